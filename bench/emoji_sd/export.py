@@ -1,0 +1,47 @@
+"""Write the trained parts as a diffusers pipeline folder, and look at what it draws."""
+
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+
+from bench.emoji_sd import parts, train_autoencoder, train_denoiser
+
+PROMPTS = (
+    "red apple",
+    "grinning face",
+    "slice of pizza",
+    "tiger face",
+    "fire engine",
+    "watermelon",
+    "smiling face with sunglasses",
+    "penguin",
+)
+
+
+def export(autoencoder: Path, denoiser: Path, folder: Path) -> None:
+    """fp16 safetensors, below 16 MiB in all."""
+    model, tokenizer = train_denoiser.load(denoiser)
+    pipeline = StableDiffusionPipeline(
+        vae=train_autoencoder.load(autoencoder),
+        text_encoder=model.text_encoder,
+        tokenizer=tokenizer,  # type: ignore[arg-type]
+        unet=model.unet,
+        scheduler=parts.noise_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(dtype=torch.float16).save_pretrained(folder)
+
+
+def sample(folder: Path, prompts: list[str], steps: int, out: Path) -> None:
+    """One row of pictures, one for each prompt."""
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    generators = [torch.Generator().manual_seed(i) for i in range(len(prompts))]
+    images = pipeline(prompts, num_inference_steps=steps, generator=generators).images
+    sheet = Image.new("RGB", (128 * len(images), 128), "white")
+    for i, image in enumerate(images):
+        sheet.paste(image.resize((128, 128), Image.Resampling.LANCZOS), (128 * i, 0))
+    sheet.save(out)

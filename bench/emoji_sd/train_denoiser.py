@@ -1,0 +1,76 @@
+"""Train the text encoder and the U-Net together on the autoencoder's latents."""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
+from torch.nn.functional import mse_loss
+from transformers import CLIPTextModel
+
+from bench.emoji_sd import parts, pictures
+from bench.emoji_sd.training import Average, Run, batches
+
+BATCH = 64
+EMPTY_PROMPT_SHARE = 0.1  # trains the unconditional half of classifier-free guidance
+
+
+class Denoiser(nn.Module):
+    """Text encoder and U-Net as one module: token ids in, predicted velocity out."""
+
+    def __init__(self, vocabulary_size_of: object):
+        super().__init__()
+        self.text_encoder: CLIPTextModel = parts.text_encoder(vocabulary_size_of)  # type: ignore[arg-type]
+        self.unet: UNet2DConditionModel = parts.unet()
+
+    def forward(self, noisy: torch.Tensor, steps: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        prompt = self.text_encoder(ids).last_hidden_state
+        return self.unet(noisy, steps, prompt).sample
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, data: torch.Tensor) -> torch.Tensor:
+    """Scaled posterior means ``[P, 8, 8, 8]``, the latents that the U-Net learns."""
+    means = [vae.encode(part).latent_dist.mean for part in data.split(64)]
+    return torch.cat(means) * vae.config.scaling_factor
+
+
+def train(checkpoint: Path, vae: AutoencoderKL, steps: int) -> None:
+    torch.manual_seed(0)
+    data, captions = pictures.load(pictures.TAUGHT)
+    tokenizer = parts.tokenizer(captions)
+    latents = encode(vae, data)
+    ids = tokenizer([*captions, ""], padding="max_length", return_tensors="pt").input_ids
+    empty = len(captions)
+
+    denoiser = Denoiser(tokenizer)
+    denoiser.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = Average(denoiser)
+    run = Run(checkpoint, {"denoiser": denoiser, "average": average}, steps, peak_lr=1e-3)
+    noise_scheduler = parts.noise_scheduler()
+    order = batches(len(latents), BATCH, seed=run.step)
+    torch.manual_seed(run.step)
+
+    def batch_loss() -> torch.Tensor:
+        average.update(denoiser, run.step)
+        chosen = next(order)
+        clean = latents[chosen]
+        noise = torch.randn_like(clean)
+        at = torch.randint(0, noise_scheduler.config.num_train_timesteps, (BATCH,))
+        noisy = noise_scheduler.add_noise(clean, noise, at)
+        target = noise_scheduler.get_velocity(clean, noise, at)
+        prompt = torch.where(torch.rand(BATCH) < EMPTY_PROMPT_SHARE, empty, chosen)
+        return mse_loss(denoiser(noisy, at, ids[prompt]), target)
+
+    run.train(batch_loss, "denoiser")
+
+
+def load(checkpoint: Path) -> tuple[Denoiser, object]:
+    """The averaged denoiser and its tokenizer."""
+    _, captions = pictures.load(pictures.TAUGHT)
+    tokenizer = parts.tokenizer(captions)
+    denoiser = Denoiser(tokenizer)
+    average = Average(denoiser)
+    average.load_state_dict(torch.load(checkpoint, weights_only=True)["average"])
+    average.copy_to(denoiser)
+    return denoiser.eval(), tokenizer
