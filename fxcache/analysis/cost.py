@@ -1,0 +1,102 @@
+"""What each node of a program costs, in FLOPs (two per multiply-add, as FlopCounterMode counts)."""
+
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.utils.flop_counter import FlopCounterMode
+
+from fxcache._torch import sdpa_flops
+from fxcache.program import Program, value_of
+
+aten = torch.ops.aten
+
+KINDS = ("conv", "linear", "attention", "other")
+CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d", "convolution", "_convolution"})
+CONVOLUTIONS |= {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+LINEARS = frozenset({"linear", "addmm", "mm", "matmul"})
+
+Flops = dict[str, int]
+
+
+class Costs:
+    """FLOPs of every node of one program, by kind."""
+
+    def __init__(self, program: Program):
+        self._by_node: dict[fx.Node, tuple[str, int]] = {}
+        known: dict[Hashable, int] = {}
+        for node in program.graph.nodes:
+            if node.op != "call_function":
+                continue
+            key = shape_key(node)
+            if key not in known:
+                known[key] = count(node)
+            if known[key]:
+                self._by_node[node] = (kind_of(node), known[key])
+
+    def of(self, nodes: Iterable[fx.Node]) -> Flops:
+        """FLOPs of ``nodes`` by kind."""
+        total = dict.fromkeys(KINDS, 0)
+        for node in nodes:
+            kind, flops = self._by_node.get(node, ("other", 0))
+            total[kind] += flops
+        return total
+
+    def total(self, nodes: Iterable[fx.Node]) -> int:
+        """FLOPs of ``nodes``."""
+        return sum(self._by_node[n][1] for n in nodes if n in self._by_node)
+
+
+def op_name(node: fx.Node) -> str:
+    """``conv2d`` for ``aten.conv2d.default``; empty where the target is no ATen op."""
+    packet = getattr(node.target, "overloadpacket", None)
+    return getattr(packet, "__name__", "")
+
+
+def kind_of(node: fx.Node) -> str:
+    name = op_name(node)
+    if name in CONVOLUTIONS:
+        return "conv"
+    if name in LINEARS:
+        return "linear"
+    return "attention" if "scaled_dot_product" in name else "other"
+
+
+def shape_key(node: fx.Node) -> Hashable:
+    """Equal for two nodes exactly when the same op runs on the same shapes with the same options."""
+
+    def summary(value: Any) -> Hashable:
+        if isinstance(value, fx.Node):
+            return summary(value_of(value))
+        if isinstance(value, Tensor):
+            return ("tensor", tuple(value.shape), value.dtype)
+        if isinstance(value, list | tuple):
+            return tuple(summary(v) for v in value)
+        return str(value)
+
+    options = tuple((k, summary(v)) for k, v in sorted(node.kwargs.items()))
+    return (node.target, summary(node.args), options)
+
+
+def count(node: fx.Node) -> int:
+    """FLOPs of one node, by running its op on the fake values of its inputs."""
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), value_of)
+    if node.target is aten.scaled_dot_product_attention.default:
+        query, key, value = args[:3]
+        return sdpa_flops(query.shape, key.shape, value.shape)
+    fake = next((v.fake_mode for v in flat_values(node) if hasattr(v, "fake_mode")), None)
+    if fake is None:
+        return 0
+    with fake, FlopCounterMode(display=False) as counter:
+        node.target(*args, **kwargs)  # type: ignore[operator]
+    return int(counter.get_total_flops())
+
+
+def flat_values(node: fx.Node) -> list[Any]:
+    """The recorded values of ``node``'s inputs, lists of tensors opened."""
+    values: list[Any] = []
+    for source in node.all_input_nodes:
+        value = value_of(source)
+        values += value if isinstance(value, list | tuple) else [value]
+    return values

@@ -1,0 +1,162 @@
+"""The public functions. Each reads as the way through the house: capture, partition, attach."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from fxcache._torch import compiled_original
+from fxcache.capture import capture
+from fxcache.errors import ConfigError, StateError
+from fxcache.integrations.diffusers import example_inputs as inputs_from_config
+from fxcache.partition.choose import AUTO, CutRequest, require_cut_request
+from fxcache.partition.cut import Cut
+from fxcache.partition.frontier import Frontier
+from fxcache.report.report import Report, report_of
+from fxcache.runtime.branch import Trust
+from fxcache.runtime.engine import Engine, Settings, require_eval, require_inference
+from fxcache.runtime.module import attach, detach, engine_of
+from fxcache.runtime.session import Branches, Session, require_key, require_num_steps
+from fxcache.schedule import Policy, Uniform
+from fxcache.signature import signature_of
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def optimize(
+    model: M,
+    *,
+    cut: CutRequest = AUTO,
+    policy: Policy | None = None,
+    example_inputs: Mapping[str, Any] | Sequence[Any] | None = None,
+) -> M:
+    """Make a denoiser reuse its deep values between steps. In place; returns ``model`` itself.
+
+    ``cut``: a skip index (0 is outermost), a module path, a Cut from ``frontier``, or ``"auto"``:
+    the skip connection whose cut saves the most FLOPs. ``policy``: which steps refresh; by default
+    ``Uniform(interval=3)``. ``example_inputs``: keyword or positional arguments of one call, to
+    capture at once; otherwise the first call captures, and each call of another shape.
+
+    Raises StateError (optimised already), ConfigError (options), ModeError (train mode); at
+    capture also CaptureError, NotADenoiserError and CutError. After an error the model is as before.
+    """
+    module = unwrapped(model)
+    require_eval(module)
+    if engine_of(module) is not None:
+        raise StateError(
+            f"{type(module).__name__} is optimised already",
+            where="fxcache.optimize",
+            remedy="call fxcache.restore(model) first to change its cut or policy",
+        )
+    settings = Settings(require_cut_request(cut), require_policy(policy))
+    signature_of(module, type(module))
+    engine = attach(module, settings)
+    if example_inputs is not None:
+        try:
+            capture_now(engine, module, example_inputs)
+        except Exception:
+            detach(module)
+            raise
+    return model
+
+
+def restore(model: M) -> M:
+    """Undo ``optimize``: the original class and forward, nothing left behind."""
+    module = unwrapped(model)
+    require_engine(module, "fxcache.restore")
+    detach(module)
+    return model
+
+
+def frontier(model: nn.Module, *args: Any, **inputs: Any) -> list[Cut]:
+    """The feature cuts of ``model`` for these inputs, the outermost skip connection first.
+
+    Does no arithmetic: model and inputs may be on meta. Without inputs, those of a diffusers
+    model's configuration are used, at batch 1.
+    """
+    module = unwrapped(model)
+    if not args and not inputs:
+        inputs = inputs_from_config(module)
+    engine = engine_of(module)
+    original = engine.original if engine else type(module)
+    signature = signature_of(module, original)
+    call = signature.call(args, inputs)
+    if engine is not None:
+        return Frontier(engine.program(module, call)).cuts()
+    return Frontier(capture(module, signature, call)).cuts()
+
+
+def session(
+    model: nn.Module,
+    *,
+    num_steps: int | None = None,
+    timesteps: Sequence[float] | torch.Tensor | None = None,
+    key: Hashable = None,
+) -> Session:
+    """``with fxcache.session(model, num_steps=50):`` around a custom sampling loop.
+
+    Entering starts a run; all calls inside belong to it, and the two halves of sequential
+    classifier-free guidance are told apart by their conditioning tensors. ``num_steps``, or the
+    length of ``timesteps``: calls of each half, for policies that need it. ``key`` names one
+    trajectory that outlives the block, for requests that take turns.
+    """
+    module = unwrapped(model)
+    engine = require_engine(module, "fxcache.session")
+    if timesteps is not None:
+        num_steps = len(timesteps) if num_steps is None else num_steps
+    require_num_steps(num_steps)
+    require_key(key)
+    branches = Branches(Trust.SESSION) if key is None else engine.branches_named(key)
+    return Session(module, branches, num_steps)
+
+
+def report(model: nn.Module) -> Report:
+    """What was captured, cut, cached and decided, with times; print it, or ``.to_dict()``."""
+    module = unwrapped(model)
+    return report_of(module, require_engine(module, "fxcache.report"))
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module itself, out of torch.compile's wrapper; ConfigError for what is no module."""
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"{type(model).__name__} is not a torch.nn.Module",
+            where="fxcache",
+            remedy="pass the denoiser itself, such as pipe.unet",
+        )
+    return compiled_original(model) or model
+
+
+def require_policy(policy: object) -> Policy:
+    if policy is None:
+        return Uniform()
+    if not isinstance(policy, Policy):
+        raise ConfigError(
+            f"policy={policy!r} is a {type(policy).__name__}",
+            where="optimize(policy=...)",
+            remedy=f"pass one of: {', '.join(sorted(Policy.kinds))}",
+        )
+    return policy
+
+
+def require_engine(module: nn.Module, caller: str) -> Engine:
+    engine = engine_of(module)
+    if engine is None:
+        raise StateError(
+            f"{type(module).__name__} is not optimised",
+            where=caller,
+            remedy="call fxcache.optimize(model) first",
+        )
+    return engine
+
+
+def capture_now(
+    engine: Engine, module: nn.Module, example: Mapping[str, Any] | Sequence[Any]
+) -> None:
+    """Capture for the call that ``example`` stands for."""
+    by_name = isinstance(example, Mapping)
+    call = engine.signature(module).call(() if by_name else tuple(example), dict(example) if by_name else {})
+    with torch.no_grad():
+        require_inference(module, call)
+    engine.captured(module, call)

@@ -1,0 +1,180 @@
+"""nn.Module and a call -> Program: torch.export, weights shared, made functional and verified."""
+
+import linecache
+import traceback
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+
+from fxcache._torch import tree_flatten
+from fxcache.errors import CaptureError, NotADenoiserError
+from fxcache.program import Program, output_node
+from fxcache.signature import Call, Signature
+
+aten = torch.ops.aten
+
+WEIGHTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
+# In the exported graph these return their first argument: nothing is dropped outside training.
+DROPOUTS = (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default)
+# These check what the call's key has checked already, and would keep dead values alive.
+CHECKS = (aten._assert_tensor_metadata.default,)
+
+
+def capture(module: nn.Module, signature: Signature, call: Call) -> Program:
+    """The graph of ``module`` for ``call``; the module and its weights stay as they are.
+
+    Runs on fake tensors: no arithmetic is done, and weights may be on meta. Parameters and
+    buffers are shared, not copied.
+
+    Raises CaptureError (export failed, or the graph writes to its inputs or buffers) naming the
+    source line, and NotADenoiserError if no output depends on the latent.
+    """
+    exported = export(module, call)
+    remove_identities(exported.graph)
+    if any(is_mutation(n) for n in exported.graph.nodes):
+        exported = exported.run_decompositions({})
+        remove_identities(exported.graph)
+    require_functional(exported, signature.model)
+    program = unlift(exported, signature, call)
+    require_denoiser(program)
+    return program
+
+
+def export(module: nn.Module, call: Call) -> ExportedProgram:
+    """torch.export's graph for ``call``, in its training form: composite ops kept whole."""
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            return torch.export.export(module, (), call.arguments, strict=False)
+    except Exception as error:
+        raise CaptureError(
+            f"torch.export cannot capture {type(module).__name__}: {first_line(error)}",
+            where=source_line(error),
+            remedy="that line must not branch on tensor values or leave PyTorch; report it if the "
+            "model is not yours to change",
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+
+
+def source_line(error: Exception) -> str:
+    """The innermost line of the model's own code in the traceback: ``file:line: code``."""
+    inside = ("/torch/", "/fxcache/capture.py", "<eval_with_key>")
+    frames = [
+        f
+        for f in traceback.extract_tb(error.__traceback__)
+        if not any(part in f.filename.replace("\\", "/") for part in inside)
+    ]
+    if not frames:
+        return "inside torch.export"
+    frame = frames[-1]
+    code = frame.line or linecache.getline(frame.filename, frame.lineno or 0).strip()
+    return f"{frame.filename}:{frame.lineno}: {code}"
+
+
+def is_mutation(node: fx.Node) -> bool:
+    """Whether ``node`` calls an op that writes to one of its arguments."""
+    schema = getattr(node.target, "_schema", None)
+    return node.op == "call_function" and schema is not None and schema.is_mutable
+
+
+def remove_identities(graph: fx.Graph) -> None:
+    """Remove inactive dropouts and metadata checks."""
+    for node in list(graph.nodes):
+        if node.target in DROPOUTS and node.args[2] is False:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+        elif node.target in CHECKS:
+            graph.erase_node(node)
+
+
+def require_functional(exported: ExportedProgram, model: str) -> None:
+    """CaptureError if the graph writes to anything: a cached value could change afterwards."""
+    writes = [
+        f"output {s.target}"
+        for s in exported.graph_signature.output_specs
+        if s.kind is not OutputKind.USER_OUTPUT
+    ]
+    writes += [source_of(n) for n in exported.graph.nodes if is_mutation(n)]
+    if writes:
+        raise CaptureError(
+            f"{model} writes to its inputs, buffers or other state while it runs",
+            where=writes[0],
+            remedy="make that line return a new tensor",
+        )
+
+
+def source_of(node: fx.Node) -> str:
+    """Where in the model's source ``node`` comes from."""
+    lines = (node.meta.get("stack_trace") or "").strip().splitlines()
+    return " ".join(line.strip() for line in lines[-2:]) or f"graph node {node.name}"
+
+
+def unlift(exported: ExportedProgram, signature: Signature, call: Call) -> Program:
+    """The program: weights as ``get_attr``, tensor inputs as placeholders, constants gone."""
+    leaves, _ = tree_flatten(((), call.arguments))
+    if len(leaves) != len(call.paths):
+        raise CaptureError(
+            f"{signature.model} is called with a container other than dict, list or tuple",
+            where=", ".join(path for path, _ in call.paths),
+            remedy="pass tensors in dicts, lists or tuples",
+        )
+    graph = fx.Graph()
+    nodes: dict[fx.Node, fx.Node] = {}
+    weights: dict[str, Any] = {}
+    paths = iter(call.paths)
+    inputs = []
+    specs = {s.arg.name: s for s in exported.graph_signature.input_specs}
+    for node in exported.graph.nodes:
+        spec = specs.get(node.name) if node.op == "placeholder" else None
+        if spec is not None and spec.kind is InputKind.USER_INPUT:
+            path, is_tensor = next(paths)
+            if is_tensor:
+                nodes[node] = graph.node_copy(node)
+                inputs.append(signature.input(path))
+        elif spec is not None:
+            name = str(spec.target)
+            weights[name] = weight(exported, name, spec.kind)
+            nodes[node] = graph.create_node("get_attr", name)
+            nodes[node].meta = dict(node.meta)
+        else:
+            if node.op == "get_attr":
+                weights[str(node.target)] = getattr(exported.graph_module, str(node.target))
+            nodes[node] = graph.node_copy(node, lambda n: nodes[n])
+    graph.lint()
+    out_spec = exported.call_spec.out_spec
+    assert out_spec is not None
+    return Program(signature.model, graph, tuple(inputs), weights, out_spec)
+
+
+def weight(exported: ExportedProgram, name: str, kind: InputKind) -> Tensor:
+    """The module's own tensor behind a lifted input."""
+    if kind not in WEIGHTS:
+        raise CaptureError(
+            f"the graph has an input of kind {kind.name}",
+            where=name,
+            remedy="keep plain tensors on the module, not tokens or script objects",
+        )
+    held: Any = exported.state_dict.get(name, exported.constants.get(name))
+    return held  # type: ignore[no-any-return]
+
+
+def require_denoiser(program: Program) -> None:
+    """NotADenoiserError unless some output depends on the latent."""
+    reached = {program.latent}
+    for node in program.graph.nodes:
+        if any(n in reached for n in node.all_input_nodes):
+            reached.add(node)
+    if output_node(program.graph) not in reached:
+        raise NotADenoiserError(
+            f"no output of {program.model} depends on its first input",
+            where=program.inputs[0].path,
+            remedy="optimize the module that turns the noisy latent into a prediction",
+        )
+
+

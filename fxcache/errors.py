@@ -1,0 +1,79 @@
+"""Every error fxcache raises: what happened, where, and what to do about it."""
+
+from typing import ClassVar
+
+
+class FxcacheError(Exception):
+    """Base of all fxcache errors.
+
+    ``code`` identifies the kind and stays the same across versions; ``what``, ``where`` and
+    ``remedy`` are the three parts of the message.
+    """
+
+    code: ClassVar[str] = "FXC000"
+
+    def __init__(self, what: str, *, remedy: str, where: str = "") -> None:
+        self.what, self.where, self.remedy = what, where, remedy
+        lines = [f"[{self.code}] {what}"]
+        if where:
+            lines.append(f"  where: {where}")
+        lines.append(f"  remedy: {remedy}")
+        super().__init__("\n".join(lines))
+
+
+class ConfigError(FxcacheError, ValueError):
+    """An option has a value it cannot have, or does not exist."""
+
+    code = "FXC001"
+
+
+class StateError(FxcacheError, RuntimeError):
+    """The call does not fit the module's state: optimised twice, restored without optimising."""
+
+    code = "FXC002"
+
+
+class ModeError(FxcacheError, RuntimeError):
+    """The module is in train mode, or gradients are wanted: caching is for inference."""
+
+    code = "FXC003"
+
+
+class CaptureError(FxcacheError, RuntimeError):
+    """torch.export could not capture the module, or captured what cannot be rewritten."""
+
+    code = "FXC004"
+
+
+class NotADenoiserError(FxcacheError, ValueError):
+    """The module does not turn a latent into a prediction."""
+
+    code = "FXC005"
+
+
+class CutError(FxcacheError, ValueError):
+    """The cut does not exist, saves nothing, or separates the output from the latent."""
+
+    code = "FXC006"
+
+
+class ScheduleError(FxcacheError, RuntimeError):
+    """The policy needs to know something of the run that nobody told it."""
+
+    code = "FXC007"
+
+
+class ModelFileError(FxcacheError, OSError):
+    """A configuration, pipeline folder or report cannot be read."""
+
+    code = "FXC008"
+
+
+class RewriteError(FxcacheError, AssertionError):
+    """A rewritten graph broke an invariant: a defect of fxcache itself."""
+
+    code = "FXC009"
+
+
+class FxcacheWarning(UserWarning):
+    """Results stay exact, but nothing is saved; the text says why and what to do."""

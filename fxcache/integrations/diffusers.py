@@ -1,0 +1,206 @@
+"""What fxcache knows of diffusers: configurations, folders, and where a pipeline keeps its denoiser.
+
+The pass itself knows nothing of diffusers; this serves ``frontier`` without inputs and the
+command line.
+"""
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxcache.errors import ConfigError, ModelFileError
+
+DENOISERS = ("unet", "transformer")
+PROMPT_TOKENS = 77
+FRAMES = 16
+
+
+def example_inputs(model: nn.Module, batch: int = 1) -> dict[str, Any]:
+    """Inputs of the shapes that a diffusers U-Net's configuration describes, on its device.
+
+    Raises ConfigError where the configuration does not tell.
+    """
+    config: Mapping[str, Any] = getattr(model, "config", None) or {}
+    accepted = inspect.signature(type(model).forward).parameters
+    if "sample" not in accepted or not config.get("in_channels"):
+        raise ConfigError(
+            f"the inputs of {type(model).__name__} cannot be told from a configuration",
+            where="fxcache.frontier",
+            remedy="pass its inputs by keyword: frontier(model, sample=..., timestep=...)",
+        )
+    weight = next(model.parameters())
+    made = InputShapes(config, batch).inputs()
+    inputs: dict[str, Any] = {}
+    for name, value in made.items():
+        if name in accepted:
+            inputs[name] = placed(value, weight)
+    return inputs
+
+
+def placed(value: Any, weight: Tensor) -> Any:
+    """``value`` on the weights' device, floating point in their dtype."""
+    if isinstance(value, dict):
+        return {k: placed(v, weight) for k, v in value.items()}
+    dtype = weight.dtype if value.is_floating_point() else value.dtype
+    return torch.zeros(value.shape, dtype=dtype, device=weight.device)
+
+
+class InputShapes:
+    """Shapes of a U-Net's inputs, read from its configuration; values are on meta."""
+
+    def __init__(self, config: Mapping[str, Any], batch: int):
+        self.config, self.batch = config, batch
+        blocks = " ".join(map(str, config.get("down_block_types") or ()))
+        self.frames_first = "SpatioTemporal" in blocks
+        self.frames_last = "3D" in blocks or "Motion" in blocks
+
+    def tensor(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(self.batch, *shape, dtype=dtype, device="meta")
+
+    def inputs(self) -> dict[str, Any]:
+        made: dict[str, Any] = {
+            "sample": self.sample(),
+            "timestep": torch.empty((), dtype=torch.int64, device="meta"),
+        }
+        if width := self.text_width():
+            made["encoder_hidden_states"] = self.tensor(1 if self.frames_first else PROMPT_TOKENS, width)
+        if self.frames_first:
+            made["added_time_ids"] = self.tensor(3)
+        if (labels := self.class_labels()) is not None:
+            made["class_labels"] = labels
+        if self.config.get("addition_embed_type") == "text_time":
+            made["added_cond_kwargs"] = self.text_time()
+        return made
+
+    def sample(self) -> Tensor:
+        size = self.config.get("sample_size") or 64
+        height, width = (size, size) if isinstance(size, int) else size
+        channels = self.config["in_channels"]
+        if self.frames_first:
+            return self.tensor(self.config.get("num_frames") or FRAMES, channels, height, width)
+        if self.frames_last:
+            return self.tensor(channels, FRAMES, height, width)
+        return self.tensor(channels, height, width)
+
+    def text_width(self) -> int | None:
+        if self.config.get("encoder_hid_dim_type") == "text_proj":
+            return int(self.config["encoder_hid_dim"])
+        width = self.config.get("cross_attention_dim")
+        return int(width[-1] if isinstance(width, list | tuple) else width) if width else None
+
+    def class_labels(self) -> Tensor | None:
+        kind = self.config.get("class_embed_type")
+        if kind in ("projection", "simple_projection"):
+            return self.tensor(self.config["projection_class_embeddings_input_dim"])
+        if kind or self.config.get("num_class_embeds"):
+            return self.tensor(dtype=torch.int64)
+        return None
+
+    def text_time(self) -> dict[str, Tensor]:
+        time_ids = 6
+        pooled = (
+            self.config["projection_class_embeddings_input_dim"]
+            - time_ids * self.config["addition_time_embed_dim"]
+        )
+        return {"text_embeds": self.tensor(pooled), "time_ids": self.tensor(time_ids)}
+
+
+def load_empty(source: str) -> nn.Module:
+    """The denoiser that ``source`` describes, on meta: no weights are read.
+
+    ``source``: a config.json, a model's or a pipeline's folder, or a hub id.
+    Raises ModelFileError.
+    """
+    import diffusers
+
+    config = read_config(source)
+    name = config.get("_class_name")
+    kind = getattr(diffusers, str(name), None)
+    if not isinstance(kind, type) or not issubclass(kind, nn.Module):
+        raise ModelFileError(
+            f"{name!r} is no model of diffusers {diffusers.__version__}",
+            where=source,
+            remedy="point to the denoiser's own config.json, or update diffusers",
+        )
+    with torch.device("meta"):
+        return kind.from_config(config).eval()  # type: ignore[attr-defined, no-any-return]
+
+
+def read_config(source: str) -> dict[str, Any]:
+    path = Path(source)
+    candidates = [path] if path.is_file() else [path / "config.json"]
+    candidates += [path / name / "config.json" for name in DENOISERS]
+    for candidate in candidates:
+        if candidate.is_file():
+            return parsed(candidate)
+    if path.exists():
+        raise ModelFileError(
+            "there is no denoiser's configuration here",
+            where=source,
+            remedy=f"expected one of: {', '.join(str(c) for c in candidates)}",
+        )
+    return hub_config(source)
+
+
+def parsed(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelFileError(
+            f"this is not JSON: {error}", where=str(path), remedy="pass a diffusers config.json"
+        ) from error
+    if not isinstance(content, dict):
+        raise ModelFileError(
+            "this JSON is no object", where=str(path), remedy="pass a diffusers config.json"
+        )
+    return content
+
+
+def hub_config(source: str) -> dict[str, Any]:
+    from diffusers import ModelMixin
+
+    failed: Exception | None = None
+    for subfolder in (*DENOISERS, None):
+        try:
+            return dict(ModelMixin.load_config(source, subfolder=subfolder))
+        except (OSError, ValueError) as error:
+            failed = error
+    raise ModelFileError(
+        f"neither a file or folder here nor a readable hub id: {failed}",
+        where=source,
+        remedy="check the spelling, the network, and for gated models the login",
+    ) from failed
+
+
+def load_pipeline(source: str, dtype: torch.dtype, device: str) -> Any:
+    """The diffusers pipeline at ``source`` (folder or hub id), its progress bars on.
+
+    Raises ModelFileError.
+    """
+    from diffusers import DiffusionPipeline
+
+    try:
+        return DiffusionPipeline.from_pretrained(source, torch_dtype=dtype).to(device)
+    except (OSError, ValueError) as error:
+        raise ModelFileError(
+            f"diffusers cannot load this pipeline: {error}",
+            where=source,
+            remedy="pass a pipeline's folder (with model_index.json) or a hub id",
+        ) from error
+
+
+def denoiser_of(pipeline: Any) -> nn.Module:
+    """The pipeline's U-Net or transformer; ModelFileError if it has neither."""
+    for name in DENOISERS:
+        if isinstance(found := getattr(pipeline, name, None), nn.Module):
+            return found
+    raise ModelFileError(
+        f"{type(pipeline).__name__} has neither a unet nor a transformer",
+        where=type(pipeline).__name__,
+        remedy="pass a text-to-image pipeline",
+    )

@@ -1,0 +1,124 @@
+"""The captured denoiser: a functional graph, the roles of its inputs, the weights it reads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from fxcache._torch import TreeSpec
+
+
+class Role(Enum):
+    """What an input is to a denoiser."""
+
+    LATENT = "latent"
+    TIMESTEP = "timestep"
+    CONDITIONING = "conditioning"
+
+
+@dataclass(frozen=True)
+class Input:
+    """One tensor input: where it stands in the call (``added_cond_kwargs.time_ids``), its role."""
+
+    path: str
+    role: Role
+
+
+@dataclass(frozen=True)
+class Program:
+    """A denoiser as one graph.
+
+    ``graph``: placeholders are ``inputs``, in order; ``get_attr`` nodes name ``weights``; every
+    other node calls a functional ATen op on fake values kept in ``node.meta["val"]``; the output
+    is one flat tuple, which ``out_spec`` turns back into what the module returns.
+    """
+
+    model: str
+    graph: fx.Graph
+    inputs: tuple[Input, ...]
+    weights: Mapping[str, Any]
+    out_spec: TreeSpec
+    placeholders: tuple[fx.Node, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        found = tuple(n for n in self.graph.nodes if n.op == "placeholder")
+        object.__setattr__(self, "placeholders", found)
+
+    @property
+    def latent(self) -> fx.Node:
+        """The placeholder of the latent."""
+        roles = (i.role for i in self.inputs)
+        return next(n for n, r in zip(self.placeholders, roles, strict=True) if r is Role.LATENT)
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What the graph returns: nodes, or constants such as None."""
+        return list(output_node(self.graph).args[0])  # type: ignore[arg-type]
+
+
+def output_node(graph: fx.Graph) -> fx.Node:
+    """The one node that returns."""
+    return next(n for n in reversed(graph.nodes) if n.op == "output")
+
+
+def value_of(node: fx.Node) -> Any:
+    """The fake value that capture recorded for ``node``: a tensor, or a tuple of them."""
+    return node.meta.get("val")
+
+
+def is_tensor(node: fx.Node) -> bool:
+    """Whether ``node`` yields one tensor."""
+    return isinstance(value_of(node), Tensor)
+
+
+def nbytes_of(node: fx.Node) -> int:
+    """Bytes of the one tensor that ``node`` yields."""
+    value: Tensor = node.meta["val"]
+    return int(value.numel()) * value.element_size()
+
+
+def module_paths(node: fx.Node) -> list[str]:
+    """Paths of the modules that ``node`` was traced in, outermost first, the root left out."""
+    stack: Mapping[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
+    return [path for path, _ in stack.values() if path]
+
+
+def graph_module(graph: fx.Graph, weights: Mapping[str, Any], name: str) -> fx.GraphModule:
+    """``graph`` as a callable module that shares ``weights`` with the original.
+
+    All weights hang on the module itself, as ``w_…``: walking a tree of submodules at every call
+    would cost milliseconds. ``weight_names(module)`` gives their names in the original.
+    """
+    held: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    for node in graph.nodes:
+        if node.op == "get_attr":
+            attribute = f"w_{node.name}"
+            held[attribute] = weights[str(node.target)]
+            names[attribute] = str(node.target)
+            node.target = attribute
+    module = fx.GraphModule(held, graph, class_name=name)
+    module.meta["weight_names"] = names
+    return module.eval()
+
+
+def weight_names(module: fx.GraphModule) -> dict[str, str]:
+    """Attribute of a variant -> name of that weight in the original module."""
+    return dict(module.meta["weight_names"])
+
+
+def copy_graph(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
+    """An independent copy of ``graph``, and the map from its nodes to the copy's."""
+    copy = fx.Graph()
+    nodes: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        nodes[node] = copy.node_copy(node, lambda n: nodes[n])
+    return copy, nodes
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``bfloat16`` rather than ``torch.bfloat16``."""
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,157 @@
+"""``fxcache.report``: what was captured, cut, cached and decided."""
+
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from tabulate import tabulate
+from torch import nn
+
+from fxcache.rewrite.runner import Variants
+from fxcache.runtime.engine import Engine
+from fxcache.runtime.record import Run
+
+
+@dataclass(frozen=True)
+class CaptureReport:
+    """One captured signature and its cut. FLOPs are of one call, two per multiply-add."""
+
+    inputs: str
+    nodes: int
+    full_nodes: int
+    cached_skip_nodes: int
+    cut: dict[str, Any]
+    reason: str
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """One run: which steps refreshed and why, mean times, and what that saved.
+
+    ``speedup``: time of the run had every step taken as long as its refreshes, over the time it
+    took. ``ideal_speedup``: the same from FLOPs.
+    """
+
+    started: str
+    steps: int
+    refreshes: list[int]
+    reasons: dict[str, int]
+    refresh_ms: float | None
+    reuse_ms: float | None
+    speedup: float | None
+    ideal_speedup: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of it, printable; ``to_dict`` is JSON-ready."""
+
+    model: str
+    policy: dict[str, Any]
+    captures: list[CaptureReport]
+    runs: list[RunReport]
+    cached_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return as_text(self.to_dict())
+
+
+def report_of(module: nn.Module, engine: Engine) -> Report:
+    """The report of an optimised module."""
+    captured = list(engine.captures.values())
+    return Report(
+        model=type(module).__name__,
+        policy=engine.settings.policy.to_dict(),
+        captures=[capture_report(v) for v in captured],
+        runs=[run_report(r) for r in list(engine.runs)],
+        cached_bytes=engine.nbytes,
+    )
+
+
+def capture_report(variants: Variants) -> CaptureReport:
+    return CaptureReport(
+        inputs=variants.inputs,
+        nodes=len(variants.program.graph.nodes),
+        full_nodes=len(variants.full.graph.nodes),
+        cached_skip_nodes=len(variants.cached_skip.graph.nodes),
+        cut=variants.plan.cut.to_dict(),
+        reason=variants.plan.reason,
+    )
+
+
+def run_report(run: Run) -> RunReport:
+    decisions = [step.decision for step in run.steps]
+    refresh_ms = mean(run.times_ms(refresh=True))
+    reuse_ms = mean(run.times_ms(refresh=False))
+    refreshes = run.refreshes
+    reuses = len(decisions) - len(refreshes)
+    measured = None
+    if refresh_ms and reuse_ms:
+        spent_ms = len(refreshes) * refresh_ms + reuses * reuse_ms
+        measured = len(decisions) * refresh_ms / spent_ms
+    return RunReport(
+        started=run.started,
+        steps=len(decisions),
+        refreshes=refreshes,
+        reasons=counted([d.reason for d in decisions if d.refresh]),
+        refresh_ms=refresh_ms,
+        reuse_ms=reuse_ms,
+        speedup=measured,
+        ideal_speedup=run.ideal_speedup,
+    )
+
+
+def mean(times_ms: list[float]) -> float | None:
+    return fmean(times_ms) if times_ms else None
+
+
+def counted(reasons: list[str]) -> dict[str, int]:
+    return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
+
+
+def as_text(report: dict[str, Any]) -> str:
+    """A report, or one read back from JSON, as tables."""
+    options = ", ".join(f"{k}={v}" for k, v in report["policy"].items() if k != "policy")
+    lines = [
+        f"{report['model']}: {report['policy']['policy']}({options}), "
+        f"{report['cached_bytes']:,} bytes cached"
+    ]
+    for capture in report["captures"]:
+        lines += ["", f"captured {capture['inputs']}", cut_line(capture)]
+    if report["runs"]:
+        lines += ["", runs_table(report["runs"])]
+    return "\n".join(lines)
+
+
+def cut_line(capture: dict[str, Any]) -> str:
+    cut = capture["cut"]
+    return (
+        f"cut at {cut['name']} ({capture['reason']}): a reuse step saves {cut['share_saved']:.1%} "
+        f"of {cut['full_flops'] / 1e9:.2f} GFLOPs, caches {cut['cache_bytes']:,} bytes; "
+        f"{capture['full_nodes']} nodes full, {capture['cached_skip_nodes']} reusing"
+    )
+
+
+def runs_table(runs: list[dict[str, Any]]) -> str:
+    rows = [
+        {
+            "run": index,
+            "began with": run["started"],
+            "steps": run["steps"],
+            "refreshed": len(run["refreshes"]),
+            "refresh ms": rounded(run["refresh_ms"]),
+            "reuse ms": rounded(run["reuse_ms"]),
+            "speed-up": rounded(run["speedup"]),
+            "ideal": rounded(run["ideal_speedup"]),
+            "refreshed because": "; ".join(f"{k} ({v})" for k, v in run["reasons"].items()),
+        }
+        for index, run in enumerate(runs)
+    ]
+    return tabulate(rows, headers="keys")
+
+
+def rounded(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

@@ -1,0 +1,32 @@
+"""What must hold of every rewritten graph. A failure is a defect of fxcache."""
+
+from torch import fx
+
+from fxcache.errors import RewriteError
+from fxcache.program import Program, output_node
+
+
+def verify(graph: fx.Graph, program: Program, name: str) -> None:
+    """RewriteError unless ``graph`` is well formed, functional, free of dead code and complete."""
+    graph.lint()
+    missing = [n.target for n in graph.nodes if n.op == "get_attr" and n.target not in program.weights]
+    if missing:
+        fail(name, f"reads weights the program does not have: {missing[:3]}")
+    dead = [n.name for n in graph.nodes if not n.users and n.op in ("call_function", "get_attr")]
+    if dead:
+        fail(name, f"keeps values that nothing reads: {dead[:3]}")
+    for node in graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if schema is not None and schema.is_mutable:
+            fail(name, f"{node.name} writes to its arguments")
+    (outputs,) = output_node(graph).args
+    if len(outputs) < len(program.outputs):  # type: ignore[arg-type]
+        fail(name, "returns fewer values than the program")
+
+
+def fail(name: str, what: str) -> None:
+    raise RewriteError(
+        f"the {name} variant {what}",
+        where=f"rewrite of {name}",
+        remedy="report this as a bug in fxcache, with the model's configuration",
+    )

@@ -1,0 +1,227 @@
+"""The state of one optimised module, and the way of one call through it."""
+
+import threading
+import warnings
+from collections import OrderedDict, deque
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+
+from fxcache._torch import tree_unflatten
+from fxcache.capture import capture
+from fxcache.errors import FxcacheWarning, ModeError
+from fxcache.partition.choose import CutRequest, choose
+from fxcache.partition.frontier import Frontier
+from fxcache.program import Program
+from fxcache.rewrite.runner import Variants, rewrite
+from fxcache.runtime.branch import Branch, Trust
+from fxcache.runtime.record import Run, RunStep, Stopwatch
+from fxcache.runtime.session import Branches, Session, current_session
+from fxcache.runtime.watch import OURS, rebind, structure
+from fxcache.schedule import Decision, Policy, Step
+from fxcache.signature import Call, Signature, signature_of
+
+MAX_SIGNATURES = 8
+MAX_KEYS = 16
+MAX_RUNS = 16
+LONELY_RUNS = 4
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked ``optimize`` for."""
+
+    cut: CutRequest
+    policy: Policy
+
+
+class Ticket(NamedTuple):
+    """One call under way: what to run, on what, and where its results go."""
+
+    variant: fx.GraphModule
+    tensors: tuple[Tensor, ...]
+    variants: Variants
+    branch: Branch | None
+    refresh: bool
+    stopwatch: Stopwatch
+
+
+class Engine:
+    """Captures, sessions and decisions of one optimised module.
+
+    Kept on the module as one plain object: torch.export puts dicts and lists back to what they
+    were before it traced, and a module here would change ``state_dict``.
+    """
+
+    def __init__(self, original: type[nn.Module], settings: Settings):
+        self.original = original
+        self.settings = settings
+        self.captures: OrderedDict[Hashable, Variants] = OrderedDict()
+        self.runs: deque[Run] = deque(maxlen=MAX_RUNS)
+        self.unnamed = Branches(Trust.NONE)
+        self.named: OrderedDict[Hashable, Branches] = OrderedDict()
+        self._signature: Signature | None = None
+        self._structure: list[Any] = []
+        self._lock = threading.RLock()
+        self._warned: set[str] = set()
+        self._lonely_runs = 0
+
+    def signature(self, module: nn.Module) -> Signature:
+        """How the original ``forward`` names its inputs."""
+        if self._signature is None:
+            self._signature = signature_of(module, self.original)
+        return self._signature
+
+    def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ticket:
+        """Find the call's branch, decide, and say which variant runs on which tensors."""
+        call = self.signature(module).call(args, kwargs)
+        require_inference(module, call)
+        session = current_session(module)
+        branch, starts = (session.branches if session else self.unnamed).locate(call)
+        with self._lock:
+            if starts:
+                self._notice_changes(module)
+            variants = self.captured(module, call)
+        decision = self._decide(branch, session)
+        stopwatch = Stopwatch(call.latent.device)
+        if branch is not None:
+            cut = variants.plan.cut
+            flops = cut.full_flops if decision.refresh else cut.reuse_flops
+            self._record(branch, RunStep(decision, stopwatch, flops, cut.full_flops))
+        if decision.refresh or branch is None:
+            return Ticket(variants.full, call.tensors, variants, branch, True, stopwatch)
+        tensors = call.tensors + branch.cache.buffers
+        return Ticket(variants.cached_skip, tensors, variants, branch, False, stopwatch)
+
+    def finish(self, ticket: Ticket, results: tuple[Any, ...]) -> Any:
+        """Keep what a refresh computed at the cut; give the module's own kind of output back."""
+        variants, branch = ticket.variants, ticket.branch
+        if branch is not None:
+            if ticket.refresh:
+                branch.cache.write(results[variants.num_outputs :])
+            branch.complete = True
+        ticket.stopwatch.stop()
+        outputs = list(results[: variants.num_outputs])
+        return tree_unflatten(outputs, variants.program.out_spec)
+
+    def captured(self, module: nn.Module, call: Call) -> Variants:
+        """The variants for ``call``: those captured before, or new ones."""
+        variants = self.captures.get(call.key)
+        if variants is not None:
+            self.captures.move_to_end(call.key)
+            return variants
+        program = self.program(module, call)
+        variants = rewrite(program, choose(Frontier(program), self.settings.cut), call.describe())
+        self._structure = self._structure or structure(module)
+        self.captures[call.key] = variants
+        if len(self.captures) > MAX_SIGNATURES:
+            self.captures.popitem(last=False)
+        return variants
+
+    def program(self, module: nn.Module, call: Call) -> Program:
+        """The original module's graph for ``call``; meanwhile other threads' calls wait."""
+        with self._lock:
+            return capture(as_original(module, self.original), self.signature(module), call)
+
+    def _notice_changes(self, module: nn.Module) -> None:
+        """At the start of a run: forget captures of a model that changed since."""
+        if not self.captures:
+            return
+        if structure(module) != self._structure:
+            self.captures.clear()
+            self._structure = []
+            return
+        for variants in self.captures.values():
+            rebind(variants.full, module)
+            rebind(variants.cached_skip, module)
+
+    def _decide(self, branch: Branch | None, session: Session | None) -> Decision:
+        if branch is None:
+            self._warn(
+                "nothing identifies the caller of this model: no conditioning tensor and no "
+                "timesteps tensor that its calls share"
+            )
+            return Decision(True, "caller unknown")
+        if branch.doubt:
+            self._warn(f"the caller of this model cannot be told for certain: {branch.doubt}")
+        if branch.forced:
+            return Decision(True, branch.forced)
+        num_steps = session.num_steps if session else None
+        return self.settings.policy.decide(
+            Step(branch.step, num_steps or branch.expected_steps)
+        )
+
+    def _record(self, branch: Branch, step: RunStep) -> None:
+        branch.run.steps.append(step)
+        if branch.step == 0:
+            self.runs.append(branch.run)
+            self._lonely_runs += 1
+            if self._lonely_runs > LONELY_RUNS:
+                self._warn("every call starts a run: its conditioning tensors are made anew")
+        else:
+            self._lonely_runs = 0
+
+    def _warn(self, what: str) -> None:
+        if what in self._warned:
+            return
+        self._warned.add(what)
+        warnings.warn(
+            f"{what}. Such steps are all refreshed: exact, but no faster. "
+            "Open the sampling loop with fxcache.session(model, key=...).",
+            FxcacheWarning,
+            stacklevel=4,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes cached for all sessions."""
+        return sum(b.nbytes for b in (self.unnamed, *self.named.values()))
+
+    def branches_named(self, key: Hashable) -> Branches:
+        """The branches of the session named ``key``, kept between its openings; bounded."""
+        if key not in self.named:
+            self.named[key] = Branches(Trust.KEY)
+        self.named.move_to_end(key)
+        if len(self.named) > MAX_KEYS:
+            self.named.popitem(last=False)
+        return self.named[key]
+
+
+def as_original(module: nn.Module, original: type[nn.Module]) -> nn.Module:
+    """``module`` under its original class: the same weights and submodules, another root object.
+
+    The module itself keeps its class, so that calls from other threads are not let past us.
+    """
+    stand_in = original.__new__(original)
+    hidden = ("forward", "_compiled_call_impl", OURS)
+    stand_in.__dict__.update((k, v) for k, v in vars(module).items() if k not in hidden)
+    return stand_in
+
+
+def require_inference(module: nn.Module, call: Call) -> None:
+    """ModeError in train mode, or where the output would carry gradients."""
+    require_eval(module)
+    if torch.is_grad_enabled() and wants_gradients(module, call):
+        raise ModeError(
+            "gradients are wanted: grad mode is on, and the model's weights or inputs need them",
+            where=f"call of {type(module).__name__}",
+            remedy="sample under torch.no_grad() or torch.inference_mode(), or restore() to train",
+        )
+
+
+def require_eval(module: nn.Module) -> None:
+    if module.training:
+        raise ModeError(
+            f"{type(module).__name__} is in train mode",
+            where=type(module).__name__,
+            remedy="call .eval() on it first; restore() it to train",
+        )
+
+
+def wants_gradients(module: nn.Module, call: Call) -> bool:
+    return any(t.requires_grad for t in call.tensors) or any(
+        p.requires_grad for p in module.parameters()
+    )

@@ -1,0 +1,79 @@
+"""What happened in a run: each step's decision, its reason and its time."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+
+from fxcache.schedule import Decision
+
+
+class Stopwatch:
+    """Time from ``start`` to ``stop`` on the denoiser's device, read without waiting until asked."""
+
+    __slots__ = ("_device", "_elapsed_ms", "_started")
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._elapsed_ms: Callable[[], float] | None = None
+        self._started = self._mark()
+
+    def _mark(self) -> "float | torch.Event":
+        if self._device.type in ("cpu", "meta"):
+            return time.perf_counter()
+        event = torch.Event(self._device, enable_timing=True)
+        event.record()
+        return event
+
+    def stop(self) -> None:
+        started, stopped = self._started, self._mark()
+        if isinstance(started, float) and isinstance(stopped, float):
+            elapsed_ms = 1000 * (stopped - started)
+            self._elapsed_ms = lambda: elapsed_ms
+        elif isinstance(started, torch.Event) and isinstance(stopped, torch.Event):
+            self._elapsed_ms = lambda: waited_ms(started, stopped)
+
+    @property
+    def elapsed_ms(self) -> float | None:
+        """Milliseconds; None if never stopped. Waits for the device where it has one."""
+        return self._elapsed_ms() if self._elapsed_ms else None
+
+
+def waited_ms(started: torch.Event, stopped: torch.Event) -> float:
+    stopped.synchronize()
+    return float(started.elapsed_time(stopped))
+
+
+class RunStep(NamedTuple):
+    """One call: what was decided, how long it took, and its FLOPs against those of full."""
+
+    decision: Decision
+    stopwatch: Stopwatch
+    flops: int
+    full_flops: int
+
+
+@dataclass
+class Run:
+    """The calls of one trajectory from its first refresh on."""
+
+    started: str = ""
+    steps: list[RunStep] = field(default_factory=list)
+
+    @property
+    def refreshes(self) -> list[int]:
+        """The steps that ran the full variant."""
+        return [i for i, step in enumerate(self.steps) if step.decision.refresh]
+
+    def times_ms(self, refresh: bool) -> list[float]:
+        """Milliseconds of each finished step of one kind."""
+        times = (s.stopwatch.elapsed_ms for s in self.steps if s.decision.refresh is refresh)
+        return [t for t in times if t is not None]
+
+    @property
+    def ideal_speedup(self) -> float | None:
+        """FLOPs without caching over FLOPs spent; None before the first step."""
+        spent = sum(s.flops for s in self.steps)
+        return sum(s.full_flops for s in self.steps) / spent if spent else None

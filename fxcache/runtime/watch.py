@@ -1,0 +1,83 @@
+"""What may change under a captured graph: submodules, their settings, hooks, weights' kinds."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from fxcache.program import weight_names
+
+PLAIN = (int, float, str, bool, bytes, type(None), complex)
+# nn.Module's own bookkeeping; weights and hooks are looked at separately.
+INTERNALS = frozenset(vars(nn.Module())) - {"training"}
+OURS = "_fxcache"
+
+
+class Same:
+    """Equal only to a Same of the very same object, which it keeps alive."""
+
+    __slots__ = ("held",)
+
+    def __init__(self, held: object):
+        self.held = held
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and other.held is self.held
+
+    def __hash__(self) -> int:
+        return id(self.held)
+
+
+def structure(module: nn.Module) -> list[Any]:
+    """Everything besides the weights' values that the captured graph was derived from.
+
+    Equal before and after exactly when no submodule was replaced (LoRA), no setting changed
+    (FreeU, attention processors, LoRA scales, train mode), no hook was set, and no weight changed
+    its shape, dtype or device. Values may change: the graph reads the module's own tensors.
+    """
+    seen: list[Any] = []
+    for path, submodule in module.named_modules():
+        seen.append((path, Same(submodule) if path else None))
+        seen.extend(settings(submodule))
+        seen.extend(hooks(submodule))
+        for name, weight in own_tensors(submodule):
+            seen.append((name, weight.shape, weight.dtype, weight.device))
+    return seen
+
+
+def settings(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The module's own attributes, reduced to what can be compared."""
+    for name, value in vars(module).items():
+        if name not in INTERNALS and name != OURS:
+            yield name, reduced(value)
+
+
+def reduced(value: Any) -> Any:
+    """Plain values as they are, small containers by content, anything else by identity."""
+    if type(value) in PLAIN:
+        return value
+    if type(value) in (list, tuple, set):
+        return [reduced(v) for v in value]
+    if type(value) is dict:
+        return {str(k): reduced(v) for k, v in value.items()}
+    return Same(value)
+
+
+def hooks(module: nn.Module) -> Iterator[Any]:
+    """The hooks that tracing would have followed."""
+    yield from map(Same, module._forward_pre_hooks.values())
+    yield from map(Same, module._forward_hooks.values())
+
+
+def own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for held in (module._parameters, module._buffers):
+        yield from ((n, t) for n, t in held.items() if t is not None)
+
+
+def rebind(variant: fx.GraphModule, module: nn.Module) -> None:
+    """Make ``variant`` read the tensors that ``module`` holds now, where they were replaced."""
+    for attribute, name in weight_names(variant).items():
+        owner_path, _, leaf = name.rpartition(".")
+        live = getattr(module.get_submodule(owner_path), leaf, None)
+        if isinstance(live, Tensor) and live is not getattr(variant, attribute):
+            setattr(variant, attribute, live)

@@ -1,0 +1,169 @@
+"""A denoiser's call in canonical form: named leaves, their roles, and the key of a capture."""
+
+import inspect
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxcache.errors import CaptureError, NotADenoiserError
+from fxcache.program import Input, Role, dtype_name
+
+TIMESTEP_NAMES = frozenset({"timestep", "timesteps", "time", "t", "sigma", "sigmas", "noise_level"})
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the denoiser.
+
+    ``arguments``: by parameter name, defaults left out, a numeric timestep made a tensor.
+    ``tensors``: the tensor leaves in order; ``inputs`` describes each. ``key`` is equal for two
+    calls exactly when one capture serves both: same tree, shapes, dtypes, devices, other values
+    and autocast state. ``timestep`` is as the caller passed it (None where there is none).
+    """
+
+    arguments: dict[str, Any]
+    tensors: tuple[Tensor, ...]
+    conditioning: tuple[Tensor, ...]
+    timestep: Any
+    key: Hashable
+    paths: tuple[tuple[str, bool], ...]
+
+    @property
+    def latent(self) -> Tensor:
+        return self.tensors[0]
+
+    def describe(self) -> str:
+        """``sample[1, 4, 64, 64] float32, timestep[] int64, …`` for messages and reports."""
+        named = (path for path, is_tensor in self.paths if is_tensor)
+        parts = (
+            f"{path}{list(t.shape)} {dtype_name(t.dtype)}"
+            for path, t in zip(named, self.tensors, strict=True)
+        )
+        return ", ".join(parts)
+
+
+class Signature:
+    """How a module's ``forward`` names its inputs. The first is the latent.
+
+    The timestep is the parameter that has one of the field's names for it, else the second one;
+    everything else is conditioning.
+    """
+
+    def __init__(self, forward: Any, model: str):
+        self.model = model
+        self.declared = inspect.signature(forward)
+        parameters = [p for p in self.declared.parameters.values() if p.name != "self"]
+        if any(p.kind is p.VAR_POSITIONAL for p in parameters) or not parameters:
+            raise NotADenoiserError(
+                f"{model}.forward does not name its inputs",
+                where=f"{model}.forward{self.declared}",
+                remedy="give forward named parameters: the latent first, then the timestep",
+            )
+        named = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+        self.names = tuple(p.name for p in named)
+        self.defaults = {p.name: p.default for p in named if p.default is not p.empty}
+        self.latent = self.names[0]
+        by_name = [n for n in self.names[1:] if n in TIMESTEP_NAMES]
+        self.timestep = (by_name or [*self.names[1:2], ""])[0]
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        """The canonical form of ``forward(*args, **kwargs)``.
+
+        Raises TypeError where Python would, NotADenoiserError where the latent is no tensor.
+        """
+        arguments = self._bound(args, kwargs)
+        latent = arguments.get(self.latent)
+        if not isinstance(latent, Tensor):
+            raise NotADenoiserError(
+                f"the first input, {self.latent}, is {type(latent).__name__}, not a tensor",
+                where=f"{self.model}.forward",
+                remedy="pass the noisy latent as the first input",
+            )
+        timestep = arguments.get(self.timestep)
+        if isinstance(timestep, int | float) and not isinstance(timestep, bool):
+            arguments[self.timestep] = number_tensor(timestep, latent.device)
+        return self._flattened(arguments, latent, timestep)
+
+    def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        arguments = dict(zip(self.names, args, strict=False))
+        if len(args) > len(self.names) or not arguments.keys().isdisjoint(kwargs):
+            self.declared.bind(None, *args, **kwargs)  # raises as Python would
+        arguments |= kwargs
+        defaults = self.defaults
+        return {k: v for k, v in arguments.items() if k not in defaults or v is not defaults[k]}
+
+    def _flattened(self, arguments: dict[str, Any], latent: Tensor, timestep: Any) -> Call:
+        tensors: list[Tensor] = []
+        conditioning: list[Tensor] = []
+        paths: list[tuple[str, bool]] = []
+        key: list[Any] = [autocast_dtype(latent.device.type)]
+        for name, argument in arguments.items():
+            for path, leaf in leaves(argument, name):
+                if isinstance(leaf, Tensor):
+                    paths.append((path, True))
+                    tensors.append(leaf)
+                    key.append((path, leaf.shape, leaf.dtype, leaf.device))
+                    if name not in (self.latent, self.timestep):
+                        conditioning.append(leaf)
+                else:
+                    paths.append((path, False))
+                    key.append((path, type(leaf), self._hashable(path, leaf)))
+        return Call(
+            arguments, tuple(tensors), tuple(conditioning), timestep, tuple(key), tuple(paths)
+        )
+
+    def _hashable(self, path: str, leaf: Any) -> Hashable:
+        try:
+            hash(leaf)
+        except TypeError:
+            raise CaptureError(
+                f"{path} is a {type(leaf).__name__}, which is neither a tensor nor hashable",
+                where=f"{self.model}.forward",
+                remedy="pass a tensor, a number, a string, or a list, tuple or dict of those",
+            ) from None
+        return leaf  # type: ignore[no-any-return]
+
+    def input(self, path: str) -> Input:
+        """The description of the tensor leaf at ``path``."""
+        name = path.partition(".")[0]
+        if name == self.latent:
+            return Input(path, Role.LATENT)
+        return Input(path, Role.TIMESTEP if name == self.timestep else Role.CONDITIONING)
+
+
+def autocast_dtype(device_type: str) -> torch.dtype | None:
+    """The dtype that autocast casts to on this kind of device; None where it is off."""
+    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
+        return None
+    return torch.get_autocast_dtype(device_type)
+
+
+def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """The leaves of nested dicts, lists and tuples, in torch's pytree order, with their paths."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from leaves(item, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from leaves(item, f"{path}.{index}")
+    else:
+        yield path, value
+
+
+def number_tensor(value: float, device: torch.device) -> Tensor:
+    """A timestep given as a number, as diffusers itself would make it a tensor.
+
+    As a number it would be a constant of the graph: a capture for each timestep.
+    """
+    if isinstance(value, int):
+        return torch.tensor(value, dtype=torch.int64, device=device)
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    return torch.tensor(value, dtype=dtype, device=device)
+
+
+def signature_of(module: nn.Module, model: type[nn.Module]) -> Signature:
+    """The signature of ``model``'s own forward, ``module`` being an instance of it."""
+    return Signature(model.forward, type(module).__name__)
