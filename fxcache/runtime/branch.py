@@ -27,7 +27,8 @@ class Identity(Enum):
     """How a tensor of this call compares with the one of the last call."""
 
     SAME = "same"
-    CHANGED = "changed"  # gone, or written in place: nobody else can still be using the old value
+    REWRITTEN = "rewritten"  # the same tensor, written in place since
+    GONE = "gone"  # the old one no longer exists: nobody else can still be using it
     OTHER = "other"  # the old one is alive and somebody else's
 
 
@@ -43,8 +44,8 @@ class Anchor:
     def compare(self, tensor: Tensor) -> Identity:
         held = self.reference()
         if held is tensor:
-            return Identity.SAME if self.version == version_of(tensor) else Identity.CHANGED
-        return Identity.CHANGED if held is None else Identity.OTHER
+            return Identity.SAME if self.version == version_of(tensor) else Identity.REWRITTEN
+        return Identity.GONE if held is None else Identity.OTHER
 
 
 class Branch:
@@ -81,10 +82,11 @@ class Branch:
         found = [anchor.compare(tensor) for anchor, tensor in pairs]
         if isinstance(self.position, Element) and isinstance(position, Element):
             same = self.position.same_schedule(position)
-            found.append({True: Identity.SAME, False: Identity.OTHER, None: Identity.CHANGED}[same])
+            found.append({True: Identity.SAME, False: Identity.OTHER, None: Identity.GONE}[same])
         if Identity.OTHER in found:
             return False
-        return Identity.SAME in found or (self.trust >= Trust.SESSION and not call.conditioning)
+        tied = Identity.SAME in found or Identity.REWRITTEN in found
+        return tied or (self.trust is Trust.SESSION and not call.conditioning)
 
     @property
     def abandoned(self) -> bool:

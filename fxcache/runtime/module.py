@@ -25,9 +25,9 @@ def engine_of(module: nn.Module) -> Engine | None:
 def attach(module: nn.Module, settings: Settings) -> Engine:
     """Make ``module`` an optimised one in place."""
     original = type(module)
-    engine = Engine(original, settings)
     swapped = optimized_class(original)
-    move_inside_hook(module, swapped)
+    take_over_forward(module, original, swapped)
+    engine = Engine(original, settings)
     module.__dict__[OURS] = engine
     module.__class__ = swapped
     return engine
@@ -35,30 +35,35 @@ def attach(module: nn.Module, settings: Settings) -> Engine:
 
 def detach(module: nn.Module) -> None:
     """Undo ``attach``: nothing stays behind."""
-    engine: Engine = module.__dict__.pop(OURS)
+    swapped, engine = type(module), module.__dict__.pop(OURS)
     module.__class__ = engine.original
-    if hooked(module):
-        module.__dict__["_old_forward"] = MethodType(engine.original.forward, module)
+    take_over_forward(module, swapped, engine.original)
 
 
-def hooked(module: nn.Module) -> bool:
-    """Whether accelerate's hook has put a ``forward`` on the instance, hiding that of its class."""
-    return "forward" in vars(module) and "_old_forward" in vars(module)
+def take_over_forward(module: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:
+    """Where a ``forward`` on the instance hides that of the class, put ``new``'s inside it.
 
+    accelerate's hooks call ``_old_forward``. Hooks and helpers taken off again (accelerate's,
+    DeepCache's) leave the class's own forward on the instance, which can go.
 
-def move_inside_hook(module: nn.Module, swapped: type[nn.Module]) -> None:
-    """Let an accelerate hook on the instance call the optimised forward.
-
-    Raises StateError if something else hides ``forward``: the swap would be bypassed silently.
+    Raises StateError if the instance's forward is anything else: it would bypass fxcache silently.
     """
-    if hooked(module):
-        module.__dict__["_old_forward"] = MethodType(swapped.forward, module)
-    elif "forward" in vars(module):
+    own = vars(module)
+    if is_bound(own.get("_old_forward"), old):
+        own["_old_forward"] = MethodType(new.forward, module)
+    elif is_bound(own.get("forward"), old):
+        del own["forward"]
+    elif "forward" in own:
         raise StateError(
-            f"a forward set on the instance hides the one of {type(module).__name__}",
-            where=repr(vars(module)["forward"])[:200],
+            f"a forward set on the instance hides the one of {old.__name__}",
+            where=object.__repr__(own["forward"]),
             remedy="optimize the module before what set it, or delete module.forward first",
         )
+
+
+def is_bound(method: object, kind: type[nn.Module]) -> bool:
+    """Whether ``method`` is ``kind.forward`` bound to an instance."""
+    return isinstance(method, MethodType) and method.__func__ is kind.forward
 
 
 @functools.cache
@@ -84,6 +89,15 @@ def optimized_class(original: type[nn.Module]) -> type[nn.Module]:
         state = {k: v for k, v in vars(self).items() if k != OURS}
         return rebuild, (original, self._fxcache.settings), state  # type: ignore[union-attr]
 
+    class Equal(type(original)):  # type: ignore[misc]
+        """Classes that equal ``original``: diffusers' ``from_pipe`` looks types up in a list."""
+
+        def __eq__(cls, other: object) -> bool:
+            return cls is other or other is original
+
+        def __hash__(cls) -> int:
+            return hash(original)
+
     members = {
         "forward": forward,
         "__reduce_ex__": reduce,
@@ -91,7 +105,7 @@ def optimized_class(original: type[nn.Module]) -> type[nn.Module]:
         "__qualname__": original.__qualname__,
         "__doc__": original.__doc__,
     }
-    return type(original.__name__, (Optimized, original), members)
+    return Equal(original.__name__, (Optimized, original), members)
 
 
 def rebuild(original: type[nn.Module], settings: Settings) -> nn.Module:

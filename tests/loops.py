@@ -1,0 +1,48 @@
+"""Sampling loops as users write them, and ways to see what fxcache did."""
+
+from typing import Any
+
+import torch
+from tests.tiny import ddim
+from torch import Tensor, nn
+
+from fxcache.runtime.module import engine_of
+
+
+@torch.no_grad()
+def sample(
+    model: nn.Module, steps: int = 10, seed: int = 0, scheduler: Any = None, **inputs: Any
+) -> Tensor:
+    """Latents after ``steps`` of a denoising loop over the scheduler's timesteps."""
+    scheduler = scheduler or ddim()
+    scheduler.set_timesteps(steps)
+    given = dict(inputs)
+    latents = given.pop("sample") * getattr(scheduler, "init_noise_sigma", 1.0)
+    generator = torch.Generator().manual_seed(seed)
+    noisy = {"generator": generator} if "generator" in scheduler.step.__code__.co_varnames else {}
+    for t in scheduler.timesteps:
+        scaled = scheduler.scale_model_input(latents, t)
+        predicted = model(scaled, t, **given).sample
+        latents = scheduler.step(predicted, t, latents, **noisy).prev_sample
+    return latents
+
+
+def refreshes(model: nn.Module) -> list[list[int]]:
+    """For each run so far, the steps that ran the full variant."""
+    engine = engine_of(model)
+    assert engine is not None
+    return [run.refreshes for run in engine.runs]
+
+
+def steps(model: nn.Module) -> list[int]:
+    """For each run so far, how many calls it had."""
+    engine = engine_of(model)
+    assert engine is not None
+    return [len(run.steps) for run in engine.runs]
+
+
+def last_reason(model: nn.Module) -> str:
+    """Why the last call refreshed or reused."""
+    engine = engine_of(model)
+    assert engine is not None
+    return engine.runs[-1].steps[-1].decision.reason

@@ -1,0 +1,137 @@
+"""Cuts against the published figures, on meta tensors: no weights, no arithmetic."""
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel, UNet2DModel
+
+import fxcache
+from tests import tiny
+
+# Convolutions and linears of a reuse step, in 10⁹ multiply-accumulates: SD 1.5, 512×512, batch 1.
+SD15_FULL = 338.61
+SD15_REUSE = (
+    20.69, 57.25, 98.01, 132.59, 167.56, 208.39, 243.04, 278.16, 314.96, 322.72, 327.65, 332.58,
+)  # fmt: skip
+SD15_ATTENTION = 63.03
+SDXL = {
+    "sample_size": 128,
+    "cross_attention_dim": 2048,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+SD21 = {
+    "sample_size": 96,
+    "cross_attention_dim": 1024,
+    "attention_head_dim": (5, 10, 20, 20),
+    "use_linear_projection": True,
+}
+
+
+def on_meta(**config: object) -> UNet2DConditionModel:
+    with torch.device("meta"):
+        return UNet2DConditionModel(**config).eval()
+
+
+def giga_macs(flops: int) -> float:
+    return flops / 2e9
+
+
+@pytest.fixture(scope="module")
+def sd15() -> list[fxcache.Cut]:
+    return fxcache.frontier(on_meta(sample_size=64, cross_attention_dim=768))
+
+
+def test_sd15_reuse_cost_at_all_twelve_skip_indices(sd15):
+    assert [cut.skip_index for cut in sd15] == list(range(12))
+    for cut, published in zip(sd15, SD15_REUSE, strict=True):
+        by_op = cut.reuse_flops_by_op
+        assert giga_macs(by_op["conv"] + by_op["linear"]) == pytest.approx(published, abs=0.05)
+
+
+def test_sd15_full_cost(sd15):
+    expected = 2e9 * (SD15_FULL + SD15_ATTENTION)
+    assert sd15[0].full_flops == pytest.approx(expected, abs=2e9 * 0.05)
+
+
+def test_sd15_names_and_bytes(sd15):
+    assert sd15[0].name == "up_blocks.3.attentions.1"
+    assert sd15[2].name == "up_blocks.2"
+    assert sd15[11].name == "mid_block"
+    assert sd15[0].cache_bytes == 320 * 64 * 64 * 4
+    assert sd15[11].cache_bytes == 1280 * 8 * 8 * 4
+
+
+@pytest.mark.parametrize(("config", "skips"), [(SDXL, 9), (SD21, 12)], ids=["sdxl", "sd21"])
+def test_other_shapes(config, skips):
+    cuts = fxcache.frontier(on_meta(**config))
+    assert [cut.skip_index for cut in cuts] == list(range(skips))
+    saved = [cut.share_saved for cut in cuts]
+    assert saved == sorted(saved, reverse=True)
+    assert saved[0] > 0.8
+    assert saved[-1] > 0
+
+
+def test_layers_per_block_other_than_two():
+    assert len(fxcache.frontier(tiny.small_unet())) == 4
+    assert len(fxcache.frontier(tiny.unet(layers_per_block=(1, 3, 2)))) == 9
+
+
+def test_unconditional_unet():
+    with torch.device("meta"):
+        model = UNet2DModel(sample_size=32).eval()
+    cuts = fxcache.frontier(model)
+    assert len(cuts) == 12
+    assert cuts[0].share_saved > 0.5
+
+
+def test_a_plain_ldm_style_unet_that_diffusers_never_saw():
+    class Plain(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            conv = torch.nn.Conv2d
+            self.enter, self.down = conv(4, 8, 3, padding=1), conv(8, 16, 3, 2, padding=1)
+            self.deep = conv(16, 16, 3, padding=1)
+            self.join = conv(32, 8, 3, padding=1)
+            self.leave = conv(16, 4, 3, padding=1)
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            outer = self.enter(x) + t
+            inner = self.down(outer)
+            deep = self.join(torch.cat([inner, self.deep(inner)], dim=1))  # skip first
+            up = torch.nn.functional.interpolate(deep, scale_factor=2)
+            return self.leave(torch.cat([up, outer], dim=1))  # skip last
+
+    model = Plain().eval()
+    cuts = fxcache.frontier(model, torch.randn(1, 4, 8, 8), torch.tensor(0.5))
+    assert [c.skip_index for c in cuts] == [0, 1]
+    assert cuts[1].name == "deep"
+    assert cuts[0].reuse_flops == 2 * 8 * 8 * 9 * (4 * 8 + 16 * 4)
+
+
+def test_a_cut_can_be_named_by_index_path_or_itself():
+    example = {**tiny.inputs(), "timestep": 1}
+    cut = fxcache.frontier(tiny.small_unet(), **example)[1]
+    for request in (1, cut.name, cut):
+        unet = fxcache.optimize(tiny.small_unet(), cut=request, example_inputs=example)
+        (captured,) = fxcache.report(unet).captures
+        assert captured.cut["name"] == cut.name
+        assert captured.cut["reuse_flops"] == cut.reuse_flops
+
+
+def test_auto_saves_the_most():
+    unet = fxcache.optimize(tiny.small_unet(), example_inputs={**tiny.inputs(), "timestep": 1})
+    (captured,) = fxcache.report(unet).captures
+    assert captured.cut["skip_index"] == 0
+
+
+def test_frontier_of_an_optimised_model_leaves_it_optimised():
+    unet = fxcache.optimize(tiny.small_unet())
+    assert len(fxcache.frontier(unet)) == 4
+    fxcache.restore(unet)

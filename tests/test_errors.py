@@ -1,0 +1,239 @@
+"""Bad input: a clear error of fxcache's own, and nothing left half-changed."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import fxcache
+from fxcache.errors import FxcacheError
+from tests import tiny
+from tests.loops import refreshes
+
+
+@pytest.fixture
+def unet() -> nn.Module:
+    return tiny.small_unet()
+
+
+def refused(error: type[FxcacheError], model: Any, **options: Any) -> str:
+    """The message of the error that ``optimize`` raises, the model being as it was."""
+    kind, before = type(model), dict(getattr(model, "__dict__", {}))
+    with pytest.raises(error) as caught:
+        fxcache.optimize(model, **options)
+    assert type(model) is kind
+    assert getattr(model, "__dict__", {}).keys() == before.keys()
+    assert "remedy:" in str(caught.value)
+    return str(caught.value)
+
+
+EXAMPLE = {**tiny.inputs(), "timestep": 1}
+
+
+class Denoiserless(nn.Module):
+    def forward(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        return torch.ones_like(sample) * timestep
+
+
+class Chain(nn.Module):
+    """No skip connection: whatever is cached cuts the latent off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        return self.outer(self.inner(sample) + timestep)
+
+
+class Impure(nn.Module):
+    def forward(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        sample.add_(timestep)
+        return sample * 2
+
+
+def test_no_output_depends_on_the_latent():
+    example = {"sample": torch.ones(1, 8), "timestep": torch.tensor(1.0)}
+    message = refused(fxcache.NotADenoiserError, Denoiserless().eval(), example_inputs=example)
+    assert "depends on its first input" in message
+
+
+def test_the_first_input_is_no_tensor(unet):
+    assert "not a tensor" in refused(
+        fxcache.NotADenoiserError, unet, example_inputs={"sample": "noise", "timestep": 1}
+    )
+
+
+def test_forward_without_named_inputs():
+    assert "name its inputs" in refused(fxcache.NotADenoiserError, Variadic().eval())
+
+
+class Variadic(nn.Module):
+    def forward(self, *args: torch.Tensor) -> torch.Tensor:
+        return args[0]
+
+
+def test_not_a_module():
+    assert "not a torch.nn.Module" in refused(fxcache.ConfigError, "unet")
+
+
+def test_a_model_that_writes_to_its_input():
+    example = {"sample": torch.ones(1, 8), "timestep": torch.tensor(1.0)}
+    message = refused(fxcache.CaptureError, Impure().eval(), example_inputs=example)
+    assert "writes to its inputs" in message
+
+
+def test_a_capture_that_fails_names_the_source_line(unet):
+    class Printing(nn.Module):
+        def forward(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+            return sample * float(sample.mean())  # leaves PyTorch
+
+    example = {"sample": torch.ones(1, 8), "timestep": torch.tensor(1.0)}
+    message = refused(fxcache.CaptureError, Printing().eval(), example_inputs=example)
+    assert "return sample * float(sample.mean())" in message
+    assert "test_errors.py" in message
+
+
+@pytest.mark.parametrize(
+    ("cut", "expected"),
+    [
+        (4, "0 (up_blocks.1.attentions.0)"),
+        (-1, "no skip index -1"),
+        ("up_blocks.1.attention", "up_blocks.1.attentions.1"),
+        ("down_blocks.0", "has 2 outputs"),
+        ("conv_in", "no output of UNet2DConditionModel depends on the latent"),
+        ("conv_norm_out", "no output of UNet2DConditionModel depends on the latent"),
+        ("down_blocks.0.resnets.0.nonlinearity", "choose one of"),
+    ],
+)
+def test_a_cut_that_does_not_exist_or_cuts_the_latent_off(unet, cut, expected):
+    assert expected in refused(fxcache.CutError, unet, cut=cut, example_inputs=EXAMPLE)
+
+
+def test_a_cut_that_saves_nothing():
+    class Bypassed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cheap, self.work = nn.Identity(), nn.Linear(8, 8)
+            self.act = nn.ReLU()
+
+        def forward(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+            return self.work(self.act(sample * timestep) + sample)
+
+    example = {"sample": torch.ones(1, 8), "timestep": torch.tensor(1.0)}
+    message = refused(fxcache.CutError, Bypassed().eval(), cut="act", example_inputs=example)
+    assert "saves nothing" in message
+
+
+def test_no_skip_connection_at_all():
+    example = {"sample": torch.ones(1, 8), "timestep": torch.tensor(1.0)}
+    assert "no skip connection" in refused(
+        fxcache.CutError, Chain().eval(), example_inputs=example
+    )
+    assert "depends on the latent" in refused(
+        fxcache.CutError, Chain().eval(), cut="inner", example_inputs=example
+    )
+
+
+@pytest.mark.parametrize("cut", [True, 1.5, None, ["up_blocks"]])
+def test_a_cut_of_no_known_kind(unet, cut):
+    assert "skip index" in refused(fxcache.ConfigError, unet, cut=cut)
+
+
+@pytest.mark.parametrize("policy", ["uniform", 5, {"interval": 5}])
+def test_a_policy_that_is_none(unet, policy):
+    assert "Uniform" in refused(fxcache.ConfigError, unet, policy=policy)
+
+
+def test_unknown_options_are_errors(unet):
+    with pytest.raises(TypeError, match="interval"):
+        fxcache.optimize(unet, interval=3)
+    assert "_fxcache" not in vars(unet)
+
+
+def test_train_mode(unet):
+    assert ".eval()" in refused(fxcache.ModeError, unet.train())
+
+
+def test_train_mode_set_later(unet):
+    fxcache.optimize(unet).train()
+    with torch.no_grad(), pytest.raises(fxcache.ModeError, match="train mode"):
+        unet(timestep=1, **tiny.inputs())
+
+
+def test_gradients_wanted(unet):
+    fxcache.optimize(unet)
+    with pytest.raises(fxcache.ModeError, match="gradients"):
+        unet(timestep=1, **tiny.inputs())
+    unet.requires_grad_(False)
+    unet(timestep=1, **tiny.inputs())
+    with pytest.raises(fxcache.ModeError, match="gradients"):
+        unet(timestep=1, **{k: v.requires_grad_() for k, v in tiny.inputs().items()})
+
+
+def test_optimize_twice(unet):
+    fxcache.optimize(unet)
+    with pytest.raises(fxcache.StateError, match="optimised already"):
+        fxcache.optimize(unet)
+    fxcache.restore(unet)
+    fxcache.optimize(unet)
+
+
+@pytest.mark.parametrize("call", [fxcache.restore, fxcache.report, fxcache.session])
+def test_calls_that_need_an_optimised_module(unet, call):
+    with pytest.raises(fxcache.StateError, match="not optimised"):
+        call(unet)
+
+
+def test_a_forward_set_on_the_instance(unet):
+    unet.forward = lambda *a, **k: None
+    assert "hides" in refused(fxcache.StateError, unet)
+
+
+@pytest.mark.parametrize("num_steps", [0, -3, 2.5, True, "50"])
+def test_a_session_of_no_length(unet, num_steps):
+    fxcache.optimize(unet)
+    with pytest.raises(fxcache.ConfigError, match="num_steps"):
+        fxcache.session(unet, num_steps=num_steps)
+
+
+@torch.no_grad()
+def test_a_policy_that_needs_the_length_nobody_told(unet):
+    fxcache.optimize(unet, policy=fxcache.NonUniform())
+    inputs = tiny.inputs()
+    with fxcache.session(unet), pytest.raises(fxcache.ScheduleError, match="num_steps"):
+        for timestep in (900, 800):
+            unet(timestep=timestep, **inputs)
+
+
+def test_wrong_arguments_fail_as_in_python(unet):
+    fxcache.optimize(unet)
+    with torch.no_grad(), pytest.raises(TypeError):
+        unet(tiny.inputs()["sample"], sample=tiny.inputs()["sample"])
+
+
+@torch.no_grad()
+def test_nan_passes_through_as_in_the_original(unet):
+    inputs = tiny.inputs()
+    inputs["sample"][0, 0, 3, 3] = torch.nan
+    expected = unet(timestep=500, **inputs).sample
+    fxcache.optimize(unet, policy=fxcache.Uniform(interval=2))
+    with fxcache.session(unet):
+        refreshed = unet(timestep=500, **inputs).sample
+        reused = unet(timestep=400, **inputs).sample
+    assert refreshes(unet) == [[0]]
+    assert torch.equal(refreshed.isnan(), expected.isnan())
+    assert torch.equal(refreshed.nan_to_num(), expected.nan_to_num())
+    assert reused.isnan().any()
+
+
+@torch.no_grad()
+def test_a_caller_that_nothing_identifies_gets_exact_results_and_a_warning():
+    model = tiny.unconditional_unet()
+    x = torch.randn(1, 3, 16, 16)
+    expected = [model(x, t).sample for t in (900, 800)]
+    fxcache.optimize(model, policy=fxcache.Uniform(interval=2))
+    with pytest.warns(fxcache.FxcacheWarning, match="fxcache.session"):
+        got = [model(x, t).sample for t in (900, 800)]
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
