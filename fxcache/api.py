@@ -39,7 +39,8 @@ def optimize(
     capture at once; otherwise the first call captures, and each call of another shape.
 
     Raises StateError (optimised already), ConfigError (options), ModeError (train mode); at
-    capture also CaptureError, NotADenoiserError and CutError. After an error the model is as before.
+    capture also CaptureError, NotADenoiserError and CutError. After an error the model is as it
+    was before.
     """
     module = unwrapped(model)
     require_eval(module)
@@ -156,7 +157,9 @@ def capture_now(
 ) -> None:
     """Capture for the call that ``example`` stands for."""
     by_name = isinstance(example, Mapping)
-    call = engine.signature(module).call(() if by_name else tuple(example), dict(example) if by_name else {})
+    call = engine.signature(module).call(
+        () if by_name else tuple(example), dict(example) if by_name else {}
+    )
     with torch.no_grad():
         require_inference(module, call)
     engine.captured(module, call)

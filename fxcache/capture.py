@@ -161,7 +161,7 @@ def weight(exported: ExportedProgram, name: str, kind: InputKind) -> Tensor:
             remedy="keep plain tensors on the module, not tokens or script objects",
         )
     held: Any = exported.state_dict.get(name, exported.constants.get(name))
-    return held  # type: ignore[no-any-return]
+    return held
 
 
 def require_denoiser(program: Program) -> None:
@@ -176,5 +176,3 @@ def require_denoiser(program: Program) -> None:
             where=program.inputs[0].path,
             remedy="optimize the module that turns the noisy latent into a prediction",
         )
-
-

@@ -124,7 +124,7 @@ class Signature:
                 where=f"{self.model}.forward",
                 remedy="pass a tensor, a number, a string, or a list, tuple or dict of those",
             ) from None
-        return leaf  # type: ignore[no-any-return]
+        return leaf
 
     def input(self, path: str) -> Input:
         """The description of the tensor leaf at ``path``."""

@@ -3,10 +3,10 @@
 from typing import Any
 
 import torch
-from tests.tiny import ddim
 from torch import Tensor, nn
 
 from fxcache.runtime.module import engine_of
+from tests.tiny import ddim
 
 
 @torch.no_grad()

@@ -33,7 +33,7 @@ EXAMPLE = {**tiny.inputs(), "timestep": 1}
 
 class Denoiserless(nn.Module):
     def forward(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        return torch.ones_like(sample) * timestep
+        return torch.ones(1, 8) * timestep
 
 
 class Chain(nn.Module):
@@ -128,9 +128,7 @@ def test_a_cut_that_saves_nothing():
 
 def test_no_skip_connection_at_all():
     example = {"sample": torch.ones(1, 8), "timestep": torch.tensor(1.0)}
-    assert "no skip connection" in refused(
-        fxcache.CutError, Chain().eval(), example_inputs=example
-    )
+    assert "no skip connection" in refused(fxcache.CutError, Chain().eval(), example_inputs=example)
     assert "depends on the latent" in refused(
         fxcache.CutError, Chain().eval(), cut="inner", example_inputs=example
     )
@@ -202,9 +200,10 @@ def test_a_session_of_no_length(unet, num_steps):
 def test_a_policy_that_needs_the_length_nobody_told(unet):
     fxcache.optimize(unet, policy=fxcache.NonUniform())
     inputs = tiny.inputs()
-    with fxcache.session(unet), pytest.raises(fxcache.ScheduleError, match="num_steps"):
-        for timestep in (900, 800):
-            unet(timestep=timestep, **inputs)
+    with fxcache.session(unet):
+        unet(timestep=900, **inputs)
+        with pytest.raises(fxcache.ScheduleError, match="num_steps"):
+            unet(timestep=800, **inputs)
 
 
 def test_wrong_arguments_fail_as_in_python(unet):

@@ -127,7 +127,10 @@ def test_one_lcm_step_twice_never_reuses(cached):
     options = {"prompt": None, "prompt_embeds": text, "guidance_scale": 1.0}
     first = draw(cached, seed=1, num_inference_steps=1, **options, **SIZE)
     second = draw(cached, seed=2, num_inference_steps=1, **options, **SIZE)
-    assert all(run == list(range(n)) for run, n in zip(refreshes(cached.unet), steps(cached.unet), strict=True))
+    assert all(
+        run == list(range(n))
+        for run, n in zip(refreshes(cached.unet), steps(cached.unet), strict=True)
+    )
     assert not torch.equal(first, second)
 
 

@@ -1,4 +1,4 @@
-"""Small real models of diffusers' own classes: seconds to capture, the structure of the large ones."""
+"""Small real models of diffusers' own classes: the large ones' structure, captured in seconds."""
 
 from typing import Any
 

@@ -1,5 +1,6 @@
 """Write the trained parts as a diffusers pipeline folder, and look at what it draws."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ def export(autoencoder: Path, denoiser: Path, folder: Path) -> None:
     pipeline = StableDiffusionPipeline(
         vae=train_autoencoder.load(autoencoder),
         text_encoder=model.text_encoder,
-        tokenizer=tokenizer,  # type: ignore[arg-type]
+        tokenizer=tokenizer,
         unet=model.unet,
         scheduler=parts.noise_scheduler(),
         safety_checker=None,
@@ -34,6 +35,17 @@ def export(autoencoder: Path, denoiser: Path, folder: Path) -> None:
         requires_safety_checker=False,
     )
     pipeline.to(dtype=torch.float16).save_pretrained(folder)
+    load_as_float32(folder / "text_encoder" / "config.json")
+
+
+def load_as_float32(config: Path) -> None:
+    """transformers loads weights in the dtype that the configuration names, diffusers in float32.
+
+    A pipeline loaded with no ``torch_dtype`` would mix the two.
+    """
+    content = json.loads(config.read_text())
+    content["dtype"] = "float32"
+    config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def sample(folder: Path, prompts: list[str], steps: int, out: Path) -> None:

@@ -46,7 +46,7 @@ def latent_scale(vae: AutoencoderKL, batch: torch.Tensor) -> float:
 def train(checkpoint: Path, steps: int) -> None:
     torch.manual_seed(0)
     data, _ = pictures.load(pictures.ALL)
-    vae = parts.autoencoder().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    vae = parts.autoencoder().to(memory_format=torch.channels_last)
     run = Run(checkpoint, {"vae": vae}, steps, peak_lr=1.5e-3)
     order = batches(len(data), BATCH, seed=run.step)
     run.train(lambda: reconstruction_loss(vae, shifted(data[next(order)])), "autoencoder")

@@ -20,7 +20,7 @@ class Denoiser(nn.Module):
 
     def __init__(self, vocabulary_size_of: object):
         super().__init__()
-        self.text_encoder: CLIPTextModel = parts.text_encoder(vocabulary_size_of)  # type: ignore[arg-type]
+        self.text_encoder: CLIPTextModel = parts.text_encoder(vocabulary_size_of)
         self.unet: UNet2DConditionModel = parts.unet()
 
     def forward(self, noisy: torch.Tensor, steps: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -44,7 +44,7 @@ def train(checkpoint: Path, vae: AutoencoderKL, steps: int) -> None:
     empty = len(captions)
 
     denoiser = Denoiser(tokenizer)
-    denoiser.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    denoiser.unet.to(memory_format=torch.channels_last)
     average = Average(denoiser)
     run = Run(checkpoint, {"denoiser": denoiser, "average": average}, steps, peak_lr=1e-3)
     noise_scheduler = parts.noise_scheduler()

@@ -64,7 +64,7 @@ def kind_of(node: fx.Node) -> str:
 
 
 def shape_key(node: fx.Node) -> Hashable:
-    """Equal for two nodes exactly when the same op runs on the same shapes with the same options."""
+    """Equal for two nodes exactly when the same op runs on equal shapes with equal options."""
 
     def summary(value: Any) -> Hashable:
         if isinstance(value, fx.Node):
@@ -81,7 +81,8 @@ def shape_key(node: fx.Node) -> Hashable:
 
 def count(node: fx.Node) -> int:
     """FLOPs of one node, by running its op on the fake values of its inputs."""
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), value_of)
+    args: Any = fx.node.map_arg(node.args, value_of)
+    kwargs: Any = fx.node.map_arg(node.kwargs, value_of)
     if node.target is aten.scaled_dot_product_attention.default:
         query, key, value = args[:3]
         return sdpa_flops(query.shape, key.shape, value.shape)

@@ -1,4 +1,4 @@
-"""What fxcache knows of diffusers: configurations, folders, and where a pipeline keeps its denoiser.
+"""What fxcache knows of diffusers: configurations, folders, where a pipeline has its denoiser.
 
 The pass itself knows nothing of diffusers; this serves ``frontier`` without inputs and the
 command line.
@@ -68,7 +68,9 @@ class InputShapes:
             "timestep": torch.empty((), dtype=torch.int64, device="meta"),
         }
         if width := self.text_width():
-            made["encoder_hidden_states"] = self.tensor(1 if self.frames_first else PROMPT_TOKENS, width)
+            made["encoder_hidden_states"] = self.tensor(
+                1 if self.frames_first else PROMPT_TOKENS, width
+            )
         if self.frames_first:
             made["added_time_ids"] = self.tensor(3)
         if (labels := self.class_labels()) is not None:
@@ -128,7 +130,7 @@ def load_empty(source: str) -> nn.Module:
             remedy="point to the denoiser's own config.json, or update diffusers",
         )
     with torch.device("meta"):
-        return kind.from_config(config).eval()  # type: ignore[attr-defined, no-any-return]
+        return kind.from_config(config).eval()  # type: ignore[attr-defined]
 
 
 def read_config(source: str) -> dict[str, Any]:

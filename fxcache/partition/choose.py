@@ -1,7 +1,7 @@
 """From what the user asked for to one cut plan, with the reason."""
 
 from difflib import get_close_matches
-from typing import Literal, cast
+from typing import Literal
 
 from torch import fx
 
@@ -21,7 +21,7 @@ def require_cut_request(cut: object) -> CutRequest:
             where="optimize(cut=...)",
             remedy='pass a skip index, a module path, a Cut from frontier(), or "auto"',
         )
-    return cast(CutRequest, cut)
+    return cut
 
 
 def choose(frontier: Frontier, request: CutRequest) -> CutPlan:

@@ -9,7 +9,9 @@ from fxcache.program import Program, output_node
 def verify(graph: fx.Graph, program: Program, name: str) -> None:
     """RewriteError unless ``graph`` is well formed, functional, free of dead code and complete."""
     graph.lint()
-    missing = [n.target for n in graph.nodes if n.op == "get_attr" and n.target not in program.weights]
+    missing = [
+        n.target for n in graph.nodes if n.op == "get_attr" and n.target not in program.weights
+    ]
     if missing:
         fail(name, f"reads weights the program does not have: {missing[:3]}")
     dead = [n.name for n in graph.nodes if not n.users and n.op in ("call_function", "get_attr")]

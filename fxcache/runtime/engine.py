@@ -150,9 +150,7 @@ class Engine:
         if branch.forced:
             return Decision(True, branch.forced)
         num_steps = session.num_steps if session else None
-        return self.settings.policy.decide(
-            Step(branch.step, num_steps or branch.expected_steps)
-        )
+        return self.settings.policy.decide(Step(branch.step, num_steps or branch.expected_steps))
 
     def _record(self, branch: Branch, step: RunStep) -> None:
         branch.run.steps.append(step)

@@ -66,7 +66,6 @@ def is_bound(method: object, kind: type[nn.Module]) -> bool:
     return isinstance(method, MethodType) and method.__func__ is kind.forward
 
 
-@functools.cache
 def optimized_class(original: type[nn.Module]) -> type[nn.Module]:
     """A subclass of ``original`` that goes by its name and dispatches each call.
 
@@ -76,7 +75,7 @@ def optimized_class(original: type[nn.Module]) -> type[nn.Module]:
     begin = torch.compiler.disable(Engine.begin)
     finish = torch.compiler.disable(Engine.finish)
 
-    @torch.compiler.disable(recursive=False)
+    @torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator]
     @functools.wraps(original.forward)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         engine: Engine = self._fxcache  # type: ignore[assignment]
@@ -84,7 +83,7 @@ def optimized_class(original: type[nn.Module]) -> type[nn.Module]:
         results = ticket.variant(*ticket.tensors)
         return finish(engine, ticket, results)
 
-    def reduce(self: nn.Module, protocol: Any) -> Any:
+    def reduce(self: nn.Module, _protocol: Any) -> Any:
         """Copies and pickles are optimised with the same settings, with nothing captured yet."""
         state = {k: v for k, v in vars(self).items() if k != OURS}
         return rebuild, (original, self._fxcache.settings), state  # type: ignore[union-attr]

@@ -58,12 +58,12 @@ def element_of(timestep: Tensor) -> Element | None:
         return None
     base = schedule_tensor(timestep)
     if base is not None and base.numel() > 1:
-        offset = timestep.storage_offset() - base.storage_offset()
+        offset = int(timestep.storage_offset() - base.storage_offset())
         return Element(weakref.ref(base), offset, base.numel())
     length = timestep.untyped_storage().nbytes() // timestep.element_size()
     if base is None and length > timestep.numel():
         # A view made in inference mode, which keeps no link: hold the storage itself.
-        return Element(lambda: timestep, timestep.storage_offset(), length)
+        return Element(lambda: timestep, int(timestep.storage_offset()), length)
     return None
 
 

@@ -11,7 +11,7 @@ from fxcache.schedule import Decision
 
 
 class Stopwatch:
-    """Time from ``start`` to ``stop`` on the denoiser's device, read without waiting until asked."""
+    """Time from making it to ``stop``, on the denoiser's device; nothing waits until asked."""
 
     __slots__ = ("_device", "_elapsed_ms", "_started")
 

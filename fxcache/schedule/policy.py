@@ -15,7 +15,8 @@ class Decision(NamedTuple):
     reason: str
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Step:
     """One call of the denoiser within a run.
 
     ``index`` counts the calls from 0, duplicated timesteps included; ``num_steps`` is how many

@@ -1,0 +1,51 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+MODEL := bench/models/emoji-sd
+DEMO := --prompt "red apple" --prompt "grinning face" --prompt "slice of pizza" \
+	--prompt "tiger face" --prompt "fire engine" --prompt "penguin" \
+	--steps 50 --interval 5 --compare
+
+.PHONY: help install demo test test-slow lint types unit figures clean
+
+help:
+	@echo "make demo       pictures with and without fxcache, side by side, with times"
+	@echo "make test       set-up, lint, types, tests"
+	@echo "make test-slow  the tests that take minutes each"
+	@echo "make figures    measure again every number that the README states"
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[diffusers,dev]"
+	touch $@
+
+demo: install
+	$(BIN)/fxcache run $(MODEL) $(DEMO) --out build/demo.png
+
+test: lint types unit
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: install
+	$(BIN)/mypy
+
+unit: install
+	$(BIN)/python -m pytest
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+figures: install
+	mkdir -p bench/results docs/pictures
+	$(BIN)/fxcache run $(MODEL) $(DEMO) --out docs/pictures/demo.png --json > bench/results/demo.json
+	$(BIN)/python -m bench.dispatch --out bench/results/dispatch.json
+	$(BIN)/python -m bench.figures
+
+clean:
+	rm -rf build $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

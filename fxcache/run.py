@@ -1,0 +1,89 @@
+"""Draw with a pipeline, through fxcache, and beside that without it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fxcache.api import optimize, report, restore
+from fxcache.integrations.diffusers import denoiser_of
+from fxcache.partition.choose import AUTO, CutRequest
+from fxcache.report.compare import Comparison, likeness, mean_ms, sheet, timed_calls
+from fxcache.report.report import Report, RunReport
+from fxcache.schedule import Policy
+
+WARM_UP_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What to draw: one picture a prompt, picture i from seed + i."""
+
+    prompts: Sequence[str]
+    steps: int = 50
+    seed: int = 0
+    policy: Policy | None = None
+    cut: CutRequest = AUTO
+
+    def draw(self, pipeline: Any, steps: int) -> list[Any]:
+        device = denoiser_of(pipeline).parameters().__next__().device
+        generators = [
+            torch.Generator(device).manual_seed(self.seed + i) for i in range(len(self.prompts))
+        ]
+        drawn = pipeline(list(self.prompts), num_inference_steps=steps, generator=generators)
+        return list(drawn.images)
+
+    def cached(self, pipeline: Any) -> tuple[list[Any], Report]:
+        """The pictures through fxcache, and its report of that run; the denoiser is restored."""
+        denoiser = optimize(denoiser_of(pipeline), cut=self.cut, policy=self.policy)
+        try:
+            self.draw(pipeline, WARM_UP_STEPS)
+            images = self.draw(pipeline, self.steps)
+            return images, report(denoiser)
+        finally:
+            restore(denoiser)
+
+    def original(self, pipeline: Any) -> tuple[list[Any], float]:
+        """The pictures without fxcache, and the denoiser's mean time a call in milliseconds."""
+        self.draw(pipeline, WARM_UP_STEPS)
+        with timed_calls(denoiser_of(pipeline)) as watches:
+            images = self.draw(pipeline, self.steps)
+        return images, mean_ms(watches)
+
+
+def compare(pipeline: Any, drawing: Drawing, out: Path) -> Comparison:
+    """Draw twice from the same seeds; write both rows to ``out``, a PNG."""
+    originals, original_ms = drawing.original(pipeline)
+    images, reported = drawing.cached(pipeline)
+    run = reported.runs[-1]
+    measured = measure(original_ms, run, reported, likeness(originals, images))
+    rows = {
+        f"original: {original_ms:.1f} ms a step": originals,
+        f"fxcache: {mean_step_ms(run):.1f} ms a step, {measured.speedup:.2f}× faster": images,
+    }
+    sheet(rows, drawing.prompts).save(out)
+    return measured
+
+
+def mean_step_ms(run: RunReport) -> float:
+    reuses = run.steps - len(run.refreshes)
+    spent = len(run.refreshes) * (run.refresh_ms or 0) + reuses * (run.reuse_ms or 0)
+    return spent / run.steps
+
+
+def measure(original_ms: float, run: RunReport, reported: Report, like: Any) -> Comparison:
+    return Comparison(
+        steps=run.steps,
+        refreshes=len(run.refreshes),
+        original_ms=original_ms,
+        refresh_ms=run.refresh_ms or 0.0,
+        reuse_ms=run.reuse_ms or 0.0,
+        speedup=original_ms / mean_step_ms(run),
+        ideal_speedup=run.ideal_speedup or 1.0,
+        share_saved=reported.captures[-1].cut["share_saved"],
+        cached_bytes=reported.cached_bytes,
+        psnr_db=like.psnr_db,
+        ssim=like.ssim,
+    )
