@@ -117,6 +117,7 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         cut=cut_from(arguments.cut),
     )
     folder_for(arguments.out)
+    quiet_transformers()
     dtype = getattr(torch, arguments.dtype)
     pipeline = load_pipeline(arguments.pipeline, dtype, arguments.device)
     if arguments.compare:
@@ -128,6 +129,13 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if arguments.report:
         folder_for(arguments.report).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     return data, f"{reported}\n\nwrote {arguments.out}"
+
+
+def quiet_transformers() -> None:
+    """Leave out its advice on optional packages; this process is ours alone."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
 
 
 def required_steps(steps: int) -> int:

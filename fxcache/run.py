@@ -10,7 +10,7 @@ import torch
 from fxcache.api import optimize, report, restore
 from fxcache.integrations.diffusers import denoiser_of
 from fxcache.partition.choose import AUTO, CutRequest
-from fxcache.report.compare import Comparison, likeness, mean_ms, sheet, timed_calls
+from fxcache.report.compare import Comparison, likeness, sheet, timed_calls, typical_ms
 from fxcache.report.report import Report, RunReport
 from fxcache.schedule import Policy
 
@@ -46,11 +46,11 @@ class Drawing:
             restore(denoiser)
 
     def original(self, pipeline: Any) -> tuple[list[Any], float]:
-        """The pictures without fxcache, and the denoiser's mean time a call in milliseconds."""
+        """The pictures without fxcache, and the denoiser's median time a call in milliseconds."""
         self.draw(pipeline, WARM_UP_STEPS)
         with timed_calls(denoiser_of(pipeline)) as watches:
             images = self.draw(pipeline, self.steps)
-        return images, mean_ms(watches)
+        return images, typical_ms(watches)
 
 
 def compare(pipeline: Any, drawing: Drawing, out: Path) -> Comparison:

@@ -187,7 +187,7 @@ def load_pipeline(source: str, dtype: torch.dtype, device: str) -> Any:
     from diffusers import DiffusionPipeline
 
     try:
-        return DiffusionPipeline.from_pretrained(source, torch_dtype=dtype).to(device)
+        return DiffusionPipeline.from_pretrained(source, dtype=dtype).to(device)
     except (OSError, ValueError) as error:
         raise ModelFileError(
             f"diffusers cannot load this pipeline: {error}",

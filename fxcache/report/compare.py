@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from statistics import fmean
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,8 +32,9 @@ class Likeness:
 class Comparison:
     """What ``fxcache run --compare`` measured.
 
-    Times are means over the denoiser's calls, in milliseconds. ``speedup``: time in the denoiser
-    without fxcache over with it. ``ideal_speedup``: the same from FLOPs.
+    Times are medians over the denoiser's calls of one kind, in milliseconds. ``speedup``: a run's
+    time in the denoiser without fxcache over that with it, from these medians. ``ideal_speedup``:
+    the same from FLOPs.
     """
 
     steps: int
@@ -75,8 +76,9 @@ def timed_calls(model: nn.Module) -> Iterator[list[Stopwatch]]:
             handle.remove()
 
 
-def mean_ms(watches: Sequence[Stopwatch]) -> float:
-    return fmean(w.elapsed_ms or 0.0 for w in watches)
+def typical_ms(watches: Sequence[Stopwatch]) -> float:
+    """Median time of a call: one that the machine interrupted does not count."""
+    return median(w.elapsed_ms or 0.0 for w in watches)
 
 
 def likeness(originals: Sequence["Image"], others: Sequence["Image"]) -> Likeness:

@@ -1,7 +1,7 @@
 """``fxcache.report``: what was captured, cut, cached and decided."""
 
 from dataclasses import asdict, dataclass
-from statistics import fmean
+from statistics import median
 from typing import Any
 
 from tabulate import tabulate
@@ -26,7 +26,7 @@ class CaptureReport:
 
 @dataclass(frozen=True)
 class RunReport:
-    """One run: which steps refreshed and why, mean times, and what that saved.
+    """One run: which steps refreshed and why, median times, what that saved.
 
     ``speedup``: time of the run had every step taken as long as its refreshes, over the time it
     took. ``ideal_speedup``: the same from FLOPs.
@@ -84,8 +84,8 @@ def capture_report(variants: Variants) -> CaptureReport:
 
 def run_report(run: Run) -> RunReport:
     decisions = [step.decision for step in run.steps]
-    refresh_ms = mean(run.times_ms(refresh=True))
-    reuse_ms = mean(run.times_ms(refresh=False))
+    refresh_ms = typical(run.times_ms(refresh=True))
+    reuse_ms = typical(run.times_ms(refresh=False))
     refreshes = run.refreshes
     reuses = len(decisions) - len(refreshes)
     measured = None
@@ -104,8 +104,9 @@ def run_report(run: Run) -> RunReport:
     )
 
 
-def mean(times_ms: list[float]) -> float | None:
-    return fmean(times_ms) if times_ms else None
+def typical(times_ms: list[float]) -> float | None:
+    """The median: one step that the machine interrupted does not count."""
+    return median(times_ms) if times_ms else None
 
 
 def counted(reasons: list[str]) -> dict[str, int]:

@@ -27,7 +27,7 @@ from fxcache.signature import Call, Signature, signature_of
 MAX_SIGNATURES = 8
 MAX_KEYS = 16
 MAX_RUNS = 16
-LONELY_RUNS = 4
+MANY_SHORT_LIVED = 4
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,6 @@ class Engine:
         self._structure: list[Any] = []
         self._lock = threading.RLock()
         self._warned: set[str] = set()
-        self._lonely_runs = 0
 
     def signature(self, module: nn.Module) -> Signature:
         """How the original ``forward`` names its inputs."""
@@ -80,7 +79,10 @@ class Engine:
         call = self.signature(module).call(args, kwargs)
         require_inference(module, call)
         session = current_session(module)
-        branch, starts = (session.branches if session else self.unnamed).locate(call)
+        branches = session.branches if session else self.unnamed
+        branch, starts = branches.locate(call)
+        if branches.short_lived >= MANY_SHORT_LIVED:
+            self._warn("call after call starts a run: the conditioning tensors are made anew")
         with self._lock:
             if starts:
                 self._notice_changes(module)
@@ -156,11 +158,6 @@ class Engine:
         branch.run.steps.append(step)
         if branch.step == 0:
             self.runs.append(branch.run)
-            self._lonely_runs += 1
-            if self._lonely_runs > LONELY_RUNS:
-                self._warn("every call starts a run: its conditioning tensors are made anew")
-        else:
-            self._lonely_runs = 0
 
     def _warn(self, what: str) -> None:
         if what in self._warned:

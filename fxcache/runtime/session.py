@@ -27,6 +27,7 @@ class Branches:
     def __init__(self, trust: Trust) -> None:
         self.trust = trust
         self.held: list[Branch] = []
+        self.short_lived = 0  # branches in a row that nobody could continue after one call
         self.lock = threading.Lock()
 
     def locate(self, call: "Call") -> tuple[Branch | None, bool]:
@@ -54,6 +55,7 @@ class Branches:
         if spare is None:
             return FeatureCache()
         self.held.remove(spare)
+        self.short_lived = self.short_lived + 1 if spare.abandoned and spare.step == 0 else 0
         return spare.cache
 
     def clear(self) -> None:

@@ -8,6 +8,7 @@ from fxcache.errors import ConfigError
 from fxcache.schedule.policy import Decision, Policy, Step, known_length, require_integer
 
 POWER_STEP = 0.02
+LEAST_POWER = 0.1  # below, the roots overflow and only the ends of the run are refreshed
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class NonUniform(Policy):
 
     DeepCache (2312.00858) equation 7. Needs the run's length.
 
-    Raises ConfigError for an interval below 1, a centre outside the steps, a power not positive.
+    Raises ConfigError for an interval below 1, a centre outside the steps, a power below 0.1.
     """
 
     interval: int = 5
@@ -26,8 +27,8 @@ class NonUniform(Policy):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_integer(self, "interval", 1)
-        require_number(self, "center", zero_allowed=True)
-        require_number(self, "power", zero_allowed=False)
+        require_number(self, "center", least=0)
+        require_number(self, "power", least=LEAST_POWER)
 
     def scheduled(self, step: Step) -> Decision:
         refreshes = refresh_steps(
@@ -36,16 +37,15 @@ class NonUniform(Policy):
         return Decision(step.index in refreshes, f"dense around step {self.center:g}")
 
 
-def require_number(policy: Policy, name: str, *, zero_allowed: bool) -> None:
-    """ConfigError unless the option ``name`` is a finite number from 0 (or above 0) upwards."""
+def require_number(policy: Policy, name: str, least: float) -> None:
+    """ConfigError unless the option ``name`` is a finite number of at least ``least``."""
     value = getattr(policy, name)
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < 0 or (value == 0 and not zero_allowed):
-        wanted = "0 or more" if zero_allowed else "above 0"
+    if not number or not math.isfinite(value) or value < least:
         raise ConfigError(
-            f"{name}={value!r} is not a number {wanted}",
+            f"{name}={value!r} is not a number of at least {least}",
             where=type(policy).__name__,
-            remedy=f"pass {name} as a finite number, {wanted}",
+            remedy=f"pass {name} as a finite number, {least} or more",
         )
 
 
@@ -63,7 +63,7 @@ def refresh_steps(steps: int, interval: int, center: float, power: float) -> fro
     """
     wanted = math.ceil(steps / interval)
     chosen: list[int] = [0]
-    while power > 0:
+    while power >= LEAST_POWER:
         chosen = sampled_steps(steps, wanted, center, power)
         if len(chosen) == wanted:
             break

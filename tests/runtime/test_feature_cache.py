@@ -1,0 +1,84 @@
+"""One tensor, allocated once, written in place; what is reported is what is held."""
+
+import gc
+
+import pytest
+import torch
+
+import fxcache
+from fxcache.runtime.feature_cache import FeatureCache
+from fxcache.runtime.module import engine_of
+from tests import tiny
+from tests.loops import sample
+
+
+def test_buffers_keep_their_address():
+    cache = FeatureCache()
+    cache.write([torch.ones(2, 3)])
+    address = cache.buffers[0].data_ptr()
+    cache.write([torch.zeros(2, 3)])
+    assert cache.buffers[0].data_ptr() == address
+    assert torch.equal(cache.buffers[0], torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        torch.ones(1, 3),  # would broadcast
+        torch.ones(2, 3, dtype=torch.float64),
+        torch.ones(3, 2).t(),
+        torch.ones(2, 3, device="meta"),
+    ],
+)
+def test_another_shape_kind_or_layout_gets_new_buffers(other):
+    cache = FeatureCache()
+    cache.write([torch.zeros(2, 3)])
+    cache.write([other])
+    (held,) = cache.buffers
+    assert (held.shape, held.dtype, held.device) == (other.shape, other.dtype, other.device)
+    assert held.stride() == other.stride()
+
+
+def test_a_later_change_of_the_value_does_not_reach_the_cache():
+    value = torch.ones(4)
+    cache = FeatureCache()
+    cache.write([value])
+    value.fill_(9)
+    assert torch.equal(cache.buffers[0], torch.ones(4))
+
+
+def test_buffers_made_in_inference_mode_serve_outside_it():
+    cache = FeatureCache()
+    with torch.inference_mode():
+        cache.write([torch.ones(4) + 1])
+    cache.write([torch.zeros(4)])
+    assert not cache.buffers[0].is_inference()
+
+
+def test_one_tensor_is_held_and_bytes_reported_are_bytes_held():
+    unet = fxcache.optimize(tiny.small_unet(), policy=fxcache.Uniform(interval=5))
+    for seed in range(4):
+        sample(unet, **tiny.inputs(seed=seed))
+    gc.collect()
+    engine = engine_of(unet)
+    assert engine is not None
+    held = [buffer for branch in engine.unnamed.held for buffer in branch.cache.buffers]
+    assert len(held) == 1, "four requests one after the other need one buffer"
+    reported = fxcache.report(unet)
+    assert reported.cached_bytes == held[0].untyped_storage().nbytes()
+    assert reported.cached_bytes == reported.captures[0].cut["cache_bytes"]
+
+
+def test_a_session_frees_its_buffers():
+    unet = fxcache.optimize(tiny.small_unet())
+    with torch.no_grad(), fxcache.session(unet):
+        unet(timestep=1, **tiny.inputs())
+    gc.collect()
+    assert fxcache.report(unet).cached_bytes == 0
+
+
+def test_channels_last_values_are_cached_as_they_are():
+    unet = tiny.small_unet().to(memory_format=torch.channels_last)
+    expected = sample(unet, **tiny.inputs())
+    fxcache.optimize(unet, policy=fxcache.Uniform(interval=1))
+    assert torch.equal(sample(unet, **tiny.inputs()), expected)
