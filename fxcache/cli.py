@@ -102,10 +102,11 @@ def inspect(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         for cut in cuts
     ]
     name = type(model).__name__
-    table = tabulate(rows, headers="keys", floatfmt=".2f", colalign=None)
-    text = table or f"{name} has no skip connection that bypasses work"
     data = {"model": name, "batch": arguments.batch, "cuts": [c.to_dict() for c in cuts]}
-    return data, f"{name}, batch {arguments.batch}\n\n{text}"
+    if not cuts:
+        return data, f"{name} has no skip connection that bypasses work"
+    table = tabulate(rows, headers="keys", floatfmt=".2f")
+    return data, f"{name}, batch {arguments.batch}\n\n{table}"
 
 
 def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -58,6 +58,7 @@ class InputShapes:
         blocks = " ".join(map(str, config.get("down_block_types") or ()))
         self.frames_first = "SpatioTemporal" in blocks
         self.frames_last = "3D" in blocks or "Motion" in blocks
+        self.text_a_frame = "Motion" in blocks
 
     def tensor(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(self.batch, *shape, dtype=dtype, device="meta")
@@ -68,9 +69,7 @@ class InputShapes:
             "timestep": torch.empty((), dtype=torch.int64, device="meta"),
         }
         if width := self.text_width():
-            made["encoder_hidden_states"] = self.tensor(
-                1 if self.frames_first else PROMPT_TOKENS, width
-            )
+            made["encoder_hidden_states"] = self.text(width)
         if self.frames_first:
             made["added_time_ids"] = self.tensor(3)
         if (labels := self.class_labels()) is not None:
@@ -88,6 +87,10 @@ class InputShapes:
         if self.frames_last:
             return self.tensor(channels, FRAMES, height, width)
         return self.tensor(channels, height, width)
+
+    def text(self, width: int) -> Tensor:
+        rows = self.batch * FRAMES if self.text_a_frame else self.batch
+        return torch.empty(rows, 1 if self.frames_first else PROMPT_TOKENS, width, device="meta")
 
     def text_width(self) -> int | None:
         if self.config.get("encoder_hid_dim_type") == "text_proj":
@@ -164,12 +167,12 @@ def parsed(path: Path) -> dict[str, Any]:
 
 
 def hub_config(source: str) -> dict[str, Any]:
-    from diffusers import ModelMixin
+    from diffusers import UNet2DConditionModel as AnyModel  # load_config is the same for all
 
     failed: Exception | None = None
     for subfolder in (*DENOISERS, None):
         try:
-            return dict(ModelMixin.load_config(source, subfolder=subfolder))
+            return dict(AnyModel.load_config(source, subfolder=subfolder))
         except (OSError, ValueError) as error:
             failed = error
     raise ModelFileError(

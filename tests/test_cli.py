@@ -1,0 +1,139 @@
+"""The commands, as a shell would call them, on a real pipeline folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from fxcache.cli import main
+from tests import tiny
+
+ROOT = Path(__file__).parents[1]
+BUNDLED = ROOT / "bench" / "models" / "emoji-sd"
+DRAW = ["--prompt", "a cat", "--prompt", "a dog", "--steps", "6"]
+BAD = [*DRAW, "--out", "{folder}/bad.png"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pipeline")
+    tiny.pipeline().save_pretrained(path)
+    return path
+
+
+def said(capsys: Any, *arguments: object) -> str:
+    assert main([str(a) for a in arguments]) == 0
+    return capsys.readouterr().out
+
+
+def complaint(capsys: Any, *arguments: object) -> str:
+    assert main([str(a) for a in arguments]) == 1
+    return capsys.readouterr().err
+
+
+def test_inspect_takes_a_file_a_model_and_a_pipeline(capsys, folder):
+    texts = {
+        said(capsys, "inspect", path)
+        for path in (folder, folder / "unet", folder / "unet" / "config.json")
+    }
+    (text,) = texts
+    assert "UNet2DConditionModel" in text
+    assert "up_blocks.1.attentions.0" in text
+    assert "%" in text
+
+
+def test_inspect_in_json_prices_every_cut(capsys, folder):
+    data = json.loads(said(capsys, "inspect", folder, "--json", "--batch", 2))
+    assert [cut["skip_index"] for cut in data["cuts"]] == [0, 1, 2, 3]
+    cut = data["cuts"][0]
+    assert sum(cut["reuse_flops_by_op"].values()) == cut["reuse_flops"] < cut["full_flops"]
+    one = json.loads(said(capsys, "inspect", folder, "--json"))["cuts"][0]
+    assert cut["cache_bytes"] == 2 * one["cache_bytes"]
+
+
+def test_inspect_says_when_there_is_nothing_to_cut(capsys, folder):
+    assert "AutoencoderKL has no skip connection" in said(capsys, "inspect", folder / "vae")
+
+
+def test_run_and_compare_write_both_rows(capsys, folder, tmp_path):
+    out = tmp_path / "new" / "both.png"
+    text = said(
+        capsys, "run", folder, *DRAW, "--interval", 3, "--cut", 0, "--compare", "--out", out
+    )
+    for expected in ("refresh step", "reuse step", "speed-up", "ideal", "PSNR", "SSIM"):
+        assert expected in text
+    with Image.open(out) as picture:
+        width, height = picture.size
+    assert width >= 2 * 128
+    assert height >= 2 * 128
+
+
+def test_compare_in_json_is_consistent(capsys, folder, tmp_path):
+    out = tmp_path / "both.png"
+    options = [*DRAW, "--compare", "--out", out, "--json"]
+    data = json.loads(said(capsys, "run", folder, *options, "--interval", 3))
+    assert (data["steps"], data["refreshes"]) == (6, 2)
+    assert data["ideal_speedup"] == pytest.approx(6 / (2 + 4 * (1 - data["share_saved"])))
+    exact = json.loads(said(capsys, "run", folder, *options, "--interval", 1))
+    assert (exact["psnr_db"], exact["ssim"], exact["ideal_speedup"]) == (100.0, 1.0, 1.0)
+
+
+def test_a_saved_report_can_be_shown_again(capsys, folder, tmp_path):
+    saved = tmp_path / "report.json"
+    text = said(
+        capsys, "run", folder, *DRAW, "--out", tmp_path / "a.png", "--report", saved, "--center", 3
+    )
+    assert "NonUniform" in text
+    assert said(capsys, "report", saved).strip() in text
+
+
+def test_env_names_versions(capsys):
+    assert json.loads(said(capsys, "env", "--json"))["torch"]
+    assert "torch" in said(capsys, "env")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["inspect", "{folder}/nowhere.json"], "neither a file or folder"),
+        (["inspect", "{folder}/tokenizer"], "no denoiser's configuration"),
+        (["inspect", "{folder}/tokenizer/tokenizer.json"], "no model of diffusers"),
+        (["inspect", "{folder}", "--batch", "0"], "below 1"),
+        (["run", "{folder}/unet", *BAD], "diffusers cannot load"),
+        (["run", "{folder}", *BAD, "--interval", "0"], "interval=0"),
+        (["run", "{folder}", *BAD, "--steps", "0"], "steps=0"),
+        (["run", "{folder}", *BAD, "--cut", "99"], "no skip index 99"),
+        (["run", "{folder}", *BAD, "--cut", "up_blocks.9"], "up_blocks.1"),
+        (["report", "{folder}/model_index.json"], "no fxcache report"),
+        (["report", "{folder}/nothing.json"], "not JSON"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_place(
+    capsys, folder, tmp_path, monkeypatch, arguments, expected
+):
+    monkeypatch.chdir(tmp_path)
+    message = complaint(capsys, *(a.format(folder=folder) for a in arguments))
+    assert expected in message
+    assert "remedy:" in message
+
+
+def test_the_bundled_model_fits_and_loads(capsys):
+    files = [f for f in BUNDLED.rglob("*") if f.is_file()]
+    assert sum(f.stat().st_size for f in files) <= 16 * 2**20
+    data = json.loads(said(capsys, "inspect", BUNDLED, "--json"))
+    assert len(data["cuts"]) == 9
+    assert data["cuts"][0]["share_saved"] > 0.8
+
+
+def test_the_bundled_model_stays_close_to_itself_when_cached(capsys, tmp_path):
+    data = json.loads(
+        said(
+            capsys, "run", BUNDLED, "--prompt", "red apple", "--steps", 30, "--interval", 3,
+            "--compare", "--out", tmp_path / "apple.png", "--json",
+        )
+    )  # fmt: skip
+    assert data["refreshes"] == 10
+    assert data["psnr_db"] > 25
+    assert data["ssim"] > 0.9

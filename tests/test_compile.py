@@ -1,0 +1,60 @@
+"""With torch.compile's own backends: what runs is compiled, and right."""
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+import fxcache
+from tests import tiny
+from tests.loops import refreshes, sample
+
+POLICY = fxcache.Uniform(interval=4)
+
+
+@pytest.mark.usefixtures("clean_dynamo")
+def test_two_signatures_are_four_graphs_and_switching_back_none():
+    counter = CompileCounterWithBackend("eager")
+    unet = fxcache.optimize(tiny.small_unet(), policy=POLICY)
+    unet.compile(backend=counter, fullgraph=True, dynamic=False)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for batch in (1, 2, 1, 2):
+            sample(unet, 6, **tiny.inputs(batch=batch))
+    assert counter.frame_count == 4
+
+
+@pytest.mark.usefixtures("clean_dynamo")
+def test_the_compiled_reuse_graph_holds_only_what_the_outputs_need():
+    counter = CompileCounterWithBackend("eager")
+    unet = fxcache.optimize(tiny.small_unet(), policy=POLICY)
+    unet.compile(backend=counter, fullgraph=True)
+    sample(unet, 6, **tiny.inputs())
+
+    def convolutions(graph: torch.fx.GraphModule) -> int:
+        return sum("conv2d" in str(node.target) for node in graph.graph.nodes)
+
+    full, reuse = counter.graphs
+    assert convolutions(reuse) < convolutions(full) / 2
+
+
+@pytest.mark.usefixtures("clean_dynamo")
+def test_gradient_free_modes_share_the_graphs_of_a_run():
+    counter = CompileCounterWithBackend("eager")
+    unet = fxcache.optimize(tiny.small_unet(), policy=POLICY)
+    model = torch.compile(unet, backend=counter)
+    for seed in range(3):
+        sample(model, 6, **tiny.inputs(seed=seed))
+    assert counter.frame_count == 2
+    assert refreshes(unet) == [[0, 4]] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("clean_dynamo")
+@pytest.mark.parametrize("mode", [None, "reduce-overhead", "max-autotune-no-cudagraphs"])
+def test_inductor_agrees_with_eager(mode):
+    eager = sample(fxcache.optimize(tiny.small_unet(), policy=POLICY), 8, **tiny.inputs())
+    unet = fxcache.optimize(tiny.small_unet(), policy=POLICY)
+    unet.compile(fullgraph=True, mode=mode)
+    compiled = sample(unet, 8, **tiny.inputs())
+    # Inductor reorders float32 sums; eight steps carry the rounding along.
+    torch.testing.assert_close(compiled, eager, rtol=1e-3, atol=1e-3)
+    assert refreshes(unet) == [[0, 4]]
