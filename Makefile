@@ -45,6 +45,7 @@ figures: install
 	mkdir -p bench/results docs/pictures
 	$(BIN)/fxcache run $(MODEL) $(DEMO) --out docs/pictures/demo.png --json > bench/results/demo.json
 	$(BIN)/python -m bench.dispatch --out bench/results/dispatch.json
+	$(BIN)/python -m bench.frontier --out bench/results/frontier.json
 	$(BIN)/python -m bench.figures
 
 clean:

@@ -1,0 +1,127 @@
+"""What fxcache adds to a denoiser's call: host time beyond the variant itself.
+
+``python -m bench.dispatch`` runs a U-Net's call with both variants replaced by functions that
+return at once, so that what is left is the dispatch: flattening, branch, decision, bookkeeping,
+and on refreshes the copy into the cache. The same for the bare module call that it replaces.
+"""
+
+import argparse
+import dataclasses
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import nn
+
+import fxcache
+from fxcache.runtime.module import engine_of
+
+CALLS = 2000
+ROUNDS = 7
+
+
+class Instant(nn.Module):
+    """A module that returns what it was given at the start, whatever it is called with."""
+
+    def __init__(self, result: Any):
+        super().__init__()
+        self.result = result
+
+    def forward(self, *_: Any, **__: Any) -> Any:
+        return self.result
+
+
+def unet() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        attention_head_dim=4,
+        cross_attention_dim=32,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    ).eval()
+
+
+def call(model: nn.Module, timesteps: torch.Tensor) -> Callable[[], None]:
+    """One run over ``timesteps`` as StableDiffusionPipeline calls its U-Net."""
+    latents, text = torch.randn(2, 4, 8, 8), torch.randn(2, 77, 32)
+
+    def run() -> None:
+        for t in timesteps:
+            model(
+                latents,
+                t,
+                encoder_hidden_states=text,
+                timestep_cond=None,
+                cross_attention_kwargs=None,
+                added_cond_kwargs=None,
+                return_dict=False,
+            )
+
+    return run
+
+
+def microseconds(run: Callable[[], None]) -> float:
+    """Median over rounds of the mean time of one call, on this thread's own clock."""
+    rounds = []
+    for _ in range(ROUNDS):
+        started = time.thread_time()
+        run()
+        rounds.append(1e6 * (time.thread_time() - started) / CALLS)
+    return median(rounds)
+
+
+@torch.no_grad()
+def dispatch(interval: int) -> float:
+    """Microseconds a call of an optimised U-Net takes with instant variants."""
+    model = fxcache.optimize(unet(), policy=fxcache.Uniform(interval=interval))
+    call(model, torch.arange(2))()
+    engine = engine_of(model)
+    assert engine is not None
+    for key, variants in engine.captures.items():
+        kept = torch.randn(2, 16, 8, 8)
+        full, reuse = Instant((kept, kept)), Instant((kept,))
+        for variant in (full, reuse):
+            variant.meta = {"weight_names": {}}  # type: ignore[assignment]
+        instant: Any = {"full": full, "cached_skip": reuse}
+        engine.captures[key] = dataclasses.replace(variants, **instant)
+    return microseconds(call(model, torch.arange(CALLS, 0, -1)))
+
+
+@torch.no_grad()
+def measure() -> dict[str, Any]:
+    bare = microseconds(call(Instant(None), torch.arange(CALLS, 0, -1)))
+    refresh, reuse = dispatch(1), dispatch(CALLS)
+    return {
+        "reuse_us": round(reuse - bare, 1),
+        "refresh_us": round(refresh - bare, 1),
+        "bare_call_us": round(bare, 1),
+        "calls": CALLS,
+        "rounds": ROUNDS,
+        "device": f"CPU, {platform.machine()}, one thread",
+        "torch": torch.__version__,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    text = json.dumps(measure(), indent=2)
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The README's figures, made from ``bench/results``: ``python -m bench.figures`` writes them in."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- figures: make figures -->", "<!-- end of figures -->"
+
+
+def result(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def readme_figures() -> str:
+    """The block between the README's markers, as the results say it."""
+    parts = [demo_table(result("demo")), frontier_table(result("frontier")), overhead()]
+    return "\n\n".join(parts)
+
+
+def demo_table(demo: dict[str, Any]) -> str:
+    rows = [
+        ("steps, of them refreshed", f"{demo['steps']}, {demo['refreshes']}"),
+        ("denoiser, original", f"{demo['original_ms']:.1f} ms a step"),
+        ("denoiser, refresh step", f"{demo['refresh_ms']:.1f} ms"),
+        ("denoiser, reuse step", f"{demo['reuse_ms']:.1f} ms"),
+        ("speed-up of the denoiser", f"**{demo['speedup']:.2f}×**"),
+        ("ideal speed-up, from FLOPs", f"{demo['ideal_speedup']:.2f}×"),
+        ("likeness to the original", f"{demo['psnr_db']:.1f} dB PSNR, {demo['ssim']:.3f} SSIM"),
+        ("cached", f"one tensor, {demo['cached_bytes']:,} bytes"),
+    ]
+    return tabulate(
+        rows, headers=("bundled model, 2 CPU cores, float32, eager", ""), tablefmt="github"
+    )
+
+
+def frontier_table(frontier: dict[str, list[dict[str, Any]]]) -> str:
+    rows = []
+    for model, cuts in frontier.items():
+        outermost = cuts[0]
+        full, reuse = outermost["full_flops"], outermost["reuse_flops"]
+        rows.append(
+            {
+                "model, batch 1": model,
+                "full step": f"{full / 1e9:.0f} GFLOPs",
+                "reuse step": f"{reuse / 1e9:.0f} GFLOPs",
+                "saved": f"{1 - reuse / full:.1%}",
+                "cached (float32)": f"{outermost['cache_bytes'] / 2**20:.1f} MiB",
+                "ideal speed-up, interval 3": f"{3 / (1 + 2 * reuse / full):.2f}×",
+                "interval 5": f"{5 / (1 + 4 * reuse / full):.2f}×",
+            }
+        )
+    return tabulate(rows, headers="keys", tablefmt="github")
+
+
+def overhead() -> str:
+    measured = result("dispatch")
+    return (
+        f"Dispatch adds {measured['reuse_us']:.0f} µs of host time to a reuse step and "
+        f"{measured['refresh_us']:.0f} µs to a refresh."
+    )
+
+
+def stated_in_readme() -> str:
+    """The block that stands in the README now."""
+    text = README.read_text(encoding="utf-8")
+    return text.partition(BEGIN)[2].partition(END)[0].strip()
+
+
+def main() -> None:
+    text = README.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    README.write_text(f"{before}{BEGIN}\n\n{readme_figures()}\n\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

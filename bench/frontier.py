@@ -1,0 +1,58 @@
+"""What a reuse step saves on the models people run: ``python -m bench.frontier --out FILE``.
+
+Configurations on meta tensors: no weights, no arithmetic.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+
+import fxcache
+
+MODELS: dict[str, dict[str, Any]] = {
+    "Stable Diffusion 1.5, 512×512": {"sample_size": 64, "cross_attention_dim": 768},
+    "Stable Diffusion 2.1, 768×768": {
+        "sample_size": 96,
+        "cross_attention_dim": 1024,
+        "attention_head_dim": (5, 10, 20, 20),
+        "use_linear_projection": True,
+    },
+    "Stable Diffusion XL, 1024×1024": {
+        "sample_size": 128,
+        "cross_attention_dim": 2048,
+        "block_out_channels": (320, 640, 1280),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": (1, 2, 10),
+        "attention_head_dim": (5, 10, 20),
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    },
+}
+
+
+def on_meta(config: dict[str, Any]) -> UNet2DConditionModel:
+    """A denoiser of this shape, without memory for its weights."""
+    with torch.device("meta"):
+        return UNet2DConditionModel(**config).eval()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    found = {
+        name: [cut.to_dict() for cut in fxcache.frontier(on_meta(config))]
+        for name, config in MODELS.items()
+    }
+    arguments.out.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
