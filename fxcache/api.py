@@ -85,7 +85,7 @@ def frontier(model: nn.Module, *args: Any, **inputs: Any) -> list[Cut]:
     call = signature.call(args, inputs)
     if engine is not None:
         return Frontier(engine.program(module, call)).cuts()
-    return Frontier(capture(module, signature, call)).cuts()
+    return Frontier(capture(module, call)).cuts()
 
 
 def session(

@@ -11,8 +11,8 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from fxcache._torch import tree_flatten
 from fxcache.errors import CaptureError, NotADenoiserError
-from fxcache.program import Program, output_node
-from fxcache.signature import Call, Signature
+from fxcache.program import Program, output_node, remove_dead
+from fxcache.signature import Call
 
 aten = torch.ops.aten
 
@@ -23,7 +23,7 @@ DROPOUTS = (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropo
 CHECKS = (aten._assert_tensor_metadata.default,)
 
 
-def capture(module: nn.Module, signature: Signature, call: Call) -> Program:
+def capture(module: nn.Module, call: Call) -> Program:
     """The graph of ``module`` for ``call``; the module and its weights stay as they are.
 
     Runs on fake tensors: no arithmetic is done, and weights may be on meta. Parameters and
@@ -32,13 +32,14 @@ def capture(module: nn.Module, signature: Signature, call: Call) -> Program:
     Raises CaptureError (export failed, or the graph writes to its inputs or buffers) naming the
     source line, and NotADenoiserError if no output depends on the latent.
     """
+    model = type(module).__name__
     exported = export(module, call)
     remove_identities(exported.graph)
     if any(is_mutation(n) for n in exported.graph.nodes):
         exported = exported.run_decompositions({})
         remove_identities(exported.graph)
-    require_functional(exported, signature.model)
-    program = unlift(exported, signature, call)
+    require_functional(exported, model)
+    program = unlift(exported, model, call)
     require_denoiser(program)
     return program
 
@@ -115,12 +116,12 @@ def source_of(node: fx.Node) -> str:
     return " ".join(line.strip() for line in lines[-2:]) or f"graph node {node.name}"
 
 
-def unlift(exported: ExportedProgram, signature: Signature, call: Call) -> Program:
+def unlift(exported: ExportedProgram, model: str, call: Call) -> Program:
     """The program: weights as ``get_attr``, tensor inputs as placeholders, constants gone."""
     leaves, _ = tree_flatten(((), call.arguments))
     if len(leaves) != len(call.paths):
         raise CaptureError(
-            f"{signature.model} is called with a container other than dict, list or tuple",
+            f"{model} is called with a container other than dict, list or tuple",
             where=", ".join(path for path, _ in call.paths),
             remedy="pass tensors in dicts, lists or tuples",
         )
@@ -128,15 +129,13 @@ def unlift(exported: ExportedProgram, signature: Signature, call: Call) -> Progr
     nodes: dict[fx.Node, fx.Node] = {}
     weights: dict[str, Any] = {}
     paths = iter(call.paths)
-    inputs = []
     specs = {s.arg.name: s for s in exported.graph_signature.input_specs}
     for node in exported.graph.nodes:
         spec = specs.get(node.name) if node.op == "placeholder" else None
         if spec is not None and spec.kind is InputKind.USER_INPUT:
-            path, is_tensor = next(paths)
+            _, is_tensor = next(paths)
             if is_tensor:
                 nodes[node] = graph.node_copy(node)
-                inputs.append(signature.input(path))
         elif spec is not None:
             name = str(spec.target)
             weights[name] = weight(exported, name, spec.kind)
@@ -146,10 +145,11 @@ def unlift(exported: ExportedProgram, signature: Signature, call: Call) -> Progr
             if node.op == "get_attr":
                 weights[str(node.target)] = getattr(exported.graph_module, str(node.target))
             nodes[node] = graph.node_copy(node, lambda n: nodes[n])
+    remove_dead(graph)
     graph.lint()
     out_spec = exported.call_spec.out_spec
     assert out_spec is not None
-    return Program(signature.model, graph, tuple(inputs), weights, out_spec)
+    return Program(model, graph, call.inputs(), weights, out_spec)
 
 
 def weight(exported: ExportedProgram, name: str, kind: InputKind) -> Tensor:

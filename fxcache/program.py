@@ -119,6 +119,13 @@ def copy_graph(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
     return copy, nodes
 
 
+def remove_dead(graph: fx.Graph) -> None:
+    """Erase every node that no output needs; functional graphs have no other reason to stay."""
+    for node in reversed(list(graph.nodes)):
+        if not node.users and node.op not in ("placeholder", "output"):
+            graph.erase_node(node)
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """``bfloat16`` rather than ``torch.bfloat16``."""
     return str(dtype).removeprefix("torch.")

@@ -19,14 +19,16 @@ class Call:
     """One call of the denoiser.
 
     ``arguments``: by parameter name, defaults left out, a numeric timestep made a tensor.
-    ``tensors``: the tensor leaves in order; ``inputs`` describes each. ``key`` is equal for two
-    calls exactly when one capture serves both: same tree, shapes, dtypes, devices, other values
-    and autocast state. ``timestep`` is as the caller passed it (None where there is none).
+    ``tensors``: the tensor leaves in order, the latent first. ``key`` is equal for two calls
+    exactly when one capture serves both: same tree, shapes, dtypes, devices, other values and
+    autocast state. ``timestep`` is as the caller passed it (None where there is none). ``paths``
+    names all leaves, and tells which are tensors.
     """
 
     arguments: dict[str, Any]
     tensors: tuple[Tensor, ...]
     conditioning: tuple[Tensor, ...]
+    timestep_name: str
     timestep: Any
     key: Hashable
     paths: tuple[tuple[str, bool], ...]
@@ -34,6 +36,17 @@ class Call:
     @property
     def latent(self) -> Tensor:
         return self.tensors[0]
+
+    def inputs(self) -> tuple[Input, ...]:
+        """The role of each tensor."""
+        paths = (path for path, is_tensor in self.paths if is_tensor)
+        return tuple(Input(path, self._role(path)) for path in paths)
+
+    def _role(self, path: str) -> Role:
+        if path == self.paths[0][0]:
+            return Role.LATENT
+        name = path.partition(".")[0]
+        return Role.TIMESTEP if name == self.timestep_name else Role.CONDITIONING
 
     def describe(self) -> str:
         """``sample[1, 4, 64, 64] float32, timestep[] int64, …`` for messages and reports."""
@@ -48,8 +61,8 @@ class Call:
 class Signature:
     """How a module's ``forward`` names its inputs. The first is the latent.
 
-    The timestep is the parameter that has one of the field's names for it, else the second one;
-    everything else is conditioning.
+    The timestep is the parameter that has one of the field's names for it, else the second one if
+    it is given a number or a tensor of at most one dimension; everything else is conditioning.
     """
 
     def __init__(self, forward: Any, model: str):
@@ -65,9 +78,9 @@ class Signature:
         named = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
         self.names = tuple(p.name for p in named)
         self.defaults = {p.name: p.default for p in named if p.default is not p.empty}
+        self.known = frozenset(self.names)
         self.latent = self.names[0]
-        by_name = [n for n in self.names[1:] if n in TIMESTEP_NAMES]
-        self.timestep = (by_name or [*self.names[1:2], ""])[0]
+        self.named_timestep = next((n for n in self.names[1:] if n in TIMESTEP_NAMES), None)
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """The canonical form of ``forward(*args, **kwargs)``.
@@ -82,10 +95,16 @@ class Signature:
                 where=f"{self.model}.forward",
                 remedy="pass the noisy latent as the first input",
             )
-        timestep = arguments.get(self.timestep)
+        name = self.named_timestep or self._second_if_timestep(arguments)
+        timestep = arguments.get(name)
         if isinstance(timestep, int | float) and not isinstance(timestep, bool):
-            arguments[self.timestep] = number_tensor(timestep, latent.device)
-        return self._flattened(arguments, latent, timestep)
+            arguments[name] = number_tensor(timestep, latent.device)
+        return self._flattened(arguments, latent, name, timestep)
+
+    def _second_if_timestep(self, arguments: dict[str, Any]) -> str:
+        name = "".join(self.names[1:2])
+        second = arguments.get(name)
+        return "" if isinstance(second, Tensor) and second.dim() > 1 else name
 
     def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         arguments = dict(zip(self.names, args, strict=False))
@@ -93,26 +112,39 @@ class Signature:
             self.declared.bind(None, *args, **kwargs)  # raises as Python would
         arguments |= kwargs
         defaults = self.defaults
-        return {k: v for k, v in arguments.items() if k not in defaults or v is not defaults[k]}
+        given = [n for n in self.names if n in arguments]
+        given += [n for n in kwargs if n not in self.known]  # of **kwargs
+        return {
+            n: arguments[n] for n in given if n not in defaults or arguments[n] is not defaults[n]
+        }
 
-    def _flattened(self, arguments: dict[str, Any], latent: Tensor, timestep: Any) -> Call:
+    def _flattened(
+        self, arguments: dict[str, Any], latent: Tensor, timestep_name: str, timestep: Any
+    ) -> Call:
         tensors: list[Tensor] = []
         conditioning: list[Tensor] = []
         paths: list[tuple[str, bool]] = []
         key: list[Any] = [autocast_dtype(latent.device.type)]
         for name, argument in arguments.items():
+            key.append((name, type(argument)))  # an empty dict has no leaves, but is not None
             for path, leaf in leaves(argument, name):
                 if isinstance(leaf, Tensor):
                     paths.append((path, True))
                     tensors.append(leaf)
                     key.append((path, leaf.shape, leaf.dtype, leaf.device))
-                    if name not in (self.latent, self.timestep):
+                    if name not in (self.latent, timestep_name):
                         conditioning.append(leaf)
                 else:
                     paths.append((path, False))
                     key.append((path, type(leaf), self._hashable(path, leaf)))
         return Call(
-            arguments, tuple(tensors), tuple(conditioning), timestep, tuple(key), tuple(paths)
+            arguments,
+            tuple(tensors),
+            tuple(conditioning),
+            timestep_name,
+            timestep,
+            tuple(key),
+            tuple(paths),
         )
 
     def _hashable(self, path: str, leaf: Any) -> Hashable:
@@ -125,13 +157,6 @@ class Signature:
                 remedy="pass a tensor, a number, a string, or a list, tuple or dict of those",
             ) from None
         return leaf
-
-    def input(self, path: str) -> Input:
-        """The description of the tensor leaf at ``path``."""
-        name = path.partition(".")[0]
-        if name == self.latent:
-            return Input(path, Role.LATENT)
-        return Input(path, Role.TIMESTEP if name == self.timestep else Role.CONDITIONING)
 
 
 def autocast_dtype(device_type: str) -> torch.dtype | None:

@@ -1,9 +1,12 @@
 """The cached-skip variant: cached values come in, and what only they needed is gone."""
 
+import operator
+
+import torch
 from torch import fx
 
 from fxcache.partition.cut import CutPlan
-from fxcache.program import Program, copy_graph
+from fxcache.program import Program, copy_graph, output_node, remove_dead
 
 
 def cached_skip(program: Program, plan: CutPlan) -> fx.Graph:
@@ -20,11 +23,28 @@ def cached_skip(program: Program, plan: CutPlan) -> fx.Graph:
         cached.meta = dict(value.meta)
         copied[value].replace_all_uses_with(cached)
     remove_dead(graph)
+    detach_outputs(graph)
     return graph
 
 
-def remove_dead(graph: fx.Graph) -> None:
-    """Erase every node that no output needs; functional graphs have no other reason to stay."""
-    for node in reversed(list(graph.nodes)):
-        if not node.users and node.op not in ("placeholder", "output"):
-            graph.erase_node(node)
+def detach_outputs(graph: fx.Graph) -> None:
+    """Copy outputs that are the cached value or views of it: callers may write to what they get."""
+    output = output_node(graph)
+    (outputs,) = output.args
+    for node in dict.fromkeys(n for n in outputs if isinstance(n, fx.Node)):  # type: ignore[union-attr]
+        if is_view_of_input(node):
+            with graph.inserting_before(output):
+                copied = graph.call_function(torch.ops.aten.clone.default, (node,))
+            copied.meta = dict(node.meta)
+            output.replace_input_with(node, copied)
+
+
+def is_view_of_input(node: fx.Node) -> bool:
+    """Whether ``node`` may share memory with a cached value."""
+    while node.op == "call_function":
+        schema = getattr(node.target, "_schema", None)
+        viewing = schema is not None and any(r.alias_info is not None for r in schema.returns)
+        if not viewing and node.target is not operator.getitem:
+            return False
+        node = node.all_input_nodes[0]
+    return node.op == "placeholder" and node.name.startswith("cached_")

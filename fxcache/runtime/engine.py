@@ -126,7 +126,7 @@ class Engine:
     def program(self, module: nn.Module, call: Call) -> Program:
         """The original module's graph for ``call``; meanwhile other threads' calls wait."""
         with self._lock:
-            return capture(as_original(module, self.original), self.signature(module), call)
+            return capture(as_original(module, self.original), call)
 
     def _notice_changes(self, module: nn.Module) -> None:
         """At the start of a run: forget captures of a model that changed since."""

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel, UNet2DModel
+from diffusers import UNet2DModel
 
 import fxcache
+from bench.frontier import MODELS, on_meta
 from tests import tiny
 
 # Convolutions and linears of a reuse step, in 10⁹ multiply-accumulates: SD 1.5, 512×512, batch 1.
@@ -13,30 +14,6 @@ SD15_REUSE = (
     20.69, 57.25, 98.01, 132.59, 167.56, 208.39, 243.04, 278.16, 314.96, 322.72, 327.65, 332.58,
 )  # fmt: skip
 SD15_ATTENTION = 63.03
-SDXL = {
-    "sample_size": 128,
-    "cross_attention_dim": 2048,
-    "block_out_channels": (320, 640, 1280),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20),
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
-SD21 = {
-    "sample_size": 96,
-    "cross_attention_dim": 1024,
-    "attention_head_dim": (5, 10, 20, 20),
-    "use_linear_projection": True,
-}
-
-
-def on_meta(**config: object) -> UNet2DConditionModel:
-    with torch.device("meta"):
-        return UNet2DConditionModel(**config).eval()
 
 
 def giga_macs(flops: int) -> float:
@@ -45,7 +22,7 @@ def giga_macs(flops: int) -> float:
 
 @pytest.fixture(scope="module")
 def sd15() -> list[fxcache.Cut]:
-    return fxcache.frontier(on_meta(sample_size=64, cross_attention_dim=768))
+    return fxcache.frontier(on_meta(MODELS["Stable Diffusion 1.5, 512×512"]))
 
 
 def test_sd15_reuse_cost_at_all_twelve_skip_indices(sd15):
@@ -68,9 +45,12 @@ def test_sd15_names_and_bytes(sd15):
     assert sd15[11].cache_bytes == 1280 * 8 * 8 * 4
 
 
-@pytest.mark.parametrize(("config", "skips"), [(SDXL, 9), (SD21, 12)], ids=["sdxl", "sd21"])
-def test_other_shapes(config, skips):
-    cuts = fxcache.frontier(on_meta(**config))
+@pytest.mark.parametrize(
+    ("model", "skips"),
+    [("Stable Diffusion XL, 1024×1024", 9), ("Stable Diffusion 2.1, 768×768", 12)],
+)
+def test_other_shapes(model, skips):
+    cuts = fxcache.frontier(on_meta(MODELS[model]))
     assert [cut.skip_index for cut in cuts] == list(range(skips))
     saved = [cut.share_saved for cut in cuts]
     assert saved == sorted(saved, reverse=True)
