@@ -47,9 +47,15 @@ def test_gradient_free_modes_share_the_graphs_of_a_run():
     assert refreshes(unet) == [[0, 4]] * 3
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("clean_dynamo")
-@pytest.mark.parametrize("mode", [None, "reduce-overhead", "max-autotune-no-cudagraphs"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        None,
+        pytest.param("reduce-overhead", marks=pytest.mark.slow),
+        pytest.param("max-autotune-no-cudagraphs", marks=pytest.mark.slow),
+    ],
+)
 def test_inductor_agrees_with_eager(mode):
     eager = sample(fxcache.optimize(tiny.small_unet(), policy=POLICY), 8, **tiny.inputs())
     unet = fxcache.optimize(tiny.small_unet(), policy=POLICY)
