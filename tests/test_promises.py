@@ -147,7 +147,7 @@ class TestPromise5NothingStaleCrosses:
             unet(timestep=900, **inputs)
             inputs["sample"] = tiny.inputs(size=8)["sample"]
             smaller = unet(timestep=800, **inputs).sample
-        assert last_reason(unet) == "inputs of another shape or kind"
+        assert last_reason(unet) == "nothing cached for such inputs and weights"
         assert torch.equal(smaller, sample_once(inputs, 800))
 
     @torch.no_grad()
@@ -169,6 +169,23 @@ class TestPromise5NothingStaleCrosses:
             model.mid_block.resnets[0].conv1.weight = torch.nn.Parameter(old.detach() * 0.5)
         expected = sample(fxcache.optimize(plain, policy=self.policy), **tiny.inputs())
         assert torch.equal(sample(unet, **tiny.inputs()), expected)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("change", ["in place", "replaced", "setting"])
+    def test_a_change_that_another_request_noticed_in_the_middle_of_a_run(self, change):
+        unet, plain = fxcache.optimize(tiny.small_unet(), policy=self.policy), tiny.small_unet()
+        first, second = tiny.inputs(seed=1), tiny.inputs(seed=2)
+        unet(timestep=900, **first)
+        for model in (unet, plain):
+            if change == "in place":
+                model.conv_in.weight.mul_(1.5)
+            elif change == "replaced":
+                model.conv_in.weight = torch.nn.Parameter(model.conv_in.weight * 1.5)
+            else:
+                model.mid_block.resnets[0].output_scale_factor = 2.0
+        unet(timestep=900, **second)
+        after = unet(timestep=800, **first).sample
+        assert torch.equal(after, plain(timestep=800, **first).sample)
 
     def test_a_replaced_submodule(self):
         unet = fxcache.optimize(tiny.small_unet(), policy=fxcache.Uniform(interval=1))

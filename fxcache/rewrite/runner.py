@@ -22,7 +22,7 @@ Pass = Callable[[Program, CutPlan], fx.Graph]
 PASSES: dict[str, Pass] = {"full": full, "cached_skip": cached_skip}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Variants:
     """The two graphs of one program, callable.
 

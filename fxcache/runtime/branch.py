@@ -58,7 +58,7 @@ class Branch:
     def __init__(self, trust: Trust, cache: FeatureCache):
         self.trust = trust
         self.cache = cache
-        self.key: object = None  # of the call whose values are cached
+        self.source: object = None  # which capture of which weights computed what is cached
         self.anchors: tuple[Anchor, ...] = ()
         self.position: Position = Unknown()
         self.varying: frozenset[int] = frozenset()
@@ -107,7 +107,7 @@ class Branch:
         if isinstance(position, Element) and isinstance(self.position, Element) and not started:
             self.stride = max(1, position.offset - self.position.offset)
         self.anchors = tuple(map(Anchor, call.conditioning))
-        self.position, self.key, self.complete = position, call.key, False
+        self.position, self.complete = position, False
         return bool(started)
 
     def _start_reason(self, position: Position) -> str:
@@ -148,8 +148,6 @@ class Branch:
             return started
         if not self.complete:
             return "the last call did not finish"
-        if self.key != call.key:
-            return "inputs of another shape or kind"
         if self.doubt:
             return f"caller unknown: {self.doubt}"
         changed = self._changed(call)
@@ -165,6 +163,8 @@ class Branch:
         Those that are new at the second step already (ControlNet residuals) are taken to be new
         at every step; a change of any other is a change of the request.
         """
+        if len(self.anchors) != len(call.conditioning):
+            return frozenset(range(len(call.conditioning)))
         pairs = enumerate(zip(self.anchors, call.conditioning, strict=True))
         return frozenset(i for i, (a, t) in pairs if a.compare(t) is not Identity.SAME)
 

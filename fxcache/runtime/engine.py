@@ -20,7 +20,7 @@ from fxcache.rewrite.runner import Variants, rewrite
 from fxcache.runtime.branch import Branch, Trust
 from fxcache.runtime.record import Run, RunStep, Stopwatch
 from fxcache.runtime.session import Branches, Session, current_session
-from fxcache.runtime.watch import OURS, rebind, structure
+from fxcache.runtime.watch import OURS, rebind, structure, weights
 from fxcache.schedule import Decision, Policy, Step
 from fxcache.signature import Call, Signature, signature_of
 
@@ -65,6 +65,8 @@ class Engine:
         self.named: OrderedDict[Hashable, Branches] = OrderedDict()
         self._signature: Signature | None = None
         self._structure: list[Any] = []
+        self._weights: list[Any] = []
+        self._generation = 0  # of the weights: values cached from older ones are stale
         self._lock = threading.RLock()
         self._warned: set[str] = set()
 
@@ -87,12 +89,14 @@ class Engine:
             if starts:
                 self._notice_changes(module)
             variants = self.captured(module, call)
-        decision = self._decide(branch, session)
+            source = (variants, self._generation)
+        decision = self._decide(branch, source, session)
         stopwatch = Stopwatch(call.latent.device)
         if branch is not None:
             cut = variants.plan.cut
             flops = cut.full_flops if decision.refresh else cut.reuse_flops
             self._record(branch, RunStep(decision, stopwatch, flops, cut.full_flops))
+            branch.source = source
         if decision.refresh or branch is None:
             return Ticket(variants.full, call.tensors, variants, branch, True, stopwatch)
         tensors = call.tensors + branch.cache.buffers
@@ -129,18 +133,20 @@ class Engine:
             return capture(as_original(module, self.original), call)
 
     def _notice_changes(self, module: nn.Module) -> None:
-        """At the start of a run: forget captures of a model that changed since."""
-        if not self.captures:
-            return
-        if structure(module) != self._structure:
+        """At the start of a run: forget captures of a changed model, values of changed weights."""
+        if self.captures and structure(module) != self._structure:
             self.captures.clear()
             self._structure = []
+        now = weights(module)
+        if now == self._weights:
             return
+        self._weights = now
+        self._generation += 1
         for variants in self.captures.values():
             rebind(variants.full, module)
             rebind(variants.cached_skip, module)
 
-    def _decide(self, branch: Branch | None, session: Session | None) -> Decision:
+    def _decide(self, branch: Branch | None, source: object, session: Session | None) -> Decision:
         if branch is None:
             self._warn(
                 "nothing identifies the caller of this model: no conditioning tensor and no "
@@ -151,6 +157,8 @@ class Engine:
             self._warn(f"the caller of this model cannot be told for certain: {branch.doubt}")
         if branch.forced:
             return Decision(True, branch.forced)
+        if branch.source != source:
+            return Decision(True, "nothing cached for such inputs and weights")
         num_steps = session.num_steps if session else None
         return self.settings.policy.decide(Step(branch.step, num_steps or branch.expected_steps))
 

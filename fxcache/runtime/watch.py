@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from fxcache._torch import version_of
 from fxcache.program import weight_names
 
 PLAIN = (int, float, str, bool, bytes, type(None), complex)
@@ -67,6 +68,15 @@ def hooks(module: nn.Module) -> Iterator[Any]:
     """The hooks that tracing would have followed."""
     yield from map(Same, module._forward_pre_hooks.values())
     yield from map(Same, module._forward_hooks.values())
+
+
+def weights(module: nn.Module) -> list[tuple[Same, int]]:
+    """The weights and how often each was written: equal as long as no value changed."""
+    return [
+        (Same(tensor), version_of(tensor))
+        for submodule in module.modules()
+        for _, tensor in own_tensors(submodule)
+    ]
 
 
 def own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
