@@ -18,7 +18,17 @@ PROMPTS = (
     "watermelon",
     "smiling face with sunglasses",
     "penguin",
+    "cat face",
+    "strawberry",
+    "steam locomotive",
+    "octopus",
+    "ice cream",
+    "crying face",
+    "bus",
+    "sunflower",
 )
+COLUMNS = 8
+TILE = 96
 
 
 def export(autoencoder: Path, denoiser: Path, folder: Path) -> None:
@@ -49,11 +59,15 @@ def load_as_float32(config: Path) -> None:
 
 
 def sample(folder: Path, prompts: list[str], steps: int, out: Path) -> None:
-    """One row of pictures, one for each prompt."""
+    """A sheet of pictures, one for each prompt, eight in a row."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
     generators = [torch.Generator().manual_seed(i) for i in range(len(prompts))]
     images = pipeline(prompts, num_inference_steps=steps, generator=generators).images
-    sheet = Image.new("RGB", (128 * len(images), 128), "white")
+    rows = -(-len(images) // COLUMNS)
+    page = Image.new("RGB", (TILE * min(COLUMNS, len(images)), TILE * rows), "white")
     for i, image in enumerate(images):
-        sheet.paste(image.resize((128, 128), Image.Resampling.LANCZOS), (128 * i, 0))
-    sheet.save(out)
+        row, column = divmod(i, COLUMNS)
+        scaled = image.resize((TILE, TILE), Image.Resampling.LANCZOS)
+        page.paste(scaled, (TILE * column, TILE * row))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    page.save(out)
