@@ -83,9 +83,7 @@ def frontier(model: nn.Module, *args: Any, **inputs: Any) -> list[Cut]:
     original = engine.original if engine else type(module)
     signature = signature_of(module, original)
     call = signature.call(args, inputs)
-    if engine is not None:
-        return Frontier(engine.program(module, call)).cuts()
-    return Frontier(capture(module, call)).cuts()
+    return Frontier(capture(module, original, signature, call)).cuts()
 
 
 def session(
@@ -104,8 +102,8 @@ def session(
     """
     module = unwrapped(model)
     engine = require_engine(module, "fxcache.session")
-    if timesteps is not None:
-        num_steps = len(timesteps) if num_steps is None else num_steps
+    if timesteps is not None and num_steps is None:
+        num_steps = length_of(timesteps)
     require_num_steps(num_steps)
     require_key(key)
     branches = Branches(Trust.SESSION) if key is None else engine.branches_named(key)
@@ -116,6 +114,17 @@ def report(model: nn.Module) -> Report:
     """What was captured, cut, cached and decided, with times; print it, or ``.to_dict()``."""
     module = unwrapped(model)
     return report_of(module, require_engine(module, "fxcache.report"))
+
+
+def length_of(timesteps: Sequence[float] | torch.Tensor) -> int:
+    try:
+        return len(timesteps)
+    except TypeError:
+        raise ConfigError(
+            f"timesteps={timesteps!r} have no length",
+            where="fxcache.session",
+            remedy="pass the list or 1-D tensor that the loop goes through",
+        ) from None
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -156,6 +165,12 @@ def capture_now(
     engine: Engine, module: nn.Module, example: Mapping[str, Any] | Sequence[Any]
 ) -> None:
     """Capture for the call that ``example`` stands for."""
+    if not isinstance(example, Mapping | Sequence):
+        raise ConfigError(
+            f"example_inputs={example!r} are neither a dict nor a list",
+            where="optimize(example_inputs=...)",
+            remedy="pass the arguments of one call, by name in a dict or by position in a list",
+        )
     by_name = isinstance(example, Mapping)
     call = engine.signature(module).call(
         () if by_name else tuple(example), dict(example) if by_name else {}

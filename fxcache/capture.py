@@ -2,6 +2,8 @@
 
 import linecache
 import traceback
+from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,10 +11,10 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
-from fxcache._torch import tree_flatten
+from fxcache._torch import tree_flatten, tree_unflatten
 from fxcache.errors import CaptureError, NotADenoiserError
-from fxcache.program import Program, output_node, remove_dead
-from fxcache.signature import Call
+from fxcache.program import OURS, Program, output_node, remove_dead
+from fxcache.signature import Call, Signature
 
 aten = torch.ops.aten
 
@@ -23,8 +25,12 @@ DROPOUTS = (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropo
 CHECKS = (aten._assert_tensor_metadata.default,)
 
 
-def capture(module: nn.Module, call: Call) -> Program:
-    """The graph of ``module`` for ``call``; the module and its weights stay as they are.
+def capture(
+    module: nn.Module, original: type[nn.Module], signature: Signature, call: Call
+) -> Program:
+    """The graph of ``module``, as one of class ``original``, for ``call``.
+
+    The module and its weights stay as they are.
 
     Runs on fake tensors: no arithmetic is done, and weights may be on meta. Parameters and
     buffers are shared, not copied.
@@ -32,10 +38,11 @@ def capture(module: nn.Module, call: Call) -> Program:
     Raises CaptureError (export failed, or the graph writes to its inputs or buffers) naming the
     source line, and NotADenoiserError if no output depends on the latent.
     """
-    model = type(module).__name__
-    exported = export(module, call)
+    model = signature.model
+    signature.require_accepted(call)
+    exported = export(as_original(module, original), call)
     remove_identities(exported.graph)
-    if any(is_mutation(n) for n in exported.graph.nodes):
+    if any(map(is_mutation, all_nodes(exported))):
         exported = exported.run_decompositions({})
         remove_identities(exported.graph)
     require_functional(exported, model)
@@ -48,14 +55,48 @@ def export(module: nn.Module, call: Call) -> ExportedProgram:
     """torch.export's graph for ``call``, in its training form: composite ops kept whole."""
     try:
         with torch.inference_mode(False), torch.no_grad():
-            return torch.export.export(module, (), call.arguments, strict=False)
+            return torch.export.export(module, (), stand_ins(call.arguments), strict=False)
     except Exception as error:
         raise CaptureError(
             f"torch.export cannot capture {type(module).__name__}: {first_line(error)}",
             where=source_line(error),
-            remedy="that line must not branch on tensor values or leave PyTorch; report it if the "
-            "model is not yours to change",
+            remedy=remedy_for(module),
         ) from error
+
+
+def as_original(module: nn.Module, original: type[nn.Module]) -> nn.Module:
+    """``module`` under its original class: the same weights and submodules, another root object.
+
+    An optimised module keeps its class meanwhile, so that calls from other threads are not let
+    past fxcache. The root's own hooks stay out: they run around every call anyway.
+    """
+    stand_in = original.__new__(original)
+    hidden = {"forward", "_compiled_call_impl", OURS}
+    held = vars(module).items()
+    stand_in.__dict__.update((k, v) for k, v in held if k not in hidden)
+    for name in ("_forward_hooks", "_forward_pre_hooks"):
+        stand_in.__dict__[name] = OrderedDict()
+    return stand_in
+
+
+def stand_ins(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with each tensor replaced by an empty one of its kind.
+
+    Tracing knows tensors by identity: one passed twice, or that the model holds as a buffer, would
+    become one input.
+    """
+    leaves, spec = tree_flatten(arguments)
+    empty = [torch.empty_like(v) if isinstance(v, Tensor) else v for v in leaves]
+    return tree_unflatten(empty, spec)
+
+
+def remedy_for(module: nn.Module) -> str:
+    if any(p.is_inference() for p in module.parameters()):
+        return "its weights were made in inference mode: load or move the model outside of it"
+    return (
+        "that line must not branch on tensor values or leave PyTorch; report it if the model is "
+        "not yours to change"
+    )
 
 
 def first_line(error: Exception) -> str:
@@ -84,6 +125,13 @@ def is_mutation(node: fx.Node) -> bool:
     return node.op == "call_function" and schema is not None and schema.is_mutable
 
 
+def all_nodes(exported: ExportedProgram) -> Iterator[fx.Node]:
+    """The nodes of the graph and of the regions inside it (inner autocast, grad mode, branches)."""
+    for module in exported.graph_module.modules():
+        if isinstance(module, fx.GraphModule):
+            yield from module.graph.nodes
+
+
 def remove_identities(graph: fx.Graph) -> None:
     """Remove inactive dropouts and metadata checks."""
     for node in list(graph.nodes):
@@ -101,7 +149,7 @@ def require_functional(exported: ExportedProgram, model: str) -> None:
         for s in exported.graph_signature.output_specs
         if s.kind is not OutputKind.USER_OUTPUT
     ]
-    writes += [source_of(n) for n in exported.graph.nodes if is_mutation(n)]
+    writes += [source_of(n) for n in all_nodes(exported) if is_mutation(n)]
     if writes:
         raise CaptureError(
             f"{model} writes to its inputs, buffers or other state while it runs",

@@ -10,6 +10,8 @@ from torch import Tensor, fx
 
 from fxcache._torch import TreeSpec
 
+OURS = "_fxcache"  # the attribute under which an optimised module keeps its engine
+
 
 class Role(Enum):
     """What an input is to a denoiser."""

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ class Signature:
     def __init__(self, forward: Any, model: str):
         self.model = model
         self.declared = inspect.signature(forward)
-        parameters = [p for p in self.declared.parameters.values() if p.name != "self"]
+        parameters = list(self.declared.parameters.values())[1:]  # without self
         if any(p.kind is p.VAR_POSITIONAL for p in parameters) or not parameters:
             raise NotADenoiserError(
                 f"{model}.forward does not name its inputs",
@@ -97,9 +98,13 @@ class Signature:
             )
         name = self.named_timestep or self._second_if_timestep(arguments)
         timestep = arguments.get(name)
-        if isinstance(timestep, int | float) and not isinstance(timestep, bool):
+        if not isinstance(timestep, Tensor) and isinstance(timestep, Real):
             arguments[name] = number_tensor(timestep, latent.device)
         return self._flattened(arguments, latent, name, timestep)
+
+    def require_accepted(self, call: Call) -> None:
+        """TypeError, as in Python, where an argument is missing or unknown."""
+        self.declared.bind(None, **call.arguments)
 
     def _second_if_timestep(self, arguments: dict[str, Any]) -> str:
         name = "".join(self.names[1:2])
@@ -178,15 +183,15 @@ def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def number_tensor(value: float, device: torch.device) -> Tensor:
+def number_tensor(value: Real, device: torch.device) -> Tensor:
     """A timestep given as a number, as diffusers itself would make it a tensor.
 
     As a number it would be a constant of the graph: a capture for each timestep.
     """
-    if isinstance(value, int):
-        return torch.tensor(value, dtype=torch.int64, device=device)
+    if isinstance(value, Integral):
+        return torch.tensor(int(value), dtype=torch.int64, device=device)
     dtype = torch.float32 if device.type == "mps" else torch.float64
-    return torch.tensor(value, dtype=dtype, device=device)
+    return torch.tensor(float(value), dtype=dtype, device=device)
 
 
 def signature_of(module: nn.Module, model: type[nn.Module]) -> Signature:

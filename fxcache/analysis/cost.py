@@ -1,6 +1,6 @@
 """What each node of a program costs, in FLOPs (two per multiply-add, as FlopCounterMode counts)."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -24,28 +24,55 @@ class Costs:
     """FLOPs of every node of one program, by kind."""
 
     def __init__(self, program: Program):
-        self._by_node: dict[fx.Node, tuple[str, int]] = {}
-        known: dict[Hashable, int] = {}
-        for node in program.graph.nodes:
-            if node.op != "call_function":
-                continue
-            key = shape_key(node)
-            if key not in known:
-                known[key] = count(node)
-            if known[key]:
-                self._by_node[node] = (kind_of(node), known[key])
+        self._by_node = flops_by_node(program.graph, program.weights)
 
     def of(self, nodes: Iterable[fx.Node]) -> Flops:
         """FLOPs of ``nodes`` by kind."""
         total = dict.fromkeys(KINDS, 0)
         for node in nodes:
-            kind, flops = self._by_node.get(node, ("other", 0))
-            total[kind] += flops
+            for kind, flops in self._by_node.get(node, {}).items():
+                total[kind] += flops
         return total
 
     def total(self, nodes: Iterable[fx.Node]) -> int:
         """FLOPs of ``nodes``."""
-        return sum(self._by_node[n][1] for n in nodes if n in self._by_node)
+        return sum(self.of(nodes).values())
+
+
+def flops_by_node(graph: fx.Graph, weights: Mapping[str, Any]) -> dict[fx.Node, Flops]:
+    """FLOPs of each node that has any; a region with its own graph counts what is inside."""
+    found: dict[fx.Node, Flops] = {}
+    known: dict[Hashable, int] = {}
+    for node in graph.nodes:
+        if node.op != "call_function":
+            continue
+        if regions := regions_of(node, weights):
+            found[node] = merged(inside for region in regions for inside in flops_inside(region))
+            continue
+        key = shape_key(node)
+        if key not in known:
+            known[key] = count(node)
+        if known[key]:
+            found[node] = {kind_of(node): known[key]}
+    return found
+
+
+def flops_inside(region: fx.GraphModule) -> Iterable[Flops]:
+    return flops_by_node(region.graph, dict(region.named_children())).values()
+
+
+def regions_of(node: fx.Node, weights: Mapping[str, Any]) -> list[fx.GraphModule]:
+    """The graphs that a higher-order op runs: inner autocast and grad-mode blocks, branches."""
+    named = (weights.get(str(n.target)) for n in node.all_input_nodes if n.op == "get_attr")
+    return [held for held in named if isinstance(held, fx.GraphModule)]
+
+
+def merged(parts: Iterable[Flops]) -> Flops:
+    total: Flops = {}
+    for part in parts:
+        for kind, flops in part.items():
+            total[kind] = total.get(kind, 0) + flops
+    return total
 
 
 def op_name(node: fx.Node) -> str:

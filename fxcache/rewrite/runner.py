@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import fx
 
+from fxcache.errors import ModelFileError
 from fxcache.partition.cut import CutPlan
 from fxcache.program import Program, graph_module
 from fxcache.rewrite.cached_skip import cached_skip
@@ -61,7 +62,14 @@ def run(name: str, rewriting: Pass, program: Program, plan: CutPlan) -> fx.Graph
 
 def dump(module: fx.GraphModule, folder: Path, name: str) -> None:
     """Write ``module`` as numbered Python source, comments saying where each line comes from."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelFileError(
+            f"cannot write graphs there: {error}",
+            where=f"FXCACHE_DUMP={folder}",
+            remedy="set FXCACHE_DUMP to a folder that can be made, or unset it",
+        ) from error
     numbers = [int(m[1]) for p in folder.iterdir() if (m := re.match(r"(\d+)_", p.name))]
     path = folder / f"{max(numbers, default=-1) + 1:03d}_{type(module).__name__}.py"
     source = module.print_readable(print_output=False, include_device=True)

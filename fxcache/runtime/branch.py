@@ -32,6 +32,11 @@ class Identity(Enum):
     OTHER = "other"  # the old one is alive and somebody else's
 
 
+def tied(found: list[Identity]) -> bool:
+    """Whether some tensor is the same one as at the last call."""
+    return Identity.SAME in found or Identity.REWRITTEN in found
+
+
 class Anchor:
     """A conditioning tensor as it was at the last call, held weakly."""
 
@@ -64,6 +69,7 @@ class Branch:
         self.varying: frozenset[int] = frozenset()
         self.step = -1
         self.stride = 1
+        self.rising: bool | None = None  # whether timesteps given as numbers rise
         self.doubt = ""
         self.forced = ""  # why this step must refresh, whatever the policy says
         self.complete = True  # False between begin and finish
@@ -78,15 +84,23 @@ class Branch:
             return True
         if len(self.anchors) != len(call.conditioning):
             return False
-        pairs = zip(self.anchors, call.conditioning, strict=True)
-        found = [anchor.compare(tensor) for anchor, tensor in pairs]
-        if isinstance(self.position, Element) and isinstance(position, Element):
-            same = self.position.same_schedule(position)
-            found.append({True: Identity.SAME, False: Identity.OTHER, None: Identity.GONE}[same])
+        found = [*self._compared(call), self._compared_schedule(position)]
         if Identity.OTHER in found:
             return False
-        tied = Identity.SAME in found or Identity.REWRITTEN in found
-        return tied or (self.trust is Trust.SESSION and not call.conditioning)
+        return tied(found) or (self.trust is Trust.SESSION and not call.conditioning)
+
+    def _compared(self, call: "Call") -> list[Identity]:
+        """How each conditioning tensor compares with the last call's; all OTHER if not as many."""
+        if len(self.anchors) != len(call.conditioning):
+            return [Identity.OTHER] * len(call.conditioning)
+        pairs = zip(self.anchors, call.conditioning, strict=True)
+        return [anchor.compare(tensor) for anchor, tensor in pairs]
+
+    def _compared_schedule(self, position: Position) -> Identity:
+        if not isinstance(self.position, Element) or not isinstance(position, Element):
+            return Identity.GONE
+        same = self.position.same_schedule(position)
+        return {True: Identity.SAME, False: Identity.OTHER, None: Identity.GONE}[same]
 
     @property
     def abandoned(self) -> bool:
@@ -95,78 +109,85 @@ class Branch:
             return all(anchor.reference() is None for anchor in self.anchors)
         return isinstance(self.position, Element) and self.position.schedule() is None
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether the run is known to have more calls to come."""
+        position = self.position
+        return isinstance(position, Element) and position.offset < position.length - 1
+
     def advance(self, call: "Call", position: Position) -> bool:
         """Take note of ``call``; returns whether it starts a run."""
-        started = self._start_reason(position)
+        found = self._compared(call)
+        vouched = self.trust is Trust.KEY or (
+            self.trust is Trust.SESSION and (not found or tied(found))
+        )
+        started = self._start_reason(position, vouched)
         if started:
             self.step, self.stride, self.varying = 0, 1, frozenset()
-            self.run = Run(started)
+            self.run, self.rising = Run(started), None
         else:
             self.step += 1
-        self.forced = self._forced_reason(call, started)
-        if isinstance(position, Element) and isinstance(self.position, Element) and not started:
-            self.stride = max(1, position.offset - self.position.offset)
+        self.forced = started or self._forced_reason(found)
         self.anchors = tuple(map(Anchor, call.conditioning))
         self.position, self.complete = position, False
         return bool(started)
 
-    def _start_reason(self, position: Position) -> str:
+    def _start_reason(self, position: Position, vouched: bool) -> str:
         """Why this call starts a new run; empty if it does not. Sets ``doubt``."""
         if self.step < 0:
             return "first call"
         match self.position, position:
             case (Element() as last, Element() as now):
-                reason, doubt = self._between_elements(last, now)
+                reason, doubt = self._between_elements(last, now, vouched)
             case (Number() as last_number, Number() as number):
-                reason, doubt = self._between_numbers(last_number.value, number.value)
+                reason, doubt = self._between_numbers(last_number.value, number.value, vouched)
             case (Unknown(), Unknown()):
                 reason, doubt = "", "the timestep cannot be read without a device sync"
             case _:
                 reason, doubt = "the timestep is of another kind", ""
-        if self.trust:
+        if vouched:
             doubt = ""
         if reason or doubt:
             self.doubt = doubt
         return reason
 
-    def _between_elements(self, last: Element, now: Element) -> tuple[str, str]:
+    def _between_elements(self, last: Element, now: Element, vouched: bool) -> tuple[str, str]:
+        """Whoever does not vouch must go through the tensor one element at a time, to its end."""
         if not last.same_schedule(now):
             return "new timesteps", ""
-        if now.offset > last.offset or (self.trust and now.offset == last.offset):
-            return "", ""
-        doubt = "" if last.offset == last.length - 1 else "timesteps start over before their end"
-        return "timesteps start over", doubt
+        stride = now.offset - last.offset
+        if stride < 0 or (stride == 0 and not vouched):
+            ended = last.offset == last.length - 1
+            return "timesteps start over", "" if ended else "timesteps start over before their end"
+        self.stride = max(1, stride)
+        return "", "" if stride == 1 else "timesteps are left out"
 
-    def _between_numbers(self, last: float, now: float) -> tuple[str, str]:
-        if now > last:
+    def _between_numbers(self, last: float, now: float, vouched: bool) -> tuple[str, str]:
+        """Numbers fall during a run; in a session they may rise (flow matching, inversion)."""
+        if now == last:
+            return "", "timestep repeats"
+        if self.rising is None:
+            self.rising = now > last and vouched and self.trust is Trust.SESSION
+        if (now > last) is not self.rising:
             return "timestep jumped back", ""
-        return "", "timestep repeats" if now == last else ""
+        return "", ""
 
-    def _forced_reason(self, call: "Call", started: str) -> str:
-        """Why the cached values may not be used at this call; empty if they may."""
-        if started:
-            return started
+    def _forced_reason(self, found: list[Identity]) -> str:
+        """Why the cached values may not be used at this call; empty if they may.
+
+        Conditioning tensors that are new at every step (ControlNet residuals) force nothing. Which
+        they are shows at the third call: new at the second only is a change of the request.
+        """
         if not self.complete:
             return "the last call did not finish"
         if self.doubt:
             return f"caller unknown: {self.doubt}"
-        changed = self._changed(call)
-        if self.step == 1:
-            self.varying = changed
-        elif changed - self.varying:
-            return "conditioning changed"
-        return ""
-
-    def _changed(self, call: "Call") -> frozenset[int]:
-        """Which conditioning tensors are new since the last call.
-
-        Those that are new at the second step already (ControlNet residuals) are taken to be new
-        at every step; a change of any other is a change of the request.
-        """
-        if len(self.anchors) != len(call.conditioning):
-            return frozenset(range(len(call.conditioning)))
-        pairs = enumerate(zip(self.anchors, call.conditioning, strict=True))
-        return frozenset(i for i, (a, t) in pairs if a.compare(t) is not Identity.SAME)
+        new = frozenset(i for i, identity in enumerate(found) if identity is not Identity.SAME)
+        before, self.varying = self.varying, new if self.step == 1 else self.varying & new
+        changed = before - new if self.step == 2 else frozenset()
+        if self.step > 1:
+            changed |= new - before
+        return "conditioning changed" if changed or Identity.REWRITTEN in found else ""
 
     @property
     def expected_steps(self) -> int | None:

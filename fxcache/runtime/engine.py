@@ -19,15 +19,16 @@ from fxcache.program import Program
 from fxcache.rewrite.runner import Variants, rewrite
 from fxcache.runtime.branch import Branch, Trust
 from fxcache.runtime.record import Run, RunStep, Stopwatch
-from fxcache.runtime.session import Branches, Session, current_session
-from fxcache.runtime.watch import OURS, rebind, structure, weights
+from fxcache.runtime.session import MAX_BRANCHES, Branches, Session, current_session
+from fxcache.runtime.watch import rebind, structure, weights
 from fxcache.schedule import Decision, Policy, Step
 from fxcache.signature import Call, Signature, signature_of
 
 MAX_SIGNATURES = 8
 MAX_KEYS = 16
 MAX_RUNS = 16
-MANY_SHORT_LIVED = 4
+MANY_SINGLE_CALLS = 4
+MAX_RECORDED_STEPS = 4096
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,10 @@ class Engine:
         session = current_session(module)
         branches = session.branches if session else self.unnamed
         branch, starts = branches.locate(call)
-        if branches.short_lived >= MANY_SHORT_LIVED:
-            self._warn("call after call starts a run: the conditioning tensors are made anew")
+        if branches.single_calls >= MANY_SINGLE_CALLS:
+            self._warn("call after call starts a run: its tensors are made anew each time")
+        if branches.crowded:
+            self._warn(f"more than {MAX_BRANCHES} requests take turns, and push each other out")
         with self._lock:
             if starts:
                 self._notice_changes(module)
@@ -121,22 +124,30 @@ class Engine:
             return variants
         program = self.program(module, call)
         variants = rewrite(program, choose(Frontier(program), self.settings.cut), call.describe())
-        self._structure = self._structure or structure(module)
-        self.captures[call.key] = variants
+        self._keep(call.key, variants, structure(module))
+        return variants
+
+    def _keep(self, key: Hashable, variants: Variants, now: list[Any]) -> None:
+        if now != self._structure:  # captures of another state of the model
+            self.captures.clear()
+            self._structure = now
+        self.captures[key] = variants
         if len(self.captures) > MAX_SIGNATURES:
             self.captures.popitem(last=False)
-        return variants
+            self._warn(
+                f"more than {MAX_SIGNATURES} kinds of call (shapes, dtypes, options) take turns, "
+                "and each is captured again when it comes back"
+            )
 
     def program(self, module: nn.Module, call: Call) -> Program:
         """The original module's graph for ``call``; meanwhile other threads' calls wait."""
         with self._lock:
-            return capture(as_original(module, self.original), call)
+            return capture(module, self.original, self.signature(module), call)
 
     def _notice_changes(self, module: nn.Module) -> None:
         """At the start of a run: forget captures of a changed model, values of changed weights."""
         if self.captures and structure(module) != self._structure:
             self.captures.clear()
-            self._structure = []
         now = weights(module)
         if now == self._weights:
             return
@@ -163,7 +174,8 @@ class Engine:
         return self.settings.policy.decide(Step(branch.step, num_steps or branch.expected_steps))
 
     def _record(self, branch: Branch, step: RunStep) -> None:
-        branch.run.steps.append(step)
+        if len(branch.run.steps) < MAX_RECORDED_STEPS:
+            branch.run.steps.append(step)
         if branch.step == 0:
             self.runs.append(branch.run)
 
@@ -172,8 +184,8 @@ class Engine:
             return
         self._warned.add(what)
         warnings.warn(
-            f"{what}. Such steps are all refreshed: exact, but no faster. "
-            "Open the sampling loop with fxcache.session(model, key=...).",
+            f"{what}. Results stay exact, but are no faster. "
+            "Tell requests apart with fxcache.session(model, key=...), or keep their tensors.",
             FxcacheWarning,
             stacklevel=4,
         )
@@ -191,17 +203,6 @@ class Engine:
         if len(self.named) > MAX_KEYS:
             self.named.popitem(last=False)
         return self.named[key]
-
-
-def as_original(module: nn.Module, original: type[nn.Module]) -> nn.Module:
-    """``module`` under its original class: the same weights and submodules, another root object.
-
-    The module itself keeps its class, so that calls from other threads are not let past us.
-    """
-    stand_in = original.__new__(original)
-    hidden = ("forward", "_compiled_call_impl", OURS)
-    stand_in.__dict__.update((k, v) for k, v in vars(module).items() if k not in hidden)
-    return stand_in
 
 
 def require_inference(module: nn.Module, call: Call) -> None:

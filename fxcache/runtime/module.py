@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from fxcache.errors import StateError
+from fxcache.program import OURS
 from fxcache.runtime.engine import Engine, Settings
-from fxcache.runtime.watch import OURS
+
+DISPATCHES = "fxcache_dispatches"  # marks the forward of optimised classes
 
 
 class Optimized:
@@ -25,6 +27,7 @@ def engine_of(module: nn.Module) -> Engine | None:
 def attach(module: nn.Module, settings: Settings) -> Engine:
     """Make ``module`` an optimised one in place."""
     original = type(module)
+    require_no_optimized_inside(module)
     swapped = optimized_class(original)
     take_over_forward(module, original, swapped)
     engine = Engine(original, settings)
@@ -35,9 +38,21 @@ def attach(module: nn.Module, settings: Settings) -> Engine:
 
 def detach(module: nn.Module) -> None:
     """Undo ``attach``: nothing stays behind."""
-    swapped, engine = type(module), module.__dict__.pop(OURS)
+    engine: Engine = module.__dict__[OURS]
+    take_over_forward(module, type(module), engine.original)
     module.__class__ = engine.original
-    take_over_forward(module, swapped, engine.original)
+    del module.__dict__[OURS]
+
+
+def require_no_optimized_inside(module: nn.Module) -> None:
+    """StateError if a submodule is optimised already: it cannot be traced."""
+    inside = [p for p, m in module.named_modules() if isinstance(m, Optimized) and p]
+    if inside:
+        raise StateError(
+            f"{type(module).__name__} contains an optimised module",
+            where=inside[0],
+            remedy="restore() that one first, or leave the outer one as it is",
+        )
 
 
 def take_over_forward(module: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:
@@ -62,8 +77,14 @@ def take_over_forward(module: nn.Module, old: type[nn.Module], new: type[nn.Modu
 
 
 def is_bound(method: object, kind: type[nn.Module]) -> bool:
-    """Whether ``method`` is ``kind.forward`` bound to an instance."""
-    return isinstance(method, MethodType) and method.__func__ is kind.forward
+    """Whether ``method`` is ``kind.forward`` bound to an instance.
+
+    One optimised class's forward is as good as another's: a copied module has the source's.
+    """
+    if not isinstance(method, MethodType):
+        return False
+    dispatches = hasattr(method.__func__, DISPATCHES) and issubclass(kind, Optimized)
+    return dispatches or method.__func__ is kind.forward
 
 
 def optimized_class(original: type[nn.Module]) -> type[nn.Module]:
@@ -82,6 +103,8 @@ def optimized_class(original: type[nn.Module]) -> type[nn.Module]:
         ticket = begin(engine, self, args, kwargs)
         results = ticket.variant(*ticket.tensors)
         return finish(engine, ticket, results)
+
+    setattr(forward, DISPATCHES, True)
 
     def reduce(self: nn.Module, _protocol: Any) -> Any:
         """Copies and pickles are optimised with the same settings, with nothing captured yet."""

@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from torch import Tensor
@@ -49,7 +50,7 @@ def position_of(timestep: Any) -> Position:
     """The position that ``timestep``, as the caller passed it, stands for."""
     if isinstance(timestep, Tensor):
         return element_of(timestep) or number_of(timestep)
-    return Number(float(timestep)) if isinstance(timestep, int | float) else Unknown()
+    return Number(float(timestep)) if isinstance(timestep, Real) else Unknown()
 
 
 def element_of(timestep: Tensor) -> Element | None:

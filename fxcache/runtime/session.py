@@ -1,14 +1,13 @@
 """Whose cache it is: sessions hold branches, and each call finds its own."""
 
 import threading
-from collections.abc import Hashable
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from torch import nn
 
-from fxcache.errors import ConfigError
+from fxcache.errors import ConfigError, StateError
 from fxcache.runtime.branch import Branch, Trust
 from fxcache.runtime.feature_cache import FeatureCache
 from fxcache.runtime.position import Element, position_of
@@ -27,7 +26,8 @@ class Branches:
     def __init__(self, trust: Trust) -> None:
         self.trust = trust
         self.held: list[Branch] = []
-        self.short_lived = 0  # branches in a row that nobody could continue after one call
+        self.single_calls = 0  # runs in a row that ended after one call
+        self.crowded = False  # whether a request was ever pushed out before its end
         self.lock = threading.Lock()
 
     def locate(self, call: "Call") -> tuple[Branch | None, bool]:
@@ -45,7 +45,17 @@ class Branches:
             else:
                 return None, True
             self.held.append(branch)
-            return branch, branch.advance(call, position)
+            lone = branch.step == 0
+            starts = branch.advance(call, position)
+            self._count(starts, lone)
+            return branch, starts
+
+    def _count(self, starts: bool, lone: bool) -> None:
+        """Keep ``single_calls``; ``lone``: the branch had one call before this one."""
+        if starts and lone:
+            self.single_calls += 1
+        elif not starts:
+            self.single_calls = 0
 
     def _spare_cache(self) -> FeatureCache:
         """Buffers of a branch that nobody can continue, or of the oldest of too many, or new."""
@@ -55,8 +65,10 @@ class Branches:
         if spare is None:
             return FeatureCache()
         self.held.remove(spare)
-        self.short_lived = self.short_lived + 1 if spare.abandoned and spare.step == 0 else 0
-        return spare.cache
+        self.single_calls += spare.abandoned and spare.step == 0
+        self.crowded |= spare.unfinished and not spare.abandoned
+        # A call still under way will write to its cache when it ends.
+        return spare.cache if spare.complete else FeatureCache()
 
     def clear(self) -> None:
         """Forget every trajectory and free its buffers."""
@@ -80,6 +92,15 @@ class Session:
         self.module, self.branches, self.num_steps = module, branches, num_steps
 
     def __enter__(self) -> Self:
+        if current_session(self.module) is not None:
+            raise StateError(
+                "a session of this module is open already in this thread or task",
+                where="with fxcache.session(...)",
+                remedy="close it first; generators that take turns open a session(key=...) around "
+                "each call, not around their yield",
+            )
+        if self.branches.trust is Trust.SESSION:
+            self.branches.clear()
         open_sessions.set((*open_sessions.get(), self))
         return self
 
@@ -113,9 +134,11 @@ def require_num_steps(num_steps: object) -> None:
 
 def require_key(key: object) -> None:
     """ConfigError unless ``key`` can be looked up."""
-    if not isinstance(key, Hashable):
+    try:
+        hash(key)
+    except TypeError:
         raise ConfigError(
             f"key={key!r} is not hashable",
             where="fxcache.session",
             remedy="pass a string or a number that names the request",
-        )
+        ) from None

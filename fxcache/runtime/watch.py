@@ -6,12 +6,11 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from fxcache._torch import version_of
-from fxcache.program import weight_names
+from fxcache.program import OURS, weight_names
 
 PLAIN = (int, float, str, bool, bytes, type(None), complex)
 # nn.Module's own bookkeeping; weights and hooks are looked at separately.
 INTERNALS = frozenset(vars(nn.Module())) - {"training"}
-OURS = "_fxcache"
 
 
 class Same:
@@ -37,12 +36,15 @@ def structure(module: nn.Module) -> list[Any]:
     its shape, dtype or device. Values may change: the graph reads the module's own tensors.
     """
     seen: list[Any] = []
+    first: dict[int, int] = {}  # which weights are one tensor under several names
     for path, submodule in module.named_modules():
-        seen.append((path, Same(submodule) if path else None))
+        if path:
+            seen.append((path, Same(submodule), Same(type(submodule))))
+            seen.extend(hooks(submodule))
         seen.extend(settings(submodule))
-        seen.extend(hooks(submodule))
         for name, weight in own_tensors(submodule):
-            seen.append((name, weight.shape, weight.dtype, weight.device))
+            number = first.setdefault(id(weight), len(first))
+            seen.append((name, number, weight.shape, weight.dtype, weight.device))
     return seen
 
 
@@ -53,14 +55,19 @@ def settings(module: nn.Module) -> Iterator[tuple[str, Any]]:
             yield name, reduced(value)
 
 
-def reduced(value: Any) -> Any:
-    """Plain values as they are, small containers by content, anything else by identity."""
+def reduced(value: Any, depth: int = 3) -> Any:
+    """Plain values as they are, containers by content, objects by identity and their attributes."""
     if type(value) in PLAIN:
         return value
-    if type(value) in (list, tuple, set):
-        return [reduced(v) for v in value]
-    if type(value) is dict:
-        return {str(k): reduced(v) for k, v in value.items()}
+    if depth == 0 or isinstance(value, nn.Module | Tensor | type):
+        return Same(value)
+    if isinstance(value, list | tuple):
+        return [reduced(v, depth - 1) for v in value]
+    if isinstance(value, dict):
+        return {str(k): reduced(v, depth - 1) for k, v in value.items()}
+    attributes = getattr(value, "__dict__", None)
+    if isinstance(attributes, dict) and attributes:
+        return (Same(value), {k: reduced(v, depth - 1) for k, v in attributes.items()})
     return Same(value)
 
 
@@ -90,4 +97,8 @@ def rebind(variant: fx.GraphModule, module: nn.Module) -> None:
         owner_path, _, leaf = name.rpartition(".")
         live = getattr(module.get_submodule(owner_path), leaf, None)
         if isinstance(live, Tensor) and live is not getattr(variant, attribute):
-            setattr(variant, attribute, live)
+            delattr(variant, attribute)
+            if isinstance(live, nn.Parameter):
+                variant.register_parameter(attribute, live)
+            else:
+                variant.register_buffer(attribute, live, persistent=False)

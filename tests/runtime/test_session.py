@@ -137,8 +137,9 @@ def test_a_strided_timesteps_tensor_tells_the_length_too():
     unet = fxcache.optimize(tiny.small_unet(), policy=fxcache.Uniform(interval=9, last=1))
     inputs = tiny.inputs()
     timesteps = torch.arange(1000, 0, -1)[::200]
-    for t in timesteps:
-        unet(timestep=t, **inputs)
+    with fxcache.session(unet):
+        for t in timesteps:
+            unet(timestep=t, **inputs)
     assert refreshes(unet) == [[0, 4]]
 
 
