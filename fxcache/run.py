@@ -61,7 +61,7 @@ def compare(pipeline: Any, drawing: Drawing, out: Path) -> Comparison:
     measured = measure(original_ms, run, reported, likeness(originals, images))
     rows = {
         f"original: {original_ms:.1f} ms a step": originals,
-        f"fxcache: {mean_step_ms(run):.1f} ms a step, {measured.speedup:.2f}× faster": images,
+        f"fxcache: {mean_step_ms(run):.1f} ms a step, {measured.speedup:.2f} times faster": images,
     }
     sheet(rows, drawing.prompts).save(out)
     return measured
