@@ -171,7 +171,7 @@ def comparison_text(compared: Comparison, out: Path) -> str:
         ("steps, of them refreshed", f"{compared.steps}, {compared.refreshes}"),
         ("original step", f"{compared.original_ms:.2f} ms"),
         ("refresh step", f"{compared.refresh_ms:.2f} ms"),
-        ("reuse step", f"{compared.reuse_ms:.2f} ms"),
+        ("reuse step", "–" if compared.reuse_ms is None else f"{compared.reuse_ms:.2f} ms"),
         ("denoiser speed-up", f"{compared.speedup:.2f}×"),
         ("ideal speed-up, from FLOPs", f"{compared.ideal_speedup:.2f}×"),
         ("FLOPs a reuse step saves", f"{compared.share_saved:.1%}"),

@@ -79,7 +79,7 @@ def measure(original_ms: float, run: RunReport, reported: Report, like: Any) -> 
         refreshes=len(run.refreshes),
         original_ms=original_ms,
         refresh_ms=run.refresh_ms or 0.0,
-        reuse_ms=run.reuse_ms or 0.0,
+        reuse_ms=run.reuse_ms,
         speedup=original_ms / mean_step_ms(run),
         ideal_speedup=run.ideal_speedup or 1.0,
         share_saved=reported.captures[-1].cut["share_saved"],

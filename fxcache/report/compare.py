@@ -33,7 +33,8 @@ class Comparison:
     """What ``fxcache run --compare`` measured.
 
     Times are medians over the denoiser's calls of one kind, in milliseconds. ``speedup``: a run's
-    time in the denoiser without fxcache over that with it, from these medians. ``ideal_speedup``:
+    time in the denoiser without fxcache over that with it, from these medians (``reuse_ms`` is
+    None where every step refreshed). ``ideal_speedup``:
     the same from FLOPs.
     """
 
@@ -41,7 +42,7 @@ class Comparison:
     refreshes: int
     original_ms: float
     refresh_ms: float
-    reuse_ms: float
+    reuse_ms: float | None
     speedup: float
     ideal_speedup: float
     share_saved: float
