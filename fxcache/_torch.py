@@ -3,6 +3,8 @@
 Tested: torch 2.13.0 (CPU). Written against 2.11's names as well.
 """
 
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +16,8 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 __all__ = [
     "TreeSpec",
     "compiled_original",
+    "forget_hooks",
+    "hooks_of",
     "schedule_tensor",
     "sdpa_flops",
     "tree_flatten",
@@ -29,6 +33,23 @@ def compiled_original(module: nn.Module) -> nn.Module | None:
     """
     inner = module.__dict__.get("_modules", {}).get("_orig_mod")
     return inner if isinstance(inner, nn.Module) else None
+
+
+def hooks_of(module: nn.Module) -> list[Callable[..., Any]]:
+    """The forward hooks and pre-hooks set on ``module`` itself.
+
+    Why: there is no public way to ask for them, and tracing follows them.
+    """
+    return [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+
+
+def forget_hooks(module: nn.Module) -> None:
+    """Leave ``module`` without forward hooks; another object that shared them keeps them.
+
+    Why: a hook can be taken off only by the handle that its owner holds.
+    """
+    module._forward_pre_hooks = OrderedDict()
+    module._forward_hooks = OrderedDict()
 
 
 def schedule_tensor(timestep: Tensor) -> Tensor | None:

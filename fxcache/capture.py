@@ -2,7 +2,6 @@
 
 import linecache
 import traceback
-from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
-from fxcache._torch import tree_flatten, tree_unflatten
+from fxcache._torch import forget_hooks, tree_flatten, tree_unflatten
 from fxcache.errors import CaptureError, NotADenoiserError
 from fxcache.program import OURS, Program, output_node, remove_dead
 from fxcache.signature import Call, Signature
@@ -74,8 +73,7 @@ def as_original(module: nn.Module, original: type[nn.Module]) -> nn.Module:
     hidden = {"forward", "_compiled_call_impl", OURS}
     held = vars(module).items()
     stand_in.__dict__.update((k, v) for k, v in held if k not in hidden)
-    for name in ("_forward_hooks", "_forward_pre_hooks"):
-        stand_in.__dict__[name] = OrderedDict()
+    forget_hooks(stand_in)
     return stand_in
 
 

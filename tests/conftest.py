@@ -8,6 +8,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 
+# Tensors here are tiny, and threads that wait for each other lose to any other load.
+torch.set_num_threads(1)
+
 
 @pytest.fixture
 def clean_dynamo() -> Iterator[None]:

@@ -34,8 +34,7 @@ class Comparison:
 
     Times are medians over the denoiser's calls of one kind, in milliseconds. ``speedup``: a run's
     time in the denoiser without fxcache over that with it, from these medians (``reuse_ms`` is
-    None where every step refreshed). ``ideal_speedup``:
-    the same from FLOPs.
+    None where every step refreshed). ``ideal_speedup``: the same from FLOPs.
     """
 
     steps: int

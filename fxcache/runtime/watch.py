@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from fxcache._torch import version_of
+from fxcache._torch import hooks_of, version_of
 from fxcache.program import OURS, weight_names
 
 PLAIN = (int, float, str, bool, bytes, type(None), complex)
@@ -40,7 +40,7 @@ def structure(module: nn.Module) -> list[Any]:
     for path, submodule in module.named_modules():
         if path:
             seen.append((path, Same(submodule), Same(type(submodule))))
-            seen.extend(hooks(submodule))
+            seen.extend(map(Same, hooks_of(submodule)))
         seen.extend(settings(submodule))
         for name, weight in own_tensors(submodule):
             number = first.setdefault(id(weight), len(first))
@@ -71,12 +71,6 @@ def reduced(value: Any, depth: int = 3) -> Any:
     return Same(value)
 
 
-def hooks(module: nn.Module) -> Iterator[Any]:
-    """The hooks that tracing would have followed."""
-    yield from map(Same, module._forward_pre_hooks.values())
-    yield from map(Same, module._forward_hooks.values())
-
-
 def weights(module: nn.Module) -> list[tuple[Same, int]]:
     """The weights and how often each was written: equal as long as no value changed."""
     return [
@@ -87,8 +81,8 @@ def weights(module: nn.Module) -> list[tuple[Same, int]]:
 
 
 def own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for held in (module._parameters, module._buffers):
-        yield from ((n, t) for n, t in held.items() if t is not None)
+    yield from module.named_parameters(recurse=False, remove_duplicate=False)
+    yield from module.named_buffers(recurse=False, remove_duplicate=False)
 
 
 def rebind(variant: fx.GraphModule, module: nn.Module) -> None:
