@@ -132,7 +132,8 @@ class Signature:
         key: list[Any] = [autocast_dtype(latent.device.type)]
         for name, argument in arguments.items():
             key.append((name, type(argument)))  # an empty dict has no leaves, but is not None
-            for path, leaf in leaves(argument, name):
+            found = ((name, argument),) if isinstance(argument, Tensor) else leaves(argument, name)
+            for path, leaf in found:
                 if isinstance(leaf, Tensor):
                     paths.append((path, True))
                     tensors.append(leaf)

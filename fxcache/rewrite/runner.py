@@ -36,16 +36,13 @@ class Variants:
     inputs: str
     full: fx.GraphModule
     cached_skip: fx.GraphModule
-
-    @property
-    def num_outputs(self) -> int:
-        return len(self.program.outputs)
+    num_outputs: int
 
 
 def rewrite(program: Program, plan: CutPlan, inputs: str) -> Variants:
     """Both variants of ``program`` under ``plan``, verified; ``inputs`` describes the call."""
     modules = {name: run(name, p, program, plan) for name, p in PASSES.items()}
-    return Variants(program, plan, inputs, **modules)
+    return Variants(program, plan, inputs, **modules, num_outputs=len(program.outputs))
 
 
 def run(name: str, rewriting: Pass, program: Program, plan: CutPlan) -> fx.GraphModule:

@@ -18,11 +18,11 @@ class FeatureCache:
 
     def write(self, values: Sequence[Tensor]) -> None:
         """Copy ``values`` in; allocate anew only if shape, dtype, device or layout changed."""
-        with torch.inference_mode(False), torch.no_grad():
-            if not self.fits(values):
+        if not self.fits(values):
+            with torch.inference_mode(False), torch.no_grad():
                 self.buffers = tuple(torch.empty_like(v) for v in values)
-            for buffer, value in zip(self.buffers, values, strict=True):
-                buffer.copy_(value)
+        for buffer, value in zip(self.buffers, values, strict=True):
+            buffer.copy_(value)
 
     def fits(self, values: Sequence[Tensor]) -> bool:
         """Whether the buffers can hold ``values`` as they are: copying must never broadcast."""
