@@ -92,8 +92,8 @@ def remedy_for(module: nn.Module) -> str:
     if any(p.is_inference() for p in module.parameters()):
         return "its weights were made in inference mode: load or move the model outside of it"
     return (
-        "that line must not branch on tensor values or leave PyTorch; report it if the model is "
-        "not yours to change"
+        "check that the model itself takes these inputs; if it does, that line must not branch on "
+        "tensor values or leave PyTorch (report it if the model is not yours to change)"
     )
 
 

@@ -29,6 +29,7 @@ MAX_KEYS = 16
 MAX_RUNS = 16
 MANY_SINGLE_CALLS = 4
 MAX_RECORDED_STEPS = 4096
+CALLER = 9  # frames from _warn to the line that called the module
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ class Engine:
             f"{what}. Results stay exact, but are no faster. "
             "Tell requests apart with fxcache.session(model, key=...), or keep their tensors.",
             FxcacheWarning,
-            stacklevel=4,
+            stacklevel=CALLER,
         )
 
     @property
