@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -83,6 +82,7 @@ def typical_ms(watches: Sequence[Stopwatch]) -> float:
 
 def likeness(originals: Sequence["Image"], others: Sequence["Image"]) -> Likeness:
     """PSNR and SSIM of 8-bit RGB pictures; identical ones count as 100 dB."""
+    import numpy as np
     from skimage.metrics import mean_squared_error, structural_similarity
 
     psnr, ssim = [], []
