@@ -11,18 +11,21 @@ import torch
 from torch import Tensor, nn
 
 # Why: torch.export flattens inputs and outputs with this pytree, and has no public spelling of it.
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
 __all__ = [
     "TreeSpec",
     "compiled_original",
     "forget_hooks",
     "hooks_of",
+    "returns_view",
     "schedule_tensor",
     "sdpa_flops",
     "tree_flatten",
+    "tree_map_only",
     "tree_unflatten",
     "version_of",
+    "writes",
 ]
 
 
@@ -59,6 +62,24 @@ def schedule_tensor(timestep: Tensor) -> Tensor | None:
     """
     base = timestep._base
     return base if base is not None and base.dim() == 1 else None
+
+
+def writes(op: object) -> bool:
+    """Whether ``op`` is an operator that writes to one of its arguments.
+
+    Why: only an operator's schema tells, and there is no public way to it.
+    """
+    schema = getattr(op, "_schema", None)
+    return schema is not None and bool(schema.is_mutable)
+
+
+def returns_view(op: object) -> bool:
+    """Whether ``op`` is an operator whose result may share memory with an argument.
+
+    Why: as for ``writes``.
+    """
+    schema = getattr(op, "_schema", None)
+    return schema is not None and any(r.alias_info is not None for r in schema.returns)
 
 
 def version_of(tensor: Tensor) -> int:

@@ -19,7 +19,7 @@ from fxcache.runtime.engine import Engine, Settings, require_eval, require_infer
 from fxcache.runtime.module import attach, detach, engine_of
 from fxcache.runtime.session import Branches, Session, require_key, require_num_steps
 from fxcache.schedule import Policy, Uniform
-from fxcache.signature import signature_of
+from fxcache.signature import Signature
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -51,7 +51,6 @@ def optimize(
             remedy="call fxcache.restore(model) first to change its cut or policy",
         )
     settings = Settings(require_cut_request(cut), require_policy(policy))
-    signature_of(module, type(module))
     engine = attach(module, settings)
     if example_inputs is not None:
         try:
@@ -80,10 +79,8 @@ def frontier(model: nn.Module, *args: Any, **inputs: Any) -> list[Cut]:
     if not args and not inputs:
         inputs = inputs_from_config(module)
     engine = engine_of(module)
-    original = engine.original if engine else type(module)
-    signature = signature_of(module, original)
-    call = signature.call(args, inputs)
-    return Frontier(capture(module, original, signature, call)).cuts()
+    signature = engine.signature if engine else Signature(type(module))
+    return Frontier(capture(module, signature, signature.call(args, inputs))).cuts()
 
 
 def session(
@@ -172,9 +169,9 @@ def capture_now(
             remedy="pass the arguments of one call, by name in a dict or by position in a list",
         )
     by_name = isinstance(example, Mapping)
-    call = engine.signature(module).call(
+    call = engine.signature.call(
         () if by_name else tuple(example), dict(example) if by_name else {}
     )
     with torch.no_grad():
         require_inference(module, call)
-    engine.captured(module, call)
+    engine.capture(module, call)

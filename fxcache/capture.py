@@ -10,7 +10,8 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
-from fxcache._torch import forget_hooks, tree_flatten, tree_unflatten
+from fxcache._torch import forget_hooks, tree_flatten, tree_map_only, writes
+from fxcache.analysis.dependence import Dependence
 from fxcache.errors import CaptureError, NotADenoiserError
 from fxcache.program import OURS, Program, output_node, remove_dead
 from fxcache.signature import Call, Signature
@@ -24,10 +25,8 @@ DROPOUTS = (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropo
 CHECKS = (aten._assert_tensor_metadata.default,)
 
 
-def capture(
-    module: nn.Module, original: type[nn.Module], signature: Signature, call: Call
-) -> Program:
-    """The graph of ``module``, as one of class ``original``, for ``call``.
+def capture(module: nn.Module, signature: Signature, call: Call) -> Program:
+    """The graph of ``module``, as one of the signature's class, for ``call``.
 
     The module and its weights stay as they are.
 
@@ -39,9 +38,9 @@ def capture(
     """
     model = signature.model
     signature.require_accepted(call)
-    exported = export(as_original(module, original), call)
+    exported = export(as_original(module, signature.original), call)
     remove_identities(exported.graph)
-    if any(map(is_mutation, all_nodes(exported))):
+    if any(writes(n.target) for n in all_nodes(exported)):
         exported = exported.run_decompositions({})
         remove_identities(exported.graph)
     require_functional(exported, model)
@@ -83,9 +82,7 @@ def stand_ins(arguments: dict[str, Any]) -> dict[str, Any]:
     Tracing knows tensors by identity: one passed twice, or that the model holds as a buffer, would
     become one input.
     """
-    leaves, spec = tree_flatten(arguments)
-    empty = [torch.empty_like(v) if isinstance(v, Tensor) else v for v in leaves]
-    return tree_unflatten(empty, spec)
+    return tree_map_only(Tensor, torch.empty_like, arguments)
 
 
 def remedy_for(module: nn.Module) -> str:
@@ -117,12 +114,6 @@ def source_line(error: Exception) -> str:
     return f"{frame.filename}:{frame.lineno}: {code}"
 
 
-def is_mutation(node: fx.Node) -> bool:
-    """Whether ``node`` calls an op that writes to one of its arguments."""
-    schema = getattr(node.target, "_schema", None)
-    return node.op == "call_function" and schema is not None and schema.is_mutable
-
-
 def all_nodes(exported: ExportedProgram) -> Iterator[fx.Node]:
     """The nodes of the graph and of the regions inside it (inner autocast, grad mode, branches)."""
     for module in exported.graph_module.modules():
@@ -142,16 +133,16 @@ def remove_identities(graph: fx.Graph) -> None:
 
 def require_functional(exported: ExportedProgram, model: str) -> None:
     """CaptureError if the graph writes to anything: a cached value could change afterwards."""
-    writes = [
+    written = [
         f"output {s.target}"
         for s in exported.graph_signature.output_specs
         if s.kind is not OutputKind.USER_OUTPUT
     ]
-    writes += [source_of(n) for n in all_nodes(exported) if is_mutation(n)]
-    if writes:
+    written += [source_of(n) for n in all_nodes(exported) if writes(n.target)]
+    if written:
         raise CaptureError(
             f"{model} writes to its inputs, buffers or other state while it runs",
-            where=writes[0],
+            where=written[0],
             remedy="make that line return a new tensor",
         )
 
@@ -212,11 +203,7 @@ def weight(exported: ExportedProgram, name: str, kind: InputKind) -> Tensor:
 
 def require_denoiser(program: Program) -> None:
     """NotADenoiserError unless some output depends on the latent."""
-    reached = {program.latent}
-    for node in program.graph.nodes:
-        if any(n in reached for n in node.all_input_nodes):
-            reached.add(node)
-    if output_node(program.graph) not in reached:
+    if not Dependence(program).on_latent(output_node(program.graph)):
         raise NotADenoiserError(
             f"no output of {program.model} depends on its first input",
             where=program.inputs[0].path,

@@ -51,24 +51,24 @@ class Call:
 
     def describe(self) -> str:
         """``sample[1, 4, 64, 64] float32, timestep[] int64, …`` for messages and reports."""
-        named = (path for path, is_tensor in self.paths if is_tensor)
         parts = (
-            f"{path}{list(t.shape)} {dtype_name(t.dtype)}"
-            for path, t in zip(named, self.tensors, strict=True)
+            f"{given.path}{list(t.shape)} {dtype_name(t.dtype)}"
+            for given, t in zip(self.inputs(), self.tensors, strict=True)
         )
         return ", ".join(parts)
 
 
 class Signature:
-    """How a module's ``forward`` names its inputs. The first is the latent.
+    """How the ``forward`` of one class of modules names its inputs. The first is the latent.
 
     The timestep is the parameter that has one of the field's names for it, else the second one if
     it is given a number or a tensor of at most one dimension; everything else is conditioning.
     """
 
-    def __init__(self, forward: Any, model: str):
-        self.model = model
-        self.declared = inspect.signature(forward)
+    def __init__(self, original: type[nn.Module]):
+        self.original = original
+        self.model = model = original.__name__
+        self.declared = inspect.signature(original.forward)
         parameters = list(self.declared.parameters.values())[1:]  # without self
         if any(p.kind is p.VAR_POSITIONAL for p in parameters) or not parameters:
             raise NotADenoiserError(
@@ -193,8 +193,3 @@ def number_tensor(value: Real, device: torch.device) -> Tensor:
         return torch.tensor(int(value), dtype=torch.int64, device=device)
     dtype = torch.float32 if device.type == "mps" else torch.float64
     return torch.tensor(float(value), dtype=dtype, device=device)
-
-
-def signature_of(module: nn.Module, model: type[nn.Module]) -> Signature:
-    """The signature of ``model``'s own forward, ``module`` being an instance of it."""
-    return Signature(model.forward, type(module).__name__)

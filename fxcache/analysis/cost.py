@@ -28,11 +28,7 @@ class Costs:
 
     def of(self, nodes: Iterable[fx.Node]) -> Flops:
         """FLOPs of ``nodes`` by kind."""
-        total = dict.fromkeys(KINDS, 0)
-        for node in nodes:
-            for kind, flops in self._by_node.get(node, {}).items():
-                total[kind] += flops
-        return total
+        return dict.fromkeys(KINDS, 0) | merged(self._by_node.get(node, {}) for node in nodes)
 
     def total(self, nodes: Iterable[fx.Node]) -> int:
         """FLOPs of ``nodes``."""

@@ -5,6 +5,7 @@ import operator
 import torch
 from torch import fx
 
+from fxcache._torch import returns_view
 from fxcache.partition.cut import CutPlan
 from fxcache.program import Program, copy_graph, output_node, remove_dead
 
@@ -42,9 +43,7 @@ def detach_outputs(graph: fx.Graph) -> None:
 def is_view_of_input(node: fx.Node) -> bool:
     """Whether ``node`` may share memory with a cached value."""
     while node.op == "call_function":
-        schema = getattr(node.target, "_schema", None)
-        viewing = schema is not None and any(r.alias_info is not None for r in schema.returns)
-        if not viewing and node.target is not operator.getitem:
+        if not returns_view(node.target) and node.target is not operator.getitem:
             return False
         node = node.all_input_nodes[0]
     return node.op == "placeholder" and node.name.startswith("cached_")

@@ -2,6 +2,7 @@
 
 from torch import fx
 
+from fxcache._torch import writes
 from fxcache.errors import RewriteError
 from fxcache.program import Program, output_node
 
@@ -17,10 +18,9 @@ def verify(graph: fx.Graph, program: Program, name: str) -> None:
     dead = [n.name for n in graph.nodes if not n.users and n.op in ("call_function", "get_attr")]
     if dead:
         fail(name, f"keeps values that nothing reads: {dead[:3]}")
-    for node in graph.nodes:
-        schema = getattr(node.target, "_schema", None)
-        if schema is not None and schema.is_mutable:
-            fail(name, f"{node.name} writes to its arguments")
+    writing = [n.name for n in graph.nodes if writes(n.target)]
+    if writing:
+        fail(name, f"writes to arguments: {writing[:3]}")
     (outputs,) = output_node(graph).args
     if len(outputs) < len(program.outputs):  # type: ignore[arg-type]
         fail(name, "returns fewer values than the program")

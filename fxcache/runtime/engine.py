@@ -15,14 +15,13 @@ from fxcache.capture import capture
 from fxcache.errors import FxcacheWarning, ModeError
 from fxcache.partition.choose import CutRequest, choose
 from fxcache.partition.frontier import Frontier
-from fxcache.program import Program
 from fxcache.rewrite.runner import Variants, rewrite
 from fxcache.runtime.branch import Branch, Trust
 from fxcache.runtime.record import Run, RunStep, Stopwatch
 from fxcache.runtime.session import MAX_BRANCHES, Branches, Session, current_session
 from fxcache.runtime.watch import rebind, structure, weights
 from fxcache.schedule import Decision, Policy, Step
-from fxcache.signature import Call, Signature, signature_of
+from fxcache.signature import Call, Signature
 
 MAX_SIGNATURES = 8
 MAX_KEYS = 16
@@ -59,28 +58,21 @@ class Engine:
     """
 
     def __init__(self, original: type[nn.Module], settings: Settings):
-        self.original = original
+        self.signature = Signature(original)
         self.settings = settings
         self.captures: OrderedDict[Hashable, Variants] = OrderedDict()
         self.runs: deque[Run] = deque(maxlen=MAX_RUNS)
         self.unnamed = Branches(Trust.NONE)
         self.named: OrderedDict[Hashable, Branches] = OrderedDict()
-        self._signature: Signature | None = None
         self._structure: list[Any] = []
         self._weights: list[Any] = []
         self._generation = 0  # of the weights: values cached from older ones are stale
         self._lock = threading.RLock()
         self._warned: set[str] = set()
 
-    def signature(self, module: nn.Module) -> Signature:
-        """How the original ``forward`` names its inputs."""
-        if self._signature is None:
-            self._signature = signature_of(module, self.original)
-        return self._signature
-
     def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ticket:
         """Find the call's branch, decide, and say which variant runs on which tensors."""
-        call = self.signature(module).call(args, kwargs)
+        call = self.signature.call(args, kwargs)
         require_inference(module, call)
         session = current_session(module)
         branches = session.branches if session else self.unnamed
@@ -92,7 +84,7 @@ class Engine:
         with self._lock:
             if starts:
                 self._notice_changes(module)
-            variants = self.captured(module, call)
+            variants = self._captured(module, call)
             source = (variants, self._generation)
         decision = self._decide(branch, source, session)
         stopwatch = Stopwatch(call.latent.device)
@@ -117,13 +109,17 @@ class Engine:
         outputs = list(results[: variants.num_outputs])
         return tree_unflatten(outputs, variants.program.out_spec)
 
-    def captured(self, module: nn.Module, call: Call) -> Variants:
-        """The variants for ``call``: those captured before, or new ones."""
+    def capture(self, module: nn.Module, call: Call) -> Variants:
+        """The variants for ``call``, captured now if need be; other threads' calls wait."""
+        with self._lock:
+            return self._captured(module, call)
+
+    def _captured(self, module: nn.Module, call: Call) -> Variants:
         variants = self.captures.get(call.key)
         if variants is not None:
             self.captures.move_to_end(call.key)
             return variants
-        program = self.program(module, call)
+        program = capture(module, self.signature, call)
         variants = rewrite(program, choose(Frontier(program), self.settings.cut), call.describe())
         self._keep(call.key, variants, structure(module))
         return variants
@@ -139,11 +135,6 @@ class Engine:
                 f"more than {MAX_SIGNATURES} kinds of call (shapes, dtypes, options) take turns, "
                 "and each is captured again when it comes back"
             )
-
-    def program(self, module: nn.Module, call: Call) -> Program:
-        """The original module's graph for ``call``; meanwhile other threads' calls wait."""
-        with self._lock:
-            return capture(module, self.original, self.signature(module), call)
 
     def _notice_changes(self, module: nn.Module) -> None:
         """At the start of a run: forget captures of a changed model, values of changed weights."""

@@ -29,8 +29,8 @@ def attach(module: nn.Module, settings: Settings) -> Engine:
     original = type(module)
     require_no_optimized_inside(module)
     swapped = optimized_class(original)
-    take_over_forward(module, original, swapped)
     engine = Engine(original, settings)
+    take_over_forward(module, original, swapped)
     module.__dict__[OURS] = engine
     module.__class__ = swapped
     return engine
@@ -39,8 +39,9 @@ def attach(module: nn.Module, settings: Settings) -> Engine:
 def detach(module: nn.Module) -> None:
     """Undo ``attach``: nothing stays behind."""
     engine: Engine = module.__dict__[OURS]
-    take_over_forward(module, type(module), engine.original)
-    module.__class__ = engine.original
+    original = engine.signature.original
+    take_over_forward(module, type(module), original)
+    module.__class__ = original
     del module.__dict__[OURS]
 
 

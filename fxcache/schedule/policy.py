@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 from fxcache.errors import ConfigError, ScheduleError
 
@@ -82,10 +82,6 @@ class Policy(ABC):
                 remedy=f"its options are: {', '.join(sorted(known))}",
             )
         return kind(**options)
-
-    def replaced(self, **options: Any) -> Self:
-        """A copy with some options changed."""
-        return type(self)(**(asdict(self) | options))
 
 
 def require_integer(policy: Policy, name: str, least: int) -> None:
