@@ -10,6 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# Why: models built under it have no values to read, and nothing public tells.
+from torch._subclasses.fake_tensor import is_fake
+
+# Why: computing true values beside a trace must not be traced; nothing public suspends the trace.
+from torch.utils._python_dispatch import _disable_current_modes as no_dispatch_modes
+
 # Why: torch.export flattens inputs and outputs with this pytree, and has no public spelling of it.
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
@@ -18,6 +24,8 @@ __all__ = [
     "compiled_original",
     "forget_hooks",
     "hooks_of",
+    "is_fake",
+    "no_dispatch_modes",
     "returns_view",
     "schedule_tensor",
     "sdpa_flops",

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fxcache._torch import compiled_original
-from fxcache.capture import capture
+from fxcache.capture.capture import capture
 from fxcache.errors import ConfigError, StateError
 from fxcache.integrations.diffusers import example_inputs as inputs_from_config
 from fxcache.partition.choose import AUTO, CutRequest, require_cut_request
@@ -30,13 +30,17 @@ def optimize(
     cut: CutRequest = AUTO,
     policy: Policy | None = None,
     example_inputs: Mapping[str, Any] | Sequence[Any] | None = None,
+    latent: str | None = None,
 ) -> M:
     """Make a denoiser reuse its deep values between steps. In place; returns ``model`` itself.
 
-    ``cut``: a skip index (0 is outermost), a module path, a Cut from ``frontier``, or ``"auto"``:
-    the skip connection whose cut saves the most FLOPs. ``policy``: which steps refresh; by default
-    ``Uniform(interval=3)``. ``example_inputs``: keyword or positional arguments of one call, to
-    capture at once; otherwise the first call captures, and each call of another shape.
+    ``cut``: a skip index (0 is outermost), a module path, a pair of module paths (the first and
+    the last that a reuse step skips, adding what they added last), a Cut from ``frontier``, or
+    ``"auto"``: the skip connection, or the run of blocks, that saves the most FLOPs. ``policy``:
+    which steps refresh; by default ``Uniform(interval=3)``. ``example_inputs``: keyword or
+    positional arguments of one call, to capture at once; otherwise the first call captures, and
+    each call of another shape. ``latent``: the parameter of ``forward`` that takes the noisy
+    latent, where that is not the first.
 
     Raises StateError (optimised already), ConfigError (options), ModeError (train mode); at
     capture also CaptureError, NotADenoiserError and CutError. After an error the model is as it
@@ -50,7 +54,7 @@ def optimize(
             where="fxcache.optimize",
             remedy="call fxcache.restore(model) first to change its cut or policy",
         )
-    settings = Settings(require_cut_request(cut), require_policy(policy))
+    settings = Settings(require_cut_request(cut), require_policy(policy), latent)
     engine = attach(module, settings)
     if example_inputs is not None:
         try:
@@ -70,10 +74,11 @@ def restore(model: M) -> M:
 
 
 def frontier(model: nn.Module, *args: Any, **inputs: Any) -> list[Cut]:
-    """The feature cuts of ``model`` for these inputs, the outermost skip connection first.
+    """The cuts of ``model`` for these inputs, the one that saves most first.
 
-    Does no arithmetic: model and inputs may be on meta. Without inputs, those of a diffusers
-    model's configuration are used, at batch 1.
+    Those at skip connections, where these save at least half the FLOPs; else also those along
+    streams, from each block to the last. Does no arithmetic: model and inputs may be on meta.
+    Without inputs, those of a diffusers model's configuration are used, at batch 1.
     """
     module = unwrapped(model)
     if not args and not inputs:

@@ -35,7 +35,8 @@ class Program:
 
     ``graph``: placeholders are ``inputs``, in order; ``get_attr`` nodes name ``weights``; every
     other node calls a functional ATen op on fake values kept in ``node.meta["val"]``; the output
-    is one flat tuple, which ``out_spec`` turns back into what the module returns.
+    is one flat tuple, which ``out_spec`` turns back into what the module returns. The graph holds
+    for calls whose inputs at the paths in ``specialized`` have the values they had at capture.
     """
 
     model: str
@@ -43,6 +44,7 @@ class Program:
     inputs: tuple[Input, ...]
     weights: Mapping[str, Any]
     out_spec: TreeSpec
+    specialized: frozenset[str] = frozenset()
     placeholders: tuple[fx.Node, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -50,10 +52,10 @@ class Program:
         object.__setattr__(self, "placeholders", found)
 
     @property
-    def latent(self) -> fx.Node:
-        """The placeholder of the latent."""
-        roles = (i.role for i in self.inputs)
-        return next(n for n, r in zip(self.placeholders, roles, strict=True) if r is Role.LATENT)
+    def latents(self) -> list[fx.Node]:
+        """The placeholders of the latent: one, unless the model takes a list of pictures."""
+        pairs = zip(self.placeholders, self.inputs, strict=True)
+        return [node for node, given in pairs if given.role is Role.LATENT]
 
     @property
     def outputs(self) -> list[Any]:

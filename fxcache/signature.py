@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fxcache.errors import CaptureError, NotADenoiserError
+from fxcache._torch import is_fake
+from fxcache.errors import CaptureError, ConfigError, NotADenoiserError
 from fxcache.program import Input, Role, dtype_name
 
 TIMESTEP_NAMES = frozenset({"timestep", "timesteps", "time", "t", "sigma", "sigmas", "noise_level"})
@@ -29,6 +30,7 @@ class Call:
     arguments: dict[str, Any]
     tensors: tuple[Tensor, ...]
     conditioning: tuple[Tensor, ...]
+    latent_name: str
     timestep_name: str
     timestep: Any
     key: Hashable
@@ -43,10 +45,23 @@ class Call:
         paths = (path for path, is_tensor in self.paths if is_tensor)
         return tuple(Input(path, self._role(path)) for path in paths)
 
+    def by_path(self) -> dict[str, Tensor]:
+        """The tensors by their paths."""
+        return {g.path: t for g, t in zip(self.inputs(), self.tensors, strict=True)}
+
+    def readable(self) -> dict[str, Tensor]:
+        """The conditioning whose values can be told: masks, lengths, ids and the like. By path."""
+        conditioning = {g.path for g in self.inputs() if g.role is Role.CONDITIONING}
+        return {
+            path: tensor
+            for path, tensor in self.by_path().items()
+            if path in conditioning and not tensor.is_meta and not is_fake(tensor)
+        }
+
     def _role(self, path: str) -> Role:
-        if path == self.paths[0][0]:
-            return Role.LATENT
         name = path.partition(".")[0]
+        if name == self.latent_name:
+            return Role.LATENT
         return Role.TIMESTEP if name == self.timestep_name else Role.CONDITIONING
 
     def describe(self) -> str:
@@ -59,13 +74,14 @@ class Call:
 
 
 class Signature:
-    """How the ``forward`` of one class of modules names its inputs. The first is the latent.
+    """How the ``forward`` of one class of modules names its inputs.
 
-    The timestep is the parameter that has one of the field's names for it, else the second one if
-    it is given a number or a tensor of at most one dimension; everything else is conditioning.
+    The latent is the first, unless another is named. The timestep is the parameter that has one of
+    the field's names for it, else the second one if it is given a number or a tensor of at most
+    one dimension; everything else is conditioning.
     """
 
-    def __init__(self, original: type[nn.Module]):
+    def __init__(self, original: type[nn.Module], latent: str | None = None):
         self.original = original
         self.model = model = original.__name__
         self.declared = inspect.signature(original.forward)
@@ -80,8 +96,17 @@ class Signature:
         self.names = tuple(p.name for p in named)
         self.defaults = {p.name: p.default for p in named if p.default is not p.empty}
         self.known = frozenset(self.names)
-        self.latent = self.names[0]
+        self.latent = self._require_parameter(latent) if latent else self.names[0]
         self.named_timestep = next((n for n in self.names[1:] if n in TIMESTEP_NAMES), None)
+
+    def _require_parameter(self, name: str) -> str:
+        if name not in self.known:
+            raise ConfigError(
+                f"{self.model}.forward has no parameter {name!r}",
+                where="optimize(latent=...)",
+                remedy=f"choose one of: {', '.join(self.names)}",
+            )
+        return name
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """The canonical form of ``forward(*args, **kwargs)``.
@@ -89,13 +114,7 @@ class Signature:
         Raises TypeError where Python would, NotADenoiserError where the latent is no tensor.
         """
         arguments = self._bound(args, kwargs)
-        latent = arguments.get(self.latent)
-        if not isinstance(latent, Tensor):
-            raise NotADenoiserError(
-                f"the first input, {self.latent}, is {type(latent).__name__}, not a tensor",
-                where=f"{self.model}.forward",
-                remedy="pass the noisy latent as the first input",
-            )
+        latent = self._latent(arguments)
         name = self.named_timestep or self._second_if_timestep(arguments)
         timestep = arguments.get(name)
         if not isinstance(timestep, Tensor) and isinstance(timestep, Real):
@@ -105,6 +124,19 @@ class Signature:
     def require_accepted(self, call: Call) -> None:
         """TypeError, as in Python, where an argument is missing or unknown."""
         self.declared.bind(None, **call.arguments)
+
+    def _latent(self, arguments: dict[str, Any]) -> Tensor:
+        """The latent, or the first of several that come in a list."""
+        given = arguments.get(self.latent)
+        found = (leaf for _, leaf in leaves(given, self.latent) if isinstance(leaf, Tensor))
+        latent = next(found, None)
+        if latent is None:
+            raise NotADenoiserError(
+                f"the latent, {self.latent}, is {type(given).__name__}, not a tensor",
+                where=f"{self.model}.forward",
+                remedy="pass the noisy latent as the first input, or name it: optimize(latent=...)",
+            )
+        return latent
 
     def _second_if_timestep(self, arguments: dict[str, Any]) -> str:
         name = "".join(self.names[1:2])
@@ -147,6 +179,7 @@ class Signature:
             arguments,
             tuple(tensors),
             tuple(conditioning),
+            self.latent,
             timestep_name,
             timestep,
             tuple(key),
@@ -182,6 +215,12 @@ def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from leaves(item, f"{path}.{index}")
     else:
         yield path, value
+
+
+def tensors_by_path(arguments: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensor leaves of a call's arguments, by path."""
+    found = (pair for name, value in arguments.items() for pair in leaves(value, name))
+    return {path: leaf for path, leaf in found if isinstance(leaf, Tensor)}
 
 
 def number_tensor(value: Real, device: torch.device) -> Tensor:

@@ -128,7 +128,9 @@ def test_a_cut_that_saves_nothing():
 
 def test_no_skip_connection_at_all():
     example = {"sample": torch.ones(1, 8), "timestep": torch.tensor(1.0)}
-    assert "no skip connection" in refused(fxcache.CutError, Chain().eval(), example_inputs=example)
+    assert "neither a skip connection" in refused(
+        fxcache.CutError, Chain().eval(), example_inputs=example
+    )
     assert "depends on the latent" in refused(
         fxcache.CutError, Chain().eval(), cut="inner", example_inputs=example
     )

@@ -26,6 +26,11 @@ class Costs:
     def __init__(self, program: Program):
         self._by_node = flops_by_node(program.graph, program.weights)
 
+    @property
+    def nodes(self) -> Iterable[fx.Node]:
+        """The nodes that cost anything."""
+        return self._by_node.keys()
+
     def of(self, nodes: Iterable[fx.Node]) -> Flops:
         """FLOPs of ``nodes`` by kind."""
         return dict.fromkeys(KINDS, 0) | merged(self._by_node.get(node, {}) for node in nodes)

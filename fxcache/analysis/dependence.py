@@ -1,6 +1,6 @@
 """What needs what: sets of nodes as bit masks, so that thousands of them stay cheap."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from torch import fx
 
@@ -20,7 +20,11 @@ class Dependence:
             for source in node.all_input_nodes:
                 mask |= self._ancestors[self.index[source]]
             self._ancestors.append(mask)
-        self._latent = 1 << self.index[program.latent]
+        self._latent = self.mask(program.latents)
+
+    def mask(self, nodes: Iterable[fx.Node]) -> int:
+        """``nodes`` as a mask."""
+        return sum(1 << self.index[node] for node in set(nodes))
 
     def ancestors(self, node: fx.Node) -> int:
         """Mask of ``node`` and of everything it is computed from."""
@@ -30,23 +34,30 @@ class Dependence:
         """Whether ``node`` changes with the latent."""
         return bool(self.ancestors(node) & self._latent)
 
-    def live_without(self, cached: Iterable[fx.Node]) -> list[fx.Node]:
-        """What the outputs still need once ``cached`` are given: in graph order, those left out."""
-        given = set(cached)
+    def between(self, first: Iterable[fx.Node], last: Iterable[fx.Node]) -> int:
+        """Mask of what is computed from ``first`` and needed by ``last``, both included."""
+        starts, needed = self.mask(first), 0
+        for node in last:
+            needed |= self.ancestors(node)
+        return self.mask(n for n in self.members(needed) if self.ancestors(n) & starts)
+
+    def live_without(self, given: Mapping[fx.Node, Iterable[fx.Node]]) -> list[fx.Node]:
+        """What the outputs need once ``given`` come from elsewhere, in graph order.
+
+        Each is mapped to the nodes that are needed in its place; it is itself left out.
+        """
         live: set[fx.Node] = set()
         stack = [self.output]
         while stack:
             node = stack.pop()
-            if node not in live and node not in given:
+            if node in given:
+                stack.extend(n for n in given[node] if n not in live)
+            elif node not in live:
                 live.add(node)
                 stack.extend(node.all_input_nodes)
         return [node for node in self.nodes if node in live]
 
     def members(self, mask: int) -> list[fx.Node]:
         """The nodes of ``mask``, in graph order."""
-        found = []
-        while mask:
-            lowest = mask & -mask
-            found.append(self.nodes[lowest.bit_length() - 1])
-            mask ^= lowest
-        return found
+        digits = bin(mask)[:1:-1]
+        return [self.nodes[i] for i, digit in enumerate(digits) if digit == "1"]

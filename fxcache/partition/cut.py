@@ -1,29 +1,36 @@
-"""A cut: which value is cached, and what that saves."""
+"""A cut: which values are cached, and what that saves."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from torch import fx
 
+from fxcache.analysis.streams import Shortcut
+
+SPAN = ".."  # between the first and the last module of a residual cut's name
+
 
 @dataclass(frozen=True)
 class Cut:
-    """A value that a reuse step takes from the cache instead of computing it.
+    """What a reuse step takes from the cache instead of computing it.
 
-    ``name``: module path of the value. ``skip_index``: number of the U-Net skip connection that
-    the value meets, 0 at the outermost (None elsewhere). ``mode``: ``"feature"``, the value
-    itself. ``full_flops`` and ``reuse_flops``: FLOPs of the two variants, two per multiply-add;
-    ``reuse_flops_by_op`` splits the latter into conv, linear, attention and other.
-    ``cache_bytes``: what is kept between steps, for the captured batch and size.
+    ``name``: module path of the value, or ``first..last`` for the modules that a residual cut
+    spans. ``skip_index``: number of the U-Net skip connection that the value meets, 0 at the
+    outermost (None elsewhere). ``mode``: ``"feature"``, the value itself; ``"residual"``, the
+    difference between two points of a stream. ``full_flops`` and ``reuse_flops``: FLOPs of the two
+    variants, two per multiply-add; ``reuse_flops_by_op`` splits the latter into conv, linear,
+    attention and other. ``cache_bytes``: what is kept between steps, for the captured batch and
+    size, in ``cached_tensors`` tensors.
     """
 
     name: str
     skip_index: int | None
-    mode: Literal["feature"]
+    mode: Literal["feature", "residual"]
     full_flops: int
     reuse_flops: int
     reuse_flops_by_op: dict[str, int]
     cache_bytes: int
+    cached_tensors: int
 
     @property
     def share_saved(self) -> float:
@@ -35,10 +42,32 @@ class Cut:
         return asdict(self) | {"share_saved": round(self.share_saved, 6)}
 
 
+@dataclass(frozen=True, eq=False)
+class CachePoint:
+    """One cached value.
+
+    Without ``shortcut`` the value itself is cached; with it, its difference from the shortcut,
+    which a reuse step computes afresh and adds.
+    """
+
+    value: fx.Node
+    shortcut: Shortcut | None = None
+
+    @property
+    def along_stream(self) -> bool:
+        """Whether the shortcut was found by following a stream, not by likeness alone."""
+        return self.shortcut is not None and self.shortcut.end is self.value
+
+    @property
+    def needed(self) -> tuple[fx.Node, ...]:
+        """What a reuse step must compute in the value's place."""
+        return self.shortcut.leaves if self.shortcut else ()
+
+
 @dataclass(frozen=True)
 class CutPlan:
-    """The chosen cut in one program: the nodes whose values are cached, and why this cut."""
+    """The chosen cut in one program: what is cached, and why this cut."""
 
     cut: Cut
-    values: tuple[fx.Node, ...]
+    points: tuple[CachePoint, ...]
     reason: str

@@ -1,14 +1,20 @@
-"""Where a program can be cut: its skip connections, and the output of any module."""
+"""Where a program can be cut: skip connections, streams of repeated blocks, any module's output."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import cached_property
 
 from torch import fx
 
+from fxcache.analysis.blocks import Stack, nodes_by_module, outermost, stacks
 from fxcache.analysis.cost import Costs, op_name
 from fxcache.analysis.dependence import Dependence
-from fxcache.partition.cut import Cut
+from fxcache.partition.cut import SPAN, CachePoint, Cut
+from fxcache.partition.region import cache_points
 from fxcache.program import Program, is_tensor, module_paths, nbytes_of
+
+Points = tuple[CachePoint, ...]
+ENOUGH = 0.5  # share of FLOPs: skip connections that save as much are preferred to streams
 
 
 class Frontier:
@@ -18,7 +24,8 @@ class Frontier:
         self.program = program
         self.costs = Costs(program)
         self.needs = Dependence(program)
-        self.full_flops = self.costs.total(self.needs.live_without(()))
+        self.modules = nodes_by_module(program)
+        self.full_flops = self.costs.total(self.needs.live_without({}))
 
     @cached_property
     def skips(self) -> list[fx.Node]:
@@ -40,12 +47,24 @@ class Frontier:
         for main, skip in ((first, second), (second, first)):
             only_skip = self.needs.ancestors(skip) & ~self.needs.ancestors(main)
             only_main = self.needs.ancestors(main) & ~self.needs.ancestors(skip)
-            if self._flops(only_skip) == 0 and self._flops(only_main) > 0:
+            if not only_skip & self._working and only_main & self._working:
                 return main
         return None
 
-    def _flops(self, mask: int) -> int:
-        return self.costs.total(self.needs.members(mask))
+    @cached_property
+    def _working(self) -> int:
+        """Mask of the nodes that cost FLOPs."""
+        return self.needs.mask(self.costs.nodes)
+
+    @cached_property
+    def stacks(self) -> list[Stack]:
+        """The outermost stacks of repeated blocks that the latent passes through."""
+        blocks = [
+            path
+            for path, nodes in self.modules.items()
+            if path.rpartition(".")[2].isdigit() and any(map(self.needs.on_latent, nodes))
+        ]
+        return outermost(stacks(blocks))
 
     @cached_property
     def module_outputs(self) -> dict[str, list[fx.Node]]:
@@ -69,30 +88,64 @@ class Frontier:
 
     @cached_property
     def named_values(self) -> dict[str, fx.Node]:
-        """Every name that a cut can be asked for by, and its value."""
+        """Every name that a feature cut can be asked for by, and its value."""
         named = {self.name(value): value for value in self.skips}
         for path, values in self.module_outputs.items():
             if len(values) == 1 and is_tensor(values[0]):
                 named[path] = values[0]
         return named
 
-    def live(self, value: fx.Node) -> list[fx.Node]:
-        """The nodes of the reuse variant that takes ``value`` from the cache."""
-        return self.needs.live_without((value,))
+    def span(self, first: str, last: str) -> Points:
+        """The cache points that skip everything from module ``first`` to module ``last``."""
+        return cache_points(self.needs, self.modules[first], self.modules[last])
 
-    def price(self, value: fx.Node) -> Cut:
-        """The cut at ``value``, with its costs."""
-        by_op = self.costs.of(self.live(value))
+    def live(self, points: Points) -> list[fx.Node]:
+        """The nodes of the reuse variant that takes ``points`` from the cache."""
+        return self.needs.live_without({p.value: p.needed for p in points})
+
+    def feature(self, value: fx.Node) -> Cut:
+        """The cut that caches ``value`` itself."""
+        index = self.skips.index(value) if value in self.skips else None
+        return self.price((CachePoint(value),), self.name(value), index)
+
+    def price(self, points: Points, name: str, skip_index: int | None = None) -> Cut:
+        """The cut at ``points``, with its costs."""
+        by_op = self.costs.of(self.live(points))
         return Cut(
-            name=self.name(value),
-            skip_index=self.skips.index(value) if value in self.skips else None,
-            mode="feature",
+            name=name,
+            skip_index=skip_index,
+            mode="residual" if any(p.shortcut for p in points) else "feature",
             full_flops=self.full_flops,
             reuse_flops=sum(by_op.values()),
             reuse_flops_by_op=by_op,
-            cache_bytes=nbytes_of(value),
+            cache_bytes=sum(nbytes_of(p.value) for p in points),
+            cached_tensors=len(points),
         )
 
+    def spans(self, starts: Iterable[str]) -> dict[str, Points]:
+        """Cuts along streams by name: from each block of ``starts`` as far as its streams reach."""
+        found: dict[str, Points] = {}
+        for first in starts:
+            for last in self._ends(first):
+                points = self.span(first, last)
+                if points and all(p.along_stream for p in points):
+                    found[f"{first}{SPAN}{last}"] = points
+                    break
+        return found
+
+    def _ends(self, first: str) -> list[str]:
+        """The last blocks of the stacks from that of ``first`` on, the furthest first."""
+        containers = [stack.container for stack in self.stacks]
+        start = containers.index(first.rpartition(".")[0])
+        return [stack.blocks[-1] for stack in reversed(self.stacks[start:])]
+
     def cuts(self) -> list[Cut]:
-        """The feature cuts at all skip connections, outermost first."""
-        return [self.price(value) for value in self.skips]
+        """The cuts at skip connections, outermost first; then along streams, longest first.
+
+        The latter only where the former save less than half.
+        """
+        skips = [self.feature(value) for value in self.skips]
+        if any(cut.share_saved >= ENOUGH for cut in skips):
+            return skips
+        spans = self.spans(block for stack in self.stacks for block in stack.blocks)
+        return skips + [self.price(points, name) for name, points in spans.items()]

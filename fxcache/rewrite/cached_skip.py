@@ -6,7 +6,7 @@ import torch
 from torch import fx
 
 from fxcache._torch import returns_view
-from fxcache.partition.cut import CutPlan
+from fxcache.partition.cut import CachePoint, CutPlan
 from fxcache.program import Program, copy_graph, output_node, remove_dead
 
 
@@ -14,18 +14,34 @@ def cached_skip(program: Program, plan: CutPlan) -> fx.Graph:
     """``f(inputs, cached values) -> outputs``: the same graph, started at the cut.
 
     Before: ``x = conv(deep); y = cat([x, skip])``. After, x being cached:
-    ``y = cat([cached_0, skip])``. Liveness alone decides what stays, unused inputs excepted.
+    ``y = cat([cached_0, skip])``. Before: ``x = block(embedded); y = head(x)``. After, the
+    difference being cached: ``y = head(embedded + cached_0)``. Liveness alone decides what stays,
+    unused inputs excepted.
     """
     graph, copied = copy_graph(program.graph)
     after_inputs = copied[program.placeholders[-1]].next
-    for index, value in enumerate(plan.values):
+    for index, point in enumerate(plan.points):
         with graph.inserting_before(after_inputs):
             cached = graph.placeholder(f"cached_{index}")
-        cached.meta = dict(value.meta)
-        copied[value].replace_all_uses_with(cached)
+        cached.meta = dict(point.value.meta)
+        replacement = restored(graph, point, cached, copied)
+        copied[point.value].replace_all_uses_with(replacement)
     remove_dead(graph)
     detach_outputs(graph)
     return graph
+
+
+def restored(
+    graph: fx.Graph, point: CachePoint, cached: fx.Node, copied: dict[fx.Node, fx.Node]
+) -> fx.Node:
+    """The value at ``point``, from what is cached."""
+    if point.shortcut is None:
+        return cached
+    with graph.inserting_before(copied[point.value]):
+        base = point.shortcut.insert(graph, copied)
+        value = graph.call_function(torch.ops.aten.add.Tensor, (base, cached))
+    value.meta = dict(cached.meta)
+    return value
 
 
 def detach_outputs(graph: fx.Graph) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxcache._torch import tree_unflatten
-from fxcache.capture import capture
+from fxcache.capture.capture import capture
 from fxcache.errors import FxcacheWarning, ModeError
 from fxcache.partition.choose import CutRequest, choose
 from fxcache.partition.frontier import Frontier
@@ -19,6 +19,7 @@ from fxcache.rewrite.runner import Variants, rewrite
 from fxcache.runtime.branch import Branch, Trust
 from fxcache.runtime.record import Run, RunStep, Stopwatch
 from fxcache.runtime.session import MAX_BRANCHES, Branches, Session, current_session
+from fxcache.runtime.values import Values
 from fxcache.runtime.watch import rebind, structure, weights
 from fxcache.schedule import Decision, Policy, Step
 from fxcache.signature import Call, Signature
@@ -37,6 +38,7 @@ class Settings:
 
     cut: CutRequest
     policy: Policy
+    latent: str | None = None
 
 
 class Ticket(NamedTuple):
@@ -58,12 +60,14 @@ class Engine:
     """
 
     def __init__(self, original: type[nn.Module], settings: Settings):
-        self.signature = Signature(original)
+        self.signature = Signature(original, settings.latent)
         self.settings = settings
         self.captures: OrderedDict[Hashable, Variants] = OrderedDict()
         self.runs: deque[Run] = deque(maxlen=MAX_RUNS)
         self.unnamed = Branches(Trust.NONE)
         self.named: OrderedDict[Hashable, Branches] = OrderedDict()
+        self._specialized: dict[Hashable, frozenset[str]] = {}
+        self._values = Values()
         self._structure: list[Any] = []
         self._weights: list[Any] = []
         self._generation = 0  # of the weights: values cached from older ones are stale
@@ -115,14 +119,28 @@ class Engine:
             return self._captured(module, call)
 
     def _captured(self, module: nn.Module, call: Call) -> Variants:
-        variants = self.captures.get(call.key)
+        key = self._key(call)
+        variants = self.captures.get(key)
         if variants is not None:
-            self.captures.move_to_end(call.key)
+            self.captures.move_to_end(key)
             return variants
         program = capture(module, self.signature, call)
         variants = rewrite(program, choose(Frontier(program), self.settings.cut), call.describe())
-        self._keep(call.key, variants, structure(module))
+        self._specialized[call.key] = self._read(call) | program.specialized
+        self._keep(self._key(call), variants, structure(module))
         return variants
+
+    def _key(self, call: Call) -> Hashable:
+        """What a capture for ``call`` is kept under: its kind, and the values it depends on."""
+        paths = self._read(call)
+        if not paths:
+            return call.key
+        tensors = call.by_path().items()
+        return call.key, tuple(self._values.number(t) for path, t in tensors if path in paths)
+
+    def _read(self, call: Call) -> frozenset[str]:
+        """The inputs whose values captures for calls of this kind depend on."""
+        return self._specialized.get(call.key, frozenset())
 
     def _keep(self, key: Hashable, variants: Variants, now: list[Any]) -> None:
         if now != self._structure:  # captures of another state of the model

@@ -1,7 +1,5 @@
 """nn.Module and a call -> Program: torch.export, weights shared, made functional and verified."""
 
-import linecache
-import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,10 +8,11 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
-from fxcache._torch import forget_hooks, tree_flatten, tree_map_only, writes
+from fxcache._torch import tree_flatten, writes
 from fxcache.analysis.dependence import Dependence
+from fxcache.capture.export import as_original, export
 from fxcache.errors import CaptureError, NotADenoiserError
-from fxcache.program import OURS, Program, output_node, remove_dead
+from fxcache.program import Program, output_node, remove_dead
 from fxcache.signature import Call, Signature
 
 aten = torch.ops.aten
@@ -38,80 +37,15 @@ def capture(module: nn.Module, signature: Signature, call: Call) -> Program:
     """
     model = signature.model
     signature.require_accepted(call)
-    exported = export(as_original(module, signature.original), call)
+    exported, specialized = export(as_original(module, signature.original), call)
     remove_identities(exported.graph)
     if any(writes(n.target) for n in all_nodes(exported)):
         exported = exported.run_decompositions({})
         remove_identities(exported.graph)
     require_functional(exported, model)
-    program = unlift(exported, model, call)
+    program = unlift(exported, model, call, specialized)
     require_denoiser(program)
     return program
-
-
-def export(module: nn.Module, call: Call) -> ExportedProgram:
-    """torch.export's graph for ``call``, in its training form: composite ops kept whole."""
-    try:
-        with torch.inference_mode(False), torch.no_grad():
-            return torch.export.export(module, (), stand_ins(call.arguments), strict=False)
-    except Exception as error:
-        raise CaptureError(
-            f"torch.export cannot capture {type(module).__name__}: {first_line(error)}",
-            where=source_line(error),
-            remedy=remedy_for(module),
-        ) from error
-
-
-def as_original(module: nn.Module, original: type[nn.Module]) -> nn.Module:
-    """``module`` under its original class: the same weights and submodules, another root object.
-
-    An optimised module keeps its class meanwhile, so that calls from other threads are not let
-    past fxcache. The root's own hooks stay out: they run around every call anyway.
-    """
-    stand_in = original.__new__(original)
-    hidden = {"forward", "_compiled_call_impl", OURS}
-    held = vars(module).items()
-    stand_in.__dict__.update((k, v) for k, v in held if k not in hidden)
-    forget_hooks(stand_in)
-    return stand_in
-
-
-def stand_ins(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with each tensor replaced by an empty one of its kind.
-
-    Tracing knows tensors by identity: one passed twice, or that the model holds as a buffer, would
-    become one input.
-    """
-    return tree_map_only(Tensor, torch.empty_like, arguments)
-
-
-def remedy_for(module: nn.Module) -> str:
-    if any(p.is_inference() for p in module.parameters()):
-        return "its weights were made in inference mode: load or move the model outside of it"
-    return (
-        "check that the model itself takes these inputs; if it does, that line must not branch on "
-        "tensor values or leave PyTorch (report it if the model is not yours to change)"
-    )
-
-
-def first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
-
-
-def source_line(error: Exception) -> str:
-    """The innermost line of the model's own code in the traceback: ``file:line: code``."""
-    inside = ("/torch/", "/fxcache/capture.py", "<eval_with_key>")
-    frames = [
-        f
-        for f in traceback.extract_tb(error.__traceback__)
-        if not any(part in f.filename.replace("\\", "/") for part in inside)
-    ]
-    if not frames:
-        return "inside torch.export"
-    frame = frames[-1]
-    code = frame.line or linecache.getline(frame.filename, frame.lineno or 0).strip()
-    return f"{frame.filename}:{frame.lineno}: {code}"
 
 
 def all_nodes(exported: ExportedProgram) -> Iterator[fx.Node]:
@@ -153,7 +87,9 @@ def source_of(node: fx.Node) -> str:
     return " ".join(line.strip() for line in lines[-2:]) or f"graph node {node.name}"
 
 
-def unlift(exported: ExportedProgram, model: str, call: Call) -> Program:
+def unlift(
+    exported: ExportedProgram, model: str, call: Call, specialized: frozenset[str]
+) -> Program:
     """The program: weights as ``get_attr``, tensor inputs as placeholders, constants gone."""
     leaves, _ = tree_flatten(((), call.arguments))
     if len(leaves) != len(call.paths):
@@ -186,7 +122,7 @@ def unlift(exported: ExportedProgram, model: str, call: Call) -> Program:
     graph.lint()
     out_spec = exported.call_spec.out_spec
     assert out_spec is not None
-    return Program(model, graph, call.inputs(), weights, out_spec)
+    return Program(model, graph, call.inputs(), weights, out_spec, specialized)
 
 
 def weight(exported: ExportedProgram, name: str, kind: InputKind) -> Tensor:

@@ -1,0 +1,142 @@
+"""Streams: values that pass through a region and that its blocks only add to."""
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, fx
+
+from fxcache.analysis.cost import op_name
+from fxcache.analysis.dependence import Dependence
+from fxcache.program import value_of
+
+# These move values about, or cast them, and compute nothing.
+MOVES = frozenset({
+    "_to_copy", "_unsafe_view", "alias", "cat", "chunk", "clone", "constant_pad_nd", "contiguous",
+    "copy", "detach", "detach_", "expand", "expand_as", "flatten", "flip", "gather", "index",
+    "index_put", "index_select", "movedim", "narrow", "new_zeros", "pad", "permute",
+    "pixel_shuffle", "pixel_unshuffle", "repeat", "reshape", "roll", "select", "select_scatter",
+    "slice", "slice_scatter", "split", "split_with_sizes", "squeeze", "stack", "swapaxes", "t",
+    "tile", "to", "transpose", "type_as", "unbind", "unflatten", "unsqueeze", "view", "view_as",
+    "where", "zeros_like",
+})  # fmt: skip
+ADDS = frozenset({"add", "sub", "addcmul"})
+SCALES = frozenset({"mul", "div"})
+
+
+@dataclass(frozen=True, eq=False)
+class Shortcut:
+    """What a value would be if the region's blocks added nothing: its stream, moved and joined.
+
+    ``x + attention(x)`` becomes ``x``; ``cat([text + f(text), image + g(image)])`` becomes
+    ``cat([text, image])``. ``end`` is the result, ``nodes`` are to be computed for it in graph
+    order, ``passed`` maps an addition to the operand that goes on, ``leaves`` come from outside.
+    """
+
+    end: fx.Node
+    nodes: tuple[fx.Node, ...]
+    passed: Mapping[fx.Node, fx.Node]
+    leaves: tuple[fx.Node, ...]
+
+    def insert(self, graph: fx.Graph, copied: Mapping[fx.Node, fx.Node]) -> fx.Node:
+        """Compute the shortcut in ``graph``, at its insertion point; ``copied`` has the leaves."""
+        made = {leaf: copied[leaf] for leaf in self.leaves}
+        for node in self.nodes:
+            made[node] = graph.node_copy(node, lambda n: made[self.onward(n)])
+        return made[self.onward(self.end)]
+
+    def onward(self, node: fx.Node) -> fx.Node:
+        """``node``, or what stands for it where it is passed by."""
+        return followed(node, self.passed)
+
+
+def followed(node: fx.Node, passed: Mapping[fx.Node, fx.Node]) -> fx.Node:
+    while node in passed:
+        node = passed[node]
+    return node
+
+
+def slice_of(node: fx.Node, source: Tensor) -> tuple[int, int, int] | None:
+    """Dimension, start and end of what a slice takes of ``source``; None if it leaves any out."""
+    options: list[Any] = [*node.args[1:], *(0, None, None, 1)[len(node.args) - 1 :]]
+    dim, start, end, step = options
+    length = source.shape[dim]
+    taken = range(length)[start:end]
+    return (dim % source.dim(), taken.start, taken.stop) if step == 1 else None
+
+
+class Streams:
+    """The streams through one region of a program, a mask of nodes."""
+
+    def __init__(self, needs: Dependence, region: int):
+        self.inside = frozenset(needs.members(region))
+        self.passed: dict[fx.Node, fx.Node] = {}
+        self.carried: set[fx.Node] = set()
+        for node in needs.nodes:
+            if node in self.inside and self._carries(node):
+                self.carried.add(node)
+
+    def shortcut(self, value: fx.Node) -> Shortcut | None:
+        """The shortcut to ``value``; None where it is computed otherwise than by adding."""
+        if value not in self.carried:
+            return None
+        nodes: set[fx.Node] = set()
+        leaves: dict[fx.Node, None] = {}
+        stack = [value]
+        while stack:
+            node = stack.pop()
+            if node not in self.inside:
+                leaves[node] = None
+            elif node in self.passed:
+                stack.append(self.passed[node])
+            elif node not in nodes:
+                nodes.add(node)
+                stack.extend(node.all_input_nodes)
+        ordered = tuple(n for n in value.graph.nodes if n in nodes)
+        return Shortcut(value, ordered, self.passed, tuple(leaves))
+
+    def _carries(self, node: fx.Node) -> bool:
+        """Whether ``node`` belongs to a stream; what it passes on unchanged is noted."""
+        name = op_name(node)
+        sources = [n for n in node.all_input_nodes if n in self.inside]
+        carried = [n for n in sources if n in self.carried]
+        if len(carried) == len(sources) and (name in MOVES or node.target is operator.getitem):
+            if (piece := self._piece(node)) is not None:
+                self.passed[node] = piece
+            return True
+        if len(carried) == len(sources) == 1 and name in SCALES:
+            return True
+        if name not in ADDS or not node.args:
+            return False
+        if len(carried) == len(sources) and name != "addcmul":
+            return True
+        onward = [n for n in node.args[: 2 if name == "add" else 1] if self._goes_on(n, node)]
+        if len(onward) == 1:
+            self.passed[node] = onward[0]  # type: ignore[assignment]
+        return len(onward) == 1
+
+    def _piece(self, node: fx.Node) -> fx.Node | None:
+        """The operand of a concatenation that ``node`` slices out again; None for anything else."""
+        if op_name(node) != "slice":
+            return None
+        joined = followed(node.all_input_nodes[0], self.passed)
+        if op_name(joined) != "cat" or joined not in self.inside:
+            return None
+        pieces, dim, *_ = (*joined.args, 0)
+        start, rank = 0, value_of(joined).dim()
+        for piece in joined.all_input_nodes if pieces == joined.all_input_nodes else ():
+            end = start + value_of(piece).shape[dim]
+            if slice_of(node, value_of(joined)) == (dim % rank, start, end):
+                return piece
+            start = end
+        return None
+
+    def _goes_on(self, operand: object, addition: fx.Node) -> bool:
+        """Whether ``operand`` is the stream that ``addition`` adds to."""
+        if not isinstance(operand, fx.Node) or operand.op == "get_attr":
+            return False
+        if operand in self.inside and operand not in self.carried:
+            return False
+        mine, total = value_of(operand), value_of(addition)
+        return isinstance(mine, Tensor) and mine.shape == total.shape and mine.dtype == total.dtype

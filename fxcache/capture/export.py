@@ -1,0 +1,128 @@
+"""The call that is exported: a stand-in for the module, stand-ins for its tensors."""
+
+import linecache
+import traceback
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from fxcache._torch import forget_hooks, tree_map_only
+from fxcache.capture.preserve import preserved
+from fxcache.capture.specialize import Specialize
+from fxcache.errors import CaptureError
+from fxcache.program import OURS, value_of
+from fxcache.signature import Call, tensors_by_path
+
+
+class Exported(NamedTuple):
+    """torch.export's graph, and the paths of the inputs whose values it was specialised on."""
+
+    program: ExportedProgram
+    specialized: frozenset[str]
+
+
+def export(module: nn.Module, call: Call) -> Exported:
+    """torch.export's graph for ``call``, in its training form: composite ops kept whole.
+
+    Where the model branches on values, or shapes depend on them, those of the call's conditioning
+    are told to the trace, and the graph is good for such values only.
+    """
+    try:
+        exported = Exported(traced(module, call), frozenset())
+        if not has_unknown_sizes(exported.program):
+            return exported
+    except Exception as error:
+        if not call.readable():
+            raise refusal(module, error) from error
+    try:
+        return specialized(module, call)
+    except Exception as error:
+        raise refusal(module, error) from error
+
+
+def traced(module: nn.Module, call: Call) -> ExportedProgram:
+    with torch.inference_mode(False), torch.no_grad(), preserved(module):
+        return torch.export.export(module, (), stand_ins(call.arguments), strict=False)
+
+
+def specialized(module: nn.Module, call: Call) -> Exported:
+    mode = Specialize(call.readable())
+
+    def learn(_: nn.Module, __: Any, arguments: dict[str, Any]) -> None:
+        mode.learn(tensors_by_path(arguments))
+
+    handle = module.register_forward_pre_hook(learn, with_kwargs=True)
+    try:
+        with mode:
+            return Exported(traced(module, call), frozenset(mode.read))
+    finally:
+        handle.remove()
+
+
+def has_unknown_sizes(exported: ExportedProgram) -> bool:
+    """Whether shapes in the graph depend on values."""
+    values = (value_of(node) for node in exported.graph.nodes)
+    tensors = (value for value in values if isinstance(value, Tensor))
+    return any(not isinstance(size, int) for tensor in tensors for size in tensor.shape)
+
+
+def refusal(module: nn.Module, error: Exception) -> CaptureError:
+    return CaptureError(
+        f"torch.export cannot capture {type(module).__name__}: {first_line(error)}",
+        where=source_line(error),
+        remedy=remedy_for(module),
+    )
+
+
+def as_original(module: nn.Module, original: type[nn.Module]) -> nn.Module:
+    """``module`` under its original class: the same weights and submodules, another root object.
+
+    An optimised module keeps its class meanwhile, so that calls from other threads are not let
+    past fxcache. The root's own hooks stay out: they run around every call anyway.
+    """
+    stand_in = original.__new__(original)
+    hidden = {"forward", "_compiled_call_impl", OURS}
+    held = vars(module).items()
+    stand_in.__dict__.update((k, v) for k, v in held if k not in hidden)
+    forget_hooks(stand_in)
+    return stand_in
+
+
+def stand_ins(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with each tensor replaced by an empty one of its kind.
+
+    Tracing knows tensors by identity: one passed twice, or that the model holds as a buffer, would
+    become one input.
+    """
+    return tree_map_only(Tensor, torch.empty_like, arguments)
+
+
+def remedy_for(module: nn.Module) -> str:
+    if any(p.is_inference() for p in module.parameters()):
+        return "its weights were made in inference mode: load or move the model outside of it"
+    return (
+        "check that the model itself takes these inputs; if it does, that line must not branch on "
+        "tensor values or leave PyTorch (report it if the model is not yours to change)"
+    )
+
+
+def first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+
+
+def source_line(error: Exception) -> str:
+    """The innermost line of the model's own code in the traceback: ``file:line: code``."""
+    inside = ("/torch/", "/fxcache/capture/", "<eval_with_key>")
+    frames = [
+        f
+        for f in traceback.extract_tb(error.__traceback__)
+        if not any(part in f.filename.replace("\\", "/") for part in inside)
+    ]
+    if not frames:
+        return "inside torch.export"
+    frame = frames[-1]
+    code = frame.line or linecache.getline(frame.filename, frame.lineno or 0).strip()
+    return f"{frame.filename}:{frame.lineno}: {code}"

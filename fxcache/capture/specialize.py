@@ -1,0 +1,157 @@
+"""Tracing models that branch on values: on those of masks, lengths and ids, which a run keeps."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from fxcache._torch import no_dispatch_modes, tree_flatten, tree_map_only
+
+# What turns a tensor into Python's own numbers.
+READS = frozenset(
+    {
+        Tensor.item, Tensor.tolist, Tensor.__bool__, Tensor.__int__, Tensor.__float__,
+        Tensor.__index__, Tensor.numpy, torch.equal, torch.allclose,
+    }
+)  # fmt: skip
+INDEXING = frozenset({Tensor.__getitem__, Tensor.__setitem__})
+REPEATS = frozenset({torch.repeat_interleave, Tensor.repeat_interleave})
+MAX_ELEMENTS = 2**20
+
+
+class Known(NamedTuple):
+    """The true value of a traced tensor, on the CPU, and the inputs that it was computed from."""
+
+    traced: Tensor
+    value: Tensor
+    sources: frozenset[str]
+
+
+class Specialize(TorchFunctionMode):
+    """Computes, beside the trace, what follows from the call's masks, lengths and ids alone.
+
+    Where the model turns such a value into a Python number, it gets the true one, and ``read``
+    takes note of the inputs that it came from: the graph is right for calls that have the same
+    values there. What depends on the latent, the timestep or any other input is never known.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        """``values``: the inputs to be known, by path."""
+        super().__init__()
+        self.read: set[str] = set()
+        self._values = {path: value.detach().cpu() for path, value in values.items()}
+        self._known: dict[int, Known] = {}
+
+    def learn(self, traced: Mapping[str, Tensor]) -> None:
+        """Tell which of the trace's tensors the inputs are, by path."""
+        with no_dispatch_modes():
+            for path, value in self._values.items():
+                known = Known(traced[path], value.clone(), frozenset({path}))
+                self._known[id(traced[path])] = known
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        given = [v for v in tree_flatten((args, kwargs))[0] if isinstance(v, Tensor)]
+        known = [self._known[id(t)] for t in given if id(t) in self._known]
+        if len(known) < len(given):
+            args, kwargs = self._sized(func, args, kwargs)
+            result = func(*args, **kwargs)
+            if writes_in_place(func):
+                self._forget(args[0])
+            return result
+        value = self._computed(func, args, kwargs)
+        sources = frozenset[str]().union(*(k.sources for k in known))
+        if func in READS and given and not isinstance(value, Unknown):
+            self.read |= sources
+            return value
+        result = func(*args, **kwargs)
+        return self._noted(result, value, sources)
+
+    def _computed(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """``func`` of the true values; Unknown where they are too large or it fails."""
+        if sum(k.value.numel() for k in map(self._known.get, map(id, args)) if k) > MAX_ELEMENTS:
+            return Unknown()
+        args, kwargs = tree_map_only(Tensor, lambda t: self._known[id(t)].value, (args, kwargs))
+        args, kwargs = tree_map_only(torch.device, lambda _: torch.device("cpu"), (args, kwargs))
+        if kwargs.get("device") is not None:
+            kwargs["device"] = "cpu"
+        try:
+            with no_dispatch_modes():
+                return func(*args, **kwargs)
+        except Exception:
+            return Unknown()  # the trace itself will say what is wrong
+
+    def _sized(self, func: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """The same call, told the size of a result that depends on known values."""
+        if func in INDEXING:
+            return (args[0], self._index(args[1]), *args[2:]), kwargs
+        if func in REPEATS:
+            repeats = self._value(kwargs.get("repeats", args[1] if len(args) > 1 else None))
+            if repeats is not None:
+                with no_dispatch_modes():
+                    return args, kwargs | {"output_size": int(repeats.sum())}
+        return args, kwargs
+
+    def _index(self, index: Any) -> Any:
+        """``index`` with each known mask replaced by the places where it is true."""
+        if isinstance(index, tuple):
+            return tuple(part for i in index for part in (self._places(i) or (i,)))
+        return self._places(index) or index
+
+    def _places(self, mask: Any) -> tuple[Tensor, ...] | None:
+        value = self._value(mask)
+        if value is None or value.dtype is not torch.bool:
+            return None
+        with no_dispatch_modes():
+            places = value.nonzero(as_tuple=True)
+        return tuple(place.to(mask.device) for place in places)
+
+    def _value(self, tensor: Any) -> Tensor | None:
+        """The true value of ``tensor``, which the graph then depends on; None if unknown."""
+        known = self._known.get(id(tensor))
+        if known is None:
+            return None
+        self.read |= known.sources
+        return known.value
+
+    def _noted(self, result: Any, value: Any, sources: frozenset[str]) -> Any:
+        """``result``, its true value kept; the value itself where its shape depends on values."""
+        if isinstance(result, list | tuple) and isinstance(value, list | tuple):
+            pairs = zip(result, value, strict=True)
+            noted = [self._noted(r, v, sources) for r, v in pairs]
+            return type(result)(*noted) if hasattr(result, "_fields") else type(result)(noted)
+        if not isinstance(result, Tensor) or not isinstance(value, Tensor):
+            return result
+        if not all(isinstance(size, int) for size in result.shape):
+            self.read |= sources
+            result = value.to(result.device)
+        self._known[id(result)] = Known(result, value, sources)
+        return result
+
+    def _forget(self, written: Any) -> None:
+        """``written`` was overwritten by something unknown, and whatever shares its memory."""
+        known = self._known.get(id(written))
+        if known is None:
+            return
+        storage = known.value.untyped_storage().data_ptr()
+        self._known = {
+            i: k for i, k in self._known.items() if k.value.untyped_storage().data_ptr() != storage
+        }
+
+
+class Unknown:
+    """No value."""
+
+
+def writes_in_place(func: Callable[..., Any]) -> bool:
+    name = getattr(func, "__name__", "")
+    inplace_operator = name.startswith("__i") and name.endswith("__") and name != "__index__"
+    return name == "__setitem__" or inplace_operator or (name.endswith("_") and name[-2:] != "__")

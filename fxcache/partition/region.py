@@ -1,0 +1,87 @@
+"""What must be cached to skip everything from one module to another."""
+
+import operator
+from collections.abc import Iterable
+
+from torch import Tensor, fx
+
+from fxcache.analysis.cost import op_name
+from fxcache.analysis.dependence import Dependence
+from fxcache.analysis.streams import Shortcut, Streams
+from fxcache.partition.cut import CachePoint
+from fxcache.program import is_tensor, nbytes_of, value_of
+
+# Through these an exit is followed to where less of it is left, as to the image part of a stream.
+NARROWING = frozenset({"slice", "narrow", "select", "view", "reshape", "squeeze", "unsqueeze"})
+
+
+def cache_points(
+    needs: Dependence, first: list[fx.Node], last: list[fx.Node]
+) -> tuple[CachePoint, ...]:
+    """The cache points that replace what lies between the modules traced to ``first`` and ``last``.
+
+    The region is what is computed from the latent in ``first`` and needed by ``last``. A point
+    stands wherever something outside the region still reads a value of it: liveness decides
+    whether that is one stream or two. Empty where the two modules are not one after the other.
+    """
+    started = [n for n in first if needs.on_latent(n)]
+    region = needs.between(started, [n for n in last if needs.on_latent(n)])
+    ends = [narrowed(value) for value in exits(region, needs)]
+    region |= needs.mask(node for end in ends for node in end)
+    streams = Streams(needs, region)
+    entries = entries_of(streams.inside, needs)
+    points = {}
+    for *_, value in ends:
+        points[value] = CachePoint(value, streams.shortcut(value) or same_kind(value, entries))
+    live = set(needs.live_without({v: p.needed for v, p in points.items()}))
+    read = [v for v in points if any(user in live for user in v.users)]
+    return tuple(points[v] for v in read)
+
+
+def exits(region: int, needs: Dependence) -> list[fx.Node]:
+    """The tensors of a region that something outside it reads, in graph order."""
+    nodes = needs.members(region)
+    inside = set(nodes)
+    found: dict[fx.Node, None] = {}
+    for node in nodes:
+        if any(user not in inside for user in node.users):
+            found |= dict.fromkeys([node] if is_tensor(node) else tensors_of(node))
+    return list(found)
+
+
+def tensors_of(node: fx.Node) -> Iterable[fx.Node]:
+    """The tensors taken out of a node that yields several."""
+    return [user for user in node.users if user.target is operator.getitem]
+
+
+def narrowed(value: fx.Node) -> list[fx.Node]:
+    """From ``value`` on to the smaller part of it that alone is read later."""
+    chain = best = [value]
+    while len(chain[-1].users) == 1:
+        (user,) = chain[-1].users
+        if op_name(user) not in NARROWING:
+            break
+        chain = [*chain, user]
+        if nbytes_of(user) < nbytes_of(best[-1]):
+            best = chain
+    return best
+
+
+def entries_of(inside: frozenset[fx.Node], needs: Dependence) -> list[fx.Node]:
+    """What a region reads from outside that changes with the latent."""
+    sources = dict.fromkeys(s for node in inside for s in node.all_input_nodes)
+    return [s for s in sources if s not in inside and needs.on_latent(s)]
+
+
+def same_kind(value: fx.Node, entries: list[fx.Node]) -> Shortcut | None:
+    """The one entry that has the shape and dtype of ``value``, as its shortcut.
+
+    For blocks that do more to their stream than add to it: a difference is still nearer to the
+    value than nothing. None where no or more than one entry fits.
+    """
+    like = [e for e in entries if is_tensor(e) and same_shape(value_of(e), value_of(value))]
+    return Shortcut(like[0], (), {}, (like[0],)) if len(like) == 1 else None
+
+
+def same_shape(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and first.dtype == second.dtype
