@@ -45,9 +45,13 @@ class Call:
         paths = (path for path, is_tensor in self.paths if is_tensor)
         return tuple(Input(path, self._role(path)) for path in paths)
 
+    def leaves(self) -> Iterator[tuple[str, Any]]:
+        """All leaves of the arguments, with their paths."""
+        return named_leaves(self.arguments)
+
     def by_path(self) -> dict[str, Tensor]:
         """The tensors by their paths."""
-        return {g.path: t for g, t in zip(self.inputs(), self.tensors, strict=True)}
+        return {path: leaf for path, leaf in self.leaves() if isinstance(leaf, Tensor)}
 
     def readable(self) -> dict[str, Tensor]:
         """The conditioning whose values can be told: masks, lengths, ids and the like. By path."""
@@ -217,10 +221,10 @@ def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def tensors_by_path(arguments: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensor leaves of a call's arguments, by path."""
-    found = (pair for name, value in arguments.items() for pair in leaves(value, name))
-    return {path: leaf for path, leaf in found if isinstance(leaf, Tensor)}
+def named_leaves(arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The leaves of a call's arguments, with their paths."""
+    for name, argument in arguments.items():
+        yield from leaves(argument, name)
 
 
 def number_tensor(value: Real, device: torch.device) -> Tensor:

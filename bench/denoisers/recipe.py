@@ -15,9 +15,11 @@ class Recipe:
     one's structure. ``inputs(config, full)``: the arguments of one call, on the current default
     device; at the size people run if ``full``, else as small as the tiny model allows.
     ``default``: constructor arguments of the full-size model, beyond the class's own defaults.
+    ``latent``: the parameter that takes the latent, where that is not the first.
     """
 
     kind: str
     tiny: Config
     inputs: Callable[[Config, bool], dict[str, Any]]
     default: Config = field(default_factory=dict)
+    latent: str | None = None

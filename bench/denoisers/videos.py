@@ -944,6 +944,7 @@ RECIPES: tuple[Recipe, ...] = (
             "d_ff": 32,
         },
         _t5_film,
+        latent="decoder_input_tokens",
     ),
     Recipe(
         "MiniMaxMusic3RVQDepthDecoder",
@@ -1202,6 +1203,7 @@ RECIPES: tuple[Recipe, ...] = (
             "rope_axes_dim": (4, 2, 2),
         },
         _cosmos3,
+        latent="vision_tokens",
     ),
     Recipe(
         "RFD4ProteinaTransformer",

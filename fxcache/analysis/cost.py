@@ -1,6 +1,6 @@
 """What each node of a program costs, in FLOPs (two per multiply-add, as FlopCounterMode counts)."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Set
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ class Costs:
         self._by_node = flops_by_node(program.graph, program.weights)
 
     @property
-    def nodes(self) -> Iterable[fx.Node]:
+    def nodes(self) -> Set[fx.Node]:
         """The nodes that cost anything."""
         return self._by_node.keys()
 

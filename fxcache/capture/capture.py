@@ -1,6 +1,7 @@
 """nn.Module and a call -> Program: torch.export, weights shared, made functional and verified."""
 
 from collections.abc import Iterator
+from enum import Enum
 from typing import Any
 
 import torch
@@ -17,6 +18,11 @@ from fxcache.signature import Call, Signature
 
 aten = torch.ops.aten
 
+# What a call may pass besides tensors.
+PLAIN = (
+    *(Tensor, int, float, complex, str, bytes, Enum, type(None)),
+    *(torch.dtype, torch.device, torch.layout, torch.memory_format),
+)
 WEIGHTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 # In the exported graph these return their first argument: nothing is dropped outside training.
 DROPOUTS = (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default)
@@ -37,6 +43,7 @@ def capture(module: nn.Module, signature: Signature, call: Call) -> Program:
     """
     model = signature.model
     signature.require_accepted(call)
+    require_plain(call, model)
     exported, specialized = export(as_original(module, signature.original), call)
     remove_identities(exported.graph)
     if any(writes(n.target) for n in all_nodes(exported)):
@@ -46,6 +53,17 @@ def capture(module: nn.Module, signature: Signature, call: Call) -> Program:
     program = unlift(exported, model, call, specialized)
     require_denoiser(program)
     return program
+
+
+def require_plain(call: Call, model: str) -> None:
+    """CaptureError if the call passes an object: what it holds, or keeps, the graph cannot know."""
+    for path, leaf in call.leaves():
+        if not isinstance(leaf, PLAIN):
+            raise CaptureError(
+                f"{path} is a {type(leaf).__name__}, which may hold state of its own",
+                where=f"{model}.forward",
+                remedy="pass tensors, numbers and strings, in dicts, lists or tuples",
+            )
 
 
 def all_nodes(exported: ExportedProgram) -> Iterator[fx.Node]:

@@ -13,7 +13,7 @@ from fxcache.capture.preserve import preserved
 from fxcache.capture.specialize import Specialize
 from fxcache.errors import CaptureError
 from fxcache.program import OURS, value_of
-from fxcache.signature import Call, tensors_by_path
+from fxcache.signature import Call, named_leaves
 
 
 class Exported(NamedTuple):
@@ -51,7 +51,8 @@ def specialized(module: nn.Module, call: Call) -> Exported:
     mode = Specialize(call.readable())
 
     def learn(_: nn.Module, __: Any, arguments: dict[str, Any]) -> None:
-        mode.learn(tensors_by_path(arguments))
+        found = named_leaves(arguments)
+        mode.learn({path: leaf for path, leaf in found if isinstance(leaf, Tensor)})
 
     handle = module.register_forward_pre_hook(learn, with_kwargs=True)
     try:

@@ -20,7 +20,8 @@ class Cut:
     difference between two points of a stream. ``full_flops`` and ``reuse_flops``: FLOPs of the two
     variants, two per multiply-add; ``reuse_flops_by_op`` splits the latter into conv, linear,
     attention and other. ``cache_bytes``: what is kept between steps, for the captured batch and
-    size, in ``cached_tensors`` tensors.
+    size, in ``cached_tensors`` tensors. ``blocks_skipped``: how many of the model's numbered blocks
+    a reuse step does nothing of.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Cut:
     reuse_flops_by_op: dict[str, int]
     cache_bytes: int
     cached_tensors: int
+    blocks_skipped: int
 
     @property
     def share_saved(self) -> float:

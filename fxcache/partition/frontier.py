@@ -110,7 +110,8 @@ class Frontier:
 
     def price(self, points: Points, name: str, skip_index: int | None = None) -> Cut:
         """The cut at ``points``, with its costs."""
-        by_op = self.costs.of(self.live(points))
+        live = self.live(points)
+        by_op = self.costs.of(live)
         return Cut(
             name=name,
             skip_index=skip_index,
@@ -120,7 +121,14 @@ class Frontier:
             reuse_flops_by_op=by_op,
             cache_bytes=sum(nbytes_of(p.value) for p in points),
             cached_tensors=len(points),
+            blocks_skipped=self._blocks_without(set(live)),
         )
+
+    def _blocks_without(self, live: set[fx.Node]) -> int:
+        """How many numbered blocks that cost anything have none of it in ``live``."""
+        blocks = (block for stack in self.stacks for block in stack.blocks)
+        costing = [self.costs.nodes & set(self.modules[block]) for block in blocks]
+        return sum(bool(nodes) and not nodes & live for nodes in costing)
 
     def spans(self, starts: Iterable[str]) -> dict[str, Points]:
         """Cuts along streams by name: from each block of ``starts`` as far as its streams reach."""

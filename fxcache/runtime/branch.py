@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fxcache._torch import version_of
 from fxcache.runtime.feature_cache import FeatureCache
-from fxcache.runtime.position import Element, Number, Position, Unknown
+from fxcache.runtime.position import Element, Number, Place, Position, Unknown
 from fxcache.runtime.record import Run
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ class Branch:
     Values never pass from one branch to another.
     """
 
-    def __init__(self, trust: Trust, cache: FeatureCache):
+    def __init__(self, trust: Trust, cache: FeatureCache, name: str = ""):
+        self.name = name  # the pipeline's own for it, where it has one
         self.trust = trust
         self.cache = cache
         self.source: object = None  # which capture of which weights computed what is cached
@@ -113,7 +114,9 @@ class Branch:
     def unfinished(self) -> bool:
         """Whether the run is known to have more calls to come."""
         position = self.position
-        return isinstance(position, Element) and position.offset < position.length - 1
+        if isinstance(position, Element | Place) and position.length is not None:
+            return position.offset < position.length - 1
+        return False
 
     def advance(self, call: "Call", position: Position) -> bool:
         """Take note of ``call``; returns whether it starts a run."""
@@ -130,6 +133,7 @@ class Branch:
         self.forced = started or self._forced_reason(found)
         self.anchors = tuple(map(Anchor, call.conditioning))
         self.position, self.complete = position, False
+        self.run.waits += isinstance(position, Number) and position.waited
         return bool(started)
 
     def _start_reason(self, position: Position, vouched: bool) -> str:
@@ -139,10 +143,12 @@ class Branch:
         match self.position, position:
             case (Element() as last, Element() as now):
                 reason, doubt = self._between_elements(last, now, vouched)
+            case (Place() as last_place, Place() as place):
+                reason, doubt = self._between_offsets(last_place, place, vouched)
             case (Number() as last_number, Number() as number):
                 reason, doubt = self._between_numbers(last_number.value, number.value, vouched)
             case (Unknown(), Unknown()):
-                reason, doubt = "", "the timestep cannot be read without a device sync"
+                reason, doubt = "", "the timestep tells nothing"
             case _:
                 reason, doubt = "the timestep is of another kind", ""
         if vouched:
@@ -155,9 +161,14 @@ class Branch:
         """Whoever does not vouch must go through the tensor one element at a time, to its end."""
         if not last.same_schedule(now):
             return "new timesteps", ""
+        return self._between_offsets(last, now, vouched)
+
+    def _between_offsets(
+        self, last: Element | Place, now: Element | Place, vouched: bool
+    ) -> tuple[str, str]:
         stride = now.offset - last.offset
         if stride < 0 or (stride == 0 and not vouched):
-            ended = last.offset == last.length - 1
+            ended = last.length is not None and last.offset == last.length - 1
             return "timesteps start over", "" if ended else "timesteps start over before their end"
         self.stride = max(1, stride)
         return "", "" if stride == 1 else "timesteps are left out"
@@ -192,7 +203,7 @@ class Branch:
     @property
     def expected_steps(self) -> int | None:
         """How many calls the run will make, if the timesteps tensor tells."""
-        if not isinstance(self.position, Element):
+        if not isinstance(self.position, Element | Place) or self.position.length is None:
             return None
         left = self.position.length - self.position.offset
         return self.step + -(-left // self.stride)

@@ -17,6 +17,7 @@ from fxcache.partition.choose import CutRequest, choose
 from fxcache.partition.frontier import Frontier
 from fxcache.rewrite.runner import Variants, rewrite
 from fxcache.runtime.branch import Branch, Trust
+from fxcache.runtime.context import announcement_of
 from fxcache.runtime.record import Run, RunStep, Stopwatch
 from fxcache.runtime.session import MAX_BRANCHES, Branches, Session, current_session
 from fxcache.runtime.values import Values
@@ -80,7 +81,7 @@ class Engine:
         require_inference(module, call)
         session = current_session(module)
         branches = session.branches if session else self.unnamed
-        branch, starts = branches.locate(call)
+        branch, starts = branches.locate(call, announcement_of(module))
         if branches.single_calls >= MANY_SINGLE_CALLS:
             self._warn("call after call starts a run: its tensors are made anew each time")
         if branches.crowded:

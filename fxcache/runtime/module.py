@@ -10,6 +10,7 @@ from torch import nn
 
 from fxcache.errors import StateError
 from fxcache.program import OURS
+from fxcache.runtime.context import announcing
 from fxcache.runtime.engine import Engine, Settings
 
 DISPATCHES = "fxcache_dispatches"  # marks the forward of optimised classes
@@ -121,13 +122,15 @@ def optimized_class(original: type[nn.Module]) -> type[nn.Module]:
         def __hash__(cls) -> int:
             return hash(original)
 
-    members = {
+    members: dict[str, Any] = {
         "forward": forward,
         "__reduce_ex__": reduce,
         "__module__": original.__module__,
         "__qualname__": original.__qualname__,
         "__doc__": original.__doc__,
     }
+    if listened_to := getattr(original, "cache_context", None):
+        members["cache_context"] = announcing(listened_to)
     return Equal(original.__name__, (Optimized, original), members)
 
 

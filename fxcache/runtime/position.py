@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
@@ -32,24 +32,40 @@ class Element:
 
 
 @dataclass(frozen=True)
+class Place:
+    """The pipeline says which step it is at, out of how many."""
+
+    offset: int
+    length: int | None
+
+
+@dataclass(frozen=True)
 class Number:
-    """The timestep is a value of its own, which costs nothing to read."""
+    """The timestep is a value of its own. ``waited``: reading it waited for its device."""
 
     value: float
+    waited: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Unknown:
-    """No timestep, or one whose value only a device sync would tell."""
+    """No timestep, or one that is not read, since the caller vouches for its order."""
 
 
-Position = Element | Number | Unknown
+Position = Element | Place | Number | Unknown
 
 
-def position_of(timestep: Any) -> Position:
-    """The position that ``timestep``, as the caller passed it, stands for."""
+def position_of(timestep: Any, told: Place | None = None, may_wait: bool = True) -> Position:
+    """The position that ``timestep``, as the caller passed it, stands for.
+
+    ``told``: what the pipeline said, for timesteps that do not tell themselves. ``may_wait``:
+    whether a value on another device may be read where nothing else tells.
+    """
+    element = element_of(timestep) if isinstance(timestep, Tensor) else None
+    if element or told:
+        return element or told or Unknown()
     if isinstance(timestep, Tensor):
-        return element_of(timestep) or number_of(timestep)
+        return number_of(timestep, may_wait)
     return Number(float(timestep)) if isinstance(timestep, Real) else Unknown()
 
 
@@ -68,10 +84,12 @@ def element_of(timestep: Tensor) -> Element | None:
     return None
 
 
-def number_of(timestep: Tensor) -> Position:
-    if timestep.device.type == "cpu" and timestep.numel():
-        return Number(float(timestep.reshape(-1)[0]))
-    return Unknown()
+def number_of(timestep: Tensor, may_wait: bool) -> Position:
+    """The largest of a timestep's elements: a token that is given, not denoised, has 0."""
+    waits = timestep.device.type != "cpu"
+    if timestep.is_meta or not timestep.numel() or (waits and not may_wait):
+        return Unknown()
+    return Number(float(timestep.max()), waits)
 
 
 def address(tensor: Tensor) -> int:

@@ -60,6 +60,7 @@ class Run:
     """The calls of one trajectory from its first refresh on."""
 
     started: str = ""
+    waits: int = 0  # calls whose timestep was read from another device
     steps: list[RunStep] = field(default_factory=list)
 
     @property

@@ -9,8 +9,9 @@ from torch import nn
 
 from fxcache.errors import ConfigError, StateError
 from fxcache.runtime.branch import Branch, Trust
+from fxcache.runtime.context import Announcement
 from fxcache.runtime.feature_cache import FeatureCache
-from fxcache.runtime.position import Element, position_of
+from fxcache.runtime.position import Element, Place, position_of
 
 if TYPE_CHECKING:
     from fxcache.signature import Call
@@ -30,18 +31,23 @@ class Branches:
         self.crowded = False  # whether a request was ever pushed out before its end
         self.lock = threading.Lock()
 
-    def locate(self, call: "Call") -> tuple[Branch | None, bool]:
+    def locate(self, call: "Call", said: Announcement | None) -> tuple[Branch | None, bool]:
         """The branch that ``call`` belongs to, and whether it starts a run there.
 
         None where nothing identifies the caller: then nothing may be reused or kept.
         """
-        position = position_of(call.timestep)
+        name = said.name if said else ""
+        told = None
+        if said and said.step_index is not None:
+            told = Place(said.step_index, said.num_steps)
+        position = position_of(call.timestep, told, may_wait=self.trust is not Trust.SESSION)
         with self.lock:
-            branch = next((b for b in reversed(self.held) if b.recognises(call, position)), None)
+            named = (b for b in reversed(self.held) if b.name == name)
+            branch = next((b for b in named if b.recognises(call, position)), None)
             if branch is not None:
                 self.held.remove(branch)
             elif call.conditioning or isinstance(position, Element) or self.trust:
-                branch = Branch(self.trust, self._spare_cache())
+                branch = Branch(self.trust, self._spare_cache(), name)
             else:
                 return None, True
             self.held.append(branch)

@@ -1,0 +1,168 @@
+"""Which of diffusers' denoisers can be cut, and what that saves: ``python -m bench.coverage``.
+
+Every class of ``diffusers.models.unets`` and ``diffusers.models.transformers`` in its default
+configuration and at the size people run, on fake tensors: no weights, no arithmetic. Writes
+``bench/results/coverage.json`` after every class, so that it can be stopped and gone on with
+(``--resume``), and ``docs/coverage.md``.
+"""
+
+import argparse
+import json
+import re
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from tabulate import tabulate
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._pytree import tree_map
+
+from bench.denoisers import RECIPES, classes
+from bench.denoisers.recipe import Recipe
+from fxcache.capture.capture import capture
+from fxcache.errors import FxcacheError
+from fxcache.partition.choose import AUTO, choose
+from fxcache.partition.frontier import Frontier
+from fxcache.signature import Signature
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results" / "coverage.json"
+TABLE = ROOT / "docs" / "coverage.md"
+NO_FORWARD = {"MotionAdapter": "holds weights for UNetMotionModel; its forward does nothing"}
+ENOUGH_SAVED, ENOUGH_BLOCKS = 0.5, 4
+
+Row = dict[str, Any]
+
+
+def call(recipe: Recipe, config: Any, mode: FakeTensorMode) -> dict[str, Any]:
+    """The recipe's full-size inputs: ids, masks and lengths real, everything else fake."""
+    real = recipe.inputs(config, True)
+
+    def faked(given: Any) -> Any:
+        if not isinstance(given, Tensor) or not given.is_floating_point():
+            return given
+        return mode.from_tensor(given)
+
+    return dict(tree_map(faked, real))
+
+
+def row(recipe: Recipe) -> Row:
+    """One class's line: what was captured and cut, or why not."""
+    torch.manual_seed(0)
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+    with mode:
+        model = classes()[recipe.kind](**recipe.default).eval()
+    weights = sum(p.numel() for p in model.parameters())
+    found: Row = {"weights": weights}
+    signature = Signature(type(model), recipe.latent)
+    started = time.perf_counter()
+    try:
+        program = capture(model, signature, signature.call((), call(recipe, model.config, mode)))
+        found |= {
+            "nodes": len(program.graph.nodes),
+            "capture_s": round(time.perf_counter() - started, 1),
+            "specialized_on": sorted(program.specialized),
+        }
+        started = time.perf_counter()
+        plan = choose(Frontier(program), AUTO)
+        found |= {"plan_s": round(time.perf_counter() - started, 1), "cut": plan.cut.to_dict()}
+    except FxcacheError as error:
+        found |= {"what": error.what, "where": in_package(error.where)}
+    return found
+
+
+def in_package(where: str) -> str:
+    """A place in an installed package, without the folder that it is installed in."""
+    return re.sub(r"^.*site-packages/", "", where)
+
+
+def measure(kinds: list[str], known: dict[str, Row]) -> dict[str, Row]:
+    rows = dict(known)
+    for kind in kinds:
+        rows[kind] = row(RECIPES[kind])
+        write(rows)
+        cut = rows[kind].get("cut")
+        said = f"{cut['share_saved']:.1%} at {cut['name']}" if cut else rows[kind]["what"]
+        print(f"{kind}: {said}", file=sys.stderr, flush=True)
+    return rows
+
+
+def write(rows: dict[str, Row]) -> None:
+    versions = {"diffusers": diffusers.__version__, "torch": torch.__version__}
+    data = versions | {"classes": dict(sorted(rows.items()))}
+    RESULTS.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def counts(classes_found: dict[str, Row]) -> dict[str, int]:
+    """How many classes there are, were captured, cut, and cut with enough saved."""
+    cuts = [found["cut"] for found in classes_found.values() if "cut" in found]
+    return {
+        "classes": len(classes_found) + len(NO_FORWARD),
+        "captured": sum("nodes" in found for found in classes_found.values()),
+        "cut": len(cuts),
+        "halved": sum(
+            c["share_saved"] >= ENOUGH_SAVED and c["blocks_skipped"] >= ENOUGH_BLOCKS for c in cuts
+        ),
+    }
+
+
+def line(kind: str, found: Row) -> dict[str, str]:
+    size = f"{found['weights'] / 1e9:.2f}"
+    if "cut" not in found:
+        reason = f"no: {found['what']} (`{found['where']}`)"
+        return {"class": kind, "10⁹ weights": size, "cut": reason.replace("|", "\\|")}
+    cut = found["cut"]
+    return {
+        "class": kind,
+        "10⁹ weights": size,
+        "cut": f"`{cut['name']}`",
+        "caches": cut["mode"],
+        "blocks skipped": str(cut["blocks_skipped"]),
+        "FLOPs saved": f"{cut['share_saved']:.1%}",
+        "cached, float32": f"{cut['cache_bytes'] / 2**20:.1f} MiB in {cut['cached_tensors']}",
+        "graph nodes": str(found["nodes"]),
+        "captured for the values of": ", ".join(f"`{p}`" for p in found["specialized_on"]),
+    }
+
+
+def document(data: dict[str, Any]) -> str:
+    """``docs/coverage.md``, as the results say it."""
+    rows = [line(kind, found) for kind, found in data["classes"].items()]
+    total = counts(data["classes"])
+    rest = "\n".join(f"- {kind}: {reason}." for kind, reason in NO_FORWARD.items())
+    return f"""# Coverage
+
+Every class that diffusers {data["diffusers"]} defines in `models.unets` and `models.transformers`: {total["classes"]}. Captured: {total["captured"]}; with a cut: {total["cut"]}; with a cut that saves at least half the FLOPs on four or more blocks: {total["halved"]}.
+
+`cut="auto"`, default configurations (where these do not construct, the nearest that does: `bench/denoisers/`), batch 1, the size people run, torch {data["torch"]}. Made by `make coverage`. Small versions of all of them run in `tests/test_denoisers.py`: refreshing equals the original bit for bit, reuse with unchanged inputs equals it to rounding.
+
+{tabulate(rows, headers="keys", tablefmt="github")}
+
+Not denoisers:
+
+{rest}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kinds", nargs="*", help="only these classes")
+    parser.add_argument("--resume", action="store_true", help="keep the rows there are")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    keep = arguments.resume or arguments.kinds
+    known = json.loads(RESULTS.read_text("utf-8"))["classes"] if keep and RESULTS.exists() else {}
+    kinds = arguments.kinds or [kind for kind in sorted(RECIPES) if kind not in known]
+    measure(kinds, known)
+    TABLE.write_text(document(json.loads(RESULTS.read_text("utf-8"))), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""What a pipeline says of the call it is about to make: ``with model.cache_context("cond"):``."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+from torch import nn
+
+
+class Announcement(NamedTuple):
+    """The name of the call's branch, and where in the loop it stands, so far as that was told."""
+
+    name: str
+    step_index: int | None = None
+    num_steps: int | None = None
+
+
+Open = tuple[nn.Module, Announcement]
+open_contexts: ContextVar[tuple[Open, ...]] = ContextVar("fxcache_contexts", default=())
+
+
+def announcing(original: Callable[..., Any]) -> Callable[..., Any]:
+    """diffusers' ``cache_context`` of a model, which fxcache listens to as well."""
+
+    @contextmanager
+    def cache_context(self: nn.Module, name: str, **told: Any) -> Iterator[None]:
+        said = Announcement(name, told.get("step_index"), told.get("num_inference_steps"))
+        before = open_contexts.get()
+        open_contexts.set((*before, (self, said)))
+        try:
+            with original(self, name, **told):
+                yield
+        finally:
+            open_contexts.set(before)
+
+    return cache_context
+
+
+def announcement_of(module: nn.Module) -> Announcement | None:
+    """What is said of calls of ``module`` in this thread or task."""
+    return next((said for held, said in reversed(open_contexts.get()) if held is module), None)
