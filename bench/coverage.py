@@ -21,7 +21,7 @@ from tabulate import tabulate
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
-from torch.utils._pytree import tree_map
+from torch.overrides import TorchFunctionMode
 
 from bench.denoisers import RECIPES, classes
 from bench.denoisers.recipe import Recipe
@@ -40,16 +40,20 @@ ENOUGH_SAVED, ENOUGH_BLOCKS = 0.5, 4
 Row = dict[str, Any]
 
 
-def call(recipe: Recipe, config: Any, mode: FakeTensorMode) -> dict[str, Any]:
-    """The recipe's full-size inputs: ids, masks and lengths real, everything else fake."""
-    real = recipe.inputs(config, True)
+class FakeFloats(TorchFunctionMode):
+    """Makes floating-point tensors fake; ids, masks and lengths have values."""
 
-    def faked(given: Any) -> Any:
-        if not isinstance(given, Tensor) or not given.is_floating_point():
-            return given
-        return mode.from_tensor(given)
+    def __init__(self, mode: FakeTensorMode):
+        super().__init__()
+        self.mode = mode
 
-    return dict(tree_map(faked, real))
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        with self.mode:
+            made = func(*args, **(kwargs or {}))
+        fake = isinstance(made, Tensor) and (made.is_floating_point() or made.is_complex())
+        return made if fake else func(*args, **(kwargs or {}))
 
 
 def row(recipe: Recipe) -> Row:
@@ -57,13 +61,15 @@ def row(recipe: Recipe) -> Row:
     torch.manual_seed(0)
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
     with mode:
-        model = classes()[recipe.kind](**recipe.default).eval()
+        model: Any = classes()[recipe.kind](**recipe.default).eval()
     weights = sum(p.numel() for p in model.parameters())
     found: Row = {"weights": weights}
     signature = Signature(type(model), recipe.latent)
     started = time.perf_counter()
+    with FakeFloats(mode):
+        inputs = recipe.inputs(model.config, True)
     try:
-        program = capture(model, signature, signature.call((), call(recipe, model.config, mode)))
+        program = capture(model, signature, signature.call((), inputs))
         found |= {
             "nodes": len(program.graph.nodes),
             "capture_s": round(time.perf_counter() - started, 1),
@@ -136,18 +142,21 @@ def document(data: dict[str, Any]) -> str:
     rows = [line(kind, found) for kind, found in data["classes"].items()]
     total = counts(data["classes"])
     rest = "\n".join(f"- {kind}: {reason}." for kind, reason in NO_FORWARD.items())
-    return f"""# Coverage
-
-Every class that diffusers {data["diffusers"]} defines in `models.unets` and `models.transformers`: {total["classes"]}. Captured: {total["captured"]}; with a cut: {total["cut"]}; with a cut that saves at least half the FLOPs on four or more blocks: {total["halved"]}.
-
-`cut="auto"`, default configurations (where these do not construct, the nearest that does: `bench/denoisers/`), batch 1, the size people run, torch {data["torch"]}. Made by `make coverage`. Small versions of all of them run in `tests/test_denoisers.py`: refreshing equals the original bit for bit, reuse with unchanged inputs equals it to rounding.
-
-{tabulate(rows, headers="keys", tablefmt="github")}
-
-Not denoisers:
-
-{rest}
-"""
+    summary = (
+        f"Every class that diffusers {data['diffusers']} defines in `models.unets` and "
+        f"`models.transformers`: {total['classes']}. Captured: {total['captured']}; with a cut: "
+        f"{total['cut']}; with a cut that saves at least half the FLOPs on four or more blocks: "
+        f"{total['halved']}."
+    )
+    how = (
+        '`cut="auto"`, default configurations (where these do not construct, the nearest that '
+        "does: `bench/denoisers/`), batch 1, the size people run, torch "
+        f"{data['torch']}. Made by `make coverage`. Small versions of all of them run in "
+        "`tests/test_denoisers.py`: refreshing equals the original bit for bit, reuse with "
+        "unchanged inputs equals it to rounding."
+    )
+    table = tabulate(rows, headers="keys", tablefmt="github")
+    return "\n\n".join(("# Coverage", summary, how, table, "Not denoisers:", rest)) + "\n"
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 # Why: models built under it have no values to read, and nothing public tells.
@@ -28,7 +27,6 @@ __all__ = [
     "no_dispatch_modes",
     "returns_view",
     "schedule_tensor",
-    "sdpa_flops",
     "tree_flatten",
     "tree_map_only",
     "tree_unflatten",
@@ -96,15 +94,3 @@ def version_of(tensor: Tensor) -> int:
     Why: an in-place change of the conditioning must not go unnoticed.
     """
     return 0 if tensor.is_inference() else tensor._version
-
-
-def sdpa_flops(query: torch.Size, key: torch.Size, value: torch.Size) -> int:
-    """FLOPs of softmax(QKᵀ)V, two per multiply-add, softmax left out.
-
-    Why: ``aten.scaled_dot_product_attention`` is a composite op; FlopCounterMode counts only the
-    kernels it dispatches to, and on meta or CPU tensors not every one of them.
-    """
-    from torch.utils.flop_counter import sdpa_flop_count
-
-    flops: Any = sdpa_flop_count(query, key, value)
-    return int(flops)

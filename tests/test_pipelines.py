@@ -68,6 +68,7 @@ def fresh_cached() -> Any:
 @pytest.fixture
 def cached(fresh_cached: Any) -> Any:
     fxcache.runtime.module.engine_of(fresh_cached.unet).runs.clear()
+    fresh_cached.scheduler = tiny.ddim()
     return fresh_cached
 
 

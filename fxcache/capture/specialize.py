@@ -1,5 +1,6 @@
 """Tracing models that branch on values: on those of masks, lengths and ids, which a run keeps."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -67,18 +68,19 @@ class Specialize(TorchFunctionMode):
             if writes_in_place(func):
                 self._forget(args[0])
             return result
-        value = self._computed(func, args, kwargs)
         sources = frozenset[str]().union(*(k.sources for k in known))
-        if func in READS and given and not isinstance(value, Unknown):
-            self.read |= sources
-            return value
+        if func in READS and given:
+            value = self._computed(func, args, kwargs)
+            if not isinstance(value, Unknown):
+                self.read |= sources
+                return value
         result = func(*args, **kwargs)
-        return self._noted(result, value, sources)
+        if elements(result) > MAX_ELEMENTS:
+            return result
+        return self._noted(result, self._computed(func, args, kwargs), sources)
 
     def _computed(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """``func`` of the true values; Unknown where they are too large or it fails."""
-        if sum(k.value.numel() for k in map(self._known.get, map(id, args)) if k) > MAX_ELEMENTS:
-            return Unknown()
+        """``func`` of the true values; Unknown where it fails."""
         args, kwargs = tree_map_only(Tensor, lambda t: self._known[id(t)].value, (args, kwargs))
         args, kwargs = tree_map_only(torch.device, lambda _: torch.device("cpu"), (args, kwargs))
         if kwargs.get("device") is not None:
@@ -145,6 +147,13 @@ class Specialize(TorchFunctionMode):
         self._known = {
             i: k for i, k in self._known.items() if k.value.untyped_storage().data_ptr() != storage
         }
+
+
+def elements(result: Any) -> int:
+    """How many elements there are in the tensors of ``result``; unknown sizes count as 1."""
+    tensors = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]
+    sizes = ([s for s in tensor.shape if isinstance(s, int)] for tensor in tensors)
+    return sum(map(math.prod, sizes))
 
 
 class Unknown:

@@ -37,7 +37,7 @@ class Frontier:
         """
         joins = (n for n in self.program.graph.nodes if op_name(n) == "cat")
         mains = [m for m in map(self._main_branch, joins) if m is not None]
-        return mains[::-1]
+        return list(dict.fromkeys(mains[::-1]))
 
     def _main_branch(self, join: fx.Node) -> fx.Node | None:
         joined = [n for n in join.all_input_nodes if self.needs.on_latent(n)]
@@ -150,10 +150,10 @@ class Frontier:
     def cuts(self) -> list[Cut]:
         """The cuts at skip connections, outermost first; then along streams, longest first.
 
-        The latter only where the former save less than half.
+        The latter only where the former save less than half; none that saves nothing.
         """
-        skips = [self.feature(value) for value in self.skips]
-        if any(cut.share_saved >= ENOUGH for cut in skips):
-            return skips
-        spans = self.spans(block for stack in self.stacks for block in stack.blocks)
-        return skips + [self.price(points, name) for name, points in spans.items()]
+        found = [self.feature(value) for value in self.skips]
+        if all(cut.share_saved < ENOUGH for cut in found):
+            spans = self.spans(block for stack in self.stacks for block in stack.blocks)
+            found += [self.price(points, name) for name, points in spans.items()]
+        return [cut for cut in found if cut.share_saved > 0]

@@ -1,13 +1,13 @@
 """What must be cached to skip everything from one module to another."""
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 from torch import Tensor, fx
 
 from fxcache.analysis.cost import op_name
 from fxcache.analysis.dependence import Dependence
-from fxcache.analysis.streams import Shortcut, Streams
+from fxcache.analysis.streams import ADDS, Shortcut, Streams
 from fxcache.partition.cut import CachePoint
 from fxcache.program import is_tensor, nbytes_of, value_of
 
@@ -26,6 +26,7 @@ def cache_points(
     """
     started = [n for n in first if needs.on_latent(n)]
     region = needs.between(started, [n for n in last if needs.on_latent(n)])
+    region |= needs.mask(additions_after(set(needs.members(region)), needs))
     ends = [narrowed(value) for value in exits(region, needs)]
     region |= needs.mask(node for end in ends for node in end)
     streams = Streams(needs, region)
@@ -36,6 +37,19 @@ def cache_points(
     live = set(needs.live_without({v: p.needed for v, p in points.items()}))
     read = [v for v in points if any(user in live for user in v.users)]
     return tuple(points[v] for v in read)
+
+
+def additions_after(inside: set[fx.Node], needs: Dependence) -> list[fx.Node]:
+    """The residual additions that follow a region, where its blocks leave them to their parent."""
+    known = inside | set(entries_of(inside, needs)) if inside else set()
+    found = []
+    for node in needs.nodes:
+        sources = [n for n in node.all_input_nodes if needs.on_latent(n)]
+        added = op_name(node) in ADDS and node not in inside and known.issuperset(sources)
+        if added and any(n in inside or n in found for n in sources):
+            found.append(node)
+            known.add(node)
+    return found
 
 
 def exits(region: int, needs: Dependence) -> list[fx.Node]:
@@ -67,7 +81,7 @@ def narrowed(value: fx.Node) -> list[fx.Node]:
     return best
 
 
-def entries_of(inside: frozenset[fx.Node], needs: Dependence) -> list[fx.Node]:
+def entries_of(inside: Set[fx.Node], needs: Dependence) -> list[fx.Node]:
     """What a region reads from outside that changes with the latent."""
     sources = dict.fromkeys(s for node in inside for s in node.all_input_nodes)
     return [s for s in sources if s not in inside and needs.on_latent(s)]

@@ -1,0 +1,123 @@
+"""Models that branch on values: specialised on what a run keeps, refused for the rest."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fxcache
+from fxcache.runtime.module import engine_of
+
+
+class Base(nn.Module):
+    """A stream of four numbers a token, and two blocks that add to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+
+    def through(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = x + block(x)
+        return x
+
+
+class Padded(Base):
+    """Leaves out padding, whose length it reads from the mask."""
+
+    def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> Tensor:
+        lengths = mask.sum(dim=1).tolist()
+        kept = self.through(x[:, : max(lengths)])
+        return torch.cat([kept, x[:, max(lengths) :]], 1) + t
+
+
+class Packed(Base):
+    """Picks tokens by a mask, and puts them back."""
+
+    def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> Tensor:
+        out = x.clone()
+        out[mask.bool()] = self.through(x[mask.bool()])
+        return out.repeat_interleave(mask[0] + 1, dim=1) + t
+
+
+class Chooser(Base):
+    """Looks whether a picture was given."""
+
+    def forward(self, x: Tensor, t: Tensor, picture: Tensor) -> Tensor:
+        if torch.all(picture == 0):
+            return self.through(x) + t
+        return self.through(x + picture) + t
+
+
+class OnTheLatent(Base):
+    def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> Tensor:
+        return self.through(x) + t if x.sum() > 0 else x
+
+
+class OnTheTimestep(Base):
+    def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> Tensor:
+        return self.through(x) + t if t > 0 else x
+
+
+class OnAMixture(Base):
+    """Overwrites part of what was a mask with what the latent says."""
+
+    def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> Tensor:
+        mixed = mask.clone()
+        part = mixed[0]
+        part[:] = (x[0, :, 0] > 0).long()
+        return self.through(x) + t if mixed.sum() > 2 else x
+
+
+MASK = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 0, 0, 0]])
+
+
+def runs(model: nn.Module) -> int:
+    engine = engine_of(model)
+    assert engine is not None
+    return len(engine.captures)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [Padded, Packed])
+def test_values_read_from_a_mask(kind):
+    model, plain = fxcache.optimize(kind().eval(), policy=fxcache.Uniform(interval=1)), kind()
+    x = torch.randn(2, 5, 4)
+    longer = MASK | MASK.roll(1, 1)
+    masks = (MASK, longer, MASK, MASK.clone(), torch.ones_like(MASK))
+    for t, mask in zip((5.0, 4.0, 3.0, 2.0, 1.0), masks, strict=True):
+        assert torch.equal(model(x, t, mask), plain(x, t, mask))
+    assert runs(model) == 3, "one for each distinct value"
+
+
+@torch.no_grad()
+def test_a_mask_written_in_place_is_read_again():
+    model, plain = fxcache.optimize(Padded().eval()), Padded()
+    x, mask = torch.randn(2, 5, 4), MASK.clone()
+    timesteps = torch.arange(9.0, 0, -1)
+    for index, t in enumerate(timesteps):
+        if index in (3, 4):
+            mask[:, index] = 1
+            assert torch.equal(model(x, t, mask), plain(x, t, mask))
+        else:
+            model(x, t, mask)
+    assert runs(model) == 3
+
+
+@torch.no_grad()
+def test_a_picture_that_is_all_zeros():
+    model, plain = fxcache.optimize(Chooser().eval()), Chooser()
+    x = torch.randn(2, 5, 4)
+    for t, picture in enumerate((torch.zeros(2, 5, 4), torch.randn(2, 5, 4))):
+        assert torch.equal(model(x, t, picture), plain(x, t, picture))
+    assert runs(model) == 2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [OnTheLatent, OnTheTimestep, OnAMixture])
+def test_what_changes_at_every_step_is_refused(kind):
+    model = fxcache.optimize(kind().eval())
+    with pytest.raises(fxcache.CaptureError) as caught:
+        model(torch.randn(2, 5, 4), torch.tensor(0.5), MASK)
+    assert "test_specialize.py" in caught.value.where
+    assert "if" in caught.value.where
