@@ -186,18 +186,16 @@ class Branch:
     def _forced_reason(self, found: list[Identity]) -> str:
         """Why the cached values may not be used at this call; empty if they may.
 
-        Conditioning tensors that are new at every step (ControlNet residuals) force nothing. Which
-        they are shows at the third call: new at the second only is a change of the request.
+        Conditioning tensors that are new at every step (ControlNet residuals) force nothing from
+        the third call on. Those new at the second may as well be another prompt.
         """
         if not self.complete:
             return "the last call did not finish"
         if self.doubt:
             return f"caller unknown: {self.doubt}"
         new = frozenset(i for i, identity in enumerate(found) if identity is not Identity.SAME)
-        before, self.varying = self.varying, new if self.step == 1 else self.varying & new
-        changed = before - new if self.step == 2 else frozenset()
-        if self.step > 1:
-            changed |= new - before
+        changed = new - self.varying
+        self.varying = new if self.step == 1 else self.varying & new
         return "conditioning changed" if changed or Identity.REWRITTEN in found else ""
 
     @property

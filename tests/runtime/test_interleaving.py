@@ -1,0 +1,201 @@
+"""Whose cache is it: requests that take turns, in one thread or many, as if each were alone."""
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.cache_utils import CacheMixin
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+import fxcache
+from fxcache.runtime.module import engine_of
+from tests import tiny
+from tests.loops import last_reason, refreshes
+from tests.plain import DiT, dit, dit_inputs
+
+POLICY = fxcache.Uniform(interval=3)
+STEPS = 8
+
+Request = dict[str, Tensor]
+
+
+def unet_request(seed: int) -> Request:
+    return tiny.inputs(batch=1, seed=seed)
+
+
+def dit_request(seed: int) -> Request:
+    return dit_inputs(batch=1, seed=seed)
+
+
+MODELS = {"unet": (tiny.small_unet, unet_request), "dit": (dit, dit_request)}
+
+
+def steps_of(model: nn.Module, request: Request) -> Iterator[Tensor]:
+    """A sampling loop that hands over after every step; ends with the last latents."""
+    timesteps = torch.linspace(900, 100, STEPS)
+    conditioning = {k: v for k, v in request.items() if k != "sample"}
+    latents = request["sample"]
+    for t in timesteps:
+        predicted = model(latents, t, **conditioning)
+        predicted = predicted if isinstance(predicted, Tensor) else predicted.sample
+        latents = latents - 0.1 * predicted
+        yield latents
+
+
+@torch.no_grad()
+def alone(model: nn.Module, request: Request) -> Tensor:
+    *_, last = steps_of(model, request)
+    return last
+
+
+@contextmanager
+def optimized(kind: str, compiled: bool = False) -> Iterator[tuple[nn.Module, Any, Any]]:
+    """The model, its requests, and the counter of compiled graphs."""
+    make, request = MODELS[kind]
+    model = fxcache.optimize(make(), policy=POLICY)
+    counter = CompileCounterWithBackend("eager")
+    torch._dynamo.reset()
+    if compiled:
+        model.compile(backend=counter, fullgraph=True)
+    yield model, request, counter
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("kind", MODELS)
+@torch.no_grad()
+def test_requests_in_turns(kind, compiled):
+    with optimized(kind, compiled) as (model, request, counter):
+        requests = [request(seed) for seed in range(5)]
+        expected = [alone(model, r) for r in requests]
+        *_, together = zip(*(steps_of(model, r) for r in requests), strict=True)
+        for got, wanted in zip(together, expected, strict=True):
+            assert torch.equal(got, wanted)
+        assert refreshes(model) == [[0, 3, 6]] * 10
+        assert counter.frame_count == (2 if compiled else 0)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("kind", MODELS)
+def test_requests_in_eight_threads(kind, compiled):
+    with optimized(kind, compiled) as (model, request, _):
+        requests = [request(seed) for seed in range(8)]
+        expected = [alone(model, r) for r in requests]
+        got: dict[int, Tensor] = {}
+
+        def work(index: int) -> None:
+            got[index] = alone(model, requests[index])
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert all(torch.equal(got[i], expected[i]) for i in range(8))
+        assert refreshes(model)[-8:] == [[0, 3, 6]] * 8
+
+
+@torch.no_grad()
+def test_a_request_abandoned_half_way():
+    with optimized("dit") as (model, request, _):
+        first, second = request(1), request(2)
+        expected = alone(model, second)
+        halfway = steps_of(model, first)
+        for _ in range(4):
+            next(halfway)
+        assert torch.equal(alone(model, second), expected)
+        del halfway
+        again = alone(model, first)
+        assert torch.equal(again, alone(fxcache.optimize(dit(), policy=POLICY), first))
+
+
+@torch.no_grad()
+def test_guidance_in_two_calls_under_names_of_their_own():
+    """Both halves share every tensor but the text, as in pipelines of Wan's kind."""
+    with optimized("dit") as (model, request, _):
+        cond, uncond = request(1), request(2)
+        uncond["sample"] = cond["sample"]
+        expected = [alone(model, cond), alone(model, uncond)]
+        timesteps = torch.linspace(900, 100, STEPS)
+        latents = [cond["sample"], uncond["sample"]]
+        for t in timesteps:
+            for i, half in enumerate((cond, uncond)):
+                latents[i] = latents[i] - 0.1 * model(latents[i], t, half["text"])
+        assert all(torch.equal(a, b) for a, b in zip(latents, expected, strict=True))
+
+
+class Announced(DiT, CacheMixin):
+    """A transformer that pipelines tell of each call through diffusers' ``cache_context``."""
+
+
+def announced() -> Announced:
+    model = Announced().eval()
+    return fxcache.optimize(model, policy=POLICY)
+
+
+@torch.no_grad()
+def test_cache_context_keeps_branches_apart_that_nothing_else_does():
+    model, request = announced(), dit_request(1)
+    timesteps = torch.linspace(900, 100, STEPS)
+    text = request["text"]
+    for t in timesteps:
+        for name, latents in (("cond", request["sample"]), ("uncond", request["sample"] + 1)):
+            with model.cache_context(name):
+                got = model(latents, t, text)
+            if t == timesteps[0]:
+                assert torch.equal(got, dit()(latents, t, text))
+    assert refreshes(model) == [[0, 3, 6]] * 2
+
+
+@torch.no_grad()
+def test_cache_context_tells_the_step_where_the_timestep_does_not():
+    model, request = announced(), dit_request(1)
+    for _ in range(2):
+        for index in range(STEPS):
+            fresh = torch.full((1,), 500.0)  # the same at every step
+            with model.cache_context("cond", step_index=index, num_inference_steps=STEPS):
+                model(request["sample"], fresh, request["text"])
+    assert refreshes(model) == [[0, 3, 6]] * 2
+
+
+@torch.no_grad()
+def test_a_step_announced_twice_might_be_two_requests():
+    model, request = announced(), dit_request(1)
+    latents = request["sample"]
+    timestep = torch.tensor([5.0])
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for index in (0, 0, 1, 1):
+            with model.cache_context("cond", step_index=index, num_inference_steps=STEPS):
+                got = model(latents, timestep, request["text"])
+            assert torch.equal(got, dit()(latents, timestep, request["text"]))
+            latents = latents + 1
+    assert "start over before their end" in str(warned[0].message)
+
+
+def test_cache_context_is_the_models_own_again_after_restore():
+    model = announced()
+    assert "cache_context" in vars(type(model))
+    fxcache.restore(model)
+    assert type(model) is Announced
+
+
+@torch.no_grad()
+def test_more_keys_than_the_bound_in_turns_stay_exact_and_bounded():
+    with optimized("dit") as (model, request, _):
+        engine = engine_of(model)
+        requests = {key: request(key) for key in range(24)}
+        for timestep in (900, 800):
+            for key, inputs in requests.items():
+                with fxcache.session(model, key=key):
+                    got = model(timestep=timestep, **inputs)
+                assert torch.equal(got, dit()(timestep=torch.tensor(timestep), **inputs)), key
+        assert engine is not None
+        (variants,) = engine.captures.values()
+        assert engine.nbytes == 16 * variants.plan.cut.cache_bytes
+        assert last_reason(model) == "first call"

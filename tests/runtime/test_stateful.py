@@ -1,0 +1,306 @@
+"""Whatever requests, prompts, shapes and weights do, in any order: nothing stale, nothing mixed.
+
+The oracle holds for each request what it computed itself, with a plain copy of the model: a
+refresh must equal the plain model bit for bit; a reuse must equal its head on what this very
+request last refreshed, for the same conditioning and weights.
+"""
+
+import argparse
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from torch import Tensor, nn
+
+import fxcache
+from fxcache.runtime.module import engine_of
+from tests.plain import CHANNELS, TOKENS, WIDTH, WORDS, DiT
+
+INTERVAL, RUN = 3, 7
+counted: dict[str, int] = {"calls": 0, "reuses": 0, "refreshes": 0}
+
+
+@dataclass
+class Request:
+    """One caller's loop, and what it knows of its own last refresh."""
+
+    batch: int
+    text: Tensor
+    timesteps: Tensor
+    index: int = 0
+    difference: Tensor | None = None
+    refreshed_for: Any = None  # text, weights as noticed
+    always_new_text: bool = True  # since the second call of the run
+    changed: bool = False
+
+
+def text_for(batch: int, dtype: torch.dtype) -> Tensor:
+    return torch.randn(batch, WORDS, WIDTH, dtype=dtype)
+
+
+class Requests(RuleBasedStateMachine):
+    """Up to four requests on one optimised model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.plain = DiT(depth=2).eval()
+        model = DiT(depth=2).eval()
+        self.model: Any = fxcache.optimize(model, policy=fxcache.Uniform(interval=INTERVAL))
+        self.requests: dict[int, Request] = {}
+        self.weights = 0  # how often they changed
+        self.noticed = 0  # what of it fxcache must have noticed: at the last start of a run
+        self.pending: list[float] = []  # changes of a weight tensor that was replaced
+        self.dtype = torch.float32
+
+    slots = st.integers(0, 3)
+
+    @rule(slot=slots, batch=st.integers(1, 2))
+    def new_run(self, slot: int, batch: int) -> None:
+        old = self.requests.get(slot)
+        text = old.text if old and old.batch == batch else text_for(batch, self.dtype)
+        self.requests[slot] = Request(batch, text, torch.linspace(900, 100, RUN))
+
+    @rule(slot=slots, steps=st.integers(1, 4))
+    def step(self, slot: int, steps: int) -> None:
+        for _ in range(steps):
+            request = self.requests.get(slot)
+            if request is None or request.index == RUN:
+                return
+            self._call(request)
+
+    @rule(turns=st.integers(1, 3))
+    def take_turns(self, turns: int) -> None:
+        for _ in range(turns):
+            for slot in sorted(self.requests):
+                self.step(slot, 1)
+
+    def _call(self, request: Request) -> None:
+        sample = torch.randn(request.batch, TOKENS, CHANNELS, dtype=self.dtype)
+        timestep = request.timesteps[request.index]
+        if request.index == 0:
+            self._notice()
+        with torch.no_grad():
+            got = self.model(sample, timestep, request.text)
+            expected = self.plain(sample, timestep, request.text)
+        self._check(request, sample, timestep, got, expected)
+        request.changed = False
+        request.index += 1
+
+    def _check(
+        self, request: Request, sample: Tensor, timestep: Tensor, got: Tensor, expected: Tensor
+    ) -> None:
+        refreshed = self._last_step_refreshed(request)
+        counted["calls"] += 1
+        counted["refreshes" if refreshed else "reuses"] += 1
+        if request.index == 0:
+            assert refreshed, "the first call of a run"
+            self.noticed = self.weights
+        elif not request.changed:
+            request.always_new_text = False
+        if refreshed:
+            assert torch.equal(got, expected), "a refresh is the plain model"
+            request.difference = self._stream(sample, timestep, request.text, True)
+            request.refreshed_for = (request.text, self.noticed, self.dtype)
+            return
+        text, noticed, dtype = request.refreshed_for
+        assert text is request.text or request.always_new_text, "another prompt"
+        assert noticed == self.noticed, "other weights, noticed since"
+        assert dtype == self.dtype
+        assert request.difference is not None
+        with torch.no_grad():
+            base = self._stream(sample, timestep, request.text, False)
+            emb = self._embedded(timestep, request.batch)
+            x = base + request.difference
+            head = self.plain.head(self.plain.norm(x) * (1 + emb[:, None]))
+        torch.testing.assert_close(got, head, rtol=1e-4, atol=1e-5)
+
+    @torch.no_grad()
+    def _stream(self, sample: Tensor, timestep: Tensor, text: Tensor, difference: bool) -> Tensor:
+        """The stream before the blocks, or what the blocks add to it."""
+        start = x = self.plain.embed(sample) + self.plain.position
+        if not difference:
+            return start
+        emb = self._embedded(timestep, len(sample))
+        for layer in self.plain.layers:
+            x = layer(x, emb, text)
+        return x - start
+
+    def _embedded(self, timestep: Tensor, batch: int) -> Tensor:
+        return self.plain.time(timestep.reshape(-1, 1).to(self.dtype) / 1000).expand(batch, -1)
+
+    def _last_step_refreshed(self, request: Request) -> bool:
+        engine = engine_of(self.model)
+        assert engine is not None
+        branches = [b for b in engine.unnamed.held if b.anchors[0].reference() is request.text]
+        (branch,) = branches
+        if request.index == 0:
+            assert branch.step == 0
+        return branch.run.steps[-1].decision.refresh
+
+    @rule(slot=slots, keep_old=st.booleans())
+    def change_prompt(self, slot: int, keep_old: bool) -> None:
+        request = self.requests.get(slot)
+        if request is None:
+            return
+        if keep_old:
+            self.kept = request.text  # still alive: may belong to somebody else
+            self.new_run(slot, 3 - request.batch)
+            return
+        request.text = text_for(request.batch, self.dtype)
+        request.changed = True
+
+    @rule(slot=slots)
+    def change_shape(self, slot: int) -> None:
+        request = self.requests.get(slot)
+        if request is not None:
+            self.new_run(slot, 3 - request.batch)
+
+    @rule(scale=st.floats(0.5, 1.5), replace=st.booleans())
+    def change_weights(self, scale: float, replace: bool) -> None:
+        """In place, a change counts at once; another tensor counts from the next run's start."""
+        self.weights += 1
+        layer = self.model.layers[1].out
+        with torch.no_grad():
+            if replace:
+                layer.weight = nn.Parameter(layer.weight * scale)
+            else:
+                layer.weight.mul_(scale)
+        self.pending.append(scale)
+        if not replace and len(self.pending) == 1:
+            self._notice()
+
+    def _notice(self) -> None:
+        with torch.no_grad():
+            for scale in self.pending:
+                self.plain.layers[1].out.weight.mul_(scale)
+        self.pending.clear()
+
+    @rule()
+    def load_lora(self) -> None:
+        """An adapter around a linear, as PEFT puts one there; or off again."""
+        self.weights += 1
+        for model in (self.plain, self.model):
+            mlp = model.layers[0].mlp
+            if isinstance(mlp[0], nn.Linear):
+                torch.manual_seed(self.weights)
+                mlp[0] = Adapted(mlp[0], self.dtype)
+            else:
+                mlp[0] = mlp[0].base
+        for request in self.requests.values():  # a graph of another structure: not mid-run
+            request.index = RUN
+
+    @rule()
+    def change_dtype(self) -> None:
+        self.weights += 1
+        self._notice()
+        self.dtype = torch.float64 if self.dtype == torch.float32 else torch.float32
+        self.plain.to(self.dtype)
+        self.model.to(self.dtype)
+        self.requests.clear()
+
+    @precondition(lambda self: self.requests)
+    @rule(slot=slots)
+    def fail(self, slot: int) -> None:
+        """A call that dies inside the model; the loop goes on with the next step."""
+        request = self.requests.get(slot)
+        engine = engine_of(self.model)
+        assert engine is not None
+        if request is None or request.index in (0, RUN) or not engine.captures:
+            return
+        hooks = [
+            variant.register_forward_pre_hook(failing)
+            for variants in engine.captures.values()
+            for variant in (variants.full, variants.cached_skip)
+        ]
+        sample = torch.randn(request.batch, TOKENS, CHANNELS, dtype=self.dtype)
+        with torch.no_grad(), pytest.raises(ZeroDivisionError):
+            self.model(sample, request.timesteps[request.index], request.text)
+        for hook in hooks:
+            hook.remove()
+        request.index += 1
+
+    @rule()
+    def reset(self) -> None:
+        self._notice()
+        fxcache.restore(self.model)
+        fxcache.optimize(self.model, policy=fxcache.Uniform(interval=INTERVAL))
+        self.requests.clear()
+
+    @invariant()
+    def bounded(self) -> None:
+        engine = engine_of(self.model)
+        assert engine is not None
+        assert len(engine.unnamed.held) <= 8
+        assert len(engine.captures) <= 8
+
+
+class Adapted(nn.Module):
+    def __init__(self, base: nn.Linear, dtype: torch.dtype):
+        super().__init__()
+        self.base = base
+        self.down = nn.Linear(base.in_features, 2, bias=False, dtype=dtype)
+        self.up = nn.Linear(2, base.out_features, bias=False, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + self.up(self.down(x))
+
+
+def failing(*_: object) -> None:
+    raise ZeroDivisionError
+
+
+QUICK = settings(
+    max_examples=12, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
+IGNORED = pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
+
+TestRequests = IGNORED(Requests.TestCase)
+TestRequests.settings = QUICK
+
+
+def long_run(calls: int) -> dict[str, int]:
+    """Draw sequences until the model was called ``calls`` times; what they were in all."""
+    counted.update(dict.fromkeys(counted, 0))
+    sequences = 0
+    many = settings(QUICK, max_examples=50, stateful_step_count=50, database=None)
+    while counted["calls"] < calls:
+        run_state_machine_as_test(Requests, settings=many)
+        sequences += many.max_examples
+    return {"sequences": sequences, **counted}
+
+
+@pytest.mark.slow
+@IGNORED
+def test_ten_thousand_calls():
+    drawn = long_run(10_000)
+    assert drawn["calls"] >= 10_000
+    assert drawn["reuses"] > drawn["calls"] / 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Run the state machine at length.")
+    parser.add_argument("--calls", type=int, default=10_000)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    drawn = long_run(arguments.calls) | {"failures": 0, "torch": torch.__version__}
+    arguments.out.write_text(json.dumps(drawn, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
