@@ -12,6 +12,7 @@ import re
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,37 +37,49 @@ RESULTS = ROOT / "bench" / "results" / "coverage.json"
 TABLE = ROOT / "docs" / "coverage.md"
 NO_FORWARD = {"MotionAdapter": "holds weights for UNetMotionModel; its forward does nothing"}
 ENOUGH_SAVED, ENOUGH_BLOCKS = 0.5, 4
+MANY = 2**20
 
 Row = dict[str, Any]
 
 
-class FakeFloats(TorchFunctionMode):
-    """Makes floating-point tensors fake; ids, masks and lengths have values."""
+class Sketch(TorchFunctionMode):
+    """Makes what ``is_fake`` says fake, and gives everything else values."""
 
-    def __init__(self, mode: FakeTensorMode):
+    def __init__(self, mode: FakeTensorMode, is_fake: Callable[[Tensor], bool]):
         super().__init__()
-        self.mode = mode
+        self.mode, self.is_fake = mode, is_fake
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         with self.mode:
             made = func(*args, **(kwargs or {}))
-        fake = isinstance(made, Tensor) and (made.is_floating_point() or made.is_complex())
-        return made if fake else func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor) and not self.is_fake(made):
+            return func(*args, **(kwargs or {}))
+        return made
+
+
+def large(tensor: Tensor) -> bool:
+    """Weights; tables of frequencies, which are read while tracing, are not."""
+    return tensor.numel() > MANY
+
+
+def continuous(tensor: Tensor) -> bool:
+    """What is not ids, masks or lengths."""
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def row(recipe: Recipe) -> Row:
     """One class's line: what was captured and cut, or why not."""
     torch.manual_seed(0)
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
-    with mode:
+    with Sketch(mode, large):
         model: Any = classes()[recipe.kind](**recipe.default).eval()
     weights = sum(p.numel() for p in model.parameters())
     found: Row = {"weights": weights}
     signature = Signature(type(model), recipe.latent)
     started = time.perf_counter()
-    with FakeFloats(mode):
+    with Sketch(mode, continuous):
         inputs = recipe.inputs(model.config, True)
     try:
         program = capture(model, signature, signature.call((), inputs))

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+import sympy
 from torch import Tensor, nn
 
 # Why: models built under it have no values to read, and nothing public tells.
@@ -21,7 +22,9 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unfl
 __all__ = [
     "TreeSpec",
     "compiled_original",
+    "expression_of",
     "forget_hooks",
+    "hint_of",
     "hooks_of",
     "is_fake",
     "no_dispatch_modes",
@@ -68,6 +71,22 @@ def schedule_tensor(timestep: Tensor) -> Tensor | None:
     """
     base = timestep._base
     return base if base is not None and base.dim() == 1 else None
+
+
+def hint_of(size: Any) -> int | None:
+    """``size`` as a number: for one that may vary, what it was at capture; None if never known.
+
+    Why: a symbolic size is turned into an int only by fixing it for good.
+    """
+    return size if isinstance(size, int) else size.node.hint
+
+
+def expression_of(size: Any) -> Any:
+    """The sympy expression of a size that may vary, or that turned out not to.
+
+    Why: torch.export names relations between sizes in its ranges by these, and gives no way to it.
+    """
+    return sympy.Integer(size) if isinstance(size, int) else size.node.expr
 
 
 def writes(op: object) -> bool:

@@ -31,6 +31,7 @@ def optimize(
     policy: Policy | None = None,
     example_inputs: Mapping[str, Any] | Sequence[Any] | None = None,
     latent: str | None = None,
+    dynamic: Mapping[str, Sequence[int]] | None = None,
 ) -> M:
     """Make a denoiser reuse its deep values between steps. In place; returns ``model`` itself.
 
@@ -40,7 +41,8 @@ def optimize(
     which steps refresh; by default ``Uniform(interval=3)``. ``example_inputs``: keyword or
     positional arguments of one call, to capture at once; otherwise the first call captures, and
     each call of another shape. ``latent``: the parameter of ``forward`` that takes the noisy
-    latent, where that is not the first.
+    latent, where that is not the first. ``dynamic``: dimensions that may vary between calls without
+    another capture, by input: ``{"sample": (0,), "encoder_hidden_states": (0,)}`` for the batch.
 
     Raises StateError (optimised already), ConfigError (options), ModeError (train mode); at
     capture also CaptureError, NotADenoiserError and CutError. After an error the model is as it
@@ -54,7 +56,9 @@ def optimize(
             where="fxcache.optimize",
             remedy="call fxcache.restore(model) first to change its cut or policy",
         )
-    settings = Settings(require_cut_request(cut), require_policy(policy), latent)
+    settings = Settings(
+        require_cut_request(cut), require_policy(policy), latent, require_dynamic(dynamic)
+    )
     engine = attach(module, settings)
     if example_inputs is not None:
         try:
@@ -150,6 +154,23 @@ def require_policy(policy: object) -> Policy:
             remedy=f"pass one of: {', '.join(sorted(Policy.kinds))}",
         )
     return policy
+
+
+def require_dynamic(dynamic: object) -> dict[str, tuple[int, ...]]:
+    """``dynamic`` with its dimensions as tuples; ConfigError where it is no such thing."""
+    given = {} if dynamic is None else dynamic
+    if isinstance(given, Mapping) and all(
+        isinstance(path, str)
+        and isinstance(dims, Sequence)
+        and all(isinstance(dim, int) and dim >= 0 for dim in dims)
+        for path, dims in given.items()
+    ):
+        return {path: tuple(dims) for path, dims in given.items()}
+    raise ConfigError(
+        f"dynamic={dynamic!r} does not name dimensions by input",
+        where="optimize(dynamic=...)",
+        remedy='pass a dict such as {"sample": (0,), "encoder_hidden_states": (0,)}',
+    )
 
 
 def require_engine(module: nn.Module, caller: str) -> Engine:

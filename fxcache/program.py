@@ -1,6 +1,7 @@
 """The captured denoiser: a functional graph, the roles of its inputs, the weights it reads."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fxcache._torch import TreeSpec
+from fxcache._torch import TreeSpec, hint_of
 
 OURS = "_fxcache"  # the attribute under which an optimised module keeps its engine
 
@@ -30,13 +31,39 @@ class Input:
 
 
 @dataclass(frozen=True)
+class VaryingSizes:
+    """Sizes of the inputs that may vary, as torch.export found them to depend on one another.
+
+    ``expressions``: by number of the input and dimension; ``ranges``: least and greatest value of
+    each symbol in them.
+    """
+
+    expressions: Mapping[tuple[int, int], Any] = field(default_factory=dict)
+    ranges: Mapping[Any, tuple[Any, Any]] = field(default_factory=dict)
+
+    def admit(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether the graph holds for these inputs, whose other sizes are as at capture."""
+        found: dict[Any, int] = {}
+        for (index, dim), expression in self.expressions.items():
+            size = tensors[index].shape[dim]
+            if expression.is_Symbol:
+                low, high = self.ranges.get(expression, (0, size))
+                if found.setdefault(expression, size) != size or not low <= size <= high:
+                    return False
+            elif expression.subs(found) != size:
+                return False
+        return True
+
+
+@dataclass(frozen=True)
 class Program:
     """A denoiser as one graph.
 
     ``graph``: placeholders are ``inputs``, in order; ``get_attr`` nodes name ``weights``; every
     other node calls a functional ATen op on fake values kept in ``node.meta["val"]``; the output
     is one flat tuple, which ``out_spec`` turns back into what the module returns. The graph holds
-    for calls whose inputs at the paths in ``specialized`` have the values they had at capture.
+    for calls whose inputs at the paths in ``specialized`` have the values they had at capture, and
+    whose sizes ``sizes`` admits.
     """
 
     model: str
@@ -45,6 +72,7 @@ class Program:
     weights: Mapping[str, Any]
     out_spec: TreeSpec
     specialized: frozenset[str] = frozenset()
+    sizes: VaryingSizes = VaryingSizes()
     placeholders: tuple[fx.Node, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -78,10 +106,15 @@ def is_tensor(node: fx.Node) -> bool:
     return isinstance(value_of(node), Tensor)
 
 
+def shape_of(value: Tensor) -> tuple[int, ...]:
+    """The shape of a recorded value at capture; sizes that depend on values count as 1."""
+    return tuple(1 if (known := hint_of(size)) is None else known for size in value.shape)
+
+
 def nbytes_of(node: fx.Node) -> int:
-    """Bytes of the one tensor that ``node`` yields."""
+    """Bytes, at capture, of the one tensor that ``node`` yields."""
     value: Tensor = node.meta["val"]
-    return int(value.numel()) * value.element_size()
+    return math.prod(shape_of(value)) * value.element_size()
 
 
 def module_paths(node: fx.Node) -> list[str]:

@@ -1,7 +1,7 @@
 """A denoiser's call in canonical form: named leaves, their roles, and the key of a capture."""
 
 import inspect
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -85,8 +85,14 @@ class Signature:
     one dimension; everything else is conditioning.
     """
 
-    def __init__(self, original: type[nn.Module], latent: str | None = None):
+    def __init__(
+        self,
+        original: type[nn.Module],
+        latent: str | None = None,
+        dynamic: Mapping[str, Sequence[int]] | None = None,
+    ):
         self.original = original
+        self.dynamic = {path: frozenset(dims) for path, dims in (dynamic or {}).items()}
         self.model = model = original.__name__
         self.declared = inspect.signature(original.forward)
         parameters = list(self.declared.parameters.values())[1:]  # without self
@@ -100,14 +106,16 @@ class Signature:
         self.names = tuple(p.name for p in named)
         self.defaults = {p.name: p.default for p in named if p.default is not p.empty}
         self.known = frozenset(self.names)
-        self.latent = self._require_parameter(latent) if latent else self.names[0]
+        for path in self.dynamic:
+            self._require_parameter(path.partition(".")[0], "dynamic")
+        self.latent = self._require_parameter(latent, "latent") if latent else self.names[0]
         self.named_timestep = next((n for n in self.names[1:] if n in TIMESTEP_NAMES), None)
 
-    def _require_parameter(self, name: str) -> str:
+    def _require_parameter(self, name: str, option: str) -> str:
         if name not in self.known:
             raise ConfigError(
                 f"{self.model}.forward has no parameter {name!r}",
-                where="optimize(latent=...)",
+                where=f"optimize({option}=...)",
                 remedy=f"choose one of: {', '.join(self.names)}",
             )
         return name
@@ -173,7 +181,7 @@ class Signature:
                 if isinstance(leaf, Tensor):
                     paths.append((path, True))
                     tensors.append(leaf)
-                    key.append((path, leaf.shape, leaf.dtype, leaf.device))
+                    key.append((path, self._shape(path, leaf), leaf.dtype, leaf.device))
                     if name not in (self.latent, timestep_name):
                         conditioning.append(leaf)
                 else:
@@ -189,6 +197,13 @@ class Signature:
             tuple(key),
             tuple(paths),
         )
+
+    def _shape(self, path: str, tensor: Tensor) -> tuple[int | None, ...]:
+        """The shape that tells captures apart: None for sizes that may vary."""
+        dims = self.dynamic.get(path)
+        if not dims:
+            return tensor.shape
+        return tuple(None if d in dims else size for d, size in enumerate(tensor.shape))
 
     def _hashable(self, path: str, leaf: Any) -> Hashable:
         try:

@@ -41,7 +41,7 @@ class DiT(nn.Module):
         self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, CHANNELS)
 
     def forward(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
-        emb = self.time(timestep.reshape(-1, 1).to(sample.dtype) / 1000).expand(len(sample), -1)
+        emb = self.time(timestep.reshape(-1, 1).to(sample.dtype) / 1000).expand(sample.shape[0], -1)
         x = self.embed(sample) + self.position
         for layer in self.layers:
             x = layer(x, emb, text)

@@ -2,20 +2,22 @@
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Set
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from fxcache.program import Program, value_of
+from fxcache._torch import hint_of
+from fxcache.program import Program, shape_of, value_of
 
 aten = torch.ops.aten
 
 KINDS = ("conv", "linear", "attention", "other")
 CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d", "convolution", "_convolution"})
 CONVOLUTIONS |= {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
-LINEARS = frozenset({"linear", "addmm", "mm", "matmul"})
+LINEARS = frozenset({"linear", "addmm", "mm", "matmul", "bmm", "baddbmm"})
 
 Flops = dict[str, int]
 
@@ -98,7 +100,7 @@ def shape_key(node: fx.Node) -> Hashable:
         if isinstance(value, fx.Node):
             return summary(value_of(value))
         if isinstance(value, Tensor):
-            return ("tensor", tuple(value.shape), value.dtype)
+            return ("tensor", shape_of(value), value.dtype)
         if isinstance(value, list | tuple):
             return tuple(summary(v) for v in value)
         return str(value)
@@ -109,26 +111,53 @@ def shape_key(node: fx.Node) -> Hashable:
 
 def count(node: fx.Node) -> int:
     """FLOPs of one node, by running its op on the fake values of its inputs."""
-    args: Any = fx.node.map_arg(node.args, value_of)
-    kwargs: Any = fx.node.map_arg(node.kwargs, value_of)
     if node.target is aten.scaled_dot_product_attention.default:
-        return attention_flops(*args[:3])
-    fake = next((v.fake_mode for v in flat_values(node) if hasattr(v, "fake_mode")), None)
+        return attention_flops(*(shape_of(value_of(n)) for n in node.args[:3]))  # type: ignore[arg-type]
+    values = flat_values(node)
+    if varies := any(map(has_varying_size, values)):
+        args: Any = fx.node.map_arg(node.args, at_capture)
+        kwargs: Any = fx.node.map_arg(node.kwargs, at_capture)
+    else:
+        args = fx.node.map_arg(node.args, value_of)
+        kwargs = fx.node.map_arg(node.kwargs, value_of)
+    if varies and kind_of(node) == "other":
+        return 0  # not worth running what counts nothing
+    fake = next((v.fake_mode for v in values if hasattr(v, "fake_mode")), None)
     if fake is None:
         return 0
-    with fake, FlopCounterMode(display=False) as counter:
+    with nullcontext() if varies else fake, FlopCounterMode(display=False) as counter:
         node.target(*args, **kwargs)  # type: ignore[operator]
     return int(counter.get_total_flops())
 
 
-def attention_flops(query: Tensor, key: Tensor, value: Tensor) -> int:
+def has_varying_size(value: Any) -> bool:
+    return isinstance(value, Tensor) and not all(isinstance(size, int) for size in value.shape)
+
+
+def at_capture(node: fx.Node) -> Any:
+    """The value of ``node`` with its sizes at capture, on meta."""
+
+    def fixed(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return torch.empty(shape_of(value), dtype=value.dtype, device="meta")
+        if isinstance(value, torch.SymInt):
+            return hint_of(value)
+        return [fixed(v) for v in value] if isinstance(value, list | tuple) else value
+
+    return fixed(value_of(node))
+
+
+Shape = tuple[int, ...]
+
+
+def attention_flops(query: Shape, key: Shape, value: Shape) -> int:
     """FLOPs of softmax(QKᵀ)V for ``[..., S, D]``, two per multiply-add, softmax left out.
 
     FlopCounterMode sees only the kernels that the composite op dispatches to, and on meta or CPU
     tensors not every one of them.
     """
-    *batch, queries, width = query.shape
-    return 2 * math.prod(batch) * queries * key.shape[-2] * (width + value.shape[-1])
+    *batch, queries, width = query
+    return 2 * math.prod(batch) * queries * key[-2] * (width + value[-1])
 
 
 def flat_values(node: fx.Node) -> list[Any]:

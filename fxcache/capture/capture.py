@@ -9,11 +9,11 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
-from fxcache._torch import tree_flatten, writes
+from fxcache._torch import expression_of, tree_flatten, writes
 from fxcache.analysis.dependence import Dependence
-from fxcache.capture.export import as_original, export
+from fxcache.capture.export import Dynamic, as_original, export
 from fxcache.errors import CaptureError, NotADenoiserError
-from fxcache.program import Program, output_node, remove_dead
+from fxcache.program import Program, VaryingSizes, output_node, remove_dead, value_of
 from fxcache.signature import Call, Signature
 
 aten = torch.ops.aten
@@ -30,8 +30,10 @@ DROPOUTS = (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropo
 CHECKS = (aten._assert_tensor_metadata.default,)
 
 
-def capture(module: nn.Module, signature: Signature, call: Call) -> Program:
+def capture(module: nn.Module, signature: Signature, call: Call, fixed: bool = False) -> Program:
     """The graph of ``module``, as one of the signature's class, for ``call``.
+
+    Sizes that the signature calls dynamic may vary, unless ``fixed`` or the model fixes them.
 
     The module and its weights stay as they are.
 
@@ -44,13 +46,14 @@ def capture(module: nn.Module, signature: Signature, call: Call) -> Program:
     model = signature.model
     signature.require_accepted(call)
     require_plain(call, model)
-    exported, specialized = export(as_original(module, signature.original), call)
+    dynamic: Dynamic = {} if fixed else signature.dynamic
+    exported, specialized = export(as_original(module, signature.original), call, dynamic)
     remove_identities(exported.graph)
     if any(writes(n.target) for n in all_nodes(exported)):
         exported = exported.run_decompositions({})
         remove_identities(exported.graph)
     require_functional(exported, model)
-    program = unlift(exported, model, call, specialized)
+    program = unlift(exported, model, call, specialized, dynamic)
     require_denoiser(program)
     return program
 
@@ -106,7 +109,11 @@ def source_of(node: fx.Node) -> str:
 
 
 def unlift(
-    exported: ExportedProgram, model: str, call: Call, specialized: frozenset[str]
+    exported: ExportedProgram,
+    model: str,
+    call: Call,
+    specialized: frozenset[str],
+    dynamic: Dynamic,
 ) -> Program:
     """The program: weights as ``get_attr``, tensor inputs as placeholders, constants gone."""
     leaves, _ = tree_flatten(((), call.arguments))
@@ -140,7 +147,22 @@ def unlift(
     graph.lint()
     out_spec = exported.call_spec.out_spec
     assert out_spec is not None
-    return Program(model, graph, call.inputs(), weights, out_spec, specialized)
+    sizes = varying_sizes(graph, exported, call, dynamic)
+    return Program(model, graph, call.inputs(), weights, out_spec, specialized, sizes)
+
+
+def varying_sizes(
+    graph: fx.Graph, exported: ExportedProgram, call: Call, dynamic: Dynamic
+) -> VaryingSizes:
+    """The inputs' sizes that were left open, and what the model made of each."""
+    placeholders = (n for n in graph.nodes if n.op == "placeholder")
+    expressions = {
+        (index, dim): expression_of(value_of(node).shape[dim])
+        for index, (node, given) in enumerate(zip(placeholders, call.inputs(), strict=True))
+        for dim in dynamic.get(given.path, ())
+    }
+    ranges = {s: (r.lower, r.upper) for s, r in exported.range_constraints.items()}
+    return VaryingSizes(expressions, ranges)
 
 
 def weight(exported: ExportedProgram, name: str, kind: InputKind) -> Tensor:

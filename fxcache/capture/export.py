@@ -1,19 +1,26 @@
 """The call that is exported: a stand-in for the module, stand-ins for its tensors."""
 
+import contextlib
+import io
 import linecache
+import threading
 import traceback
+from collections.abc import Mapping, Set
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.export import ExportedProgram
+from torch.export import Dim, ExportedProgram
 
-from fxcache._torch import forget_hooks, tree_map_only
+from fxcache._torch import forget_hooks, hint_of, tree_map_only
 from fxcache.capture.preserve import preserved
 from fxcache.capture.specialize import Specialize
 from fxcache.errors import CaptureError
 from fxcache.program import OURS, value_of
 from fxcache.signature import Call, named_leaves
+
+Dynamic = Mapping[str, Set[int]]
+ONE_AT_A_TIME = threading.Lock()
 
 
 class Exported(NamedTuple):
@@ -23,31 +30,52 @@ class Exported(NamedTuple):
     specialized: frozenset[str]
 
 
-def export(module: nn.Module, call: Call) -> Exported:
+def export(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
     """torch.export's graph for ``call``, in its training form: composite ops kept whole.
 
     Where the model branches on values, or shapes depend on them, those of the call's conditioning
     are told to the trace, and the graph is good for such values only.
     """
     try:
-        exported = Exported(traced(module, call), frozenset())
+        exported = Exported(traced(module, call, dynamic), frozenset())
         if not has_unknown_sizes(exported.program):
             return exported
     except Exception as error:
         if not call.readable():
             raise refusal(module, error) from error
     try:
-        return specialized(module, call)
+        return specialized(module, call, dynamic)
     except Exception as error:
         raise refusal(module, error) from error
 
 
-def traced(module: nn.Module, call: Call) -> ExportedProgram:
-    with torch.inference_mode(False), torch.no_grad(), preserved(module):
-        return torch.export.export(module, (), stand_ins(call.arguments), strict=False)
+def traced(module: nn.Module, call: Call, dynamic: Dynamic) -> ExportedProgram:
+    """One attempt. Where it fails, torch.export prints all of the graph; the error says it better.
+
+    One at a time: torch.export keeps global state, and so does redirecting what it prints.
+    """
+    arguments = stand_ins(call.arguments)
+    shapes = dynamic_shapes(call.arguments, dynamic) if dynamic else None
+    silent = contextlib.redirect_stderr(io.StringIO())
+    with ONE_AT_A_TIME, silent, torch.inference_mode(False), torch.no_grad(), preserved(module):
+        return torch.export.export(module, (), arguments, dynamic_shapes=shapes, strict=False)
 
 
-def specialized(module: nn.Module, call: Call) -> Exported:
+def dynamic_shapes(arguments: dict[str, Any], dynamic: Dynamic) -> dict[str, Any]:
+    """What torch.export is told of each argument: which sizes to leave open, if the model can."""
+
+    def told(value: Any, path: str) -> Any:
+        if isinstance(value, dict):
+            return {key: told(item, f"{path}.{key}") for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(told(item, f"{path}.{i}") for i, item in enumerate(value))
+        dims = dynamic.get(path) if isinstance(value, Tensor) else None
+        return dict.fromkeys(sorted(dims), Dim.AUTO) if dims else None
+
+    return {name: told(value, name) for name, value in arguments.items()}
+
+
+def specialized(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
     mode = Specialize(call.readable())
 
     def learn(_: nn.Module, __: Any, arguments: dict[str, Any]) -> None:
@@ -57,7 +85,7 @@ def specialized(module: nn.Module, call: Call) -> Exported:
     handle = module.register_forward_pre_hook(learn, with_kwargs=True)
     try:
         with mode:
-            return Exported(traced(module, call), frozenset(mode.read))
+            return Exported(traced(module, call, dynamic), frozenset(mode.read))
     finally:
         handle.remove()
 
@@ -66,7 +94,7 @@ def has_unknown_sizes(exported: ExportedProgram) -> bool:
     """Whether shapes in the graph depend on values."""
     values = (value_of(node) for node in exported.graph.nodes)
     tensors = (value for value in values if isinstance(value, Tensor))
-    return any(not isinstance(size, int) for tensor in tensors for size in tensor.shape)
+    return any(hint_of(size) is None for tensor in tensors for size in tensor.shape)
 
 
 def refusal(module: nn.Module, error: Exception) -> CaptureError:

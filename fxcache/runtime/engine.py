@@ -3,8 +3,8 @@
 import threading
 import warnings
 from collections import OrderedDict, deque
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -40,6 +40,7 @@ class Settings:
     cut: CutRequest
     policy: Policy
     latent: str | None = None
+    dynamic: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class Ticket(NamedTuple):
@@ -61,7 +62,7 @@ class Engine:
     """
 
     def __init__(self, original: type[nn.Module], settings: Settings):
-        self.signature = Signature(original, settings.latent)
+        self.signature = Signature(original, settings.latent, settings.dynamic)
         self.settings = settings
         self.captures: OrderedDict[Hashable, Variants] = OrderedDict()
         self.runs: deque[Run] = deque(maxlen=MAX_RUNS)
@@ -90,7 +91,7 @@ class Engine:
             if starts:
                 self._notice_changes(module)
             variants = self._captured(module, call)
-            source = (variants, self._generation)
+            source = (variants, self._generation, *varying(call, variants))
         decision = self._decide(branch, source, session)
         stopwatch = Stopwatch(call.latent.device)
         if branch is not None:
@@ -122,13 +123,17 @@ class Engine:
     def _captured(self, module: nn.Module, call: Call) -> Variants:
         key = self._key(call)
         variants = self.captures.get(key)
+        fixed = variants is not None and not variants.program.sizes.admit(call.tensors)
+        if fixed:  # a size that the graph does not leave open: a capture of its own
+            key = (key, *(t.shape for t in call.tensors))
+            variants = self.captures.get(key)
         if variants is not None:
             self.captures.move_to_end(key)
             return variants
-        program = capture(module, self.signature, call)
+        program = capture(module, self.signature, call, fixed)
         variants = rewrite(program, choose(Frontier(program), self.settings.cut), call.describe())
         self._specialized[call.key] = self._read(call) | program.specialized
-        self._keep(self._key(call), variants, structure(module))
+        self._keep(key if fixed else self._key(call), variants, structure(module))
         return variants
 
     def _key(self, call: Call) -> Hashable:
@@ -214,6 +219,11 @@ class Engine:
         if len(self.named) > MAX_KEYS:
             self.named.popitem(last=False)
         return self.named[key]
+
+
+def varying(call: Call, variants: Variants) -> list[int]:
+    """The call's sizes where the graph leaves them open."""
+    return [call.tensors[i].shape[dim] for i, dim in variants.program.sizes.expressions]
 
 
 def require_inference(module: nn.Module, call: Call) -> None:

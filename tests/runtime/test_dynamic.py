@@ -1,0 +1,107 @@
+"""Sizes left open: one capture for several, a capture of its own where the model fixes them."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fxcache
+from fxcache.runtime.module import engine_of
+from tests import tiny
+from tests.loops import refreshes, sample
+from tests.plain import DiT, dit, dit_inputs
+
+BATCH = {"sample": (0,), "text": (0,)}
+
+
+def captures(model: nn.Module) -> int:
+    engine = engine_of(model)
+    assert engine is not None
+    return len(engine.captures)
+
+
+@torch.no_grad()
+def test_one_capture_serves_every_batch():
+    model = fxcache.optimize(dit(), policy=fxcache.Uniform(interval=3), dynamic=BATCH)
+    for batch in (2, 3, 5, 2):
+        inputs = dit_inputs(batch)
+        for index, t in enumerate(torch.linspace(900, 100, 5)):
+            got = model(timestep=t, **inputs)
+            assert got.shape == inputs["sample"].shape
+            if index % 3 == 0:
+                assert torch.equal(got, dit()(timestep=t, **inputs))
+    assert captures(model) == 1
+    assert refreshes(model) == [[0, 3]] * 4
+
+
+@torch.no_grad()
+def test_reuse_equals_that_of_a_capture_for_one_batch_alone():
+    policy = fxcache.Uniform(interval=3)
+    dynamic = fxcache.optimize(dit(), policy=policy, dynamic=BATCH)
+    dynamic(timestep=1, **dit_inputs(4))
+    fixed = fxcache.optimize(dit(), policy=policy)
+    inputs = dit_inputs(2)
+    for t in torch.linspace(900, 100, 5):
+        assert torch.equal(dynamic(timestep=t, **inputs), fixed(timestep=t, **inputs))
+
+
+@torch.no_grad()
+def test_a_batch_of_one_and_unequal_batches_get_their_own():
+    model = fxcache.optimize(dit(), dynamic=BATCH)
+    model(timestep=3, **dit_inputs(2))
+    model(timestep=3, **dit_inputs(1))
+    assert captures(model) == 2
+    unequal = {"sample": dit_inputs(2)["sample"], "text": dit_inputs(1)["text"]}
+    assert torch.equal(model(timestep=3, **unequal), dit()(timestep=torch.tensor(3), **unequal))
+    assert captures(model) == 3
+
+
+class Fixing(DiT):
+    """Turns its batch into a number of Python's."""
+
+    def forward(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        return super().forward(sample, timestep, text) * len(sample)
+
+
+@torch.no_grad()
+def test_a_model_that_fixes_its_batch_is_captured_for_each():
+    model = fxcache.optimize(Fixing().eval(), dynamic=BATCH)
+    for batch in (2, 3, 2, 3):
+        inputs = dit_inputs(batch)
+        got = model(timestep=float(9 - batch), **inputs)
+        assert torch.equal(got, Fixing().eval()(timestep=torch.tensor(9.0 - batch), **inputs))
+    assert captures(model) == 2
+
+
+@torch.no_grad()
+def test_a_batch_that_changes_in_a_run_is_refreshed():
+    model = fxcache.optimize(dit(), policy=fxcache.Uniform(interval=9), dynamic=BATCH)
+    with fxcache.session(model, key="request"):
+        model(timestep=900, **dit_inputs(2))
+        wider = model(timestep=800, **dit_inputs(3))
+    assert torch.equal(wider, dit()(timestep=torch.tensor(800), **dit_inputs(3)))
+    assert refreshes(model) == [[0, 1]]
+
+
+def test_a_unets_batch_and_size():
+    sizes = {"sample": (0, 2, 3), "encoder_hidden_states": (0,)}
+    unet = fxcache.optimize(tiny.small_unet(), policy=fxcache.Uniform(interval=3), dynamic=sizes)
+    for batch, size in ((2, 16), (3, 8), (4, 24)):
+        inputs = tiny.inputs(batch, size)
+        fixed = fxcache.optimize(tiny.small_unet(), policy=fxcache.Uniform(interval=3))
+        assert torch.equal(sample(unet, 4, **inputs), sample(fixed, 4, **inputs))
+    assert captures(unet) == 1
+    cut = fxcache.report(unet).captures[0].cut
+    static = fxcache.frontier(tiny.small_unet(), **tiny.inputs(2, 16), timestep=torch.tensor(1))
+    assert cut["full_flops"] == static[0].full_flops
+    assert cut["reuse_flops"] == static[0].reuse_flops
+    assert cut["cache_bytes"] == static[0].cache_bytes
+
+
+@pytest.mark.parametrize(
+    "dynamic", [{"nothing": (0,)}, {"sample": ("batch",)}, {"sample": 0}, ["sample"], {0: (0,)}]
+)
+def test_options_that_cannot_be(dynamic: Any):
+    with pytest.raises(fxcache.ConfigError, match=r"optimize\(dynamic=...\)"):
+        fxcache.optimize(dit(), dynamic=dynamic)
