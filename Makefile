@@ -7,13 +7,15 @@ DEMO := --prompt "red apple" --prompt "grinning face" --prompt "slice of pizza" 
 	--prompt "tiger face" --prompt "fire engine" --prompt "penguin" \
 	--steps 50 --interval 5 --compare
 
-.PHONY: help install demo test test-slow lint types unit figures clean
+.PHONY: help install demo test test-slow lint types unit figures coverage stateful clean
 
 help:
 	@echo "make demo       pictures with and without fxcache, side by side, with times"
 	@echo "make test       set-up, lint, types, tests"
 	@echo "make test-slow  the tests that take minutes each"
 	@echo "make figures    measure again every number that the README states"
+	@echo "make coverage   try every denoiser of diffusers again (an hour at most)"
+	@echo "make stateful   ten thousand calls of requests that get in each other's way"
 
 install: $(INSTALLED)
 
@@ -46,7 +48,15 @@ figures: install
 	$(BIN)/fxcache run $(MODEL) $(DEMO) --out docs/pictures/demo.png --json > bench/results/demo.json
 	$(BIN)/python -m bench.dispatch --out bench/results/dispatch.json
 	$(BIN)/python -m bench.frontier --out bench/results/frontier.json
+	$(BIN)/python -m bench.planning --out bench/results/planning.json
 	$(BIN)/python -m bench.figures
+
+coverage: install
+	$(BIN)/python -m bench.coverage
+	$(BIN)/python -m bench.figures
+
+stateful: install
+	$(BIN)/python -m tests.runtime.test_stateful --out bench/results/stateful.json
 
 clean:
 	rm -rf build $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -12,7 +12,6 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,49 +36,42 @@ RESULTS = ROOT / "bench" / "results" / "coverage.json"
 TABLE = ROOT / "docs" / "coverage.md"
 NO_FORWARD = {"MotionAdapter": "holds weights for UNetMotionModel; its forward does nothing"}
 ENOUGH_SAVED, ENOUGH_BLOCKS = 0.5, 4
-MANY = 2**20
+LARGE = 2**20
 
 Row = dict[str, Any]
 
 
 class Sketch(TorchFunctionMode):
-    """Makes what ``is_fake`` says fake, and gives everything else values."""
+    """Makes large tensors fake: weights, latents, prompts.
 
-    def __init__(self, mode: FakeTensorMode, is_fake: Callable[[Tensor], bool]):
+    Others have values: masks, lengths and tables of frequencies may be read while tracing.
+    """
+
+    def __init__(self, mode: FakeTensorMode):
         super().__init__()
-        self.mode, self.is_fake = mode, is_fake
+        self.mode = mode
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         with self.mode:
             made = func(*args, **(kwargs or {}))
-        if isinstance(made, Tensor) and not self.is_fake(made):
+        if isinstance(made, Tensor) and made.numel() <= LARGE:
             return func(*args, **(kwargs or {}))
         return made
-
-
-def large(tensor: Tensor) -> bool:
-    """Weights; tables of frequencies, which are read while tracing, are not."""
-    return tensor.numel() > MANY
-
-
-def continuous(tensor: Tensor) -> bool:
-    """What is not ids, masks or lengths."""
-    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def row(recipe: Recipe) -> Row:
     """One class's line: what was captured and cut, or why not."""
     torch.manual_seed(0)
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
-    with Sketch(mode, large):
+    with Sketch(mode):
         model: Any = classes()[recipe.kind](**recipe.default).eval()
     weights = sum(p.numel() for p in model.parameters())
     found: Row = {"weights": weights}
     signature = Signature(type(model), recipe.latent)
     started = time.perf_counter()
-    with Sketch(mode, continuous):
+    with Sketch(mode):
         inputs = recipe.inputs(model.config, True)
     try:
         program = capture(model, signature, signature.call((), inputs))
@@ -132,29 +124,25 @@ def counts(classes_found: dict[str, Row]) -> dict[str, int]:
 
 
 def line(kind: str, found: Row) -> dict[str, str]:
-    size = f"{found['weights'] / 1e9:.2f}"
-    if "cut" not in found:
-        reason = f"no: {found['what']} (`{found['where']}`)"
-        return {"class": kind, "10⁹ weights": size, "cut": reason.replace("|", "\\|")}
     cut = found["cut"]
     return {
         "class": kind,
-        "10⁹ weights": size,
+        "10⁹ weights": f"{found['weights'] / 1e9:.2f}",
+        "graph nodes": str(found["nodes"]),
         "cut": f"`{cut['name']}`",
         "caches": cut["mode"],
         "blocks skipped": str(cut["blocks_skipped"]),
-        "FLOPs saved": f"{cut['share_saved']:.1%}",
+        "FLOPs saved": f"{100 * cut['share_saved']:.2f}%",
         "cached, float32": f"{cut['cache_bytes'] / 2**20:.1f} MiB in {cut['cached_tensors']}",
-        "graph nodes": str(found["nodes"]),
         "captured for the values of": ", ".join(f"`{p}`" for p in found["specialized_on"]),
     }
 
 
 def document(data: dict[str, Any]) -> str:
     """``docs/coverage.md``, as the results say it."""
-    rows = [line(kind, found) for kind, found in data["classes"].items()]
     total = counts(data["classes"])
-    rest = "\n".join(f"- {kind}: {reason}." for kind, reason in NO_FORWARD.items())
+    cuts = {kind: found for kind, found in data["classes"].items() if "cut" in found}
+    refused = {kind: found for kind, found in data["classes"].items() if "cut" not in found}
     summary = (
         f"Every class that diffusers {data['diffusers']} defines in `models.unets` and "
         f"`models.transformers`: {total['classes']}. Captured: {total['captured']}; with a cut: "
@@ -168,8 +156,16 @@ def document(data: dict[str, Any]) -> str:
         "`tests/test_denoisers.py`: refreshing equals the original bit for bit, reuse with "
         "unchanged inputs equals it to rounding."
     )
-    table = tabulate(rows, headers="keys", tablefmt="github")
-    return "\n\n".join(("# Coverage", summary, how, table, "Not denoisers:", rest)) + "\n"
+    table = tabulate(
+        [line(*pair) for pair in cuts.items()],
+        headers="keys",
+        tablefmt="github",
+        disable_numparse=True,
+    )
+    reasons = [f"- **{k}**: {found['what']} At `{found['where']}`." for k, found in refused.items()]
+    reasons += [f"- **{kind}**: {reason}." for kind, reason in NO_FORWARD.items()]
+    parts = ("# Coverage", summary, how, table, "## Refused", "\n".join(reasons))
+    return "\n\n".join(parts) + "\n"
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-import sympy
 from torch import Tensor, nn
 
 # Why: models built under it have no values to read, and nothing public tells.
@@ -82,11 +81,11 @@ def hint_of(size: Any) -> int | None:
 
 
 def expression_of(size: Any) -> Any:
-    """The sympy expression of a size that may vary, or that turned out not to.
+    """The sympy expression of a size that may vary; the number of one that turned out not to.
 
     Why: torch.export names relations between sizes in its ranges by these, and gives no way to it.
     """
-    return sympy.Integer(size) if isinstance(size, int) else size.node.expr
+    return size if isinstance(size, int) else size.node.expr
 
 
 def writes(op: object) -> bool:

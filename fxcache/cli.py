@@ -16,6 +16,7 @@ from fxcache.api import frontier
 from fxcache.errors import ConfigError, FxcacheError, ModelFileError
 from fxcache.integrations.diffusers import (
     example_inputs,
+    installed,
     load_empty,
     load_pipeline,
     parsed,
@@ -26,6 +27,7 @@ from fxcache.report.report import as_text
 from fxcache.run import Drawing, compare
 from fxcache.schedule import NonUniform, Policy, Uniform
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 PACKAGES = ("fxcache", "torch", "triton", "diffusers", "transformers", "numpy")
 
 
@@ -44,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="fxcache", description="Cache deep values between steps.")
+    top.add_argument("--version", action="version", version=version("fxcache"))
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     look = commands.add_parser("inspect", help="where a model can be cut, and what that saves")
@@ -68,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def add_run_options(draw: argparse.ArgumentParser) -> None:
+    draw.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     draw.add_argument("pipeline", help="a diffusers pipeline's folder or a hub id")
     draw.add_argument("--prompt", action="append", required=True, help="may be given repeatedly")
     draw.add_argument("--steps", type=int, default=50)
@@ -104,7 +108,7 @@ def inspect(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     name = type(model).__name__
     data = {"model": name, "batch": arguments.batch, "cuts": [c.to_dict() for c in cuts]}
     if not cuts:
-        return data, f"{name} has no skip connection that bypasses work"
+        return data, f"{name} has nothing to cut: neither skip connections nor streams of blocks"
     table = tabulate(rows, headers="keys", floatfmt=".2f")
     return data, f"{name}, batch {arguments.batch}\n\n{table}"
 
@@ -117,7 +121,7 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         policy=policy_from(arguments),
         cut=cut_from(arguments.cut),
     )
-    folder_for(arguments.out)
+    folder_for(require_picture(arguments.out))
     quiet_transformers()
     dtype = getattr(torch, arguments.dtype)
     pipeline = load_pipeline(arguments.pipeline, dtype, arguments.device)
@@ -134,9 +138,7 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def quiet_transformers() -> None:
     """Leave out its advice on optional packages; this process is ours alone."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
+    installed("transformers.utils.logging").set_verbosity_error()
 
 
 def required_steps(steps: int) -> int:
@@ -163,6 +165,17 @@ def folder_for(file: Path) -> Path:
         raise ModelFileError(
             f"cannot write there: {error}", where=str(file), remedy="choose another place"
         ) from error
+    return file
+
+
+def require_picture(file: Path) -> Path:
+    """``file`` if its name says a kind of picture; ConfigError before anything is drawn."""
+    if file.suffix.lower() not in PICTURES:
+        raise ConfigError(
+            f"{file.name} does not say what kind of picture to write",
+            where=f"--out {file}",
+            remedy=f"end the name in one of: {', '.join(PICTURES)}",
+        )
     return file
 
 

@@ -46,7 +46,10 @@ class VaryingSizes:
         found: dict[Any, int] = {}
         for (index, dim), expression in self.expressions.items():
             size = tensors[index].shape[dim]
-            if expression.is_Symbol:
+            if isinstance(expression, int):
+                if expression != size:
+                    return False
+            elif expression.is_Symbol:
                 low, high = self.ranges.get(expression, (0, size))
                 if found.setdefault(expression, size) != size or not low <= size <= high:
                     return False

@@ -1,6 +1,8 @@
 """The commands, as a shell would call them, on a real pipeline folder."""
 
 import json
+import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +55,9 @@ def test_inspect_in_json_prices_every_cut(capsys, folder):
     assert cut["cache_bytes"] == 2 * one["cache_bytes"]
 
 
-def test_inspect_says_when_there_is_nothing_to_cut(capsys, folder):
-    assert "AutoencoderKL has no skip connection" in said(capsys, "inspect", folder / "vae")
+def test_inspect_says_when_there_is_nothing_to_cut(capsys, folder, monkeypatch):
+    monkeypatch.setattr("fxcache.cli.frontier", lambda *_, **__: [])
+    assert "AutoencoderKL has nothing to cut" in said(capsys, "inspect", folder / "vae")
 
 
 def test_run_and_compare_write_both_rows(capsys, folder, tmp_path):
@@ -137,3 +140,20 @@ def test_the_bundled_model_stays_close_to_itself_when_cached(capsys, tmp_path):
     assert data["refreshes"] == 10
     assert data["psnr_db"] > 25
     assert data["ssim"] > 0.9
+
+
+def test_a_missing_library_is_named_with_its_remedy(capsys, folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    assert main(["inspect", str(folder / "unet")]) == 1
+    assert "pip install 'fxcache[diffusers]'" in capsys.readouterr().err
+
+
+def test_a_name_that_is_no_pictures_is_refused_before_drawing(capsys, folder, tmp_path):
+    assert main(["run", str(folder), *map(str, DRAW), "--out", str(tmp_path / "a.xyz")]) == 1
+    assert "end the name in one of: .png" in capsys.readouterr().err
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out.strip() == version("fxcache")

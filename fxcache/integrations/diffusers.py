@@ -4,10 +4,12 @@ The pass itself knows nothing of diffusers; this serves ``frontier`` without inp
 command line.
 """
 
+import importlib
 import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -121,8 +123,7 @@ def load_empty(source: str) -> nn.Module:
     ``source``: a config.json, a model's or a pipeline's folder, or a hub id.
     Raises ModelFileError.
     """
-    import diffusers
-
+    diffusers = installed("diffusers")
     config = read_config(source)
     name = config.get("_class_name")
     kind = getattr(diffusers, str(name), None)
@@ -134,6 +135,18 @@ def load_empty(source: str) -> nn.Module:
         )
     with torch.device("meta"):
         return kind.from_config(config).eval()  # type: ignore[attr-defined]
+
+
+def installed(package: str) -> ModuleType:
+    """The package, imported; ModelFileError where it is not installed."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ModelFileError(
+            f"{package} cannot be imported: {error}",
+            where=f"import {package}",
+            remedy="install what the command line needs: pip install 'fxcache[diffusers]'",
+        ) from error
 
 
 def read_config(source: str) -> dict[str, Any]:
@@ -167,12 +180,11 @@ def parsed(path: Path) -> dict[str, Any]:
 
 
 def hub_config(source: str) -> dict[str, Any]:
-    from diffusers import UNet2DConditionModel as AnyModel  # load_config is the same for all
-
+    any_model = installed("diffusers").UNet2DConditionModel  # load_config is the same for all
     failed: Exception | None = None
     for subfolder in (*DENOISERS, None):
         try:
-            return dict(AnyModel.load_config(source, subfolder=subfolder))
+            return dict(any_model.load_config(source, subfolder=subfolder))
         except (OSError, ValueError) as error:
             failed = error
     raise ModelFileError(
@@ -187,10 +199,9 @@ def load_pipeline(source: str, dtype: torch.dtype, device: str) -> Any:
 
     Raises ModelFileError.
     """
-    from diffusers import DiffusionPipeline
-
+    pipelines = installed("diffusers").DiffusionPipeline
     try:
-        return DiffusionPipeline.from_pretrained(source, dtype=dtype).to(device)
+        return pipelines.from_pretrained(source, dtype=dtype).to(device)
     except (OSError, ValueError) as error:
         raise ModelFileError(
             f"diffusers cannot load this pipeline: {error}",

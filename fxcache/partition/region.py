@@ -21,8 +21,9 @@ def cache_points(
     """The cache points that replace what lies between the modules traced to ``first`` and ``last``.
 
     The region is what is computed from the latent in ``first`` and needed by ``last``. A point
-    stands wherever something outside the region still reads a value of it: liveness decides
-    whether that is one stream or two. Empty where the two modules are not one after the other.
+    stands wherever something outside the region reads a value of it, which decides whether that is
+    one stream or two: a program has no dead code, so that whatever is read is needed. Empty where
+    the two modules are not one after the other.
     """
     started = [n for n in first if needs.on_latent(n)]
     region = needs.between(started, [n for n in last if needs.on_latent(n)])
@@ -34,22 +35,21 @@ def cache_points(
     points = {}
     for *_, value in ends:
         points[value] = CachePoint(value, streams.shortcut(value) or same_kind(value, entries))
-    live = set(needs.live_without({v: p.needed for v, p in points.items()}))
-    read = [v for v in points if any(user in live for user in v.users)]
-    return tuple(points[v] for v in read)
+    return tuple(points.values())
 
 
-def additions_after(inside: set[fx.Node], needs: Dependence) -> list[fx.Node]:
+def additions_after(inside: set[fx.Node], needs: Dependence) -> set[fx.Node]:
     """The residual additions that follow a region, where its blocks leave them to their parent."""
-    known = inside | set(entries_of(inside, needs)) if inside else set()
-    found = []
+    entries, grown = set(entries_of(inside, needs)), set(inside)
     for node in needs.nodes:
-        sources = [n for n in node.all_input_nodes if needs.on_latent(n)]
-        added = op_name(node) in ADDS and node not in inside and known.issuperset(sources)
-        if added and any(n in inside or n in found for n in sources):
-            found.append(node)
-            known.add(node)
-    return found
+        sources = {n for n in node.all_input_nodes if needs.on_latent(n)}
+        if (
+            op_name(node) in ADDS
+            and sources & grown
+            and all(n in grown or n in entries for n in sources)
+        ):
+            grown.add(node)
+    return grown - inside
 
 
 def exits(region: int, needs: Dependence) -> list[fx.Node]:

@@ -14,7 +14,10 @@ from fxcache.runtime.record import Run
 
 @dataclass(frozen=True)
 class CaptureReport:
-    """One captured signature and its cut. FLOPs are of one call, two per multiply-add."""
+    """One captured signature and its cut. FLOPs are of one call, two per multiply-add.
+
+    ``specialized_on``: the inputs whose values the model read: another value, another capture.
+    """
 
     inputs: str
     nodes: int
@@ -22,11 +25,14 @@ class CaptureReport:
     cached_skip_nodes: int
     cut: dict[str, Any]
     reason: str
+    specialized_on: list[str]
 
 
 @dataclass(frozen=True)
 class RunReport:
     """One run: which steps refreshed and why, median times, what that saved.
+
+    ``timestep_waits``: calls whose timestep was read from another device, which waits for it.
 
     ``speedup``: time of the run had every step taken as long as its refreshes, over the time it
     took. ``ideal_speedup``: the same from FLOPs.
@@ -36,6 +42,7 @@ class RunReport:
     steps: int
     refreshes: list[int]
     reasons: dict[str, int]
+    timestep_waits: int
     refresh_ms: float | None
     reuse_ms: float | None
     speedup: float | None
@@ -79,6 +86,7 @@ def capture_report(variants: Variants) -> CaptureReport:
         cached_skip_nodes=len(variants.cached_skip.graph.nodes),
         cut=variants.plan.cut.to_dict(),
         reason=variants.plan.reason,
+        specialized_on=sorted(variants.program.specialized),
     )
 
 
@@ -97,6 +105,7 @@ def run_report(run: Run) -> RunReport:
         steps=len(decisions),
         refreshes=refreshes,
         reasons=counted([d.reason for d in decisions if d.refresh]),
+        timestep_waits=run.waits,
         refresh_ms=refresh_ms,
         reuse_ms=reuse_ms,
         speedup=measured,
@@ -129,10 +138,12 @@ def as_text(report: dict[str, Any]) -> str:
 
 def cut_line(capture: dict[str, Any]) -> str:
     cut = capture["cut"]
+    read = ", ".join(capture["specialized_on"])
+    values = f"; for these values of {read} only" if read else ""
     return (
         f"cut at {cut['name']} ({capture['reason']}): a reuse step saves {cut['share_saved']:.1%} "
         f"of {cut['full_flops'] / 1e9:.2f} GFLOPs, caches {cut['cache_bytes']:,} bytes; "
-        f"{capture['full_nodes']} nodes full, {capture['cached_skip_nodes']} reusing"
+        f"{capture['full_nodes']} nodes full, {capture['cached_skip_nodes']} reusing{values}"
     )
 
 
@@ -147,6 +158,7 @@ def runs_table(runs: list[dict[str, Any]]) -> str:
             "reuse ms": rounded(run["reuse_ms"]),
             "speed-up": rounded(run["speedup"]),
             "ideal": rounded(run["ideal_speedup"]),
+            "waits": run["timestep_waits"],
             "refreshed because": "; ".join(f"{k} ({v})" for k, v in run["reasons"].items()),
         }
         for index, run in enumerate(runs)

@@ -30,6 +30,10 @@ MAX_KEYS = 16
 MAX_RUNS = 16
 MANY_SINGLE_CALLS = 4
 MAX_RECORDED_STEPS = 4096
+TELL_APART = (
+    "Tell requests apart with fxcache.session(model, key=...), or keep their tensors from call to "
+    "call, one timestep after another."
+)
 CALLER = 9  # frames from _warn to the line that called the module
 
 
@@ -157,7 +161,8 @@ class Engine:
             self.captures.popitem(last=False)
             self._warn(
                 f"more than {MAX_SIGNATURES} kinds of call (shapes, dtypes, options) take turns, "
-                "and each is captured again when it comes back"
+                "and each is captured again when it comes back",
+                "Call with fewer shapes, or leave sizes open: optimize(dynamic=...).",
             )
 
     def _notice_changes(self, module: nn.Module) -> None:
@@ -195,13 +200,12 @@ class Engine:
         if branch.step == 0:
             self.runs.append(branch.run)
 
-    def _warn(self, what: str) -> None:
+    def _warn(self, what: str, remedy: str = TELL_APART) -> None:
         if what in self._warned:
             return
         self._warned.add(what)
         warnings.warn(
-            f"{what}. Results stay exact, but are no faster. "
-            "Tell requests apart with fxcache.session(model, key=...), or keep their tensors.",
+            f"{what}. Results stay exact, but are no faster. {remedy}",
             FxcacheWarning,
             stacklevel=CALLER,
         )

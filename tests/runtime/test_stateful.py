@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 from torch import Tensor, nn
 
 import fxcache
+from fxcache.runtime.branch import Branch
 from fxcache.runtime.module import engine_of
 from tests.plain import CHANNELS, TOKENS, WIDTH, WORDS, DiT
 
@@ -42,7 +43,8 @@ class Request:
     timesteps: Tensor
     index: int = 0
     difference: Tensor | None = None
-    refreshed_for: Any = None  # text, weights as noticed
+    prompt: int = 0  # how often the text was replaced
+    refreshed_for: Any = None  # prompt, weights as noticed, dtype
     always_new_text: bool = True  # since the second call of the run
     changed: bool = False
 
@@ -91,33 +93,39 @@ class Requests(RuleBasedStateMachine):
     def _call(self, request: Request) -> None:
         sample = torch.randn(request.batch, TOKENS, CHANNELS, dtype=self.dtype)
         timestep = request.timesteps[request.index]
-        if request.index == 0:
-            self._notice()
         with torch.no_grad():
             got = self.model(sample, timestep, request.text)
+            branch = self._branch(request)
+            if branch.step == 0:  # a run started: changes of the weights are noticed
+                self._notice()
+                self.noticed = self.weights
             expected = self.plain(sample, timestep, request.text)
-        self._check(request, sample, timestep, got, expected)
+        refreshed = branch.run.steps[-1].decision.refresh
+        assert refreshed or request.index > 0, "the first call of a run"
+        self._check(request, sample, timestep, refreshed, got, expected)
         request.changed = False
         request.index += 1
 
     def _check(
-        self, request: Request, sample: Tensor, timestep: Tensor, got: Tensor, expected: Tensor
+        self,
+        request: Request,
+        sample: Tensor,
+        timestep: Tensor,
+        refreshed: bool,
+        got: Tensor,
+        expected: Tensor,
     ) -> None:
-        refreshed = self._last_step_refreshed(request)
         counted["calls"] += 1
         counted["refreshes" if refreshed else "reuses"] += 1
-        if request.index == 0:
-            assert refreshed, "the first call of a run"
-            self.noticed = self.weights
-        elif not request.changed:
+        if request.index and not request.changed:
             request.always_new_text = False
         if refreshed:
             assert torch.equal(got, expected), "a refresh is the plain model"
             request.difference = self._stream(sample, timestep, request.text, True)
-            request.refreshed_for = (request.text, self.noticed, self.dtype)
+            request.refreshed_for = (request.prompt, self.noticed, self.dtype)
             return
-        text, noticed, dtype = request.refreshed_for
-        assert text is request.text or request.always_new_text, "another prompt"
+        prompt, noticed, dtype = request.refreshed_for
+        assert prompt == request.prompt or request.always_new_text, "another prompt"
         assert noticed == self.noticed, "other weights, noticed since"
         assert dtype == self.dtype
         assert request.difference is not None
@@ -142,24 +150,22 @@ class Requests(RuleBasedStateMachine):
     def _embedded(self, timestep: Tensor, batch: int) -> Tensor:
         return self.plain.time(timestep.reshape(-1, 1).to(self.dtype) / 1000).expand(batch, -1)
 
-    def _last_step_refreshed(self, request: Request) -> bool:
+    def _branch(self, request: Request) -> Branch:
+        """The branch that served the request's call just now."""
         engine = engine_of(self.model)
         assert engine is not None
-        branches = [b for b in engine.unnamed.held if b.anchors[0].reference() is request.text]
-        (branch,) = branches
-        if request.index == 0:
-            assert branch.step == 0
-        return branch.run.steps[-1].decision.refresh
+        held = engine.unnamed.held
+        assert held[-1].anchors[0].reference() is request.text
+        return held[-1]
 
     @rule(slot=slots, keep_old=st.booleans())
     def change_prompt(self, slot: int, keep_old: bool) -> None:
         request = self.requests.get(slot)
         if request is None:
             return
-        if keep_old:
-            self.kept = request.text  # still alive: may belong to somebody else
-            self.new_run(slot, 3 - request.batch)
-            return
+        if keep_old:  # it may belong to somebody else
+            self.kept = request.text
+        request.prompt += 1
         request.text = text_for(request.batch, self.dtype)
         request.changed = True
 
