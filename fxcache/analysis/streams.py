@@ -11,15 +11,15 @@ from fxcache.analysis.cost import op_name
 from fxcache.analysis.dependence import Dependence
 from fxcache.program import value_of
 
-# These move values about, or cast them, and compute nothing.
+# These move values about, cast or limit them, and compute nothing else.
 MOVES = frozenset({
-    "_to_copy", "_unsafe_view", "alias", "cat", "chunk", "clone", "constant_pad_nd", "contiguous",
-    "copy", "detach", "detach_", "expand", "expand_as", "flatten", "flip", "gather", "index",
-    "index_put", "index_select", "movedim", "narrow", "new_zeros", "pad", "permute",
-    "pixel_shuffle", "pixel_unshuffle", "repeat", "reshape", "roll", "select", "select_scatter",
-    "slice", "slice_scatter", "split", "split_with_sizes", "squeeze", "stack", "swapaxes", "t",
-    "tile", "to", "transpose", "type_as", "unbind", "unflatten", "unsqueeze", "view", "view_as",
-    "where", "zeros_like",
+    "_to_copy", "_unsafe_view", "alias", "cat", "chunk", "clamp", "clip", "clone",
+    "constant_pad_nd", "contiguous", "copy", "detach", "detach_", "expand", "expand_as", "flatten",
+    "flip", "gather", "index", "index_put", "index_select", "movedim", "nan_to_num", "narrow",
+    "new_zeros", "pad", "permute", "pixel_shuffle", "pixel_unshuffle", "repeat", "reshape", "roll",
+    "select", "select_scatter", "slice", "slice_scatter", "split", "split_with_sizes", "squeeze",
+    "stack", "swapaxes", "t", "tile", "to", "transpose", "type_as", "unbind", "unflatten",
+    "unsqueeze", "view", "view_as", "where", "zeros_like",
 })  # fmt: skip
 ADDS = frozenset({"add", "sub", "addcmul"})
 SCALES = frozenset({"mul", "div"})

@@ -46,6 +46,7 @@ def capture(module: nn.Module, signature: Signature, call: Call, fixed: bool = F
     model = signature.model
     signature.require_accepted(call)
     require_plain(call, model)
+    require_no_cache_inside(module)
     dynamic: Dynamic = {} if fixed else signature.dynamic
     exported, specialized = export(as_original(module, signature.original), call, dynamic)
     remove_identities(exported.graph)
@@ -66,6 +67,19 @@ def require_plain(call: Call, model: str) -> None:
                 f"{path} is a {type(leaf).__name__}, which may hold state of its own",
                 where=f"{model}.forward",
                 remedy="pass tensors, numbers and strings, in dicts, lists or tuples",
+            )
+
+
+def require_no_cache_inside(module: nn.Module) -> None:
+    """CaptureError if diffusers' own caching hooks are on: capture would keep their decision."""
+    for path, submodule in module.named_modules():
+        registry = vars(submodule).get("_diffusers_hook")
+        hooks = getattr(registry, "hooks", {}).values()
+        if any(getattr(hook, "_is_stateful", False) for hook in hooks):
+            raise CaptureError(
+                f"{type(module).__name__} has a cache of its own, which decides while it runs",
+                where=path or type(module).__name__,
+                remedy="call its disable_cache() first: one cache at a time",
             )
 
 

@@ -131,6 +131,11 @@ def stand_ins(arguments: dict[str, Any]) -> dict[str, Any]:
 def remedy_for(module: nn.Module) -> str:
     if any(p.is_inference() for p in module.parameters()):
         return "its weights were made in inference mode: load or move the model outside of it"
+    if any("forward" in vars(submodule) for submodule in module.modules()):
+        return (
+            "take the hooks off its submodules (offloading block by block moves weights while the "
+            "model runs), or hook the whole model instead, as enable_model_cpu_offload does"
+        )
     return (
         "check that the model itself takes these inputs; if it does, that line must not branch on "
         "tensor values or leave PyTorch (report it if the model is not yours to change)"

@@ -70,7 +70,8 @@ class Branch:
         self.varying: frozenset[int] = frozenset()
         self.step = -1
         self.stride = 1
-        self.rising: bool | None = None  # whether timesteps given as numbers rise
+        self.direction = 0  # of timesteps given as numbers: 1 if they rise, -1 if they fall
+        self.unsettled = False  # whether the second call may have begun a run of its own
         self.doubt = ""
         self.forced = ""  # why this step must refresh, whatever the policy says
         self.complete = True  # False between begin and finish
@@ -124,19 +125,23 @@ class Branch:
         vouched = self.trust is Trust.KEY or (
             self.trust is Trust.SESSION and (not found or tied(found))
         )
-        started = self._start_reason(position, vouched)
+        new = frozenset(i for i, identity in enumerate(found) if identity is not Identity.SAME)
+        started = self._start_reason(position, new, vouched)
         if started:
-            self.step, self.stride, self.varying = 0, 1, frozenset()
-            self.run, self.rising = Run(started), None
+            self._begin(Run(started))
         else:
             self.step += 1
-        self.forced = started or self._forced_reason(found)
+        self.forced = started or self._forced_reason(found, new)
         self.anchors = tuple(map(Anchor, call.conditioning))
         self.position, self.complete = position, False
         self.run.waits += isinstance(position, Number) and position.waited
         return bool(started)
 
-    def _start_reason(self, position: Position, vouched: bool) -> str:
+    def _begin(self, run: Run) -> None:
+        self.step, self.stride, self.varying = 0, 1, frozenset()
+        self.run, self.direction, self.unsettled = run, 0, False
+
+    def _start_reason(self, position: Position, new: frozenset[int], vouched: bool) -> str:
         """Why this call starts a new run; empty if it does not. Sets ``doubt``."""
         if self.step < 0:
             return "first call"
@@ -146,7 +151,11 @@ class Branch:
             case (Place() as last_place, Place() as place):
                 reason, doubt = self._between_offsets(last_place, place, vouched)
             case (Number() as last_number, Number() as number):
-                reason, doubt = self._between_numbers(last_number.value, number.value, vouched)
+                direction = (number.value > last_number.value) - (number.value < last_number.value)
+                if self.trust is Trust.SESSION and vouched:
+                    reason, doubt = self._between_session_numbers(direction), ""
+                else:
+                    reason, doubt = self._between_numbers(direction, new)
             case (Unknown(), Unknown()):
                 reason, doubt = "", "the timestep tells nothing"
             case _:
@@ -173,17 +182,35 @@ class Branch:
         self.stride = max(1, stride)
         return "", "" if stride == 1 else "timesteps are left out"
 
-    def _between_numbers(self, last: float, now: float, vouched: bool) -> tuple[str, str]:
-        """Numbers fall during a run; in a session they may rise (flow matching, inversion)."""
-        if now == last:
-            return "", "timestep repeats"
-        if self.rising is None:
-            self.rising = now > last and vouched and self.trust is Trust.SESSION
-        if (now > last) is not self.rising:
-            return "timestep jumped back", ""
-        return "", ""
+    def _between_session_numbers(self, direction: int) -> str:
+        """In a session all numbers are one run's as long as they go one way, or stay."""
+        self.direction = self.direction or direction
+        return "timestep jumped back" if direction == -self.direction != 0 else ""
 
-    def _forced_reason(self, found: list[Identity]) -> str:
+    def _between_numbers(self, direction: int, new: frozenset[int]) -> tuple[str, str]:
+        """Numbers fall during a run, or rise (flow matching), and keep their conditioning.
+
+        A second call that does neither may have begun a run of its own. It refreshes, and the
+        third call tells: one run goes on as it began, with the same tensors new each time.
+        """
+        if self.unsettled:
+            self.unsettled = False
+            if direction == self.direction and new >= self.varying:
+                return "", ""
+            own = self.run.steps[1:]
+            del self.run.steps[1:]
+            self._begin(Run("the call after shows it", own))
+        if self.step == 0:
+            self.direction = direction
+            self.unsettled = direction > 0 or bool(new)
+            return "", "" if direction or new else "timestep repeats"
+        if new - self.varying:
+            return "conditioning changed", ""
+        if direction == 0:
+            return "", "timestep repeats"
+        return "timestep jumped back" if direction != self.direction else "", ""
+
+    def _forced_reason(self, found: list[Identity], new: frozenset[int]) -> str:
         """Why the cached values may not be used at this call; empty if they may.
 
         Conditioning tensors that are new at every step (ControlNet residuals) force nothing from
@@ -193,7 +220,9 @@ class Branch:
             return "the last call did not finish"
         if self.doubt:
             return f"caller unknown: {self.doubt}"
-        new = frozenset(i for i, identity in enumerate(found) if identity is not Identity.SAME)
+        if self.unsettled:
+            self.varying = new
+            return "perhaps another run"
         changed = new - self.varying
         self.varying = new if self.step == 1 else self.varying & new
         return "conditioning changed" if changed or Identity.REWRITTEN in found else ""

@@ -197,7 +197,8 @@ class Engine:
     def _record(self, branch: Branch, step: RunStep) -> None:
         if len(branch.run.steps) < MAX_RECORDED_STEPS:
             branch.run.steps.append(step)
-        if branch.step == 0:
+        if not branch.run.listed:
+            branch.run.listed = True
             self.runs.append(branch.run)
 
     def _warn(self, what: str, remedy: str = TELL_APART) -> None:

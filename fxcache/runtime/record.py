@@ -60,8 +60,9 @@ class Run:
     """The calls of one trajectory from its first refresh on."""
 
     started: str = ""
-    waits: int = 0  # calls whose timestep was read from another device
     steps: list[RunStep] = field(default_factory=list)
+    waits: int = 0  # calls whose timestep was read from another device
+    listed: bool = False  # among the engine's runs
 
     @property
     def refreshes(self) -> list[int]:
