@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
 from PIL import Image
@@ -13,6 +14,7 @@ import fxcache
 from bench.denoisers import RECIPES
 from bench.denoisers import tiny as from_recipe
 from fxcache.runtime.module import engine_of
+from tests import tiny
 from tests.loops import refreshes
 
 STEPS = 7
@@ -93,3 +95,56 @@ def keeps(draw: Draw, *models: nn.Module, expected: Any = None, last: Any = None
         assert [runs(model) for model in models] == counts
     assert not torch.equal(first, plain), "nothing was reused"
     assert torch.isfinite(first).all()
+
+
+def follows(
+    made: Callable[[], tuple[nn.Module, Draw, Any]], change: Callable[[Any], object]
+) -> None:
+    """What ``change`` does to a pipeline between two drawings is as if done before the first.
+
+    ``made``: a new denoiser, a function that draws with it, and what ``change`` takes.
+    """
+    _, draw, pipe = made()
+    before = draw()
+    change(pipe)
+    plain = draw()
+    assert not torch.equal(before, plain), "the change must matter"
+    for interval in (1, 3):
+        model, draw, pipe = made()
+        change(pipe)
+        with optimised(model, interval=interval):
+            from_the_start = draw()
+        model, draw, pipe = made()
+        with optimised(model, interval=interval):
+            draw()
+            change(pipe)
+            runs(model)
+            after = draw()
+            assert runs(model) == [list(range(0, STEPS, interval))]
+        assert torch.equal(after, from_the_start), f"interval {interval}"
+        assert torch.equal(after, plain) == (interval == 1)
+
+
+def stable_diffusion(**options: Any) -> tuple[nn.Module, Draw, Any]:
+    """A small U-Net, a function that draws with it, and its pipeline."""
+    pipe = tiny.pipeline()
+    text = {"prompt_embeds": noise(1, 7, 32), "negative_prompt_embeds": noise(1, 7, 32, seed=1)}
+    return pipe.unet, drawing(pipe, **text, height=32, width=32, **options), pipe
+
+
+FLUX_PROMPT = {
+    "prompt_embeds": noise(1, 7, 24),
+    "pooled_prompt_embeds": noise(1, 12),
+    "height": 64,
+    "width": 64,
+}
+
+
+def flux(**options: Any) -> tuple[nn.Module, Draw, Any]:
+    """As ``stable_diffusion``, of FLUX."""
+    pipe = assembled(
+        diffusers.FluxPipeline,
+        transformer=denoiser("FluxTransformer2DModel", guidance_embeds=True),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+    )
+    return pipe.transformer, drawing(pipe, **FLUX_PROMPT, **options), pipe

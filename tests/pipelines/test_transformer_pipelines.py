@@ -15,6 +15,7 @@ from tests.pipelines.build import (
     assembled,
     denoiser,
     drawing,
+    flux,
     keeps,
     noise,
     optimised,
@@ -23,17 +24,6 @@ from tests.pipelines.build import (
 TWICE = [EVERY_THIRD] * 2
 
 
-def flux() -> Any:
-    model = denoiser("FluxTransformer2DModel", guidance_embeds=True)
-    return assembled(diffusers.FluxPipeline, transformer=model, scheduler=FlowEuler())
-
-
-FLUX_PROMPT = {
-    "prompt_embeds": noise(1, 7, 24),
-    "pooled_prompt_embeds": noise(1, 12),
-    "height": 64,
-    "width": 64,
-}
 FLUX_NEGATIVE = {
     "negative_prompt_embeds": noise(1, 7, 24, seed=1),
     "negative_pooled_prompt_embeds": noise(1, 12, seed=1),
@@ -42,13 +32,13 @@ FLUX_NEGATIVE = {
 
 
 def test_flux():
-    pipe = flux()
-    keeps(drawing(pipe, **FLUX_PROMPT), pipe.transformer)
+    model, draw, _ = flux()
+    keeps(draw, model)
 
 
 def test_flux_true_cfg():
-    pipe = flux()
-    keeps(drawing(pipe, **FLUX_PROMPT, **FLUX_NEGATIVE), pipe.transformer, expected=TWICE)
+    model, draw, _ = flux(**FLUX_NEGATIVE)
+    keeps(draw, model, expected=TWICE)
 
 
 def sd3() -> Any:
