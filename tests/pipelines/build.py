@@ -57,6 +57,7 @@ def drawing(pipe: Any, **options: Any) -> Draw:
     def draw(**changed: Any) -> Tensor:
         given = {"num_inference_steps": STEPS, "output_type": "latent"} | options | changed
         generator = torch.Generator().manual_seed(0)
+        torch.manual_seed(0)  # for pipelines that sample a VAE's latents without the generator
         return pipe(generator=generator, return_dict=False, **given)[0]  # type: ignore[no-any-return]
 
     return draw

@@ -121,8 +121,20 @@ def test_restored_under_block_offload():
     draw()
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@MODELS
+CLAMPED = pytest.mark.xfail(
+    strict=True, raises=fxcache.CutError, reason="in float16 FLUX clamps its streams"
+)
+
+
+@pytest.mark.parametrize(
+    ("made", "dtype"),
+    [
+        (stable_diffusion, torch.bfloat16),
+        (stable_diffusion, torch.float16),
+        (flux, torch.bfloat16),
+        pytest.param(flux, torch.float16, marks=CLAMPED),
+    ],
+)
 def test_half_precision(made, dtype):
     model, draw, pipe = made()
     pipe.to(dtype)
