@@ -22,8 +22,11 @@ from tests.pipelines.build import (
 
 pytest.importorskip("peft")
 
-# What diffusers' own loading of a second adapter makes PEFT say.
-pytestmark = pytest.mark.filterwarnings("ignore:Already found a .peft_config.:UserWarning")
+# What PEFT says to diffusers, which loads and deletes adapters by ways of its own.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Already found a .peft_config.:UserWarning",
+    "ignore:Adapter two was active which is now deleted:UserWarning",
+)
 TARGETS = ("to_q", "to_v")
 
 
