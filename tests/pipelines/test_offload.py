@@ -10,7 +10,15 @@ from torch import nn
 
 import fxcache
 from fxcache.runtime.module import engine_of
-from tests.pipelines.build import flux, follows, keeps, stable_diffusion
+from tests.pipelines.build import (
+    EVERY_THIRD,
+    flux,
+    follows,
+    keeps,
+    optimised,
+    runs,
+    stable_diffusion,
+)
 
 CPU = torch.device("cpu")
 MODELS = pytest.mark.parametrize("made", [stable_diffusion, flux])
@@ -140,6 +148,21 @@ def test_half_precision(made, dtype):
     pipe.to(dtype)
     given = {name: half(value, dtype) for name, value in prompt_of(draw).items()}
     keeps(lambda: draw(**given), model)
+
+
+def test_flux_in_float16_with_a_cut():
+    model, draw, pipe = flux()
+    pipe.to(torch.float16)
+    given = {name: half(value, torch.float16) for name, value in prompt_of(draw).items()}
+    plain = draw(**given)
+    cut = ("transformer_blocks.1", "single_transformer_blocks.3")
+    with optimised(model, interval=1, cut=cut):
+        assert torch.equal(draw(**given), plain)
+    with optimised(model, cut=cut):
+        first = draw(**given)
+        assert runs(model) == [EVERY_THIRD]
+        assert torch.equal(draw(**given), first)
+        assert not torch.equal(first, plain)
 
 
 def prompt_of(draw: Any) -> dict[str, Any]:

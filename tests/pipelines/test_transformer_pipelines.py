@@ -308,3 +308,18 @@ def test_sana():
         width=256,
     )
     keeps(draw, pipe.transformer)
+
+
+def test_wan_interrupted_with_a_timestep_for_each_token_stays_exact():
+    pipe = wan(expand_timesteps=True)
+    draw = drawing(pipe, **wan_prompt(pipe))
+    plain = draw()
+
+    def interrupt(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        pipe._interrupt = step >= 1
+        return values
+
+    with optimised(pipe.transformer):
+        draw(callback_on_step_end=interrupt)
+        with pytest.warns(fxcache.FxcacheWarning, match="start over before their end"):
+            assert torch.equal(draw(), plain)
