@@ -1,0 +1,169 @@
+"""LoRA through diffusers and PEFT: loading, scaling, fusing, swapping, between runs."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fxcache
+from tests import tiny
+from tests.pipelines.build import (
+    STEPS,
+    denoiser,
+    flux,
+    follows,
+    keeps,
+    noise,
+    optimised,
+    runs,
+    stable_diffusion,
+)
+
+pytest.importorskip("peft")
+
+# What PEFT says to diffusers, which loads and deletes adapters by ways of its own.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Already found a .peft_config.:UserWarning",
+    "ignore:Adapter two was active which is now deleted:UserWarning",
+)
+TARGETS = ("to_q", "to_v")
+
+
+def weights(model: nn.Module, prefix: str, rank: int = 2, seed: int = 0) -> dict[str, Tensor]:
+    """A LoRA of all attention projections named in TARGETS, strong enough to see."""
+    made: dict[str, Tensor] = {}
+    for number, (name, module) in enumerate(model.named_modules()):
+        if isinstance(module, nn.Linear) and name.endswith(TARGETS):
+            shapes = {"A": (rank, module.in_features), "B": (module.out_features, rank)}
+            for part, shape in shapes.items():
+                key = f"{prefix}.{name}.lora_{part}.weight"
+                made[key] = 0.3 * noise(*shape, seed=100 * seed + number)
+    return made
+
+
+def load(pipe: Any, name: str = "one", **options: Any) -> None:
+    seed = {"one": 1, "two": 2}[name]
+    hotswap = options.get("hotswap", False)
+    name = "one" if hotswap else name
+    pipe.load_lora_weights(
+        weights(tiny.small_unet(), "unet", seed=seed), adapter_name=name, **options
+    )
+
+
+def with_lora(*names: str) -> Any:
+    def made() -> tuple[nn.Module, Any, Any]:
+        model, draw, pipe = stable_diffusion()
+        for name in names:
+            load(pipe, name)
+        return model, draw, pipe
+
+    return made
+
+
+def test_loaded_before():
+    model, draw, _ = with_lora("one")()
+    keeps(draw, model)
+
+
+CHANGES = {
+    "load": ((), load),
+    "load a second": (("one",), lambda p: load(p, "two")),
+    "weight": (("one",), lambda p: p.set_adapters("one", 0.3)),
+    "weights": (("one", "two"), lambda p: p.set_adapters(["one", "two"], [0.3, 0.7])),
+    "weights of blocks": (("one",), lambda p: p.set_adapters("one", {"unet": {"mid": 0.0}})),
+    "select": (("one", "two"), lambda p: p.set_adapters("one")),
+    "disable": (("one",), lambda p: p.disable_lora()),
+    "delete": (("one", "two"), lambda p: p.delete_adapters("two")),
+    "unload": (("one",), lambda p: p.unload_lora_weights()),
+    "fuse": (("one",), lambda p: p.fuse_lora(lora_scale=0.5)),
+    "hot-swap": (("one",), lambda p: load(p, "two", hotswap=True)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_between_runs(change):
+    names, act = CHANGES[change]
+    follows(with_lora(*names), act)
+
+
+def test_fused_then_unfused_and_unloaded():
+    model, draw, pipe = with_lora("one")()
+    with optimised(model):
+        first = draw()
+        pipe.fuse_lora()
+        draw()
+        pipe.unfuse_lora()
+        torch.testing.assert_close(draw(), first, rtol=1e-3, atol=1e-3)
+        pipe.unload_lora_weights()
+        without = draw()
+    model, draw, _ = stable_diffusion()
+    with optimised(model):
+        torch.testing.assert_close(without, draw(), rtol=1e-3, atol=1e-3)
+
+
+def test_scale_of_each_call():
+    model, draw, _ = with_lora("one")()
+    plain = [draw(cross_attention_kwargs={"scale": s}) for s in (0.25, 0.5, 0.25)]
+    assert not torch.equal(plain[0], plain[1])
+    with optimised(model, interval=1):
+        drawn = [draw(cross_attention_kwargs={"scale": s}) for s in (0.25, 0.5, 0.25)]
+    assert all(torch.equal(a, b) for a, b in zip(drawn, plain, strict=True))
+    with optimised(model):
+        drawn = [draw(cross_attention_kwargs={"scale": s}) for s in (0.25, 0.5, 0.25)]
+        assert runs(model) == [list(range(0, STEPS, 3))] * 3
+    assert torch.equal(drawn[0], drawn[2])
+
+
+def load_flux(pipe: Any) -> None:
+    lora = weights(denoiser("FluxTransformer2DModel"), "transformer", seed=1)
+    pipe.load_lora_weights(lora, adapter_name="one")
+
+
+def flux_with_lora() -> tuple[nn.Module, Any, Any]:
+    model, draw, pipe = flux()
+    load_flux(pipe)
+    return model, draw, pipe
+
+
+def test_flux_loaded_between_runs():
+    follows(flux, load_flux)
+
+
+def test_flux_weight_changed_between_runs():
+    follows(flux_with_lora, lambda p: p.set_adapters("one", 0.3))
+
+
+def test_flux_scale_of_each_call():
+    model, draw, _ = flux_with_lora()
+    plain = [draw(joint_attention_kwargs={"scale": s}) for s in (0.3, 0.7, 0.3)]
+    with optimised(model, interval=1):
+        drawn = [draw(joint_attention_kwargs={"scale": s}) for s in (0.3, 0.7, 0.3)]
+    assert all(torch.equal(a, b) for a, b in zip(drawn, plain, strict=True))
+
+
+def test_weight_changed_in_the_middle_of_a_run_waits_for_the_next():
+    model, draw, pipe = with_lora("one")()
+
+    def halve(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        if step == 1:
+            pipe.set_adapters("one", 0.5)
+        return values
+
+    with optimised(model):
+        unchanged = draw()
+        assert torch.equal(draw(callback_on_step_end=halve), unchanged)
+        halved = draw()
+    model, draw, pipe = with_lora("one")()
+    pipe.set_adapters("one", 0.5)
+    with optimised(model):
+        assert torch.equal(draw(), halved)
+
+
+def test_a_restored_model_keeps_its_lora():
+    model, draw, _ = with_lora("one")()
+    plain = draw()
+    fxcache.optimize(model)
+    draw()
+    fxcache.restore(model)
+    assert torch.equal(draw(), plain)

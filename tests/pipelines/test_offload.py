@@ -1,0 +1,189 @@
+"""Weights that move or change their dtype between calls: accelerate's and diffusers' hooks."""
+
+from typing import Any
+
+import accelerate
+import pytest
+import torch
+from diffusers.hooks import apply_group_offloading
+from torch import nn
+
+import fxcache
+from fxcache.runtime.module import engine_of
+from tests.pipelines.build import (
+    EVERY_THIRD,
+    flux,
+    follows,
+    keeps,
+    optimised,
+    runs,
+    stable_diffusion,
+)
+
+CPU = torch.device("cpu")
+MODELS = pytest.mark.parametrize("made", [stable_diffusion, flux])
+ORDER = pytest.mark.parametrize("hooked_first", [True, False], ids=["before", "after"])
+
+
+def whole(model: nn.Module) -> None:
+    """As enable_model_cpu_offload does, which itself wants an accelerator."""
+    accelerate.cpu_offload_with_hook(model, execution_device=CPU)
+
+
+def sequential(model: nn.Module) -> None:
+    """As enable_sequential_cpu_offload does."""
+    accelerate.cpu_offload(model, execution_device=CPU)
+
+
+def groups_of_leaves(model: nn.Module) -> None:
+    apply_group_offloading(model, CPU, CPU, offload_type="leaf_level")
+
+
+def groups_of_blocks(model: nn.Module) -> None:
+    apply_group_offloading(model, CPU, CPU, offload_type="block_level", num_blocks_per_group=1)
+
+
+def layerwise(model: Any) -> None:
+    model.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+
+
+REFUSED = pytest.mark.parametrize("hook", [sequential, groups_of_leaves, layerwise])
+
+
+@MODELS
+@ORDER
+def test_whole_model_offload(made, hooked_first):
+    model, draw, _ = made()
+    plain = draw()
+    if hooked_first:
+        whole(model)
+        keeps(draw, model)
+        return
+    fxcache.optimize(model, policy=fxcache.Uniform(interval=1))
+    whole(model)
+    assert torch.equal(draw(), plain)
+    fxcache.restore(model)
+    assert torch.equal(draw(), plain)
+
+
+def drawn_while_hooked(made: Any, hook: Any, hooked_first: bool) -> tuple[nn.Module, Any]:
+    model, draw, _ = made()
+    if hooked_first:
+        hook(model)
+    fxcache.optimize(model)
+    if not hooked_first:
+        hook(model)
+    with pytest.raises(fxcache.CaptureError) as caught:
+        draw()
+    assert not engine_of(model).captures  # type: ignore[union-attr]
+    fxcache.restore(model)
+    hooked, expected, _ = made()
+    hook(hooked)
+    assert torch.equal(draw(), expected()), "the model must work as before"
+    return model, caught.value
+
+
+@MODELS
+@ORDER
+@REFUSED
+def test_hooks_that_move_weights_inside_are_refused(made, hook, hooked_first):
+    _, error = drawn_while_hooked(made, hook, hooked_first)
+    assert any(place in error.where for place in ("accelerate", "diffusers/hooks"))
+
+
+@REFUSED
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="the remedy speaks of branches, not of hooks"
+)
+def test_the_refusal_says_what_to_do_instead(hook):
+    _, error = drawn_while_hooked(stable_diffusion, hook, True)
+    assert "hook" in error.remedy or "offload" in error.remedy
+
+
+@MODELS
+def test_block_offload_before_is_refused(made):
+    model, draw, _ = made()
+    groups_of_blocks(model)
+    plain = draw()
+    with pytest.raises(fxcache.StateError) as caught:
+        fxcache.optimize(model)
+    assert "optimize the module before" in caught.value.remedy
+    assert torch.equal(draw(), plain)
+
+
+@MODELS
+def test_block_offload_after_is_refused(made):
+    model, draw, _ = made()
+    fxcache.optimize(model)
+    groups_of_blocks(model)
+    with pytest.raises(fxcache.CaptureError):
+        draw()
+
+
+@pytest.mark.xfail(strict=True, raises=fxcache.StateError, reason="a hook's forward is in the way")
+def test_restored_under_block_offload():
+    model, draw, _ = stable_diffusion()
+    fxcache.optimize(model)
+    groups_of_blocks(model)
+    fxcache.restore(model)
+    draw()
+
+
+CLAMPED = pytest.mark.xfail(
+    strict=True, raises=fxcache.CutError, reason="in float16 FLUX clamps its streams"
+)
+
+
+@pytest.mark.parametrize(
+    ("made", "dtype"),
+    [
+        (stable_diffusion, torch.bfloat16),
+        (stable_diffusion, torch.float16),
+        (flux, torch.bfloat16),
+        pytest.param(flux, torch.float16, marks=CLAMPED),
+    ],
+)
+def test_half_precision(made, dtype):
+    model, draw, pipe = made()
+    pipe.to(dtype)
+    given = {name: half(value, dtype) for name, value in prompt_of(draw).items()}
+    keeps(lambda: draw(**given), model)
+
+
+def test_flux_in_float16_with_a_cut():
+    model, draw, pipe = flux()
+    pipe.to(torch.float16)
+    given = {name: half(value, torch.float16) for name, value in prompt_of(draw).items()}
+    plain = draw(**given)
+    cut = ("transformer_blocks.1", "single_transformer_blocks.3")
+    with optimised(model, interval=1, cut=cut):
+        assert torch.equal(draw(**given), plain)
+    with optimised(model, cut=cut):
+        first = draw(**given)
+        assert runs(model) == [EVERY_THIRD]
+        assert torch.equal(draw(**given), first)
+        assert not torch.equal(first, plain)
+
+
+def prompt_of(draw: Any) -> dict[str, Any]:
+    return next(c.cell_contents for c in draw.__closure__ if isinstance(c.cell_contents, dict))
+
+
+def half(value: Any, dtype: torch.dtype) -> Any:
+    return value.to(dtype) if isinstance(value, torch.Tensor) else value
+
+
+def test_dtype_changed_between_runs():
+    follows(
+        stable_diffusion, lambda pipe: pipe.unet.to(torch.float64).to(torch.float32).half().float()
+    )
+
+
+def test_channels_last():
+    model, draw, _ = stable_diffusion()
+    model.to(memory_format=torch.channels_last)
+    keeps(draw, model)
+
+
+def test_channels_last_between_runs():
+    follows(stable_diffusion, lambda pipe: pipe.unet.to(memory_format=torch.channels_last))
