@@ -116,9 +116,6 @@ def test_compiled_blocks(made):
     keeps(draw, model)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=pytest.fail.Exception, reason="its decision is baked in at capture"
-)
 @pytest.mark.parametrize("enabled_first", [True, False], ids=["before", "after"])
 def test_a_cache_of_diffusers_own_is_refused(enabled_first):
     model, draw, _ = flux()
@@ -150,19 +147,10 @@ def test_guidance_rescale(rescale):
     keeps(draw, model)
 
 
-REPEATS = pytest.mark.xfail(
-    strict=True,
-    raises=fxcache.FxcacheWarning,
-    reason="two runs of one prompt that both end after their first number count as unknown callers",
-)
-
-
 @pytest.mark.parametrize(
     ("made", "at"),
     [
-        *((stable_diffusion, at) for at in (0, 1, 4)),
-        pytest.param(flux, 0, marks=REPEATS),
-        *((flux, at) for at in (1, 4)),
+        *((made, at) for made in (stable_diffusion, flux) for at in (0, 1, 4)),
     ],
 )
 def test_an_interrupted_run_leaves_nothing_behind(made, at):

@@ -76,12 +76,16 @@ def test_a_model_that_fixes_its_batch_is_captured_for_each():
 
 @torch.no_grad()
 def test_a_batch_that_changes_in_a_run_is_refreshed():
-    model = fxcache.optimize(dit(), policy=fxcache.Uniform(interval=9), dynamic=BATCH)
+    """Although its text, one for all, is the same."""
+    model = fxcache.optimize(dit(), policy=fxcache.Uniform(interval=9), dynamic={"sample": (0,)})
+    text = dit_inputs(1)["text"]
     with fxcache.session(model, key="request"):
-        model(timestep=900, **dit_inputs(2))
-        wider = model(timestep=800, **dit_inputs(3))
-    assert torch.equal(wider, dit()(timestep=torch.tensor(800), **dit_inputs(3)))
-    assert refreshes(model) == [[0, 1]]
+        for timestep, batch in ((900, 2), (800, 2), (700, 3)):
+            sample = dit_inputs(batch)["sample"]
+            got = model(sample, timestep, text)
+    assert torch.equal(got, dit()(sample, torch.tensor(700), text))
+    assert captures(model) == 1
+    assert refreshes(model) == [[0, 2]]
 
 
 def test_a_unets_batch_and_size():
