@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fxcache
-from fxcache.runtime.position import Element, Number, Unknown, position_of
+from fxcache.runtime.position import Element, Number, Place, Unknown, position_of
 from tests import tiny
 from tests.loops import last_reason, refreshes, sample, steps
 
@@ -46,6 +46,37 @@ def test_positions_that_are_no_element():
     assert position_of(torch.full((3,), 7.0)) == Number(7.0)
     assert position_of(torch.ones((), device="meta")) == Unknown()
     assert position_of(None) == Unknown()
+
+
+def test_what_tells_the_place_best():
+    timesteps, told = torch.arange(3.0), Place(7, 9)
+    assert isinstance(position_of(timesteps[1], told), Element)
+    assert position_of(torch.tensor(5.0), told) == told
+    assert position_of(torch.tensor([[0.0, 5.0]])) == Number(5.0), "what is given has 0"
+    assert position_of(torch.ones((), device="meta"), told) == told
+
+
+@torch.no_grad()
+def test_numbers_that_rise_are_one_run_from_their_third_on(optimized):
+    inputs = tiny.inputs()
+    for _ in range(2):
+        for timestep in (100, 300, 500, 700, 900):
+            optimized(timestep=timestep, **inputs)
+    assert refreshes(optimized) == [[0, 1, 3], [0, 1, 3]]
+
+
+@torch.no_grad()
+def test_runs_of_one_call_are_told_apart_once_the_next_one_falls(optimized, unet):
+    inputs = tiny.inputs()
+    plain = tiny.small_unet()
+    for timestep in (500, 900):  # a run of one call; the first of another
+        assert torch.equal(
+            optimized(timestep=timestep, **inputs).sample, plain(timestep=timestep, **inputs).sample
+        )
+    for timestep in (700, 500, 300):
+        optimized(timestep=timestep, **inputs)
+    assert refreshes(optimized) == [[0], [0, 3]]
+    assert steps(optimized) == [1, 4]
 
 
 def test_a_dead_timesteps_tensor_is_known_to_be_dead():
