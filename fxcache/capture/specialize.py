@@ -42,7 +42,8 @@ class Specialize(TorchFunctionMode):
         """``values``: the inputs to be known, by path."""
         super().__init__()
         self.read: set[str] = set()
-        self._values = {path: value.detach().cpu() for path, value in values.items()}
+        small = {path: v for path, v in values.items() if v.numel() <= MAX_ELEMENTS}
+        self._values = {path: value.detach().cpu() for path, value in small.items()}
         self._known: dict[int, Known] = {}
 
     def learn(self, traced: Mapping[str, Tensor]) -> None:
@@ -65,8 +66,8 @@ class Specialize(TorchFunctionMode):
         if len(known) < len(given):
             args, kwargs = self._sized(func, args, kwargs)
             result = func(*args, **kwargs)
-            if writes_in_place(func):
-                self._forget(args[0])
+            for written in (kwargs.get("out"), *args[: writes_in_place(func, kwargs)]):
+                self._forget(written)
             return result
         sources = frozenset[str]().union(*(k.sources for k in known))
         if func in READS and given:
@@ -80,16 +81,21 @@ class Specialize(TorchFunctionMode):
         return self._noted(result, self._computed(func, args, kwargs), sources)
 
     def _computed(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """``func`` of the true values; Unknown where it fails."""
+        """``func`` of the true values; Unknown where it fails or draws random numbers."""
         args, kwargs = tree_map_only(Tensor, lambda t: self._known[id(t)].value, (args, kwargs))
         args, kwargs = tree_map_only(torch.device, lambda _: torch.device("cpu"), (args, kwargs))
         if kwargs.get("device") is not None:
             kwargs["device"] = "cpu"
-        try:
-            with no_dispatch_modes():
-                return func(*args, **kwargs)
-        except Exception:
-            return Unknown()  # the trace itself will say what is wrong
+        with no_dispatch_modes():
+            random = torch.get_rng_state()
+            try:
+                value = func(*args, **kwargs)
+            except Exception:
+                return Unknown()  # the trace itself will say what is wrong
+            if torch.equal(torch.get_rng_state(), random):
+                return value
+            torch.set_rng_state(random)
+            return Unknown()
 
     def _sized(self, func: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The same call, told the size of a result that depends on known values."""
@@ -160,7 +166,9 @@ class Unknown:
     """No value."""
 
 
-def writes_in_place(func: Callable[..., Any]) -> bool:
+def writes_in_place(func: Callable[..., Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether ``func`` writes to its first argument."""
     name = getattr(func, "__name__", "")
     inplace_operator = name.startswith("__i") and name.endswith("__") and name != "__index__"
-    return name == "__setitem__" or inplace_operator or (name.endswith("_") and name[-2:] != "__")
+    method = name.endswith("_") and not name.endswith("__")
+    return name == "__setitem__" or inplace_operator or method or bool(kwargs.get("inplace"))

@@ -26,6 +26,7 @@ from fxcache.schedule import Decision, Policy, Step
 from fxcache.signature import Call, Signature
 
 MAX_SIGNATURES = 8
+MAX_KINDS = 256
 MAX_KEYS = 16
 MAX_RUNS = 16
 MANY_SINGLE_CALLS = 4
@@ -156,6 +157,8 @@ class Engine:
         if now != self._structure:  # captures of another state of the model
             self.captures.clear()
             self._structure = now
+        if len(self._specialized) > MAX_KINDS:
+            self._specialized.clear()
         self.captures[key] = variants
         if len(self.captures) > MAX_SIGNATURES:
             self.captures.popitem(last=False)

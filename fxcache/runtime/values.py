@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fxcache._torch import version_of
 
-MAX_VALUES = 64
+MAX_VALUES = 16
 
 
 class Seen(NamedTuple):

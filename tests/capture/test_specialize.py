@@ -69,6 +69,21 @@ class OnAMixture(Base):
         return self.through(x) + t if mixed.sum() > 2 else x
 
 
+class OnAnOverwritten(Base):
+    """As before, by way of ``out=``."""
+
+    def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> Tensor:
+        mixed = mask.clone()
+        torch.mul(mask, (x[:, :, 0] > 0).long(), out=mixed)
+        return self.through(x) + t if mixed.sum() > 2 else x
+
+
+class OnChance(Base):
+    def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> Tensor:
+        x = self.through(x[:, : int(mask.sum(1).max())])
+        return x + t if torch.rand(()) > 0.5 else x
+
+
 MASK = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 0, 0, 0]])
 
 
@@ -114,10 +129,14 @@ def test_a_picture_that_is_all_zeros():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", [OnTheLatent, OnTheTimestep, OnAMixture])
+@pytest.mark.parametrize(
+    "kind", [OnTheLatent, OnTheTimestep, OnAMixture, OnAnOverwritten, OnChance]
+)
 def test_what_changes_at_every_step_is_refused(kind):
     model = fxcache.optimize(kind().eval())
+    x, random = torch.randn(2, 5, 4), torch.get_rng_state()
     with pytest.raises(fxcache.CaptureError) as caught:
-        model(torch.randn(2, 5, 4), torch.tensor(0.5), MASK)
+        model(x, torch.tensor(0.5), MASK)
+    assert torch.equal(torch.get_rng_state(), random), "tracing draws nothing"
     assert "test_specialize.py" in caught.value.where
     assert "if" in caught.value.where
