@@ -23,11 +23,13 @@ __all__ = [
     "compiled_original",
     "expression_of",
     "forget_hooks",
+    "guards_of",
     "hint_of",
     "hooks_of",
     "is_fake",
     "no_dispatch_modes",
     "returns_view",
+    "same_memory",
     "schedule_tensor",
     "tree_flatten",
     "tree_map_only",
@@ -86,6 +88,25 @@ def expression_of(size: Any) -> Any:
     Why: torch.export names relations between sizes in its ranges by these, and gives no way to it.
     """
     return size if isinstance(size, int) else size.node.expr
+
+
+def guards_of(size: Any) -> list[Any]:
+    """The conditions, as sympy expressions, under which the sizes in its graph may vary.
+
+    Why: torch.export's public ranges leave out those between sizes, such as ``height > width``.
+    """
+    if isinstance(size, int):
+        return []
+    known = size.node.shape_env
+    return [known.simplify(guard.expr) for guard in known.guards]
+
+
+def same_memory(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors, traced ones included, share their storage.
+
+    Why: a traced tensor has no address; only the storage's own identity tells.
+    """
+    return first.untyped_storage()._cdata == second.untyped_storage()._cdata
 
 
 def writes(op: object) -> bool:

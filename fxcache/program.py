@@ -35,11 +35,12 @@ class VaryingSizes:
     """Sizes of the inputs that may vary, as torch.export found them to depend on one another.
 
     ``expressions``: by number of the input and dimension; ``ranges``: least and greatest value of
-    each symbol in them.
+    each symbol in them; ``guards``: what else must hold between the symbols.
     """
 
     expressions: Mapping[tuple[int, int], Any] = field(default_factory=dict)
     ranges: Mapping[Any, tuple[Any, Any]] = field(default_factory=dict)
+    guards: tuple[Any, ...] = ()
 
     def admit(self, tensors: Sequence[Tensor]) -> bool:
         """Whether the graph holds for these inputs, whose other sizes are as at capture."""
@@ -55,7 +56,7 @@ class VaryingSizes:
                     return False
             elif expression.subs(found) != size:
                 return False
-        return True
+        return all(guard.subs(found) == True for guard in self.guards)  # noqa: E712, sympy's own
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class Shortcut:
     nodes: tuple[fx.Node, ...]
     passed: Mapping[fx.Node, fx.Node]
     leaves: tuple[fx.Node, ...]
+    exact: bool = False  # nothing was added: the value itself
 
     def insert(self, graph: fx.Graph, copied: Mapping[fx.Node, fx.Node]) -> fx.Node:
         """Compute the shortcut in ``graph``, at its insertion point; ``copied`` has the leaves."""
@@ -73,6 +74,7 @@ class Streams:
         self.inside = frozenset(needs.members(region))
         self.passed: dict[fx.Node, fx.Node] = {}
         self.carried: set[fx.Node] = set()
+        self.added: set[fx.Node] = set()  # additions whose other operand a block computed
         for node in needs.nodes:
             if node in self.inside and self._carries(node):
                 self.carried.add(node)
@@ -83,9 +85,10 @@ class Streams:
             return None
         nodes: set[fx.Node] = set()
         leaves: dict[fx.Node, None] = {}
-        stack = [value]
+        stack, exact = [value], True
         while stack:
             node = stack.pop()
+            exact &= node not in self.added
             if node not in self.inside:
                 leaves[node] = None
             elif node in self.passed:
@@ -94,7 +97,7 @@ class Streams:
                 nodes.add(node)
                 stack.extend(node.all_input_nodes)
         ordered = tuple(n for n in value.graph.nodes if n in nodes)
-        return Shortcut(value, ordered, self.passed, tuple(leaves))
+        return Shortcut(value, ordered, self.passed, tuple(leaves), exact)
 
     def _carries(self, node: fx.Node) -> bool:
         """Whether ``node`` belongs to a stream; what it passes on unchanged is noted."""
@@ -114,6 +117,7 @@ class Streams:
         onward = [n for n in node.args[: 2 if name == "add" else 1] if self._goes_on(n, node)]
         if len(onward) == 1:
             self.passed[node] = onward[0]  # type: ignore[assignment]
+            self.added.add(node)
         return len(onward) == 1
 
     def _piece(self, node: fx.Node) -> fx.Node | None:

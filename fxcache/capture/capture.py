@@ -9,11 +9,11 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
-from fxcache._torch import expression_of, tree_flatten, writes
+from fxcache._torch import expression_of, guards_of, tree_flatten, writes
 from fxcache.analysis.dependence import Dependence
 from fxcache.capture.export import Dynamic, as_original, export
 from fxcache.errors import CaptureError, NotADenoiserError
-from fxcache.program import Program, VaryingSizes, output_node, remove_dead, value_of
+from fxcache.program import Program, VaryingSizes, is_tensor, output_node, remove_dead, value_of
 from fxcache.signature import Call, Signature
 
 aten = torch.ops.aten
@@ -176,7 +176,12 @@ def varying_sizes(
         for dim in dynamic.get(given.path, ())
     }
     ranges = {s: (r.lower, r.upper) for s, r in exported.range_constraints.items()}
-    return VaryingSizes(expressions, ranges)
+    guards = {g for node in graph.nodes if is_tensor(node) for g in size_guards(value_of(node))}
+    return VaryingSizes(expressions, ranges, tuple(guards))
+
+
+def size_guards(value: Tensor) -> list[Any]:
+    return next((guards_of(size) for size in value.shape if not isinstance(size, int)), [])
 
 
 def weight(exported: ExportedProgram, name: str, kind: InputKind) -> Tensor:

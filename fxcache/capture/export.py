@@ -5,6 +5,7 @@ import io
 import linecache
 import threading
 import traceback
+import warnings
 from collections.abc import Mapping, Set
 from typing import Any, NamedTuple
 
@@ -56,8 +57,11 @@ def traced(module: nn.Module, call: Call, dynamic: Dynamic) -> ExportedProgram:
     """
     arguments = stand_ins(call.arguments)
     shapes = dynamic_shapes(call.arguments, dynamic) if dynamic else None
-    silent = contextlib.redirect_stderr(io.StringIO())
-    with ONE_AT_A_TIME, silent, torch.inference_mode(False), torch.no_grad(), preserved(module):
+    silent, quiet = contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings()
+    as_is = preserved(module)
+    with ONE_AT_A_TIME, silent, quiet, torch.inference_mode(False), torch.no_grad(), as_is:
+        # What is assigned meanwhile is put back.
+        warnings.filterwarnings("ignore", "The tensor attribute", UserWarning)
         return torch.export.export(module, (), arguments, dynamic_shapes=shapes, strict=False)
 
 

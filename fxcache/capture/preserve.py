@@ -2,13 +2,14 @@
 
 import functools
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
-DEPTH = 3
+DEPTH = 4
 
 
 @contextmanager
@@ -18,59 +19,90 @@ def preserved(module: nn.Module) -> Iterator[None]:
     A rotary embedding that keeps its frequencies after the first call would keep fake tensors.
     torch.export itself puts back some attributes of modules, and none of plain objects.
     """
-    before = [(held, dict(vars(held))) for held in stateful(module)]
-    values = [value for _, attributes in before for value in attributes.values()]
-    dicts = [(value, dict(value)) for value in values if isinstance(value, dict)]
-    lists = [(value, list(value)) for value in values if isinstance(value, list)]
+    before = Snapshot(module)
     try:
         yield
     finally:
-        for held, attributes in before:
-            put_back(vars(held), attributes)
-        for held_dict, entries in dicts:
-            put_back(held_dict, entries)
-        for held_list, items in lists:
-            held_list[:] = items
+        before.put_back()
         for function in cached_functions(module):
             function.cache_clear()
 
 
-def put_back(now: dict[Any, Any], before: dict[Any, Any]) -> None:
-    for name in [name for name in now if name not in before]:
-        del now[name]
-    for name, value in before.items():
-        if name not in now or now[name] is not value:
-            now[name] = value
+class Snapshot:
+    """Attributes and containers, as they are, of all that a module keeps between its calls.
+
+    That is on the module, its submodules and the plain objects that these hold, and in the
+    containers of their classes and of the files that define them.
+    """
+
+    def __init__(self, module: nn.Module):
+        self._dicts: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
+        self._lists: list[tuple[Any, list[Any]]] = []
+        self._sets: list[tuple[set[Any], set[Any]]] = []
+        self._known: set[int] = set()
+        for submodule in module.modules():
+            self._keep(vars(submodule), DEPTH)
+        for place in places(module):
+            for value in list(vars(place).values()):
+                if isinstance(value, dict | list | set | deque):
+                    self._keep(value, 1)
+
+    def _keep(self, value: Any, depth: int) -> None:
+        if depth == 0 or id(value) in self._known:
+            return
+        if isinstance(value, nn.Module | Tensor | type) or callable_only(value):
+            return
+        self._known.add(id(value))
+        held: list[Any] = []
+        if isinstance(value, dict):
+            self._dicts.append((value, dict(value)))
+            held = list(value.values())
+        elif isinstance(value, list | deque):
+            self._lists.append((value, list(value)))
+            held = list(value)
+        elif isinstance(value, set):
+            self._sets.append((value, set(value)))
+        elif isinstance(value, tuple):
+            held = list(value)
+        elif isinstance(getattr(value, "__dict__", None), dict):
+            held = [vars(value)]
+            depth += 1  # an object's attributes are as near as the object
+        for item in held:
+            self._keep(item, depth - 1)
+
+    def put_back(self) -> None:
+        for now, entries in self._dicts:
+            for name in [name for name in now if name not in entries]:
+                del now[name]
+            for name, value in entries.items():
+                if name not in now or now[name] is not value:
+                    now[name] = value
+        for sequence, items in self._lists:
+            if len(sequence) != len(items) or any(
+                a is not b for a, b in zip(sequence, items, strict=True)
+            ):
+                sequence.clear()
+                sequence.extend(items)
+        for members, kept in self._sets:
+            members.intersection_update(kept)
+            members.update(kept)
 
 
-def stateful(module: nn.Module) -> list[Any]:
-    """The module, its submodules, and the plain objects that they hold."""
-    found: dict[int, Any] = {id(m): m for m in module.modules()}
-    for submodule in list(found.values()):
-        for value in vars(submodule).values():
-            add_helpers(value, found, DEPTH)
-    return list(found.values())
+def places(module: nn.Module) -> list[Any]:
+    """The classes of the module and its submodules, and the files that define them, torch's not."""
+    classes = {kind for submodule in module.modules() for kind in type(submodule).__mro__}
+    own = {
+        kind for kind in classes if kind.__module__.partition(".")[0] not in ("torch", "builtins")
+    }
+    files = {sys.modules[kind.__module__] for kind in own if kind.__module__ in sys.modules}
+    return [*own, *files]
 
 
 def cached_functions(module: nn.Module) -> list[Any]:
-    """The functions under ``functools.lru_cache`` where the classes of the module are defined."""
-    classes = {kind for submodule in module.modules() for kind in type(submodule).__mro__}
-    sources = {sys.modules[kind.__module__] for kind in classes if kind.__module__ in sys.modules}
-    spaces = [vars(place) for place in (*classes, *sources)]
-    values = [value for space in spaces for value in list(space.values())]
-    return [value for value in values if isinstance(value, functools._lru_cache_wrapper)]
-
-
-def add_helpers(value: Any, found: dict[int, Any], depth: int) -> None:
-    if depth == 0 or id(value) in found or isinstance(value, nn.Module | Tensor | type):
-        return
-    if isinstance(value, list | tuple):
-        for item in value:
-            add_helpers(item, found, depth - 1)
-    elif isinstance(getattr(value, "__dict__", None), dict) and not callable_only(value):
-        found[id(value)] = value
-        for held in vars(value).values():
-            add_helpers(held, found, depth - 1)
+    """The functions under ``functools.lru_cache`` in the module's classes and their files."""
+    values = [value for place in places(module) for value in list(vars(place).values())]
+    functions = [getattr(value, "__func__", value) for value in values]
+    return [f for f in functions if isinstance(f, functools._lru_cache_wrapper)]
 
 
 def callable_only(value: Any) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from fxcache._torch import no_dispatch_modes, tree_flatten, tree_map_only
+from fxcache._torch import no_dispatch_modes, same_memory, tree_flatten, tree_map_only
 
 # What turns a tensor into Python's own numbers.
 READS = frozenset(
@@ -68,6 +68,9 @@ class Specialize(TorchFunctionMode):
             result = func(*args, **kwargs)
             for written in (kwargs.get("out"), *args[: writes_in_place(func, kwargs)]):
                 self._forget(written)
+            for held in known:  # what aliases a known value may be written to unseen
+                if isinstance(result, Tensor) and same_memory(result, held.traced):
+                    self._forget(held.traced)
             return result
         sources = frozenset[str]().union(*(k.sources for k in known))
         if func in READS and given:
@@ -76,9 +79,13 @@ class Specialize(TorchFunctionMode):
                 self.read |= sources
                 return value
         result = func(*args, **kwargs)
-        if elements(result) > MAX_ELEMENTS:
-            return result
-        return self._noted(result, self._computed(func, args, kwargs), sources)
+        value = Unknown() if elements(result) > MAX_ELEMENTS else self._computed(func, args, kwargs)
+        for written in (kwargs.get("out"), *args[: writes_in_place(func, kwargs)]):
+            if isinstance(value, Unknown):
+                self._forget(written)
+            else:
+                self._add_sources(written, sources)
+        return self._noted(result, value, sources)
 
     def _computed(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """``func`` of the true values; Unknown where it fails or draws random numbers."""
@@ -146,13 +153,19 @@ class Specialize(TorchFunctionMode):
 
     def _forget(self, written: Any) -> None:
         """``written`` was overwritten by something unknown, and whatever shares its memory."""
-        known = self._known.get(id(written))
+        for known in self._sharing(written):
+            del self._known[id(known.traced)]
+
+    def _add_sources(self, written: Any, sources: frozenset[str]) -> None:
+        """``written``, and whatever shares its memory, was overwritten with known values."""
+        for known in self._sharing(written):
+            self._known[id(known.traced)] = known._replace(sources=known.sources | sources)
+
+    def _sharing(self, tensor: Any) -> list[Known]:
+        known = self._known.get(id(tensor))
         if known is None:
-            return
-        storage = known.value.untyped_storage().data_ptr()
-        self._known = {
-            i: k for i, k in self._known.items() if k.value.untyped_storage().data_ptr() != storage
-        }
+            return []
+        return [k for k in self._known.values() if same_memory(k.value, known.value)]
 
 
 def elements(result: Any) -> int:

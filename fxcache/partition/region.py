@@ -34,7 +34,9 @@ def cache_points(
     entries = entries_of(streams.inside, needs)
     points = {}
     for *_, value in ends:
-        points[value] = CachePoint(value, streams.shortcut(value) or same_kind(value, entries))
+        shortcut = streams.shortcut(value) or same_kind(value, entries)
+        if shortcut is None or not shortcut.exact:  # what is only moved is moved afresh
+            points[value] = CachePoint(value, shortcut)
     return tuple(points.values())
 
 

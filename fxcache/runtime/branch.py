@@ -122,10 +122,8 @@ class Branch:
     def advance(self, call: "Call", position: Position) -> bool:
         """Take note of ``call``; returns whether it starts a run."""
         found = self._compared(call)
-        vouched = self.trust is Trust.KEY or (
-            self.trust is Trust.SESSION and (not found or tied(found))
-        )
         new = frozenset(i for i, identity in enumerate(found) if identity is not Identity.SAME)
+        vouched = self.trust is Trust.KEY or (self.trust is Trust.SESSION and not new)
         started = self._start_reason(position, new, vouched)
         if started:
             self._begin(Run(started))
@@ -152,8 +150,9 @@ class Branch:
                 reason, doubt = self._between_offsets(last_place, place, vouched)
             case (Number() as last_number, Number() as number):
                 direction = (number.value > last_number.value) - (number.value < last_number.value)
-                if self.trust is Trust.SESSION and vouched:
-                    reason, doubt = self._between_session_numbers(direction), ""
+                if self.trust is Trust.SESSION:
+                    reason = self._between_session_numbers(direction)
+                    doubt = "" if direction else "timestep repeats"
                 else:
                     reason, doubt = self._between_numbers(direction, new)
             case (Unknown(), Unknown()):
@@ -190,9 +189,11 @@ class Branch:
     def _between_numbers(self, direction: int, new: frozenset[int]) -> tuple[str, str]:
         """Numbers fall during a run, or rise (flow matching), and keep their conditioning.
 
-        A second call that does neither may have begun a run of its own. It refreshes, and the
-        third call tells: one run goes on as it began, with the same tensors new each time.
+        A second call whose number rises may have begun a run of its own. It refreshes, and the
+        third call tells: one run goes on as it began. Under a key some conditioning may be new.
         """
+        if new and self.trust is Trust.NONE:
+            return "conditioning changed", ""
         if self.unsettled:
             self.unsettled = False
             if direction == self.direction and new >= self.varying:

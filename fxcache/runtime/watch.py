@@ -1,5 +1,6 @@
 """What may change under a captured graph: submodules, their settings, hooks, weights' kinds."""
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,8 +60,12 @@ def reduced(value: Any, depth: int = 3) -> Any:
     """Plain values as they are, containers by content, objects by identity and their attributes."""
     if type(value) in PLAIN:
         return value
-    if depth == 0 or isinstance(value, nn.Module | Tensor | type):
+    if isinstance(value, Tensor):
+        return (Same(value), version_of(value))
+    if depth == 0 or isinstance(value, nn.Module | type):
         return Same(value)
+    if isinstance(value, set | frozenset | deque):
+        return [Same(item) for item in value]
     if isinstance(value, list | tuple):
         return [reduced(v, depth - 1) for v in value]
     if isinstance(value, dict):

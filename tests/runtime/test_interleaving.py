@@ -199,3 +199,36 @@ def test_more_keys_than_the_bound_in_turns_stay_exact_and_bounded():
         (variants,) = engine.captures.values()
         assert engine.nbytes == 16 * variants.plan.cut.cache_bytes
         assert last_reason(model) == "first call"
+
+
+class Conditioned(DiT):
+    """Shares one tensor among all requests."""
+
+    def forward(  # type: ignore[override]
+        self, sample: Tensor, timestep: Tensor, text: Tensor, mask: Tensor
+    ) -> Tensor:
+        return super().forward(sample, timestep, text * mask[..., None])
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
+@pytest.mark.parametrize("numbers", [(100.0, 200.0, 300.0), (400.0, 300.0, 200.0)])
+def test_requests_of_one_call_with_prompts_of_their_own_and_a_shared_mask(numbers):
+    model, plain = fxcache.optimize(Conditioned().eval()), Conditioned().eval()
+    mask = torch.ones(1, 5)
+    for number in numbers:
+        inputs = dit_inputs(1, seed=int(number))
+        got = model(timestep=number, mask=mask, **inputs)
+        assert torch.equal(got, plain(timestep=torch.tensor(number), mask=mask, **inputs))
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
+def test_halves_of_guidance_that_are_fresh_views_do_not_share_in_a_session():
+    model, plain = fxcache.optimize(Conditioned().eval()), Conditioned().eval()
+    sample, both, mask = dit_inputs(1)["sample"], torch.randn(2, 5, 16), torch.ones(1, 5)
+    with fxcache.session(model):
+        for t in torch.linspace(900, 895, 4):
+            for half in (0, 1):
+                got = model(sample, t, both[half : half + 1], mask)
+                assert torch.equal(got, plain(sample, t, both[half : half + 1], mask))
