@@ -33,6 +33,7 @@ class Sizes(nn.Module):
 
 
 @torch.no_grad()
+@pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
 def test_sizes_left_open_keep_to_what_the_model_compared():
     model, plain = Sizes().eval(), Sizes().eval()
     open_sizes = {"sample": (0, 2, 3), "text": (1,)}

@@ -8,6 +8,8 @@ import torch
 from diffusers import T2IAdapter
 from torch import Tensor, nn
 
+import fxcache
+from fxcache.runtime.module import engine_of
 from tests import tiny
 from tests.pipelines.build import (
     FLUX_PROMPT,
@@ -132,7 +134,8 @@ def sd3_controlnet(**options: Any) -> tuple[Any, Any]:
 
 # New residuals at the second call may as well be another request's prompt: it refreshes.
 RESIDUALS = [[0, 1, 3, 6]]
-CONTROLNETS = [sd_controlnet, xl_controlnet, flux_controlnet, sd3_controlnet]
+CONTROLNETS = [sd_controlnet, xl_controlnet, sd3_controlnet]
+PART = {"control_guidance_start": 0.3, "control_guidance_end": 0.7}
 
 
 @pytest.mark.parametrize("made", CONTROLNETS)
@@ -143,8 +146,30 @@ def test_controlnet(made):
 
 @pytest.mark.parametrize("made", CONTROLNETS)
 def test_controlnet_for_a_part_of_the_run(made):
-    model, draw = made(control_guidance_start=0.3, control_guidance_end=0.7)
+    model, draw = made(**PART)
     keeps(draw, model, expected=RESIDUALS)
+
+
+@pytest.mark.parametrize("options", [{}, PART], ids=["whole", "part"])
+def test_flux_controlnet_in_a_session(options):
+    model, draw = flux_controlnet(**options)
+
+    def in_session() -> torch.Tensor:
+        if engine_of(model) is None:
+            return draw()
+        with fxcache.session(model):
+            return draw()
+
+    keeps(in_session, model, expected=RESIDUALS)
+
+
+@pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
+def test_flux_controlnet_without_a_session_stays_exact():
+    """Timesteps and residuals are both new at every call: nothing says that it is one run."""
+    model, draw = flux_controlnet()
+    plain = draw()
+    with optimised(model):
+        assert torch.equal(draw(), plain)
 
 
 def test_controlnet_in_guess_mode():
