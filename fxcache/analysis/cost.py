@@ -17,7 +17,8 @@ aten = torch.ops.aten
 KINDS = ("conv", "linear", "attention", "other")
 CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d", "convolution", "_convolution"})
 CONVOLUTIONS |= {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
-LINEARS = frozenset({"linear", "addmm", "mm", "matmul", "bmm", "baddbmm"})
+LINEARS = frozenset({"linear", "addmm", "mm", "matmul"})
+COUNTED = CONVOLUTIONS | LINEARS | {"bmm", "baddbmm"}
 
 Flops = dict[str, int]
 
@@ -120,7 +121,7 @@ def count(node: fx.Node) -> int:
     else:
         args = fx.node.map_arg(node.args, value_of)
         kwargs = fx.node.map_arg(node.kwargs, value_of)
-    if varies and kind_of(node) == "other":
+    if varies and op_name(node) not in COUNTED:
         return 0  # not worth running what counts nothing
     fake = next((v.fake_mode for v in values if hasattr(v, "fake_mode")), None)
     if fake is None:
