@@ -86,13 +86,12 @@ def dispatch(interval: int) -> float:
     call(model, torch.arange(2))()
     engine = engine_of(model)
     assert engine is not None
-    for key, variants in engine.captures.items():
-        kept = torch.randn(2, 16, 8, 8)
-        full, reuse = Instant((kept, kept)), Instant((kept,))
-        for variant in (full, reuse):
-            variant.meta = {"weight_names": {}}  # type: ignore[assignment]
-        instant: Any = {"full": full, "cached_skip": reuse}
-        engine.captures[key] = dataclasses.replace(variants, **instant)
+    kept = torch.randn(2, 16, 8, 8)
+    for variants in engine.captures.values():
+        for key, variant in variants.made.items():
+            instant: Any = Instant((kept,) * (1 + len(variant.writes)))
+            instant.meta = {"weight_names": {}}
+            variants.made[key] = dataclasses.replace(variant, module=instant)
     return microseconds(call(model, torch.arange(CALLS, 0, -1)))
 
 

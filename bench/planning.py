@@ -59,7 +59,7 @@ def planned(name: str) -> dict[str, Any]:
     frontier = Frontier(program)
     plan = choose(frontier, AUTO)
     chosen = time.process_time()
-    rewrite(program, plan, "")
+    rewrite(frontier, plan, "")
     rewritten = time.process_time()
     listed = len(frontier.cuts())
     return {

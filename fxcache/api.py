@@ -15,9 +15,10 @@ from fxcache.partition.cut import Cut
 from fxcache.partition.frontier import Frontier
 from fxcache.report.report import Report, report_of
 from fxcache.runtime.branch import Trust
-from fxcache.runtime.engine import Engine, Settings, require_eval, require_inference
+from fxcache.runtime.engine import Engine, require_eval, require_inference
 from fxcache.runtime.module import attach, detach, engine_of
 from fxcache.runtime.session import Branches, Session, require_key, require_num_steps
+from fxcache.runtime.settings import Settings
 from fxcache.schedule import Policy, Uniform
 from fxcache.signature import Signature
 

@@ -86,8 +86,12 @@ class Program:
     @property
     def latents(self) -> list[fx.Node]:
         """The placeholders of the latent: one, unless the model takes a list of pictures."""
+        return self.given(Role.LATENT)
+
+    def given(self, role: Role) -> list[fx.Node]:
+        """The placeholders of the inputs of one role."""
         pairs = zip(self.placeholders, self.inputs, strict=True)
-        return [node for node, given in pairs if given.role is Role.LATENT]
+        return [node for node, given in pairs if given.role is role]
 
     @property
     def outputs(self) -> list[Any]:

@@ -136,7 +136,7 @@ def test_no_skip_connection_at_all():
     )
 
 
-@pytest.mark.parametrize("cut", [True, 1.5, None, ["up_blocks"]])
+@pytest.mark.parametrize("cut", [True, 1.5, None, [], ["up_blocks", None], {"up_blocks"}])
 def test_a_cut_of_no_known_kind(unet, cut):
     assert "skip index" in refused(fxcache.ConfigError, unet, cut=cut)
 

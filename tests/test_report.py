@@ -44,7 +44,7 @@ def test_captures_say_what_was_cut_and_why(reported):
 
 def test_it_is_json_and_it_prints(reported):
     data = json.loads(json.dumps(reported.to_dict()))
-    assert data["policy"] == {"policy": "Uniform", "interval": 4, "first": 1, "last": 1}
+    assert data["policy"] == fxcache.Uniform(interval=4, last=1).to_dict()
     for expected in ("Uniform(", "skip index 1", "every 4 steps (2)", "last steps (1)"):
         assert expected in str(reported)
 

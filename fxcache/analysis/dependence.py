@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import fx
 
-from fxcache.program import Program, output_node
+from fxcache.program import Program, Role, output_node
 
 
 class Dependence:
@@ -20,7 +20,7 @@ class Dependence:
             for source in node.all_input_nodes:
                 mask |= self._ancestors[self.index[source]]
             self._ancestors.append(mask)
-        self._latent = self.mask(program.latents)
+        self._inputs = {role: self.mask(program.given(role)) for role in Role}
 
     def mask(self, nodes: Iterable[fx.Node]) -> int:
         """``nodes`` as a mask."""
@@ -30,9 +30,17 @@ class Dependence:
         """Mask of ``node`` and of everything it is computed from."""
         return self._ancestors[self.index[node]]
 
+    def needs(self, node: fx.Node, source: fx.Node) -> bool:
+        """Whether ``node`` is ``source`` or computed from it."""
+        return bool(self.ancestors(node) >> self.index[source] & 1)
+
     def on_latent(self, node: fx.Node) -> bool:
         """Whether ``node`` changes with the latent."""
-        return bool(self.ancestors(node) & self._latent)
+        return self.on(node, Role.LATENT)
+
+    def on(self, node: fx.Node, role: Role) -> bool:
+        """Whether ``node`` changes with the inputs of a role."""
+        return bool(self.ancestors(node) & self._inputs[role])
 
     def between(self, first: Iterable[fx.Node], last: Iterable[fx.Node]) -> int:
         """Mask of what is computed from ``first`` and needed by ``last``, both included."""

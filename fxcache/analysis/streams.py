@@ -99,6 +99,11 @@ class Streams:
         ordered = tuple(n for n in value.graph.nodes if n in nodes)
         return Shortcut(value, ordered, self.passed, tuple(leaves), exact)
 
+    def branch(self, addition: fx.Node) -> fx.Node | None:
+        """What ``addition`` adds to its stream; None where that is no one value."""
+        others = [n for n in addition.all_input_nodes if n is not self.passed.get(addition)]
+        return others[0] if addition in self.added and len(others) == 1 else None
+
     def _carries(self, node: fx.Node) -> bool:
         """Whether ``node`` belongs to a stream; what it passes on unchanged is noted."""
         name = op_name(node)

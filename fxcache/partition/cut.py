@@ -1,11 +1,13 @@
 """A cut: which values are cached, and what that saves."""
 
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from torch import fx
 
 from fxcache.analysis.streams import Shortcut
+from fxcache.schedule import Signal
 
 SPAN = ".."  # between the first and the last module of a residual cut's name
 
@@ -66,10 +68,43 @@ class CachePoint:
         return self.shortcut.leaves if self.shortcut else ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class SignalPoint:
+    """A value to observe: ``value``, less its shortcut where it has one.
+
+    ``of_timestep_alone``: known for every step as soon as the timesteps are.
+    """
+
+    kind: Signal
+    value: fx.Node
+    shortcut: Shortcut | None
+    of_timestep_alone: bool
+
+    @property
+    def needed(self) -> tuple[fx.Node, ...]:
+        """The nodes that it is computed from."""
+        return (self.value, *(self.shortcut.leaves if self.shortcut else ()))
+
+
+@dataclass(frozen=True, eq=False)
 class CutPlan:
-    """The chosen cut in one program: what is cached, and why this cut."""
+    """The chosen cut in one program: what is cached, and why this cut.
+
+    ``groups``: by name, the points that a step refreshes or reuses together. ``signal``: what the
+    policy observes, if anything.
+    """
 
     cut: Cut
-    points: tuple[CachePoint, ...]
+    groups: Mapping[str, tuple[CachePoint, ...]]
     reason: str
+    signal: SignalPoint | None = None
+
+    @property
+    def points(self) -> tuple[CachePoint, ...]:
+        """All cache points, group by group."""
+        return tuple(point for points in self.groups.values() for point in points)
+
+    def numbers(self, names: Set[str]) -> tuple[int, ...]:
+        """The numbers, among all, of the points in the groups of these names."""
+        groups = (name for name, points in self.groups.items() for _ in points)
+        return tuple(i for i, name in enumerate(groups) if name in names)

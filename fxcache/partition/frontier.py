@@ -99,22 +99,27 @@ class Frontier:
         """The cache points that skip everything from module ``first`` to module ``last``."""
         return cache_points(self.needs, self.modules[first], self.modules[last])
 
-    def live(self, points: Points) -> list[fx.Node]:
-        """The nodes of the reuse variant that takes ``points`` from the cache."""
-        return self.needs.live_without({p.value: p.needed for p in points})
+    def live(self, points: Points, also: Iterable[fx.Node] = ()) -> list[fx.Node]:
+        """The nodes of a variant that takes ``points`` from the cache.
+
+        ``also``: what is computed all the same, from inputs alone, because a policy observes it.
+        """
+        live = self.needs.mask(self.needs.live_without({p.value: p.needed for p in points}))
+        for node in also:
+            live |= self.needs.ancestors(node)
+        return self.needs.members(live)
 
     def feature(self, value: fx.Node) -> Cut:
         """The cut that caches ``value`` itself."""
-        index = self.skips.index(value) if value in self.skips else None
-        return self.price((CachePoint(value),), self.name(value), index)
+        return self.price((CachePoint(value),), self.name(value))
 
-    def price(self, points: Points, name: str, skip_index: int | None = None) -> Cut:
-        """The cut at ``points``, with its costs."""
-        live = self.live(points)
+    def price(self, points: Points, name: str, observed: Iterable[fx.Node] = ()) -> Cut:
+        """The cut at ``points``, with its costs; ``observed``: see ``live``."""
+        live = self.live(points, observed)
         by_op = self.costs.of(live)
         return Cut(
             name=name,
-            skip_index=skip_index,
+            skip_index=self._skip_index(points),
             mode="residual" if any(p.shortcut for p in points) else "feature",
             full_flops=self.full_flops,
             reuse_flops=sum(by_op.values()),
@@ -123,6 +128,11 @@ class Frontier:
             cached_tensors=len(points),
             blocks_skipped=self._blocks_without(set(live)),
         )
+
+    def _skip_index(self, points: Points) -> int | None:
+        (point, *others) = points
+        met = not others and point.shortcut is None and point.value in self.skips
+        return self.skips.index(point.value) if met else None
 
     def _blocks_without(self, live: set[fx.Node]) -> int:
         """How many numbered blocks that cost anything have none of it in ``live``."""

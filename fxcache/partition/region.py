@@ -25,9 +25,7 @@ def cache_points(
     one stream or two: a program has no dead code, so that whatever is read is needed. Empty where
     the two modules are not one after the other.
     """
-    started = [n for n in first if needs.on_latent(n)]
-    region = needs.between(started, [n for n in last if needs.on_latent(n)])
-    region |= needs.mask(additions_after(set(needs.members(region)), needs))
+    region = region_between(needs, first, last)
     ends = [narrowed(value) for value in exits(region, needs)]
     region |= needs.mask(node for end in ends for node in end)
     streams = Streams(needs, region)
@@ -38,6 +36,18 @@ def cache_points(
         if shortcut is None or not shortcut.exact:  # what is only moved is moved afresh
             points[value] = CachePoint(value, shortcut)
     return tuple(points.values())
+
+
+def region_between(needs: Dependence, first: list[fx.Node], last: list[fx.Node]) -> int:
+    """Mask of what is computed from the latent in ``first`` and needed by ``last``."""
+    started = [n for n in first if needs.on_latent(n)]
+    region = needs.between(started, [n for n in last if needs.on_latent(n)])
+    return region | needs.mask(additions_after(set(needs.members(region)), needs))
+
+
+def streams_between(needs: Dependence, first: list[fx.Node], last: list[fx.Node]) -> Streams:
+    """The streams through that region."""
+    return Streams(needs, region_between(needs, first, last))
 
 
 def additions_after(inside: set[fx.Node], needs: Dependence) -> set[fx.Node]:

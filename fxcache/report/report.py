@@ -7,7 +7,7 @@ from typing import Any
 from tabulate import tabulate
 from torch import nn
 
-from fxcache.rewrite.runner import Variants
+from fxcache.rewrite.runner import NOTHING, Variants
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.record import Run
 
@@ -16,7 +16,9 @@ from fxcache.runtime.record import Run
 class CaptureReport:
     """One captured signature and its cut. FLOPs are of one call, two per multiply-add.
 
-    ``specialized_on``: the inputs whose values the model read: another value, another capture.
+    ``groups``: cut points that are refreshed by themselves; ``graphs``: made so far. ``signal``:
+    what the policy observes. ``specialized_on``: the inputs whose values the model read: another
+    value, another capture.
     """
 
     inputs: str
@@ -25,6 +27,9 @@ class CaptureReport:
     cached_skip_nodes: int
     cut: dict[str, Any]
     reason: str
+    groups: int
+    graphs: int
+    signal: str | None
     specialized_on: list[str]
 
 
@@ -32,7 +37,8 @@ class CaptureReport:
 class RunReport:
     """One run: which steps refreshed and why, median times, what that saved.
 
-    ``timestep_waits``: calls whose timestep was read from another device, which waits for it.
+    ``timestep_waits``, ``signal_waits``: calls whose timestep, or whose policy's signal, was read
+    from another device, which waits for it.
 
     ``speedup``: time of the run had every step taken as long as its refreshes, over the time it
     took. ``ideal_speedup``: the same from FLOPs.
@@ -43,6 +49,7 @@ class RunReport:
     refreshes: list[int]
     reasons: dict[str, int]
     timestep_waits: int
+    signal_waits: int
     refresh_ms: float | None
     reuse_ms: float | None
     speedup: float | None
@@ -82,12 +89,29 @@ def capture_report(variants: Variants) -> CaptureReport:
     return CaptureReport(
         inputs=variants.inputs,
         nodes=len(variants.program.graph.nodes),
-        full_nodes=len(variants.full.graph.nodes),
-        cached_skip_nodes=len(variants.cached_skip.graph.nodes),
+        full_nodes=nodes(variants, NOTHING),
+        cached_skip_nodes=nodes(variants, variants.all),
+        groups=len(variants.plan.groups),
+        graphs=len(variants.modules),
+        signal=observed(variants),
         cut=variants.plan.cut.to_dict(),
         reason=variants.plan.reason,
         specialized_on=sorted(variants.program.specialized),
     )
+
+
+def nodes(variants: Variants, reused: frozenset[str]) -> int:
+    """How many nodes the variant has that reuses so much, its prefix included."""
+    before = len(variants.prefix_module.graph.nodes) if variants.continued else 0
+    return before + len(variants.variant(reused, variants.continued).module.graph.nodes)
+
+
+def observed(variants: Variants) -> str | None:
+    """What the policy observes, and when it is known."""
+    signal = variants.plan.signal
+    if signal is None:
+        return None
+    return signal.kind.value + (" (before the run)" if signal.of_timestep_alone else "")
 
 
 def run_report(run: Run) -> RunReport:
@@ -106,6 +130,7 @@ def run_report(run: Run) -> RunReport:
         refreshes=refreshes,
         reasons=counted([d.reason for d in decisions if d.refresh]),
         timestep_waits=run.waits,
+        signal_waits=run.signal_waits,
         refresh_ms=refresh_ms,
         reuse_ms=reuse_ms,
         speedup=measured,
@@ -158,7 +183,7 @@ def runs_table(runs: list[dict[str, Any]]) -> str:
             "reuse ms": rounded(run["reuse_ms"]),
             "speed-up": rounded(run["speedup"]),
             "ideal": rounded(run["ideal_speedup"]),
-            "waits": run["timestep_waits"],
+            "waits": run["timestep_waits"] + run["signal_waits"],
             "refreshed because": "; ".join(f"{k} ({v})" for k, v in run["reasons"].items()),
         }
         for index, run in enumerate(runs)

@@ -1,60 +1,164 @@
-"""Program and plan -> two variants: runs the passes, times, verifies and dumps each."""
+"""Program and plan -> variants: each is one graph, rewritten, verified and dumped when needed."""
 
 import logging
 import os
 import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from torch import fx
 
 from fxcache.errors import ModelFileError
 from fxcache.partition.cut import CutPlan
-from fxcache.program import Program, graph_module
-from fxcache.rewrite.cached_skip import cached_skip
-from fxcache.rewrite.full import full
+from fxcache.partition.frontier import Frontier
+from fxcache.program import copy_graph, graph_module, remove_dead
+from fxcache.rewrite.prefix import Prefix, prefix_of
+from fxcache.rewrite.reads import detach_outputs, read
 from fxcache.rewrite.verify import verify
+from fxcache.rewrite.writes import write
 
 logger = logging.getLogger("fxcache.rewrite")
 
-Pass = Callable[[Program, CutPlan], fx.Graph]
-PASSES: dict[str, Pass] = {"full": full, "cached_skip": cached_skip}
+NOTHING: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
-class Variants:
-    """The two graphs of one program, callable.
+class Variant:
+    """One graph: ``module(*inputs, *shared, *cached, weights) -> (*outputs, *written)``.
 
-    ``full(*tensors) -> (*outputs, *cached)``; ``cached_skip(*tensors, *cached) -> outputs``, the
-    tensors being the program's inputs in order. Weights are shared with the module.
+    ``inputs``: the program's, in order. ``shared``: what the prefix computed, where the variant
+    continues from it. ``cached``: the values of the cache points numbered ``reads``, each followed
+    by its derivatives; ``weights`` ``[reads, order]`` for these, where the plan is forecast. After
+    the program's outputs come new values of the points numbered ``writes``. ``flops``: of the
+    whole step, the prefix included.
     """
 
-    program: Program
-    plan: CutPlan
-    inputs: str
-    full: fx.GraphModule
-    cached_skip: fx.GraphModule
-    num_outputs: int
+    module: fx.GraphModule
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    flops: int
 
 
-def rewrite(program: Program, plan: CutPlan, inputs: str) -> Variants:
-    """Both variants of ``program`` under ``plan``, verified; ``inputs`` describes the call."""
-    modules = {name: run(name, p, program, plan) for name, p in PASSES.items()}
-    return Variants(program, plan, inputs, **modules, num_outputs=len(program.outputs))
+class Variants:
+    """The graphs of one program under one plan, by what they reuse; weights are the module's own.
+
+    ``inputs`` describes the call; ``order``: of the forecast of what is cached; ``made``: those
+    made so far, by the groups that they reuse and whether they continue from the prefix.
+    """
+
+    def __init__(self, frontier: Frontier, plan: CutPlan, inputs: str, order: int = 0):
+        self.frontier, self.plan, self.inputs, self.order = frontier, plan, inputs, order
+        self.program = frontier.program
+        self.num_outputs = len(self.program.outputs)
+        self.made: dict[tuple[frozenset[str], bool], Variant] = {}
+
+    def variant(self, reused: frozenset[str], continued: bool = False) -> Variant:
+        """The one that reuses the points in these groups, and computes and stores the rest.
+
+        ``continued``: from the prefix.
+        """
+        key = (reused, continued)
+        if key not in self.made:
+            self.made[key] = self._rewrite(reused, self.prefix if continued else None)
+        return self.made[key]
+
+    @property
+    def full(self) -> fx.GraphModule:
+        """``f(*inputs) -> (*outputs, *cached)``: the original computation, which stores all."""
+        return self.variant(NOTHING).module
+
+    @property
+    def cached_skip(self) -> fx.GraphModule:
+        """``f(*inputs, *cached) -> outputs``: with all points taken from the cache."""
+        return self.variant(self.all).module
+
+    @property
+    def full_flops(self) -> int:
+        """FLOPs of a step that reuses nothing."""
+        return self.plan.cut.full_flops
+
+    @cached_property
+    def all(self) -> frozenset[str]:
+        """The names of all groups of cache points."""
+        return frozenset(self.plan.groups)
+
+    @cached_property
+    def prefix(self) -> Prefix | None:
+        """Where the policy observes a signal, the part of the program that computes it."""
+        plan = self.plan
+        return prefix_of(self.frontier.needs, plan.signal, plan.points) if plan.signal else None
+
+    @cached_property
+    def prefix_module(self) -> fx.GraphModule:
+        """``f(*inputs) -> (signal, *shared)``."""
+        assert self.prefix is not None
+        return self._module(self.prefix.graph(self.program), "prefix")
+
+    @property
+    def continued(self) -> bool:
+        """Whether steps continue from the prefix: its signal is not known before the run."""
+        signal = self.plan.signal
+        return signal is not None and not signal.of_timestep_alone
+
+    @property
+    def modules(self) -> list[fx.GraphModule]:
+        """The graphs made so far."""
+        prefix = [self.prefix_module] if "prefix_module" in vars(self) else []
+        return [v.module for v in self.made.values()] + prefix
+
+    def _rewrite(self, reused: frozenset[str], prefix: Prefix | None) -> Variant:
+        reads = self.plan.numbers(reused)
+        taken = {number: self.plan.points[number] for number in reads}
+        live = set(self.frontier.live(tuple(taken.values())))
+        writes = tuple(
+            number
+            for number, point in enumerate(self.plan.points)
+            if number not in taken and point.value in live
+        )
+        observed = prefix.signal.needed if prefix else ()
+        flops = self.frontier.costs.total(self.frontier.live(tuple(taken.values()), observed))
+        graph, copied = copy_graph(self.program.graph)
+        if prefix:
+            prefix.continue_in(graph, copied)
+        read(graph, taken, self.order, copied)
+        write(graph, [self.plan.points[number] for number in writes], copied)
+        remove_dead(graph)
+        detach_outputs(graph)
+        name = self._name(reused) + (" after the prefix" if prefix else "")
+        return Variant(self._module(graph, name, self.num_outputs), reads, writes, flops)
+
+    def _name(self, reused: frozenset[str]) -> str:
+        if not reused:
+            return "full"
+        return (
+            "cached_skip" if reused == self.all else f"cached_skip {len(reused)} of {len(self.all)}"
+        )
+
+    def _module(self, graph: fx.Graph, name: str, num_outputs: int = 0) -> fx.GraphModule:
+        """``graph`` verified and callable."""
+        started = time.perf_counter()
+        verify(graph, self.program, name, num_outputs)
+        title = re.sub(r"\W+", "_", f"{self.program.model}_{name}")
+        module = graph_module(graph, self.program.weights, title)
+        elapsed_ms = 1000 * (time.perf_counter() - started)
+        logger.info(
+            "%s of %s: %d nodes in %.0f ms", name, self.program.model, len(graph.nodes), elapsed_ms
+        )
+        if folder := os.environ.get("FXCACHE_DUMP"):
+            dump(module, Path(folder), name)
+        return module
 
 
-def run(name: str, rewriting: Pass, program: Program, plan: CutPlan) -> fx.GraphModule:
-    started = time.perf_counter()
-    graph = rewriting(program, plan)
-    verify(graph, program, name)
-    module = graph_module(graph, program.weights, f"{program.model}_{name}")
-    elapsed_ms = 1000 * (time.perf_counter() - started)
-    logger.info("%s of %s: %d nodes in %.0f ms", name, program.model, len(graph.nodes), elapsed_ms)
-    if folder := os.environ.get("FXCACHE_DUMP"):
-        dump(module, Path(folder), name)
-    return module
+def rewrite(frontier: Frontier, plan: CutPlan, inputs: str, order: int = 0) -> Variants:
+    """The variants under ``plan``, those that every run needs made at once."""
+    variants = Variants(frontier, plan, inputs, order)
+    if plan.signal:
+        _ = variants.prefix_module
+    for reused in (NOTHING, variants.all):
+        variants.variant(reused, variants.continued)
+    return variants
 
 
 def dump(module: fx.GraphModule, folder: Path, name: str) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fxcache._torch import version_of
 from fxcache.runtime.feature_cache import FeatureCache
+from fxcache.runtime.observer import Observer
 from fxcache.runtime.position import Element, Number, Place, Position, Unknown
 from fxcache.runtime.record import Run
 
@@ -69,6 +70,8 @@ class Branch:
         self.position: Position = Unknown()
         self.varying: frozenset[int] = frozenset()
         self.step = -1
+        self.last_refresh = 0  # the last step that refreshed everything
+        self.observer = Observer()
         self.stride = 1
         self.direction = 0  # of timesteps given as numbers: 1 if they rise, -1 if they fall
         self.unsettled = False  # whether the second call may have begun a run of its own

@@ -1,32 +1,27 @@
 """The state of one optimised module, and the way of one call through it."""
 
-import threading
 import warnings
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
 
 from fxcache._torch import tree_unflatten
-from fxcache.capture.capture import capture
 from fxcache.errors import FxcacheWarning, ModeError
-from fxcache.partition.choose import CutRequest, choose
-from fxcache.partition.frontier import Frontier
-from fxcache.rewrite.runner import Variants, rewrite
+from fxcache.rewrite.runner import NOTHING, Variant, Variants
 from fxcache.runtime.branch import Branch, Trust
+from fxcache.runtime.captures import Captures
 from fxcache.runtime.context import announcement_of
+from fxcache.runtime.forecast import Weights
+from fxcache.runtime.foresight import foreseen
 from fxcache.runtime.record import Run, RunStep, Stopwatch
 from fxcache.runtime.session import MAX_BRANCHES, Branches, Session, current_session
-from fxcache.runtime.values import Values
-from fxcache.runtime.watch import rebind, structure, weights
-from fxcache.schedule import Decision, Policy, Step
+from fxcache.runtime.settings import Settings
+from fxcache.schedule import Decision, Step
 from fxcache.signature import Call, Signature
 
-MAX_SIGNATURES = 8
-MAX_KINDS = 256
 MAX_KEYS = 16
 MAX_RUNS = 16
 MANY_SINGLE_CALLS = 4
@@ -38,25 +33,27 @@ TELL_APART = (
 CALLER = 9  # frames from _warn to the line that called the module
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the user asked ``optimize`` for."""
-
-    cut: CutRequest
-    policy: Policy
-    latent: str | None = None
-    dynamic: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-
-
 class Ticket(NamedTuple):
-    """One call under way: what to run, on what, and where its results go."""
+    """One call under way: what runs next, on what, and where its results go.
 
-    variant: fx.GraphModule
+    ``variant``: None while ``module`` is the prefix, whose results ``decide`` waits for.
+    ``forced``: why the step refreshes whatever the policy says. ``source``: which capture of which
+    weights computes.
+    """
+
+    module: fx.GraphModule
     tensors: tuple[Tensor, ...]
     variants: Variants
     branch: Branch | None
-    refresh: bool
+    session: Session | None
+    forced: str
+    source: object
     stopwatch: Stopwatch
+    variant: Variant | None = None
+
+    @property
+    def undecided(self) -> bool:
+        return self.variant is None
 
 
 class Engine:
@@ -69,52 +66,68 @@ class Engine:
     def __init__(self, original: type[nn.Module], settings: Settings):
         self.signature = Signature(original, settings.latent, settings.dynamic)
         self.settings = settings
-        self.captures: OrderedDict[Hashable, Variants] = OrderedDict()
         self.runs: deque[Run] = deque(maxlen=MAX_RUNS)
         self.unnamed = Branches(Trust.NONE)
         self.named: OrderedDict[Hashable, Branches] = OrderedDict()
-        self._specialized: dict[Hashable, frozenset[str]] = {}
-        self._values = Values()
-        self._structure: list[Any] = []
-        self._weights: list[Any] = []
-        self._generation = 0  # of the weights: values cached from older ones are stale
-        self._lock = threading.RLock()
+        self._captures = Captures(self.signature, settings, self._warn)
+        self._weights = Weights(settings.policy)
         self._warned: set[str] = set()
 
+    @property
+    def captures(self) -> OrderedDict[Hashable, Variants]:
+        """The variants of each kind of call."""
+        return self._captures.held
+
     def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ticket:
-        """Find the call's branch, decide, and say which variant runs on which tensors."""
+        """Find the call's branch, and decide which variant runs, or say what to observe first."""
         call = self.signature.call(args, kwargs)
         require_inference(module, call)
         session = current_session(module)
         branches = session.branches if session else self.unnamed
         branch, starts = branches.locate(call, announcement_of(module))
-        if branches.single_calls >= MANY_SINGLE_CALLS:
-            self._warn("call after call starts a run: its tensors are made anew each time")
-        if branches.crowded:
-            self._warn(f"more than {MAX_BRANCHES} requests take turns, and push each other out")
-        with self._lock:
+        self._warn_of(branches)
+        with self._captures.lock:
             if starts:
-                self._notice_changes(module)
-            variants = self._captured(module, call)
-            source = (variants, self._generation, *varying(call, variants))
-        decision = self._decide(branch, source, session)
+                self._captures.notice_changes(module)
+            variants = self._captures.find(module, call)
+            source = (variants, self._captures.generation, *varying(call, variants))
+        forced = self._forced(branch, source)
         stopwatch = Stopwatch(call.latent.device)
-        if branch is not None:
-            cut = variants.plan.cut
-            flops = cut.full_flops if decision.refresh else cut.reuse_flops
-            self._record(branch, RunStep(decision, stopwatch, flops, cut.full_flops))
-            branch.source = source
-        if decision.refresh or branch is None:
-            return Ticket(variants.full, call.tensors, variants, branch, True, stopwatch)
-        tensors = call.tensors + branch.cache.buffers
-        return Ticket(variants.cached_skip, tensors, variants, branch, False, stopwatch)
+        start = Ticket(
+            variants.prefix_module if variants.prefix else variants.full,
+            call.tensors,
+            variants,
+            branch,
+            session,
+            forced,
+            source,
+            stopwatch,
+        )
+        if branch is None:
+            return start._replace(module=variants.full, variant=variants.variant(NOTHING))
+        if variants.prefix is None:
+            return self._chosen(start, self._decision(start), continued=False)
+        if (signal := foreseen(branch, call, variants)) is not None:
+            return self._chosen(start, self._observed(start, signal), continued=False)
+        return start
+
+    def decide(self, ticket: Ticket, results: tuple[Tensor, ...]) -> Ticket:
+        """After the prefix: which variant continues from what it computed."""
+        signal, *shared = results
+        decision = self._observed(ticket, signal)
+        return self._chosen(ticket, decision, continued=True, shared=tuple(shared))
 
     def finish(self, ticket: Ticket, results: tuple[Any, ...]) -> Any:
-        """Keep what a refresh computed at the cut; give the module's own kind of output back."""
-        variants, branch = ticket.variants, ticket.branch
-        if branch is not None:
-            if ticket.refresh:
-                branch.cache.write(results[variants.num_outputs :])
+        """Keep what the variant computed for the cache; give the module's own output back."""
+        variants, branch, variant = ticket.variants, ticket.branch, ticket.variant
+        if branch is not None and variant is not None:
+            branch.cache.write(
+                variant.writes,
+                results[variants.num_outputs :],
+                branch.step,
+                variants.order,
+                fresh=bool(ticket.forced),
+            )
             branch.complete = True
         ticket.stopwatch.stop()
         outputs = list(results[: variants.num_outputs])
@@ -122,80 +135,75 @@ class Engine:
 
     def capture(self, module: nn.Module, call: Call) -> Variants:
         """The variants for ``call``, captured now if need be; other threads' calls wait."""
-        with self._lock:
-            return self._captured(module, call)
+        return self._captures.find(module, call)
 
-    def _captured(self, module: nn.Module, call: Call) -> Variants:
-        key = self._key(call)
-        variants = self.captures.get(key)
-        fixed = variants is not None and not variants.program.sizes.admit(call.tensors)
-        if fixed:  # a size that the graph does not leave open: a capture of its own
-            key = (key, *(t.shape for t in call.tensors))
-            variants = self.captures.get(key)
-        if variants is not None:
-            self.captures.move_to_end(key)
-            return variants
-        program = capture(module, self.signature, call, fixed)
-        variants = rewrite(program, choose(Frontier(program), self.settings.cut), call.describe())
-        self._specialized[call.key] = self._read(call) | program.specialized
-        self._keep(key if fixed else self._key(call), variants, structure(module))
-        return variants
-
-    def _key(self, call: Call) -> Hashable:
-        """What a capture for ``call`` is kept under: its kind, and the values it depends on."""
-        paths = self._read(call)
-        if not paths:
-            return call.key
-        tensors = call.by_path().items()
-        return call.key, tuple(self._values.number(t) for path, t in tensors if path in paths)
-
-    def _read(self, call: Call) -> frozenset[str]:
-        """The inputs whose values captures for calls of this kind depend on."""
-        return self._specialized.get(call.key, frozenset())
-
-    def _keep(self, key: Hashable, variants: Variants, now: list[Any]) -> None:
-        if now != self._structure:  # captures of another state of the model
-            self.captures.clear()
-            self._structure = now
-        if len(self._specialized) > MAX_KINDS:
-            self._specialized.clear()
-        self.captures[key] = variants
-        if len(self.captures) > MAX_SIGNATURES:
-            self.captures.popitem(last=False)
-            self._warn(
-                f"more than {MAX_SIGNATURES} kinds of call (shapes, dtypes, options) take turns, "
-                "and each is captured again when it comes back",
-                "Call with fewer shapes, or leave sizes open: optimize(dynamic=...).",
-            )
-
-    def _notice_changes(self, module: nn.Module) -> None:
-        """At the start of a run: forget captures of a changed model, values of changed weights."""
-        if self.captures and structure(module) != self._structure:
-            self.captures.clear()
-        now = weights(module)
-        if now == self._weights:
-            return
-        self._weights = now
-        self._generation += 1
-        for variants in self.captures.values():
-            rebind(variants.full, module)
-            rebind(variants.cached_skip, module)
-
-    def _decide(self, branch: Branch | None, source: object, session: Session | None) -> Decision:
+    def _forced(self, branch: Branch | None, source: object) -> str:
+        """Why the call must refresh; empty where the policy is to decide."""
         if branch is None:
             self._warn(
                 "nothing identifies the caller of this model: no conditioning tensor and no "
                 "timesteps tensor that its calls share"
             )
-            return Decision(True, "caller unknown")
+            return "caller unknown"
         if branch.doubt:
             self._warn(f"the caller of this model cannot be told for certain: {branch.doubt}")
-        if branch.forced:
-            return Decision(True, branch.forced)
-        if branch.source != source:
-            return Decision(True, "nothing cached for such inputs and weights")
+        if not branch.forced and branch.source != source:
+            return "nothing cached for such inputs and weights"
+        return branch.forced
+
+    def _observed(self, ticket: Ticket, signal: Tensor) -> Decision:
+        """The decision once ``signal`` is known, on every step, forced ones too."""
+        observes, branch = self.settings.policy.observes, ticket.branch
+        assert observes is not None
+        assert branch is not None
+        if ticket.forced:
+            branch.observer.restart()
+        branch.observer.note(signal, observes.since)
+        branch.run.signal_waits += signal.device.type != "cpu"
+        decision = self._decision(ticket)
+        if decision.refresh:
+            branch.observer.refreshed(signal)
+        return decision
+
+    def _decision(self, ticket: Ticket) -> Decision:
+        branch, session = ticket.branch, ticket.session
+        assert branch is not None
+        if ticket.forced:
+            return Decision(True, ticket.forced)
         num_steps = session.num_steps if session else None
-        return self.settings.policy.decide(Step(branch.step, num_steps or branch.expected_steps))
+        step = Step(
+            branch.step,
+            num_steps or branch.expected_steps,
+            branch.last_refresh,
+            tuple(branch.observer.changes),
+        )
+        return self.settings.policy.decide(step)
+
+    def _chosen(
+        self,
+        ticket: Ticket,
+        decision: Decision,
+        continued: bool,
+        shared: tuple[Tensor, ...] = (),
+    ) -> Ticket:
+        """The ticket for the variant that carries ``decision`` out."""
+        variants, branch = ticket.variants, ticket.branch
+        assert branch is not None
+        reused = NOTHING if decision.refresh else variants.all - decision.recompute
+        with self._captures.lock:
+            variant = variants.variant(reused, continued)
+        if not reused:
+            branch.last_refresh = branch.step
+        self._record(
+            branch, RunStep(decision, ticket.stopwatch, variant.flops, variants.full_flops)
+        )
+        branch.source = ticket.source
+        cached = branch.cache.read(variant.reads)
+        if variants.order and variant.reads:
+            ages = branch.cache.ages(variant.reads, branch.step)
+            cached += (self._weights.of(ages, cached[0]),)
+        tensors = ticket.tensors + shared + cached
+        return ticket._replace(module=variant.module, tensors=tensors, variant=variant)
 
     def _record(self, branch: Branch, step: RunStep) -> None:
         if len(branch.run.steps) < MAX_RECORDED_STEPS:
@@ -203,6 +211,12 @@ class Engine:
         if not branch.run.listed:
             branch.run.listed = True
             self.runs.append(branch.run)
+
+    def _warn_of(self, branches: Branches) -> None:
+        if branches.single_calls >= MANY_SINGLE_CALLS:
+            self._warn("call after call starts a run: its tensors are made anew each time")
+        if branches.crowded:
+            self._warn(f"more than {MAX_BRANCHES} requests take turns, and push each other out")
 
     def _warn(self, what: str, remedy: str = TELL_APART) -> None:
         if what in self._warned:

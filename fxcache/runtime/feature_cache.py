@@ -1,40 +1,102 @@
 """The cached values: buffers that fxcache owns, allocated once, written in place."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
+def like(buffer: Tensor, value: Tensor) -> bool:
+    """Whether ``buffer`` can hold ``value`` as it is: copying must never broadcast."""
+    return (
+        buffer.shape == value.shape
+        and buffer.dtype == value.dtype
+        and buffer.device == value.device
+        and buffer.stride() == value.stride()
+    )
+
+
+@dataclass
+class Held:
+    """One cache point's value at call ``step``, and its derivatives by differences of ``distance``.
+
+    ``known``: how many of the derivatives there are differences for; the others are zero.
+    """
+
+    buffers: tuple[Tensor, ...]
+    step: int
+    distance: int = 1
+    known: int = 0
+
+    def write(self, value: Tensor, step: int) -> None:
+        """Take ``value`` in, with its differences from what was held before."""
+        self.distance, self.step = step - self.step, step
+        self.known = min(self.known + 1, len(self.buffers) - 1)
+        for order, buffer in enumerate(self.buffers):
+            following = (value - buffer) / self.distance if order < self.known else None
+            buffer.copy_(value)
+            if following is None:
+                break
+            value = following
+
+    def restart(self, value: Tensor, step: int) -> None:
+        """Take ``value`` in as the first of its run."""
+        self.step, self.distance, self.known = step, 1, 0
+        self.buffers[0].copy_(value)
+        for derivative in self.buffers[1:]:
+            derivative.zero_()
+
+
 class FeatureCache:
-    """Buffers for the values at one cut plan's cut.
+    """Buffers for the values at one plan's cache points, by their numbers.
 
     Stable addresses and no allocator traffic during a run; a copy, so that no later kernel or
     captured CUDA graph can overwrite what was cached.
     """
 
     def __init__(self) -> None:
-        self.buffers: tuple[Tensor, ...] = ()
+        self._held: dict[int, Held] = {}
 
-    def write(self, values: Sequence[Tensor]) -> None:
-        """Copy ``values`` in; allocate anew only if shape, dtype, device or layout changed."""
-        if not self.fits(values):
-            with torch.inference_mode(False), torch.no_grad():
-                self.buffers = tuple(torch.empty_like(v) for v in values)
-        for buffer, value in zip(self.buffers, values, strict=True):
-            buffer.copy_(value)
+    def write(
+        self,
+        numbers: Sequence[int],
+        values: Sequence[Tensor],
+        step: int,
+        order: int = 0,
+        fresh: bool = True,
+    ) -> None:
+        """Copy ``values`` in, those of the points ``numbers`` at call ``step``.
 
-    def fits(self, values: Sequence[Tensor]) -> bool:
-        """Whether the buffers can hold ``values`` as they are: copying must never broadcast."""
-        return len(self.buffers) == len(values) and all(
-            b.shape == v.shape
-            and b.dtype == v.dtype
-            and b.device == v.device
-            and b.stride() == v.stride()
-            for b, v in zip(self.buffers, values, strict=True)
-        )
+        Allocates anew only if shape, dtype, device or layout changed. ``order``: of the derivatives
+        to keep. ``fresh``: what was held before is another run's, and gives no differences.
+        """
+        for number, value in zip(numbers, values, strict=True):
+            held = self._held.get(number)
+            if held is None or not like(held.buffers[0], value) or len(held.buffers) != order + 1:
+                with torch.inference_mode(False), torch.no_grad():
+                    buffers = tuple(torch.empty_like(value) for _ in range(order + 1))
+                held = self._held[number] = Held(buffers, step)
+                held.restart(value, step)
+            elif fresh:
+                held.restart(value, step)
+            else:
+                held.write(value, step)
+
+    def read(self, numbers: Iterable[int]) -> tuple[Tensor, ...]:
+        """The values of these points, each followed by its derivatives."""
+        return tuple(buffer for number in numbers for buffer in self._held[number].buffers)
+
+    def ages(self, numbers: Iterable[int], step: int) -> tuple[tuple[int, int], ...]:
+        """For each point, how many calls ago it was written, and over how many it differs."""
+        return tuple((step - self._held[n].step, self._held[n].distance) for n in numbers)
+
+    def has(self, numbers: Iterable[int]) -> bool:
+        """Whether these points were ever written."""
+        return all(number in self._held for number in numbers)
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return sum(b.untyped_storage().nbytes() for b in self.buffers)
+        buffers = (buffer for held in self._held.values() for buffer in held.buffers)
+        return sum(buffer.untyped_storage().nbytes() for buffer in buffers)

@@ -11,7 +11,8 @@ from torch import nn
 from fxcache.errors import StateError
 from fxcache.program import OURS
 from fxcache.runtime.context import announcing
-from fxcache.runtime.engine import Engine, Settings
+from fxcache.runtime.engine import Engine
+from fxcache.runtime.settings import Settings
 
 DISPATCHES = "fxcache_dispatches"  # marks the forward of optimised classes
 
@@ -96,6 +97,7 @@ def optimized_class(original: type[nn.Module]) -> type[nn.Module]:
     What it calls besides is hidden together with all that it calls.
     """
     begin = torch.compiler.disable(Engine.begin)
+    decide = torch.compiler.disable(Engine.decide)
     finish = torch.compiler.disable(Engine.finish)
 
     @torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator]
@@ -103,7 +105,10 @@ def optimized_class(original: type[nn.Module]) -> type[nn.Module]:
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         engine: Engine = self._fxcache  # type: ignore[assignment]
         ticket = begin(engine, self, args, kwargs)
-        results = ticket.variant(*ticket.tensors)
+        results = ticket.module(*ticket.tensors)
+        if ticket.undecided:
+            ticket = decide(engine, ticket, results)
+            results = ticket.module(*ticket.tensors)
         return finish(engine, ticket, results)
 
     setattr(forward, DISPATCHES, True)

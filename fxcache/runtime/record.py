@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from fxcache.schedule import Decision
 
@@ -62,6 +63,8 @@ class Run:
     started: str = ""
     steps: list[RunStep] = field(default_factory=list)
     waits: int = 0  # calls whose timestep was read from another device
+    signal_waits: int = 0  # calls whose signal was read from another device
+    signals: Tensor | None = None  # of all its timesteps, where they were known beforehand
     listed: bool = False  # among the engine's runs
 
     @property

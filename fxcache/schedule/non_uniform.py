@@ -4,8 +4,14 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from fxcache.errors import ConfigError
-from fxcache.schedule.policy import Decision, Policy, Step, known_length, require_integer
+from fxcache.schedule.policy import (
+    Decision,
+    Policy,
+    Step,
+    known_length,
+    require_integer,
+    require_number,
+)
 
 POWER_STEP = 0.02
 LEAST_POWER = 0.1  # below, the roots overflow and only the ends of the run are refreshed
@@ -35,18 +41,6 @@ class NonUniform(Policy):
             known_length(self, step), self.interval, float(self.center), float(self.power)
         )
         return Decision(step.index in refreshes, f"dense around step {self.center:g}")
-
-
-def require_number(policy: Policy, name: str, least: float) -> None:
-    """ConfigError unless the option ``name`` is a finite number of at least ``least``."""
-    value = getattr(policy, name)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < least:
-        raise ConfigError(
-            f"{name}={value!r} is not a number of at least {least}",
-            where=type(policy).__name__,
-            remedy=f"pass {name} as a finite number, {least} or more",
-        )
 
 
 @lru_cache(maxsize=64)

@@ -1,18 +1,60 @@
 """What a step policy is: a pure function of the step, told what to do and why."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from enum import Enum
 from typing import Any, ClassVar, NamedTuple
 
 from fxcache.errors import ConfigError, ScheduleError
 
+MAX_ORDER = 4
+
+
+class Caches(Enum):
+    """What a policy caches where ``cut="auto"``."""
+
+    CUT = "cut"  # what one cut needs, refreshed together
+    BLOCKS = "blocks"  # the residual branch of each attention block, each by itself
+    LAYERS = "layers"  # what each attention and each MLP adds, each by itself
+    COMPONENTS = "components"  # the same, all of a kind refreshed together
+
+
+class Signal(Enum):
+    """A value that tells how far the denoiser has moved."""
+
+    MODULATED_INPUT = "modulated_input"  # of the first block: what its first layer reads
+    TIMESTEP_EMBEDDING = "timestep_embedding"
+    FIRST_BLOCK = "first_block"  # what the first block adds to the latent's stream
+
+
+class Since(Enum):
+    """Which earlier value of its signal a step's change is measured from."""
+
+    STEP = "step"
+    REFRESH = "refresh"
+
+
+class Observation(NamedTuple):
+    """What a policy asks to be told of each step: the relative L1 change of a signal.
+
+    ``signals``: the first of these that the model has.
+    """
+
+    signals: tuple[Signal, ...]
+    since: Since
+
 
 class Decision(NamedTuple):
-    """Refresh (run ``full`` and store) or reuse (run ``cached_skip``), and the reason."""
+    """Refresh (run ``full`` and store) or reuse (run ``cached_skip``), and the reason.
+
+    ``recompute``: the cache points that a reuse step computes and stores all the same.
+    """
 
     refresh: bool
     reason: str
+    recompute: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +62,15 @@ class Step:
     """One call of the denoiser within a run.
 
     ``index`` counts the calls from 0, duplicated timesteps included; ``num_steps`` is how many
-    calls the run will make, or None where nobody said.
+    calls the run will make, or None where nobody said. ``last_refresh``: the index of the last
+    call that refreshed everything. ``changes``: what the policy asked to observe, for each call
+    after that one, this call's last.
     """
 
     index: int
     num_steps: int | None
+    last_refresh: int = 0
+    changes: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,20 +79,44 @@ class Policy(ABC):
 
     ``first`` and ``last`` steps of a run are refreshed whatever the schedule says. The first call
     of a run always is. ``last`` needs the run's length, from the noise scheduler's timesteps or
-    from ``fxcache.session(num_steps=...)``.
+    from ``fxcache.session(num_steps=...)``. ``forecast_order``: what is cached is extrapolated by
+    a Taylor series of this order (TaylorSeer, 2503.06923, equation 3) from as many differences
+    between refreshes; 0 reuses it as it is.
     """
 
     first: int = 1
     last: int = 0
+    forecast_order: int = 0
 
     kinds: ClassVar[dict[str, type["Policy"]]] = {}
+    caches: ClassVar[Caches] = Caches.CUT
 
-    def __init_subclass__(cls) -> None:
-        Policy.kinds[cls.__name__] = cls
+    def __init_subclass__(cls, abstract: bool = False) -> None:
+        if not abstract:
+            Policy.kinds[cls.__name__] = cls
 
     def __post_init__(self) -> None:
         require_integer(self, "first", 0)
         require_integer(self, "last", 0)
+        require_integer(self, "forecast_order", 0, MAX_ORDER)
+
+    @property
+    def observes(self) -> Observation | None:
+        """The signal that it decides by; None for a schedule that is known beforehand."""
+        return None
+
+    @property
+    def points(self) -> frozenset[str] | None:
+        """The cache points it was calibrated for, by name; None if it takes any."""
+        return None
+
+    def forecast(self, age: int, distance: int) -> tuple[float, ...]:
+        """Weights of the derivatives 1 … ``forecast_order`` of a value cached ``age`` steps ago.
+
+        ``distance``: steps between the last two refreshes, over which they were taken.
+        """
+        del distance
+        return tuple(age**i / math.factorial(i) for i in range(1, self.forecast_order + 1))
 
     def decide(self, step: Step) -> Decision:
         """Refresh or reuse at ``step``; raises ScheduleError where the run's length is missing."""
@@ -84,15 +154,46 @@ class Policy(ABC):
         return kind(**options)
 
 
-def require_integer(policy: Policy, name: str, least: int) -> None:
-    """ConfigError unless the policy's option ``name`` is an int of at least ``least``."""
+def require_integer(policy: Policy, name: str, least: int, most: int | None = None) -> None:
+    """ConfigError unless the option ``name`` is an int of at least ``least``, at most ``most``."""
     value = getattr(policy, name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        bound = f"at least {least}" if most is None else f"{least} to {most}"
         raise ConfigError(
-            f"{name}={value!r} is not a whole number of at least {least}",
+            f"{name}={value!r} is not a whole number of {bound}",
             where=type(policy).__name__,
-            remedy=f"pass {name}={least} or more, as an int",
+            remedy=f"pass {name} as an int, {bound}",
         )
+
+
+def require_number(policy: Policy, name: str, least: float) -> None:
+    """ConfigError unless the option ``name`` is a finite number of at least ``least``."""
+    value = getattr(policy, name)
+    if not is_number(value) or value < least:
+        raise ConfigError(
+            f"{name}={value!r} is not a number of at least {least}",
+            where=type(policy).__name__,
+            remedy=f"pass {name} as a finite number, {least} or more",
+        )
+
+
+def is_number(value: object) -> bool:
+    """Whether ``value`` is a finite int or float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def require_numbers(policy: Policy, name: str, least: int) -> None:
+    """Make the option ``name`` a tuple of ``least`` or more floats; ConfigError if it is none."""
+    value = getattr(policy, name)
+    listed = isinstance(value, list | tuple)
+    if not listed or len(value) < least or not all(map(is_number, value)):
+        raise ConfigError(
+            f"{name}={value!r} is not a list of {least} or more finite numbers",
+            where=type(policy).__name__,
+            remedy=f"pass {name} as a list of numbers",
+        )
+    object.__setattr__(policy, name, tuple(map(float, value)))
 
 
 def known_length(policy: Policy, step: Step) -> int:

@@ -140,7 +140,7 @@ def test_cuts_that_cannot_be(request_, said):
         fxcache.optimize(dit(), cut=request_, example_inputs=inputs)
 
 
-@pytest.mark.parametrize("request_", [("a",), ("a", "b", "c"), ("a", 1), ["a", "b"], None])
+@pytest.mark.parametrize("request_", [("a",), ("a", "b", "c"), ("a", 1), ["a", ("b",)], [], None])
 def test_requests_that_are_no_cut(request_):
     with pytest.raises(fxcache.ConfigError, match="pair of module paths"):
         fxcache.optimize(dit(), cut=request_)

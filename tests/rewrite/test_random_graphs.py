@@ -1,18 +1,23 @@
-"""Promises 1 and 2 for every cut that is offered, in denoisers drawn at random."""
+"""Promises 1 and 2 for every cut, prefix and set of points, in denoisers drawn at random."""
 
+from collections import Counter
 from itertools import pairwise
 from typing import Any
 
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from fxcache.analysis.cost import op_name
 from fxcache.capture.capture import capture
 from fxcache.errors import CutError
 from fxcache.partition.choose import CutRequest, choose
+from fxcache.partition.cut import CutPlan
 from fxcache.partition.frontier import Frontier
-from fxcache.rewrite.runner import rewrite
+from fxcache.partition.points import groups_of
+from fxcache.rewrite.runner import NOTHING, rewrite
+from fxcache.schedule import Caches, Observation, Signal, Since, Uniform
 from fxcache.signature import Signature
 
 WIDTH, TOKENS, WORDS = 8, 6, 3
@@ -113,7 +118,7 @@ def test_every_cut_keeps_promises_1_and_2(model, data):
         except CutError:
             assert not isinstance(request, str) or request not in offered(frontier)
             continue
-        variants = rewrite(frontier.program, plan, "")
+        variants = rewrite(frontier, plan, "")
         output, *cached = variants.full(*call.tensors)
         (reused,) = variants.cached_skip(*call.tensors, *cached)
         assert torch.equal(output, expected), request
@@ -123,6 +128,74 @@ def test_every_cut_keeps_promises_1_and_2(model, data):
             assert torch.equal(reused, expected), request
         else:
             torch.testing.assert_close(reused, expected, rtol=1e-4, atol=1e-5)
+
+    every_prefix_is_continued(frontier, call.tensors, expected)
+    every_subset_is_reused(frontier, call.tensors, expected, data)
+
+
+def every_prefix_is_continued(
+    frontier: Frontier, tensors: tuple[Tensor, ...], expected: Tensor
+) -> None:
+    """Prefix and rest together do exactly what the whole does, each piece of work once."""
+    for kind in Signal:
+        policy = Observing(kind)
+        try:
+            plan = choose(frontier, "auto", policy)
+        except CutError:
+            continue
+        variants = rewrite(frontier, plan, "")
+        _, *shared = variants.prefix_module(*tensors)
+        continued = variants.variant(NOTHING, continued=True)
+        output, *cached = continued.module(*tensors, *shared)
+        assert torch.equal(output, expected), kind
+        rest = variants.variant(variants.all, continued=True)
+        (reused,) = rest.module(*tensors, *shared, *cached)
+        assert torch.equal(reused, variants.cached_skip(*tensors, *cached)[0]), kind
+        assert work(variants.prefix_module) + work(continued.module) == work(variants.full)
+        assert work(variants.prefix_module) + work(rest.module) >= work(variants.cached_skip)
+        assert rest.flops == plan.cut.reuse_flops
+
+
+def every_subset_is_reused(
+    frontier: Frontier, tensors: tuple[Tensor, ...], expected: Tensor, data: st.DataObject
+) -> None:
+    """With unchanged inputs it does not matter which cache points a step reuses."""
+    for caches in (Caches.BLOCKS, Caches.LAYERS, Caches.COMPONENTS):
+        try:
+            groups = groups_of(frontier, caches)
+        except CutError:
+            continue
+        points = tuple(point for held in groups.values() for point in held)
+        variants = rewrite(frontier, CutPlan(frontier.price(points, ""), groups, ""), "")
+        output, *cached = variants.full(*tensors)
+        assert torch.equal(output, expected), caches
+        some = frozenset(data.draw(st.sets(st.sampled_from(sorted(groups)))))
+        variant = variants.variant(some)
+        output, *written = variant.module(*tensors, *(cached[n] for n in variant.reads))
+        assert set(variant.reads) == set(variants.plan.numbers(some))
+        assert not set(variant.reads) & set(variant.writes)
+        torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-5)
+        for number, value in zip(variant.writes, written, strict=True):
+            torch.testing.assert_close(value, cached[number], rtol=1e-3, atol=1e-4)
+
+
+class Observing(Uniform, abstract=True):
+    """Observes one signal, and does not care."""
+
+    def __init__(self, signal: Signal) -> None:
+        super().__init__()
+        object.__setattr__(self, "signal", signal)
+
+    @property
+    def observes(self) -> Observation:
+        return Observation((self.signal,), Since.STEP)
+
+
+def work(module: fx.GraphModule) -> Counter[str]:
+    """How often each op that costs anything is called."""
+    ops = ("linear", "matmul", "scaled_dot_product_attention")
+    names = (op_name(n) for n in module.graph.nodes if n.op == "call_function")
+    return Counter(name for name in names if name in ops)
 
 
 def offered(frontier: Frontier) -> set[str]:

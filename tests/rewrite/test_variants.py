@@ -119,7 +119,7 @@ def test_a_defective_rewrite_is_refused(plain):
     short.output((short.placeholder("x"),))
     for graph, expected in ((dead, "nothing reads"), (writing, "writes"), (short, "fewer")):
         with pytest.raises(RewriteError, match=expected):
-            verify(graph, variants.program, "test")
+            verify(graph, variants.program, "test", variants.num_outputs)
 
 
 def test_dumps_are_numbered_python(tmp_path, monkeypatch):

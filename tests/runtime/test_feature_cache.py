@@ -12,13 +12,18 @@ from tests import tiny
 from tests.loops import sample
 
 
+def held(cache: FeatureCache) -> torch.Tensor:
+    (buffer,) = cache.read([0])
+    return buffer
+
+
 def test_buffers_keep_their_address():
     cache = FeatureCache()
-    cache.write([torch.ones(2, 3)])
-    address = cache.buffers[0].data_ptr()
-    cache.write([torch.zeros(2, 3)])
-    assert cache.buffers[0].data_ptr() == address
-    assert torch.equal(cache.buffers[0], torch.zeros(2, 3))
+    cache.write([0], [torch.ones(2, 3)], step=0)
+    address = held(cache).data_ptr()
+    cache.write([0], [torch.zeros(2, 3)], step=0)
+    assert held(cache).data_ptr() == address
+    assert torch.equal(held(cache), torch.zeros(2, 3))
 
 
 @pytest.mark.parametrize(
@@ -32,27 +37,27 @@ def test_buffers_keep_their_address():
 )
 def test_another_shape_kind_or_layout_gets_new_buffers(other):
     cache = FeatureCache()
-    cache.write([torch.zeros(2, 3)])
-    cache.write([other])
-    (held,) = cache.buffers
-    assert (held.shape, held.dtype, held.device) == (other.shape, other.dtype, other.device)
-    assert held.stride() == other.stride()
+    cache.write([0], [torch.zeros(2, 3)], step=0)
+    cache.write([0], [other], step=0)
+    found = held(cache)
+    assert (found.shape, found.dtype, found.device) == (other.shape, other.dtype, other.device)
+    assert found.stride() == other.stride()
 
 
 def test_a_later_change_of_the_value_does_not_reach_the_cache():
     value = torch.ones(4)
     cache = FeatureCache()
-    cache.write([value])
+    cache.write([0], [value], step=0)
     value.fill_(9)
-    assert torch.equal(cache.buffers[0], torch.ones(4))
+    assert torch.equal(held(cache), torch.ones(4))
 
 
 def test_buffers_made_in_inference_mode_serve_outside_it():
     cache = FeatureCache()
     with torch.inference_mode():
-        cache.write([torch.ones(4) + 1])
-    cache.write([torch.zeros(4)])
-    assert not cache.buffers[0].is_inference()
+        cache.write([0], [torch.ones(4) + 1], step=0)
+    cache.write([0], [torch.zeros(4)], step=0)
+    assert not held(cache).is_inference()
 
 
 def test_one_tensor_is_held_and_bytes_reported_are_bytes_held():
@@ -62,7 +67,7 @@ def test_one_tensor_is_held_and_bytes_reported_are_bytes_held():
     gc.collect()
     engine = engine_of(unet)
     assert engine is not None
-    held = [buffer for branch in engine.unnamed.held for buffer in branch.cache.buffers]
+    held = [buffer for branch in engine.unnamed.held for buffer in branch.cache.read([0])]
     assert len(held) == 1, "four requests one after the other need one buffer"
     reported = fxcache.report(unet)
     assert reported.cached_bytes == held[0].untyped_storage().nbytes()

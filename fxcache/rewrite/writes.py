@@ -1,28 +1,30 @@
-"""The full variant: the original computation, which also hands out the cached values."""
+"""Cache writes: a variant also hands out the values that are to be cached."""
+
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import fx
 
-from fxcache.partition.cut import CachePoint, CutPlan
-from fxcache.program import Program, copy_graph, output_node
+from fxcache.partition.cut import CachePoint
+from fxcache.program import output_node
+
+Copied = Mapping[fx.Node, fx.Node]
 
 
-def full(program: Program, plan: CutPlan) -> fx.Graph:
-    """``f(inputs) -> (*outputs, *cached values)``.
+def write(graph: fx.Graph, points: Iterable[CachePoint], copied: Copied) -> None:
+    """Return the values at ``points`` after the outputs.
 
     Before: ``return (prediction,)``. After: ``return (prediction, up_blocks_3_attentions_1)``, or
     ``return (prediction, last_block - first_input)``. The outputs never pass through the
     difference: in floating point, x + (y − x) is not y.
     """
-    graph, copied = copy_graph(program.graph)
-    cached = [difference(graph, point, copied) for point in plan.points]
+    cached = [difference(graph, point, copied) for point in points]
     output = output_node(graph)
     (outputs,) = output.args
     output.args = ((*outputs, *cached),)  # type: ignore[misc]
-    return graph
 
 
-def difference(graph: fx.Graph, point: CachePoint, copied: dict[fx.Node, fx.Node]) -> fx.Node:
+def difference(graph: fx.Graph, point: CachePoint, copied: Copied) -> fx.Node:
     """What is cached at ``point``, computed as soon as its value is."""
     value = copied[point.value]
     if point.shortcut is None:

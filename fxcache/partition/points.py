@@ -1,0 +1,136 @@
+"""Many cache points: the residual branches of attention blocks, and of the layers in them."""
+
+import operator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+
+from torch import fx
+
+from fxcache.analysis.cost import op_name
+from fxcache.analysis.streams import MOVES, SCALES
+from fxcache.errors import CutError
+from fxcache.partition.cut import CachePoint
+from fxcache.partition.frontier import Frontier, Points
+from fxcache.partition.region import streams_between
+from fxcache.program import module_paths
+from fxcache.schedule import Caches
+
+Groups = Mapping[str, Points]  # by name: the points that are refreshed together
+
+
+def groups_of(frontier: Frontier, caches: Caches) -> Groups:
+    """The cache points that policies of such a kind decide about, by name.
+
+    Raises CutError where the model has none.
+    """
+    found = FINDERS[caches](frontier)
+    if not found:
+        raise CutError(
+            f"{frontier.program.model} has no numbered blocks with attention that add to a stream",
+            where=f"{caches.value} to cache",
+            remedy="use a policy that caches at one cut: Uniform, TeaCache, FirstBlock, …",
+        )
+    return found
+
+
+def blocks(frontier: Frontier) -> Groups:
+    """What each outermost attention block adds to its streams, by the block's path."""
+    found: dict[str, Points] = {}
+    for path in attention_blocks(frontier):
+        inside_another = any(path.startswith(f"{other}.") for other in found)
+        points = () if inside_another else frontier.span(path, path)
+        if points and all(p.along_stream for p in points):
+            found[path] = tuple(branch_alone(frontier, path, point) for point in points)
+    return found
+
+
+def layers(frontier: Frontier) -> Groups:
+    """What each layer of the innermost attention blocks adds, by the layer's path."""
+    paths = attention_blocks(frontier)
+    innermost = [p for p in paths if not any(other.startswith(f"{p}.") for other in paths)]
+    found: dict[str, dict[fx.Node, None]] = defaultdict(dict)
+    for block in innermost:
+        for output in added(frontier, block):
+            found[layer_of(output, block)][output] = None
+    return {name: tuple(map(CachePoint, outputs)) for name, outputs in found.items()}
+
+
+def components(frontier: Frontier) -> Groups:
+    """The layers by kind, such as ``attn1``: their paths inside their blocks."""
+    kinds: dict[str, Points] = defaultdict(tuple)
+    for path, points in layers(frontier).items():
+        kinds[kind_of(path)] += points
+    return dict(kinds)
+
+
+FINDERS: Mapping[Caches, Callable[[Frontier], Groups]] = {
+    Caches.BLOCKS: blocks,
+    Caches.LAYERS: layers,
+    Caches.COMPONENTS: components,
+}
+
+
+def attention_blocks(frontier: Frontier) -> list[str]:
+    """Numbered modules with attention that the latent passes through, outer ones first."""
+    found = [
+        path
+        for path, nodes in frontier.modules.items()
+        if path.rpartition(".")[2].isdigit()
+        and any(attends(node) and frontier.needs.on_latent(node) for node in nodes)
+    ]
+    return sorted(found, key=lambda path: path.count("."))
+
+
+def attends(node: fx.Node) -> bool:
+    """Whether ``node`` is attention, or the heart of one written out."""
+    return any(part in op_name(node) for part in ("scaled_dot_product", "softmax"))
+
+
+def branch_alone(frontier: Frontier, path: str, point: CachePoint) -> CachePoint:
+    """``point`` as the one value that the block adds, where it adds one: it need not be subtracted.
+
+    ``x + f(x)``: instead of the difference of that and x, f(x).
+    """
+    if op_name(point.value) != "add" or point.shortcut is None:
+        return point
+    streams = streams_between(frontier.needs, frontier.modules[path], frontier.modules[path])
+    branch = streams.branch(point.value)
+    alone = branch is not None and len(streams.added) == 1 and not point.shortcut.nodes
+    return CachePoint(branch) if alone and branch is not None else point
+
+
+def added(frontier: Frontier, block: str) -> Iterator[fx.Node]:
+    """What is added to the streams in ``block``, before it is scaled."""
+    nodes = frontier.modules[block]
+    streams = streams_between(frontier.needs, nodes, nodes)
+    for addition in sorted(streams.added, key=frontier.needs.index.__getitem__):
+        onward = streams.passed[addition]
+        for source in addition.all_input_nodes:
+            if source is not onward and frontier.needs.on_latent(source):
+                yield unscaled(source, frontier)
+
+
+def unscaled(node: fx.Node, frontier: Frontier) -> fx.Node:
+    """The value of which ``node`` is a scaled, cast or moved copy."""
+    while op_name(node) in SCALES | MOVES | {"dropout"} or node.target is operator.getitem:
+        sources = [n for n in node.all_input_nodes if frontier.needs.on_latent(n)]
+        if len(sources) != 1:
+            break
+        (node,) = sources
+    return node
+
+
+def layer_of(output: fx.Node, block: str) -> str:
+    """Path of the child of ``block`` that computed ``output``."""
+    inside = [path for path in module_paths(output) if path.startswith(f"{block}.")]
+    if not inside:
+        return f"{block}.{output.name}"
+    child, *_ = inside[0].removeprefix(f"{block}.").split(".")
+    return f"{block}.{child}"
+
+
+def kind_of(path: str) -> str:
+    """The part of a layer's path that follows the number of its block."""
+    parts = path.split(".")
+    numbered = max(i for i, part in enumerate(parts) if part.isdigit())
+    return ".".join(parts[numbered + 1 :])

@@ -1,0 +1,92 @@
+"""Cache reads: cached values come in, and what only they needed is gone."""
+
+import operator
+from collections.abc import Mapping
+
+import torch
+from torch import fx
+
+from fxcache._torch import returns_view
+from fxcache.partition.cut import CachePoint
+from fxcache.program import output_node
+
+READ = "cached_"  # begins the names of placeholders for cached values
+Copied = Mapping[fx.Node, fx.Node]
+
+
+def read(
+    graph: fx.Graph, points: Mapping[int, CachePoint], order: int, copied: dict[fx.Node, fx.Node]
+) -> None:
+    """Replace the values at ``points``, by number, with what comes from the cache.
+
+    Before: ``x = conv(deep); y = cat([x, skip])``. After, x being cached: ``y = cat([cached_0,
+    skip])``. Before: ``x = block(embedded); y = head(x)``. After, the difference being cached:
+    ``y = head(embedded + cached_0)``. With a forecast of order 1, ``cached_0`` becomes
+    ``cached_0 + weights[0, 0] * cached_0_1``. What only the values needed is left dead.
+    """
+    placeholders = [n for n in graph.nodes if n.op == "placeholder"]
+    after = placeholders[-1].next
+    with graph.inserting_before(after):
+        held = {
+            number: [placeholder(graph, f"{READ}{number}", point.value)]
+            + [placeholder(graph, f"{READ}{number}_{i}", point.value) for i in range(1, order + 1)]
+            for number, point in points.items()
+        }
+        weights = graph.placeholder("weights") if order and points else None
+    for row, (number, point) in enumerate(points.items()):
+        value = copied[point.value]
+        with graph.inserting_before(value):
+            cached = (
+                held[number][0] if weights is None else forecast(graph, held[number], weights, row)
+            )
+            replacement = cached if point.shortcut is None else summed(graph, point, cached, copied)
+        copied[point.value].replace_all_uses_with(replacement)
+        copied[point.value] = replacement
+
+
+def placeholder(graph: fx.Graph, name: str, like: fx.Node) -> fx.Node:
+    made = graph.placeholder(name)
+    made.meta = dict(like.meta)
+    return made
+
+
+def summed(graph: fx.Graph, point: CachePoint, cached: fx.Node, copied: Copied) -> fx.Node:
+    """The value at a residual ``point``: its shortcut computed afresh, and what is cached added."""
+    assert point.shortcut is not None
+    base = point.shortcut.insert(graph, copied)
+    value = graph.call_function(torch.ops.aten.add.Tensor, (base, cached))
+    value.meta = dict(cached.meta)
+    return value
+
+
+def forecast(graph: fx.Graph, terms: list[fx.Node], weights: fx.Node, row: int) -> fx.Node:
+    """The cached value, plus its derivatives by their weights (row ``row`` of ``[P, order]``)."""
+    total, *derivatives = terms
+    for column, derivative in enumerate(derivatives):
+        chosen = graph.call_function(torch.ops.aten.select.int, (weights, 0, row))
+        weight = graph.call_function(torch.ops.aten.select.int, (chosen, 0, column))
+        term = graph.call_function(torch.ops.aten.mul.Tensor, (derivative, weight))
+        total = graph.call_function(torch.ops.aten.add.Tensor, (total, term))
+        term.meta, total.meta = dict(derivative.meta), dict(derivative.meta)
+    return total
+
+
+def detach_outputs(graph: fx.Graph) -> None:
+    """Copy outputs that are the cached value or views of it: callers may write to what they get."""
+    output = output_node(graph)
+    (outputs,) = output.args
+    for node in dict.fromkeys(n for n in outputs if isinstance(n, fx.Node)):  # type: ignore[union-attr]
+        if is_view_of_cached(node):
+            with graph.inserting_before(output):
+                copied = graph.call_function(torch.ops.aten.clone.default, (node,))
+            copied.meta = dict(node.meta)
+            output.replace_input_with(node, copied)
+
+
+def is_view_of_cached(node: fx.Node) -> bool:
+    """Whether ``node`` may share memory with a cached value."""
+    while node.op == "call_function":
+        if not returns_view(node.target) and node.target is not operator.getitem:
+            return False
+        node = node.all_input_nodes[0]
+    return node.op == "placeholder" and node.name.startswith(READ)

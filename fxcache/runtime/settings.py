@@ -1,0 +1,17 @@
+"""What the user asked ``optimize`` for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fxcache.partition.choose import CutRequest
+from fxcache.schedule import Policy
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of ``optimize``, validated."""
+
+    cut: CutRequest
+    policy: Policy
+    latent: str | None = None
+    dynamic: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

@@ -1,0 +1,40 @@
+"""Learning-to-Cache: which layers each step computes is learned."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from fxcache.schedule.policy import Caches, require_number
+from fxcache.schedule.table import Row, Table, require_series
+
+
+@dataclass(frozen=True)
+class LearnedRouter(Table):
+    """A step computes the layers whose learned score exceeds ``threshold``, and reuses the rest.
+
+    Learning-to-Cache (2406.01733, equations 4 and 5): ``scores[layer][s]``, β, from 0 (reuse) to 1
+    (compute), is the router trained with everything else frozen; 1 at the steps that compute all.
+
+    Raises ConfigError for a threshold that is no number from 0, or scores of unequal lengths.
+    """
+
+    caches: ClassVar[Caches] = Caches.LAYERS
+
+    threshold: float = 0.1
+    scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_number(self, "threshold", least=0)
+        require_series(self, "scores")
+
+    @property
+    def points(self) -> Row:
+        return frozenset(self.scores)
+
+    def computed(self) -> list[Row]:
+        length = len(next(iter(self.scores.values())))
+        return [
+            frozenset(layer for layer, score in self.scores.items() if score[s] > self.threshold)
+            for s in range(length)
+        ]
