@@ -75,6 +75,7 @@ class Streams:
         self.passed: dict[fx.Node, fx.Node] = {}
         self.carried: set[fx.Node] = set()
         self.added: set[fx.Node] = set()  # additions whose other operand a block computed
+        self.changed: set[fx.Node] = set()  # these, and pieces of them, that pass the stream on
         for node in needs.nodes:
             if node in self.inside and self._carries(node):
                 self.carried.add(node)
@@ -88,7 +89,7 @@ class Streams:
         stack, exact = [value], True
         while stack:
             node = stack.pop()
-            exact &= node not in self.added
+            exact &= node not in self.changed
             if node not in self.inside:
                 leaves[node] = None
             elif node in self.passed:
@@ -112,6 +113,8 @@ class Streams:
         if len(carried) == len(sources) and (name in MOVES or node.target is operator.getitem):
             if (piece := self._piece(node)) is not None:
                 self.passed[node] = piece
+                if self._changed_before(node):
+                    self.changed.add(node)
             return True
         if len(carried) == len(sources) == 1 and name in SCALES:
             return True
@@ -123,6 +126,7 @@ class Streams:
         if len(onward) == 1:
             self.passed[node] = onward[0]  # type: ignore[assignment]
             self.added.add(node)
+            self.changed.add(node)
         return len(onward) == 1
 
     def _piece(self, node: fx.Node) -> fx.Node | None:
@@ -140,6 +144,15 @@ class Streams:
                 return piece
             start = end
         return None
+
+    def _changed_before(self, piece: fx.Node) -> bool:
+        """Whether something was added between the concatenation and the slice out of it."""
+        (node,) = piece.all_input_nodes
+        while node in self.passed:
+            if node in self.changed:
+                return True
+            node = self.passed[node]
+        return False
 
     def _goes_on(self, operand: object, addition: fx.Node) -> bool:
         """Whether ``operand`` is the stream that ``addition`` adds to."""

@@ -1,0 +1,96 @@
+"""diffusers' own caches as peers: the same decisions, the same latents."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from diffusers import FirstBlockCacheConfig, MagCacheConfig, TaylorSeerCacheConfig
+from torch import Tensor, nn
+
+import fxcache
+from bench.denoisers import RECIPES, tiny
+from fxcache.schedule import Explicit, FirstBlock, MagCache, Policy
+from tests.loops import refreshes
+
+STEPS = 12
+
+
+def model_and_call(kind: str) -> tuple[nn.Module, dict[str, Any]]:
+    model = tiny(RECIPES[kind])
+    call = RECIPES[kind].inputs(model.config, False)
+    return model, {k: v for k, v in call.items() if k not in ("timestep", "return_dict")}
+
+
+@torch.no_grad()
+def denoise(predict: Callable[..., Any], call: dict[str, Any]) -> Tensor:
+    """The latent after ``STEPS`` Euler steps from 1 to 0."""
+    given = dict(call)
+    latent = given.pop("hidden_states")
+    times = torch.linspace(1, 0, STEPS + 1)
+    for now, then in pairwise(times):
+        timestep = torch.full((len(latent),), float(now))
+        (predicted,) = predict(hidden_states=latent, timestep=timestep, **given, return_dict=False)
+        latent = latent + (then - now) * predicted[:, : latent.shape[1]]
+    return latent
+
+
+def ours(kind: str, policy: Policy, cut: Any = "auto") -> tuple[Tensor, list[int]]:
+    model, call = model_and_call(kind)
+    fxcache.optimize(model, policy=policy, cut=cut)
+    with fxcache.session(model, num_steps=STEPS):
+        return denoise(model, call), refreshes(model)[-1]
+
+
+def theirs(kind: str, config: object) -> Tensor:
+    model, call = model_and_call(kind)
+    model.enable_cache(config)
+
+    def predict(**inputs: Any) -> Any:
+        with model.cache_context("run"):
+            return model(**inputs)
+
+    return denoise(predict, call)
+
+
+FLUX = "FluxTransformer2DModel"
+
+
+@pytest.mark.parametrize(
+    ("threshold", "expected"), [(0.02, range(12)), (0.5, None), (0.8, None), (9.0, [0])]
+)
+def test_first_block_cache(threshold, expected):
+    latent, refreshed = ours(FLUX, FirstBlock(threshold))
+    assert torch.equal(latent, theirs(FLUX, FirstBlockCacheConfig(threshold=threshold)))
+    if expected is None:
+        assert 1 < len(refreshed) < STEPS, "a threshold that tells nothing"
+    else:
+        assert refreshed == list(expected)
+
+
+@pytest.mark.parametrize("threshold", [0.06, 0.3])
+def test_magcache(threshold):
+    ratios = [1.0, 1.2, 1.1, 1.05, 1.04, 1.02, 1.0, 0.98, 0.97, 0.95, 0.9, 0.85]
+    config = MagCacheConfig(threshold=threshold, num_inference_steps=STEPS, mag_ratios=ratios)
+    latent, refreshed = ours(FLUX, MagCache(tuple(ratios), threshold))
+    assert torch.equal(latent, theirs(FLUX, config))
+    assert 1 < len(refreshed) < STEPS
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_taylorseer(order):
+    """theirs refreshes steps 0, 1, 2, then 3 + 1 and every fourth; here a list says the same."""
+    depth = len(model_and_call(FLUX)[0].transformer_blocks)
+    cut = [f"transformer_blocks.{i}.ff" for i in range(depth)]
+    config = TaylorSeerCacheConfig(
+        cache_interval=4,
+        disable_cache_before_step=3,
+        max_order=order,
+        taylor_factors_dtype=torch.float32,
+        cache_identifiers=[r"transformer_blocks\.\d+\.ff"],
+    )
+    policy = Explicit(steps=(0, 1, 2, 4, 8), forecast_order=order)
+    latent, refreshed = ours(FLUX, policy, cut=cut)
+    assert refreshed == [0, 1, 2, 4, 8]
+    torch.testing.assert_close(latent, theirs(FLUX, config), rtol=1e-4, atol=1e-5)
