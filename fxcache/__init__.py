@@ -2,7 +2,8 @@
 
 import logging
 
-from fxcache.api import frontier, optimize, report, restore, session
+from fxcache.api import calibrate, frontier, optimize, report, restore, session
+from fxcache.calibration.plan import Plan
 from fxcache.errors import (
     CaptureError,
     ConfigError,
@@ -12,6 +13,7 @@ from fxcache.errors import (
     ModeError,
     ModelFileError,
     NotADenoiserError,
+    PlanError,
     RewriteError,
     ScheduleError,
     StateError,
@@ -19,27 +21,49 @@ from fxcache.errors import (
 from fxcache.partition.cut import Cut
 from fxcache.report.report import Report
 from fxcache.runtime.session import Session
-from fxcache.schedule import Explicit, NonUniform, Policy, Uniform
+from fxcache.schedule import (
+    BlockCaching,
+    Explicit,
+    FirstBlock,
+    LearnedRouter,
+    MagCache,
+    NonUniform,
+    Policy,
+    SmoothCache,
+    Taylor,
+    TeaCache,
+    Uniform,
+)
 
 __all__ = [
+    "BlockCaching",
     "CaptureError",
     "ConfigError",
     "Cut",
     "CutError",
     "Explicit",
+    "FirstBlock",
     "FxcacheError",
     "FxcacheWarning",
+    "LearnedRouter",
+    "MagCache",
     "ModeError",
     "ModelFileError",
     "NonUniform",
     "NotADenoiserError",
+    "Plan",
+    "PlanError",
     "Policy",
     "Report",
     "RewriteError",
     "ScheduleError",
     "Session",
+    "SmoothCache",
     "StateError",
+    "Taylor",
+    "TeaCache",
     "Uniform",
+    "calibrate",
     "frontier",
     "optimize",
     "report",

@@ -1,12 +1,16 @@
 """The public functions. Each reads as the way through the house: capture, partition, attach."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from os import PathLike
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from fxcache._torch import compiled_original
+from fxcache.calibration.calibration import calibrated, measurement_for, recording
+from fxcache.calibration.fingerprint import fingerprint
+from fxcache.calibration.plan import Plan
 from fxcache.capture.capture import capture
 from fxcache.errors import ConfigError, StateError
 from fxcache.integrations.diffusers import example_inputs as inputs_from_config
@@ -33,6 +37,7 @@ def optimize(
     example_inputs: Mapping[str, Any] | Sequence[Any] | None = None,
     latent: str | None = None,
     dynamic: Mapping[str, Sequence[int]] | None = None,
+    plan: Plan | str | PathLike[str] | None = None,
 ) -> M:
     """Make a denoiser reuse its deep values between steps. In place; returns ``model`` itself.
 
@@ -44,19 +49,18 @@ def optimize(
     each call of another shape. ``latent``: the parameter of ``forward`` that takes the noisy
     latent, where that is not the first. ``dynamic``: dimensions that may vary between calls without
     another capture, by input: ``{"sample": (0,), "encoder_hidden_states": (0,)}`` for the batch.
+    ``plan``: instead of cut and policy, what ``calibrate`` or ``fxcache tune`` found, or its file.
 
-    Raises StateError (optimised already), ConfigError (options), ModeError (train mode); at
+    Raises StateError (optimised already), ConfigError (options), ModeError (train mode), PlanError
+    (a plan for another model), ModelFileError (a plan that cannot be read); at
     capture also CaptureError, NotADenoiserError and CutError. After an error the model is as it
     was before.
     """
     module = unwrapped(model)
     require_eval(module)
-    if engine_of(module) is not None:
-        raise StateError(
-            f"{type(module).__name__} is optimised already",
-            where="fxcache.optimize",
-            remedy="call fxcache.restore(model) first to change its cut or policy",
-        )
+    require_not_optimized(module, "fxcache.optimize")
+    if plan is not None:
+        cut, policy = planned(module, plan, cut, policy)
     settings = Settings(
         require_cut_request(cut), require_policy(policy), latent, require_dynamic(dynamic)
     )
@@ -76,6 +80,32 @@ def restore(model: M) -> M:
     require_engine(module, "fxcache.restore")
     detach(module)
     return model
+
+
+def calibrate(
+    model: nn.Module,
+    policy: type[Policy],
+    sample: Callable[[], object],
+    *,
+    cut: CutRequest = AUTO,
+    **options: Any,
+) -> Plan:
+    """A plan for ``model``, with a policy of this kind fitted to what ``sample()`` shows.
+
+    ``policy``: TeaCache, BlockCaching, SmoothCache or MagCache. ``sample`` runs the model's
+    sampling loop, once or more, with as many steps as will be used; nothing is cached meanwhile.
+    ``options``: the policy's own, such as its threshold.
+
+    Raises ConfigError for policies that need no calibration, and options that they do not have;
+    StateError if the model is optimised; ScheduleError if no run was seen.
+    """
+    module = unwrapped(model)
+    require_eval(module)
+    require_not_optimized(module, "fxcache.calibrate")
+    measurement = measurement_for(policy)
+    with recording(module, measurement, require_cut_request(cut)):
+        sample()
+    return Plan(calibrated(measurement, options), cut, fingerprint(module))
 
 
 def frontier(model: nn.Module, *args: Any, **inputs: Any) -> list[Cut]:
@@ -143,6 +173,30 @@ def unwrapped(model: nn.Module) -> nn.Module:
             remedy="pass the denoiser itself, such as pipe.unet",
         )
     return compiled_original(model) or model
+
+
+def planned(
+    module: nn.Module, plan: Plan | str | PathLike[str], cut: CutRequest, policy: Policy | None
+) -> tuple[CutRequest, Policy]:
+    """The cut and the policy of ``plan``, if it was made for ``module``."""
+    if policy is not None or cut != AUTO:
+        raise ConfigError(
+            "a plan holds its cut and its policy",
+            where="optimize(plan=...)",
+            remedy="leave cut= and policy= out, or the plan",
+        )
+    found = plan if isinstance(plan, Plan) else Plan.load(plan)
+    found.require_match(module)
+    return found.cut, found.policy
+
+
+def require_not_optimized(module: nn.Module, caller: str) -> None:
+    if engine_of(module) is not None:
+        raise StateError(
+            f"{type(module).__name__} is optimised already",
+            where=caller,
+            remedy="call fxcache.restore(model) first",
+        )
 
 
 def require_policy(policy: object) -> Policy:

@@ -75,5 +75,11 @@ class RewriteError(FxcacheError, AssertionError):
     code = "FXC009"
 
 
+class PlanError(FxcacheError, ValueError):
+    """A plan was made for another model, or is none."""
+
+    code = "FXC010"
+
+
 class FxcacheWarning(UserWarning):
     """Results stay exact, but nothing is saved; the text says why and what to do."""

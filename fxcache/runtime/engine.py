@@ -17,6 +17,7 @@ from fxcache.runtime.context import announcement_of
 from fxcache.runtime.forecast import Weights
 from fxcache.runtime.foresight import foreseen
 from fxcache.runtime.record import Run, RunStep, Stopwatch
+from fxcache.runtime.recorder import Recorder, Seen
 from fxcache.runtime.session import MAX_BRANCHES, Branches, Session, current_session
 from fxcache.runtime.settings import Settings
 from fxcache.schedule import Decision, Step
@@ -38,7 +39,7 @@ class Ticket(NamedTuple):
 
     ``variant``: None while ``module`` is the prefix, whose results ``decide`` waits for.
     ``forced``: why the step refreshes whatever the policy says. ``source``: which capture of which
-    weights computes.
+    weights computes. ``signal``: what the policy observed.
     """
 
     module: fx.GraphModule
@@ -50,6 +51,7 @@ class Ticket(NamedTuple):
     source: object
     stopwatch: Stopwatch
     variant: Variant | None = None
+    signal: Tensor | None = None
 
     @property
     def undecided(self) -> bool:
@@ -72,6 +74,7 @@ class Engine:
         self._captures = Captures(self.signature, settings, self._warn)
         self._weights = Weights(settings.policy)
         self._warned: set[str] = set()
+        self.recorder: Recorder | None = None  # is shown every step of every trajectory
 
     @property
     def captures(self) -> OrderedDict[Hashable, Variants]:
@@ -108,14 +111,16 @@ class Engine:
         if variants.prefix is None:
             return self._chosen(start, self._decision(start), continued=False)
         if (signal := foreseen(branch, call, variants)) is not None:
-            return self._chosen(start, self._observed(start, signal), continued=False)
+            seen = start._replace(signal=signal)
+            return self._chosen(seen, self._observed(seen, signal), continued=False)
         return start
 
     def decide(self, ticket: Ticket, results: tuple[Tensor, ...]) -> Ticket:
         """After the prefix: which variant continues from what it computed."""
         signal, *shared = results
-        decision = self._observed(ticket, signal)
-        return self._chosen(ticket, decision, continued=True, shared=tuple(shared))
+        seen = ticket._replace(signal=signal)
+        decision = self._observed(seen, signal)
+        return self._chosen(seen, decision, continued=True, shared=tuple(shared))
 
     def finish(self, ticket: Ticket, results: tuple[Any, ...]) -> Any:
         """Keep what the variant computed for the cache; give the module's own output back."""
@@ -129,6 +134,8 @@ class Engine:
                 fresh=bool(ticket.forced),
             )
             branch.complete = True
+            if self.recorder:
+                self.recorder(seen_by(ticket, branch, variant, results))
         ticket.stopwatch.stop()
         outputs = list(results[: variants.num_outputs])
         return tree_unflatten(outputs, variants.program.out_spec)
@@ -241,6 +248,20 @@ class Engine:
         if len(self.named) > MAX_KEYS:
             self.named.popitem(last=False)
         return self.named[key]
+
+
+def seen_by(ticket: Ticket, branch: Branch, variant: Variant, results: tuple[Any, ...]) -> Seen:
+    """The step of ``ticket`` as a recorder is shown it."""
+    variants = ticket.variants
+    written = dict(zip(variant.writes, results[variants.num_outputs :], strict=True))
+    numbers = {name: variants.plan.numbers({name}) for name in variants.plan.groups}
+    values = {
+        name: tuple(written[n] for n in found)
+        for name, found in numbers.items()
+        if all(n in written for n in found)
+    }
+    output = next(r for r in results if isinstance(r, Tensor))
+    return Seen(branch.run, branch.step, values, output, ticket.signal)
 
 
 def varying(call: Call, variants: Variants) -> list[int]:

@@ -56,7 +56,7 @@ class RunStep(NamedTuple):
     full_flops: int
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """The calls of one trajectory from its first refresh on."""
 

@@ -1,0 +1,39 @@
+"""Block Caching: how much each block's residual branch changes from step to step."""
+
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import Tensor
+
+from fxcache.calibration.measurement import Means, Measurement, relative_l1
+from fxcache.runtime.record import Run
+from fxcache.runtime.recorder import Seen
+from fxcache.schedule import BlockCaching
+
+
+class BlockChanges(Measurement):
+    """‖C(x_s) − C(x_{s−1})‖₁ / ‖C(x_s)‖₁ of each block, averaged over runs (2312.03209, eq. 2)."""
+
+    policy = BlockCaching
+
+    def __init__(self) -> None:
+        self._means = Means()
+        self._last: WeakKeyDictionary[Run, Mapping[str, tuple[Tensor, ...]]] = WeakKeyDictionary()
+
+    def note(self, seen: Seen) -> None:
+        last = self._last.get(seen.run)
+        for block, now in seen.values.items():
+            change = relative_l1(now, last[block]) if last else 0.0
+            self._means.add(block, seen.step, change)
+        self._last[seen.run] = {k: tuple(t.clone() for t in v) for k, v in seen.values.items()}
+
+    def options(self) -> dict[str, Any]:
+        means = self._means
+        return {"changes": {block: means.series(block, means.length) for block in means.keys}}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"means": self._means.to_dict()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._means.load(state["means"])

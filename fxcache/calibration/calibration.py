@@ -1,0 +1,75 @@
+"""Calibrate: show a measurement what a model computes while it samples without caching."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from fxcache.calibration.block_caching import BlockChanges
+from fxcache.calibration.magcache import Magnitudes
+from fxcache.calibration.measurement import Measurement, Recording
+from fxcache.calibration.smoothcache import LayerErrors
+from fxcache.calibration.teacache import OutputChanges
+from fxcache.errors import ConfigError, ScheduleError
+from fxcache.partition.choose import CutRequest
+from fxcache.runtime.module import attach, detach
+from fxcache.runtime.recorder import Seen
+from fxcache.runtime.settings import Settings
+from fxcache.schedule import Policy
+
+MEASUREMENTS: Mapping[type[Policy], type[Measurement]] = {
+    kind.policy: kind for kind in (BlockChanges, LayerErrors, Magnitudes, OutputChanges)
+}
+
+
+def measurement_for(kind: type[Policy]) -> Measurement:
+    """A new measurement for policies of ``kind``; ConfigError where it is not calibrated."""
+    if kind not in MEASUREMENTS:
+        raise ConfigError(
+            f"{getattr(kind, '__name__', kind)} is not calibrated",
+            where="fxcache.calibrate",
+            remedy=f"choose one of: {', '.join(k.__name__ for k in MEASUREMENTS)}",
+        )
+    return MEASUREMENTS[kind]()
+
+
+@contextmanager
+def recording(model: nn.Module, measurement: Measurement, cut: CutRequest) -> Iterator[None]:
+    """Runs of ``model`` inside the block are uncached, bit for bit, and shown to ``measurement``.
+
+    Raises ScheduleError at the end if there was no run, or its steps could not be told.
+    """
+    kind = measurement.policy
+    engine = attach(model, Settings(cut, Recording(like=kind, observation=measurement.observes)))
+    most = 0
+
+    def note(seen: Seen) -> None:
+        nonlocal most
+        most = max(most, seen.step)
+        measurement.note(seen)
+
+    engine.recorder = note
+    try:
+        yield
+    finally:
+        detach(model)
+    if most == 0:
+        raise ScheduleError(
+            "no run of more than one step was seen",
+            where=f"calibration of {type(model).__name__}",
+            remedy="sample with this very model; where the loop does not tell its steps, open it "
+            "with `with fxcache.session(model, num_steps=...):`",
+        )
+
+
+def calibrated(measurement: Measurement, options: Mapping[str, Any]) -> Policy:
+    """The policy with what was measured, and with the user's own ``options``."""
+    try:
+        return measurement.policy(**{**measurement.options(), **options})
+    except TypeError as error:
+        raise ConfigError(
+            f"{measurement.policy.__name__} has no such option: {error}",
+            where="fxcache.calibrate",
+            remedy="see its docstring for its options",
+        ) from error

@@ -1,0 +1,52 @@
+"""MagCache: how the magnitude of what all blocks add changes from step to step."""
+
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from fxcache.calibration.measurement import Means, Measurement
+from fxcache.runtime.record import Run
+from fxcache.runtime.recorder import Seen
+from fxcache.schedule import MagCache
+
+RATIO = "ratio"
+NO_ZERO = 1e-8  # added to norms that are divided by, as the authors do
+
+
+class Magnitudes(Measurement):
+    """The mean over tokens of ‖r_s‖₂ / ‖r_{s−1}‖₂, averaged over runs (2506.09045, eq. 4).
+
+    Tokens are what the last dimension holds; in a feature map ``[B, C, H, W]``, its pixels.
+    """
+
+    policy = MagCache
+
+    def __init__(self) -> None:
+        self._means = Means()
+        self._last: WeakKeyDictionary[Run, tuple[Tensor, ...]] = WeakKeyDictionary()
+
+    def note(self, seen: Seen) -> None:
+        norms = tuple(token_norms(v) for values in seen.values.values() for v in values)
+        last = self._last.get(seen.run)
+        ratio = 1.0
+        if last:
+            ratios = [(a / (b + NO_ZERO)).flatten() for a, b in zip(norms, last, strict=True)]
+            ratio = float(torch.cat(ratios).mean())
+        self._means.add(RATIO, seen.step, ratio)
+        self._last[seen.run] = norms
+
+    def options(self) -> dict[str, Any]:
+        return {"ratios": self._means.series(RATIO, self._means.length)}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"means": self._means.to_dict()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._means.load(state["means"])
+
+
+def token_norms(value: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(value.float(), dim=1 if value.dim() == 4 else -1)

@@ -1,0 +1,104 @@
+"""What calibration is: numbers noted of runs without caching, from which a policy is made."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from fxcache.runtime.recorder import Seen
+from fxcache.schedule import Caches, Decision, Observation, Policy, Step
+
+
+class Measurement(ABC):
+    """Notes what one kind of policy needs to know; knows nothing of other runs than it is shown.
+
+    A new calibrated policy is one subclass, in a file of its own beside the others.
+    """
+
+    policy: ClassVar[type[Policy]]
+    observes: ClassVar[Observation | None] = None
+
+    @abstractmethod
+    def note(self, seen: Seen) -> None:
+        """Take note of one step, in the order in which its run makes them."""
+
+    @abstractmethod
+    def options(self) -> dict[str, Any]:
+        """The policy's options that were measured."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """What was noted so far, between two runs; JSON-ready."""
+
+    @abstractmethod
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``to_dict`` gave."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording(Policy, abstract=True):
+    """Refreshes at every step, and caches and observes as another policy would."""
+
+    like: type[Policy]
+    observation: Observation | None = None
+
+    @property
+    def caches(self) -> Caches:  # type: ignore[override]
+        return self.like.caches
+
+    @property
+    def observes(self) -> Observation | None:
+        return self.observation
+
+    def scheduled(self, step: Step) -> Decision:
+        del step
+        return Decision(True, "calibration")
+
+
+class Means:
+    """Means of numbers by step and key, added up one by one."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, dict[int, tuple[float, int]]] = {}
+
+    def add(self, key: str, step: int, number: float) -> None:
+        by_step = self._sums.setdefault(key, {})
+        total, count = by_step.get(step, (0.0, 0))
+        by_step[step] = (total + number, count + 1)
+
+    def series(self, key: str, length: int) -> tuple[float, ...]:
+        """The means under ``key`` at steps 0 … ``length`` − 1; 0 where there are none."""
+        by_step = self._sums.get(key, {})
+        pairs = (by_step.get(step, (0.0, 1)) for step in range(length))
+        return tuple(total / count for total, count in pairs)
+
+    @property
+    def keys(self) -> list[str]:
+        return list(self._sums)
+
+    @property
+    def length(self) -> int:
+        """How many steps the longest run had."""
+        return 1 + max((max(steps) for steps in self._sums.values()), default=-1)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            key: [[step, *sums] for step, sums in by_step.items()]
+            for key, by_step in self._sums.items()
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._sums = {
+            key: {step: (total, count) for step, total, count in rows}
+            for key, rows in state.items()
+        }
+
+
+def relative_l1(now: tuple[Tensor, ...], then: tuple[Tensor, ...]) -> float:
+    """‖now − then‖₁ / ‖now‖₁ over all of several tensors, in double precision; 0 for 0 / 0."""
+    pairs = [(a.double(), b.double()) for a, b in zip(now, then, strict=True)]
+    change = sum(float((a - b).abs().sum()) for a, b in pairs)
+    size = sum(float(a.abs().sum()) for a, _ in pairs)
+    return change / size if change else 0.0

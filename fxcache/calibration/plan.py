@@ -1,0 +1,124 @@
+"""A plan: what to cache and when, found once for a model and kept as JSON."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+from torch import nn
+
+from fxcache.calibration.fingerprint import Fingerprint, fingerprint
+from fxcache.errors import ModelFileError, PlanError
+from fxcache.partition.choose import CutRequest, One, require_cut_request
+from fxcache.partition.cut import SPAN, Cut
+from fxcache.schedule import Policy
+
+FORMAT = 1
+PACKAGES = ("fxcache", "torch", "diffusers")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A policy and the cut it goes with, for one model.
+
+    ``settings``: how it was found (prompts, seed, steps, …); ``versions``: of the packages.
+    """
+
+    policy: Policy
+    cut: CutRequest
+    model: Fingerprint
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=lambda: installed_versions())
+
+    def require_match(self, model: nn.Module) -> None:
+        """PlanError, which says what differs, unless the plan was made for this model."""
+        if differences := self.model.differences(fingerprint(model)):
+            raise PlanError(
+                "the plan was made for another model: " + "; ".join(differences[:3]),
+                where=f"optimize(plan=...) of {type(model).__name__}",
+                remedy="calibrate or tune again, with this model",
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; ``from_dict`` reads it back."""
+        return {
+            "fxcache_plan": FORMAT,
+            "versions": dict(self.versions),
+            "model": self.model.to_dict(),
+            "cut": cut_to_json(self.cut),
+            "policy": self.policy.to_dict(),
+            "settings": dict(self.settings),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The plan that ``to_dict`` described; PlanError where ``data`` is none."""
+        if data.get("fxcache_plan") != FORMAT:
+            raise PlanError(
+                f"this is no fxcache plan of format {FORMAT}",
+                where=f"fxcache_plan={data.get('fxcache_plan')!r}",
+                remedy="pass a file written by fxcache calibrate or fxcache tune of this version",
+            )
+        try:
+            return cls(
+                policy=Policy.from_dict(data["policy"]),
+                cut=require_cut_request(data["cut"]),
+                model=Fingerprint(**data["model"]),
+                settings=data["settings"],
+                versions=data["versions"],
+            )
+        except (KeyError, TypeError) as error:
+            raise PlanError(
+                f"the plan is incomplete: {error!r}",
+                where="Plan.from_dict",
+                remedy="calibrate or tune again",
+            ) from error
+
+    def save(self, file: str | PathLike[str]) -> None:
+        """Write it to ``file``; ModelFileError where that cannot be."""
+        text = json.dumps(self.to_dict(), indent=1) + "\n"
+        try:
+            Path(file).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ModelFileError(
+                f"the plan cannot be written: {error}",
+                where=str(file),
+                remedy="choose another place",
+            ) from error
+
+    @classmethod
+    def load(cls, file: str | PathLike[str]) -> Self:
+        """The plan in ``file``; ModelFileError, or PlanError where it holds something else."""
+        try:
+            data = json.loads(Path(file).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelFileError(
+                f"the plan cannot be read: {error}",
+                where=str(file),
+                remedy="pass a file written by fxcache calibrate or fxcache tune",
+            ) from error
+        return cls.from_dict(data if isinstance(data, dict) else {})
+
+
+def installed_versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def cut_to_json(cut: CutRequest) -> int | str | list[int | str]:
+    """A cut as JSON keeps it: by number or name, a pair of modules as ``first..last``."""
+    return [one_to_json(one) for one in cut] if isinstance(cut, list) else one_to_json(cut)
+
+
+def one_to_json(cut: One) -> int | str:
+    if isinstance(cut, Cut):
+        return cut.name
+    return SPAN.join(cut) if isinstance(cut, tuple) else cut

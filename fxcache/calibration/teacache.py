@@ -1,0 +1,73 @@
+"""TeaCache: the polynomial from a change of the signal to the change of the output."""
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from math import isfinite
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import Tensor
+
+from fxcache.calibration.measurement import Measurement
+from fxcache.runtime.observer import relative_l1
+from fxcache.runtime.record import Run
+from fxcache.runtime.recorder import Seen
+from fxcache.schedule import TeaCache
+
+DEGREE = 4
+
+
+class OutputChanges(Measurement):
+    """Least squares over all steps of all runs (2411.19108, eq. 6), of degree 4 at most."""
+
+    policy = TeaCache
+    observes = TeaCache().observes
+
+    def __init__(self) -> None:
+        self._pairs: list[tuple[float, float]] = []
+        self._last: WeakKeyDictionary[Run, tuple[Tensor, Tensor]] = WeakKeyDictionary()
+
+    def note(self, seen: Seen) -> None:
+        assert seen.signal is not None
+        last = self._last.get(seen.run)
+        if last:
+            signal, output = last
+            change = relative_l1(seen.signal, signal), relative_l1(seen.output, output)
+            self._pairs.append(change)
+        self._last[seen.run] = seen.signal.clone(), seen.output.clone()
+
+    def options(self) -> dict[str, Any]:
+        return {"coefficients": fitted(self._pairs)}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"pairs": self._pairs}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._pairs = [(x, y) for x, y in state["pairs"]]
+
+
+def fitted(pairs: Sequence[tuple[float, float]]) -> tuple[float, ...]:
+    """The polynomial through ``pairs`` by least squares, highest power first.
+
+    Its degree is below the number of different abscissae. In fractions: the normal equations of
+    small changes and their fourth powers are too ill-conditioned for floating point, and LAPACK's
+    answers differ from call to call.
+    """
+    points = [(Fraction(x), Fraction(y)) for x, y in pairs if isfinite(x) and isfinite(y)]
+    degree = max(0, min(DEGREE, len({x for x, _ in points}) - 1))
+    moments = [sum((x**power for x, _ in points), Fraction()) for power in range(2 * degree + 1)]
+    rows = [
+        [*moments[row : row + degree + 1], sum((y * x**row for x, y in points), Fraction())]
+        for row in range(degree + 1)
+    ]
+    return tuple(float(coefficient) for coefficient in reversed(solved(rows)))
+
+
+def solved(rows: list[list[Fraction]]) -> list[Fraction]:
+    """The solution of positive definite linear equations, each row with its right-hand side."""
+    for pivot, row in enumerate(rows):
+        row[:] = [value / row[pivot] for value in row]
+        for other in rows:
+            if other is not row:
+                other[:] = [a - other[pivot] * b for a, b in zip(other, row, strict=True)]
+    return [row[-1] for row in rows]

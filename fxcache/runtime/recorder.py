@@ -1,0 +1,26 @@
+"""What a recorder is shown of each step of an optimised module."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from fxcache.runtime.record import Run
+
+
+class Seen(NamedTuple):
+    """One step: what was cached, returned and observed.
+
+    ``run``: the same object for all steps of one trajectory. ``values``: of the cache points that
+    the step computed, by the name of their group; they are overwritten later, so copy what is kept.
+    ``output``: the first tensor that the module returns. ``signal``: what the policy observes.
+    """
+
+    run: Run
+    step: int
+    values: Mapping[str, tuple[Tensor, ...]]
+    output: Tensor
+    signal: Tensor | None
+
+
+Recorder = Callable[[Seen], None]
