@@ -1,4 +1,4 @@
-"""The command line: ``fxcache inspect | run | report | env``."""
+"""The command line: ``fxcache inspect | run | calibrate | report | env``."""
 
 import argparse
 import json
@@ -13,6 +13,9 @@ import torch
 from tabulate import tabulate
 
 from fxcache.api import frontier
+from fxcache.calibrate import Sampling, calibrate_pipeline
+from fxcache.calibration.calibration import MEASUREMENTS
+from fxcache.calibration.plan import Plan
 from fxcache.errors import ConfigError, FxcacheError, ModelFileError
 from fxcache.integrations.diffusers import (
     example_inputs,
@@ -58,6 +61,10 @@ def parser() -> argparse.ArgumentParser:
     add_run_options(draw)
     draw.set_defaults(command=run)
 
+    measure = commands.add_parser("calibrate", help="fit a policy to a pipeline; writes a plan")
+    add_calibrate_options(measure)
+    measure.set_defaults(command=calibrate)
+
     show = commands.add_parser("report", help="show a report saved by `run --report FILE`")
     show.add_argument("file", type=Path)
     show.set_defaults(command=show_report)
@@ -65,26 +72,47 @@ def parser() -> argparse.ArgumentParser:
     environment = commands.add_parser("env", help="versions and device, for bug reports")
     environment.set_defaults(command=env)
 
-    for command in (look, draw, show, environment):
+    for command in (look, draw, measure, show, environment):
         command.add_argument("--json", action="store_true", help="machine-readable output")
     return top
 
 
 def add_run_options(draw: argparse.ArgumentParser) -> None:
-    draw.formatter_class = argparse.ArgumentDefaultsHelpFormatter
-    draw.add_argument("pipeline", help="a diffusers pipeline's folder or a hub id")
+    add_pipeline_options(draw)
     draw.add_argument("--prompt", action="append", required=True, help="may be given repeatedly")
-    draw.add_argument("--steps", type=int, default=50)
+    draw.add_argument("--plan", type=Path, help="of `calibrate`; instead of interval and cut")
     draw.add_argument("--interval", type=int, default=3, help="refresh one step in this many")
     draw.add_argument("--center", type=float, help="crowd refreshes around this step instead")
     draw.add_argument("--power", type=float, default=1.4, help="how densely; with --center")
-    draw.add_argument("--cut", default="auto", help="skip index, module path or auto")
-    draw.add_argument("--seed", type=int, default=0)
-    draw.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    draw.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
     draw.add_argument("--compare", action="store_true", help="draw without fxcache as well")
     draw.add_argument("--out", type=Path, default=Path("fxcache.png"), help="the PNG to write")
     draw.add_argument("--report", type=Path, help="save the report here, as JSON")
+
+
+def add_pipeline_options(command: argparse.ArgumentParser) -> None:
+    command.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+    command.add_argument("pipeline", help="a diffusers pipeline's folder or a hub id")
+    command.add_argument("--steps", type=int, default=50)
+    command.add_argument("--cut", default="auto", help="skip index, module path or auto")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    command.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
+
+
+def add_calibrate_options(measure: argparse.ArgumentParser) -> None:
+    add_pipeline_options(measure)
+    names = {kind.__name__.lower(): kind for kind in MEASUREMENTS}
+    measure.add_argument("--policy", required=True, choices=sorted(names))
+    measure.add_argument("--prompts", type=Path, required=True, help="a text file, one a line")
+    measure.add_argument("--batch", type=int, default=4, help="prompts at a time")
+    measure.add_argument("--out", type=Path, default=Path("plan.json"), help="the plan to write")
+    measure.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the policy, such as threshold=0.3; may be given repeatedly",
+    )
 
 
 def inspect(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -116,15 +144,14 @@ def inspect(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     drawing = Drawing(
         prompts=arguments.prompt,
-        steps=required_steps(arguments.steps),
+        steps=require_positive(arguments.steps, "steps"),
         seed=arguments.seed,
-        policy=policy_from(arguments),
+        policy=None if arguments.plan else policy_from(arguments),
         cut=cut_from(arguments.cut),
+        plan=Plan.load(arguments.plan) if arguments.plan else None,
     )
     folder_for(require_picture(arguments.out))
-    quiet_transformers()
-    dtype = getattr(torch, arguments.dtype)
-    pipeline = load_pipeline(arguments.pipeline, dtype, arguments.device)
+    pipeline = pipeline_from(arguments)
     if arguments.compare:
         compared = compare(pipeline, drawing, arguments.out)
         return compared.to_dict(), comparison_text(compared, arguments.out)
@@ -136,15 +163,62 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return data, f"{reported}\n\nwrote {arguments.out}"
 
 
-def quiet_transformers() -> None:
-    """Leave out its advice on optional packages; this process is ours alone."""
+def calibrate(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    sampling = Sampling(
+        prompts_in(arguments.prompts),
+        require_positive(arguments.steps, "steps"),
+        arguments.seed,
+        require_positive(arguments.batch, "batch"),
+    )
+    (kind,) = (k for k in MEASUREMENTS if k.__name__.lower() == arguments.policy)
+    options = dict(map(option_from, arguments.option))
+    out = folder_for(arguments.out)
+    plan = calibrate_pipeline(
+        pipeline_from(arguments), kind, sampling, out, options, cut_from(arguments.cut)
+    )
+    return plan.to_dict(), f"wrote {out}; use it: fxcache.optimize(model, plan={str(out)!r})"
+
+
+def pipeline_from(arguments: argparse.Namespace) -> Any:
+    """The pipeline that the arguments name; transformers' advice is left out, we are on our own."""
     installed("transformers.utils.logging").set_verbosity_error()
+    return load_pipeline(arguments.pipeline, getattr(torch, arguments.dtype), arguments.device)
 
 
-def required_steps(steps: int) -> int:
-    if steps < 1:
-        raise ConfigError(f"steps={steps} is below 1", where="run", remedy="pass --steps 1 or more")
-    return steps
+def prompts_in(file: Path) -> list[str]:
+    """The lines of a text file, empty ones left out; ModelFileError where there are none."""
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelFileError(
+            f"the prompts cannot be read: {error}", where=str(file), remedy="pass a text file"
+        ) from error
+    if not any(lines):
+        raise ModelFileError(
+            "there are no prompts in it", where=str(file), remedy="write one prompt a line"
+        )
+    return [line for line in lines if line]
+
+
+def option_from(text: str) -> tuple[str, Any]:
+    """``threshold=0.3`` as name and value; ConfigError where it is none."""
+    name, equals, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        raise ConfigError(
+            f"{text!r} does not give an option a number" if equals else f"{text!r} has no =",
+            where="--option",
+            remedy="write it as NAME=VALUE, for example threshold=0.3",
+        ) from None
+
+
+def require_positive(number: int, name: str) -> int:
+    if number < 1:
+        raise ConfigError(
+            f"{name}={number} is below 1", where=f"--{name}", remedy=f"pass --{name} 1 or more"
+        )
+    return number
 
 
 def policy_from(arguments: argparse.Namespace) -> Policy:

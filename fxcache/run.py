@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from fxcache.api import optimize, report, restore
+from fxcache.calibration.plan import Plan
 from fxcache.integrations.diffusers import denoiser_of
 from fxcache.partition.choose import AUTO, CutRequest
 from fxcache.report.compare import Comparison, likeness, sheet, timed_calls, typical_ms
@@ -26,6 +27,7 @@ class Drawing:
     seed: int = 0
     policy: Policy | None = None
     cut: CutRequest = AUTO
+    plan: Plan | None = None
 
     def draw(self, pipeline: Any, steps: int) -> list[Any]:
         device = denoiser_of(pipeline).parameters().__next__().device
@@ -37,9 +39,9 @@ class Drawing:
 
     def cached(self, pipeline: Any) -> tuple[list[Any], Report]:
         """The pictures through fxcache, and its report of that run; the denoiser is restored."""
-        denoiser = optimize(denoiser_of(pipeline), cut=self.cut, policy=self.policy)
+        denoiser = optimize(denoiser_of(pipeline), cut=self.cut, policy=self.policy, plan=self.plan)
         try:
-            self.draw(pipeline, WARM_UP_STEPS)
+            self.draw(pipeline, self.steps if self.plan else WARM_UP_STEPS)
             images = self.draw(pipeline, self.steps)
             return images, report(denoiser)
         finally:

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor
 
 from fxcache.calibration.measurement import Measurement
+from fxcache.errors import ScheduleError
 from fxcache.runtime.observer import relative_l1
 from fxcache.runtime.record import Run
 from fxcache.runtime.recorder import Seen
@@ -54,7 +55,13 @@ def fitted(pairs: Sequence[tuple[float, float]]) -> tuple[float, ...]:
     answers differ from call to call.
     """
     points = [(Fraction(x), Fraction(y)) for x, y in pairs if isfinite(x) and isfinite(y)]
-    degree = max(0, min(DEGREE, len({x for x, _ in points}) - 1))
+    if not points:
+        raise ScheduleError(
+            "no step had a finite change of its signal and its output",
+            where="calibration of TeaCache",
+            remedy="check that the model does not return infinities or NaN",
+        )
+    degree = min(DEGREE, len({x for x, _ in points}) - 1)
     moments = [sum((x**power for x, _ in points), Fraction()) for power in range(2 * degree + 1)]
     rows = [
         [*moments[row : row + degree + 1], sum((y * x**row for x, y in points), Fraction())]
