@@ -261,7 +261,8 @@ def seen_by(ticket: Ticket, branch: Branch, variant: Variant, results: tuple[Any
         if all(n in written for n in found)
     }
     output = next(r for r in results if isinstance(r, Tensor))
-    return Seen(branch.run, branch.step, values, output, ticket.signal)
+    inputs = ticket.tensors[: len(variants.program.inputs)]
+    return Seen(branch.run, branch.step, values, output, ticket.signal, variants, inputs)
 
 
 def varying(call: Call, variants: Variants) -> list[int]:

@@ -7,6 +7,7 @@ from fxcache.schedule.learned_router import LearnedRouter
 from fxcache.schedule.magcache import MagCache
 from fxcache.schedule.non_uniform import NonUniform
 from fxcache.schedule.policy import Caches, Decision, Observation, Policy, Signal, Since, Step
+from fxcache.schedule.scheduled import Scheduled
 from fxcache.schedule.smoothcache import SmoothCache
 from fxcache.schedule.taylor import Taylor
 from fxcache.schedule.teacache import TeaCache
@@ -23,6 +24,7 @@ __all__ = [
     "NonUniform",
     "Observation",
     "Policy",
+    "Scheduled",
     "Signal",
     "Since",
     "SmoothCache",
