@@ -1,10 +1,11 @@
-"""The command line: ``fxcache inspect | run | calibrate | report | env``."""
+"""The command line: ``fxcache inspect | run | calibrate | tune | strip | report | env``."""
 
 import argparse
 import json
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,11 @@ from fxcache.integrations.diffusers import (
 from fxcache.partition.choose import CutRequest
 from fxcache.report.compare import Comparison, sheet
 from fxcache.report.report import as_text
+from fxcache.report.strip import draw_strip, planned, shown
 from fxcache.run import Drawing, compare
 from fxcache.schedule import NonUniform, Policy, Uniform
+from fxcache.tune import Target, tune_pipeline
+from fxcache.tuning.tune import Options
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 PACKAGES = ("fxcache", "torch", "triton", "diffusers", "transformers", "numpy")
@@ -65,6 +69,16 @@ def parser() -> argparse.ArgumentParser:
     add_calibrate_options(measure)
     measure.set_defaults(command=calibrate)
 
+    search = commands.add_parser("tune", help="find the best plan for a speed or a quality")
+    add_tune_options(search)
+    search.set_defaults(command=tune)
+
+    picture = commands.add_parser("strip", help="draw what each step refreshes and reuses")
+    picture.add_argument("file", type=Path, help="a plan, or a report of `run --report FILE`")
+    picture.add_argument("--steps", type=int, default=50, help="of a plan for any number of steps")
+    picture.add_argument("--out", type=Path, default=Path("strip.png"))
+    picture.set_defaults(command=strip)
+
     show = commands.add_parser("report", help="show a report saved by `run --report FILE`")
     show.add_argument("file", type=Path)
     show.set_defaults(command=show_report)
@@ -72,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     environment = commands.add_parser("env", help="versions and device, for bug reports")
     environment.set_defaults(command=env)
 
-    for command in (look, draw, measure, show, environment):
+    for command in (look, draw, measure, search, picture, show, environment):
         command.add_argument("--json", action="store_true", help="machine-readable output")
     return top
 
@@ -103,9 +117,7 @@ def add_calibrate_options(measure: argparse.ArgumentParser) -> None:
     add_pipeline_options(measure)
     names = {kind.__name__.lower(): kind for kind in MEASUREMENTS}
     measure.add_argument("--policy", required=True, choices=sorted(names))
-    measure.add_argument("--prompts", type=Path, required=True, help="a text file, one a line")
-    measure.add_argument("--batch", type=int, default=4, help="prompts at a time")
-    measure.add_argument("--out", type=Path, default=Path("plan.json"), help="the plan to write")
+    add_sampling_options(measure)
     measure.add_argument(
         "--option",
         action="append",
@@ -113,6 +125,25 @@ def add_calibrate_options(measure: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="of the policy, such as threshold=0.3; may be given repeatedly",
     )
+
+
+def add_sampling_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--prompts", type=Path, required=True, help="a text file, one a line")
+    command.add_argument("--batch", type=int, default=4, help="prompts at a time")
+    command.add_argument("--out", type=Path, default=Path("plan.json"), help="the plan to write")
+
+
+def add_tune_options(search: argparse.ArgumentParser) -> None:
+    add_pipeline_options(search)
+    add_sampling_options(search)
+    search.add_argument("--speedup", type=float, help="at least so many times as fast, from FLOPs")
+    search.add_argument("--psnr", type=float, help="at least so many dB from the uncached run")
+    search.add_argument("--budget-ms", type=float, help="at most so long in the denoiser a run")
+    search.add_argument("--picture", type=Path, help="draw quality against speed here")
+    for name, default in asdict(Options()).items():
+        search.add_argument(
+            f"--{name}", type=int, default=default, help=f"see tuning.Options.{name}"
+        )
 
 
 def inspect(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -164,12 +195,7 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def calibrate(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    sampling = Sampling(
-        prompts_in(arguments.prompts),
-        require_positive(arguments.steps, "steps"),
-        arguments.seed,
-        require_positive(arguments.batch, "batch"),
-    )
+    sampling = sampling_from(arguments)
     (kind,) = (k for k in MEASUREMENTS if k.__name__.lower() == arguments.policy)
     options = dict(map(option_from, arguments.option))
     out = folder_for(arguments.out)
@@ -177,6 +203,52 @@ def calibrate(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         pipeline_from(arguments), kind, sampling, out, options, cut_from(arguments.cut)
     )
     return plan.to_dict(), f"wrote {out}; use it: fxcache.optimize(model, plan={str(out)!r})"
+
+
+def tune(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    sampling = sampling_from(arguments)
+    target = Target(arguments.speedup, arguments.psnr, arguments.budget_ms)
+    options = Options(**{name: getattr(arguments, name) for name in asdict(Options())})
+    out = folder_for(arguments.out)
+    pipeline = pipeline_from(arguments)
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    tuned = tune_pipeline(pipeline, sampling, target, out, arguments.picture, options, say)
+    found = f"{tuned.trial.speedup:.2f} times as fast, from FLOPs, {tuned.trial.psnr_db:.1f} dB"
+    return tuned.to_dict(), f"{found}; wrote {out}: fxcache.optimize(model, plan={str(out)!r})"
+
+
+def strip(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    data = parsed(arguments.file)
+    if "fxcache_plan" in data:
+        policy = Plan.from_dict(data).policy
+        steps = data["settings"].get("steps", arguments.steps)
+        rows, names = planned(policy, steps)
+        title = f"{type(policy).__name__}, {steps} steps"
+    else:
+        runs = data.get("runs") or []
+        if not runs:
+            raise ModelFileError(
+                "there is no run in it",
+                where=str(arguments.file),
+                remedy="pass a plan, or a report of a run",
+            )
+        rows, names = shown(runs[-1]["schedule"], runs[-1]["steps"])
+        title = f"{data['policy']['policy']}, {runs[-1]['steps']} steps"
+    draw_strip(rows, names, arguments.out, title)
+    computed = {name: [s for s, row in enumerate(rows) if name in row] for name in names}
+    return {"schedule": computed, "steps": len(rows)}, f"wrote {arguments.out}"
+
+
+def sampling_from(arguments: argparse.Namespace) -> Sampling:
+    return Sampling(
+        prompts_in(arguments.prompts),
+        require_positive(arguments.steps, "steps"),
+        arguments.seed,
+        require_positive(arguments.batch, "batch"),
+    )
 
 
 def pipeline_from(arguments: argparse.Namespace) -> Any:

@@ -29,12 +29,18 @@ class Drawing:
     cut: CutRequest = AUTO
     plan: Plan | None = None
 
-    def draw(self, pipeline: Any, steps: int) -> list[Any]:
+    def draw(self, pipeline: Any, steps: int, output_type: str = "pil") -> list[Any]:
+        """The pictures, as diffusers' ``output_type`` has them; numbers are from 0 to 1."""
         device = denoiser_of(pipeline).parameters().__next__().device
         generators = [
             torch.Generator(device).manual_seed(self.seed + i) for i in range(len(self.prompts))
         ]
-        drawn = pipeline(list(self.prompts), num_inference_steps=steps, generator=generators)
+        drawn = pipeline(
+            list(self.prompts),
+            num_inference_steps=steps,
+            generator=generators,
+            output_type=output_type,
+        )
         return list(drawn.images)
 
     def cached(self, pipeline: Any) -> tuple[list[Any], Report]:

@@ -202,7 +202,8 @@ class Engine:
         if not reused:
             branch.last_refresh = branch.step
         self._record(
-            branch, RunStep(decision, ticket.stopwatch, variant.flops, variants.full_flops)
+            branch,
+            RunStep(decision, ticket.stopwatch, variant.flops, variants.full_flops, variants.all),
         )
         branch.source = ticket.source
         cached = branch.cache.read(variant.reads)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import median
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from fxcache.runtime.engine import Engine
 from fxcache.runtime.module import attach, detach
 from fxcache.runtime.recorder import Seen
 from fxcache.runtime.settings import Settings
-from fxcache.schedule import Explicit, Policy, Scheduled
+from fxcache.schedule import Explicit, Policy, Scheduled, Uniform
 from fxcache.tuning.profile import Profile
 from fxcache.tuning.solve import Solution, solve
 
@@ -140,6 +141,22 @@ class Tuner:
                 remedy="ask for fewer decibels",
             )
         return found
+
+    def within(self, budget_ms: float) -> Trial:
+        """The best schedule whose denoiser takes so long at most, by the times of its own steps."""
+        timed = {name: self._step_ms(name) for name in self.cuts}
+        full_ms = median(full for full, _ in timed.values())
+        costs = {name: reuse / full for name, (full, reuse) in timed.items()}
+        self._say(f"a full step takes {full_ms:.2f} ms")
+        return self.best(self.profile.steps * full_ms / budget_ms, costs)
+
+    def _step_ms(self, cut: str) -> tuple[float, float]:
+        """Median milliseconds of a refresh and of a step that reuses ``cut``."""
+        with optimized(self.model, cut, Uniform(2)) as engine:
+            self._sample()
+        runs = list(engine.runs)
+        refresh, reuse = ([t for run in runs for t in run.times_ms(kind)] for kind in (True, False))
+        return median(refresh), median(reuse)
 
     def solutions(
         self, speedup: float, costs: Mapping[str, float] | None = None
