@@ -120,7 +120,8 @@ def point(trial: Trial) -> Point:
 
 def sampled(pipeline: Any, sampling: Sampling) -> Tensor:
     """All pictures, ``[N, H, W, C]`` from 0 to 1, not rounded to bytes."""
-    drawn = [
-        drawing.draw(pipeline, sampling.steps, output_type="np") for drawing in sampling.drawings()
-    ]
-    return torch.cat([torch.as_tensor(images) for images in drawn])
+    drawn: list[Tensor] = []
+    for drawing in sampling.drawings():
+        images = drawing.draw(pipeline, sampling.steps, output_type="np")
+        drawn += map(torch.as_tensor, images)
+    return torch.stack(drawn)

@@ -148,6 +148,12 @@ class Tuner:
         full_ms = median(full for full, _ in timed.values())
         costs = {name: reuse / full for name, (full, reuse) in timed.items()}
         self._say(f"a full step takes {full_ms:.2f} ms")
+        if self.profile.steps * full_ms <= budget_ms:
+            raise CutError(
+                f"{type(self.model).__name__} already takes less than {budget_ms:g} ms a run",
+                where="tune",
+                remedy=f"ask for less: a step takes {full_ms:.2f} ms",
+            )
         return self.best(self.profile.steps * full_ms / budget_ms, costs)
 
     def _step_ms(self, cut: str) -> tuple[float, float]:
