@@ -24,6 +24,7 @@ from fxcache.runtime.session import Session
 from fxcache.schedule import (
     BlockCaching,
     Explicit,
+    FasterCache,
     FirstBlock,
     LearnedRouter,
     MagCache,
@@ -43,6 +44,7 @@ __all__ = [
     "Cut",
     "CutError",
     "Explicit",
+    "FasterCache",
     "FirstBlock",
     "FxcacheError",
     "FxcacheWarning",

@@ -2,6 +2,7 @@
 
 from fxcache.schedule.block_caching import BlockCaching
 from fxcache.schedule.explicit import Explicit
+from fxcache.schedule.fastercache import FasterCache
 from fxcache.schedule.first_block import FirstBlock
 from fxcache.schedule.learned_router import LearnedRouter
 from fxcache.schedule.magcache import MagCache
@@ -18,6 +19,7 @@ __all__ = [
     "Caches",
     "Decision",
     "Explicit",
+    "FasterCache",
     "FirstBlock",
     "LearnedRouter",
     "MagCache",

@@ -15,7 +15,7 @@ from fxcache.calibration.fingerprint import fingerprint
 from fxcache.calibration.plan import Plan
 from fxcache.cli import main
 from fxcache.runtime.feature_cache import FeatureCache
-from fxcache.schedule import Scheduled, Uniform
+from fxcache.schedule import Scheduled, Step, Uniform
 from fxcache.tuning.profile import Profile, forecast
 from fxcache.tuning.tune import Options, Tuner, interpolated, psnr_db
 from tests import tiny
@@ -75,7 +75,7 @@ def test_profiled_forecasts_are_those_of_the_cache(order, gap):
     for step in refreshed:
         cache.write([0], [values[step]], step, order, fresh=step == refreshed[0])
     total, *derivatives = cache.read([0])
-    weights = Uniform(forecast_order=order).forecast(gap, distance)
+    weights = Uniform(forecast_order=order).forecast(gap, distance, Step(29, 30))
     expected = total + sum(w * d for w, d in zip(weights, derivatives, strict=True))
     past = [(value,) for value in values[:29].flip(0)]
     (found,) = forecast(past, gap, order)
