@@ -131,22 +131,22 @@ def unlift(
 ) -> Program:
     """The program: weights as ``get_attr``, tensor inputs as placeholders, constants gone."""
     leaves, _ = tree_flatten(((), call.arguments))
-    if len(leaves) != len(call.paths):
+    paths = [path for path, _ in call.leaves()]
+    if len(leaves) != len(paths):
         raise CaptureError(
             f"{model} is called with a container other than dict, list or tuple",
-            where=", ".join(path for path, _ in call.paths),
+            where=", ".join(paths),
             remedy="pass tensors in dicts, lists or tuples",
         )
     graph = fx.Graph()
     nodes: dict[fx.Node, fx.Node] = {}
     weights: dict[str, Any] = {}
-    paths = iter(call.paths)
+    given = iter(leaves)
     specs = {s.arg.name: s for s in exported.graph_signature.input_specs}
     for node in exported.graph.nodes:
         spec = specs.get(node.name) if node.op == "placeholder" else None
         if spec is not None and spec.kind is InputKind.USER_INPUT:
-            _, is_tensor = next(paths)
-            if is_tensor:
+            if isinstance(next(given), Tensor):
                 nodes[node] = graph.node_copy(node)
         elif spec is not None:
             name = str(spec.target)
