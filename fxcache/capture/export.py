@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from fxcache._torch import forget_hooks, hint_of, tree_map_only
+from fxcache._torch import forget_hooks, tree_map_only
 from fxcache.capture.preserve import preserved
 from fxcache.capture.specialize import Specialize
 from fxcache.errors import CaptureError
-from fxcache.program import OURS, value_of
+from fxcache.program import OURS, has_unknown_size, is_tensor, value_of
 from fxcache.signature import Call, named_leaves
 
 Dynamic = Mapping[str, Set[int]]
@@ -96,9 +96,7 @@ def specialized(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
 
 def has_unknown_sizes(exported: ExportedProgram) -> bool:
     """Whether shapes in the graph depend on values."""
-    values = (value_of(node) for node in exported.graph.nodes)
-    tensors = (value for value in values if isinstance(value, Tensor))
-    return any(hint_of(size) is None for tensor in tensors for size in tensor.shape)
+    return any(has_unknown_size(value_of(n)) for n in exported.graph.nodes if is_tensor(n))
 
 
 def refusal(module: nn.Module, error: Exception) -> CaptureError:
