@@ -176,12 +176,10 @@ def varying_sizes(
         for dim in dynamic.get(given.path, ())
     }
     ranges = {s: (r.lower, r.upper) for s, r in exported.range_constraints.items()}
-    guards = {g for node in graph.nodes if is_tensor(node) for g in size_guards(value_of(node))}
+    sizes = (size for n in graph.nodes if is_tensor(n) for size in value_of(n).shape)
+    varying = next((size for size in sizes if not isinstance(size, int)), 0)
+    guards = dict.fromkeys(guards_of(varying))  # the same for all
     return VaryingSizes(expressions, ranges, tuple(guards))
-
-
-def size_guards(value: Tensor) -> list[Any]:
-    return next((guards_of(size) for size in value.shape if not isinstance(size, int)), [])
 
 
 def weight(exported: ExportedProgram, name: str, kind: InputKind) -> Tensor:
