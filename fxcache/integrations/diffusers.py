@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fxcache._torch import tree_map_only
 from fxcache.errors import ConfigError, ModelFileError
 
 DENOISERS = ("unet", "transformer")
@@ -36,20 +37,15 @@ def example_inputs(model: nn.Module, batch: int = 1) -> dict[str, Any]:
             remedy="pass its inputs by keyword: frontier(model, sample=..., timestep=...)",
         )
     weight = next(model.parameters())
+
+    def placed(given: Tensor) -> Tensor:
+        """On the weights' device, floating point in their dtype."""
+        dtype = weight.dtype if given.is_floating_point() else given.dtype
+        return torch.zeros(given.shape, dtype=dtype, device=weight.device)
+
     made = InputShapes(config, batch).inputs()
-    inputs: dict[str, Any] = {}
-    for name, value in made.items():
-        if name in accepted:
-            inputs[name] = placed(value, weight)
-    return inputs
-
-
-def placed(value: Any, weight: Tensor) -> Any:
-    """``value`` on the weights' device, floating point in their dtype."""
-    if isinstance(value, dict):
-        return {k: placed(v, weight) for k, v in value.items()}
-    dtype = weight.dtype if value.is_floating_point() else value.dtype
-    return torch.zeros(value.shape, dtype=dtype, device=weight.device)
+    inputs = {name: value for name, value in made.items() if name in accepted}
+    return tree_map_only(Tensor, placed, inputs)
 
 
 class InputShapes:
