@@ -61,7 +61,7 @@ def attention(frontier: Frontier) -> Groups:
         children = {f"{block}.{path.removeprefix(f'{block}.').split('.')[0]}" for path in inside}
         for child in sorted(children):
             if any(map(attends, frontier.modules.get(child, ()))):
-                found |= dict.fromkeys(filter(is_tensor, frontier.module_outputs[child]))
+                found |= dict.fromkeys(filter(is_tensor, frontier.module_outputs.get(child, ())))
     return {"attention": tuple(map(CachePoint, found))} if found else {}
 
 
