@@ -73,7 +73,12 @@ def parser() -> argparse.ArgumentParser:
 def add_run_options(draw: argparse.ArgumentParser) -> None:
     draw.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     draw.add_argument("pipeline", help="a diffusers pipeline's folder or a hub id")
-    draw.add_argument("--prompt", action="append", required=True, help="may be given repeatedly")
+    draw.add_argument(
+        "--prompt",
+        action="append",
+        required=True,
+        help="a prompt, or the name of a class; may be given repeatedly",
+    )
     draw.add_argument("--steps", type=int, default=50)
     draw.add_argument("--interval", type=int, default=3, help="refresh one step in this many")
     draw.add_argument("--center", type=float, help="crowd refreshes around this step instead")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from fxcache.api import optimize, report, restore
-from fxcache.integrations.diffusers import denoiser_of
+from fxcache.integrations.diffusers import conditions, denoiser_of
 from fxcache.partition.choose import AUTO, CutRequest
 from fxcache.report.compare import Comparison, likeness, sheet, timed_calls, typical_ms
 from fxcache.report.report import Report, RunReport
@@ -19,7 +19,7 @@ WARM_UP_STEPS = 2
 
 @dataclass(frozen=True)
 class Drawing:
-    """What to draw: one picture a prompt, picture i from seed + i."""
+    """What to draw: one picture a prompt (or class name), picture i from seed + i."""
 
     prompts: Sequence[str]
     steps: int = 50
@@ -32,8 +32,8 @@ class Drawing:
         generators = [
             torch.Generator(device).manual_seed(self.seed + i) for i in range(len(self.prompts))
         ]
-        drawn = pipeline(list(self.prompts), num_inference_steps=steps, generator=generators)
-        return list(drawn.images)
+        wanted = conditions(pipeline, self.prompts)
+        return list(pipeline(wanted, num_inference_steps=steps, generator=generators).images)
 
     def cached(self, pipeline: Any) -> tuple[list[Any], Report]:
         """The pictures through fxcache, and its report of that run; the denoiser is restored."""
