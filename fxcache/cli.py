@@ -93,7 +93,12 @@ def parser() -> argparse.ArgumentParser:
 
 def add_run_options(draw: argparse.ArgumentParser) -> None:
     add_pipeline_options(draw)
-    draw.add_argument("--prompt", action="append", required=True, help="may be given repeatedly")
+    draw.add_argument(
+        "--prompt",
+        action="append",
+        required=True,
+        help="a prompt, or the name of a class; may be given repeatedly",
+    )
     draw.add_argument("--plan", type=Path, help="of `calibrate`; instead of interval and cut")
     draw.add_argument("--interval", type=int, default=3, help="refresh one step in this many")
     draw.add_argument("--center", type=float, help="crowd refreshes around this step instead")

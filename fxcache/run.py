@@ -9,7 +9,7 @@ import torch
 
 from fxcache.api import optimize, report, restore
 from fxcache.calibration.plan import Plan
-from fxcache.integrations.diffusers import denoiser_of
+from fxcache.integrations.diffusers import conditions, denoiser_of
 from fxcache.partition.choose import AUTO, CutRequest
 from fxcache.report.compare import Comparison, likeness, sheet, timed_calls, typical_ms
 from fxcache.report.report import Report, RunReport
@@ -20,7 +20,7 @@ WARM_UP_STEPS = 2
 
 @dataclass(frozen=True)
 class Drawing:
-    """What to draw: one picture a prompt, picture i from seed + i."""
+    """What to draw: one picture a prompt (or class name), picture i from seed + i."""
 
     prompts: Sequence[str]
     steps: int = 50
@@ -36,7 +36,7 @@ class Drawing:
             torch.Generator(device).manual_seed(self.seed + i) for i in range(len(self.prompts))
         ]
         drawn = pipeline(
-            list(self.prompts),
+            conditions(pipeline, self.prompts),
             num_inference_steps=steps,
             generator=generators,
             output_type=output_type,
