@@ -20,7 +20,7 @@ from fxcache.partition.frontier import Frontier
 from fxcache.report.report import Report, report_of
 from fxcache.runtime.branch import Trust
 from fxcache.runtime.engine import Engine, require_eval, require_inference
-from fxcache.runtime.module import attach, detach, engine_of
+from fxcache.runtime.module import attach, detach, engine_of, require_not_optimized
 from fxcache.runtime.session import Branches, Session, require_key, require_num_steps
 from fxcache.runtime.settings import Settings
 from fxcache.schedule import Policy, Uniform
@@ -59,10 +59,16 @@ def optimize(
     module = unwrapped(model)
     require_eval(module)
     require_not_optimized(module, "fxcache.optimize")
+    adjustment = None
     if plan is not None:
-        cut, policy = planned(module, plan, cut, policy)
+        found = planned(module, plan, cut, policy)
+        cut, policy, adjustment = found.cut, found.policy, found.adjustment
     settings = Settings(
-        require_cut_request(cut), require_policy(policy), latent, require_dynamic(dynamic)
+        require_cut_request(cut),
+        require_policy(policy),
+        latent,
+        require_dynamic(dynamic),
+        adjustment,
     )
     engine = attach(module, settings)
     if example_inputs is not None:
@@ -177,8 +183,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 def planned(
     module: nn.Module, plan: Plan | str | PathLike[str], cut: CutRequest, policy: Policy | None
-) -> tuple[CutRequest, Policy]:
-    """The cut and the policy of ``plan``, if it was made for ``module``."""
+) -> Plan:
+    """``plan``, read if need be, if it was made for ``module``."""
     if policy is not None or cut != AUTO:
         raise ConfigError(
             "a plan holds its cut and its policy",
@@ -187,16 +193,7 @@ def planned(
         )
     found = plan if isinstance(plan, Plan) else Plan.load(plan)
     found.require_match(module)
-    return found.cut, found.policy
-
-
-def require_not_optimized(module: nn.Module, caller: str) -> None:
-    if engine_of(module) is not None:
-        raise StateError(
-            f"{type(module).__name__} is optimised already",
-            where=caller,
-            remedy="call fxcache.restore(model) first",
-        )
+    return found
 
 
 def require_policy(policy: object) -> Policy:

@@ -137,19 +137,23 @@ def module_paths(node: fx.Node) -> list[str]:
     return [path for path, _ in stack.values() if path]
 
 
-def graph_module(graph: fx.Graph, weights: Mapping[str, Any], name: str) -> fx.GraphModule:
+def graph_module(
+    graph: fx.Graph, weights: Mapping[str, Any], name: str, added: Mapping[str, Tensor]
+) -> fx.GraphModule:
     """``graph`` as a callable module that shares ``weights`` with the original.
 
     All weights hang on the module itself, as ``w_…``: walking a tree of submodules at every call
-    would cost milliseconds. ``weight_names(module)`` gives their names in the original.
+    would cost milliseconds. ``weight_names(module)`` gives their names in the original. ``added``:
+    what the graph reads besides, which the original does not have.
     """
     held: dict[str, Any] = {}
     names: dict[str, str] = {}
     for node in graph.nodes:
         if node.op == "get_attr":
-            attribute = f"w_{node.name}"
-            held[attribute] = weights[str(node.target)]
-            names[attribute] = str(node.target)
+            attribute, target = f"w_{node.name}", str(node.target)
+            held[attribute] = added[target] if target in added else weights[target]
+            if target not in added:
+                names[attribute] = target
             node.target = attribute
     module = fx.GraphModule(held, graph, class_name=name)
     module.meta["weight_names"] = names

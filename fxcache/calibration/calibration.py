@@ -14,7 +14,7 @@ from fxcache.calibration.teacache import OutputChanges
 from fxcache.errors import ConfigError, ScheduleError
 from fxcache.partition.choose import CutRequest
 from fxcache.runtime.module import attach, detach
-from fxcache.runtime.recorder import Seen
+from fxcache.runtime.recorder import Recorder, Seen
 from fxcache.runtime.settings import Settings
 from fxcache.schedule import Policy
 
@@ -40,14 +40,24 @@ def recording(model: nn.Module, measurement: Measurement, cut: CutRequest) -> It
 
     Raises ScheduleError at the end if there was no run, or its steps could not be told.
     """
-    kind = measurement.policy
-    engine = attach(model, Settings(cut, Recording(like=kind, observation=measurement.observes)))
+    policy = Recording(like=measurement.policy, observation=measurement.observes)
+    with watched(model, Settings(cut, policy), measurement.note):
+        yield
+
+
+@contextmanager
+def watched(model: nn.Module, settings: Settings, recorder: Recorder) -> Iterator[None]:
+    """Inside the block ``model`` is optimised, and ``recorder`` is shown every step of its runs.
+
+    Raises ScheduleError at the end if there was no run, or its steps could not be told.
+    """
+    engine = attach(model, settings)
     most = 0
 
     def note(seen: Seen) -> None:
         nonlocal most
         most = max(most, seen.step)
-        measurement.note(seen)
+        recorder(seen)
 
     engine.recorder = note
     try:

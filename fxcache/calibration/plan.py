@@ -12,11 +12,14 @@ from torch import nn
 
 from fxcache.calibration.fingerprint import Fingerprint, fingerprint
 from fxcache.errors import ModelFileError, PlanError
+from fxcache.integrations.diffusers import installed
 from fxcache.partition.choose import CutRequest, One, require_cut_request
 from fxcache.partition.cut import SPAN, Cut
+from fxcache.rewrite.adjustment import Adjustment
 from fxcache.schedule import Policy
 
 FORMAT = 1
+WEIGHTS = ".safetensors"  # ends the name of the file with an adjustment, beside the plan's
 PACKAGES = ("fxcache", "torch", "diffusers")
 
 
@@ -24,7 +27,8 @@ PACKAGES = ("fxcache", "torch", "diffusers")
 class Plan:
     """A policy and the cut it goes with, for one model.
 
-    ``settings``: how it was found (prompts, seed, steps, …); ``versions``: of the packages.
+    ``settings``: how it was found (prompts, seed, steps, …); ``versions``: of the packages;
+    ``adjustment``: of what is read from the cache, where one was trained.
     """
 
     policy: Policy
@@ -32,6 +36,7 @@ class Plan:
     model: Fingerprint
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=lambda: installed_versions())
+    adjustment: Adjustment | None = None
 
     def require_match(self, model: nn.Module) -> None:
         """PlanError, which says what differs, unless the plan was made for this model."""
@@ -43,7 +48,7 @@ class Plan:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; ``from_dict`` reads it back."""
+        """JSON-ready, without the adjustment; ``from_dict`` reads it back."""
         return {
             "fxcache_plan": FORMAT,
             "versions": dict(self.versions),
@@ -54,7 +59,7 @@ class Plan:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+    def from_dict(cls, data: Mapping[str, Any], adjustment: Adjustment | None = None) -> Self:
         """The plan that ``to_dict`` described; PlanError where ``data`` is none."""
         if data.get("fxcache_plan") != FORMAT:
             raise PlanError(
@@ -69,6 +74,7 @@ class Plan:
                 model=Fingerprint(**data["model"]),
                 settings=data["settings"],
                 versions=data["versions"],
+                adjustment=adjustment,
             )
         except (KeyError, TypeError) as error:
             raise PlanError(
@@ -78,10 +84,17 @@ class Plan:
             ) from error
 
     def save(self, file: str | PathLike[str]) -> None:
-        """Write it to ``file``; ModelFileError where that cannot be."""
-        text = json.dumps(self.to_dict(), indent=1) + "\n"
+        """Write it to ``file``; ModelFileError where that cannot be.
+
+        An adjustment goes to a file beside it, of the same name but for its end: ``.safetensors``.
+        """
+        path, data = Path(file), self.to_dict()
         try:
-            Path(file).write_text(text, encoding="utf-8")
+            if self.adjustment:
+                beside = path.with_suffix(WEIGHTS)
+                data["adjustment"] = beside.name
+                write_weights(beside, self.adjustment)
+            path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise ModelFileError(
                 f"the plan cannot be written: {error}",
@@ -92,15 +105,39 @@ class Plan:
     @classmethod
     def load(cls, file: str | PathLike[str]) -> Self:
         """The plan in ``file``; ModelFileError, or PlanError where it holds something else."""
+        path = Path(file)
         try:
-            data = json.loads(Path(file).read_text(encoding="utf-8"))
+            data = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ModelFileError(
                 f"the plan cannot be read: {error}",
                 where=str(file),
                 remedy="pass a file written by fxcache calibrate or fxcache tune",
             ) from error
-        return cls.from_dict(data if isinstance(data, dict) else {})
+        if not isinstance(data, dict):
+            data = {}
+        beside = data.get("adjustment")
+        # Only its name counts: a plan does not say which other folders are read.
+        adjustment = read_weights(path.parent / Path(str(beside)).name) if beside else None
+        return cls.from_dict(data, adjustment)
+
+
+def write_weights(file: Path, adjustment: Adjustment) -> None:
+    weights = {name: w.detach().cpu().contiguous() for name, w in adjustment.weights.items()}
+    file.write_bytes(installed("safetensors.torch").save(weights))
+
+
+def read_weights(file: Path) -> Adjustment:
+    """The adjustment in ``file``; ModelFileError where there is none."""
+    safetensors = installed("safetensors")
+    try:
+        return Adjustment(installed("safetensors.torch").load(file.read_bytes()))
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ModelFileError(
+            f"the plan's adjustment cannot be read: {error}",
+            where=str(file),
+            remedy="keep it beside the plan, under the name it was saved with",
+        ) from error
 
 
 def installed_versions() -> dict[str, str]:

@@ -9,20 +9,26 @@ from torch import fx
 from fxcache._torch import returns_view
 from fxcache.partition.cut import CachePoint
 from fxcache.program import output_node
+from fxcache.rewrite.adjustment import ScaleShift
 
 READ = "cached_"  # begins the names of placeholders for cached values
 Copied = Mapping[fx.Node, fx.Node]
 
 
 def read(
-    graph: fx.Graph, points: Mapping[int, CachePoint], order: int, copied: dict[fx.Node, fx.Node]
+    graph: fx.Graph,
+    points: Mapping[int, CachePoint],
+    order: int,
+    copied: dict[fx.Node, fx.Node],
+    adjusted: ScaleShift | None = None,
 ) -> None:
     """Replace the values at ``points``, by number, with what comes from the cache.
 
     Before: ``x = conv(deep); y = cat([x, skip])``. After, x being cached: ``y = cat([cached_0,
     skip])``. Before: ``x = block(embedded); y = head(x)``. After, the difference being cached:
     ``y = head(embedded + cached_0)``. With a forecast of order 1, ``cached_0`` becomes
-    ``cached_0 + weights[0, 0] * cached_0_1``. What only the values needed is left dead.
+    ``cached_0 + weights[0, 0] * cached_0_1``; adjusted, ``cached_0 * (1 + scale) + shift``. What
+    only the values needed is left dead.
     """
     placeholders = [n for n in graph.nodes if n.op == "placeholder"]
     after = placeholders[-1].next
@@ -39,6 +45,8 @@ def read(
             cached = (
                 held[number][0] if weights is None else forecast(graph, held[number], weights, row)
             )
+            if adjusted:
+                cached = adjusted.insert(graph, point, cached, copied)
             replacement = cached if point.shortcut is None else summed(graph, point, cached, copied)
         copied[point.value].replace_all_uses_with(replacement)
         copied[point.value] = replacement

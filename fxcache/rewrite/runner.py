@@ -14,6 +14,8 @@ from fxcache.errors import ModelFileError
 from fxcache.partition.cut import CutPlan
 from fxcache.partition.frontier import Frontier
 from fxcache.program import copy_graph, graph_module, remove_dead
+from fxcache.rewrite.adjustment import Adjustment, scale_shift
+from fxcache.rewrite.blend import blend
 from fxcache.rewrite.prefix import Prefix, prefix_of
 from fxcache.rewrite.reads import detach_outputs, read
 from fxcache.rewrite.verify import verify
@@ -44,14 +46,23 @@ class Variant:
 class Variants:
     """The graphs of one program under one plan, by what they reuse; weights are the module's own.
 
-    ``inputs`` describes the call; ``order``: of the forecast of what is cached; ``made``: those
-    made so far, by the groups that they reuse and whether they continue from the prefix.
+    ``inputs`` describes the call; ``order``: of the forecast of what is cached; ``adjustment``: of
+    what is read from the cache; ``made``: those made so far, by the groups that they reuse and
+    whether they continue from the prefix.
     """
 
-    def __init__(self, frontier: Frontier, plan: CutPlan, inputs: str, order: int = 0):
+    def __init__(
+        self,
+        frontier: Frontier,
+        plan: CutPlan,
+        inputs: str,
+        order: int = 0,
+        adjustment: Adjustment | None = None,
+    ):
         self.frontier, self.plan, self.inputs, self.order = frontier, plan, inputs, order
         self.program = frontier.program
         self.num_outputs = len(self.program.outputs)
+        self.adjusted = scale_shift(frontier, plan, adjustment) if adjustment else None
         self.made: dict[tuple[frozenset[str], bool], Variant] = {}
 
     def variant(self, reused: frozenset[str], continued: bool = False) -> Variant:
@@ -73,6 +84,16 @@ class Variants:
     def cached_skip(self) -> fx.GraphModule:
         """``f(*inputs, *cached) -> outputs``: with all points taken from the cache."""
         return self.variant(self.all).module
+
+    @cached_property
+    def blend(self) -> fx.GraphModule:
+        """``f(*inputs, *cached, betas) -> outputs``: everything computed, and mixed with the cache.
+
+        ``betas``: for each group, the share of what is computed. For training only.
+        """
+        graph, copied = copy_graph(self.program.graph)
+        blend(graph, self.plan.groups.values(), copied)
+        return self._module(graph, "blend", self.num_outputs)
 
     @property
     def full_flops(self) -> int:
@@ -119,10 +140,12 @@ class Variants:
         )
         observed = prefix.signal.needed if prefix else ()
         flops = self.frontier.costs.total(self.frontier.live(tuple(taken.values()), observed))
+        if self.adjusted:
+            flops += sum(map(self.adjusted.flops, taken.values()))
         graph, copied = copy_graph(self.program.graph)
         if prefix:
             prefix.continue_in(graph, copied)
-        read(graph, taken, self.order, copied)
+        read(graph, taken, self.order, copied, self.adjusted)
         write(graph, [self.plan.points[number] for number in writes], copied)
         remove_dead(graph)
         detach_outputs(graph)
@@ -139,9 +162,10 @@ class Variants:
     def _module(self, graph: fx.Graph, name: str, num_outputs: int = 0) -> fx.GraphModule:
         """``graph`` verified and callable."""
         started = time.perf_counter()
-        verify(graph, self.program, name, num_outputs)
+        added = self.adjusted.weights if self.adjusted else {}
+        verify(graph, self.program, name, num_outputs, added)
         title = re.sub(r"\W+", "_", f"{self.program.model}_{name}")
-        module = graph_module(graph, self.program.weights, title)
+        module = graph_module(graph, self.program.weights, title, added)
         elapsed_ms = 1000 * (time.perf_counter() - started)
         logger.info(
             "%s of %s: %d nodes in %.0f ms", name, self.program.model, len(graph.nodes), elapsed_ms
@@ -151,9 +175,15 @@ class Variants:
         return module
 
 
-def rewrite(frontier: Frontier, plan: CutPlan, inputs: str, order: int = 0) -> Variants:
+def rewrite(
+    frontier: Frontier,
+    plan: CutPlan,
+    inputs: str,
+    order: int = 0,
+    adjustment: Adjustment | None = None,
+) -> Variants:
     """The variants under ``plan``, those that every run needs made at once."""
-    variants = Variants(frontier, plan, inputs, order)
+    variants = Variants(frontier, plan, inputs, order, adjustment)
     if plan.signal:
         _ = variants.prefix_module
     for reused in (NOTHING, variants.all):

@@ -1,5 +1,7 @@
 """What must hold of every rewritten graph. A failure is a defect of fxcache."""
 
+from collections.abc import Collection
+
 from torch import fx
 
 from fxcache._torch import writes
@@ -7,15 +9,17 @@ from fxcache.errors import RewriteError
 from fxcache.program import Program, output_node
 
 
-def verify(graph: fx.Graph, program: Program, name: str, num_outputs: int) -> None:
+def verify(
+    graph: fx.Graph, program: Program, name: str, num_outputs: int, added: Collection[str] = ()
+) -> None:
     """RewriteError unless ``graph`` is well formed, functional, free of dead code and complete.
 
-    ``num_outputs``: how many values it returns at least.
+    ``num_outputs``: how many values it returns at least. ``added``: the weights that it may read
+    besides the program's.
     """
     graph.lint()
-    missing = [
-        n.target for n in graph.nodes if n.op == "get_attr" and n.target not in program.weights
-    ]
+    read = [n.target for n in graph.nodes if n.op == "get_attr"]
+    missing = [w for w in read if w not in program.weights and w not in added]
     if missing:
         fail(name, f"reads weights the program does not have: {missing[:3]}")
     dead = [n.name for n in graph.nodes if not n.users and n.op in ("call_function", "get_attr")]

@@ -56,10 +56,11 @@ class Captures:
             return variants
 
     def _capture(self, module: nn.Module, call: Call, fixed: bool) -> Variants:
-        policy = self._settings.policy
+        settings = self._settings
         frontier = Frontier(capture(module, self._signature, call, fixed))
-        plan = choose(frontier, self._settings.cut, policy)
-        return rewrite(frontier, plan, call.describe(), policy.forecast_order)
+        plan = choose(frontier, settings.cut, settings.policy)
+        order = settings.policy.forecast_order
+        return rewrite(frontier, plan, call.describe(), order, settings.adjustment)
 
     def _key(self, call: Call) -> Hashable:
         """What a capture for ``call`` is kept under: its kind, and the values it depends on."""

@@ -264,9 +264,20 @@ def seen_by(ticket: Ticket, branch: Branch, variant: Variant, results: tuple[Any
         for name, found in numbers.items()
         if all(n in written for n in found)
     }
-    output = next(r for r in results if isinstance(r, Tensor))
-    inputs = ticket.tensors[: len(variants.program.inputs)]
-    return Seen(branch.run, branch.step, values, output, ticket.signal, variants, inputs)
+    return Seen(
+        branch.run,
+        branch.step,
+        values,
+        first_tensor(results),
+        ticket.signal,
+        variants,
+        variant,
+        ticket.tensors,
+    )
+
+
+def first_tensor(results: tuple[Any, ...]) -> Tensor:
+    return next(r for r in results if isinstance(r, Tensor))
 
 
 def varying(call: Call, variants: Variants) -> list[int]:

@@ -47,6 +47,15 @@ def detach(module: nn.Module) -> None:
     del module.__dict__[OURS]
 
 
+def require_not_optimized(module: nn.Module, caller: str) -> None:
+    if engine_of(module) is not None:
+        raise StateError(
+            f"{type(module).__name__} is optimised already",
+            where=caller,
+            remedy="call fxcache.restore(model) first",
+        )
+
+
 def require_no_optimized_inside(module: nn.Module) -> None:
     """StateError if a submodule is optimised already: it cannot be traced."""
     inside = [p for p, m in module.named_modules() if isinstance(m, Optimized) and p]

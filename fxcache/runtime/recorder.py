@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from fxcache.rewrite.runner import Variants
+from fxcache.rewrite.runner import Variant, Variants
 from fxcache.runtime.record import Run
 
 
@@ -15,7 +15,7 @@ class Seen(NamedTuple):
     ``run``: the same object for all steps of one trajectory. ``values``: of the cache points that
     the step computed, by the name of their group; they are overwritten later, so copy what is kept.
     ``output``: the first tensor that the module returns. ``signal``: what the policy observes.
-    ``variants``, ``tensors``: the graphs for the call, and their inputs.
+    ``tensors``: what ``variant``, one of ``variants``, ran on; the call's own come first.
     """
 
     run: Run
@@ -24,7 +24,13 @@ class Seen(NamedTuple):
     output: Tensor
     signal: Tensor | None
     variants: Variants
+    variant: Variant
     tensors: tuple[Tensor, ...]
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The call's own tensors."""
+        return self.tensors[: len(self.variants.program.inputs)]
 
 
 Recorder = Callable[[Seen], None]

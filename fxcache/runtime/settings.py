@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fxcache.partition.choose import CutRequest
+from fxcache.rewrite.adjustment import Adjustment
 from fxcache.schedule import Policy
 
 
@@ -15,3 +16,4 @@ class Settings:
     policy: Policy
     latent: str | None = None
     dynamic: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    adjustment: Adjustment | None = None

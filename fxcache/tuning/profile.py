@@ -46,7 +46,7 @@ class Profile(Measurement):
 
     def _error(self, seen: Seen, cut: str, values: Values) -> float:
         variant = seen.variants.variant(frozenset({cut}))
-        results = variant.module(*seen.tensors, *values)
+        results = variant.module(*seen.inputs, *values)
         output = next(r for r in results if isinstance(r, Tensor))
         return float((output.float() - seen.output.float()).square().mean())
 

@@ -16,7 +16,8 @@ from fxcache.partition.choose import CutRequest, choose
 from fxcache.partition.cut import CutPlan
 from fxcache.partition.frontier import Frontier
 from fxcache.partition.points import groups_of
-from fxcache.rewrite.runner import NOTHING, rewrite
+from fxcache.rewrite.adjustment import Adjustment, zeros
+from fxcache.rewrite.runner import NOTHING, Variants, rewrite
 from fxcache.schedule import Caches, Observation, Signal, Since, Uniform
 from fxcache.signature import Signature
 
@@ -169,6 +170,7 @@ def every_subset_is_reused(
         variants = rewrite(frontier, CutPlan(frontier.price(points, ""), groups, ""), "")
         output, *cached = variants.full(*tensors)
         assert torch.equal(output, expected), caches
+        blended_and_adjusted(variants, tensors, cached)
         some = frozenset(data.draw(st.sets(st.sampled_from(sorted(groups)))))
         variant = variants.variant(some)
         output, *written = variant.module(*tensors, *(cached[n] for n in variant.reads))
@@ -177,6 +179,25 @@ def every_subset_is_reused(
         torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-5)
         for number, value in zip(variant.writes, written, strict=True):
             torch.testing.assert_close(value, cached[number], rtol=1e-3, atol=1e-4)
+
+
+def blended_and_adjusted(
+    variants: Variants, tensors: tuple[Tensor, ...], cached: list[Tensor]
+) -> None:
+    """Shares of 0 and 1 are reuse and full; an adjustment of zeros changes nothing."""
+    older = [value + 1 for value in cached]
+    reused = variants.cached_skip(*tensors, *older)[0]
+    groups = len(variants.plan.groups)
+    assert torch.equal(variants.blend(*tensors, *older, torch.zeros(groups))[0], reused)
+    full = variants.full(*tensors)[0]
+    assert torch.equal(variants.blend(*tensors, *older, torch.ones(groups))[0], full)
+    frontier, plan = variants.frontier, variants.plan
+    try:
+        unadjusted = Adjustment(zeros(frontier, plan))
+    except CutError:
+        return
+    adjusted = rewrite(frontier, plan, "", adjustment=unadjusted)
+    assert torch.equal(adjusted.cached_skip(*tensors, *older)[0], reused)
 
 
 class Observing(Uniform, abstract=True):

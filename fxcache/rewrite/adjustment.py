@@ -1,0 +1,144 @@
+"""Scale-shift adjustment: what is cached is scaled and shifted by the timestep, by channel."""
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from fxcache.errors import CutError, PlanError
+from fxcache.partition.cut import CachePoint, CutPlan
+from fxcache.partition.frontier import Frontier
+from fxcache.partition.signals import timestep_embedding
+from fxcache.program import shape_of, value_of
+
+ADJUSTMENT = "adjustment:"  # begins the names of its weights in a graph; no module's name holds it
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True, eq=False)
+class Adjustment:
+    """For each cache point, a linear layer from the timestep embedding to a scale and a shift.
+
+    Block Caching (2312.03209, section 3.3). ``weights``: ``{group}.{i}.weight`` [2 C, E] and
+    ``{group}.{i}.bias`` [2 C] for point i of a group; the first C outputs are the scale.
+    """
+
+    weights: Mapping[str, Tensor]
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Adjustment)
+            and self.weights.keys() == other.weights.keys()
+            and all(torch.equal(w, other.weights[name]) for name, w in self.weights.items())
+        )
+
+    def require_match(self, expected: Mapping[str, Tensor]) -> None:
+        """PlanError unless the weights are as many, and of the shapes, as the ``expected``."""
+        mine, its = ({n: list(w.shape) for n, w in ws.items()} for ws in (self.weights, expected))
+        differing = sorted(n for n in mine.keys() | its.keys() if mine.get(n) != its.get(n))
+        if differing:
+            name = differing[0]
+            raise PlanError(
+                f"the adjustment was trained for other cache points: its {name} has the shape "
+                f"{mine.get(name, 'of nothing')}, this model needs {its.get(name, 'none')}",
+                where="optimize(plan=...)",
+                remedy="train it again for this model and plan",
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class ScaleShift:
+    """An adjustment as one program's graphs apply it.
+
+    ``names``: of the points that are adjusted; ``weights``: as graphs read them, on the device and
+    in the dtype of ``embedding``, the program's timestep embedding.
+    """
+
+    embedding: fx.Node
+    names: Mapping[CachePoint, str]
+    weights: Mapping[str, Tensor]
+
+    def insert(
+        self, graph: fx.Graph, point: CachePoint, cached: fx.Node, copied: Mapping[fx.Node, fx.Node]
+    ) -> fx.Node:
+        """``cached * (1 + scale) + shift`` in ``graph``, at its insertion point."""
+        name, rank = self.names[point], value_of(point.value).dim()
+        layer = [graph.get_attr(f"{name}.{part}") for part in ("weight", "bias")]
+        inputs = (copied[self.embedding], *layer)
+        modulation = graph.call_function(aten.linear.default, inputs)
+        for _ in range(rank - 2):
+            at = 1 if channels_last(rank) else -1
+            modulation = graph.call_function(aten.unsqueeze.default, (modulation, at))
+        halves = graph.call_function(aten.chunk.default, (modulation, 2, channel_dim(rank)))
+        scale, shift = (graph.call_function(operator.getitem, (halves, i)) for i in range(2))
+        factor = graph.call_function(aten.add.Tensor, (scale, 1))
+        scaled = graph.call_function(aten.mul.Tensor, (cached, factor))
+        adjusted = graph.call_function(aten.add.Tensor, (scaled, shift))
+        adjusted.meta = dict(cached.meta)
+        return adjusted
+
+    def flops(self, point: CachePoint) -> int:
+        """FLOPs of the point's linear layer."""
+        batch, _ = shape_of(value_of(self.embedding))
+        return 2 * batch * self.weights[f"{self.names[point]}.weight"].numel()
+
+
+def scale_shift(frontier: Frontier, plan: CutPlan, adjustment: Adjustment) -> ScaleShift:
+    """``adjustment`` for the graphs of one program; PlanError where it does not fit."""
+    embedding = require_embedding(frontier)
+    adjustment.require_match(zeros(frontier, plan))
+    like: Tensor = value_of(embedding)
+    names = {p: f"{ADJUSTMENT}{name}" for name, p in named_points(plan).items()}
+    weights = {
+        f"{ADJUSTMENT}{n}": w.to(like.device, like.dtype) for n, w in adjustment.weights.items()
+    }
+    return ScaleShift(embedding, names, weights)
+
+
+def zeros(frontier: Frontier, plan: CutPlan) -> dict[str, Tensor]:
+    """The weights of an adjustment that changes nothing, for all points of ``plan``."""
+    like: Tensor = value_of(require_embedding(frontier))
+    batch, width = shape_of(like)
+    weights = {}
+    for name, point in named_points(plan).items():
+        shape = shape_of(value_of(point.value))
+        if len(shape) < 2 or batch not in (1, shape[0]):
+            raise CutError(
+                f"{name} is of the shape {list(shape)}, the timestep embedding of {[batch, width]}",
+                where="scale-shift adjustment",
+                remedy="use the plan without an adjustment",
+            )
+        doubled = 2 * shape[channel_dim(len(shape))]
+        for part, size in (("weight", (doubled, width)), ("bias", (doubled,))):
+            weights[f"{name}.{part}"] = torch.zeros(size, dtype=like.dtype, device=like.device)
+    return weights
+
+
+def named_points(plan: CutPlan) -> dict[str, CachePoint]:
+    """The cache points of ``plan``, by group and number in it."""
+    return {
+        f"{g}.{i}": point for g, points in plan.groups.items() for i, point in enumerate(points)
+    }
+
+
+def require_embedding(frontier: Frontier) -> fx.Node:
+    """The timestep embedding ``[B, E]``; CutError where blocks do not share one."""
+    found = timestep_embedding(frontier)
+    if found is None or value_of(found.value).dim() != 2:
+        raise CutError(
+            f"{frontier.program.model} has no timestep embedding that all its blocks share",
+            where="scale-shift adjustment",
+            remedy="use the plan without an adjustment",
+        )
+    return found.value
+
+
+def channels_last(rank: int) -> bool:
+    """Whether the channels of a value of this many dimensions come last: tokens, not maps."""
+    return rank <= 3
+
+
+def channel_dim(rank: int) -> int:
+    return -1 if channels_last(rank) else 1

@@ -1,0 +1,291 @@
+"""The scale-shift adjustment: what it computes, what training it changes, where it is kept."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+import fxcache
+from bench.denoisers import RECIPES
+from bench.denoisers import tiny as tiny_denoiser
+from fxcache.calibration import scale_shift
+from fxcache.calibration.fingerprint import fingerprint
+from fxcache.calibration.training import Options, prediction_error
+from fxcache.rewrite.adjustment import Adjustment
+from fxcache.rewrite.runner import Variants
+from fxcache.runtime.module import engine_of
+from fxcache.schedule import BlockCaching
+from tests import plain, tiny
+from tests.loops import sample
+from tests.test_peers import denoise
+
+T, HELD_OUT = 6, range(100, 103)
+
+
+def attentions(unet: nn.Module) -> dict[str, nn.Module]:
+    return {n: m for n, m in unet.named_modules() if type(m).__name__ == "Transformer2DModel"}
+
+
+def plan_for(model: nn.Module, blocks: Iterable[str], change: float = 0.2) -> fxcache.Plan:
+    """Every block computed at steps 0 and 3, unless they change by more."""
+    policy = BlockCaching(0.5, changes=dict.fromkeys(blocks, (change,) * T))
+    return fxcache.Plan(policy, "auto", fingerprint(model))
+
+
+def unet_plan(unet: nn.Module, change: float = 0.2) -> fxcache.Plan:
+    return plan_for(unet, attentions(unet), change)
+
+
+def rounds(unet: nn.Module) -> Callable[..., Tensor]:
+    return lambda index=0: sample(unet, T, **tiny.inputs(seed=index))
+
+
+def variants_of(model: nn.Module) -> Variants:
+    engine = engine_of(model)
+    assert engine is not None
+    (variants,) = engine.captures.values()
+    return variants
+
+
+def layers(unet: nn.Module, fill: Callable[..., Tensor]) -> Adjustment:
+    weights = {}
+    width = unet.time_embedding.linear_2.out_features
+    for name, block in attentions(unet).items():
+        doubled = 2 * block.proj_out.out_channels
+        weights[f"{name}.0.weight"] = fill(doubled, width)
+        weights[f"{name}.0.bias"] = fill(doubled)
+    return Adjustment(weights)
+
+
+def random_layers(unet: nn.Module) -> Adjustment:
+    generator = torch.Generator().manual_seed(3)
+    return layers(unet, lambda *size: 0.1 * torch.randn(*size, generator=generator))
+
+
+def test_zeros_change_nothing():
+    unet = tiny.small_unet()
+    plan = unet_plan(unet)
+    plain_run = rounds(fxcache.optimize(unet, plan=plan))(1)
+    fxcache.restore(unet)
+    fxcache.optimize(unet, plan=replace(plan, adjustment=layers(unet, torch.zeros)))
+    assert torch.equal(rounds(unet)(1), plain_run)
+
+
+def test_steps_that_reuse_nothing_are_the_original():
+    unet = tiny.small_unet()
+    expected = rounds(unet)(1)
+    plan = unet_plan(unet, change=9.0)
+    fxcache.optimize(unet, plan=replace(plan, adjustment=random_layers(unet)))
+    assert torch.equal(rounds(unet)(1), expected)
+
+
+def test_it_is_what_hooks_compute_by_hand():
+    unet, by_hand = tiny.small_unet(), tiny.small_unet()
+    adjustment = random_layers(unet)
+    adjust_by_hand(by_hand, adjustment, refreshed=[0, 3])
+    fxcache.optimize(unet, plan=replace(unet_plan(unet), adjustment=adjustment))
+    torch.testing.assert_close(rounds(unet)(1), rounds(by_hand)(1), rtol=1e-4, atol=1e-4)
+
+
+def adjust_by_hand(unet: Any, adjustment: Adjustment, refreshed: list[int]) -> None:
+    """Attention blocks of ``unet`` that add what they added last, scaled and shifted."""
+    now: dict[str, Any] = {"step": -1}
+
+    def embedded(_module: nn.Module, _inputs: Any, embedding: Tensor) -> None:
+        now["step"] += 1
+        now["embedding"] = embedding
+
+    unet.time_embedding.register_forward_hook(embedded)
+    for name, block in attentions(unet).items():
+        layer = [adjustment.weights[f"{name}.0.{part}"] for part in ("weight", "bias")]
+        block.forward = adjusting(block.forward, layer, now, refreshed)
+
+
+def adjusting(
+    forward: Callable[..., Any], layer: list[Tensor], now: dict[str, Any], refreshed: list[int]
+) -> Callable[..., Any]:
+    state: dict[str, Tensor] = {}
+
+    def adjusted(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if now["step"] in refreshed:
+            (result,) = forward(x, *args, **{**kwargs, "return_dict": False})
+            state["held"] = result - x
+            return (result,)
+        scale, shift = nn.functional.linear(now["embedding"], *layer).chunk(2, dim=1)
+        return (x + state["held"] * (1 + scale[:, :, None, None]) + shift[:, :, None, None],)
+
+    return adjusted
+
+
+@torch.no_grad()
+def test_tokens_have_their_channels_last():
+    dit = plain.dit()
+    names = [f"layers.{i}" for i in range(4)]
+    plan = plan_for(dit, names)
+    shift = {f"{n}.0.bias": torch.cat([torch.zeros(16), torch.arange(16.0)]) for n in names}
+    scale = {f"{n}.0.weight": torch.zeros(32, 16) for n in names}
+    fxcache.optimize(dit, plan=replace(plan, adjustment=Adjustment({**scale, **shift})))
+    given = {**plain.dit_inputs(), "timestep": torch.tensor(500.0)}
+    with fxcache.session(dit, num_steps=T):
+        dit(**given)
+    variants = variants_of(dit)
+    _, *cached = variants.full(*variants_inputs(given))
+    moved = [value + torch.arange(16.0) for value in cached]
+    (expected,) = bare(dit, plan).cached_skip(*variants_inputs(given), *moved)
+    (found,) = variants.cached_skip(*variants_inputs(given), *cached)
+    torch.testing.assert_close(found, expected)
+
+
+def variants_inputs(given: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    return given["sample"], given["timestep"], given["text"]
+
+
+def bare(model: nn.Module, plan: fxcache.Plan) -> Variants:
+    fxcache.restore(model)
+    given = {**plain.dit_inputs(), "timestep": torch.tensor(500.0)}
+    return variants_of(fxcache.optimize(model, plan=plan, example_inputs=given))
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[fxcache.Plan, fxcache.Plan]:
+    """A plan, and the same after training."""
+    unet = tiny.small_unet()
+    plan = unet_plan(unet)
+    options = Options(rounds=12, learning_rate=1e-2)
+    return plan, scale_shift.train(unet, plan, rounds(unet), options)
+
+
+def test_training_lowers_the_error_on_noise_it_has_not_seen(trained):
+    plan, learned = trained
+    unet = tiny.small_unet()
+    before = prediction_error(unet, plan, rounds(unet), HELD_OUT)
+    after = prediction_error(unet, learned, rounds(unet), HELD_OUT)
+    assert 0 < after < 0.85 * before
+
+
+def test_nothing_but_the_adjustment_is_trained():
+    unet = tiny.small_unet()
+    plan, state = unet_plan(unet), {n: w.clone() for n, w in unet.state_dict().items()}
+    before = dict(vars(unet))
+    learned = scale_shift.train(unet, plan, rounds(unet), Options(rounds=1))
+    assert vars(unet) == before
+    assert unet.state_dict().keys() == state.keys()
+    assert all(torch.equal(w, state[n]) for n, w in unet.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in unet.parameters())
+    assert replace(learned, adjustment=None, settings=plan.settings) == plan
+    assert any(w.any() for w in learned.adjustment.weights.values())
+    assert not any(w.requires_grad for w in learned.adjustment.weights.values())
+    optimized = fxcache.optimize(unet, plan=learned)
+    rounds(optimized)()
+    assert optimized.state_dict().keys() == state.keys()
+
+
+def test_training_goes_on_from_its_checkpoint_and_ends_the_same(tmp_path):
+    def learned(checkpoint: Path | None, *stops: int) -> fxcache.Plan:
+        unet = tiny.small_unet()
+        for count in (*stops, 3):
+            options = Options(rounds=count, checkpoint=checkpoint)
+            result = scale_shift.train(unet, unet_plan(unet), rounds(unet), options)
+        return result
+
+    whole = learned(None)
+    assert learned(None) == whole
+    assert learned(tmp_path / "x.pt", 1) == whole
+    assert [file.name for file in tmp_path.iterdir()] == ["x.pt"]
+    larger = tiny.unet()
+    options = Options(checkpoint=tmp_path / "x.pt")
+    with pytest.raises(fxcache.ConfigError, match="other parameters"):
+        scale_shift.train(larger, unet_plan(larger), rounds(larger), options)
+
+
+def test_sampling_in_inference_mode_trains_too():
+    unet = tiny.small_unet()
+
+    def sampled(index: int) -> Tensor:
+        with torch.inference_mode():
+            return sample(unet, T, **tiny.inputs(seed=index))
+
+    losses: list[float] = []
+    options = Options(rounds=2)
+    scale_shift.train(unet, unet_plan(unet), sampled, options, lambda _, loss: losses.append(loss))
+    assert len(losses) == 2
+
+
+def test_a_plan_keeps_its_adjustment_in_a_file_beside_it(trained, tmp_path):
+    _, learned = trained
+    learned.save(tmp_path / "plan.json")
+    assert fxcache.Plan.load(tmp_path / "plan.json") == learned
+    unet = tiny.small_unet()
+    expected = rounds(fxcache.optimize(unet, plan=learned))(7)
+    fxcache.restore(unet)
+    assert torch.equal(rounds(fxcache.optimize(unet, plan=tmp_path / "plan.json"))(7), expected)
+    for damage in (lambda f: f.write_bytes(b"no tensors"), Path.unlink):
+        damage(tmp_path / "plan.safetensors")
+        with pytest.raises(fxcache.ModelFileError, match="adjustment cannot be read"):
+            fxcache.Plan.load(tmp_path / "plan.json")
+
+
+def test_an_adjustment_of_other_points_is_refused(trained):
+    _, learned = trained
+    weights = learned.adjustment.weights
+    first = next(iter(weights))
+    wrong = (
+        {name: w for name, w in weights.items() if name != first},
+        {**weights, "elsewhere.0.bias": torch.zeros(2)},
+        {**weights, first: torch.zeros(3, 3)},
+    )
+    for held in wrong:
+        unet = tiny.small_unet()
+        fxcache.optimize(unet, plan=replace(learned, adjustment=Adjustment(held)))
+        with pytest.raises(fxcache.PlanError, match="other cache points"):
+            rounds(unet)()
+
+
+def test_blocks_without_a_common_embedding_are_refused():
+    model = tiny_denoiser(RECIPES["DiTTransformer2DModel"])
+    call = {"hidden_states": torch.randn(1, 4, 8, 8), "class_labels": torch.tensor([3])}
+
+    def run(index: int = 0) -> None:
+        with fxcache.session(model, num_steps=12):
+            denoise(model, call)
+
+    plan = plan_for(model, [f"transformer_blocks.{i}" for i in range(4)])
+    with pytest.raises(fxcache.CutError, match="timestep embedding"):
+        scale_shift.train(model, plan, run)
+    assert engine_of(model) is None
+
+
+def test_a_plan_that_reuses_nothing_cannot_be_trained():
+    unet = tiny.small_unet()
+    plan = unet_plan(unet, change=9.0)
+    with pytest.raises(fxcache.ScheduleError, match="no step"):
+        scale_shift.train(unet, plan, rounds(unet))
+    assert engine_of(unet) is None
+
+
+@pytest.mark.usefixtures("clean_dynamo")
+def test_adjusted_variants_are_one_graph_each():
+    counter = CompileCounterWithBackend("eager")
+    unet = tiny.small_unet()
+    plan = replace(unet_plan(unet), adjustment=random_layers(unet))
+    fxcache.optimize(unet, plan=plan).compile(backend=counter, fullgraph=True, dynamic=False)
+    rounds(unet)()
+    assert counter.frame_count == 2
+
+
+def test_the_work_of_the_adjustment_is_counted():
+    unet = tiny.small_unet()
+    flops = []
+    for adjustment in (None, random_layers(unet)):
+        fxcache.optimize(unet, plan=replace(unet_plan(unet), adjustment=adjustment))
+        rounds(unet)()
+        variants = variants_of(unet)
+        flops.append(variants.variant(variants.all).flops)
+        fxcache.restore(unet)
+    channels = [block.proj_out.out_channels for block in attentions(unet).values()]
+    assert flops[1] - flops[0] == sum(2 * 2 * 2 * c * 64 for c in channels)
