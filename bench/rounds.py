@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fxcache.cli import prompts_in
+from fxcache.commands.options import prompts_in
 from fxcache.integrations.diffusers import denoiser_of, load_pipeline
 
 BUNDLED = Path(__file__).parent / "models" / "emoji-sd"

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fxcache.calibrate import Sampling
 from fxcache.calibration.plan import Plan
 from fxcache.errors import ConfigError, CutError
 from fxcache.integrations.diffusers import denoiser_of
 from fxcache.partition.choose import AUTO
+from fxcache.pipelines.calibrate import Sampling
 from fxcache.report.pareto import Point, draw_pareto
 from fxcache.schedule import NonUniform, Policy, Taylor, Uniform
 from fxcache.tuning.tune import Options, Trial, Tuner
