@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from fxcache._torch import TreeSpec, hint_of
 
@@ -163,6 +163,18 @@ def graph_module(
 def weight_names(module: fx.GraphModule) -> dict[str, str]:
     """Attribute of a variant -> name of that weight in the original module."""
     return dict(module.meta["weight_names"])
+
+
+def rebind(module: fx.GraphModule, weights: Mapping[str, Any]) -> None:
+    """Make ``module`` read these tensors, where they were replaced."""
+    for attribute, name in weight_names(module).items():
+        live = weights[name]
+        if live is not getattr(module, attribute):
+            delattr(module, attribute)
+            if isinstance(live, nn.Parameter):
+                module.register_parameter(attribute, live)
+            else:
+                module.register_buffer(attribute, live, persistent=False)
 
 
 def copy_graph(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:

@@ -3,17 +3,20 @@
 import logging
 import os
 import re
+import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch import fx
 
 from fxcache.errors import ModelFileError
 from fxcache.partition.cut import CutPlan
 from fxcache.partition.frontier import Frontier
-from fxcache.program import copy_graph, graph_module, remove_dead
+from fxcache.program import copy_graph, graph_module, rebind, remove_dead
 from fxcache.rewrite.adjustment import Adjustment, scale_shift
 from fxcache.rewrite.blend import blend
 from fxcache.rewrite.prefix import Prefix, prefix_of
@@ -63,7 +66,9 @@ class Variants:
         self.program = frontier.program
         self.num_outputs = len(self.program.outputs)
         self.adjusted = scale_shift(frontier, plan, adjustment) if adjustment else None
+        self.weights: Mapping[str, Any] = self.program.weights  # as the module holds them now
         self.made: dict[tuple[frozenset[str], bool], Variant] = {}
+        self._lock = threading.Lock()
 
     def variant(self, reused: frozenset[str], continued: bool = False) -> Variant:
         """The one that reuses the points in these groups, and computes and stores the rest.
@@ -71,9 +76,19 @@ class Variants:
         ``continued``: from the prefix.
         """
         key = (reused, continued)
-        if key not in self.made:
-            self.made[key] = self._rewrite(reused, self.prefix if continued else None)
-        return self.made[key]
+        if (made := self.made.get(key)) is not None:
+            return made
+        with self._lock:
+            if key not in self.made:
+                self.made[key] = self._rewrite(reused, self.prefix if continued else None)
+            return self.made[key]
+
+    def read(self, weights: Mapping[str, Any]) -> None:
+        """Let all graphs, those made later too, read these tensors under the program's names."""
+        with self._lock:
+            self.weights = weights
+            for module in self.modules:
+                rebind(module, weights)
 
     @property
     def full(self) -> fx.GraphModule:
@@ -165,7 +180,7 @@ class Variants:
         added = self.adjusted.weights if self.adjusted else {}
         verify(graph, self.program, name, num_outputs, added)
         title = re.sub(r"\W+", "_", f"{self.program.model}_{name}")
-        module = graph_module(graph, self.program.weights, title, added)
+        module = graph_module(graph, self.weights, title, added)
         elapsed_ms = 1000 * (time.perf_counter() - started)
         logger.info(
             "%s of %s: %d nodes in %.0f ms", name, self.program.model, len(graph.nodes), elapsed_ms

@@ -13,7 +13,7 @@ from fxcache.partition.frontier import Frontier
 from fxcache.rewrite.runner import Variants, rewrite
 from fxcache.runtime.settings import Settings
 from fxcache.runtime.values import Values
-from fxcache.runtime.watch import rebind, structure, weights
+from fxcache.runtime.watch import live_weights, structure, weights
 from fxcache.signature import Call, Signature
 
 MAX_SIGNATURES = 8
@@ -100,5 +100,4 @@ class Captures:
             self._weights = now
             self.generation += 1
             for variants in self.held.values():
-                for variant in variants.modules:
-                    rebind(variant, module)
+                variants.read(live_weights(module, variants.weights))

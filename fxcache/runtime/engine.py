@@ -3,7 +3,8 @@
 import warnings
 from collections import OrderedDict, deque
 from collections.abc import Hashable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -34,17 +35,17 @@ TELL_APART = (
 CALLER = 9  # frames from _warn to the line that called the module
 
 
-class Ticket(NamedTuple):
-    """One call under way: what runs next, on what, and where its results go.
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One call under way: what runs next, on which ``tensors``, and where its results go.
 
-    ``variant``: None while ``module`` is the prefix, whose results ``decide`` waits for.
-    ``forced``: why the step refreshes whatever the policy says. ``source``: which capture of which
-    weights computes. ``signal``: what the policy observed.
+    ``variant``: None before the prefix has run, whose results ``decide`` waits for. ``forced``: why
+    the step refreshes whatever the policy says. ``source``: which capture of which weights
+    computes. ``signal``: what the policy observed.
     """
 
-    module: fx.GraphModule
-    tensors: tuple[Tensor, ...]
     variants: Variants
+    tensors: tuple[Tensor, ...]
     branch: Branch | None
     session: Session | None
     forced: str
@@ -56,6 +57,11 @@ class Ticket(NamedTuple):
     @property
     def undecided(self) -> bool:
         return self.variant is None
+
+    @property
+    def module(self) -> fx.GraphModule:
+        """What runs next."""
+        return self.variants.prefix_module if self.variant is None else self.variant.module
 
 
 class Engine:
@@ -96,31 +102,21 @@ class Engine:
             source = (variants, self._captures.generation, *varying(call, variants))
         forced = self._forced(branch, source)
         stopwatch = Stopwatch(call.latent.device)
-        start = Ticket(
-            variants.prefix_module if variants.prefix else variants.full,
-            call.tensors,
-            variants,
-            branch,
-            session,
-            forced,
-            source,
-            stopwatch,
-        )
+        ticket = Ticket(variants, call.tensors, branch, session, forced, source, stopwatch)
         if branch is None:
-            return start._replace(module=variants.full, variant=variants.variant(NOTHING))
-        if variants.prefix is None:
-            return self._chosen(start, self._decision(start), continued=False)
-        if (signal := foreseen(branch, call, variants)) is not None:
-            seen = start._replace(signal=signal)
-            return self._chosen(seen, self._observed(seen, signal), continued=False)
-        return start
+            ticket.variant = variants.variant(NOTHING)
+        elif variants.prefix is None:
+            self._choose(ticket, self._decision(ticket), continued=False)
+        elif (signal := foreseen(branch, call, variants)) is not None:
+            self._choose(ticket, self._observed(ticket, signal), continued=False)
+        return ticket
 
-    def decide(self, ticket: Ticket, results: tuple[Tensor, ...]) -> Ticket:
+    def decide(self, ticket: Ticket, results: tuple[Tensor, ...]) -> None:
         """After the prefix: which variant continues from what it computed."""
         signal, *shared = results
-        seen = ticket._replace(signal=signal)
-        decision = self._observed(seen, signal)
-        return self._chosen(seen, decision, continued=True, shared=tuple(shared))
+        decision = self._observed(ticket, signal)
+        ticket.tensors += tuple(shared)
+        self._choose(ticket, decision, continued=True)
 
     def finish(self, ticket: Ticket, results: tuple[Any, ...]) -> Any:
         """Keep what the variant computed for the cache; give the module's own output back."""
@@ -163,6 +159,7 @@ class Engine:
         observes, branch = self.settings.policy.observes, ticket.branch
         assert observes is not None
         assert branch is not None
+        ticket.signal = signal
         if ticket.forced:
             branch.observer.restart()
         branch.observer.note(signal, observes.since)
@@ -189,32 +186,26 @@ class Engine:
             tuple(branch.observer.changes),
         )
 
-    def _chosen(
-        self,
-        ticket: Ticket,
-        decision: Decision,
-        continued: bool,
-        shared: tuple[Tensor, ...] = (),
-    ) -> Ticket:
-        """The ticket for the variant that carries ``decision`` out."""
+    def _choose(self, ticket: Ticket, decision: Decision, continued: bool) -> None:
+        """Let the variant run that carries ``decision`` out, on what it reads."""
         variants, branch = ticket.variants, ticket.branch
         assert branch is not None
-        reused = NOTHING if decision.refresh else variants.all - decision.recompute
-        with self._captures.lock:
-            variant = variants.variant(reused, continued)
+        reused = NOTHING if decision.refresh else variants.all
+        if decision.recompute:
+            reused -= decision.recompute
+        ticket.variant = variant = variants.variant(reused, continued)
         if not reused:
             branch.last_refresh = branch.step
-        self._record(
-            branch,
-            RunStep(decision, ticket.stopwatch, variant.flops, variants.full_flops, variants.all),
-        )
+        step = RunStep(decision, ticket.stopwatch, variant.flops, variants.full_flops, variants.all)
+        self._record(branch, step)
         branch.source = ticket.source
+        if not variant.reads:
+            return
         cached = branch.cache.read(variant.reads)
-        if variants.order and variant.reads:
+        if variants.order:
             ages = branch.cache.ages(variant.reads, branch.step)
             cached += (self._weights.of(ages, self._step(ticket), cached[0]),)
-        tensors = ticket.tensors + shared + cached
-        return ticket._replace(module=variant.module, tensors=tensors, variant=variant)
+        ticket.tensors += cached
 
     def _record(self, branch: Branch, step: RunStep) -> None:
         if len(branch.run.steps) < MAX_RECORDED_STEPS:

@@ -116,7 +116,7 @@ def optimized_class(original: type[nn.Module]) -> type[nn.Module]:
         ticket = begin(engine, self, args, kwargs)
         results = ticket.module(*ticket.tensors)
         if ticket.undecided:
-            ticket = decide(engine, ticket, results)
+            decide(engine, ticket, results)
             results = ticket.module(*ticket.tensors)
         return finish(engine, ticket, results)
 

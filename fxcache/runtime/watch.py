@@ -1,13 +1,13 @@
 """What may change under a captured graph: submodules, their settings, hooks, weights' kinds."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from fxcache._torch import hooks_of, version_of
-from fxcache.program import OURS, weight_names
+from fxcache.program import OURS
 
 PLAIN = (int, float, str, bool, bytes, type(None), complex)
 # nn.Module's own bookkeeping; weights and hooks are looked at separately.
@@ -90,14 +90,15 @@ def own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers(recurse=False, remove_duplicate=False)
 
 
-def rebind(variant: fx.GraphModule, module: nn.Module) -> None:
-    """Make ``variant`` read the tensors that ``module`` holds now, where they were replaced."""
-    for attribute, name in weight_names(variant).items():
-        owner_path, _, leaf = name.rpartition(".")
-        live = getattr(module.get_submodule(owner_path), leaf, None)
-        if isinstance(live, Tensor) and live is not getattr(variant, attribute):
-            delattr(variant, attribute)
-            if isinstance(live, nn.Parameter):
-                variant.register_parameter(attribute, live)
-            else:
-                variant.register_buffer(attribute, live, persistent=False)
+def live_weights(module: nn.Module, captured: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors that ``module`` holds now under the names of ``captured``, else those."""
+    return {name: live_weight(module, name, then) for name, then in captured.items()}
+
+
+def live_weight(module: nn.Module, name: str, then: Any) -> Any:
+    owner_path, _, leaf = name.rpartition(".")
+    try:
+        now = getattr(module.get_submodule(owner_path), leaf, None)
+    except AttributeError:  # a constant that torch.export lifted
+        return then
+    return now if isinstance(now, Tensor) else then

@@ -238,3 +238,18 @@ def test_a_cut_that_the_signal_lies_behind_is_refused():
         fxcache.optimize(
             dit(), policy=FirstBlock(), cut=("layers.0", "layers.0"), example_inputs=example
         )
+
+
+@torch.no_grad()
+def test_a_variant_made_after_weights_were_replaced_reads_the_new_ones():
+    """The second run's timesteps come one by one: only then the continued variants are made."""
+    policy = TeaCache(2.0, last=0)
+    unet, plain = fxcache.optimize(tiny.small_unet(), policy=policy), tiny.small_unet()
+    inputs = tiny.inputs()
+    sample(unet, 5, **inputs)
+    for model in (unet, plain):
+        model.conv_in.weight = nn.Parameter(model.conv_in.weight * 1.5)
+    with fxcache.session(unet):
+        found = unet(timestep=900, **inputs).sample
+    assert any(continued for _, continued in variants_of(unet).made)
+    assert torch.equal(found, plain(timestep=900, **inputs).sample)
