@@ -45,5 +45,5 @@ def test_every_public_name_is_documented():
 def test_errors_have_codes_of_their_own():
     kinds = fxcache.FxcacheError.__subclasses__()
     codes = [kind.code for kind in kinds]
-    assert len(set(codes)) == len(codes) == 9
+    assert len(set(codes)) == len(codes) == 10
     assert fxcache.FxcacheError.code not in codes
