@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fxcache.commands.options import prompts_in
 from fxcache.integrations.diffusers import denoiser_of, load_pipeline
 
 BUNDLED = Path(__file__).parent / "models" / "emoji-sd"
@@ -58,8 +59,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 def rounds_from(arguments: argparse.Namespace) -> Rounds:
     pipeline = load_pipeline(str(arguments.model), torch.float32, arguments.device)
     pipeline.set_progress_bar_config(disable=True)
-    lines = arguments.prompts.read_text(encoding="utf-8").splitlines()
-    prompts = [line.strip() for line in lines if line.strip()]
+    prompts = prompts_in(arguments.prompts)
     return Rounds(pipeline, prompts, arguments.steps, arguments.batch, arguments.seed)
 
 

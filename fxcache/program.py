@@ -119,6 +119,12 @@ def shape_of(value: Tensor) -> tuple[int, ...]:
     return tuple(1 if (known := hint_of(size)) is None else known for size in value.shape)
 
 
+def has_unknown_size(value: Any) -> bool:
+    """Whether a recorded value has, or is, a size that depends on values."""
+    sizes = value.shape if isinstance(value, Tensor) else [value]
+    return any(isinstance(size, torch.SymInt) and hint_of(size) is None for size in sizes)
+
+
 def nbytes_of(node: fx.Node) -> int:
     """Bytes, at capture, of the one tensor that ``node`` yields."""
     value: Tensor = node.meta["val"]

@@ -21,29 +21,25 @@ class Call:
     """One call of the denoiser.
 
     ``arguments``: by parameter name, defaults left out, a numeric timestep made a tensor.
-    ``tensors``: the tensor leaves in order, the latent first. ``key`` is equal for two calls
-    exactly when one capture serves both: same tree, shapes, dtypes, devices, other values and
-    autocast state. ``timestep`` is as the caller passed it (None where there is none). ``paths``
-    names all leaves, and tells which are tensors.
+    ``tensors``: their tensor leaves, in order, at ``paths``. ``latent``: the first tensor of the
+    latent. ``timestep``: as the caller passed it (None where there is none). ``key`` is equal for
+    two calls exactly when one capture serves both: same tree, shapes, dtypes, devices, other
+    values and autocast state.
     """
 
     arguments: dict[str, Any]
+    paths: tuple[str, ...]
     tensors: tuple[Tensor, ...]
     conditioning: tuple[Tensor, ...]
+    latent: Tensor
     latent_name: str
-    timestep_name: str
     timestep: Any
+    timestep_name: str
     key: Hashable
-    paths: tuple[tuple[str, bool], ...]
-
-    @property
-    def latent(self) -> Tensor:
-        return self.tensors[0]
 
     def inputs(self) -> tuple[Input, ...]:
-        """The role of each tensor."""
-        paths = (path for path, is_tensor in self.paths if is_tensor)
-        return tuple(Input(path, self._role(path)) for path in paths)
+        """The path and role of each tensor."""
+        return tuple(Input(path, self._role(path)) for path in self.paths)
 
     def leaves(self) -> Iterator[tuple[str, Any]]:
         """All leaves of the arguments, with their paths."""
@@ -51,15 +47,15 @@ class Call:
 
     def by_path(self) -> dict[str, Tensor]:
         """The tensors by their paths."""
-        return {path: leaf for path, leaf in self.leaves() if isinstance(leaf, Tensor)}
+        return dict(zip(self.paths, self.tensors, strict=True))
 
     def readable(self) -> dict[str, Tensor]:
         """The conditioning whose values can be told: masks, lengths, ids and the like. By path."""
-        conditioning = {g.path for g in self.inputs() if g.role is Role.CONDITIONING}
         return {
             path: tensor
             for path, tensor in self.by_path().items()
-            if path in conditioning and not tensor.is_meta and not is_fake(tensor)
+            if self._role(path) is Role.CONDITIONING
+            if not tensor.is_meta and not is_fake(tensor)
         }
 
     def _role(self, path: str) -> Role:
@@ -71,8 +67,8 @@ class Call:
     def describe(self) -> str:
         """``sample[1, 4, 64, 64] float32, timestep[] int64, …`` for messages and reports."""
         parts = (
-            f"{given.path}{list(t.shape)} {dtype_name(t.dtype)}"
-            for given, t in zip(self.inputs(), self.tensors, strict=True)
+            f"{path}{list(tensor.shape)} {dtype_name(tensor.dtype)}"
+            for path, tensor in self.by_path().items()
         )
         return ", ".join(parts)
 
@@ -170,32 +166,32 @@ class Signature:
     def _flattened(
         self, arguments: dict[str, Any], latent: Tensor, timestep_name: str, timestep: Any
     ) -> Call:
+        paths: list[str] = []
         tensors: list[Tensor] = []
         conditioning: list[Tensor] = []
-        paths: list[tuple[str, bool]] = []
         key: list[Any] = [autocast_dtype(latent.device.type)]
         for name, argument in arguments.items():
             key.append((name, type(argument)))  # an empty dict has no leaves, but is not None
             found = ((name, argument),) if isinstance(argument, Tensor) else leaves(argument, name)
             for path, leaf in found:
                 if isinstance(leaf, Tensor):
-                    paths.append((path, True))
+                    paths.append(path)
                     tensors.append(leaf)
                     key.append((path, self._shape(path, leaf), leaf.dtype, leaf.device))
                     if name not in (self.latent, timestep_name):
                         conditioning.append(leaf)
                 else:
-                    paths.append((path, False))
                     key.append((path, type(leaf), self._hashable(path, leaf)))
         return Call(
             arguments,
+            tuple(paths),
             tuple(tensors),
             tuple(conditioning),
+            latent,
             self.latent,
-            timestep_name,
             timestep,
+            timestep_name,
             tuple(key),
-            tuple(paths),
         )
 
     def _shape(self, path: str, tensor: Tensor) -> tuple[int | None, ...]:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 import fxcache
-from fxcache.calibrate import Sampling, calibrate_pipeline
 from fxcache.cli import main
-from fxcache.run import Drawing
+from fxcache.pipelines.calibrate import Sampling, calibrate_pipeline
+from fxcache.pipelines.drawing import Drawing
 from fxcache.schedule import MagCache, Policy, SmoothCache
 from tests import tiny
 from tests.test_cli import complaint, said

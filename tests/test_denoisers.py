@@ -10,6 +10,14 @@ from torch.utils._pytree import tree_leaves
 import fxcache
 from bench.denoisers import RECIPES, classes, tiny
 from bench.denoisers.recipe import Recipe
+from fxcache.capture.capture import capture
+from fxcache.partition.choose import choose
+from fxcache.partition.cut import CutPlan
+from fxcache.partition.frontier import Frontier
+from fxcache.partition.points import groups_of
+from fxcache.rewrite.runner import NOTHING, Variants, rewrite
+from fxcache.schedule import Caches, FirstBlock, TeaCache
+from fxcache.signature import Signature
 from tests.loops import refreshes
 
 # What cannot be captured, and the line of the model that is to blame.
@@ -87,3 +95,84 @@ def test_refused_with_the_place_and_the_reason(kind):
     assert REFUSED[kind] in str(caught.value)
     fxcache.restore(model)
     assert all(torch.equal(a, b) for a, b in zip(tensors(model(**inputs)), expected, strict=True))
+
+
+# In CI; the other classes with `make test-slow`.
+SAMPLED = {
+    "CogVideoXTransformer3DModel",
+    "DiTTransformer2DModel",
+    "FluxTransformer2DModel",
+    "LTX2VideoTransformer3DModel",
+    "LatteTransformer3DModel",
+    "SD3Transformer2DModel",
+    "UNet2DConditionModel",
+    "WanTransformer3DModel",
+}
+# What a class does not have: a timestep that modulates, numbered blocks, attention in them.
+MISSING: dict[str, set[str]] = {
+    "DreamLiteTransformer2DModel": {"TeaCache"},
+    "MiniMaxMusic3RVQDepthDecoder": {"TeaCache"},
+    "RFD4ProteinaTransformer": {"TeaCache"},
+    "StableCascadeUNet": {"TeaCache"},
+    "Transformer2DModel": {"TeaCache"},
+    "UNet1DModel": {"attention"},
+    "UNet2DModel": {"attention"},
+    "UVit2DModel": {"TeaCache"},
+}
+
+
+@torch.no_grad()
+@MODELS_WARN
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[] if kind in SAMPLED else pytest.mark.slow)
+        for kind in sorted(RECIPES.keys() - REFUSED.keys())
+    ],
+)
+def test_signals_and_cache_points_are_found(kind):
+    """What policies observe, and what they cache point by point, changes no result."""
+    recipe = RECIPES[kind]
+    model = tiny(recipe)
+    inputs = recipe.inputs(model.config, False)
+    expected = tensors(model(**inputs))
+    signature = Signature(type(model), recipe.latent)
+    call = signature.call((), inputs)
+    frontier = Frontier(capture(model, signature, call))
+    missing = set()
+    for policy in (TeaCache(), FirstBlock()):
+        try:
+            variants = rewrite(frontier, choose(frontier, "auto", policy), "")
+        except fxcache.CutError:
+            missing.add(type(policy).__name__)
+            continue
+        _, *shared = variants.prefix_module(*call.tensors)
+        results = variants.variant(NOTHING, continued=True).module(*call.tensors, *shared)
+        assert equal(results, variants, expected), policy
+        skip = variants.variant(variants.all, continued=True).module
+        again = skip(*call.tensors, *shared, *results[variants.num_outputs :])
+        assert near(again, variants, expected), policy
+    for caches in (Caches.BLOCKS, Caches.ATTENTION, Caches.COMPONENTS):
+        try:
+            groups = groups_of(frontier, caches)
+        except fxcache.CutError:
+            missing.add(caches.value)
+            continue
+        points = tuple(point for held in groups.values() for point in held)
+        variants = rewrite(frontier, CutPlan(frontier.price(points, ""), groups, ""), "")
+        results = variants.full(*call.tensors)
+        assert equal(results, variants, expected), caches
+        again = variants.cached_skip(*call.tensors, *results[variants.num_outputs :])
+        assert near(again, variants, expected), caches
+    assert missing == MISSING.get(kind, set())
+
+
+def equal(results: Any, variants: Variants, expected: list[Tensor]) -> bool:
+    found = tensors(results[: variants.num_outputs])
+    return all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def near(results: Any, variants: Variants, expected: list[Tensor]) -> bool:
+    found = tensors(results[: variants.num_outputs])
+    pairs = zip(found, expected, strict=True)
+    return all((a - b).abs().max() <= 1e-5 * b.abs().max() for a, b in pairs)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import fxcache
 from bench.denoisers import RECIPES, tiny
-from fxcache.schedule import Explicit, FirstBlock, MagCache, Policy
+from fxcache.schedule import Explicit, FasterCache, FirstBlock, MagCache, Policy
 from tests.loops import refreshes
 
 STEPS = 12
@@ -94,3 +94,33 @@ def test_taylorseer(order):
     latent, refreshed = ours(FLUX, policy, cut=cut)
     assert refreshed == [0, 1, 2, 4, 8]
     torch.testing.assert_close(latent, theirs(FLUX, config), rtol=1e-4, atol=1e-5)
+
+
+def test_fastercaches_attention_against_hooks():
+    """Attentions that return a + (a - b) w, from the outputs a and b at their last two steps."""
+    latent, refreshed = ours(FLUX, FasterCache(first=3))
+    assert refreshed == [0, 1, 2, 4, 6, 8, 10]
+    model, call = model_and_call(FLUX)
+    for path in ("transformer_blocks", "single_transformer_blocks"):
+        for block in getattr(model, path):
+            block.attn.forward = extrapolated(block.attn.forward, refreshed)
+    expected = denoise(model, call)
+    torch.testing.assert_close(latent, expected, rtol=1e-4, atol=1e-5)
+
+
+def extrapolated(forward: Callable[..., Any], refreshed: list[int]) -> Callable[..., Any]:
+    held: list[Any] = []
+    step = -1
+
+    def cached(*args: Any, **kwargs: Any) -> Any:
+        nonlocal step
+        step += 1
+        if step in refreshed:
+            held.append(forward(*args, **kwargs))
+            return held[-1]
+        weight = step / STEPS
+        if isinstance(held[-1], Tensor):
+            return held[-1] + (held[-1] - held[-2]) * weight
+        return tuple(a + (a - b) * weight for a, b in zip(held[-1], held[-2], strict=True))
+
+    return cached

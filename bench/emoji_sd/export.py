@@ -59,10 +59,19 @@ def load_as_float32(config: Path) -> None:
 
 
 def sample(folder: Path, prompts: list[str], steps: int, out: Path) -> None:
-    """A sheet of pictures, one for each prompt, eight in a row."""
+    """A sheet of pictures, one for each prompt."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
-    generators = [torch.Generator().manual_seed(i) for i in range(len(prompts))]
-    images = pipeline(prompts, num_inference_steps=steps, generator=generators).images
+    generator = generators(len(prompts))
+    sheet(pipeline(prompts, num_inference_steps=steps, generator=generator).images, out)
+
+
+def generators(count: int) -> list[torch.Generator]:
+    """One for each picture, seeded by its index."""
+    return [torch.Generator().manual_seed(i) for i in range(count)]
+
+
+def sheet(images: list[Image.Image], out: Path) -> None:
+    """Write the pictures to ``out``, eight in a row."""
     rows = -(-len(images) // COLUMNS)
     page = Image.new("RGB", (TILE * min(COLUMNS, len(images)), TILE * rows), "white")
     for i, image in enumerate(images):

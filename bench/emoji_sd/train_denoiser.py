@@ -9,7 +9,7 @@ from torch.nn.functional import mse_loss
 from transformers import CLIPTextModel
 
 from bench.emoji_sd import parts, pictures
-from bench.emoji_sd.training import Average, Run, batches
+from bench.emoji_sd.training import Average, Run, batches, load_average, noised
 
 BATCH = 64
 EMPTY_PROMPT_SHARE = 0.1  # trains the unconditional half of classifier-free guidance
@@ -54,11 +54,7 @@ def train(checkpoint: Path, vae: AutoencoderKL, steps: int) -> None:
     def batch_loss() -> torch.Tensor:
         average.update(denoiser, run.step)
         chosen = next(order)
-        clean = latents[chosen]
-        noise = torch.randn_like(clean)
-        at = torch.randint(0, noise_scheduler.config.num_train_timesteps, (BATCH,))
-        noisy = noise_scheduler.add_noise(clean, noise, at)
-        target = noise_scheduler.get_velocity(clean, noise, at)
+        noisy, at, target = noised(noise_scheduler, latents[chosen])
         prompt = torch.where(torch.rand(BATCH) < EMPTY_PROMPT_SHARE, empty, chosen)
         return mse_loss(denoiser(noisy, at, ids[prompt]), target)
 
@@ -70,7 +66,5 @@ def load(checkpoint: Path) -> tuple[Denoiser, object]:
     _, captions = pictures.load(pictures.TAUGHT)
     tokenizer = parts.tokenizer(captions)
     denoiser = Denoiser(tokenizer)
-    average = Average(denoiser)
-    average.load_state_dict(torch.load(checkpoint, weights_only=True)["average"])
-    average.copy_to(denoiser)
+    load_average(denoiser, checkpoint)
     return denoiser.eval(), tokenizer

@@ -1,4 +1,4 @@
-"""What both trainings share: an optimiser schedule, and checkpoints that resume."""
+"""What the trainings share: an optimiser schedule, checkpoints that resume, noise, batches."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import DDIMScheduler
 from torch import nn
 from tqdm import trange
 
@@ -97,6 +98,13 @@ class Average(nn.Module):
             value.copy_(self.values[name.replace(".", "/")])
 
 
+def load_average(module: nn.Module, checkpoint: Path) -> None:
+    """Give ``module`` the averaged parameters of a checkpoint."""
+    average = Average(module)
+    average.load_state_dict(torch.load(checkpoint, weights_only=True)["average"])
+    average.copy_to(module)
+
+
 def batches(count: int, size: int, seed: int) -> Iterator[torch.Tensor]:
     """Endless index batches: each epoch a new permutation of ``count`` items."""
     generator = torch.Generator().manual_seed(seed)
@@ -106,3 +114,12 @@ def batches(count: int, size: int, seed: int) -> Iterator[torch.Tensor]:
             rest = torch.cat([rest, torch.randperm(count, generator=generator)])
         yield rest[:size]
         rest = rest[size:]
+
+
+def noised(
+    scheduler: DDIMScheduler, clean: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """``clean`` at random timesteps of the schedule; those timesteps, and its velocity there."""
+    noise = torch.randn_like(clean)
+    at = torch.randint(0, scheduler.config.num_train_timesteps, (len(clean),))
+    return scheduler.add_noise(clean, noise, at), at, scheduler.get_velocity(clean, noise, at)

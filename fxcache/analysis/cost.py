@@ -1,8 +1,7 @@
 """What each node of a program costs, in FLOPs (two per multiply-add, as FlopCounterMode counts)."""
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Set
-from contextlib import nullcontext
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -10,15 +9,16 @@ from torch import Tensor, fx
 from torch.utils.flop_counter import FlopCounterMode
 
 from fxcache._torch import hint_of
-from fxcache.program import Program, shape_of, value_of
+from fxcache.program import Program, has_unknown_size, shape_of, value_of
 
 aten = torch.ops.aten
 
 KINDS = ("conv", "linear", "attention", "other")
-CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d", "convolution", "_convolution"})
-CONVOLUTIONS |= {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+CONVOLUTIONS = frozenset({
+    "conv1d", "conv2d", "conv3d", "convolution", "_convolution",
+    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+})  # fmt: skip
 LINEARS = frozenset({"linear", "addmm", "mm", "matmul"})
-COUNTED = CONVOLUTIONS | LINEARS | {"bmm", "baddbmm"}
 
 Flops = dict[str, int]
 
@@ -44,7 +44,7 @@ class Costs:
 
 
 def flops_by_node(graph: fx.Graph, weights: Mapping[str, Any]) -> dict[fx.Node, Flops]:
-    """FLOPs of each node that has any; a region with its own graph counts what is inside."""
+    """FLOPs of each node that has any; one that runs graphs of its own has what is inside."""
     found: dict[fx.Node, Flops] = {}
     known: dict[Hashable, int] = {}
     for node in graph.nodes:
@@ -111,47 +111,32 @@ def shape_key(node: fx.Node) -> Hashable:
 
 
 def count(node: fx.Node) -> int:
-    """FLOPs of one node, by running its op on the fake values of its inputs."""
+    """FLOPs of one node, by running its op on fake inputs of their sizes at capture."""
     if node.target is aten.scaled_dot_product_attention.default:
         return attention_flops(*(shape_of(value_of(n)) for n in node.args[:3]))  # type: ignore[arg-type]
     values = flat_values(node)
-    if varies := any(map(has_varying_size, values)):
-        args: Any = fx.node.map_arg(node.args, at_capture)
-        kwargs: Any = fx.node.map_arg(node.kwargs, at_capture)
-    else:
-        args = fx.node.map_arg(node.args, value_of)
-        kwargs = fx.node.map_arg(node.kwargs, value_of)
-    if varies and op_name(node) not in COUNTED:
-        return 0  # not worth running what counts nothing
     fake = next((v.fake_mode for v in values if hasattr(v, "fake_mode")), None)
-    if fake is None:
-        return 0
-    with nullcontext() if varies else fake, FlopCounterMode(display=False) as counter:
+    if fake is None or (kind_of(node) == "other" and any(map(has_unknown_size, values))):
+        return 0  # such an op may not run at the sizes that stand for unknown ones
+    with fake, FlopCounterMode(display=False) as counter:
+        call: Any = (node.args, node.kwargs)
+        args, kwargs = fx.node.map_arg(call, lambda n: at_capture(value_of(n)))
         node.target(*args, **kwargs)  # type: ignore[operator]
     return int(counter.get_total_flops())
 
 
-def has_varying_size(value: Any) -> bool:
-    return isinstance(value, Tensor) and not all(isinstance(size, int) for size in value.shape)
+def at_capture(value: Any) -> Any:
+    """A recorded value with its sizes at capture."""
+    if isinstance(value, list | tuple):
+        return [at_capture(item) for item in value]
+    if isinstance(value, torch.SymInt):
+        return hint_of(value)
+    if isinstance(value, Tensor) and not all(isinstance(size, int) for size in value.shape):
+        return value.new_empty(shape_of(value))
+    return value
 
 
-def at_capture(node: fx.Node) -> Any:
-    """The value of ``node`` with its sizes at capture, on meta."""
-
-    def fixed(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return torch.empty(shape_of(value), dtype=value.dtype, device="meta")
-        if isinstance(value, torch.SymInt):
-            return hint_of(value)
-        return [fixed(v) for v in value] if isinstance(value, list | tuple) else value
-
-    return fixed(value_of(node))
-
-
-Shape = tuple[int, ...]
-
-
-def attention_flops(query: Shape, key: Shape, value: Shape) -> int:
+def attention_flops(query: Sequence[int], key: Sequence[int], value: Sequence[int]) -> int:
     """FLOPs of softmax(QKᵀ)V for ``[..., S, D]``, two per multiply-add, softmax left out.
 
     FlopCounterMode sees only the kernels that the composite op dispatches to, and on meta or CPU

@@ -18,27 +18,24 @@ from fxcache.signature import Call, Signature
 
 aten = torch.ops.aten
 
-# What a call may pass besides tensors.
+# What a call may pass; any other object may hold state.
 PLAIN = (
     *(Tensor, int, float, complex, str, bytes, Enum, type(None)),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format),
 )
 WEIGHTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
-# In the exported graph these return their first argument: nothing is dropped outside training.
+# Outside training, their third argument, these return the first.
 DROPOUTS = (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default)
 # These check what the call's key has checked already, and would keep dead values alive.
 CHECKS = (aten._assert_tensor_metadata.default,)
 
 
 def capture(module: nn.Module, signature: Signature, call: Call, fixed: bool = False) -> Program:
-    """The graph of ``module``, as one of the signature's class, for ``call``.
+    """The graph of ``module``, under its original class, for ``call``.
 
     Sizes that the signature calls dynamic may vary, unless ``fixed`` or the model fixes them.
-
-    The module and its weights stay as they are.
-
-    Runs on fake tensors: no arithmetic is done, and weights may be on meta. Parameters and
-    buffers are shared, not copied.
+    Runs on fake tensors: no arithmetic is done, and weights may be on meta. The module stays as it
+    is; its parameters and buffers are shared, not copied.
 
     Raises CaptureError (export failed, or the graph writes to its inputs or buffers) naming the
     source line, and NotADenoiserError if no output depends on the latent.
@@ -131,22 +128,22 @@ def unlift(
 ) -> Program:
     """The program: weights as ``get_attr``, tensor inputs as placeholders, constants gone."""
     leaves, _ = tree_flatten(((), call.arguments))
-    if len(leaves) != len(call.paths):
+    paths = [path for path, _ in call.leaves()]
+    if len(leaves) != len(paths):
         raise CaptureError(
             f"{model} is called with a container other than dict, list or tuple",
-            where=", ".join(path for path, _ in call.paths),
+            where=", ".join(paths),
             remedy="pass tensors in dicts, lists or tuples",
         )
     graph = fx.Graph()
     nodes: dict[fx.Node, fx.Node] = {}
     weights: dict[str, Any] = {}
-    paths = iter(call.paths)
+    given = iter(leaves)
     specs = {s.arg.name: s for s in exported.graph_signature.input_specs}
     for node in exported.graph.nodes:
         spec = specs.get(node.name) if node.op == "placeholder" else None
         if spec is not None and spec.kind is InputKind.USER_INPUT:
-            _, is_tensor = next(paths)
-            if is_tensor:
+            if isinstance(next(given), Tensor):
                 nodes[node] = graph.node_copy(node)
         elif spec is not None:
             name = str(spec.target)
@@ -168,7 +165,7 @@ def unlift(
 def varying_sizes(
     graph: fx.Graph, exported: ExportedProgram, call: Call, dynamic: Dynamic
 ) -> VaryingSizes:
-    """The inputs' sizes that were left open, and what the model made of each."""
+    """The inputs' sizes that were left open, and what the trace found to hold between them."""
     placeholders = (n for n in graph.nodes if n.op == "placeholder")
     expressions = {
         (index, dim): expression_of(value_of(node).shape[dim])
@@ -176,12 +173,10 @@ def varying_sizes(
         for dim in dynamic.get(given.path, ())
     }
     ranges = {s: (r.lower, r.upper) for s, r in exported.range_constraints.items()}
-    guards = {g for node in graph.nodes if is_tensor(node) for g in size_guards(value_of(node))}
+    sizes = (size for n in graph.nodes if is_tensor(n) for size in value_of(n).shape)
+    varying = next((size for size in sizes if not isinstance(size, int)), 0)
+    guards = dict.fromkeys(guards_of(varying))  # the same for all
     return VaryingSizes(expressions, ranges, tuple(guards))
-
-
-def size_guards(value: Tensor) -> list[Any]:
-    return next((guards_of(size) for size in value.shape if not isinstance(size, int)), [])
 
 
 def weight(exported: ExportedProgram, name: str, kind: InputKind) -> Tensor:

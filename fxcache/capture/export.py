@@ -1,4 +1,4 @@
-"""The call that is exported: a stand-in for the module, stand-ins for its tensors."""
+"""torch.export of one call, on stand-ins for the module and for the tensors it is given."""
 
 import contextlib
 import io
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from fxcache._torch import forget_hooks, hint_of, tree_map_only
+from fxcache._torch import forget_hooks, tree_flatten, tree_map_only, tree_unflatten
 from fxcache.capture.preserve import preserved
 from fxcache.capture.specialize import Specialize
 from fxcache.errors import CaptureError
-from fxcache.program import OURS, value_of
+from fxcache.program import OURS, has_unknown_size, is_tensor, value_of
 from fxcache.signature import Call, named_leaves
 
 Dynamic = Mapping[str, Set[int]]
@@ -35,7 +35,7 @@ def export(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
     """torch.export's graph for ``call``, in its training form: composite ops kept whole.
 
     Where the model branches on values, or shapes depend on them, those of the call's conditioning
-    are told to the trace, and the graph is good for such values only.
+    are told to the trace, and the graph is good for these values only.
     """
     try:
         exported = Exported(traced(module, call, dynamic), frozenset())
@@ -51,35 +51,33 @@ def export(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
 
 
 def traced(module: nn.Module, call: Call, dynamic: Dynamic) -> ExportedProgram:
-    """One attempt. Where it fails, torch.export prints all of the graph; the error says it better.
+    """One attempt, quiet: where it fails, torch.export prints all of the graph.
 
     One at a time: torch.export keeps global state, and so does redirecting what it prints.
     """
     arguments = stand_ins(call.arguments)
-    shapes = dynamic_shapes(call.arguments, dynamic) if dynamic else None
+    shapes = dynamic_shapes(call, dynamic) if dynamic else None
     silent, quiet = contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings()
     as_is = preserved(module)
     with ONE_AT_A_TIME, silent, quiet, torch.inference_mode(False), torch.no_grad(), as_is:
-        # What is assigned meanwhile is put back.
+        # It warns of attributes that the model assigns; as_is puts those back.
         warnings.filterwarnings("ignore", "The tensor attribute", UserWarning)
         return torch.export.export(module, (), arguments, dynamic_shapes=shapes, strict=False)
 
 
-def dynamic_shapes(arguments: dict[str, Any], dynamic: Dynamic) -> dict[str, Any]:
+def dynamic_shapes(call: Call, dynamic: Dynamic) -> dict[str, Any]:
     """What torch.export is told of each argument: which sizes to leave open, if the model can."""
 
-    def told(value: Any, path: str) -> Any:
-        if isinstance(value, dict):
-            return {key: told(item, f"{path}.{key}") for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return type(value)(told(item, f"{path}.{i}") for i, item in enumerate(value))
-        dims = dynamic.get(path) if isinstance(value, Tensor) else None
+    def told(path: str, leaf: Any) -> dict[int, Any] | None:
+        dims = dynamic.get(path) if isinstance(leaf, Tensor) else None
         return dict.fromkeys(sorted(dims), Dim.AUTO) if dims else None
 
-    return {name: told(value, name) for name, value in arguments.items()}
+    _, tree = tree_flatten(call.arguments)
+    return tree_unflatten([told(path, leaf) for path, leaf in call.leaves()], tree)
 
 
 def specialized(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
+    """One attempt in which the model finds the call's own values wherever it reads them."""
     mode = Specialize(call.readable())
 
     def learn(_: nn.Module, __: Any, arguments: dict[str, Any]) -> None:
@@ -96,12 +94,11 @@ def specialized(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
 
 def has_unknown_sizes(exported: ExportedProgram) -> bool:
     """Whether shapes in the graph depend on values."""
-    values = (value_of(node) for node in exported.graph.nodes)
-    tensors = (value for value in values if isinstance(value, Tensor))
-    return any(hint_of(size) is None for tensor in tensors for size in tensor.shape)
+    return any(has_unknown_size(value_of(n)) for n in exported.graph.nodes if is_tensor(n))
 
 
 def refusal(module: nn.Module, error: Exception) -> CaptureError:
+    """torch.export's ``error`` as ours: the model's line, and what may help."""
     return CaptureError(
         f"torch.export cannot capture {type(module).__name__}: {first_line(error)}",
         where=source_line(error),

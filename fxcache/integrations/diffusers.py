@@ -7,7 +7,8 @@ command line.
 import importlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fxcache._torch import tree_map_only
 from fxcache.errors import ConfigError, ModelFileError
 
 DENOISERS = ("unet", "transformer")
@@ -23,33 +25,29 @@ FRAMES = 16
 
 
 def example_inputs(model: nn.Module, batch: int = 1) -> dict[str, Any]:
-    """Inputs of the shapes that a diffusers U-Net's configuration describes, on its device.
+    """Inputs of the shapes that the configuration of a diffusers U-Net or DiT describes.
 
-    Raises ConfigError where the configuration does not tell.
+    They are on its device. Raises ConfigError where the configuration does not tell.
     """
     config: Mapping[str, Any] = getattr(model, "config", None) or {}
     accepted = inspect.signature(type(model).forward).parameters
-    if "sample" not in accepted or not config.get("in_channels"):
+    by_class = "class_labels" in accepted and config.get("num_embeds_ada_norm")
+    if not config.get("in_channels") or not (by_class or "sample" in accepted):
         raise ConfigError(
             f"the inputs of {type(model).__name__} cannot be told from a configuration",
             where="fxcache.frontier",
             remedy="pass its inputs by keyword: frontier(model, sample=..., timestep=...)",
         )
     weight = next(model.parameters())
-    made = InputShapes(config, batch).inputs()
-    inputs: dict[str, Any] = {}
-    for name, value in made.items():
-        if name in accepted:
-            inputs[name] = placed(value, weight)
-    return inputs
 
+    def placed(given: Tensor) -> Tensor:
+        """On the weights' device, floating point in their dtype."""
+        dtype = weight.dtype if given.is_floating_point() else given.dtype
+        return torch.zeros(given.shape, dtype=dtype, device=weight.device)
 
-def placed(value: Any, weight: Tensor) -> Any:
-    """``value`` on the weights' device, floating point in their dtype."""
-    if isinstance(value, dict):
-        return {k: placed(v, weight) for k, v in value.items()}
-    dtype = weight.dtype if value.is_floating_point() else value.dtype
-    return torch.zeros(value.shape, dtype=dtype, device=weight.device)
+    made = (DiTInputShapes if by_class else InputShapes)(config, batch).inputs()
+    inputs = {name: value for name, value in made.items() if name in accepted}
+    return tree_map_only(Tensor, placed, inputs)
 
 
 class InputShapes:
@@ -115,6 +113,14 @@ class InputShapes:
             - time_ids * self.config["addition_time_embed_dim"]
         )
         return {"text_embeds": self.tensor(pooled), "time_ids": self.tensor(time_ids)}
+
+
+class DiTInputShapes(InputShapes):
+    """Shapes of a class-conditional transformer's inputs: latent, a timestep and a class each."""
+
+    def inputs(self) -> dict[str, Any]:
+        whole = self.tensor(dtype=torch.int64)
+        return {"hidden_states": self.sample(), "timestep": whole, "class_labels": whole}
 
 
 def load_empty(source: str) -> nn.Module:
@@ -220,3 +226,21 @@ def denoiser_of(pipeline: Any) -> nn.Module:
         where=type(pipeline).__name__,
         remedy="pass a text-to-image pipeline",
     )
+
+
+def conditions(pipeline: Any, prompts: Sequence[str]) -> list[Any]:
+    """The pipeline's first argument: class ids where it draws named classes, else the prompts.
+
+    Raises ConfigError for a class that the pipeline does not know.
+    """
+    if not hasattr(pipeline, "get_label_ids"):
+        return list(prompts)
+    for name in prompts:
+        if name not in pipeline.labels:
+            nearest = get_close_matches(name, pipeline.labels, n=5, cutoff=0)
+            raise ConfigError(
+                f"{name!r} is no class that this pipeline draws",
+                where=type(pipeline).__name__,
+                remedy=f"the nearest that it knows: {', '.join(nearest) or 'none'}",
+            )
+    return list(pipeline.get_label_ids(list(prompts)))

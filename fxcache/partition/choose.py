@@ -131,7 +131,7 @@ def automatic(frontier: Frontier, observed: Nodes) -> Choice:
 
     In U-Nets that is the outermost, as in DeepCache's own experiments. Where none saves half, the
     longest run of blocks that streams pass through, as TeaCache does. What a policy observes is
-    computed at every step; of equal cuts one that has use for it is better.
+    computed at every step: if that takes blocks of a stream, the run begins behind them.
     """
     skips: list[tuple[Cut, Points]] = [
         (frontier.feature(value), (CachePoint(value),)) for value in frontier.skips
@@ -157,15 +157,15 @@ def automatic(frontier: Frontier, observed: Nodes) -> Choice:
 
 def expense(
     frontier: Frontier, observed: Nodes, candidate: tuple[Cut, Points]
-) -> tuple[int, bool, int]:
-    """What to minimise: FLOPs of a reuse step, work on the latent only to observe, bytes."""
+) -> tuple[bool, int, int]:
+    """What to minimise: work on a stream only to observe it, FLOPs of a reuse step, bytes."""
     cut, points = candidate
     if not observed:
-        return cut.reuse_flops, False, cut.cache_bytes
+        return False, cut.reuse_flops, cut.cache_bytes
     used, all_computed = set(frontier.live(points)), frontier.live(points, observed)
     unused = (n for n in all_computed if n in frontier.costs.nodes and n not in used)
-    wasted = any(map(frontier.needs.on_latent, unused))
-    return frontier.costs.total(all_computed), wasted, cut.cache_bytes
+    wasted = cut.mode == "residual" and any(map(frontier.needs.on_latent, unused))
+    return wasted, frontier.costs.total(all_computed), cut.cache_bytes
 
 
 def by_index(frontier: Frontier, index: int) -> Choice:

@@ -12,7 +12,7 @@ from fxcache.errors import CutError
 from fxcache.partition.cut import CachePoint
 from fxcache.partition.frontier import Frontier, Points
 from fxcache.partition.region import streams_between
-from fxcache.program import module_paths
+from fxcache.program import is_tensor, module_paths
 from fxcache.schedule import Caches
 
 Groups = Mapping[str, Points]  # by name: the points that are refreshed together
@@ -46,13 +46,23 @@ def blocks(frontier: Frontier) -> Groups:
 
 def layers(frontier: Frontier) -> Groups:
     """What each layer of the innermost attention blocks adds, by the layer's path."""
-    paths = attention_blocks(frontier)
-    innermost = [p for p in paths if not any(other.startswith(f"{p}.") for other in paths)]
     found: dict[str, dict[fx.Node, None]] = defaultdict(dict)
-    for block in innermost:
+    for block in innermost_blocks(frontier):
         for output in added(frontier, block):
             found[layer_of(output, block)][output] = None
     return {name: tuple(map(CachePoint, outputs)) for name, outputs in found.items()}
+
+
+def attention(frontier: Frontier) -> Groups:
+    """What the attentions in the innermost blocks return, as one group."""
+    found: dict[fx.Node, None] = {}
+    for block in innermost_blocks(frontier):
+        inside = (path for path in frontier.modules if path.startswith(f"{block}."))
+        children = {f"{block}.{path.removeprefix(f'{block}.').split('.')[0]}" for path in inside}
+        for child in sorted(children):
+            if any(map(attends, frontier.modules.get(child, ()))):
+                found |= dict.fromkeys(filter(is_tensor, frontier.module_outputs.get(child, ())))
+    return {"attention": tuple(map(CachePoint, found))} if found else {}
 
 
 def components(frontier: Frontier) -> Groups:
@@ -65,6 +75,7 @@ def components(frontier: Frontier) -> Groups:
 
 FINDERS: Mapping[Caches, Callable[[Frontier], Groups]] = {
     Caches.BLOCKS: blocks,
+    Caches.ATTENTION: attention,
     Caches.LAYERS: layers,
     Caches.COMPONENTS: components,
 }
@@ -79,6 +90,12 @@ def attention_blocks(frontier: Frontier) -> list[str]:
         and any(attends(node) and frontier.needs.on_latent(node) for node in nodes)
     ]
     return sorted(found, key=lambda path: path.count("."))
+
+
+def innermost_blocks(frontier: Frontier) -> list[str]:
+    """The attention blocks that have no others inside."""
+    paths = attention_blocks(frontier)
+    return [p for p in paths if not any(other.startswith(f"{p}.") for other in paths)]
 
 
 def attends(node: fx.Node) -> bool:

@@ -40,6 +40,8 @@ class RunReport:
     ``timestep_waits``, ``signal_waits``: calls whose timestep, or whose policy's signal, was read
     from another device, which waits for it.
 
+    ``schedule``: for each cache point that is refreshed by itself, the steps that computed it.
+
     ``speedup``: time of the run had every step taken as long as its refreshes, over the time it
     took. ``ideal_speedup``: the same from FLOPs.
     """
@@ -50,6 +52,7 @@ class RunReport:
     reasons: dict[str, int]
     timestep_waits: int
     signal_waits: int
+    schedule: dict[str, list[int]]
     refresh_ms: float | None
     reuse_ms: float | None
     speedup: float | None
@@ -131,6 +134,7 @@ def run_report(run: Run) -> RunReport:
         reasons=counted([d.reason for d in decisions if d.refresh]),
         timestep_waits=run.waits,
         signal_waits=run.signal_waits,
+        schedule=run.schedule,
         refresh_ms=refresh_ms,
         reuse_ms=reuse_ms,
         speedup=measured,

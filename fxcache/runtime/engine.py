@@ -173,18 +173,21 @@ class Engine:
         return decision
 
     def _decision(self, ticket: Ticket) -> Decision:
-        branch, session = ticket.branch, ticket.session
-        assert branch is not None
         if ticket.forced:
             return Decision(True, ticket.forced)
+        return self.settings.policy.decide(self._step(ticket))
+
+    def _step(self, ticket: Ticket) -> Step:
+        """The call as its policy is told of it."""
+        branch, session = ticket.branch, ticket.session
+        assert branch is not None
         num_steps = session.num_steps if session else None
-        step = Step(
+        return Step(
             branch.step,
             num_steps or branch.expected_steps,
             branch.last_refresh,
             tuple(branch.observer.changes),
         )
-        return self.settings.policy.decide(step)
 
     def _chosen(
         self,
@@ -202,13 +205,14 @@ class Engine:
         if not reused:
             branch.last_refresh = branch.step
         self._record(
-            branch, RunStep(decision, ticket.stopwatch, variant.flops, variants.full_flops)
+            branch,
+            RunStep(decision, ticket.stopwatch, variant.flops, variants.full_flops, variants.all),
         )
         branch.source = ticket.source
         cached = branch.cache.read(variant.reads)
         if variants.order and variant.reads:
             ages = branch.cache.ages(variant.reads, branch.step)
-            cached += (self._weights.of(ages, cached[0]),)
+            cached += (self._weights.of(ages, self._step(ticket), cached[0]),)
         tensors = ticket.tensors + shared + cached
         return ticket._replace(module=variant.module, tensors=tensors, variant=variant)
 

@@ -48,12 +48,21 @@ def waited_ms(started: torch.Event, stopped: torch.Event) -> float:
 
 
 class RunStep(NamedTuple):
-    """One call: what was decided, how long it took, and its FLOPs against those of full."""
+    """One call: what was decided, how long it took, and its FLOPs against those of full.
+
+    ``groups``: of cache points that the decision is about.
+    """
 
     decision: Decision
     stopwatch: Stopwatch
     flops: int
     full_flops: int
+    groups: frozenset[str] = frozenset()
+
+    def computes(self, group: str) -> bool:
+        """Whether it computes these cache points instead of reusing them."""
+        refreshed = self.decision.refresh or group in self.decision.recompute
+        return group in self.groups and refreshed
 
 
 @dataclass(eq=False)
@@ -71,6 +80,14 @@ class Run:
     def refreshes(self) -> list[int]:
         """The steps that ran the full variant."""
         return [i for i, step in enumerate(self.steps) if step.decision.refresh]
+
+    @property
+    def schedule(self) -> dict[str, list[int]]:
+        """For each group of cache points, the steps that computed it."""
+        names = dict.fromkeys(name for step in self.steps for name in step.groups)
+        return {
+            name: [i for i, step in enumerate(self.steps) if step.computes(name)] for name in names
+        }
 
     def times_ms(self, refresh: bool) -> list[float]:
         """Milliseconds of each finished step of one kind."""

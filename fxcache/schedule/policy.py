@@ -17,6 +17,7 @@ class Caches(Enum):
 
     CUT = "cut"  # what one cut needs, refreshed together
     BLOCKS = "blocks"  # the residual branch of each attention block, each by itself
+    ATTENTION = "attention"  # what all attentions return, refreshed together
     LAYERS = "layers"  # what each attention and each MLP adds, each by itself
     COMPONENTS = "components"  # the same, all of a kind refreshed together
 
@@ -110,12 +111,13 @@ class Policy(ABC):
         """The cache points it was calibrated for, by name; None if it takes any."""
         return None
 
-    def forecast(self, age: int, distance: int) -> tuple[float, ...]:
+    def forecast(self, age: int, distance: int, step: Step) -> tuple[float, ...]:
         """Weights of the derivatives 1 … ``forecast_order`` of a value cached ``age`` steps ago.
 
-        ``distance``: steps between the last two refreshes, over which they were taken.
+        ``distance``: steps between the last two refreshes, over which they were taken. ``step``:
+        the one that reads the value.
         """
-        del distance
+        del distance, step
         return tuple(age**i / math.factorial(i) for i in range(1, self.forecast_order + 1))
 
     def decide(self, step: Step) -> Decision:

@@ -9,7 +9,7 @@ from torch import nn
 
 from bench.emoji_sd import parts
 from bench.emoji_sd.export import load_as_float32
-from bench.emoji_sd.training import Average, Run, batches, learning_rate_factor
+from bench.emoji_sd.training import Average, Run, batches, learning_rate_factor, noised
 
 
 def trained(path: Path, steps: int, until: int | None = None) -> nn.Module:
@@ -64,6 +64,13 @@ def test_batches_visit_everything_once_an_epoch():
     order = batches(10, 5, seed=0)
     for _ in range(3):
         assert sorted([*next(order).tolist(), *next(order).tolist()]) == list(range(10))
+
+
+def test_noise_and_velocity_give_back_what_was_clean():
+    scheduler, clean = parts.noise_scheduler(), torch.randn(4, 8, 2, 2)
+    noisy, at, velocity = noised(scheduler, clean)
+    kept = scheduler.alphas_cumprod[at].reshape(4, 1, 1, 1)
+    assert torch.allclose(kept.sqrt() * noisy - (1 - kept).sqrt() * velocity, clean, atol=1e-5)
 
 
 def test_each_taught_word_is_one_token():

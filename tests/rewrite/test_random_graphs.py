@@ -161,7 +161,7 @@ def every_subset_is_reused(
     frontier: Frontier, tensors: tuple[Tensor, ...], expected: Tensor, data: st.DataObject
 ) -> None:
     """With unchanged inputs it does not matter which cache points a step reuses."""
-    for caches in (Caches.BLOCKS, Caches.LAYERS, Caches.COMPONENTS):
+    for caches in (Caches.BLOCKS, Caches.ATTENTION, Caches.LAYERS, Caches.COMPONENTS):
         try:
             groups = groups_of(frontier, caches)
         except CutError:

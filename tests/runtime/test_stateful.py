@@ -56,12 +56,14 @@ def text_for(batch: int, dtype: torch.dtype) -> Tensor:
 class Requests(RuleBasedStateMachine):
     """Up to four requests on one optimised model."""
 
+    policy: fxcache.Policy = fxcache.Uniform(interval=INTERVAL)
+
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.plain = DiT(depth=2).eval()
         model = DiT(depth=2).eval()
-        self.model: Any = fxcache.optimize(model, policy=fxcache.Uniform(interval=INTERVAL))
+        self.model: Any = fxcache.optimize(model, policy=self.policy)
         self.requests: dict[int, Request] = {}
         self.weights = 0  # how often they changed
         self.noticed = 0  # what of it fxcache must have noticed: at the last start of a run
@@ -230,7 +232,7 @@ class Requests(RuleBasedStateMachine):
         hooks = [
             variant.register_forward_pre_hook(failing)
             for variants in engine.captures.values()
-            for variant in (variants.full, variants.cached_skip)
+            for variant in variants.modules
         ]
         sample = torch.randn(request.batch, TOKENS, CHANNELS, dtype=self.dtype)
         with torch.no_grad(), pytest.raises(ZeroDivisionError):
@@ -243,7 +245,7 @@ class Requests(RuleBasedStateMachine):
     def reset(self) -> None:
         self._notice()
         fxcache.restore(self.model)
-        fxcache.optimize(self.model, policy=fxcache.Uniform(interval=INTERVAL))
+        fxcache.optimize(self.model, policy=self.policy)
         self.requests.clear()
 
     @invariant()
@@ -274,8 +276,17 @@ QUICK = settings(
 )
 IGNORED = pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
 
+
+class ObservedRequests(Requests):
+    """The same where the policy looks at data, and every step continues from a prefix."""
+
+    policy = fxcache.TeaCache(threshold=3.0)
+
+
 TestRequests = IGNORED(Requests.TestCase)
 TestRequests.settings = QUICK
+TestObservedRequests = IGNORED(ObservedRequests.TestCase)
+TestObservedRequests.settings = QUICK
 
 
 def long_run(calls: int) -> dict[str, int]:
@@ -284,8 +295,9 @@ def long_run(calls: int) -> dict[str, int]:
     sequences = 0
     many = settings(QUICK, max_examples=50, stateful_step_count=50, database=None)
     while counted["calls"] < calls:
-        run_state_machine_as_test(Requests, settings=many)
-        sequences += many.max_examples
+        for machine in (Requests, ObservedRequests):
+            run_state_machine_as_test(machine, settings=many)
+            sequences += many.max_examples
     return {"sequences": sequences, **counted}
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fxcache.errors import ConfigError, ScheduleError
 from fxcache.schedule import (
     BlockCaching,
+    FasterCache,
     FirstBlock,
     LearnedRouter,
     MagCache,
@@ -126,7 +127,7 @@ def test_magcache(ratios, steps, threshold):
 
 def test_taylor_refreshes_three_steps_and_then_every_nth():
     assert run(Taylor(interval=4), [1.0] * 16) == [0, 1, 2, 6, 10, 14]
-    assert Taylor(forecast_order=3).forecast(age=2, distance=4) == (2.0, 2.0, 8 / 6)
+    assert Taylor(forecast_order=3).forecast(2, 4, Step(8, 16)) == (2.0, 2.0, 8 / 6)
 
 
 def test_block_caching_worked_by_hand():
@@ -233,3 +234,12 @@ def test_any_policy_survives_any_signal(policy, changes):
             last, seen = index, []
         limit = getattr(policy, "max_reuses", None)
         assert limit is None or index - last <= limit
+
+
+def test_fastercache_computes_every_other_step_and_extrapolates_ever_more():
+    policy = FasterCache(first=4)
+    assert run(policy, [1.0] * 12) == [0, 1, 2, 3, 5, 7, 9, 11]
+    assert policy.forecast(1, 2, Step(4, 16)) == (2 * 0.25,)
+    assert policy.forecast(1, 2, Step(12, 16)) == (2 * 0.75,)
+    with pytest.raises(ScheduleError, match="how many steps"):
+        policy.decide(Step(5, None))

@@ -13,7 +13,7 @@ from fxcache.calibration.plan import Plan, cut_to_json
 from fxcache.errors import ConfigError, ModelFileError
 from fxcache.integrations.diffusers import denoiser_of, installed
 from fxcache.partition.choose import AUTO, CutRequest
-from fxcache.run import Drawing
+from fxcache.pipelines.drawing import Drawing
 from fxcache.schedule import Policy
 
 

@@ -9,7 +9,7 @@ import torch
 
 from fxcache.api import optimize, report, restore
 from fxcache.calibration.plan import Plan
-from fxcache.integrations.diffusers import denoiser_of
+from fxcache.integrations.diffusers import conditions, denoiser_of
 from fxcache.partition.choose import AUTO, CutRequest
 from fxcache.report.compare import Comparison, likeness, sheet, timed_calls, typical_ms
 from fxcache.report.report import Report, RunReport
@@ -20,7 +20,7 @@ WARM_UP_STEPS = 2
 
 @dataclass(frozen=True)
 class Drawing:
-    """What to draw: one picture a prompt, picture i from seed + i."""
+    """What to draw: one picture a prompt (or class name), picture i from seed + i."""
 
     prompts: Sequence[str]
     steps: int = 50
@@ -29,12 +29,18 @@ class Drawing:
     cut: CutRequest = AUTO
     plan: Plan | None = None
 
-    def draw(self, pipeline: Any, steps: int) -> list[Any]:
+    def draw(self, pipeline: Any, steps: int, output_type: str = "pil") -> list[Any]:
+        """The pictures, as diffusers' ``output_type`` has them; numbers are from 0 to 1."""
         device = denoiser_of(pipeline).parameters().__next__().device
         generators = [
             torch.Generator(device).manual_seed(self.seed + i) for i in range(len(self.prompts))
         ]
-        drawn = pipeline(list(self.prompts), num_inference_steps=steps, generator=generators)
+        drawn = pipeline(
+            conditions(pipeline, self.prompts),
+            num_inference_steps=steps,
+            generator=generators,
+            output_type=output_type,
+        )
         return list(drawn.images)
 
     def cached(self, pipeline: Any) -> tuple[list[Any], Report]:

@@ -1,0 +1,29 @@
+"""``fxcache env``: versions and device, for bug reports."""
+
+import argparse
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+from fxcache.commands.options import Result
+
+PACKAGES = ("fxcache", "torch", "triton", "diffusers", "transformers", "numpy")
+
+
+def add_options(_: argparse.ArgumentParser) -> None:
+    """It takes none."""
+
+
+def run(_: argparse.Namespace) -> Result:
+    data: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            data[package] = version(package)
+        except PackageNotFoundError:
+            data[package] = None
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    data |= {"cuda": torch.version.cuda, "gpu": gpu, "threads": torch.get_num_threads()}
+    return data, tabulate([(k, v or "–") for k, v in data.items()], tablefmt="plain")

@@ -1,0 +1,43 @@
+"""``fxcache inspect``: where a model can be cut, and what that saves."""
+
+import argparse
+
+from tabulate import tabulate
+
+from fxcache.api import frontier
+from fxcache.commands.options import Result
+from fxcache.errors import ConfigError
+from fxcache.integrations.diffusers import example_inputs, load_empty
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "source", help="a config.json, a model's or pipeline's folder, or a hub id"
+    )
+    command.add_argument("--batch", type=int, default=1)
+
+
+def run(arguments: argparse.Namespace) -> Result:
+    if arguments.batch < 1:
+        raise ConfigError(
+            f"batch={arguments.batch} is below 1", where="inspect", remedy="pass --batch 1 or more"
+        )
+    model = load_empty(arguments.source)
+    cuts = frontier(model, **example_inputs(model, arguments.batch))
+    rows = [
+        {
+            "skip": cut.skip_index,
+            "cut": cut.name,
+            "full GFLOPs": cut.full_flops / 1e9,
+            "reuse GFLOPs": cut.reuse_flops / 1e9,
+            "saved": f"{cut.share_saved:.1%}",
+            "cached bytes": f"{cut.cache_bytes:,}",
+        }
+        for cut in cuts
+    ]
+    name = type(model).__name__
+    data = {"model": name, "batch": arguments.batch, "cuts": [c.to_dict() for c in cuts]}
+    if not cuts:
+        return data, f"{name} has nothing to cut: neither skip connections nor streams of blocks"
+    table = tabulate(rows, headers="keys", floatfmt=".2f")
+    return data, f"{name}, batch {arguments.batch}\n\n{table}"

@@ -1,0 +1,25 @@
+"""``fxcache report``: show a report that ``fxcache run --report FILE`` saved."""
+
+import argparse
+from pathlib import Path
+
+from fxcache.commands.options import Result
+from fxcache.errors import ModelFileError
+from fxcache.integrations.diffusers import parsed
+from fxcache.report.report import as_text
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", type=Path)
+
+
+def run(arguments: argparse.Namespace) -> Result:
+    data = parsed(arguments.file)
+    try:
+        return data, as_text(data)
+    except (KeyError, TypeError) as error:
+        raise ModelFileError(
+            f"this is no fxcache report: {error!r} is missing",
+            where=str(arguments.file),
+            remedy="pass a file written by `fxcache run --report FILE`",
+        ) from error

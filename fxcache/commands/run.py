@@ -1,0 +1,95 @@
+"""``fxcache run``: draw with a pipeline, through fxcache."""
+
+import argparse
+import json
+from pathlib import Path
+
+from tabulate import tabulate
+
+from fxcache.calibration.plan import Plan
+from fxcache.commands.options import (
+    Result,
+    add_pipeline_options,
+    cut_from,
+    folder_for,
+    pipeline_from,
+    require_positive,
+)
+from fxcache.errors import ConfigError
+from fxcache.pipelines.drawing import Drawing, compare
+from fxcache.report.compare import Comparison, sheet
+from fxcache.schedule import NonUniform, Policy, Uniform
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def add_options(draw: argparse.ArgumentParser) -> None:
+    add_pipeline_options(draw)
+    draw.add_argument(
+        "--prompt",
+        action="append",
+        required=True,
+        help="a prompt, or the name of a class; may be given repeatedly",
+    )
+    draw.add_argument("--plan", type=Path, help="of `calibrate`; instead of interval and cut")
+    draw.add_argument("--interval", type=int, default=3, help="refresh one step in this many")
+    draw.add_argument("--center", type=float, help="crowd refreshes around this step instead")
+    draw.add_argument("--power", type=float, default=1.4, help="how densely; with --center")
+    draw.add_argument("--compare", action="store_true", help="draw without fxcache as well")
+    draw.add_argument("--out", type=Path, default=Path("fxcache.png"), help="the PNG to write")
+    draw.add_argument("--report", type=Path, help="save the report here, as JSON")
+
+
+def run(arguments: argparse.Namespace) -> Result:
+    drawing = Drawing(
+        prompts=arguments.prompt,
+        steps=require_positive(arguments.steps, "steps"),
+        seed=arguments.seed,
+        policy=None if arguments.plan else policy_from(arguments),
+        cut=cut_from(arguments.cut),
+        plan=Plan.load(arguments.plan) if arguments.plan else None,
+    )
+    folder_for(require_picture(arguments.out))
+    pipeline = pipeline_from(arguments)
+    if arguments.compare:
+        compared = compare(pipeline, drawing, arguments.out)
+        return compared.to_dict(), comparison_text(compared, arguments.out)
+    images, reported = drawing.cached(pipeline)
+    sheet({"fxcache": images}, drawing.prompts).save(arguments.out)
+    data = reported.to_dict()
+    if arguments.report:
+        folder_for(arguments.report).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    return data, f"{reported}\n\nwrote {arguments.out}"
+
+
+def policy_from(arguments: argparse.Namespace) -> Policy:
+    if arguments.center is None:
+        return Uniform(interval=arguments.interval)
+    return NonUniform(interval=arguments.interval, center=arguments.center, power=arguments.power)
+
+
+def require_picture(file: Path) -> Path:
+    """``file`` if its name says a kind of picture; ConfigError before anything is drawn."""
+    if file.suffix.lower() not in PICTURES:
+        raise ConfigError(
+            f"{file.name} does not say what kind of picture to write",
+            where=f"--out {file}",
+            remedy=f"end the name in one of: {', '.join(PICTURES)}",
+        )
+    return file
+
+
+def comparison_text(compared: Comparison, out: Path) -> str:
+    rows = [
+        ("steps, of them refreshed", f"{compared.steps}, {compared.refreshes}"),
+        ("original step", f"{compared.original_ms:.2f} ms"),
+        ("refresh step", f"{compared.refresh_ms:.2f} ms"),
+        ("reuse step", "–" if compared.reuse_ms is None else f"{compared.reuse_ms:.2f} ms"),
+        ("denoiser speed-up", f"{compared.speedup:.2f}×"),
+        ("ideal speed-up, from FLOPs", f"{compared.ideal_speedup:.2f}×"),
+        ("FLOPs a reuse step saves", f"{compared.share_saved:.1%}"),
+        ("cached", f"{compared.cached_bytes:,} bytes"),
+        ("PSNR against the original", f"{compared.psnr_db:.2f} dB"),
+        ("SSIM against the original", f"{compared.ssim:.4f}"),
+    ]
+    return f"{tabulate(rows, tablefmt='plain')}\n\nwrote {out}"

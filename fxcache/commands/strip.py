@@ -1,0 +1,38 @@
+"""``fxcache strip``: draw what each step refreshes and reuses."""
+
+import argparse
+from pathlib import Path
+
+from fxcache.calibration.plan import Plan
+from fxcache.commands.options import Result
+from fxcache.errors import ModelFileError
+from fxcache.integrations.diffusers import parsed
+from fxcache.report.strip import draw_strip, planned, shown
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", type=Path, help="a plan, or a report of `run --report FILE`")
+    command.add_argument("--steps", type=int, default=50, help="of a plan for any number of steps")
+    command.add_argument("--out", type=Path, default=Path("strip.png"))
+
+
+def run(arguments: argparse.Namespace) -> Result:
+    data = parsed(arguments.file)
+    if "fxcache_plan" in data:
+        policy = Plan.from_dict(data).policy
+        steps = data["settings"].get("steps", arguments.steps)
+        rows, names = planned(policy, steps)
+        title = f"{type(policy).__name__}, {steps} steps"
+    else:
+        runs = data.get("runs") or []
+        if not runs:
+            raise ModelFileError(
+                "there is no run in it",
+                where=str(arguments.file),
+                remedy="pass a plan, or a report of a run",
+            )
+        rows, names = shown(runs[-1]["schedule"], runs[-1]["steps"])
+        title = f"{data['policy']['policy']}, {runs[-1]['steps']} steps"
+    draw_strip(rows, names, arguments.out, title)
+    computed = {name: [s for s, row in enumerate(rows) if name in row] for name in names}
+    return {"schedule": computed, "steps": len(rows)}, f"wrote {arguments.out}"

@@ -1,0 +1,45 @@
+"""``fxcache tune``: the best plan for a speed, a likeness or a time."""
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from fxcache.commands.options import (
+    Result,
+    add_pipeline_options,
+    add_sampling_options,
+    folder_for,
+    pipeline_from,
+    sampling_from,
+)
+from fxcache.pipelines.tune import Target, tune_pipeline
+from fxcache.tuning.tune import Options
+
+
+def add_options(search: argparse.ArgumentParser) -> None:
+    add_pipeline_options(search)
+    add_sampling_options(search)
+    search.add_argument("--speedup", type=float, help="at least so many times as fast, from FLOPs")
+    search.add_argument("--psnr", type=float, help="at least so many dB from the uncached run")
+    search.add_argument("--budget-ms", type=float, help="at most so long in the denoiser a run")
+    search.add_argument("--picture", type=Path, help="draw quality against speed here")
+    for name, default in asdict(Options()).items():
+        search.add_argument(
+            f"--{name}", type=int, default=default, help=f"see tuning.Options.{name}"
+        )
+
+
+def run(arguments: argparse.Namespace) -> Result:
+    sampling = sampling_from(arguments)
+    target = Target(arguments.speedup, arguments.psnr, arguments.budget_ms)
+    options = Options(**{name: getattr(arguments, name) for name in asdict(Options())})
+    out = folder_for(arguments.out)
+    pipeline = pipeline_from(arguments)
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    tuned = tune_pipeline(pipeline, sampling, target, out, arguments.picture, options, say)
+    found = f"{tuned.trial.speedup:.2f} times as fast, from FLOPs, {tuned.trial.psnr_db:.1f} dB"
+    return tuned.to_dict(), f"{found}; wrote {out}: fxcache.optimize(model, plan={str(out)!r})"

@@ -1,0 +1,127 @@
+"""Tune a diffusers pipeline from prompts: the best plan, and how others compare."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fxcache.calibration.plan import Plan
+from fxcache.errors import ConfigError, CutError
+from fxcache.integrations.diffusers import denoiser_of
+from fxcache.partition.choose import AUTO
+from fxcache.pipelines.calibrate import Sampling
+from fxcache.report.pareto import Point, draw_pareto
+from fxcache.schedule import NonUniform, Policy, Taylor, Uniform
+from fxcache.tuning.tune import Options, Trial, Tuner
+
+INTERVALS = (2, 3, 4, 5, 6)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to reach: one of these."""
+
+    speedup: float | None = None
+    psnr_db: float | None = None
+    budget_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if len(given) != 1 or min(given.values()) <= 0:
+            raise ConfigError(
+                f"{given or 'nothing'} is to be reached",
+                where="tune",
+                remedy="pass exactly one of speedup, psnr and budget-ms, above 0",
+            )
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The plan, its real run, and the curves of all that was tried, by name of the policy."""
+
+    plan: Plan
+    trial: Trial
+    curves: Mapping[str, Sequence[Point]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, without the plan itself."""
+        curves = {
+            name: [point._asdict() for point in points] for name, points in self.curves.items()
+        }
+        return {"speedup": self.trial.speedup, "psnr_db": self.trial.psnr_db, "curves": curves}
+
+
+def tune_pipeline(
+    pipeline: Any,
+    sampling: Sampling,
+    target: Target,
+    out: Path,
+    picture: Path | None = None,
+    options: Options | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Tuned:
+    """The best plan for the pipeline's denoiser, written to ``out``.
+
+    ``picture``: where to draw quality against speed, with the hand-set policies Uniform,
+    NonUniform and Taylor, and the tuner's own schedules for other speed-ups.
+
+    Raises ConfigError for options, CutError where the target cannot be reached.
+    """
+    pipeline.set_progress_bar_config(disable=True)
+    model = denoiser_of(pipeline)
+    tuner = Tuner(model, lambda: sampled(pipeline, sampling), options, say)
+    trial = reached(tuner, target)
+    goal = {name: value for name, value in asdict(target).items() if value is not None}
+    plan = tuner.plan(trial, {**asdict(sampling), **goal, **asdict(tuner.options)})
+    plan.save(out)
+    curves: dict[str, list[Point]] = {}
+    if picture:
+        curves = compared(tuner, trial, sampling.steps)
+        title = f"{type(model).__name__}, {sampling.steps} steps, {len(sampling.prompts)} pictures"
+        draw_pareto(curves, picture, title, point(trial))
+    return Tuned(plan, trial, curves)
+
+
+def reached(tuner: Tuner, target: Target) -> Trial:
+    """The best trial for ``target``."""
+    if target.speedup is not None:
+        return tuner.best(target.speedup)
+    if target.psnr_db is not None:
+        return tuner.closest(target.psnr_db)
+    assert target.budget_ms is not None
+    return tuner.within(target.budget_ms)
+
+
+def compared(tuner: Tuner, chosen: Trial, steps: int) -> dict[str, list[Point]]:
+    """Curves of the hand-set policies, and of the tuner's schedules at the same speeds."""
+    hand_set: dict[str, list[Policy]] = {
+        "Uniform": [Uniform(n) for n in INTERVALS],
+        "NonUniform": [NonUniform(n, center=0.3 * steps) for n in INTERVALS],
+        "Taylor": [Taylor(n) for n in INTERVALS],
+    }
+    curves = {}
+    for name, policies in hand_set.items():
+        curves[name] = [point(tuner.tried(policy, AUTO)) for policy in policies]
+    tuned = [point(chosen)]
+    for reference in curves["Uniform"]:
+        try:
+            tuned.append(point(tuner.best(reference.speedup)))
+        except CutError:
+            continue
+    return {"tuned": tuned, **curves}
+
+
+def point(trial: Trial) -> Point:
+    return Point(trial.speedup, trial.psnr_db)
+
+
+def sampled(pipeline: Any, sampling: Sampling) -> Tensor:
+    """All pictures, ``[N, H, W, C]`` from 0 to 1, not rounded to bytes."""
+    drawn: list[Tensor] = []
+    for drawing in sampling.drawings():
+        images = drawing.draw(pipeline, sampling.steps, output_type="np")
+        drawn += map(torch.as_tensor, images)
+    return torch.stack(drawn)

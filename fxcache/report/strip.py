@@ -1,0 +1,60 @@
+"""A picture: which cache point each step refreshed, and which it reused."""
+
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any
+
+from fxcache.errors import ConfigError
+from fxcache.report.drawing import figure, save
+from fxcache.schedule import Policy, Step
+
+Rows = Sequence[Set[str]]  # for each step, the cache points that it computes
+THE_CUT = "the cut"
+
+
+def planned(policy: Policy, steps: int) -> tuple[Rows, Sequence[str]]:
+    """What each step of a run computes, and all cache points, known from the policy alone.
+
+    Raises ConfigError for policies that look at data: a report of a run tells what those did.
+    """
+    if policy.observes is not None:
+        raise ConfigError(
+            f"{type(policy).__name__} decides by what it sees: no plan tells what it will do",
+            where="schedule strip",
+            remedy="draw the strip of a run: fxcache run --plan … --report FILE, then of that FILE",
+        )
+    names = sorted(policy.points or {THE_CUT})
+    rows: list[Set[str]] = []
+    last = 0
+    for index in range(steps):
+        decision = policy.decide(Step(index, steps, last))
+        if decision.refresh:
+            last = index
+        rows.append(frozenset(names) if decision.refresh else decision.recompute)
+    return rows, names
+
+
+def draw_strip(rows: Rows, names: Sequence[str], out: Path, title: str) -> None:
+    """Write a strip of ``len(rows)`` × ``len(names)`` cells to ``out``; dark ones are refreshed.
+
+    Raises ModelFileError where matplotlib is missing, or the file cannot be written.
+    """
+    page = figure(2.5 + 0.16 * len(rows), 1.2 + 0.22 * len(names))
+    axes: Any = page.add_subplot()
+    cells = [[name in row for row in rows] for name in names]
+    axes.imshow(cells, cmap="Blues", vmin=-0.15, vmax=1.2, aspect="auto", interpolation="none")
+    axes.set_yticks(range(len(names)), labels=names, fontsize=7)
+    axes.set_xlabel("step")
+    axes.set_xticks(range(0, len(rows), max(1, len(rows) // 10)))
+    axes.set_xticks([i - 0.5 for i in range(1, len(rows))], minor=True)
+    axes.set_yticks([i - 0.5 for i in range(1, len(names))], minor=True)
+    axes.grid(which="minor", color="white", linewidth=1)
+    axes.tick_params(which="minor", length=0)
+    axes.set_title(title, fontsize=9)
+    save(page, out)
+
+
+def shown(schedule: Mapping[str, Sequence[int]], steps: int) -> tuple[Rows, Sequence[str]]:
+    """The same from a run's report: for each cache point, the steps that computed it."""
+    rows = [frozenset(name for name, at in schedule.items() if s in at) for s in range(steps)]
+    return rows, list(schedule)

@@ -1,0 +1,93 @@
+"""The error profile: what reusing a cut costs, by step and by age of what is cached."""
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from fxcache.calibration.measurement import Means, Measurement
+from fxcache.runtime.record import Run
+from fxcache.runtime.recorder import Seen
+from fxcache.schedule import Scheduled
+
+Values = tuple[Tensor, ...]
+
+
+class Profile(Measurement):
+    """Mean squared errors of predictions that reuse each cut, on trajectories without caching.
+
+    At each step the model predicts once in full, and then, for every cut, with what it computed
+    there 1 … ``gaps`` steps before, as it is and extrapolated by Taylor series up to ``order``. For
+    the latter, refreshes are taken to be as far apart as the age allows: gap + 1 steps.
+    """
+
+    policy = Scheduled
+
+    def __init__(self, gaps: int, order: int) -> None:
+        self.gaps, self.order = gaps, order
+        self._means = Means()
+        self._past: WeakKeyDictionary[Run, deque[Mapping[str, Values]]] = WeakKeyDictionary()
+
+    def note(self, seen: Seen) -> None:
+        memory = self.gaps + self.order * (self.gaps + 1)
+        past = self._past.setdefault(seen.run, deque(maxlen=memory))
+        self._means.add("steps", seen.step, 0.0)
+        for cut in seen.values:
+            for order in range(self.order + 1):
+                for gap in range(1, min(self.gaps, len(past)) + 1):
+                    values = forecast([at[cut] for at in past], gap, order)
+                    error = self._error(seen, cut, values)
+                    self._means.add(name(cut, order, gap), seen.step, error)
+        past.appendleft({k: tuple(t.clone() for t in v) for k, v in seen.values.items()})
+
+    def _error(self, seen: Seen, cut: str, values: Values) -> float:
+        variant = seen.variants.variant(frozenset({cut}))
+        results = variant.module(*seen.inputs, *values)
+        output = next(r for r in results if isinstance(r, Tensor))
+        return float((output.float() - seen.output.float()).square().mean())
+
+    def errors(self, cut: str, order: int) -> Tensor:
+        """``[steps, gaps]``, infinite where nothing was so old yet."""
+        steps = self._means.length
+        table = torch.full((steps, self.gaps), math.inf, dtype=torch.float64)
+        for gap in range(1, self.gaps + 1):
+            series = self._means.series(name(cut, order, gap), steps)
+            table[gap:, gap - 1] = torch.tensor(series[gap:], dtype=torch.float64)
+        return table
+
+    @property
+    def steps(self) -> int:
+        """How many steps the runs had."""
+        return self._means.length
+
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"means": self._means.to_dict()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._means.load(state["means"])
+
+
+def name(cut: str, order: int, gap: int) -> str:
+    return f"{cut} order {order} gap {gap}"
+
+
+def forecast(past: list[Values], gap: int, order: int) -> Values:
+    """What was cached ``gap`` steps ago, ``past[0]`` being one ago, extrapolated to now."""
+    distance = gap + 1
+    known = min(order, (len(past) - gap) // distance)
+    at = [past[gap - 1 + i * distance] for i in range(known + 1)]
+    derivatives = list(at)
+    for level in range(1, known + 1):
+        for i in range(known - level + 1):
+            pairs = zip(derivatives[i], derivatives[i + 1], strict=True)
+            derivatives[i] = tuple((a - b) / distance for a, b in pairs)
+        weight = gap**level / math.factorial(level)
+        at[0] = tuple(a + weight * d for a, d in zip(at[0], derivatives[0], strict=True))
+    return at[0]

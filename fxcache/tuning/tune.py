@@ -1,0 +1,289 @@
+"""Find the best plan for a model and a budget, and verify it by real runs."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxcache.calibration.calibration import recording
+from fxcache.calibration.fingerprint import fingerprint
+from fxcache.calibration.plan import Plan
+from fxcache.errors import ConfigError, CutError
+from fxcache.partition.choose import AUTO, CutRequest, One
+from fxcache.partition.cut import Cut
+from fxcache.runtime.engine import Engine
+from fxcache.runtime.module import attach, detach
+from fxcache.runtime.recorder import Seen
+from fxcache.runtime.settings import Settings
+from fxcache.schedule import Explicit, Policy, Scheduled, Uniform
+from fxcache.tuning.profile import Profile
+from fxcache.tuning.solve import Solution, solve
+
+Sample = Callable[[], Any]
+LEAST_SAVED = 0.2  # share of FLOPs: cuts that save less are not worth a graph
+LEAST_SPEEDUP, MOST_SPEEDUP = 1.1, 12.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How thoroughly to search.
+
+    ``cuts``: how many cuts to try, ``mixed``: how many of them one plan may use. ``gaps``: steps
+    over which a value may be reused. ``order``: of forecasts. ``probes``: steps at which it is
+    measured how an error in a prediction shows in the end. ``verified``: plans tried by real runs.
+    """
+
+    cuts: int = 4
+    mixed: int = 2
+    gaps: int = 8
+    order: int = 2
+    probes: int = 10
+    verified: int = 3
+
+    def __post_init__(self) -> None:
+        least = {"cuts": 1, "mixed": 1, "gaps": 1, "order": 0, "probes": 1, "verified": 1}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < bound:
+                raise ConfigError(
+                    f"{name}={value!r} is not a whole number of at least {bound}",
+                    where="tune",
+                    remedy=f"pass {name}={bound} or more",
+                )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One schedule tried by a real run.
+
+    ``speedup``: from FLOPs. ``psnr_db``: of what was sampled against the uncached run; infinite
+    where they are equal. ``predicted``: the error that the profile foretold, None for policies that
+    were not solved for.
+    """
+
+    policy: Policy
+    cut: CutRequest
+    speedup: float
+    psnr_db: float
+    predicted: float | None = None
+
+
+class Tuner:
+    """Searches for plans for one model and one ``sample`` function.
+
+    ``sample()`` runs the whole sampling loop and returns what came of it, as an array or tensor of
+    numbers from 0 to 1, the same at every call. ``say``: told what is being done.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sample: Sample,
+        options: Options | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.model, self._sample, self._say = model, sample, say
+        self.options = options or Options()
+        self.original, self.cuts = self._baseline()
+        self.profile = self._profiled()
+        self.sensitivity = self._sensitivity()
+
+    def plan(self, trial: Trial, settings: Mapping[str, Any] | None = None) -> Plan:
+        """What was tried, as a plan to keep."""
+        return Plan(trial.policy, trial.cut, fingerprint(self.model), settings or {})
+
+    def best(self, speedup: float, costs: Mapping[str, float] | None = None) -> Trial:
+        """The best schedule at ``speedup`` or more, of those that were predicted to be best.
+
+        ``costs``: of a step that reuses each cut, in full steps; from FLOPs where not given.
+        """
+        solutions = list(self.solutions(speedup, costs))
+        if not solutions:
+            raise CutError(
+                f"no schedule makes {type(self.model).__name__} {speedup:g} times as fast",
+                where="tune",
+                remedy=f"ask for less, or let values be reused longer (gaps={self.options.gaps})",
+            )
+        solutions.sort(key=lambda found: found[1].error)
+        trials = []
+        for order, solution in solutions[: self.options.verified]:
+            policy, cut = scheduled(solution, order)
+            trials.append(self.tried(policy, cut, solution.error))
+        return max(trials, key=lambda trial: trial.psnr_db)
+
+    def closest(self, psnr_db: float) -> Trial:
+        """The fastest schedule whose real run is at least so close to the uncached one."""
+        low, high = LEAST_SPEEDUP, MOST_SPEEDUP
+        found: Trial | None = None
+        for _ in range(6):
+            middle = math.sqrt(low * high)
+            try:
+                trial = self.best(middle)
+            except CutError:
+                high = middle
+                continue
+            if trial.psnr_db >= psnr_db:
+                found = trial if found is None or trial.speedup > found.speedup else found
+                low = middle
+            else:
+                high = middle
+        if found is None:
+            raise CutError(
+                f"no schedule that saves anything keeps {type(self.model).__name__} within "
+                f"{psnr_db:g} dB of itself",
+                where="tune",
+                remedy="ask for fewer decibels",
+            )
+        return found
+
+    def within(self, budget_ms: float) -> Trial:
+        """The best schedule whose denoiser takes so long at most, by the times of its own steps."""
+        timed = {name: self._step_ms(name) for name in self.cuts}
+        full_ms = median(full for full, _ in timed.values())
+        costs = {name: reuse / full for name, (full, reuse) in timed.items()}
+        self._say(f"a full step takes {full_ms:.2f} ms")
+        if self.profile.steps * full_ms <= budget_ms:
+            raise CutError(
+                f"{type(self.model).__name__} already takes less than {budget_ms:g} ms a run",
+                where="tune",
+                remedy=f"ask for less: a step takes {full_ms:.2f} ms",
+            )
+        return self.best(self.profile.steps * full_ms / budget_ms, costs)
+
+    def _step_ms(self, cut: str) -> tuple[float, float]:
+        """Median milliseconds of a refresh and of a step that reuses ``cut``."""
+        with optimized(self.model, cut, Uniform(2)) as engine:
+            self._sample()
+        runs = list(engine.runs)
+        refresh, reuse = ([t for run in runs for t in run.times_ms(kind)] for kind in (True, False))
+        return median(refresh), median(reuse)
+
+    def solutions(
+        self, speedup: float, costs: Mapping[str, float] | None = None
+    ) -> Iterator[tuple[int, Solution]]:
+        """The schedule of least predicted error for each order and each set of cuts."""
+        full = next(iter(self.cuts.values())).full_flops
+        by_flops = {name: cut.reuse_flops / full for name, cut in self.cuts.items()}
+        budget = self.profile.steps / speedup
+        for order in range(self.options.order + 1):
+            errors = {c: self.profile.errors(c, order) * self.sensitivity for c in self.cuts}
+            for count in range(1, self.options.mixed + 1):
+                for chosen in combinations(self.cuts, count):
+                    tables = {c: errors[c] for c in chosen}
+                    found = solve(tables, costs or by_flops, budget)
+                    if found and set(found.reused) - {None} == set(chosen):
+                        yield order, found
+
+    def tried(self, policy: Policy, cut: CutRequest, predicted: float | None = None) -> Trial:
+        """A real run under ``policy``."""
+        with optimized(self.model, cut, policy) as engine:
+            sampled = as_tensor(self._sample())
+        runs = [run.ideal_speedup or 1.0 for run in engine.runs]
+        speedup = len(runs) / sum(1 / s for s in runs) if runs else 1.0
+        trial = Trial(policy, cut, speedup, psnr_db(sampled, self.original), predicted)
+        self._say(f"{type(policy).__name__}: {trial.speedup:.2f}×, {trial.psnr_db:.2f} dB")
+        return trial
+
+    def _baseline(self) -> tuple[Tensor, dict[str, Cut]]:
+        """What is sampled without caching, and the cuts to try, by name."""
+        self._say("sampling without caching")
+        found: list[Cut] = []
+
+        def note(seen: Seen) -> None:
+            if not found:
+                found.extend(candidates(seen.variants.frontier.cuts(), self.options.cuts))
+
+        with optimized(self.model, AUTO, Explicit(steps=tuple(range(10_000)))) as engine:
+            engine.recorder = note
+            original = as_tensor(self._sample())
+        if not found:
+            raise CutError(
+                f"{type(self.model).__name__} was not called, or has no cut that saves anything",
+                where="tune",
+                remedy="let sample() run this model's sampling loop",
+            )
+        return original, {cut.name: cut for cut in found}
+
+    def _profiled(self) -> Profile:
+        self._say(f"profiling {len(self.cuts)} cuts: {', '.join(self.cuts)}")
+        profile = Profile(self.options.gaps, self.options.order)
+        with recording(self.model, profile, list(self.cuts)):
+            self._sample()
+        return profile
+
+    def _sensitivity(self) -> Tensor:
+        """``[steps, 1]``: how much of a step's squared error is left in the end.
+
+        Measured at a few steps by reusing at that one step alone, interpolated between them.
+        """
+        steps, cut = self.profile.steps, next(iter(self.cuts))
+        local = self.profile.errors(cut, 0)[:, 0]
+        count = min(self.options.probes, steps - 1)
+        probed = torch.linspace(1, steps - 1, count).round().long().unique().tolist()
+        ratios = []
+        for step in probed:
+            others = Explicit(steps=tuple(s for s in range(steps) if s != step))
+            trial = self.tried(others, cut)
+            error = 10 ** (-trial.psnr_db / 10)
+            ratios.append(max(error, TINY) / max(float(local[step]), TINY))
+        return interpolated(probed, ratios, steps)[:, None]
+
+
+TINY = 1e-20
+
+
+def interpolated(at: Sequence[int], values: Sequence[float], length: int) -> Tensor:
+    """``values`` given ``at`` some steps, for all steps; straight lines in the logarithm."""
+    found = torch.empty(length, dtype=torch.float64)
+    for step in range(length):
+        after = next((i for i, s in enumerate(at) if s >= step), len(at) - 1)
+        before = max(after - 1, 0) if at[after] != step else after
+        span = at[after] - at[before]
+        share = min(max((step - at[before]) / span, 0.0), 1.0) if span else 0.0
+        found[step] = math.log(values[before]) * (1 - share) + math.log(values[after]) * share
+    return found.exp()
+
+
+def candidates(cuts: Sequence[Cut], most: int) -> list[Cut]:
+    """At most ``most`` of ``cuts`` that save enough, from the cheapest step to the dearest."""
+    saving = sorted((c for c in cuts if c.share_saved >= LEAST_SAVED), key=lambda c: c.reuse_flops)
+    if len(saving) <= most:
+        return saving
+    if most == 1:
+        return saving[:1]
+    picked = {round(i * (len(saving) - 1) / (most - 1)) for i in range(most)}
+    return [saving[i] for i in sorted(picked)]
+
+
+def scheduled(solution: Solution, order: int) -> tuple[Scheduled, list[One]]:
+    """A solution as a policy and the cuts it goes with."""
+    names = tuple(dict.fromkeys(cut for cut in solution.reused if cut))
+    reused = tuple((cut,) if cut else () for cut in solution.reused)
+    return Scheduled(names=names, reused=reused, forecast_order=order), list(names)
+
+
+@contextmanager
+def optimized(model: nn.Module, cut: CutRequest, policy: Policy) -> Iterator[Engine]:
+    """``model`` optimised inside the block."""
+    engine = attach(model, Settings(cut, policy))
+    try:
+        yield engine
+    finally:
+        detach(model)
+
+
+def as_tensor(sampled: Any) -> Tensor:
+    """What ``sample()`` returned, as one tensor ``[N, …]``."""
+    return torch.as_tensor(sampled).detach().float().cpu()
+
+
+def psnr_db(sampled: Tensor, original: Tensor) -> float:
+    """Peak signal-to-noise ratio for a peak of 1, averaged over the batch."""
+    errors = (sampled - original).square().flatten(1).mean(dim=1)
+    return float((-10 * errors.log10()).mean())

@@ -1,0 +1,91 @@
+"""Forecasts: what is extrapolated, and that nothing of another run is."""
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+import fxcache
+from fxcache.runtime.feature_cache import FeatureCache
+from fxcache.schedule import Explicit, Taylor, Uniform
+from tests import tiny
+from tests.loops import refreshes, sample
+
+POLICY = Taylor(interval=3, forecast_order=2)
+
+
+def test_derivatives_are_divided_differences_over_whatever_distance():
+    """Values t², refreshed at 0, 2, 5: differences of 4/2 and 21/3, their difference over 3."""
+    cache = FeatureCache()
+    for step in (0, 2, 5):
+        cache.write([0], [torch.tensor([float(step**2)])], step, order=2, fresh=step == 0)
+    assert [float(t) for t in cache.read([0])] == pytest.approx([25, 7, 5 / 3])
+    assert cache.ages([0], step=7) == ((2, 3),)
+    cache.write([0], [torch.tensor([1.0])], 0, order=2, fresh=True)
+    assert [float(t) for t in cache.read([0])] == [1, 0, 0]
+
+
+def test_the_addresses_stay():
+    cache = FeatureCache()
+    cache.write([0], [torch.ones(3)], 0, order=1)
+    before = [t.data_ptr() for t in cache.read([0])]
+    cache.write([0], [torch.zeros(3)], 1, order=1, fresh=False)
+    cache.write([0], [torch.zeros(3)], 0, order=1, fresh=True)
+    assert [t.data_ptr() for t in cache.read([0])] == before
+
+
+def test_bytes_count_the_derivatives():
+    unet = fxcache.optimize(tiny.small_unet(), policy=Uniform(5, forecast_order=2))
+    sample(unet, **tiny.inputs())
+    report = fxcache.report(unet)
+    assert report.cached_bytes == 3 * report.captures[0].cut["cache_bytes"]
+
+
+def test_a_second_run_extrapolates_nothing_of_the_first():
+    unet = fxcache.optimize(tiny.small_unet(), policy=POLICY)
+    sample(unet, **tiny.inputs(seed=1))
+    alone = fxcache.optimize(tiny.small_unet(), policy=POLICY)
+    expected = sample(alone, **tiny.inputs(seed=2))
+    assert torch.equal(sample(unet, **tiny.inputs(seed=2)), expected)
+    assert refreshes(unet) == [[0, 1, 2, 5, 8]] * 2
+
+
+@torch.no_grad()
+def test_another_prompt_in_the_middle_of_a_run_starts_the_differences_anew():
+    policy = Explicit(steps=(0, 2), forecast_order=1)
+    unet = fxcache.optimize(tiny.small_unet(), policy=policy)
+    first, second = tiny.inputs(seed=1), tiny.inputs(seed=2)
+    with fxcache.session(unet, key="request"):
+        unet(timestep=900, **first)
+        unet(timestep=800, **first)
+        unet(timestep=700, **first)
+        unet(timestep=600, **second)
+        reused = unet(timestep=500, **second).sample
+    alone = fxcache.optimize(tiny.small_unet(), policy=Explicit(steps=(0,)))
+    with fxcache.session(alone):
+        alone(timestep=600, **second)
+        expected = alone(timestep=500, **second).sample
+    assert refreshes(unet) == [[0, 2], [0]]
+    assert torch.equal(reused, expected), "one refresh: nothing to extrapolate from"
+
+
+@pytest.mark.usefixtures("clean_dynamo")
+def test_two_graphs_whatever_the_age():
+    expected = sample(fxcache.optimize(tiny.small_unet(), policy=POLICY), 20, **tiny.inputs())
+    counter = CompileCounterWithBackend("eager")
+    unet = fxcache.optimize(tiny.small_unet(), policy=POLICY)
+    unet.compile(backend=counter, fullgraph=True)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        assert torch.equal(sample(unet, 20, **tiny.inputs()), expected)
+    assert counter.frame_count == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_forecasts_keep_the_dtype(dtype):
+    unet = fxcache.optimize(tiny.small_unet().to(dtype), policy=POLICY)
+    inputs = {k: v.to(dtype) for k, v in tiny.inputs().items()}
+    assert sample(unet, **inputs).dtype == dtype
+
+
+def test_orders_have_a_bound():
+    with pytest.raises(fxcache.ConfigError, match="0 to 4"):
+        Uniform(forecast_order=5)

@@ -1,0 +1,239 @@
+"""The tuner on a small real U-Net: what it measures, what it finds, what it keeps."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fxcache
+from fxcache.calibration.calibration import recording
+from fxcache.calibration.fingerprint import fingerprint
+from fxcache.calibration.plan import Plan
+from fxcache.cli import main
+from fxcache.runtime.feature_cache import FeatureCache
+from fxcache.schedule import Scheduled, Step, Uniform
+from fxcache.tuning.profile import Profile, forecast
+from fxcache.tuning.tune import Options, Tuner, interpolated, psnr_db
+from tests import tiny
+from tests.loops import sample
+from tests.test_cli import complaint, said
+
+T = 10
+
+
+def sampled(unet: nn.Module) -> Tensor:
+    """Two latents after ten steps, brought to numbers from 0 to 1."""
+    return torch.sigmoid(sample(unet, T, **tiny.inputs(batch=2)) / 50)
+
+
+@pytest.fixture(scope="module")
+def tuner() -> Tuner:
+    unet = tiny.small_unet()
+    options = Options(cuts=2, gaps=5, order=1, probes=4)
+    return Tuner(unet, lambda: sampled(unet), options)
+
+
+@torch.no_grad()
+def test_the_profile_is_what_reuse_does_to_predictions():
+    """Against a U-Net whose middle block returns what it returned some steps before."""
+    unet, profile = tiny.small_unet(), Profile(gaps=3, order=0)
+    with recording(unet, profile, ["mid_block"]):
+        sample(unet, 5, **tiny.inputs())
+    held: list[Tensor] = []
+    calls: list[dict[str, Any]] = []
+    middle = unet.mid_block.register_forward_hook(lambda *a: held.append(a[-1].clone()))
+    whole = unet.register_forward_pre_hook(
+        lambda _, args, kwargs: calls.append(dict(kwargs, args=args)), with_kwargs=True
+    )
+    sample(unet, 5, **tiny.inputs())
+    middle.remove()
+    whole.remove()
+    for step in range(1, 5):
+        given = dict(calls[step])
+        args = given.pop("args")
+        expected = unet(*args, **given).sample
+        for gap in range(1, min(step, 3) + 1):
+            handle = unet.mid_block.register_forward_hook(lambda *_: held[step - gap])  # noqa: B023
+            error = (unet(*args, **given).sample - expected).square().mean()
+            handle.remove()
+            assert profile.errors("mid_block", 0)[step, gap - 1] == pytest.approx(
+                float(error), rel=1e-3
+            )
+    assert math.isinf(profile.errors("mid_block", 0)[1, 1])
+
+
+@pytest.mark.parametrize("order", [0, 1, 2, 3])
+@pytest.mark.parametrize("gap", [1, 2, 4])
+def test_profiled_forecasts_are_those_of_the_cache(order, gap):
+    distance, cache = gap + 1, FeatureCache()
+    values = torch.randn(30, 3, dtype=torch.float64).cumsum(0)
+    refreshed = [29 - gap - i * distance for i in range(order, -1, -1)]
+    for step in refreshed:
+        cache.write([0], [values[step]], step, order, fresh=step == refreshed[0])
+    total, *derivatives = cache.read([0])
+    weights = Uniform(forecast_order=order).forecast(gap, distance, Step(29, 30))
+    expected = total + sum(w * d for w, d in zip(weights, derivatives, strict=True))
+    past = [(value,) for value in values[:29].flip(0)]
+    (found,) = forecast(past, gap, order)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_few_past_steps_give_what_orders_they_can():
+    past = [(torch.tensor([4.0]),), (torch.tensor([3.0]),), (torch.tensor([2.0]),)]
+    (found,) = forecast(past, gap=1, order=3)
+    assert found.item() == 5.0, "one difference of two steps, however high the order"
+
+
+def test_sensitivity_is_interpolated_in_its_logarithm():
+    found = interpolated([2, 4], [1.0, 100.0], 6)
+    assert found.tolist() == pytest.approx([1, 1, 1, 10, 100, 100])
+
+
+def test_psnr():
+    zeros = torch.zeros(2, 5)
+    assert psnr_db(zeros + 0.1, zeros) == pytest.approx(20)
+    assert psnr_db(zeros, zeros) == math.inf
+
+
+@pytest.mark.parametrize("speedup", [1.3, 1.7, 2.2])
+def test_the_plan_is_as_fast_as_asked_and_beats_uniform(tuner, speedup):
+    trial = tuner.best(speedup)
+    assert trial.speedup >= speedup
+    rivals = [tuner.tried(Uniform(n), "auto") for n in (2, 3, 4, 5)]
+    slower = [r.psnr_db for r in rivals if r.speedup >= trial.speedup - 0.01]
+    assert trial.psnr_db > max(slower, default=0.0)
+
+
+def test_a_plan_gives_again_what_was_tried(tuner, tmp_path):
+    trial = tuner.best(2.0)
+    tuner.plan(trial, {"steps": T}).save(tmp_path / "plan.json")
+    unet = fxcache.optimize(tiny.small_unet(), plan=tmp_path / "plan.json")
+    assert psnr_db(sampled(unet), tuner.original) == trial.psnr_db
+    (run,) = fxcache.report(unet).runs
+    assert run.ideal_speedup == pytest.approx(trial.speedup)
+
+
+def test_a_quality_is_reached_at_the_highest_speed_found(tuner):
+    easy, hard = tuner.closest(20.0), tuner.closest(40.0)
+    assert easy.psnr_db >= 20
+    assert hard.psnr_db >= 40
+    assert easy.speedup > hard.speedup
+
+
+def test_a_budget_of_time(tuner, monkeypatch):
+    assert all(ms > 0 for ms in tuner._step_ms(next(iter(tuner.cuts))))
+    monkeypatch.setattr(tuner, "_step_ms", lambda cut: (10.0, 2.0))
+    trial = tuner.within(60.0)
+    reuses = sum(map(bool, trial.policy.reused))
+    assert 10 * (T - reuses) + 2 * reuses <= 60 < 10 * (T - reuses + 1) + 2 * (reuses - 1)
+    with pytest.raises(fxcache.CutError, match="already"):
+        tuner.within(200.0)
+
+
+def test_what_cannot_be_reached_is_said(tuner):
+    with pytest.raises(fxcache.CutError, match="ask for less"):
+        tuner.best(11.0)
+    with pytest.raises(fxcache.CutError, match="decibels"):
+        tuner.closest(500.0)
+
+
+def test_several_cuts_and_the_model_is_left_as_it_was(tuner):
+    assert len(tuner.cuts) == 2
+    assert type(tuner.model) is type(tiny.small_unet())
+    tried = {cut for _, found in tuner.solutions(1.2) for cut in found.reused if cut}
+    assert tried == set(tuner.cuts)
+
+
+@pytest.mark.parametrize("bad", [{"cuts": 0}, {"gaps": 1.5}, {"order": -1}, {"probes": True}])
+def test_options_that_are_none(bad):
+    with pytest.raises(fxcache.ConfigError, match=next(iter(bad))):
+        Options(**bad)
+
+
+def test_a_model_that_is_not_sampled():
+    with pytest.raises(fxcache.CutError, match="was not called"):
+        Tuner(tiny.small_unet(), lambda: torch.zeros(1, 3))
+
+
+def test_scheduled_is_a_table():
+    policy = Scheduled(names=("a", "b"), reused=((), ("a",), ("a", "b")))
+    assert [sorted(row) for row in policy.rows] == [["a", "b"], ["b"], []]
+    with pytest.raises(fxcache.ConfigError, match="names"):
+        Scheduled(names=("a",), reused=((), ("c",)))
+    with pytest.raises(fxcache.ConfigError, match="list"):
+        Scheduled(names="ab", reused=((),))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pipeline")
+    tiny.pipeline().save_pretrained(path)
+    (path / "prompts.txt").write_text("a cat\na dog\n")
+    return path
+
+
+def arguments(folder: Path, out: Path, *more: str) -> list[str]:
+    few = ["--cuts", "1", "--mixed", "1", "--probes", "2", "--order", "0", "--verified", "1"]
+    common = ["--prompts", str(folder / "prompts.txt"), "--steps", "6", "--out", str(out)]
+    return ["tune", str(folder), *common, *few, *more]
+
+
+def test_the_command_writes_a_plan_and_two_pictures(capsys, folder, tmp_path):
+    plan, pareto, strip = (tmp_path / n for n in ("plan.json", "pareto.png", "strip.svg"))
+    data = json.loads(
+        said(capsys, *arguments(folder, plan, "--speedup", "1.5", "--picture", pareto, "--json"))
+    )
+    assert data["speedup"] >= 1.5
+    assert set(data["curves"]) == {"tuned", "Uniform", "NonUniform", "Taylor"}
+    written = Plan.load(plan)
+    assert isinstance(written.policy, Scheduled)
+    assert written.settings["speedup"] == 1.5
+    assert pareto.read_bytes().startswith(b"\x89PNG")
+    drawn = json.loads(said(capsys, "strip", plan, "--out", strip, "--json"))
+    (steps,) = drawn["schedule"].values()
+    assert steps == [s for s, reused in enumerate(written.policy.reused) if not reused]
+    assert "<svg" in strip.read_text()
+
+
+def test_a_strip_of_a_run_that_looked_at_data(capsys, folder, tmp_path):
+    prompts, plan, report = folder / "prompts.txt", tmp_path / "p.json", tmp_path / "r.json"
+    calibrate = ["--policy", "teacache", "--prompts", prompts, "--steps", "5", "--out", plan]
+    said(capsys, "calibrate", folder, *calibrate)
+    assert "decides by what it sees" in complaint(capsys, "strip", plan)
+    draw = ["--prompt", "a cat", "--steps", "5", "--plan", plan, "--report", report]
+    said(capsys, "run", folder, *draw, "--out", tmp_path / "x.png")
+    drawn = json.loads(said(capsys, "strip", report, "--out", tmp_path / "strip.png", "--json"))
+    (steps,) = drawn["schedule"].values()
+    assert steps == json.loads(report.read_text())["runs"][-1]["refreshes"]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ([], "exactly one"),
+        (["--speedup", "2", "--psnr", "30"], "exactly one"),
+        (["--speedup", "-1"], "above 0"),
+        (["--speedup", "50"], "ask for less"),
+        (["--psnr", "30", "--gaps", "0"], "gaps"),
+    ],
+)
+def test_what_is_wrong_is_said(capsys, folder, tmp_path, change, expected):
+    assert expected in complaint(capsys, *arguments(folder, tmp_path / "plan.json", *change))
+
+
+def test_it_says_what_it_does(capsys, folder, tmp_path):
+    assert main([str(a) for a in arguments(folder, tmp_path / "p.json", "--speedup", "1.3")]) == 0
+    assert "profiling 1 cuts" in capsys.readouterr().err
+
+
+def test_pictures_without_matplotlib(capsys, folder, tmp_path, monkeypatch):
+    plan = tmp_path / "plan.json"
+    unet = tiny.small_unet()
+    policy = Scheduled(names=("a",), reused=((), ("a",)))
+    Plan(policy, "auto", fingerprint(unet), {"steps": 2}).save(plan)
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    assert "pip install" in complaint(capsys, "strip", plan, "--out", tmp_path / "x.png")
