@@ -110,7 +110,8 @@ def train(
     settings = Settings(AUTO, Recording(like=LearnedRouter))
     variants, length = look(model, settings, sample)
     router = Router(list(variants.plan.groups), length, options)
-    with frozen(model), watched(model, settings, router.note):
-        router.learner.train(sample, progress)
+    if router.learner.rounds_left:
+        with frozen(model), watched(model, settings, router.note):
+            router.learner.train(sample, progress)
     policy = LearnedRouter(options.threshold, router.scores())
     return Plan(policy, AUTO, fingerprint(model), {"learned_router": options.to_dict()})

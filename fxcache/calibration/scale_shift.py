@@ -55,8 +55,9 @@ def train(
                 learner.update(error(seen))
 
     settings = Settings(plan.cut, plan.policy, adjustment=Adjustment(learner.parameters))
-    with frozen(model), watched(model, settings, note):
-        learner.train(sample, progress)
+    if learner.rounds_left:
+        with frozen(model), watched(model, settings, note):
+            learner.train(sample, progress)
     told = {**plan.settings, "scale_shift": options.to_dict()}
     return replace(plan, adjustment=Adjustment(learner.learned()), settings=told)
 

@@ -47,12 +47,13 @@ class Options:
 
 
 class Learner:
-    """Adam on named parameters."""
+    """Adam on named parameters, going on from the checkpoint where there is one."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], options: Options):
         self.parameters, self.options = parameters, options
         self.optimizer = torch.optim.Adam(parameters.values(), lr=options.learning_rate)
         self.losses: list[float] = []  # of this round
+        self.rounds_left = range(self.resume(), options.rounds)
 
     def update(self, loss: Tensor) -> None:
         """One optimiser step; what ``loss`` does not depend on stays as it is."""
@@ -63,7 +64,7 @@ class Learner:
 
     def train(self, sample: Sample, progress: Progress) -> None:
         """The rounds that are left; ``sample`` leads to calls of ``update``."""
-        for index in range(self.resume(), self.options.rounds):
+        for index in self.rounds_left:
             self.losses.clear()
             sample(index)
             if not self.losses:

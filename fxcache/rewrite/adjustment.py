@@ -34,15 +34,16 @@ class Adjustment:
             and all(torch.equal(w, other.weights[name]) for name, w in self.weights.items())
         )
 
-    def require_match(self, expected: Mapping[str, Tensor]) -> None:
-        """PlanError unless the weights are as many, and of the shapes, as the ``expected``."""
-        mine, its = ({n: list(w.shape) for n, w in ws.items()} for ws in (self.weights, expected))
-        differing = sorted(n for n in mine.keys() | its.keys() if mine.get(n) != its.get(n))
+    def require_match(self, expected: Mapping[str, tuple[int, ...]]) -> None:
+        """PlanError unless the weights have the ``expected`` names and shapes."""
+        mine = {name: tuple(w.shape) for name, w in self.weights.items()}
+        names = sorted(mine.keys() | expected.keys())
+        differing = [n for n in names if mine.get(n) != expected.get(n)]
         if differing:
             name = differing[0]
             raise PlanError(
-                f"the adjustment was trained for other cache points: its {name} has the shape "
-                f"{mine.get(name, 'of nothing')}, this model needs {its.get(name, 'none')}",
+                f"the adjustment was trained for other cache points: for {name} it has the shape "
+                f"{mine.get(name)}, needed is {expected.get(name)}",
                 where="optimize(plan=...)",
                 remedy="train it again for this model and plan",
             )
@@ -88,7 +89,7 @@ class ScaleShift:
 def scale_shift(frontier: Frontier, plan: CutPlan, adjustment: Adjustment) -> ScaleShift:
     """``adjustment`` for the graphs of one program; PlanError where it does not fit."""
     embedding = require_embedding(frontier)
-    adjustment.require_match(zeros(frontier, plan))
+    adjustment.require_match(layer_shapes(frontier, plan))
     like: Tensor = value_of(embedding)
     names = {p: f"{ADJUSTMENT}{name}" for name, p in named_points(plan).items()}
     weights = {
@@ -100,8 +101,16 @@ def scale_shift(frontier: Frontier, plan: CutPlan, adjustment: Adjustment) -> Sc
 def zeros(frontier: Frontier, plan: CutPlan) -> dict[str, Tensor]:
     """The weights of an adjustment that changes nothing, for all points of ``plan``."""
     like: Tensor = value_of(require_embedding(frontier))
-    batch, width = shape_of(like)
-    weights = {}
+    return {
+        name: torch.zeros(shape, dtype=like.dtype, device=like.device)
+        for name, shape in layer_shapes(frontier, plan).items()
+    }
+
+
+def layer_shapes(frontier: Frontier, plan: CutPlan) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of the weights; CutError where a point cannot be adjusted."""
+    batch, width = shape_of(value_of(require_embedding(frontier)))
+    found: dict[str, tuple[int, ...]] = {}
     for name, point in named_points(plan).items():
         shape = shape_of(value_of(point.value))
         if len(shape) < 2 or batch not in (1, shape[0]):
@@ -111,9 +120,8 @@ def zeros(frontier: Frontier, plan: CutPlan) -> dict[str, Tensor]:
                 remedy="use the plan without an adjustment",
             )
         doubled = 2 * shape[channel_dim(len(shape))]
-        for part, size in (("weight", (doubled, width)), ("bias", (doubled,))):
-            weights[f"{name}.{part}"] = torch.zeros(size, dtype=like.dtype, device=like.device)
-    return weights
+        found |= {f"{name}.weight": (doubled, width), f"{name}.bias": (doubled,)}
+    return found
 
 
 def named_points(plan: CutPlan) -> dict[str, CachePoint]:

@@ -15,7 +15,7 @@ from bench.denoisers import RECIPES
 from bench.denoisers import tiny as tiny_denoiser
 from fxcache.calibration import scale_shift
 from fxcache.calibration.fingerprint import fingerprint
-from fxcache.calibration.training import Options, prediction_error
+from fxcache.calibration.training import Learner, Options, prediction_error
 from fxcache.rewrite.adjustment import Adjustment
 from fxcache.rewrite.runner import Variants
 from fxcache.runtime.module import engine_of
@@ -186,21 +186,17 @@ def test_nothing_but_the_adjustment_is_trained():
 
 
 def test_training_goes_on_from_its_checkpoint_and_ends_the_same(tmp_path):
-    def learned(checkpoint: Path | None, *stops: int) -> fxcache.Plan:
-        unet = tiny.small_unet()
-        for count in (*stops, 3):
-            options = Options(rounds=count, checkpoint=checkpoint)
-            result = scale_shift.train(unet, unet_plan(unet), rounds(unet), options)
-        return result
+    def learned(rounds_in_all: int, checkpoint: Path | None) -> fxcache.Plan:
+        unet, options = tiny.small_unet(), Options(rounds=rounds_in_all, checkpoint=checkpoint)
+        return scale_shift.train(unet, unet_plan(unet), rounds(unet), options)
 
-    whole = learned(None)
-    assert learned(None) == whole
-    assert learned(tmp_path / "x.pt", 1) == whole
+    first = learned(1, tmp_path / "x.pt")
+    resumed = learned(2, tmp_path / "x.pt")
+    assert resumed == learned(2, None)
+    assert resumed.adjustment != first.adjustment
     assert [file.name for file in tmp_path.iterdir()] == ["x.pt"]
-    larger = tiny.unet()
-    options = Options(checkpoint=tmp_path / "x.pt")
     with pytest.raises(fxcache.ConfigError, match="other parameters"):
-        scale_shift.train(larger, unet_plan(larger), rounds(larger), options)
+        Learner({"a": nn.Parameter(torch.zeros(2))}, Options(checkpoint=tmp_path / "x.pt"))
 
 
 def test_sampling_in_inference_mode_trains_too():
