@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from fxcache._torch import forget_hooks, tree_map_only
+from fxcache._torch import forget_hooks, tree_flatten, tree_map_only, tree_unflatten
 from fxcache.capture.preserve import preserved
 from fxcache.capture.specialize import Specialize
 from fxcache.errors import CaptureError
@@ -56,7 +56,7 @@ def traced(module: nn.Module, call: Call, dynamic: Dynamic) -> ExportedProgram:
     One at a time: torch.export keeps global state, and so does redirecting what it prints.
     """
     arguments = stand_ins(call.arguments)
-    shapes = dynamic_shapes(call.arguments, dynamic) if dynamic else None
+    shapes = dynamic_shapes(call, dynamic) if dynamic else None
     silent, quiet = contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings()
     as_is = preserved(module)
     with ONE_AT_A_TIME, silent, quiet, torch.inference_mode(False), torch.no_grad(), as_is:
@@ -65,18 +65,15 @@ def traced(module: nn.Module, call: Call, dynamic: Dynamic) -> ExportedProgram:
         return torch.export.export(module, (), arguments, dynamic_shapes=shapes, strict=False)
 
 
-def dynamic_shapes(arguments: dict[str, Any], dynamic: Dynamic) -> dict[str, Any]:
+def dynamic_shapes(call: Call, dynamic: Dynamic) -> dict[str, Any]:
     """What torch.export is told of each argument: which sizes to leave open, if the model can."""
 
-    def told(value: Any, path: str) -> Any:
-        if isinstance(value, dict):
-            return {key: told(item, f"{path}.{key}") for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return type(value)(told(item, f"{path}.{i}") for i, item in enumerate(value))
-        dims = dynamic.get(path) if isinstance(value, Tensor) else None
+    def told(path: str, leaf: Any) -> dict[int, Any] | None:
+        dims = dynamic.get(path) if isinstance(leaf, Tensor) else None
         return dict.fromkeys(sorted(dims), Dim.AUTO) if dims else None
 
-    return {name: told(value, name) for name, value in arguments.items()}
+    _, tree = tree_flatten(call.arguments)
+    return tree_unflatten([told(path, leaf) for path, leaf in call.leaves()], tree)
 
 
 def specialized(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
