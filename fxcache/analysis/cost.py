@@ -14,8 +14,10 @@ from fxcache.program import Program, has_unknown_size, shape_of, value_of
 aten = torch.ops.aten
 
 KINDS = ("conv", "linear", "attention", "other")
-CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d", "convolution", "_convolution"})
-CONVOLUTIONS |= {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+CONVOLUTIONS = frozenset({
+    "conv1d", "conv2d", "conv3d", "convolution", "_convolution",
+    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+})  # fmt: skip
 LINEARS = frozenset({"linear", "addmm", "mm", "matmul"})
 
 Flops = dict[str, int]
@@ -42,7 +44,7 @@ class Costs:
 
 
 def flops_by_node(graph: fx.Graph, weights: Mapping[str, Any]) -> dict[fx.Node, Flops]:
-    """FLOPs of each node that has any; a region with its own graph counts what is inside."""
+    """FLOPs of each node that has any; one that runs graphs of its own has what is inside."""
     found: dict[fx.Node, Flops] = {}
     known: dict[Hashable, int] = {}
     for node in graph.nodes:

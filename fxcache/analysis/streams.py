@@ -53,6 +53,7 @@ class Shortcut:
 
 
 def followed(node: fx.Node, passed: Mapping[fx.Node, fx.Node]) -> fx.Node:
+    """``node``, or what is reached from it through ``passed``."""
     while node in passed:
         node = passed[node]
     return node

@@ -18,27 +18,24 @@ from fxcache.signature import Call, Signature
 
 aten = torch.ops.aten
 
-# What a call may pass besides tensors.
+# What a call may pass; any other object may hold state.
 PLAIN = (
     *(Tensor, int, float, complex, str, bytes, Enum, type(None)),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format),
 )
 WEIGHTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
-# In the exported graph these return their first argument: nothing is dropped outside training.
+# Outside training, their third argument, these return the first.
 DROPOUTS = (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default)
 # These check what the call's key has checked already, and would keep dead values alive.
 CHECKS = (aten._assert_tensor_metadata.default,)
 
 
 def capture(module: nn.Module, signature: Signature, call: Call, fixed: bool = False) -> Program:
-    """The graph of ``module``, as one of the signature's class, for ``call``.
+    """The graph of ``module``, under its original class, for ``call``.
 
     Sizes that the signature calls dynamic may vary, unless ``fixed`` or the model fixes them.
-
-    The module and its weights stay as they are.
-
-    Runs on fake tensors: no arithmetic is done, and weights may be on meta. Parameters and
-    buffers are shared, not copied.
+    Runs on fake tensors: no arithmetic is done, and weights may be on meta. The module stays as it
+    is; its parameters and buffers are shared, not copied.
 
     Raises CaptureError (export failed, or the graph writes to its inputs or buffers) naming the
     source line, and NotADenoiserError if no output depends on the latent.
@@ -168,7 +165,7 @@ def unlift(
 def varying_sizes(
     graph: fx.Graph, exported: ExportedProgram, call: Call, dynamic: Dynamic
 ) -> VaryingSizes:
-    """The inputs' sizes that were left open, and what the model made of each."""
+    """The inputs' sizes that were left open, and what the trace found to hold between them."""
     placeholders = (n for n in graph.nodes if n.op == "placeholder")
     expressions = {
         (index, dim): expression_of(value_of(node).shape[dim])

@@ -1,4 +1,4 @@
-"""The call that is exported: a stand-in for the module, stand-ins for its tensors."""
+"""torch.export of one call, on stand-ins for the module and for the tensors it is given."""
 
 import contextlib
 import io
@@ -35,7 +35,7 @@ def export(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
     """torch.export's graph for ``call``, in its training form: composite ops kept whole.
 
     Where the model branches on values, or shapes depend on them, those of the call's conditioning
-    are told to the trace, and the graph is good for such values only.
+    are told to the trace, and the graph is good for these values only.
     """
     try:
         exported = Exported(traced(module, call, dynamic), frozenset())
@@ -51,7 +51,7 @@ def export(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
 
 
 def traced(module: nn.Module, call: Call, dynamic: Dynamic) -> ExportedProgram:
-    """One attempt. Where it fails, torch.export prints all of the graph; the error says it better.
+    """One attempt, quiet: where it fails, torch.export prints all of the graph.
 
     One at a time: torch.export keeps global state, and so does redirecting what it prints.
     """
@@ -60,7 +60,7 @@ def traced(module: nn.Module, call: Call, dynamic: Dynamic) -> ExportedProgram:
     silent, quiet = contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings()
     as_is = preserved(module)
     with ONE_AT_A_TIME, silent, quiet, torch.inference_mode(False), torch.no_grad(), as_is:
-        # What is assigned meanwhile is put back.
+        # It warns of attributes that the model assigns; as_is puts those back.
         warnings.filterwarnings("ignore", "The tensor attribute", UserWarning)
         return torch.export.export(module, (), arguments, dynamic_shapes=shapes, strict=False)
 
@@ -77,6 +77,7 @@ def dynamic_shapes(call: Call, dynamic: Dynamic) -> dict[str, Any]:
 
 
 def specialized(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
+    """One attempt in which the model finds the call's own values wherever it reads them."""
     mode = Specialize(call.readable())
 
     def learn(_: nn.Module, __: Any, arguments: dict[str, Any]) -> None:
@@ -97,6 +98,7 @@ def has_unknown_sizes(exported: ExportedProgram) -> bool:
 
 
 def refusal(module: nn.Module, error: Exception) -> CaptureError:
+    """torch.export's ``error`` as ours: the model's line, and what may help."""
     return CaptureError(
         f"torch.export cannot capture {type(module).__name__}: {first_line(error)}",
         where=source_line(error),

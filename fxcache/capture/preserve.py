@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-DEPTH = 4
+DEPTH = 4  # how far objects within objects are followed
 
 
 @contextmanager
@@ -29,10 +29,10 @@ def preserved(module: nn.Module) -> Iterator[None]:
 
 
 class Snapshot:
-    """Attributes and containers, as they are, of all that a module keeps between its calls.
+    """What a module keeps between its calls, to be put back as it was.
 
-    That is on the module, its submodules and the plain objects that these hold, and in the
-    containers of their classes and of the files that define them.
+    That is the attributes of the module, of its submodules and of the plain objects that these
+    hold, and the containers of their classes and of the files that define them.
     """
 
     def __init__(self, module: nn.Module):
@@ -42,7 +42,7 @@ class Snapshot:
         self._known: set[int] = set()
         for submodule in module.modules():
             self._keep(vars(submodule), DEPTH)
-        for place in places(module):
+        for place in definitions(module):
             for value in list(vars(place).values()):
                 if isinstance(value, dict | list | set | deque):
                     self._keep(value, 1)
@@ -50,7 +50,7 @@ class Snapshot:
     def _keep(self, value: Any, depth: int) -> None:
         if depth == 0 or id(value) in self._known:
             return
-        if isinstance(value, nn.Module | Tensor | type) or callable_only(value):
+        if isinstance(value, nn.Module | Tensor | type) or is_function(value):
             return
         self._known.add(id(value))
         held: list[Any] = []
@@ -88,8 +88,8 @@ class Snapshot:
             members.update(kept)
 
 
-def places(module: nn.Module) -> list[Any]:
-    """The classes of the module and its submodules, and the files that define them, torch's not."""
+def definitions(module: nn.Module) -> list[Any]:
+    """The classes of the module and its submodules, and the files they are in; not torch's."""
     classes = {kind for submodule in module.modules() for kind in type(submodule).__mro__}
     own = {
         kind for kind in classes if kind.__module__.partition(".")[0] not in ("torch", "builtins")
@@ -100,11 +100,11 @@ def places(module: nn.Module) -> list[Any]:
 
 def cached_functions(module: nn.Module) -> list[Any]:
     """The functions under ``functools.lru_cache`` in the module's classes and their files."""
-    values = [value for place in places(module) for value in list(vars(place).values())]
+    values = [value for place in definitions(module) for value in list(vars(place).values())]
     functions = [getattr(value, "__func__", value) for value in values]
     return [f for f in functions if isinstance(f, functools._lru_cache_wrapper)]
 
 
-def callable_only(value: Any) -> bool:
-    """Whether ``value`` is a function: nothing is kept on those."""
+def is_function(value: Any) -> bool:
+    """Whether ``value`` is a function or a method: nothing is kept on those."""
     return hasattr(value, "__code__") or hasattr(value, "__func__")

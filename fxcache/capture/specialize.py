@@ -17,9 +17,10 @@ READS = frozenset(
         Tensor.__index__, Tensor.numpy, torch.equal, torch.allclose,
     }
 )  # fmt: skip
+# Whose results have sizes that depend on values.
 INDEXING = frozenset({Tensor.__getitem__, Tensor.__setitem__})
 REPEATS = frozenset({torch.repeat_interleave, Tensor.repeat_interleave})
-MAX_ELEMENTS = 2**20
+MAX_ELEMENTS = 2**20  # masks, lengths and ids are smaller
 
 
 class Known(NamedTuple):
@@ -63,11 +64,12 @@ class Specialize(TorchFunctionMode):
         kwargs = kwargs or {}
         given = [v for v in tree_flatten((args, kwargs))[0] if isinstance(v, Tensor)]
         known = [self._known[id(t)] for t in given if id(t) in self._known]
+        written = (kwargs.get("out"), *args[: writes_in_place(func, kwargs)])
         if len(known) < len(given):
             args, kwargs = self._sized(func, args, kwargs)
             result = func(*args, **kwargs)
-            for written in (kwargs.get("out"), *args[: writes_in_place(func, kwargs)]):
-                self._forget(written)
+            for tensor in written:
+                self._forget(tensor)
             for held in known:  # what aliases a known value may be written to unseen
                 if isinstance(result, Tensor) and same_memory(result, held.traced):
                     self._forget(held.traced)
@@ -80,11 +82,11 @@ class Specialize(TorchFunctionMode):
                 return value
         result = func(*args, **kwargs)
         value = Unknown() if elements(result) > MAX_ELEMENTS else self._computed(func, args, kwargs)
-        for written in (kwargs.get("out"), *args[: writes_in_place(func, kwargs)]):
+        for tensor in written:
             if isinstance(value, Unknown):
-                self._forget(written)
+                self._forget(tensor)
             else:
-                self._add_sources(written, sources)
+                self._add_sources(tensor, sources)
         return self._noted(result, value, sources)
 
     def _computed(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -122,6 +124,7 @@ class Specialize(TorchFunctionMode):
         return self._places(index) or index
 
     def _places(self, mask: Any) -> tuple[Tensor, ...] | None:
+        """Where a known ``mask`` is true; None where it is not known, or no mask."""
         value = self._value(mask)
         if value is None or value.dtype is not torch.bool:
             return None
@@ -162,6 +165,7 @@ class Specialize(TorchFunctionMode):
             self._known[id(known.traced)] = known._replace(sources=known.sources | sources)
 
     def _sharing(self, tensor: Any) -> list[Known]:
+        """The known values that share memory with that of ``tensor``, itself included."""
         known = self._known.get(id(tensor))
         if known is None:
             return []
@@ -176,7 +180,7 @@ def elements(result: Any) -> int:
 
 
 class Unknown:
-    """No value."""
+    """Stands for a value that is not known."""
 
 
 def writes_in_place(func: Callable[..., Any], kwargs: Mapping[str, Any]) -> bool:
