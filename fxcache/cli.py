@@ -28,6 +28,8 @@ from fxcache.run import Drawing, compare
 from fxcache.schedule import NonUniform, Policy, Uniform
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+DTYPES = ("float32", "float16", "bfloat16")
+REPORT = "a file written by `fxcache run --report FILE`"
 PACKAGES = ("fxcache", "torch", "triton", "diffusers", "transformers", "numpy")
 
 
@@ -50,8 +52,9 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     look = commands.add_parser("inspect", help="where a model can be cut, and what that saves")
+    look.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     look.add_argument("source", help="a config.json, a model's or pipeline's folder, or a hub id")
-    look.add_argument("--batch", type=int, default=1)
+    look.add_argument("--batch", type=int, default=1, help="how many pictures at a time")
     look.set_defaults(command=inspect)
 
     draw = commands.add_parser("run", help="draw with a pipeline through fxcache")
@@ -74,16 +77,17 @@ def add_run_options(draw: argparse.ArgumentParser) -> None:
     draw.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     draw.add_argument("pipeline", help="a diffusers pipeline's folder or a hub id")
     draw.add_argument("--prompt", action="append", required=True, help="may be given repeatedly")
-    draw.add_argument("--steps", type=int, default=50)
+    draw.add_argument("--steps", type=int, default=50, help="of denoising")
     draw.add_argument("--interval", type=int, default=3, help="refresh one step in this many")
     draw.add_argument("--center", type=float, help="crowd refreshes around this step instead")
     draw.add_argument("--power", type=float, default=1.4, help="how densely; with --center")
     draw.add_argument("--cut", default="auto", help="skip index, module path or auto")
-    draw.add_argument("--seed", type=int, default=0)
-    draw.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    draw.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
+    draw.add_argument("--seed", type=int, default=0, help="of the first picture")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    draw.add_argument("--device", default=device, help="where to draw")
+    draw.add_argument("--dtype", default="float32", choices=DTYPES, help="of weights and latents")
     draw.add_argument("--compare", action="store_true", help="draw without fxcache as well")
-    draw.add_argument("--out", type=Path, default=Path("fxcache.png"), help="the PNG to write")
+    draw.add_argument("--out", type=Path, default=Path("fxcache.png"), help="the picture to write")
     draw.add_argument("--report", type=Path, help="save the report here, as JSON")
 
 
@@ -196,14 +200,14 @@ def comparison_text(compared: Comparison, out: Path) -> str:
 
 
 def show_report(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    data = parsed(arguments.file)
+    data = parsed(arguments.file, REPORT)
     try:
         return data, as_text(data)
     except (KeyError, TypeError) as error:
         raise ModelFileError(
             f"this is no fxcache report: {error!r} is missing",
             where=str(arguments.file),
-            remedy="pass a file written by `fxcache run --report FILE`",
+            remedy=f"pass {REPORT}",
         ) from error
 
 
