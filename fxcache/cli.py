@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for name, (module, purpose) in COMMANDS.items():
         command = commands.add_parser(name, help=purpose)
+        command.formatter_class = argparse.ArgumentDefaultsHelpFormatter
         module.add_options(command)
         command.add_argument("--json", action="store_true", help="machine-readable output")
         command.set_defaults(command=module.run)

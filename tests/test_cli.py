@@ -100,26 +100,41 @@ def test_env_names_versions(capsys):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["inspect", "{folder}/nowhere.json"], "neither a file or folder"),
+        (["inspect", "{folder}/nowhere.json"], "no such file or folder"),
+        (["inspect", "some/mistyped/path"], "no such file or folder"),
+        (["inspect", "./nowhere"], "no such file or folder"),
+        (["inspect", "~/nowhere"], "no such file or folder"),
+        (["inspect", "models/nowhere"], "no such file or folder"),
         (["inspect", "{folder}/tokenizer"], "no denoiser's configuration"),
         (["inspect", "{folder}/tokenizer/tokenizer.json"], "no model of diffusers"),
         (["inspect", "{folder}", "--batch", "0"], "below 1"),
+        (["run", "{folder}/nowhere", *BAD], "no such file or folder"),
         (["run", "{folder}/unet", *BAD], "diffusers cannot load"),
         (["run", "{folder}", *BAD, "--interval", "0"], "interval=0"),
         (["run", "{folder}", *BAD, "--steps", "0"], "steps=0"),
         (["run", "{folder}", *BAD, "--cut", "99"], "no skip index 99"),
         (["run", "{folder}", *BAD, "--cut", "up_blocks.9"], "up_blocks.1"),
         (["report", "{folder}/model_index.json"], "no fxcache report"),
-        (["report", "{folder}/nothing.json"], "not JSON"),
+        (["report", "{folder}/tokenizer/tokenizer_config.json"], "no fxcache report"),
+        (["report", "nowhere"], "cannot be read: No such file or directory"),
+        (["report", "{folder}"], "cannot be read"),
+        (["report", "{folder}/unet/diffusion_pytorch_model.safetensors"], "not JSON"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_place(
     capsys, folder, tmp_path, monkeypatch, arguments, expected
 ):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
     message = complaint(capsys, *(a.format(folder=folder) for a in arguments))
     assert expected in message
     assert "remedy:" in message
+
+
+@pytest.mark.filterwarnings("ignore:The .local_dir_use_symlinks. argument:UserWarning")
+def test_what_may_be_a_hub_id_is_looked_up(capsys):
+    message = complaint(capsys, "inspect", "nobody/nothing")
+    assert "neither a file or folder here nor a readable hub id" in message
 
 
 def test_the_bundled_model_fits_and_loads(capsys):
@@ -148,9 +163,30 @@ def test_a_missing_library_is_named_with_its_remedy(capsys, folder, monkeypatch)
     assert "pip install 'fxcache[diffusers]'" in capsys.readouterr().err
 
 
-def test_a_name_that_is_no_pictures_is_refused_before_drawing(capsys, folder, tmp_path):
-    assert main(["run", str(folder), *map(str, DRAW), "--out", str(tmp_path / "a.xyz")]) == 1
-    assert "end the name in one of: .png" in capsys.readouterr().err
+@pytest.mark.parametrize("name", ["a.xyz", "a"])
+def test_a_name_that_is_no_pictures_is_refused_before_drawing(
+    capsys, folder, tmp_path, monkeypatch, name
+):
+    monkeypatch.setattr("fxcache.cli.load_pipeline", None)
+    message = complaint(capsys, "run", folder, *DRAW, "--out", tmp_path / name)
+    assert "end the name in one of: .png" in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_report_is_answered_with_what_writes_one(capsys, tmp_path):
+    message = complaint(capsys, "report", tmp_path / "nowhere.json")
+    assert "remedy: pass a file written by `fxcache run --report FILE`" in message
+
+
+@pytest.mark.parametrize(
+    ("command", "defaults"),
+    [("run", ["50", "3", "1.4", "auto", "0", "float32", "fxcache.png"]), ("inspect", ["1"])],
+)
+def test_help_shows_the_defaults(capsys, command, defaults):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    assert all(f"(default: {default})" in text for default in defaults)
 
 
 def test_the_version(capsys):

@@ -26,6 +26,7 @@ from PIL import Image
 import fxcache
 from tests import tiny
 from tests.loops import refreshes, steps
+from tests.pipelines.build import PICTURE
 
 SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 SCHEDULERS = {
@@ -40,9 +41,6 @@ SCHEDULERS = {
     "pndm-prk": lambda: PNDMScheduler(**SD, steps_offset=1),
 }
 SIZE = {"height": 32, "width": 32}
-PICTURE = Image.fromarray(
-    np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)  # type: ignore[arg-type]
-)
 MASK = Image.fromarray(np.kron([[0, 255], [255, 0]], np.ones((16, 16))).astype(np.uint8))
 
 

@@ -70,15 +70,16 @@ def ddim() -> DDIMScheduler:
     return DDIMScheduler(steps_offset=1, clip_sample=False)
 
 
-def vae() -> AutoencoderKL:
+def vae(levels: int = 2, **config: Any) -> AutoencoderKL:
     torch.manual_seed(0)
     return AutoencoderKL(
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8,) * levels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
         norm_num_groups=4,
         latent_channels=4,
         sample_size=32,
+        **config,
     ).eval()
 
 

@@ -1,13 +1,10 @@
 """Recipes of the image denoisers of diffusers: U-Nets and image transformers."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from bench.denoisers.recipe import Config, Recipe
-
-Inputs = dict[str, Any]
+from bench.denoisers.recipe import Config, Inputs, Recipe
+from bench.denoisers.tensors import grid, rotary, text, timestep
 
 
 def latent_side(config: Config, full: bool, native: int = 128, tiny: int = 8) -> int:
@@ -15,110 +12,99 @@ def latent_side(config: Config, full: bool, native: int = 128, tiny: int = 8) ->
     return (config.get("sample_size") or native) if full else tiny
 
 
-def latents(channels: int, side: int) -> Tensor:
-    return torch.randn(1, channels, side, side)
+def packed_side(config: Config, full: bool) -> int:
+    """The same for latents that are a sequence of 2×2 patches."""
+    return latent_side(config, full, native=64, tiny=4)
 
 
-def packed(channels: int, side: int) -> Tensor:
+def latents(config: Config, side: int) -> Tensor:
+    return torch.randn(1, config["in_channels"], side, side)
+
+
+def packed(config: Config, side: int) -> Tensor:
     """A square latent as a sequence of ``side * side`` tokens."""
-    return torch.randn(1, side * side, channels)
-
-
-def text(full: bool, tokens: int, width: int) -> Tensor:
-    return torch.randn(1, tokens if full else 7, width)
+    return torch.randn(1, side * side, config["in_channels"])
 
 
 def text_mask(full: bool, tokens: int) -> Tensor:
     """What a tokenizer returns for a prompt that fills all but the last two places."""
-    length = tokens if full else 7
+    length = tokens if full else 5
     return (torch.arange(length) < length - 2).long()[None]
 
 
-def timestep(value: float = 500.0) -> Tensor:
-    return torch.full((1,), value)
+def image_and_text(config: Config, full: bool, words: Tensor, time: float = 500.0) -> Inputs:
+    """What most transformers take."""
+    return {
+        "hidden_states": latents(config, latent_side(config, full)),
+        "timestep": timestep(time),
+        "encoder_hidden_states": words,
+    }
 
 
-def grid(*sizes: int) -> Tensor:
-    """The coordinates of every point of a grid, in row-major order: [points, axes]."""
-    axes = torch.meshgrid(*(torch.arange(size) for size in sizes), indexing="ij")
-    return torch.stack(axes, dim=-1).flatten(0, -2)
+def packed_and_text(config: Config, full: bool, words: Tensor) -> Inputs:
+    """The same with a packed latent, and times from 0 to 1."""
+    return {
+        "hidden_states": packed(config, packed_side(config, full)),
+        "timestep": timestep(0.5),
+        "encoder_hidden_states": words,
+    }
+
+
+def placed_and_text(config: Config, full: bool, tokens: int) -> Inputs:
+    """The same with the coordinates of every token."""
+    side, words = packed_side(config, full), text(full, tokens, config["joint_attention_dim"])
+    return packed_and_text(config, full, words) | {
+        "txt_ids": torch.zeros(words.shape[1], 3),
+        "img_ids": grid(1, side, side).float(),
+    }
 
 
 def flux(config: Config, full: bool) -> Inputs:
-    side = latent_side(config, full, native=64, tiny=4)
-    tokens = text(full, 512, config["joint_attention_dim"])
-    call = {
-        "hidden_states": packed(config["in_channels"], side),
-        "timestep": timestep(0.5),
-        "pooled_projections": torch.randn(1, config["pooled_projection_dim"]),
-        "encoder_hidden_states": tokens,
-        "txt_ids": torch.zeros(tokens.shape[1], 3),
-        "img_ids": grid(1, side, side).float(),
-        "return_dict": False,
-    }
+    call = placed_and_text(config, full, 512)
+    call["pooled_projections"] = torch.randn(1, config["pooled_projection_dim"])
     if config["guidance_embeds"]:
         call["guidance"] = torch.full((1,), 3.5)
     return call
 
 
 def flux2(config: Config, full: bool) -> Inputs:
-    side = latent_side(config, full, native=64, tiny=4)
-    tokens = text(full, 512, config["joint_attention_dim"])
-    return {
-        "hidden_states": packed(config["in_channels"], side),
-        "timestep": timestep(0.5),
+    side, words = packed_side(config, full), text(full, 512, config["joint_attention_dim"])
+    return packed_and_text(config, full, words) | {
         "guidance": torch.full((1,), 4.0),
-        "encoder_hidden_states": tokens,
-        "txt_ids": grid(1, 1, 1, tokens.shape[1])[None],
+        "txt_ids": grid(1, 1, 1, words.shape[1])[None],
         "img_ids": grid(1, side, side, 1)[None],
-        "return_dict": False,
     }
 
 
 def sd3(config: Config, full: bool) -> Inputs:
-    return {
-        "hidden_states": latents(config["in_channels"], latent_side(config, full)),
-        "timestep": timestep(),
-        "encoder_hidden_states": text(full, 333, config["joint_attention_dim"]),
-        "pooled_projections": torch.randn(1, config["pooled_projection_dim"]),
-        "return_dict": False,
+    words = text(full, 333, config["joint_attention_dim"])
+    return image_and_text(config, full, words) | {
+        "pooled_projections": torch.randn(1, config["pooled_projection_dim"])
     }
 
 
 def dit(config: Config, full: bool) -> Inputs:
     return {
-        "hidden_states": latents(config["in_channels"], latent_side(config, full)),
-        "timestep": torch.full((1,), 500),
+        "hidden_states": latents(config, latent_side(config, full)),
+        "timestep": timestep(500),
         "class_labels": torch.full((1,), 3),
-        "return_dict": False,
     }
 
 
 def pixart(config: Config, full: bool) -> Inputs:
-    side = latent_side(config, full)
     width = config["caption_channels"] or config["cross_attention_dim"]
-    return {
-        "hidden_states": latents(config["in_channels"], side),
-        "encoder_hidden_states": text(full, 120, width),
+    return image_and_text(config, full, text(full, 120, width), 500) | {
         "encoder_attention_mask": text_mask(full, 120),
-        "timestep": torch.full((1,), 500),
         "added_cond_kwargs": {
-            "resolution": torch.full((1, 2), 8.0 * side),
+            "resolution": torch.full((1, 2), 8.0 * latent_side(config, full)),
             "aspect_ratio": torch.ones(1, 1),
         },
-        "return_dict": False,
     }
 
 
 def qwen_image(config: Config, full: bool) -> Inputs:
-    side = latent_side(config, full, native=64, tiny=4)
-    return {
-        "hidden_states": packed(config["in_channels"], side),
-        "timestep": timestep(0.5),
-        "encoder_hidden_states": text(full, 128, config["joint_attention_dim"]),
-        "img_shapes": [[(1, side, side)]],
-        "return_dict": False,
-    }
+    side, words = packed_side(config, full), text(full, 128, config["joint_attention_dim"])
+    return packed_and_text(config, full, words) | {"img_shapes": [[(1, side, side)]]}
 
 
 def z_image(config: Config, full: bool) -> Inputs:
@@ -128,72 +114,29 @@ def z_image(config: Config, full: bool) -> Inputs:
         "x": [torch.randn(config["in_channels"], 1, side, side)],
         "t": timestep(0.5),
         "cap_feats": [text(full, 128, config["cap_feat_dim"])[0]],
-        "return_dict": False,
     }
 
 
 def sana(config: Config, full: bool) -> Inputs:
-    return {
-        "hidden_states": latents(config["in_channels"], latent_side(config, full)),
-        "encoder_hidden_states": text(full, 300, config["caption_channels"]),
-        "encoder_attention_mask": text_mask(full, 300),
-        "timestep": timestep(),
-        "return_dict": False,
-    }
+    words = text(full, 300, config["caption_channels"])
+    return image_and_text(config, full, words) | {"encoder_attention_mask": text_mask(full, 300)}
 
 
 def lumina2(config: Config, full: bool) -> Inputs:
-    return {
-        "hidden_states": latents(config["in_channels"], latent_side(config, full)),
-        "timestep": timestep(0.5),
-        "encoder_hidden_states": text(full, 256, config["cap_feat_dim"]),
-        "encoder_attention_mask": text_mask(full, 256),
-        "return_dict": False,
-    }
-
-
-def unet_condition(config: Config, full: bool) -> Inputs:
-    return {
-        "sample": latents(config["in_channels"], latent_side(config, full, native=64, tiny=16)),
-        "timestep": torch.tensor(500),
-        "encoder_hidden_states": text(full, 77, config["cross_attention_dim"]),
-        "return_dict": False,
-    }
-
-
-def rotation(tokens: int, width: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of rotary position embeddings the pipeline computes: [tokens, width]."""
-    angles = torch.rand(tokens, width)
-    return angles.cos(), angles.sin()
+    words = text(full, 256, config["cap_feat_dim"])
+    mask = {"encoder_attention_mask": text_mask(full, 256)}
+    return image_and_text(config, full, words, 0.5) | mask
 
 
 def chroma(config: Config, full: bool) -> Inputs:
     """As FLUX, without a pooled prompt; the mask spans text and image and is of floats."""
-    side = latent_side(config, full, native=64, tiny=4)
-    tokens = text(full, 512, config["joint_attention_dim"])
-    mask = torch.cat([text_mask(full, 512), torch.ones(1, side * side)], dim=1)
-    return {
-        "hidden_states": packed(config["in_channels"], side),
-        "timestep": timestep(0.5),
-        "encoder_hidden_states": tokens,
-        "txt_ids": torch.zeros(tokens.shape[1], 3),
-        "img_ids": grid(1, side, side).float(),
-        "attention_mask": mask,
-        "return_dict": False,
-    }
+    call = placed_and_text(config, full, 512)
+    image = torch.ones(1, call["hidden_states"].shape[1])
+    return call | {"attention_mask": torch.cat([text_mask(full, 512), image], dim=1)}
 
 
 def bria(config: Config, full: bool) -> Inputs:
-    side = latent_side(config, full, native=64, tiny=4)
-    tokens = text(full, 128, config["joint_attention_dim"])
-    return {
-        "hidden_states": packed(config["in_channels"], side),
-        "timestep": timestep(),
-        "encoder_hidden_states": tokens,
-        "txt_ids": torch.zeros(tokens.shape[1], 3),
-        "img_ids": grid(1, side, side).float(),
-        "return_dict": False,
-    }
+    return placed_and_text(config, full, 128) | {"timestep": timestep()}
 
 
 def bria_fibo(config: Config, full: bool) -> Inputs:
@@ -209,39 +152,25 @@ def bria_fibo2(config: Config, full: bool) -> Inputs:
     A single prompt is not padded, and the pipeline passes no mask then.
     """
     bundles = 1 + len(config["injection_layer_ids"])
-    tokens = text(full, 512, config["cap_feat_dim"])
-    return {
-        "hidden_states": latents(config["in_channels"], latent_side(config, full)),
-        "timestep": timestep(0.5),
-        "encoder_hidden_states": torch.randn(1, bundles, *tokens.shape[1:]),
-        "return_dict": False,
-    }
+    words = torch.randn(1, bundles, *text(full, 512, config["cap_feat_dim"]).shape[1:])
+    return image_and_text(config, full, words, 0.5)
 
 
 def aura_flow(config: Config, full: bool) -> Inputs:
-    return {
-        "hidden_states": latents(config["in_channels"], latent_side(config, full)),
-        "encoder_hidden_states": text(full, 256, config["joint_attention_dim"]),
-        "timestep": timestep(0.5),
-        "return_dict": False,
-    }
+    return image_and_text(config, full, text(full, 256, config["joint_attention_dim"]), 0.5)
 
 
 def hunyuan_dit(config: Config, full: bool) -> Inputs:
     side = latent_side(config, full)
     clip, t5 = config["text_len"], config["text_len_t5"]
     head = config["hidden_size"] // config["num_attention_heads"]
-    return {
-        "hidden_states": latents(config["in_channels"], side),
-        "timestep": timestep(),
-        "encoder_hidden_states": torch.randn(1, clip, config["cross_attention_dim"]),
-        "text_embedding_mask": (torch.arange(clip) < clip - 2).long()[None],
+    return image_and_text(config, full, torch.randn(1, clip, config["cross_attention_dim"])) | {
+        "text_embedding_mask": text_mask(True, clip),
         "encoder_hidden_states_t5": torch.randn(1, t5, config["cross_attention_dim_t5"]),
-        "text_embedding_mask_t5": (torch.arange(t5) < t5 - 2).long()[None],
+        "text_embedding_mask_t5": text_mask(True, t5),
         "image_meta_size": torch.tensor([[8.0 * side] * 4 + [0.0] * 2]),
         "style": torch.zeros(1, dtype=torch.long),
-        "image_rotary_emb": rotation((side // config["patch_size"]) ** 2, head),
-        "return_dict": False,
+        "image_rotary_emb": rotary((side // config["patch_size"]) ** 2, head),
     }
 
 
@@ -249,39 +178,29 @@ def lumina_next(config: Config, full: bool) -> Inputs:
     side = latent_side(config, full)
     table = 384 if full else side
     angles = torch.rand(table, table, config["hidden_size"] // config["num_attention_heads"] // 2)
-    return {
-        "hidden_states": latents(config["in_channels"], side),
-        "timestep": timestep(0.5),
-        "encoder_hidden_states": text(full, 256, config["cross_attention_dim"]),
+    return image_and_text(config, full, text(full, 256, config["cross_attention_dim"]), 0.5) | {
         "encoder_mask": text_mask(full, 256),
         "image_rotary_emb": torch.polar(torch.ones_like(angles), angles),
         "cross_attention_kwargs": {"base_sequence_length": (side // config["patch_size"]) ** 2},
-        "return_dict": False,
     }
 
 
 def cog_view(config: Config, full: bool) -> Inputs:
-    side = latent_side(config, full)
-    size = torch.full((1, 2), 8.0 * side)
-    return {
-        "hidden_states": latents(config["in_channels"], side),
-        "encoder_hidden_states": text(full, 224, config["text_embed_dim"]),
-        "timestep": torch.full((1,), 500),
+    size = torch.full((1, 2), 8.0 * latent_side(config, full))
+    return image_and_text(config, full, text(full, 224, config["text_embed_dim"]), 500) | {
         "original_size": size,
         "target_size": size.clone(),
         "crop_coords": torch.zeros(1, 2),
-        "return_dict": False,
     }
 
 
 def ernie_image(config: Config, full: bool) -> Inputs:
-    tokens = text(full, 128, config["text_in_dim"])
+    words = text(full, 128, config["text_in_dim"])
     return {
-        "hidden_states": latents(config["in_channels"], latent_side(config, full, 64, tiny=4)),
+        "hidden_states": latents(config, packed_side(config, full)),
         "timestep": timestep(),
-        "text_bth": tokens,
-        "text_lens": torch.full((1,), tokens.shape[1]),
-        "return_dict": False,
+        "text_bth": words,
+        "text_lens": torch.full((1,), words.shape[1]),
     }
 
 
@@ -293,61 +212,32 @@ def prior(config: Config, full: bool) -> Inputs:  # noqa: ARG001
         "timestep": torch.tensor(500),
         "proj_embedding": torch.randn(1, width),
         "encoder_hidden_states": torch.randn(1, tokens, width),
-        "attention_mask": torch.arange(tokens)[None] < tokens - 2,
-        "return_dict": False,
+        "attention_mask": text_mask(True, tokens).bool(),
     }
 
 
 def transformer_2d(config: Config, full: bool) -> Inputs:
     """A stack of a U-Net's attention blocks, called on a feature map."""
     return {
-        "hidden_states": latents(config["in_channels"], 32 if full else 4),
+        "hidden_states": latents(config, 32 if full else 4),
         "encoder_hidden_states": text(full, 77, config["cross_attention_dim"]),
-        "return_dict": False,
-    }
-
-
-def dream_lite(config: Config, full: bool) -> Inputs:
-    """The latent and the picture to edit, side by side."""
-    side = latent_side(config, full, tiny=8)
-    return {
-        "sample": torch.randn(1, config["in_channels"], side, 2 * side),
-        "timestep": timestep(),
-        "encoder_hidden_states": text(full, 256, config["cross_attention_dim"]),
-        "encoder_attention_mask": text_mask(full, 256),
-        "added_cond_kwargs": {"time_ids": torch.full((1, 2), 8.0 * side)},
-        "return_dict": False,
     }
 
 
 def flux3(config: Config, full: bool) -> Inputs:
     """Text to image: without pictures to refer to."""
-    side = latent_side(config, full, native=64, tiny=4)
-    tokens = text(full, 512, config["joint_attention_dim"])
-    scale = torch.tensor([1.0, 0.5, 0.5, 1.0])
-    return {
-        "hidden_states": packed(config["in_channels"], side),
-        "encoder_hidden_states": tokens,
-        "timestep": timestep(0.5),
-        "img_ids": grid(1, side, side, 1) * scale,
-        "txt_ids": grid(1, 1, 1, tokens.shape[1]).float(),
-        "return_dict": False,
+    side, words = packed_side(config, full), text(full, 512, config["joint_attention_dim"])
+    return packed_and_text(config, full, words) | {
+        "img_ids": grid(1, side, side, 1) * torch.tensor([1.0, 0.5, 0.5, 1.0]),
+        "txt_ids": grid(1, 1, 1, words.shape[1]).float(),
     }
 
 
 def diagonal_ids(config: Config, full: bool, tokens: int) -> Inputs:
     """As FLUX, without a pooled prompt; text lies on the diagonal of the image's plane."""
-    side = latent_side(config, full, native=64, tiny=4)
-    words = text(full, tokens, config["joint_attention_dim"])
-    diagonal = torch.arange(words.shape[1]).float()
-    return {
-        "hidden_states": packed(config["in_channels"], side),
-        "timestep": timestep(0.5),
-        "encoder_hidden_states": words,
-        "txt_ids": torch.stack([torch.zeros_like(diagonal), diagonal, diagonal], dim=1),
-        "img_ids": grid(1, side, side).float(),
-        "return_dict": False,
-    }
+    call = placed_and_text(config, full, tokens)
+    diagonal = torch.arange(len(call["txt_ids"])).float()
+    return call | {"txt_ids": torch.stack([torch.zeros_like(diagonal), diagonal, diagonal], dim=1)}
 
 
 def ovis_image(config: Config, full: bool) -> Inputs:
@@ -364,39 +254,31 @@ def glm_image(config: Config, full: bool) -> Inputs:
     """A token of the autoregressive prior for every patch."""
     side = latent_side(config, full)
     tokens = (side // config["patch_size"]) ** 2
-    return {
-        "hidden_states": latents(config["in_channels"], side),
-        "encoder_hidden_states": text(full, 64, config["text_embed_dim"]),
+    return image_and_text(config, full, text(full, 64, config["text_embed_dim"])) | {
         "prior_token_id": torch.arange(tokens)[None] % config["prior_vq_quantizer_codebook_size"],
         "prior_token_drop": torch.zeros(1, tokens, dtype=torch.bool),
-        "timestep": timestep(),
         "target_size": torch.full((1, 2), 8.0 * side),
         "crop_coords": torch.zeros(1, 2),
-        "return_dict": False,
     }
 
 
 def hi_dream(config: Config, full: bool) -> Inputs:
     """Llama's states of all its layers, of which the model picks one for every block."""
     t5, llama = config["caption_channels"]
-    tokens = text(full, 128, llama)
+    words = text(full, 128, llama)
     return {
-        "hidden_states": latents(config["in_channels"], latent_side(config, full)),
+        "hidden_states": latents(config, latent_side(config, full)),
         "timesteps": timestep(),
         "encoder_hidden_states_t5": text(full, 128, t5),
-        "encoder_hidden_states_llama3": torch.randn(1 + max(config["llama_layers"]), *tokens.shape),
+        "encoder_hidden_states_llama3": torch.randn(1 + max(config["llama_layers"]), *words.shape),
         "pooled_embeds": torch.randn(1, config["text_emb_dim"]),
-        "return_dict": False,
     }
 
 
 def hunyuan_image(config: Config, full: bool) -> Inputs:
-    call = {
-        "hidden_states": latents(config["in_channels"], latent_side(config, full, 64, tiny=4)),
-        "timestep": timestep(),
-        "encoder_hidden_states": text(full, 1000, config["text_embed_dim"]),
+    call = image_and_text(config, full, text(full, 1000, config["text_embed_dim"])) | {
+        "hidden_states": latents(config, packed_side(config, full)),
         "encoder_attention_mask": text_mask(full, 1000),
-        "return_dict": False,
     }
     if config["text_embed_2_dim"]:  # what is to be written in the picture
         call["encoder_hidden_states_2"] = text(full, 128, config["text_embed_2_dim"])
@@ -408,60 +290,36 @@ def hunyuan_image(config: Config, full: bool) -> Inputs:
 
 def ideogram4(config: Config, full: bool) -> Inputs:
     """Padding, prompt and image in one sequence; ``indicator`` says which is which (0, 3, 2)."""
-    side = latent_side(config, full, native=64, tiny=4)
+    side = packed_side(config, full)
     padding, words, pixels = (256, 256, side * side) if full else (2, 5, side * side)
-    places = torch.cat(
-        [
-            torch.zeros(padding, 3, dtype=torch.long),
-            torch.arange(words)[:, None].expand(words, 3),
-            grid(1, side, side) + 65536,
-        ]
-    )
-    roles = torch.cat(
-        [
-            torch.full((padding,), 0),
-            torch.full((words,), 3),
-            torch.full((pixels,), 2),
-        ]
-    )
-    length = padding + words + pixels
+    prompt = torch.arange(words)[:, None].expand(words, 3)
+    places = [torch.zeros(padding, 3, dtype=torch.long), prompt, grid(1, side, side) + 65536]
+    roles = torch.cat([torch.full((n,), r) for n, r in ((padding, 0), (words, 3), (pixels, 2))])
     empty = torch.zeros(1, padding + words, config["in_channels"])
     return {
-        "hidden_states": torch.cat([empty, packed(config["in_channels"], side)], dim=1),
+        "hidden_states": torch.cat([empty, packed(config, side)], dim=1),
         "timestep": timestep(0.5),
-        "encoder_hidden_states": torch.randn(1, length, config["llm_features_dim"]),
-        "position_ids": places[None],
+        "encoder_hidden_states": torch.randn(1, len(roles), config["llm_features_dim"]),
+        "position_ids": torch.cat(places)[None],
         "segment_ids": torch.where(roles == 0, -1, 1)[None],
         "indicator": roles[None],
-        "return_dict": False,
     }
 
 
 def krea2(config: Config, full: bool) -> Inputs:
     """Text states of several layers: [batch, tokens, layers, width]."""
-    side = latent_side(config, full, native=64, tiny=4)
-    mask = text_mask(full, 512).bool()
+    side, mask = packed_side(config, full), text_mask(full, 512).bool()
     words = mask.shape[1]
-    layers, width = config["num_text_layers"], config["text_hidden_dim"]
-    return {
-        "hidden_states": packed(config["in_channels"], side),
-        "encoder_hidden_states": torch.randn(1, words, layers, width),
-        "timestep": timestep(0.5),
+    states = torch.randn(1, words, config["num_text_layers"], config["text_hidden_dim"])
+    return packed_and_text(config, full, states) | {
         "position_ids": torch.cat([torch.zeros(words, 3), grid(1, side, side).float()]),
         "encoder_attention_mask": mask,
-        "return_dict": False,
     }
 
 
 def nucleus(config: Config, full: bool) -> Inputs:
-    side = latent_side(config, full, native=64, tiny=4)
-    return {
-        "hidden_states": packed(config["in_channels"], side),
-        "timestep": timestep(0.5),
-        "encoder_hidden_states": text(full, 128, config["joint_attention_dim"]),
-        "img_shapes": [(1, side, side)],
-        "return_dict": False,
-    }
+    call = qwen_image(config, full)
+    return call | {"img_shapes": call["img_shapes"][0]}
 
 
 def omni_gen(config: Config, full: bool) -> Inputs:
@@ -471,38 +329,29 @@ def omni_gen(config: Config, full: bool) -> Inputs:
     place = torch.arange(words + 1 + (side // config["patch_size"]) ** 2)
     seen = (place[None] <= place[:, None]) | (place[:, None] > words)
     return {
-        "hidden_states": latents(config["in_channels"], side),
+        "hidden_states": latents(config, side),
         "timestep": timestep(0.5),
         "input_ids": torch.arange(words)[None] % config["vocab_size"],
         "input_img_latents": [],
         "input_image_sizes": {},
         "attention_mask": seen.float()[None],
         "position_ids": place[None],
-        "return_dict": False,
     }
 
 
 def prx(config: Config, full: bool) -> Inputs:
-    return {
-        "hidden_states": latents(config["in_channels"], latent_side(config, full)),
-        "timestep": timestep(0.5),
-        "encoder_hidden_states": text(full, 256, config["context_in_dim"]),
-        "attention_mask": text_mask(full, 256).bool(),
-        "return_dict": False,
-    }
+    words = text(full, 256, config["context_in_dim"])
+    mask = {"attention_mask": text_mask(full, 256).bool()}
+    return image_and_text(config, full, words, 0.5) | mask
 
 
 def qwen_image21(config: Config, full: bool) -> Inputs:
     """``img_mask`` has a place for every word and for every four tokens of the image."""
-    side = latent_side(config, full, native=64, tiny=4)
-    tokens = text(full, 128, config["context_in_dim"])
-    return {
-        "hidden_states": packed(config["in_channels"], side),
-        "timestep": timestep(0.5),
-        "encoder_hidden_states": tokens,
+    side, words = packed_side(config, full), text(full, 128, config["context_in_dim"])
+    length = words.shape[1]
+    return packed_and_text(config, full, words) | {
         "img_shapes": [[(1, side, side)]],
-        "img_mask": torch.arange(tokens.shape[1] + side * side // 4)[None] >= tokens.shape[1],
-        "return_dict": False,
+        "img_mask": torch.arange(length + side * side // 4)[None] >= length,
     }
 
 
@@ -519,65 +368,74 @@ def uvit(config: Config, full: bool) -> Inputs:
 
 
 def unet_1d(config: Config, full: bool) -> Inputs:
+    length = config["sample_size"] if full else 64
     return {
-        "sample": torch.randn(1, config["in_channels"], config["sample_size"] if full else 64),
+        "sample": torch.randn(1, config["in_channels"], length),
         "timestep": torch.tensor(500),
-        "return_dict": False,
     }
 
 
 def unet_2d(config: Config, full: bool) -> Inputs:
     return {
-        "sample": latents(config["in_channels"], latent_side(config, full, native=64, tiny=16)),
+        "sample": latents(config, latent_side(config, full, native=64, tiny=16)),
         "timestep": torch.tensor(500),
-        "return_dict": False,
     }
 
 
-def frames(channels: int, count: int, height: int, width: int) -> Tensor:
-    return torch.randn(1, channels, count, height, width)
+def unet_condition(config: Config, full: bool) -> Inputs:
+    words = text(full, 77, config["cross_attention_dim"])
+    return unet_2d(config, full) | {"encoder_hidden_states": words}
 
 
-def unet_3d(config: Config, full: bool) -> Inputs:
-    clip = (16, 32, 32) if full else (2, 16, 16)
+def dream_lite(config: Config, full: bool) -> Inputs:
+    """The latent and the picture to edit, side by side."""
+    side = latent_side(config, full)
     return {
-        "sample": frames(config["in_channels"], *clip),
-        "timestep": torch.tensor(500),
-        "encoder_hidden_states": text(full, 77, config["cross_attention_dim"]),
-        "return_dict": False,
-    }
-
-
-def i2vgen(config: Config, full: bool) -> Inputs:
-    clip = (16, 88, 160) if full else (2, 16, 16)
-    return unet_3d(config, full) | {
-        "sample": frames(config["in_channels"], *clip),
-        "fps": torch.full((1,), 16),
-        "image_latents": frames(config["in_channels"], *clip),
-        "image_embeddings": torch.randn(1, config["cross_attention_dim"]),
+        "sample": torch.randn(1, config["in_channels"], side, 2 * side),
+        "timestep": timestep(),
+        "encoder_hidden_states": text(full, 256, config["cross_attention_dim"]),
+        "encoder_attention_mask": text_mask(full, 256),
+        "added_cond_kwargs": {"time_ids": torch.full((1, 2), 8.0 * side)},
     }
 
 
 def kandinsky3(config: Config, full: bool) -> Inputs:
     return {
-        "sample": latents(config["in_channels"], latent_side(config, full, tiny=16)),
+        "sample": latents(config, latent_side(config, full, tiny=16)),
         "timestep": torch.tensor(500),
         "encoder_hidden_states": text(full, 128, config["encoder_hid_dim"]),
         "encoder_attention_mask": text_mask(full, 128),
-        "return_dict": False,
+    }
+
+
+def unet_clip(config: Config, full: bool, size: tuple[int, int]) -> Inputs:
+    """The call of a U-Net over 16 frames of ``size``."""
+    clip = (16, *size) if full else (2, 16, 16)
+    return {
+        "sample": torch.randn(1, config["in_channels"], *clip),
+        "timestep": torch.tensor(500),
+        "encoder_hidden_states": text(full, 77, config["cross_attention_dim"]),
+    }
+
+
+def unet_3d(config: Config, full: bool) -> Inputs:
+    return unet_clip(config, full, (32, 32))
+
+
+def i2vgen(config: Config, full: bool) -> Inputs:
+    call = unet_clip(config, full, (88, 160))
+    return call | {
+        "fps": torch.full((1,), 16),
+        "image_latents": torch.randn_like(call["sample"]),
+        "image_embeddings": torch.randn(1, config["cross_attention_dim"]),
     }
 
 
 def unet_motion(config: Config, full: bool) -> Inputs:
     """The prompt once for every frame."""
-    clip = (16, 64, 64) if full else (2, 16, 16)
-    prompt = text(full, 77, config["cross_attention_dim"])
-    return {
-        "sample": frames(config["in_channels"], *clip),
-        "timestep": torch.tensor(500),
-        "encoder_hidden_states": prompt.repeat(clip[0], 1, 1),
-        "return_dict": False,
-    }
+    call = unet_clip(config, full, (64, 64))
+    words, frames = call["encoder_hidden_states"], call["sample"].shape[2]
+    return call | {"encoder_hidden_states": words.repeat(frames, 1, 1)}
 
 
 def unet_video(config: Config, full: bool) -> Inputs:
@@ -588,17 +446,15 @@ def unet_video(config: Config, full: bool) -> Inputs:
         "timestep": torch.tensor(1.5),
         "encoder_hidden_states": torch.randn(1, 1, config["cross_attention_dim"]),
         "added_time_ids": torch.tensor([[6.0, 127.0, 0.02]]),
-        "return_dict": False,
     }
 
 
 def stable_cascade(config: Config, full: bool) -> Inputs:
     """The prior's call; text and image tokens only where the model maps them."""
     call = {
-        "sample": latents(config["in_channels"], 24 if full else 8),
+        "sample": latents(config, 24 if full else 8),
         "timestep_ratio": timestep(0.5),
         "clip_text_pooled": torch.randn(1, 1, config["clip_text_pooled_in_channels"]),
-        "return_dict": False,
     }
     if config["clip_text_in_channels"] and config["clip_image_in_channels"]:
         call["clip_text"] = text(full, 77, config["clip_text_in_channels"])
@@ -606,30 +462,46 @@ def stable_cascade(config: Config, full: bool) -> Inputs:
     return call
 
 
+FLUX_TINY: Config = {
+    "in_channels": 16,
+    "num_layers": 4,
+    "num_single_layers": 4,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 24,
+    "axes_dims_rope": (4, 6, 6),
+}
+
+COGVIEW_TINY: Config = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "num_layers": 4,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "text_embed_dim": 24,
+    "time_embed_dim": 16,
+    "condition_dim": 8,
+}
+
+UNET_TINY: Config = {
+    "block_out_channels": (8, 16, 32, 32),
+    "norm_num_groups": 4,
+    "cross_attention_dim": 12,
+}
+
 RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "FluxTransformer2DModel",
         {
-            "in_channels": 16,
-            "num_layers": 4,
-            "num_single_layers": 4,
-            "attention_head_dim": 16,
-            "num_attention_heads": 2,
-            "joint_attention_dim": 24,
+            **FLUX_TINY,
             "pooled_projection_dim": 12,
-            "axes_dims_rope": (4, 6, 6),
         },
         flux,
     ),
     Recipe(
         "Flux2Transformer2DModel",
         {
-            "in_channels": 16,
-            "num_layers": 4,
-            "num_single_layers": 4,
-            "attention_head_dim": 16,
-            "num_attention_heads": 2,
-            "joint_attention_dim": 24,
+            **FLUX_TINY,
             "axes_dims_rope": (4, 4, 4, 4),
         },
         flux2,
@@ -739,9 +611,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "UNet2DConditionModel",
         {
-            "block_out_channels": (8, 16, 32, 32),
-            "norm_num_groups": 4,
-            "cross_attention_dim": 12,
+            **UNET_TINY,
             "attention_head_dim": 2,
         },
         unet_condition,
@@ -749,13 +619,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "ChromaTransformer2DModel",
         {
-            "in_channels": 16,
-            "num_layers": 4,
-            "num_single_layers": 4,
-            "attention_head_dim": 16,
-            "num_attention_heads": 2,
-            "joint_attention_dim": 24,
-            "axes_dims_rope": (4, 6, 6),
+            **FLUX_TINY,
             "approximator_num_channels": 16,
             "approximator_hidden_dim": 20,
             "approximator_layers": 4,
@@ -765,26 +629,14 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "BriaTransformer2DModel",
         {
-            "in_channels": 16,
-            "num_layers": 4,
-            "num_single_layers": 4,
-            "attention_head_dim": 16,
-            "num_attention_heads": 2,
-            "joint_attention_dim": 24,
-            "axes_dims_rope": [4, 6, 6],
+            **FLUX_TINY,
         },
         bria,
     ),
     Recipe(
         "BriaFiboTransformer2DModel",
         {
-            "in_channels": 16,
-            "num_layers": 4,
-            "num_single_layers": 4,
-            "attention_head_dim": 16,
-            "num_attention_heads": 2,
-            "joint_attention_dim": 24,
-            "axes_dims_rope": [4, 6, 6],
+            **FLUX_TINY,
             "text_encoder_dim": 12,
         },
         bria_fibo,
@@ -865,14 +717,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "CogView3PlusTransformer2DModel",
         {
-            "in_channels": 4,
-            "num_layers": 4,
-            "attention_head_dim": 16,
-            "num_attention_heads": 2,
-            "out_channels": 4,
-            "text_embed_dim": 24,
-            "time_embed_dim": 16,
-            "condition_dim": 8,
+            **COGVIEW_TINY,
             "pos_embed_max_size": 8,
             "sample_size": 8,
         },
@@ -881,14 +726,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "CogView4Transformer2DModel",
         {
-            "in_channels": 4,
-            "out_channels": 4,
-            "num_layers": 4,
-            "attention_head_dim": 16,
-            "num_attention_heads": 2,
-            "text_embed_dim": 24,
-            "time_embed_dim": 16,
-            "condition_dim": 8,
+            **COGVIEW_TINY,
             "pos_embed_max_size": 8,
             "sample_size": 8,
             "rope_axes_dim": (8, 8),
@@ -975,13 +813,8 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "Flux3Transformer2DModel",
         {
-            "in_channels": 16,
+            **FLUX_TINY,
             "cond_in_channels": 16,
-            "num_layers": 4,
-            "num_single_layers": 4,
-            "attention_head_dim": 16,
-            "num_attention_heads": 2,
-            "joint_attention_dim": 24,
             "axes_dims_rope": (4, 4, 4, 4),
         },
         flux3,
@@ -989,42 +822,23 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "OvisImageTransformer2DModel",
         {
-            "in_channels": 16,
+            **FLUX_TINY,
             "out_channels": 16,
-            "num_layers": 4,
-            "num_single_layers": 4,
-            "attention_head_dim": 16,
-            "num_attention_heads": 2,
-            "joint_attention_dim": 24,
-            "axes_dims_rope": (4, 6, 6),
         },
         ovis_image,
     ),
     Recipe(
         "LongCatImageTransformer2DModel",
         {
-            "in_channels": 16,
-            "num_layers": 4,
-            "num_single_layers": 4,
-            "attention_head_dim": 16,
-            "num_attention_heads": 2,
-            "joint_attention_dim": 24,
+            **FLUX_TINY,
             "pooled_projection_dim": 24,
-            "axes_dims_rope": [4, 6, 6],
         },
         long_cat_image,
     ),
     Recipe(
         "GlmImageTransformer2DModel",
         {
-            "in_channels": 4,
-            "out_channels": 4,
-            "num_layers": 4,
-            "attention_head_dim": 16,
-            "num_attention_heads": 2,
-            "text_embed_dim": 24,
-            "time_embed_dim": 16,
-            "condition_dim": 8,
+            **COGVIEW_TINY,
             "prior_vq_quantizer_codebook_size": 20,
         },
         glm_image,
@@ -1182,6 +996,7 @@ RECIPES: tuple[Recipe, ...] = (
             "sample_size": 8,
         },
         uvit,
+        options={},
     ),
     Recipe(
         "UNet1DModel",
@@ -1202,9 +1017,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "UNet3DConditionModel",
         {
-            "block_out_channels": (8, 16, 32, 32),
-            "norm_num_groups": 4,
-            "cross_attention_dim": 12,
+            **UNET_TINY,
             "attention_head_dim": 4,
         },
         unet_3d,
@@ -1212,9 +1025,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "I2VGenXLUNet",
         {
-            "block_out_channels": (8, 16, 32, 32),
-            "norm_num_groups": 4,
-            "cross_attention_dim": 12,
+            **UNET_TINY,
             "attention_head_dim": 4,
         },
         i2vgen,
@@ -1234,9 +1045,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "UNetMotionModel",
         {
-            "block_out_channels": (8, 16, 32, 32),
-            "norm_num_groups": 4,
-            "cross_attention_dim": 12,
+            **UNET_TINY,
             "num_attention_heads": 2,
             "motion_num_attention_heads": 2,
         },

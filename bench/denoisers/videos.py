@@ -1,161 +1,129 @@
 """Recipes of diffusers' video and audio transformers, and of those that fit nowhere else."""
 
 import math
-from typing import Any
 
 import diffusers
 import torch
+from torch import Tensor
 
-from bench.denoisers.recipe import Config, Recipe
-
-Inputs = dict[str, Any]
-
-
-def _timestep(value: float = 500.0) -> torch.Tensor:
-    """One timestep for a batch of one."""
-    return torch.full((1,), value)
+from bench.denoisers.recipe import Config, Inputs, Recipe
+from bench.denoisers.tensors import grid, rotary, text, timestep
 
 
-def _text(width: int, full: bool, length: int = 512, few: int = 5) -> torch.Tensor:
-    """Text embeddings: ``length`` tokens at full size, else ``few``."""
-    return torch.randn(1, length if full else few, width)
+def text_mask(full: bool, tokens: int, few: int = 5) -> Tensor:
+    """The mask that goes with ``text``: the last fifth is padding."""
+    length = tokens if full else few
+    return (torch.arange(length) < length - length // 5).long()[None]
 
 
-def _mask(
-    full: bool, length: int = 512, few: int = 5, dtype: torch.dtype = torch.int64
-) -> torch.Tensor:
-    """The mask that goes with ``_text``: the last fifth is padding."""
-    tokens = length if full else few
-    return (torch.arange(tokens) < tokens - tokens // 5).to(dtype)[None]
-
-
-def _video(channels: int, full: bool, frames: int, height: int, width: int) -> torch.Tensor:
+def video(channels: int, full: bool, frames: int, height: int, width: int) -> Tensor:
     """A latent video; small: 2 frames of 4x4."""
     return torch.randn(1, channels, *((frames, height, width) if full else (2, 4, 4)))
 
 
-def _wan(config: Config, full: bool) -> Inputs:
-    """Wan 2.1 text-to-video: 81 frames of 480x832."""
+def video_and_text(
+    config: Config, full: bool, clip: tuple[int, int, int], words: Tensor, time: float = 500.0
+) -> Inputs:
+    """What most video transformers take; ``clip``: frames, height and width of the latent."""
     return {
-        "hidden_states": _video(config["in_channels"], full, 21, 60, 104),
-        "timestep": _timestep(),
-        "encoder_hidden_states": _text(config["text_dim"], full),
-        "attention_kwargs": None,
-        "return_dict": False,
+        "hidden_states": video(config["in_channels"], full, *clip),
+        "timestep": timestep(time),
+        "encoder_hidden_states": words,
     }
 
 
-def _wan_vace(config: Config, full: bool) -> Inputs:
-    return _wan(config, full) | {
-        "control_hidden_states": _video(config["vace_in_channels"], full, 21, 60, 104),
+def wan(config: Config, full: bool) -> Inputs:
+    """Wan 2.1 text-to-video: 81 frames of 480x832."""
+    return video_and_text(config, full, (21, 60, 104), text(full, 512, config["text_dim"]))
+
+
+def wan_vace(config: Config, full: bool) -> Inputs:
+    return wan(config, full) | {
+        "control_hidden_states": video(config["vace_in_channels"], full, 21, 60, 104),
         "control_hidden_states_scale": torch.ones(len(config["vace_layers"])),
     }
 
 
-def _skyreels(config: Config, full: bool) -> Inputs:
+def skyreels(config: Config, full: bool) -> Inputs:
     """SkyReels V2 text-to-video: 97 frames of 544x960."""
-    return _wan(config, full) | {
-        "hidden_states": _video(config["in_channels"], full, 25, 68, 120),
-    }
+    return video_and_text(config, full, (25, 68, 120), text(full, 512, config["text_dim"]))
 
 
-def _ltx(config: Config, full: bool) -> Inputs:
+def ltx(config: Config, full: bool) -> Inputs:
     """LTX-Video: 161 frames of 512x704, already in tokens."""
     frames, height, width = (21, 16, 22) if full else (2, 3, 3)
     return {
         "hidden_states": torch.randn(1, frames * height * width, config["in_channels"]),
-        "encoder_hidden_states": _text(config["caption_channels"], full, 128),
-        "timestep": _timestep(),
-        "encoder_attention_mask": _mask(full, 128),
+        "encoder_hidden_states": text(full, 128, config["caption_channels"]),
+        "timestep": timestep(),
+        "encoder_attention_mask": text_mask(full, 128),
         "num_frames": frames,
         "height": height,
         "width": width,
         "rope_interpolation_scale": (8 / 25, 32, 32),
-        "attention_kwargs": None,
-        "return_dict": False,
     }
 
 
-def _cogvideox(config: Config, full: bool) -> Inputs:
+def cogvideox(config: Config, full: bool) -> Inputs:
     """CogVideoX 2B: frames before channels, no rotary embedding; its text length is fixed."""
     frames = (config["sample_frames"] - 1) // config["temporal_compression_ratio"] + 1
     size = (frames, config["in_channels"], config["sample_height"], config["sample_width"])
+    few = config["max_text_seq_length"]
     return {
         "hidden_states": torch.randn(1, *size),
-        "encoder_hidden_states": _text(
-            config["text_embed_dim"], full, 226, config["max_text_seq_length"]
-        ),
-        "timestep": torch.full((1,), 500),
-        "image_rotary_emb": None,
-        "attention_kwargs": None,
-        "return_dict": False,
+        "encoder_hidden_states": text(full, 226, config["text_embed_dim"], few),
+        "timestep": timestep(500),
     }
 
 
-def _hunyuan_video(config: Config, full: bool) -> Inputs:
+def hunyuan_video(config: Config, full: bool) -> Inputs:
     """HunyuanVideo: 129 frames of 720x1280."""
-    return {
-        "hidden_states": _video(config["in_channels"], full, 33, 90, 160),
-        "timestep": _timestep(),
-        "encoder_hidden_states": _text(config["text_embed_dim"], full, 256),
-        "encoder_attention_mask": _mask(full, 256),
+    words = text(full, 256, config["text_embed_dim"])
+    return video_and_text(config, full, (33, 90, 160), words) | {
+        "encoder_attention_mask": text_mask(full, 256),
         "pooled_projections": torch.randn(1, config["pooled_projection_dim"]),
         "guidance": torch.full((1,), 6000.0),
-        "attention_kwargs": None,
-        "return_dict": False,
     }
 
 
-def _mochi(config: Config, full: bool) -> Inputs:
+def mochi(config: Config, full: bool) -> Inputs:
     """Mochi: 19 frames of 480x848."""
-    return {
-        "hidden_states": _video(config["in_channels"], full, 4, 60, 106),
-        "encoder_hidden_states": _text(config["text_embed_dim"], full, 256),
-        "timestep": _timestep(),
-        "encoder_attention_mask": _mask(full, 256, dtype=torch.bool),
-        "attention_kwargs": None,
-        "return_dict": False,
+    words = text(full, 256, config["text_embed_dim"])
+    return video_and_text(config, full, (4, 60, 106), words) | {
+        "encoder_attention_mask": text_mask(full, 256).bool()
     }
 
 
-def _stable_audio(config: Config, full: bool) -> Inputs:
+def stable_audio(config: Config, full: bool) -> Inputs:
     """Stable Audio Open: 128 text tokens, then the start and the length in seconds."""
     length = config["sample_size"]
-    rotary = (length + 1, config["attention_head_dim"] // 2)
     return {
         "hidden_states": torch.randn(1, config["in_channels"], length),
-        "timestep": _timestep(0.5),
-        "encoder_hidden_states": _text(config["cross_attention_input_dim"], full, 130),
+        "timestep": timestep(0.5),
+        "encoder_hidden_states": text(full, 130, config["cross_attention_input_dim"]),
         "global_hidden_states": torch.randn(1, 1, config["global_states_input_dim"]),
-        "rotary_embedding": (torch.randn(rotary).cos(), torch.randn(rotary).sin()),
-        "return_dict": False,
+        "rotary_embedding": rotary(length + 1, config["attention_head_dim"] // 2),
     }
 
 
-def _rotary(tokens: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines of a rotary embedding that the pipeline computes."""
-    angles = torch.randn(tokens, width)
-    return angles.cos(), angles.sin()
-
-
-def _image_to_video(config: Config, full: bool) -> Inputs:
+def image_to_video(config: Config, full: bool) -> Inputs:
     """Wan's image-to-video call: latent, condition and mask in channels; CLIP's 257 tokens."""
-    return _wan(config, full) | {
-        "encoder_hidden_states_image": _text(config["image_dim"], full, 257, 3),
-    }
+    image = text(full, 257, config["image_dim"], few=3)
+    return wan(config, full) | {"encoder_hidden_states_image": image}
 
 
-def _wan_frames(config: Config, full: bool) -> Inputs:
+def wan_frames(config: Config, full: bool) -> Inputs:
     """AnyFlow: frames before channels, two timesteps for every frame."""
-    latent = _video(config["in_channels"], full, 21, 60, 104).transpose(1, 2)
-    return _wan(config, full) | {
+    call = wan(config, full)
+    latent = call["hidden_states"].transpose(1, 2)
+    return call | {
         "hidden_states": latent,
         "timestep": torch.full(latent.shape[:2], 500.0),
         "r_timestep": torch.full(latent.shape[:2], 400.0),
     }
 
 
-def _anyflow_far(config: Config, full: bool) -> Inputs:
+def anyflow_far(config: Config, full: bool) -> Inputs:
     """AnyFlow, frame by frame: the fourth chunk of a video, the first three in the cache."""
     chunks = list(config["chunk_partition"][:4])
     height, width = (60, 104) if full else (4, 4)
@@ -165,7 +133,7 @@ def _anyflow_far(config: Config, full: bool) -> Inputs:
     long = config["full_chunk_limit"] * max(config["chunk_partition"])
     short = len(config["chunk_partition"]) - config["full_chunk_limit"] + 1
     far = short * max(config["chunk_partition"]) * (height // 4) * (width // 4)
-    return _wan(config, full) | {
+    return wan(config, full) | {
         "hidden_states": torch.randn(batch, frames, config["in_channels"], height, width),
         "timestep": torch.full((batch, frames), 500.0),
         "r_timestep": torch.full((batch, frames), 400.0),
@@ -181,52 +149,39 @@ def _anyflow_far(config: Config, full: bool) -> Inputs:
     }
 
 
-def _allegro(config: Config, full: bool) -> Inputs:
+def allegro(config: Config, full: bool) -> Inputs:
     """Allegro: 88 frames of 720x1280; rotary tables and the position of every token."""
-    latent = _video(config["in_channels"], full, 22, 90, 160)
-    patch = config["patch_size"]
-    grid = (latent.shape[2], latent.shape[3] // patch, latent.shape[4] // patch)
-    positions = torch.cartesian_prod(*(torch.arange(size) for size in grid)).T.unsqueeze(1)
-    tables = tuple(_rotary(size, config["attention_head_dim"] // 3) for size in grid)
-    return {
-        "hidden_states": latent,
-        "encoder_hidden_states": _text(config["caption_channels"], full),
-        "encoder_attention_mask": _mask(full),
-        "timestep": torch.full((1,), 500),
-        "image_rotary_emb": (tables, tuple(positions)),
-        "return_dict": False,
+    words = text(full, 512, config["caption_channels"])
+    call = video_and_text(config, full, (22, 90, 160), words, 500)
+    frames, height, width = call["hidden_states"].shape[2:]
+    patches = (frames, height // config["patch_size"], width // config["patch_size"])
+    tables = tuple(rotary(size, config["attention_head_dim"] // 3) for size in patches)
+    positions = tuple(grid(*patches).T.unsqueeze(1))
+    return call | {
+        "encoder_attention_mask": text_mask(full, 512),
+        "image_rotary_emb": (tables, positions),
     }
 
 
-def _cosmos(config: Config, full: bool) -> Inputs:
+def cosmos(config: Config, full: bool) -> Inputs:
     """Cosmos text-to-world: 121 frames of 704x1280, and a padding mask in pixels."""
-    latent = _video(config["in_channels"], full, 16, 88, 160)
-    padding = torch.zeros(1, 1, latent.shape[3] * 8, latent.shape[4] * 8)
-    return {
-        "hidden_states": latent,
-        "timestep": _timestep(0.5),
-        "encoder_hidden_states": _text(config["text_embed_dim"], full),
-        "fps": 30,
-        "padding_mask": padding if config["concat_padding_mask"] else None,
-        "return_dict": False,
-    }
+    words = text(full, 512, config["text_embed_dim"])
+    call = video_and_text(config, full, (16, 88, 160), words, 0.5)
+    height, width = call["hidden_states"].shape[3:]
+    padding = torch.zeros(1, 1, 8 * height, 8 * width) if config["concat_padding_mask"] else None
+    return call | {"fps": 30, "padding_mask": padding}
 
 
-def _easyanimate(config: Config, full: bool) -> Inputs:
+def easyanimate(config: Config, full: bool) -> Inputs:
     """EasyAnimate: 49 frames of 512x512."""
-    return {
-        "hidden_states": _video(config["in_channels"], full, 13, 64, 64),
-        "timestep": _timestep(),
-        "encoder_hidden_states": _text(config["text_embed_dim"], full, 256),
-        "return_dict": False,
-    }
+    return video_and_text(config, full, (13, 64, 64), text(full, 256, config["text_embed_dim"]))
 
 
-def _helios(config: Config, full: bool) -> Inputs:
+def helios(config: Config, full: bool) -> Inputs:
     """Helios: the next 9 latent frames of 384x640, after 16 + 2 + 2 frames of history."""
     frames, height, width = (9, 48, 80) if full else (2, 4, 4)
     sizes = {"long": 16 if full else 4, "mid": 2, "short": 2}
-    inputs = _wan(config, full)
+    inputs = wan(config, full)
     inputs["hidden_states"] = torch.randn(1, config["in_channels"], frames, height, width)
     start = 1
     for name, size in sizes.items():
@@ -242,7 +197,7 @@ def _helios(config: Config, full: bool) -> Inputs:
     return inputs | {"indices_hidden_states": torch.arange(start, start + frames)[None]}
 
 
-def _framepack(config: Config, full: bool) -> Inputs:
+def framepack(config: Config, full: bool) -> Inputs:
     """Framepack: 9 latent frames of 720x1280, and 1 + 1, 2 and 16 frames of history after them."""
     frames, height, width = (9, 90, 160) if full else (2, 4, 4)
     far = 16 if full else 4
@@ -255,187 +210,172 @@ def _framepack(config: Config, full: bool) -> Inputs:
     first = torch.cat([torch.zeros(1, dtype=torch.int64), after[0]])
     indices = dict(zip(history, (first, *after[1:]), strict=True))
     return {
-        **_hunyuan_video(config, full),
+        **hunyuan_video(config, full),
         "hidden_states": torch.randn(1, config["in_channels"], frames, height, width),
-        "image_embeds": _text(config["image_proj_dim"], full, 729, 3),
+        "image_embeds": text(full, 729, config["image_proj_dim"], few=3),
         "indices_latents": own,
         **latents,
         **{f"indices_latents_{name}": index for name, index in indices.items()},
     }
 
 
-def _hunyuan_video15(config: Config, full: bool) -> Inputs:
+def hunyuan_video15(config: Config, full: bool) -> Inputs:
     """HunyuanVideo 1.5 image-to-video: 121 frames of 480x848; latent, condition and mask."""
-    return {
-        "hidden_states": _video(config["in_channels"], full, 31, 30, 53),
-        "timestep": _timestep(),
-        "encoder_hidden_states": _text(config["text_embed_dim"], full, 1000),
-        "encoder_attention_mask": _mask(full, 1000),
-        "encoder_hidden_states_2": _text(config["text_embed_2_dim"], full, 256, 6),
-        "encoder_attention_mask_2": _mask(full, 256, 6),
-        "image_embeds": _text(config["image_embed_dim"], full, 729, 3),
-        "attention_kwargs": None,
-        "return_dict": False,
+    words = text(full, 1000, config["text_embed_dim"])
+    return video_and_text(config, full, (31, 30, 53), words) | {
+        "encoder_attention_mask": text_mask(full, 1000),
+        "encoder_hidden_states_2": text(full, 256, config["text_embed_2_dim"], few=6),
+        "encoder_attention_mask_2": text_mask(full, 256, few=6),
+        "image_embeds": text(full, 729, config["image_embed_dim"], few=3),
     }
 
 
-def _joy_image(config: Config, full: bool) -> Inputs:
+def joy_image(config: Config, full: bool) -> Inputs:
     """JoyImage edit: the reference and the new image, 1024x1024, along the second axis."""
     side = 128 if full else 4
     return {
         "hidden_states": torch.randn(1, 2, config["in_channels"], 1, side, side),
-        "timestep": _timestep(),
-        "encoder_hidden_states": _text(config["text_dim"], full, 1024),
-        "return_dict": False,
+        "timestep": timestep(),
+        "encoder_hidden_states": text(full, 1024, config["text_dim"]),
     }
 
 
-def _joy_image_plus(config: Config, full: bool) -> Inputs:
+def joy_image_plus(config: Config, full: bool) -> Inputs:
     """JoyImage edit plus: the patches of the new image and of two references, in one sequence."""
     side = 64 if full else 2
     patches = (3 * side * side, config["in_channels"], *config["patch_size"])
+    words = text(full, 2048, config["text_dim"])
     return {
         "hidden_states": torch.randn(1, *patches),
-        "timestep": _timestep(),
-        "encoder_hidden_states": _text(config["text_dim"], full, 2048),
-        "encoder_hidden_states_mask": torch.ones(1, 2048 if full else 5, dtype=torch.int64),
+        "timestep": timestep(),
+        "encoder_hidden_states": words,
+        "encoder_hidden_states_mask": torch.ones(words.shape[:2], dtype=torch.int64),
         "shape_list": [[(1, side, side)] * 3],
-        "return_dict": False,
     }
 
 
-def _latte(config: Config, full: bool) -> Inputs:
+def latte(config: Config, full: bool) -> Inputs:
     """Latte: 16 frames of 512x512; the size is the configuration's."""
     side = config["sample_size"]
     return {
         "hidden_states": torch.randn(1, config["in_channels"], config["video_length"], side, side),
-        "encoder_hidden_states": _text(config["caption_channels"], full, 120),
-        "timestep": torch.full((1,), 500),
+        "encoder_hidden_states": text(full, 120, config["caption_channels"]),
+        "timestep": timestep(500),
         "enable_temporal_attentions": True,
-        "return_dict": False,
     }
 
 
-def _t5_film(config: Config, full: bool) -> Inputs:
+def t5_film(config: Config, full: bool) -> Inputs:
     """Spectrogram diffusion: encoded notes, the encoded past, and the spectrogram to denoise."""
     length = config["targets_length"]
-    notes = _text(config["d_model"], full, 2048)
+    notes = text(full, 2048, config["d_model"])
     past = torch.randn(1, length, config["d_model"])
     return {
         "encodings_and_masks": [
-            (notes, _mask(full, 2048, dtype=torch.bool)),
+            (notes, text_mask(full, 2048).bool()),
             (past, torch.ones(1, length, dtype=torch.bool)),
         ],
         "decoder_input_tokens": torch.randn(1, length, config["input_dims"]),
-        "decoder_noise_time": _timestep(0.5),
+        "decoder_noise_time": timestep(0.5),
     }
 
 
-def _music3_depth(config: Config, full: bool) -> Inputs:  # noqa: ARG001
+def music3_depth(config: Config, full: bool) -> Inputs:  # noqa: ARG001
     """MiniMax Music 3's decoder of codebooks: no denoiser; the codes of one frame so far."""
     return {"inputs_embeds": torch.randn(1, config["num_codebooks"], config["hidden_size"])}
 
 
-def _music3(config: Config, full: bool) -> Inputs:
+def music3(config: Config, full: bool) -> Inputs:
     """MiniMax Music 3's flow decoder: one frame of condition for every frame of latent."""
     length = 1024 if full else 8
     return {
         "hidden_states": torch.randn(1, config["in_channels"], length),
-        "timestep": _timestep(0.5),
+        "timestep": timestep(0.5),
         "encoder_hidden_states": torch.randn(1, length, config["condition_dim"]),
-        "return_dict": False,
     }
 
 
-def _ace_step(config: Config, full: bool) -> Inputs:
+def ace_step(config: Config, full: bool) -> Inputs:
     """ACE-Step: a minute of music, the source latents and their mask beside it."""
     length = 1500 if full else 8
     latent = config["audio_acoustic_hidden_dim"]
+    width = config["encoder_hidden_size"] or config["hidden_size"]
     return {
         "hidden_states": torch.randn(1, length, latent),
-        "timestep": _timestep(0.5),
-        "timestep_r": _timestep(0.5),
-        "encoder_hidden_states": _text(
-            config["encoder_hidden_size"] or config["hidden_size"], full, 768
-        ),
+        "timestep": timestep(0.5),
+        "timestep_r": timestep(0.5),
+        "encoder_hidden_states": text(full, 768, width),
         "context_latents": torch.randn(1, length, config["in_channels"] - latent),
-        "attention_kwargs": None,
-        "return_dict": False,
     }
 
 
-def _consisid(config: Config, full: bool) -> Inputs:
+def consisid(config: Config, full: bool) -> Inputs:
     """ConsisID: CogVideoX with rotary embedding, a face and five levels of its features."""
-    inputs = _cogvideox(config, full)
+    inputs = cogvideox(config, full)
     _, frames, _, height, width = inputs["hidden_states"].shape
     tokens = frames * (height // config["patch_size"]) * (width // config["patch_size"])
     features = (1, 577 if full else 5, config["LFE_vit_dim"])
     return inputs | {
-        "image_rotary_emb": _rotary(tokens, config["attention_head_dim"]),
+        "image_rotary_emb": rotary(tokens, config["attention_head_dim"]),
         "id_vit_hidden": [torch.randn(features) for _ in range(config["LFE_num_scale"])],
         "id_cond": torch.randn(1, config["LFE_id_dim"]),
     }
 
 
-def _kandinsky5(config: Config, full: bool) -> Inputs:
-    """Kandinsky 5: 121 frames of 512x768, channels last; positions for every axis."""
-    frames, height, width = (31, 64, 96) if full else (2, 4, 4)
+def kandinsky(config: Config, full: bool) -> Inputs:
+    """121 frames of 512x768, channels last."""
+    clip = (31, 64, 96) if full else (2, 4, 4)
     channels = config["in_visual_dim"] * (1 + config["visual_cond"]) + config["visual_cond"]
     return {
-        "hidden_states": torch.randn(1, frames, height, width, channels),
-        "encoder_hidden_states": _text(config["in_text_dim"], full, 256),
+        "hidden_states": torch.randn(1, *clip, channels),
+        "encoder_hidden_states": text(full, 256, config["in_text_dim"]),
         "pooled_projections": torch.randn(1, config["in_text_dim2"]),
-        "timestep": _timestep(),
+        "timestep": timestep(),
+    }
+
+
+def kandinsky5(config: Config, full: bool) -> Inputs:
+    """Kandinsky 5: positions for every axis."""
+    call = kandinsky(config, full)
+    _, frames, height, width, _ = call["hidden_states"].shape
+    return call | {
         "visual_rope_pos": [torch.arange(size) for size in (frames, height // 2, width // 2)],
-        "text_rope_pos": torch.arange(256 if full else 5),
+        "text_rope_pos": torch.arange(call["encoder_hidden_states"].shape[1]),
         "scale_factor": (1.0, 2.0, 2.0),
-        "sparse_params": None,
-        "return_dict": False,
     }
 
 
-def _kandinsky6(config: Config, full: bool) -> Inputs:
-    """Kandinsky 6 text-to-video-and-audio: 121 frames of 512x768 and their sound."""
-    frames, height, width, sound = (31, 64, 96, 218) if full else (2, 4, 4, 6)
-    channels = config["in_visual_dim"] * (1 + config["visual_cond"]) + config["visual_cond"]
-    return {
-        "hidden_states": torch.randn(1, frames, height, width, channels),
-        "audio_hidden_states": torch.randn(1, sound, config["in_audio_dim"]),
-        "encoder_hidden_states": _text(config["in_text_dim"], full, 256),
-        "pooled_projections": torch.randn(1, config["in_text_dim2"]),
-        "timestep": _timestep(),
-        "visual_rope_pos": None,
-        "encoder_attention_mask": None,
-        "visual_token_type_ids": None,
-        "return_dict": False,
-    }
+def kandinsky6(config: Config, full: bool) -> Inputs:
+    """Kandinsky 6 text-to-video-and-audio: the frames and their sound."""
+    call = kandinsky(config, full)
+    sound = torch.randn(1, 218 if full else 6, config["in_audio_dim"])
+    return call | {"audio_hidden_states": sound, "visual_rope_pos": None}
 
 
-def _kandinsky6_sr(config: Config, full: bool) -> Inputs:
+def kandinsky6_sr(config: Config, full: bool) -> Inputs:
     """Kandinsky 6's upscaler: a tile of 512x768; latent, anchor and the anchor's mask."""
     tile = (31, 32, 48) if full else (2, 16, 16)
     return {
         "hidden_states": torch.randn(1, *tile, 2 * config["in_visual_dim"] + 1),
-        "timestep": _timestep(),
-        "return_dict": False,
+        "timestep": timestep(),
     }
 
 
-def _longcat_audio(config: Config, full: bool) -> Inputs:
+def longcat_audio(config: Config, full: bool) -> Inputs:
     """LongCat AudioDiT: half a minute of speech."""
     length = 351 if full else 8
+    words = text(full, 256, config["dit_text_dim"])
     return {
         "hidden_states": torch.randn(1, length, config["latent_dim"]),
-        "encoder_hidden_states": _text(config["dit_text_dim"], full, 256),
-        "encoder_attention_mask": torch.ones(1, 256 if full else 5, dtype=torch.bool),
-        "timestep": _timestep(0.5),
+        "encoder_hidden_states": words,
+        "encoder_attention_mask": torch.ones(words.shape[:2], dtype=torch.bool),
+        "timestep": timestep(0.5),
         "attention_mask": torch.ones(1, length, dtype=torch.bool),
         "latent_cond": torch.zeros(1, length, config["latent_dim"]),
-        "return_dict": False,
     }
 
 
-def _ltx2(config: Config, full: bool) -> Inputs:
+def ltx2(config: Config, full: bool) -> Inputs:
     """LTX-2: 121 frames of 512x768 and their sound, in tokens; each token's interval by axis."""
     frames, height, width, sound = (16, 16, 24, 126) if full else (2, 3, 3, 5)
     tokens = frames * height * width
@@ -443,10 +383,10 @@ def _ltx2(config: Config, full: bool) -> Inputs:
     return {
         "hidden_states": torch.randn(1, tokens, config["in_channels"]),
         "audio_hidden_states": torch.randn(1, sound, config["audio_in_channels"]),
-        "encoder_hidden_states": _text(config["caption_channels"], full, 1024),
-        "audio_encoder_hidden_states": _text(config["caption_channels"], full, 1024),
-        "timestep": _timestep(),
-        "sigma": _timestep(),
+        "encoder_hidden_states": text(full, 1024, config["caption_channels"]),
+        "audio_encoder_hidden_states": text(full, 1024, config["caption_channels"]),
+        "timestep": timestep(),
+        "sigma": timestep(),
         "encoder_attention_mask": mask,
         "audio_encoder_attention_mask": mask,
         "num_frames": frames,
@@ -456,63 +396,45 @@ def _ltx2(config: Config, full: bool) -> Inputs:
         "audio_num_frames": sound,
         "video_coords": torch.rand(1, 3, tokens, 2),
         "audio_coords": torch.rand(1, 1, sound, 2),
-        "isolate_modalities": False,
-        "spatio_temporal_guidance_blocks": None,
-        "perturbation_mask": None,
-        "use_cross_timestep": False,
-        "attention_kwargs": None,
-        "return_dict": False,
     }
 
 
-def _minimax_h3(config: Config, full: bool) -> Inputs:
+def minimax_h3(config: Config, full: bool) -> Inputs:
     """MiniMax H3: text, two channels of sound and video in one sequence, told apart by index."""
-    text, sound, frames, height, width = (512, 400, 31, 22, 40) if full else (5, 4, 2, 2, 2)
-    video = frames * height * width
+    words, sound, frames, height, width = (512, 400, 31, 22, 40) if full else (5, 4, 2, 2, 2)
+    pixels = frames * height * width
     patch = math.prod(config["patch_size"]) * config["in_channels"]
-    order = torch.arange(text + sound + video)
-    audible = (order >= text) & (order < text + sound)
+    order = torch.arange(words + sound + pixels)
+    audible = (order >= words) & (order < words + sound)
     return {
-        "hidden_states": torch.randn(1, video, patch),
+        "hidden_states": torch.randn(1, pixels, patch),
         "audio_hidden_states": torch.randn(1, sound, config["audio_in_channels"]),
-        "encoder_hidden_states": _text(config["text_dim"], full, text, text),
-        "timestep": torch.cat([_timestep(400.0), _timestep()]),
+        "encoder_hidden_states": torch.randn(1, words, config["text_dim"]),
+        "timestep": torch.cat([timestep(400.0), timestep()]),
         "timestep_indices": (~audible).long(),
-        "token_tags": (order < text).long() + 2 * audible.long(),
-        "position_ids": torch.rand(text + sound + video, 3, dtype=torch.float64),
-        "video_indices": order[text + sound :],
-        "audio_indices": order[text : text + sound],
-        "text_indices": order[:text],
-        "attention_kwargs": None,
-        "return_dict": False,
+        "token_tags": (order < words).long() + 2 * audible.long(),
+        "position_ids": torch.rand(words + sound + pixels, 3, dtype=torch.float64),
+        "video_indices": order[words + sound :],
+        "audio_indices": order[words : words + sound],
+        "text_indices": order[:words],
     }
 
 
-def _motif(config: Config, full: bool) -> Inputs:
+def motif(config: Config, full: bool) -> Inputs:
     """Motif Video: 121 frames of 736x1280; latent, condition and mask in channels."""
-    return {
-        "hidden_states": _video(config["in_channels"], full, 31, 92, 160),
-        "timestep": _timestep(),
-        "encoder_hidden_states": _text(config["text_embed_dim"], full),
-        "encoder_attention_mask": _mask(full),
-        "attention_kwargs": None,
-        "return_dict": False,
-    }
+    words = text(full, 512, config["text_embed_dim"])
+    mask = {"encoder_attention_mask": text_mask(full, 512)}
+    return video_and_text(config, full, (31, 92, 160), words) | mask
 
 
-def _sana_video(config: Config, full: bool) -> Inputs:
+def sana_video(config: Config, full: bool) -> Inputs:
     """SANA-Video: 81 frames of 480x832."""
-    return {
-        "hidden_states": _video(config["in_channels"], full, 21, 60, 104),
-        "encoder_hidden_states": _text(config["caption_channels"], full, 300),
-        "encoder_attention_mask": _mask(full, 300),
-        "timestep": _timestep(),
-        "attention_kwargs": None,
-        "return_dict": False,
-    }
+    words = text(full, 300, config["caption_channels"])
+    mask = {"encoder_attention_mask": text_mask(full, 300)}
+    return video_and_text(config, full, (21, 60, 104), words) | mask
 
 
-def _sana_wm(config: Config, full: bool) -> Inputs:
+def sana_wm(config: Config, full: bool) -> Inputs:
     """SANA-WM: 161 frames of 704x1280, a pose and a camera for every latent frame."""
     frames, height, width = (21, 22, 40) if full else (3, 4, 4)
     pose = torch.eye(4).flatten().expand(1, frames, 16)
@@ -521,83 +443,77 @@ def _sana_wm(config: Config, full: bool) -> Inputs:
     return {
         "hidden_states": torch.randn(1, config["in_channels"], frames, height, width),
         "timestep": torch.full((1, 1, frames), 500.0),
-        "encoder_hidden_states": _text(config["caption_channels"], full, 300).unsqueeze(1),
-        "mask": _mask(full, 300),
+        "encoder_hidden_states": text(full, 300, config["caption_channels"]).unsqueeze(1),
+        "mask": text_mask(full, 300),
         "data_info": {"img_hw": torch.full((1, 2), 32.0 * height)},
         "camera_conditions": torch.cat([pose, camera], dim=-1),
         "chunk_plucker": torch.randn(1, *rays),
-        "return_dict": False,
     }
 
 
-def _sana_wm_refiner(config: Config, full: bool) -> Inputs:
+def sana_wm_refiner(config: Config, full: bool) -> Inputs:
     """SANA-WM's refiner: three latent frames of 704x1280; one first and ten past ones cached."""
     tokens = 880 if full else 4
     inner = config["num_attention_heads"] * config["attention_head_dim"]
 
-    def rotary(frames: int) -> tuple[torch.Tensor, torch.Tensor]:
-        cos, sin = _rotary(frames * tokens, inner)
+    def table(frames: int) -> tuple[Tensor, Tensor]:
+        cos, sin = rotary(frames * tokens, inner)
         return cos[None], sin[None]
 
     cache = diffusers.models.transformers.transformer_sana_wm_refiner.SanaWMRefinerKVCache(
         config["num_layers"]
     )
-    cache.sink_pe = rotary(1)
+    cache.sink_pe = table(1)
     for layer in cache.layer_caches:
         layer.store_sink(*torch.randn(2, 1, tokens, inner))
         layer.store_history(*torch.randn(2, 1, 10 * tokens, inner))
     return {
         "hidden_states": torch.randn(1, 3 * tokens, config["in_channels"]),
-        "encoder_hidden_states": _text(config["caption_channels"], full, 1024),
+        "encoder_hidden_states": text(full, 1024, config["caption_channels"]),
         "timestep": torch.full((1, 3 * tokens), 900.0),
-        "video_rotary_emb": rotary(3),
-        "encoder_attention_mask": _mask(full, 1024),
+        "video_rotary_emb": table(3),
+        "encoder_attention_mask": text_mask(full, 1024),
         "kv_cache": cache,
         "kv_cache_mode": "inject",
-        "return_dict": False,
     }
 
 
-def _stable_audio3(config: Config, full: bool) -> Inputs:
+def stable_audio3(config: Config, full: bool) -> Inputs:
     """Stable Audio 3: the prompt's tokens and one for the duration, which is also global."""
     return {
         "hidden_states": torch.randn(1, config["io_channels"], 1024 if full else 8),
-        "timestep": _timestep(0.5),
-        "encoder_hidden_states": _text(config["cond_token_dim"], full, 257),
+        "timestep": timestep(0.5),
+        "encoder_hidden_states": text(full, 257, config["cond_token_dim"]),
         "global_hidden_states": torch.randn(1, config["global_cond_dim"]),
-        "encoder_attention_mask": _mask(full, 257),
-        "return_dict": False,
+        "encoder_attention_mask": text_mask(full, 257),
     }
 
 
-def _temporal(config: Config, full: bool) -> Inputs:
+def temporal(config: Config, full: bool) -> Inputs:
     """A U-Net's temporal layer: no denoiser; the frames of a video in the batch."""
     frames, side = (16, 32) if full else (3, 4)
     return {
         "hidden_states": torch.randn(frames, config["in_channels"], side, side),
         "num_frames": frames,
-        "cross_attention_kwargs": None,
-        "return_dict": False,
     }
 
 
-def _wan_animate(config: Config, full: bool) -> Inputs:
+def wan_animate(config: Config, full: bool) -> Inputs:
     """Wan Animate: 77 frames of 720x1280 after a reference; pose as latent, face as pixels."""
     frames, height, width = (20, 90, 160) if full else (2, 4, 4)
     face = (3, 4 * frames - 3, config["motion_encoder_size"], config["motion_encoder_size"])
-    return _image_to_video(config, full) | {
+    return image_to_video(config, full) | {
         "hidden_states": torch.randn(1, config["in_channels"], frames + 1, height, width),
         "pose_hidden_states": torch.randn(1, config["latent_channels"], frames, height, width),
         "face_pixel_values": torch.randn(1, *face),
-        "motion_encode_batch_size": None,
     }
 
 
-def _wan_animate2(config: Config, full: bool) -> Inputs:
+def wan_animate2(config: Config, full: bool) -> Inputs:
     """Wan Animate 2: lists of unbatched latents; the driving video's keys and values cached."""
     frames, height, width = (21, 60, 104) if full else (2, 4, 4)
-    channels, grid = config["out_dim"], (frames, height // 2, width // 2)
-    tokens = grid[1] * grid[2]
+    channels, patches = config["out_dim"], (frames, height // 2, width // 2)
+    tokens = patches[1] * patches[2]
     heads = config["num_heads"]
     cache = diffusers.models.transformers.transformer_wan_animate_2.WanAnimate2KVCache(
         config["num_layers"]
@@ -606,45 +522,43 @@ def _wan_animate2(config: Config, full: bool) -> Inputs:
         layer.store(*torch.randn(2, 1, frames * tokens, heads, config["dim"] // heads))
     return {
         "hidden_states": [torch.randn(channels, frames + 1, height, width)],
-        "timestep": _timestep(),
-        "encoder_hidden_states": [_text(config["text_dim"], full, 128)[0]],
+        "timestep": timestep(),
+        "encoder_hidden_states": [text(full, 128, config["text_dim"])[0]],
         "condition_latents": [torch.randn(config["in_dim"] - channels, frames + 1, height, width)],
         "kv_cache": cache,
         "kv_cache_mode": "cached",
         "seq_len": (frames + 1) * tokens,
-        "encoder_hidden_states_image": _text(1280, full, 257, 3),
-        "reference_grid_sizes": torch.tensor([grid]),
+        "encoder_hidden_states_image": text(full, 257, 1280, few=3),
+        "reference_grid_sizes": torch.tensor([patches]),
         "origin_len": 4 * frames - 3,
         "origin_area": [8 * height, 8 * width],
         "is_uncondtion": False,
-        "return_dict": False,
     }
 
 
-def _cosmos3(config: Config, full: bool) -> Inputs:
+def cosmos3(config: Config, full: bool) -> Inputs:
     """Cosmos 3: a prompt's tokens, then those of 93 frames of 704x1280, all of them noisy."""
-    text, frames, height, width = (512, 24, 44, 80) if full else (5, 2, 4, 4)
+    words, frames, height, width = (512, 24, 44, 80) if full else (5, 2, 4, 4)
     patch = config["latent_patch_size"]
     shape = (frames, height // patch, width // patch)
     vision = math.prod(shape)
-    indexes = torch.arange(text, text + vision)
+    indexes = torch.arange(words, words + vision)
     return {
-        "input_ids": torch.randint(config["vocab_size"], (text,)),
-        "text_indexes": torch.arange(text),
-        "position_ids": torch.arange(text + vision).expand(3, -1),
-        "und_len": text,
-        "sequence_length": text + vision,
+        "input_ids": torch.randint(config["vocab_size"], (words,)),
+        "text_indexes": torch.arange(words),
+        "position_ids": torch.arange(words + vision).expand(3, -1),
+        "und_len": words,
+        "sequence_length": words + vision,
         "vision_tokens": [torch.randn(1, config["latent_channel"], frames, height, width)],
         "vision_token_shapes": [shape],
         "vision_sequence_indexes": indexes,
         "vision_mse_loss_indexes": indexes.clone(),
         "vision_timesteps": torch.full((vision,), 500.0),
         "vision_noisy_frame_indexes": [torch.arange(frames)],
-        "return_dict": False,
     }
 
 
-def _rfd4(config: Config, full: bool) -> Inputs:
+def rfd4(config: Config, full: bool) -> Inputs:
     """RFD4 Proteina: a protein's backbone and latents; which atoms bond, touch and belong."""
     size = 256 if full else 6
     residues = (1, size)
@@ -653,8 +567,8 @@ def _rfd4(config: Config, full: bool) -> Inputs:
     return {
         "bb_ca": torch.randn(*residues, 3),
         "local_latents": torch.randn(*residues, config["latent_dim"]),
-        "bb_ca_time": _timestep(0.5),
-        "local_latents_time": _timestep(0.4),
+        "bb_ca_time": timestep(0.5),
+        "local_latents_time": timestep(0.4),
         "padding_mask": torch.ones(residues, dtype=torch.bool),
         "token_type": torch.zeros(residues, dtype=torch.int64),
         "atom37_mask": torch.ones(*residues, 37, dtype=torch.bool),
@@ -668,12 +582,10 @@ def _rfd4(config: Config, full: bool) -> Inputs:
             "supports_local_latent": torch.ones(residues, dtype=torch.bool),
         },
         "recycle_depth": 2,
-        "attention_kwargs": None,
-        "return_dict": False,
     }
 
 
-_WAN_TINY: Config = {
+WAN_TINY: Config = {
     "num_attention_heads": 2,
     "attention_head_dim": 12,
     "in_channels": 4,
@@ -685,10 +597,10 @@ _WAN_TINY: Config = {
     "rope_max_seq_len": 32,
 }
 
-_IMAGE: Config = {"in_channels": 9, "image_dim": 16, "added_kv_proj_dim": 24}
-_IMAGE_14B: Config = {"in_channels": 36, "image_dim": 1280, "added_kv_proj_dim": 5120}
+IMAGE: Config = {"in_channels": 9, "image_dim": 16, "added_kv_proj_dim": 24}
+IMAGE_14B: Config = {"in_channels": 36, "image_dim": 1280, "added_kv_proj_dim": 5120}
 
-_COGVIDEOX_TINY: Config = {
+COGVIDEOX_TINY: Config = {
     "num_attention_heads": 2,
     "attention_head_dim": 16,
     "in_channels": 4,
@@ -702,7 +614,7 @@ _COGVIDEOX_TINY: Config = {
     "max_text_seq_length": 5,
 }
 
-_HUNYUAN_TINY: Config = {
+HUNYUAN_TINY: Config = {
     "in_channels": 4,
     "out_channels": 4,
     "num_attention_heads": 2,
@@ -715,7 +627,7 @@ _HUNYUAN_TINY: Config = {
     "rope_axes_dim": (4, 6, 6),
 }
 
-_JOY_TINY: Config = {
+JOY_TINY: Config = {
     "in_channels": 4,
     "hidden_size": 32,
     "num_attention_heads": 2,
@@ -725,9 +637,9 @@ _JOY_TINY: Config = {
 }
 
 # Cosmos resizes its padding mask with torchvision, which is not required here.
-_UNPADDED: Config = {"concat_padding_mask": False}
+UNPADDED: Config = {"concat_padding_mask": False}
 
-_LATTE: Config = {
+LATTE: Config = {
     "in_channels": 4,
     "out_channels": 8,
     "num_attention_heads": 16,
@@ -743,13 +655,13 @@ _LATTE: Config = {
     "caption_channels": 4096,
 }
 
-_FACE: Config = {
+FACE: Config = {
     "use_rotary_positional_embeddings": True,
     "use_learned_positional_embeddings": True,
     "is_train_face": True,
 }
 
-_LTX2_TINY: Config = {
+LTX2_TINY: Config = {
     "in_channels": 8,
     "out_channels": 8,
     "num_attention_heads": 2,
@@ -765,13 +677,13 @@ _LTX2_TINY: Config = {
 }
 
 RECIPES: tuple[Recipe, ...] = (
-    Recipe("WanTransformer3DModel", _WAN_TINY, _wan),
+    Recipe("WanTransformer3DModel", WAN_TINY, wan),
     Recipe(
         "WanVACETransformer3DModel",
-        {**_WAN_TINY, "vace_layers": [0, 1, 2, 3], "vace_in_channels": 24},
-        _wan_vace,
+        {**WAN_TINY, "vace_layers": [0, 1, 2, 3], "vace_in_channels": 24},
+        wan_vace,
     ),
-    Recipe("SkyReelsV2Transformer3DModel", _WAN_TINY, _skyreels),
+    Recipe("SkyReelsV2Transformer3DModel", WAN_TINY, skyreels),
     Recipe(
         "LTXVideoTransformer3DModel",
         {
@@ -783,17 +695,17 @@ RECIPES: tuple[Recipe, ...] = (
             "num_layers": 4,
             "caption_channels": 16,
         },
-        _ltx,
+        ltx,
     ),
     Recipe(
         "CogVideoXTransformer3DModel",
-        _COGVIDEOX_TINY,
-        _cogvideox,
+        COGVIDEOX_TINY,
+        cogvideox,
     ),
     Recipe(
         "HunyuanVideoTransformer3DModel",
-        _HUNYUAN_TINY,
-        _hunyuan_video,
+        HUNYUAN_TINY,
+        hunyuan_video,
     ),
     Recipe(
         "MochiTransformer3DModel",
@@ -807,7 +719,7 @@ RECIPES: tuple[Recipe, ...] = (
             "time_embed_dim": 16,
             "max_sequence_length": 5,
         },
-        _mochi,
+        mochi,
     ),
     Recipe(
         "StableAudioDiTModel",
@@ -824,14 +736,14 @@ RECIPES: tuple[Recipe, ...] = (
             "global_states_input_dim": 32,
             "cross_attention_input_dim": 32,
         },
-        _stable_audio,
+        stable_audio,
     ),
-    Recipe("ChronoEditTransformer3DModel", {**_WAN_TINY, **_IMAGE}, _image_to_video, _IMAGE_14B),
-    Recipe("AnyFlowTransformer3DModel", _WAN_TINY, _wan_frames),
+    Recipe("ChronoEditTransformer3DModel", {**WAN_TINY, **IMAGE}, image_to_video, IMAGE_14B),
+    Recipe("AnyFlowTransformer3DModel", WAN_TINY, wan_frames),
     Recipe(
         "AnyFlowFARTransformer3DModel",
-        {**_WAN_TINY, "chunk_partition": (1, 2, 2, 2, 1)},
-        _anyflow_far,
+        {**WAN_TINY, "chunk_partition": (1, 2, 2, 2, 1)},
+        anyflow_far,
     ),
     Recipe(
         "AllegroTransformer3DModel",
@@ -845,7 +757,7 @@ RECIPES: tuple[Recipe, ...] = (
             "sample_frames": 2,
             "caption_channels": 16,
         },
-        _allegro,
+        allegro,
     ),
     Recipe(
         "CosmosTransformer3DModel",
@@ -858,10 +770,10 @@ RECIPES: tuple[Recipe, ...] = (
             "text_embed_dim": 16,
             "adaln_lora_dim": 8,
             "max_size": (4, 8, 8),
-            **_UNPADDED,
+            **UNPADDED,
         },
-        _cosmos,
-        _UNPADDED,
+        cosmos,
+        UNPADDED,
     ),
     Recipe(
         "EasyAnimateTransformer3DModel",
@@ -877,26 +789,26 @@ RECIPES: tuple[Recipe, ...] = (
             "add_norm_text_encoder": True,
             "text_embed_dim": 16,
         },
-        _easyanimate,
+        easyanimate,
         {"in_channels": 16, "out_channels": 16, "patch_size": 2, "add_norm_text_encoder": True},
     ),
     Recipe(
         "HeliosTransformer3DModel",
         {
-            **{key: value for key, value in _WAN_TINY.items() if key != "rope_max_seq_len"},
+            **{key: value for key, value in WAN_TINY.items() if key != "rope_max_seq_len"},
             "rope_dim": (4, 4, 4),
         },
-        _helios,
+        helios,
     ),
     Recipe(
         "HunyuanVideoFramepackTransformer3DModel",
         {
-            **_HUNYUAN_TINY,
+            **HUNYUAN_TINY,
             "has_image_proj": True,
             "image_proj_dim": 16,
             "has_clean_x_embedder": True,
         },
-        _framepack,
+        framepack,
         {"has_image_proj": True, "has_clean_x_embedder": True},
     ),
     Recipe(
@@ -913,14 +825,14 @@ RECIPES: tuple[Recipe, ...] = (
             "image_embed_dim": 16,
             "rope_axes_dim": (4, 6, 6),
         },
-        _hunyuan_video15,
+        hunyuan_video15,
     ),
-    Recipe("JoyImageEditTransformer3DModel", _JOY_TINY, _joy_image),
-    Recipe("JoyImageEditPlusTransformer3DModel", _JOY_TINY, _joy_image_plus),
+    Recipe("JoyImageEditTransformer3DModel", JOY_TINY, joy_image),
+    Recipe("JoyImageEditPlusTransformer3DModel", JOY_TINY, joy_image_plus),
     Recipe(
         "LatteTransformer3DModel",
         {
-            **_LATTE,
+            **LATTE,
             "num_attention_heads": 2,
             "attention_head_dim": 12,
             "num_layers": 4,
@@ -929,8 +841,8 @@ RECIPES: tuple[Recipe, ...] = (
             "caption_channels": 16,
             "video_length": 2,
         },
-        _latte,
-        _LATTE,
+        latte,
+        LATTE,
     ),
     Recipe(
         "T5FilmDecoder",
@@ -943,8 +855,9 @@ RECIPES: tuple[Recipe, ...] = (
             "d_kv": 12,
             "d_ff": 32,
         },
-        _t5_film,
+        t5_film,
         latent="decoder_input_tokens",
+        options={},
     ),
     Recipe(
         "MiniMaxMusic3RVQDepthDecoder",
@@ -954,7 +867,8 @@ RECIPES: tuple[Recipe, ...] = (
             "intermediate_size": 48,
             "audio_vocab_size": 16,
         },
-        _music3_depth,
+        music3_depth,
+        options={},
     ),
     Recipe(
         "MiniMaxMusic3Transformer1DModel",
@@ -968,7 +882,7 @@ RECIPES: tuple[Recipe, ...] = (
             "rotary_dim": 8,
             "fourier_embedding_dim": 16,
         },
-        _music3,
+        music3,
     ),
     Recipe(
         "AceStepTransformer1DModel",
@@ -983,13 +897,13 @@ RECIPES: tuple[Recipe, ...] = (
             "audio_acoustic_hidden_dim": 8,
             "sliding_window": 2,
         },
-        _ace_step,
+        ace_step,
     ),
     Recipe(
         "ConsisIDTransformer3DModel",
         {
-            **_COGVIDEOX_TINY,
-            **_FACE,
+            **COGVIDEOX_TINY,
+            **FACE,
             "num_attention_heads": 3,
             "cross_attn_dim_head": 8,
             "cross_attn_num_heads": 2,
@@ -1002,8 +916,8 @@ RECIPES: tuple[Recipe, ...] = (
             "LFE_num_querie": 4,
             "LFE_output_dim": 32,
         },
-        _consisid,
-        {**_FACE, "in_channels": 32, "num_attention_heads": 48, "num_layers": 42},
+        consisid,
+        {**FACE, "in_channels": 32, "num_attention_heads": 48, "num_layers": 42},
     ),
     Recipe(
         "Kandinsky5Transformer3DModel",
@@ -1017,7 +931,7 @@ RECIPES: tuple[Recipe, ...] = (
             "num_visual_blocks": 4,
             "axes_dims": (4, 6, 6),
         },
-        _kandinsky5,
+        kandinsky5,
     ),
     Recipe(
         "Kandinsky6Transformer3DModel",
@@ -1035,7 +949,7 @@ RECIPES: tuple[Recipe, ...] = (
             "in_audio_dim": 6,
             "out_audio_dim": 6,
         },
-        _kandinsky6,
+        kandinsky6,
     ),
     Recipe(
         "Kandinsky6SRTransformer3DModel",
@@ -1048,7 +962,7 @@ RECIPES: tuple[Recipe, ...] = (
             "num_visual_blocks": 4,
             "axes_dims": (4, 6, 6),
         },
-        _kandinsky6_sr,
+        kandinsky6_sr,
     ),
     Recipe(
         "LongCatAudioDiTTransformer",
@@ -1059,9 +973,9 @@ RECIPES: tuple[Recipe, ...] = (
             "dit_text_dim": 16,
             "latent_dim": 8,
         },
-        _longcat_audio,
+        longcat_audio,
     ),
-    Recipe("LTX2VideoTransformer3DModel", _LTX2_TINY, _ltx2),
+    Recipe("LTX2VideoTransformer3DModel", LTX2_TINY, ltx2),
     Recipe(
         "MiniMaxH3Transformer3DModel",
         {
@@ -1079,7 +993,7 @@ RECIPES: tuple[Recipe, ...] = (
             "time_embed_dim": 12,
             "rope_freq_dim": 2,
         },
-        _minimax_h3,
+        minimax_h3,
     ),
     Recipe(
         "MotifVideoTransformer3DModel",
@@ -1093,7 +1007,7 @@ RECIPES: tuple[Recipe, ...] = (
             "text_embed_dim": 16,
             "rope_axes_dim": (4, 6, 6),
         },
-        _motif,
+        motif,
     ),
     Recipe(
         "SanaVideoTransformer3DModel",
@@ -1110,7 +1024,7 @@ RECIPES: tuple[Recipe, ...] = (
             "sample_size": 4,
             "rope_max_seq_len": 32,
         },
-        _sana_video,
+        sana_video,
     ),
     Recipe(
         "SanaWMTransformer3DModel",
@@ -1123,9 +1037,9 @@ RECIPES: tuple[Recipe, ...] = (
             "chunk_plucker_channels": 6,
             "caption_channels": 16,
         },
-        _sana_wm,
+        sana_wm,
     ),
-    Recipe("SanaWMLTX2RefinerTransformer3DModel", _LTX2_TINY, _sana_wm_refiner),
+    Recipe("SanaWMLTX2RefinerTransformer3DModel", LTX2_TINY, sana_wm_refiner),
     Recipe(
         "StableAudio3DiTModel",
         {
@@ -1139,7 +1053,7 @@ RECIPES: tuple[Recipe, ...] = (
             "timestep_features_dim": 16,
             "num_memory_tokens": 4,
         },
-        _stable_audio3,
+        stable_audio3,
     ),
     Recipe(
         "TransformerTemporalModel",
@@ -1150,13 +1064,13 @@ RECIPES: tuple[Recipe, ...] = (
             "num_layers": 4,
             "norm_num_groups": 4,
         },
-        _temporal,
+        temporal,
         {"num_attention_heads": 8, "attention_head_dim": 64, "in_channels": 320},
     ),
     Recipe(
         "WanAnimateTransformer3DModel",
         {
-            **_WAN_TINY,
+            **WAN_TINY,
             "in_channels": 12,
             "latent_channels": 4,
             "image_dim": 16,
@@ -1170,7 +1084,7 @@ RECIPES: tuple[Recipe, ...] = (
             "face_encoder_num_heads": 2,
             "inject_face_latents_blocks": 2,
         },
-        _wan_animate,
+        wan_animate,
         {"added_kv_proj_dim": 5120},
     ),
     Recipe(
@@ -1186,7 +1100,7 @@ RECIPES: tuple[Recipe, ...] = (
             "num_heads": 2,
             "num_layers": 4,
         },
-        _wan_animate2,
+        wan_animate2,
     ),
     Recipe(
         "Cosmos3OmniTransformer",
@@ -1202,7 +1116,7 @@ RECIPES: tuple[Recipe, ...] = (
             "vocab_size": 64,
             "rope_axes_dim": (4, 2, 2),
         },
-        _cosmos3,
+        cosmos3,
         latent="vision_tokens",
     ),
     Recipe(
@@ -1222,6 +1136,6 @@ RECIPES: tuple[Recipe, ...] = (
             "tri_mult_c": 8,
             "num_sequence_classes": 12,
         },
-        _rfd4,
+        rfd4,
     ),
 )

@@ -14,7 +14,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "source", help="a config.json, a model's or pipeline's folder, or a hub id"
     )
-    command.add_argument("--batch", type=int, default=1)
+    command.add_argument("--batch", type=int, default=1, help="how many pictures at a time")
 
 
 def run(arguments: argparse.Namespace) -> Result:

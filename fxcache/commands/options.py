@@ -12,17 +12,18 @@ from fxcache.integrations.diffusers import installed, load_pipeline
 from fxcache.partition.choose import CutRequest
 from fxcache.pipelines.calibrate import Sampling
 
+DTYPES = ("float32", "float16", "bfloat16")
 Result = tuple[dict[str, Any], str]  # for --json, and for the terminal
 
 
 def add_pipeline_options(command: argparse.ArgumentParser) -> None:
-    command.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     command.add_argument("pipeline", help="a diffusers pipeline's folder or a hub id")
-    command.add_argument("--steps", type=int, default=50)
+    command.add_argument("--steps", type=int, default=50, help="of denoising")
     command.add_argument("--cut", default="auto", help="skip index, module path or auto")
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    command.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
+    command.add_argument("--seed", type=int, default=0, help="of the first picture")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    command.add_argument("--device", default=device, help="where to draw")
+    command.add_argument("--dtype", default="float32", choices=DTYPES, help="of weights, latents")
 
 
 def add_sampling_options(command: argparse.ArgumentParser) -> None:

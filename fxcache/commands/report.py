@@ -8,18 +8,20 @@ from fxcache.errors import ModelFileError
 from fxcache.integrations.diffusers import parsed
 from fxcache.report.report import as_text
 
+REPORT = "a file written by `fxcache run --report FILE`"
+
 
 def add_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("file", type=Path)
+    command.add_argument("file", type=Path, help=REPORT)
 
 
 def run(arguments: argparse.Namespace) -> Result:
-    data = parsed(arguments.file)
+    data = parsed(arguments.file, REPORT)
     try:
         return data, as_text(data)
     except (KeyError, TypeError) as error:
         raise ModelFileError(
             f"this is no fxcache report: {error!r} is missing",
             where=str(arguments.file),
-            remedy="pass a file written by `fxcache run --report FILE`",
+            remedy=f"pass {REPORT}",
         ) from error

@@ -36,7 +36,7 @@ def add_options(draw: argparse.ArgumentParser) -> None:
     draw.add_argument("--center", type=float, help="crowd refreshes around this step instead")
     draw.add_argument("--power", type=float, default=1.4, help="how densely; with --center")
     draw.add_argument("--compare", action="store_true", help="draw without fxcache as well")
-    draw.add_argument("--out", type=Path, default=Path("fxcache.png"), help="the PNG to write")
+    draw.add_argument("--out", type=Path, default=Path("fxcache.png"), help="the picture to write")
     draw.add_argument("--report", type=Path, help="save the report here, as JSON")
 
 

@@ -13,11 +13,11 @@ from fxcache.report.strip import draw_strip, planned, shown
 def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("file", type=Path, help="a plan, or a report of `run --report FILE`")
     command.add_argument("--steps", type=int, default=50, help="of a plan for any number of steps")
-    command.add_argument("--out", type=Path, default=Path("strip.png"))
+    command.add_argument("--out", type=Path, default=Path("strip.png"), help="the picture to write")
 
 
 def run(arguments: argparse.Namespace) -> Result:
-    data = parsed(arguments.file)
+    data = parsed(arguments.file, "a plan, or a report of a run")
     if "fxcache_plan" in data:
         policy = Plan.from_dict(data).policy
         steps = data["settings"].get("steps", arguments.steps)

@@ -156,6 +156,7 @@ def installed(package: str) -> ModuleType:
 
 
 def read_config(source: str) -> dict[str, Any]:
+    require_found(source)
     path = Path(source)
     candidates = [path] if path.is_file() else [path / "config.json"]
     candidates += [path / name / "config.json" for name in DENOISERS]
@@ -171,17 +172,31 @@ def read_config(source: str) -> dict[str, Any]:
     return hub_config(source)
 
 
-def parsed(path: Path) -> dict[str, Any]:
+def require_found(source: str) -> None:
+    """ModelFileError for a path to nothing; what does not look like a path may be a hub id."""
+    path = Path(source)
+    rooted = source.startswith((".", "~")) or path.is_absolute()
+    nested = source.count("/") > 1 or ("/" in source and path.parent.is_dir())
+    if (rooted or nested) and not path.exists():
+        raise ModelFileError(
+            "there is no such file or folder",
+            where=source,
+            remedy="check the spelling; a hub id has the form owner/name",
+        )
+
+
+def parsed(path: Path, expected: str = "a diffusers config.json") -> dict[str, Any]:
+    """The JSON object in a file; ModelFileError, naming what is ``expected``, if it has none."""
+    where, remedy = str(path), f"pass {expected}"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelFileError(
-            f"this is not JSON: {error}", where=str(path), remedy="pass a diffusers config.json"
-        ) from error
+    except OSError as error:
+        what = f"this file cannot be read: {error.strerror}"
+        raise ModelFileError(what, where=where, remedy=remedy) from error
+    except ValueError as error:
+        raise ModelFileError(f"this is not JSON: {error}", where=where, remedy=remedy) from error
     if not isinstance(content, dict):
-        raise ModelFileError(
-            "this JSON is no object", where=str(path), remedy="pass a diffusers config.json"
-        )
+        raise ModelFileError("this JSON is no object", where=where, remedy=remedy)
     return content
 
 
@@ -205,6 +220,7 @@ def load_pipeline(source: str, dtype: torch.dtype, device: str) -> Any:
 
     Raises ModelFileError.
     """
+    require_found(source)
     pipelines = installed("diffusers").DiffusionPipeline
     try:
         return pipelines.from_pretrained(source, dtype=dtype).to(device)

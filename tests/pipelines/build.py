@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import diffusers
@@ -23,16 +24,14 @@ PICTURE = Image.fromarray(
     np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)  # type: ignore[arg-type]
 )
 
-Draw = Callable[[], Tensor]
+Draw = Callable[..., Tensor]
+Made = tuple[nn.Module, Draw, Any]  # a denoiser, a function that draws with it, its pipeline
 
 
 def denoiser(kind: str, **config: Any) -> nn.Module:
     """The small model of the recipe for ``kind``, its constructor arguments replaced by these."""
     recipe = RECIPES[kind]
-    changed = type(recipe)(
-        recipe.kind, {**recipe.tiny, **config}, recipe.inputs, recipe.default, recipe.latent
-    )
-    return from_recipe(changed)
+    return from_recipe(replace(recipe, tiny={**recipe.tiny, **config}))
 
 
 def assembled(kind: Any, **parts: Any) -> Any:
@@ -98,13 +97,8 @@ def keeps(draw: Draw, *models: nn.Module, expected: Any = None, last: Any = None
     assert torch.isfinite(first).all()
 
 
-def follows(
-    made: Callable[[], tuple[nn.Module, Draw, Any]], change: Callable[[Any], object]
-) -> None:
-    """What ``change`` does to a pipeline between two drawings is as if done before the first.
-
-    ``made``: a new denoiser, a function that draws with it, and what ``change`` takes.
-    """
+def follows(made: Callable[[], Made], change: Callable[[Any], object]) -> None:
+    """What ``change`` does to a pipeline between two drawings is as if done before the first."""
     _, draw, pipe = made()
     before = draw()
     change(pipe)
@@ -131,26 +125,87 @@ def drawn_after(made: Any, change: Callable[[Any], object], interval: int) -> Te
     return after
 
 
-def stable_diffusion(**options: Any) -> tuple[nn.Module, Draw, Any]:
-    """A small U-Net, a function that draws with it, and its pipeline."""
+def follows_each_call(
+    draw: Draw, model: nn.Module, name: str, values: tuple[Any, Any], expected: Any = None
+) -> None:
+    """An option with one value, another and the first again has no effect on other drawings.
+
+    ``expected``: the refreshes of the runs in one drawing.
+    """
+    options = [{name: value} for value in (*values, values[0])]
+    plain = [draw(**option) for option in options]
+    assert not torch.equal(plain[0], plain[1]), "the option must matter"
+    with optimised(model, interval=1):
+        assert all(torch.equal(draw(**o), p) for o, p in zip(options, plain, strict=True))
+    with optimised(model):
+        first, _, again = [draw(**option) for option in options]
+        assert runs(model) == (expected or [EVERY_THIRD]) * 3
+    assert torch.equal(first, again)
+
+
+def in_session(draw: Draw, model: nn.Module, **options: Any) -> Draw:
+    """``draw``, in a session of ``model`` while that is optimised."""
+
+    def drawn() -> Tensor:
+        if engine_of(model) is None:
+            return draw()
+        with fxcache.session(model, **options):
+            return draw()
+
+    return drawn
+
+
+def prompt(tokens: int, width: int, pooled: int = 0) -> dict[str, Any]:
+    """Embeddings of a prompt and of a negative one; pooled ones too where these have a width."""
+    shapes = {"prompt_embeds": (1, tokens, width)}
+    if pooled:
+        shapes["pooled_prompt_embeds"] = (1, pooled)
+    return {
+        prefix + name: noise(*shape, seed=seed)
+        for seed, prefix in enumerate(("", "negative_"))
+        for name, shape in shapes.items()
+    }
+
+
+def masks(dtype: torch.dtype = torch.long) -> dict[str, Any]:
+    """Of a prompt of seven tokens, and of a negative one of five."""
+    return {
+        "prompt_attention_mask": torch.ones(1, 7, dtype=dtype),
+        "negative_prompt_attention_mask": torch.tensor([[1] * 5 + [0] * 2]).to(dtype),
+    }
+
+
+def square(side: int) -> dict[str, Any]:
+    return {"height": side, "width": side}
+
+
+SD_PROMPT = prompt(7, 32) | square(32)
+FLUX_PROMPT = prompt(7, 24, pooled=12) | square(64)
+SD3_PROMPT = FLUX_PROMPT
+WAN_PROMPT = prompt(7, 16) | square(32) | {"num_frames": 5, "guidance_scale": 3.0}
+LTX_PROMPT = prompt(7, 16) | masks(torch.bool) | square(64) | {"num_frames": 9}
+COGVIDEOX_PROMPT = prompt(5, 16) | square(32) | {"num_frames": 5}
+
+
+def stable_diffusion(**options: Any) -> Made:
     pipe = tiny.pipeline()
-    text = {"prompt_embeds": noise(1, 7, 32), "negative_prompt_embeds": noise(1, 7, 32, seed=1)}
-    return pipe.unet, drawing(pipe, **text, height=32, width=32, **options), pipe
+    return pipe.unet, drawing(pipe, **(SD_PROMPT | options)), pipe
 
 
-FLUX_PROMPT = {
-    "prompt_embeds": noise(1, 7, 24),
-    "pooled_prompt_embeds": noise(1, 12),
-    "height": 64,
-    "width": 64,
-}
+def around(transformer: nn.Module, kind: Any, options: dict[str, Any], **parts: Any) -> Made:
+    """A pipeline of flow matching, unless ``parts`` have another scheduler; ``options`` to draw."""
+    parts = {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler()} | parts
+    pipe = assembled(kind, transformer=transformer, **parts)
+    return transformer, drawing(pipe, **options), pipe
 
 
-def flux(**options: Any) -> tuple[nn.Module, Draw, Any]:
-    """As ``stable_diffusion``, of FLUX."""
-    pipe = assembled(
-        diffusers.FluxPipeline,
-        transformer=denoiser("FluxTransformer2DModel", guidance_embeds=True),
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+def flux(**options: Any) -> Made:
+    model = denoiser("FluxTransformer2DModel", guidance_embeds=True)
+    return around(model, diffusers.FluxPipeline, FLUX_PROMPT | options)
+
+
+def flow_unipc() -> Any:
+    """The solver of Wan's pipelines."""
+    return diffusers.UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
     )
-    return pipe.transformer, drawing(pipe, **FLUX_PROMPT, **options), pipe

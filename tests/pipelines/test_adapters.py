@@ -8,48 +8,32 @@ import torch
 from diffusers import T2IAdapter
 from torch import Tensor, nn
 
-import fxcache
-from fxcache.runtime.module import engine_of
 from tests import tiny
 from tests.pipelines.build import (
     FLUX_PROMPT,
     PICTURE,
-    assembled,
+    SD3_PROMPT,
+    SD_PROMPT,
+    Made,
+    around,
     denoiser,
     drawing,
     flux,
     follows,
+    follows_each_call,
+    in_session,
     keeps,
     noise,
     optimised,
+    prompt,
+    square,
     stable_diffusion,
 )
 
 # The ControlNets of FLUX import it from where it used to be.
 pytestmark = pytest.mark.filterwarnings("ignore:.FluxPosEmbed. is deprecated:FutureWarning")
 
-SD_PROMPT = {
-    "prompt_embeds": noise(1, 7, 32),
-    "negative_prompt_embeds": noise(1, 7, 32, seed=1),
-    "height": 32,
-    "width": 32,
-}
-XL_PROMPT = {
-    "prompt_embeds": noise(1, 7, 64),
-    "negative_prompt_embeds": noise(1, 7, 64, seed=1),
-    "pooled_prompt_embeds": noise(1, 32),
-    "negative_pooled_prompt_embeds": noise(1, 32, seed=1),
-    "height": 32,
-    "width": 32,
-}
-SD3_PROMPT = {
-    "prompt_embeds": noise(1, 7, 24),
-    "negative_prompt_embeds": noise(1, 7, 24, seed=1),
-    "pooled_prompt_embeds": noise(1, 12),
-    "negative_pooled_prompt_embeds": noise(1, 12, seed=1),
-    "height": 64,
-    "width": 64,
-}
+XL_PROMPT = prompt(7, 64, pooled=32) | square(32)
 
 
 def lively(model: Any) -> Any:
@@ -60,45 +44,36 @@ def lively(model: Any) -> Any:
     return model.eval()
 
 
-def quiet(pipe: Any) -> Any:
+def extended(kind: Any, base: Any, options: dict[str, Any], **parts: Any) -> Made:
+    """The pipeline ``base`` with more parts, which draws from a picture."""
+    pipe = kind.from_pipe(base, **parts)
     pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return pipe.unet, drawing(pipe, image=PICTURE, **options), pipe
 
 
-def sd_controlnet(**options: Any) -> tuple[Any, Any]:
+def sd_controlnet(**options: Any) -> Made:
     base = tiny.pipeline()
-    pipe = quiet(
-        diffusers.StableDiffusionControlNetPipeline.from_pipe(
-            base, controlnet=tiny.controlnet(base.unet)
-        )
-    )
-    return pipe.unet, drawing(pipe, **SD_PROMPT, image=PICTURE, **options)
+    kind = diffusers.StableDiffusionControlNetPipeline
+    return extended(kind, base, SD_PROMPT | options, controlnet=tiny.controlnet(base.unet))
 
 
-def xl_controlnet(**options: Any) -> tuple[Any, Any]:
+def xl_controlnet(**options: Any) -> Made:
     base = tiny.xl_pipeline()
-    pipe = quiet(
-        diffusers.StableDiffusionXLControlNetPipeline.from_pipe(
-            base, controlnet=tiny.controlnet(base.unet)
-        )
-    )
-    return pipe.unet, drawing(pipe, **XL_PROMPT, image=PICTURE, **options)
+    kind = diffusers.StableDiffusionXLControlNetPipeline
+    return extended(kind, base, XL_PROMPT | options, controlnet=tiny.controlnet(base.unet))
 
 
-def vae_of(channels: int, levels: int = 4) -> Any:
-    torch.manual_seed(0)
-    return diffusers.AutoencoderKL(
-        block_out_channels=(8,) * levels,
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        norm_num_groups=4,
-        latent_channels=channels,
-        shift_factor=0.0,
-    ).eval()
+def with_controlnet(
+    model: nn.Module, kind: Any, options: dict[str, Any], controlnet: nn.Module
+) -> Made:
+    """A transformer's pipeline with its ControlNet, which draws from a picture."""
+    options = {"control_image": PICTURE.resize((64, 64))} | options
+    vae = tiny.vae(levels=4, shift_factor=0.0)
+    return around(model, kind, options, vae=vae, controlnet=lively(controlnet))
 
 
-def flux_controlnet(**options: Any) -> tuple[Any, Any]:
-    model, _, base = flux()
+def flux_controlnet(**options: Any) -> Made:
+    model, _, _ = flux()
     controlnet = diffusers.FluxControlNetModel.from_transformer(
         model,
         num_layers=2,
@@ -107,29 +82,19 @@ def flux_controlnet(**options: Any) -> tuple[Any, Any]:
         num_attention_heads=2,
         load_weights_from_transformer=False,
     )
-    pipe = assembled(
-        diffusers.FluxControlNetPipeline,
-        transformer=model,
-        scheduler=base.scheduler,
-        vae=vae_of(4),
-        controlnet=lively(controlnet),
+    return with_controlnet(
+        model, diffusers.FluxControlNetPipeline, FLUX_PROMPT | options, controlnet
     )
-    return model, drawing(pipe, **FLUX_PROMPT, control_image=PICTURE.resize((64, 64)), **options)
 
 
-def sd3_controlnet(**options: Any) -> tuple[Any, Any]:
+def sd3_controlnet(**options: Any) -> Made:
     model = denoiser("SD3Transformer2DModel", sample_size=32)
     controlnet = diffusers.SD3ControlNetModel.from_config(
         {**model.config, "num_layers": 2, "extra_conditioning_channels": 0}
     )
-    pipe = assembled(
-        diffusers.StableDiffusion3ControlNetPipeline,
-        transformer=model,
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
-        vae=vae_of(4),
-        controlnet=lively(controlnet),
+    return with_controlnet(
+        model, diffusers.StableDiffusion3ControlNetPipeline, SD3_PROMPT | options, controlnet
     )
-    return model, drawing(pipe, **SD3_PROMPT, control_image=PICTURE.resize((64, 64)), **options)
 
 
 # New residuals at the second call may as well be another request's prompt: it refreshes.
@@ -140,55 +105,40 @@ PART = {"control_guidance_start": 0.3, "control_guidance_end": 0.7}
 
 @pytest.mark.parametrize("made", CONTROLNETS)
 def test_controlnet(made):
-    model, draw = made()
+    model, draw, _ = made()
     keeps(draw, model, expected=RESIDUALS)
 
 
 @pytest.mark.parametrize("made", CONTROLNETS)
 def test_controlnet_for_a_part_of_the_run(made):
-    model, draw = made(**PART)
+    model, draw, _ = made(**PART)
     keeps(draw, model, expected=RESIDUALS)
 
 
 @pytest.mark.parametrize("options", [{}, PART], ids=["whole", "part"])
 def test_flux_controlnet_in_a_session(options):
-    model, draw = flux_controlnet(**options)
-
-    def in_session() -> torch.Tensor:
-        if engine_of(model) is None:
-            return draw()
-        with fxcache.session(model):
-            return draw()
-
-    keeps(in_session, model, expected=RESIDUALS)
+    model, draw, _ = flux_controlnet(**options)
+    keeps(in_session(draw, model), model, expected=RESIDUALS)
 
 
 @pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
 def test_flux_controlnet_without_a_session_stays_exact():
     """Timesteps and residuals are both new at every call: nothing says that it is one run."""
-    model, draw = flux_controlnet()
+    model, draw, _ = flux_controlnet()
     plain = draw()
     with optimised(model):
         assert torch.equal(draw(), plain)
 
 
 def test_controlnet_in_guess_mode():
-    model, draw = sd_controlnet(guess_mode=True)
+    model, draw, _ = sd_controlnet(guess_mode=True)
     keeps(draw, model, expected=RESIDUALS)
 
 
 @pytest.mark.parametrize("made", CONTROLNETS)
 def test_controlnet_scale_of_each_call(made):
-    model, draw = made()
-    scales = (1.0, 0.3, 1.0)
-    plain = [draw(controlnet_conditioning_scale=s) for s in scales]
-    assert not torch.equal(plain[0], plain[1])
-    with optimised(model, interval=1):
-        drawn = [draw(controlnet_conditioning_scale=s) for s in scales]
-    assert all(torch.equal(a, b) for a, b in zip(drawn, plain, strict=True))
-    with optimised(model):
-        drawn = [draw(controlnet_conditioning_scale=s) for s in scales]
-    assert torch.equal(drawn[0], drawn[2])
+    model, draw, _ = made()
+    follows_each_call(draw, model, "controlnet_conditioning_scale", (1.0, 0.3), RESIDUALS)
 
 
 def adapter() -> T2IAdapter:
@@ -196,26 +146,24 @@ def adapter() -> T2IAdapter:
     return T2IAdapter(channels=[16, 32], num_res_blocks=1, downscale_factor=2).eval()
 
 
-def sd_t2i_adapter(**options: Any) -> tuple[Any, Any]:
-    base = tiny.pipeline()
-    pipe = quiet(diffusers.StableDiffusionAdapterPipeline.from_pipe(base, adapter=adapter()))
-    return pipe.unet, drawing(pipe, **SD_PROMPT, image=PICTURE, **options)
+def sd_t2i_adapter(**options: Any) -> Made:
+    kind = diffusers.StableDiffusionAdapterPipeline
+    return extended(kind, tiny.pipeline(), SD_PROMPT | options, adapter=adapter())
 
 
-def xl_t2i_adapter(**options: Any) -> tuple[Any, Any]:
-    base = tiny.xl_pipeline()
-    pipe = quiet(diffusers.StableDiffusionXLAdapterPipeline.from_pipe(base, adapter=adapter()))
-    return pipe.unet, drawing(pipe, **XL_PROMPT, image=PICTURE, **options)
+def xl_t2i_adapter(**options: Any) -> Made:
+    kind = diffusers.StableDiffusionXLAdapterPipeline
+    return extended(kind, tiny.xl_pipeline(), XL_PROMPT | options, adapter=adapter())
 
 
 @pytest.mark.parametrize("made", [sd_t2i_adapter, xl_t2i_adapter])
 def test_t2i_adapter(made):
-    model, draw = made()
+    model, draw, _ = made()
     keeps(draw, model, expected=RESIDUALS)
 
 
 def test_t2i_adapter_for_a_part_of_the_run_splits_the_run():
-    model, draw = xl_t2i_adapter(adapter_conditioning_factor=0.5)
+    model, draw, _ = xl_t2i_adapter(adapter_conditioning_factor=0.5)
     keeps(draw, model, expected=[[0, 1], [0, 3]])
 
 
@@ -256,7 +204,7 @@ def load(pipe: Any, seed: int = 0) -> None:
 IMAGE = [noise(2, 1, CLIP_WIDTH, seed=3)]
 
 
-def with_ip_adapter() -> tuple[Any, Any, Any]:
+def with_ip_adapter() -> Made:
     model, draw, pipe = stable_diffusion(ip_adapter_image_embeds=IMAGE)
     load(pipe)
     return model, draw, pipe
@@ -269,15 +217,8 @@ def test_ip_adapter():
 
 def test_ip_adapter_picture_of_each_call():
     model, draw, _ = with_ip_adapter()
-    images = [IMAGE, [noise(2, 1, CLIP_WIDTH, seed=4)], IMAGE]
-    plain = [draw(ip_adapter_image_embeds=i) for i in images]
-    assert not torch.equal(plain[0], plain[1])
-    with optimised(model, interval=1):
-        drawn = [draw(ip_adapter_image_embeds=i) for i in images]
-    assert all(torch.equal(a, b) for a, b in zip(drawn, plain, strict=True))
-    with optimised(model):
-        drawn = [draw(ip_adapter_image_embeds=i) for i in images]
-    assert torch.equal(drawn[0], drawn[2])
+    images = (IMAGE, [noise(2, 1, CLIP_WIDTH, seed=4)])
+    follows_each_call(draw, model, "ip_adapter_image_embeds", images)
 
 
 CHANGES = {

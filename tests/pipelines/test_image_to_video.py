@@ -1,20 +1,26 @@
 """Pipelines that start from a picture: conditioning frames, and a timestep for each token."""
 
+from functools import partial
 from typing import Any
 
 import diffusers
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler as FlowEuler
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
+from tests import tiny
 from tests.pipelines.build import (
+    COGVIDEOX_PROMPT,
     EVERY_THIRD,
     FLUX_PROMPT,
+    LTX_PROMPT,
     PICTURE,
-    assembled,
+    WAN_PROMPT,
+    Draw,
+    Made,
+    around,
     denoiser,
-    drawing,
+    flow_unipc,
     keeps,
     noise,
     optimised,
@@ -49,40 +55,27 @@ def image_encoder() -> CLIPVisionModel:
     return CLIPVisionModel(config).eval()
 
 
-def wan(**config: Any) -> tuple[Any, Any]:
-    expand = config.pop("expand_timesteps", False)
-    pipe = assembled(
+def wan(expand_timesteps: bool = False, **config: Any) -> Made:
+    return around(
+        denoiser("WanTransformer3DModel", **config),
         diffusers.WanImageToVideoPipeline,
-        transformer=denoiser("WanTransformer3DModel", **config),
+        WAN_PROMPT | {"image": PICTURE},
         vae=wan_vae(),
         image_encoder=image_encoder(),
         image_processor=CLIPImageProcessorPil(size=16, crop_size=16),
-        scheduler=diffusers.UniPCMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
-        ),
-        expand_timesteps=expand,
+        scheduler=flow_unipc(),
+        expand_timesteps=expand_timesteps,
     )
-    draw = drawing(
-        pipe,
-        image=PICTURE,
-        prompt_embeds=noise(1, 7, 16),
-        negative_prompt_embeds=noise(1, 7, 16, seed=1),
-        height=32,
-        width=32,
-        num_frames=5,
-        guidance_scale=3.0,
-    )
-    return pipe, draw
 
 
 def test_wan_2_1():
-    pipe, draw = wan(in_channels=12, image_dim=16, added_kv_proj_dim=24)
-    keeps(draw, pipe.transformer, expected=TWICE)
+    model, draw, _ = wan(in_channels=12, image_dim=16, added_kv_proj_dim=24)
+    keeps(draw, model, expected=TWICE)
 
 
 def test_wan_2_2_with_a_timestep_for_each_token():
-    pipe, draw = wan(expand_timesteps=True)
-    keeps(draw, pipe.transformer, expected=TWICE)
+    model, draw, _ = wan(expand_timesteps=True)
+    keeps(draw, model, expected=TWICE)
 
 
 def test_ltx_with_a_timestep_for_each_token():
@@ -94,24 +87,13 @@ def test_ltx_with_a_timestep_for_each_token():
         layers_per_block=(1, 1, 1, 1, 1),
         decoder_layers_per_block=(1, 1, 1, 1, 1),
     ).eval()
-    pipe = assembled(
+    model, draw, _ = around(
+        denoiser("LTXVideoTransformer3DModel"),
         diffusers.LTXImageToVideoPipeline,
-        transformer=denoiser("LTXVideoTransformer3DModel"),
+        LTX_PROMPT | {"image": PICTURE},
         vae=vae,
-        scheduler=FlowEuler(),
     )
-    draw = drawing(
-        pipe,
-        image=PICTURE,
-        prompt_embeds=noise(1, 7, 16),
-        prompt_attention_mask=torch.ones(1, 7, dtype=torch.bool),
-        negative_prompt_embeds=noise(1, 7, 16, seed=1),
-        negative_prompt_attention_mask=torch.tensor([[True] * 5 + [False] * 2]),
-        height=64,
-        width=64,
-        num_frames=9,
-    )
-    keeps(draw, pipe.transformer)
+    keeps(draw, model)
 
 
 def test_cogvideox():
@@ -125,60 +107,40 @@ def test_cogvideox():
         norm_num_groups=2,
         temporal_compression_ratio=4,
     ).eval()
-    pipe = assembled(
+    model, draw, _ = around(
+        denoiser("CogVideoXTransformer3DModel", in_channels=8, out_channels=4),
         diffusers.CogVideoXImageToVideoPipeline,
-        transformer=denoiser("CogVideoXTransformer3DModel", in_channels=8, out_channels=4),
+        COGVIDEOX_PROMPT | {"image": PICTURE},
         vae=vae,
         scheduler=diffusers.CogVideoXDDIMScheduler(),
     )
-    draw = drawing(
-        pipe,
-        image=PICTURE,
-        prompt_embeds=noise(1, 5, 16),
-        negative_prompt_embeds=noise(1, 5, 16, seed=1),
-        height=32,
-        width=32,
-        num_frames=5,
-    )
-    keeps(draw, pipe.transformer)
-
-
-def flux() -> Any:
-    torch.manual_seed(0)
-    vae = diffusers.AutoencoderKL(
-        block_out_channels=(8,) * 4,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        norm_num_groups=4,
-        latent_channels=4,
-        shift_factor=0.0,
-    ).eval()
-    return assembled(
-        diffusers.FluxImg2ImgPipeline,
-        transformer=denoiser("FluxTransformer2DModel"),
-        vae=vae,
-        scheduler=FlowEuler(),
-    )
+    keeps(draw, model)
 
 
 def picture(seed: int) -> torch.Tensor:
     return noise(1, 3, 64, 64, seed=seed).sigmoid()
 
 
-def test_flux_from_a_picture():
-    pipe = flux()
-    draw = drawing(pipe, **FLUX_PROMPT, image=picture(0), strength=1.0)
-    keeps(draw, pipe.transformer)
-
-
-def flux_twice(calls: int) -> tuple[Any, Any, Any]:
-    """A run of so many calls, and one that starts where the first one ended, or lower."""
-    pipe = flux()
-    first = drawing(
-        pipe, **FLUX_PROMPT, image=picture(0), num_inference_steps=2 * calls, strength=0.5
+def flux() -> Made:
+    return around(
+        denoiser("FluxTransformer2DModel"),
+        diffusers.FluxImg2ImgPipeline,
+        FLUX_PROMPT | {"image": picture(0), "strength": 1.0},
+        vae=tiny.vae(levels=4, shift_factor=0.0),
     )
-    second = drawing(pipe, **FLUX_PROMPT, image=picture(1), num_inference_steps=100, strength=0.05)
-    return pipe.transformer, first, second
+
+
+def test_flux_from_a_picture():
+    model, draw, _ = flux()
+    keeps(draw, model)
+
+
+def flux_twice(calls: int) -> tuple[Any, Draw, Draw]:
+    """A run of so many calls, and one that starts where the first one ended, or lower."""
+    model, draw, _ = flux()
+    first = partial(draw, num_inference_steps=2 * calls, strength=0.5)
+    second = partial(draw, image=picture(1), num_inference_steps=100, strength=0.05)
+    return model, first, second
 
 
 @pytest.mark.parametrize("calls", [1, 2])

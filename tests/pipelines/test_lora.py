@@ -9,14 +9,14 @@ from torch import Tensor, nn
 import fxcache
 from tests import tiny
 from tests.pipelines.build import (
-    STEPS,
+    Made,
     denoiser,
     flux,
     follows,
+    follows_each_call,
     keeps,
     noise,
     optimised,
-    runs,
     stable_diffusion,
 )
 
@@ -52,7 +52,7 @@ def load(pipe: Any, name: str = "one", **options: Any) -> None:
 
 
 def with_lora(*names: str) -> Any:
-    def made() -> tuple[nn.Module, Any, Any]:
+    def made() -> Made:
         model, draw, pipe = stable_diffusion()
         for name in names:
             load(pipe, name)
@@ -104,15 +104,7 @@ def test_fused_then_unfused_and_unloaded():
 
 def test_scale_of_each_call():
     model, draw, _ = with_lora("one")()
-    plain = [draw(cross_attention_kwargs={"scale": s}) for s in (0.25, 0.5, 0.25)]
-    assert not torch.equal(plain[0], plain[1])
-    with optimised(model, interval=1):
-        drawn = [draw(cross_attention_kwargs={"scale": s}) for s in (0.25, 0.5, 0.25)]
-    assert all(torch.equal(a, b) for a, b in zip(drawn, plain, strict=True))
-    with optimised(model):
-        drawn = [draw(cross_attention_kwargs={"scale": s}) for s in (0.25, 0.5, 0.25)]
-        assert runs(model) == [list(range(0, STEPS, 3))] * 3
-    assert torch.equal(drawn[0], drawn[2])
+    follows_each_call(draw, model, "cross_attention_kwargs", ({"scale": 0.25}, {"scale": 0.5}))
 
 
 def load_flux(pipe: Any) -> None:
@@ -120,7 +112,7 @@ def load_flux(pipe: Any) -> None:
     pipe.load_lora_weights(lora, adapter_name="one")
 
 
-def flux_with_lora() -> tuple[nn.Module, Any, Any]:
+def flux_with_lora() -> Made:
     model, draw, pipe = flux()
     load_flux(pipe)
     return model, draw, pipe
@@ -136,10 +128,7 @@ def test_flux_weight_changed_between_runs():
 
 def test_flux_scale_of_each_call():
     model, draw, _ = flux_with_lora()
-    plain = [draw(joint_attention_kwargs={"scale": s}) for s in (0.3, 0.7, 0.3)]
-    with optimised(model, interval=1):
-        drawn = [draw(joint_attention_kwargs={"scale": s}) for s in (0.3, 0.7, 0.3)]
-    assert all(torch.equal(a, b) for a, b in zip(drawn, plain, strict=True))
+    follows_each_call(draw, model, "joint_attention_kwargs", ({"scale": 0.3}, {"scale": 0.7}))
 
 
 def test_weight_changed_in_the_middle_of_a_run_waits_for_the_next():

@@ -12,6 +12,8 @@ import fxcache
 from fxcache.runtime.module import engine_of
 from tests.pipelines.build import (
     EVERY_THIRD,
+    FLUX_PROMPT,
+    SD_PROMPT,
     flux,
     follows,
     keeps,
@@ -126,43 +128,30 @@ def test_restoring_under_block_offload_is_refused():
     assert caught.value.remedy
 
 
-@pytest.mark.parametrize(
-    ("made", "dtype"),
-    [
-        (stable_diffusion, torch.bfloat16),
-        (stable_diffusion, torch.float16),
-        (flux, torch.bfloat16),
-        (flux, torch.float16),
-    ],
-)
-def test_half_precision(made, dtype):
-    model, draw, pipe = made()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("made", "prompt"), [(stable_diffusion, SD_PROMPT), (flux, FLUX_PROMPT)])
+def test_half_precision(made, prompt, dtype):
+    model, draw, pipe = made(**cast(prompt, dtype))
     pipe.to(dtype)
-    given = {name: half(value, dtype) for name, value in prompt_of(draw).items()}
-    keeps(lambda: draw(**given), model)
+    keeps(draw, model)
 
 
 def test_flux_in_float16_with_a_cut():
-    model, draw, pipe = flux()
+    model, draw, pipe = flux(**cast(FLUX_PROMPT, torch.float16))
     pipe.to(torch.float16)
-    given = {name: half(value, torch.float16) for name, value in prompt_of(draw).items()}
-    plain = draw(**given)
+    plain = draw()
     cut = ("transformer_blocks.1", "single_transformer_blocks.3")
     with optimised(model, interval=1, cut=cut):
-        assert torch.equal(draw(**given), plain)
+        assert torch.equal(draw(), plain)
     with optimised(model, cut=cut):
-        first = draw(**given)
+        first = draw()
         assert runs(model) == [EVERY_THIRD]
-        assert torch.equal(draw(**given), first)
+        assert torch.equal(draw(), first)
         assert not torch.equal(first, plain)
 
 
-def prompt_of(draw: Any) -> dict[str, Any]:
-    return next(c.cell_contents for c in draw.__closure__ if isinstance(c.cell_contents, dict))
-
-
-def half(value: Any, dtype: torch.dtype) -> Any:
-    return value.to(dtype) if isinstance(value, torch.Tensor) else value
+def cast(prompt: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    return {k: v.to(dtype) if isinstance(v, torch.Tensor) else v for k, v in prompt.items()}
 
 
 def test_weights_cast_there_and_back_between_runs():

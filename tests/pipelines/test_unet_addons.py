@@ -11,9 +11,12 @@ import fxcache
 from fxcache.runtime.module import engine_of
 from tests.pipelines.build import (
     EVERY_THIRD,
+    SD_PROMPT,
+    Made,
     drawing,
     flux,
     follows,
+    follows_each_call,
     keeps,
     noise,
     optimised,
@@ -34,13 +37,13 @@ class Doubling:
         return self.factor * self.inner(*args, **kwargs)
 
 
-def with_doubling() -> tuple[Any, Any, Any]:
+def with_doubling() -> Made:
     model, draw, pipe = stable_diffusion()
     model.set_attn_processor(Doubling(1.5))
     return model, draw, pipe
 
 
-def with_freeu() -> tuple[Any, Any, Any]:
+def with_freeu() -> Made:
     model, draw, pipe = stable_diffusion()
     pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4)
     return model, draw, pipe
@@ -209,19 +212,17 @@ def test_a_prompt_replaced_in_the_middle_of_a_run(after):
         assert calls[after + 1].refresh, "the new prompt's first step must be computed"
 
 
-def test_pag():
+def pag() -> Made:
     pipe = diffusers.AutoPipelineForText2Image.from_pipe(stable_diffusion()[2], enable_pag=True)
     pipe.set_progress_bar_config(disable=True)
-    text = {"prompt_embeds": noise(1, 7, 32), "negative_prompt_embeds": noise(1, 7, 32, seed=1)}
-    keeps(drawing(pipe, **text, height=32, width=32, pag_scale=3.0), pipe.unet)
+    return pipe.unet, drawing(pipe, **SD_PROMPT, pag_scale=3.0), pipe
+
+
+def test_pag():
+    model, draw, _ = pag()
+    keeps(draw, model)
 
 
 def test_pag_switched_on_and_off():
-    pipe = diffusers.AutoPipelineForText2Image.from_pipe(stable_diffusion()[2], enable_pag=True)
-    pipe.set_progress_bar_config(disable=True)
-    text = {"prompt_embeds": noise(1, 7, 32), "negative_prompt_embeds": noise(1, 7, 32, seed=1)}
-    draw = drawing(pipe, **text, height=32, width=32)
-    scales = (3.0, 0.0, 3.0)
-    plain = [draw(pag_scale=s) for s in scales]
-    with optimised(pipe.unet, interval=1):
-        assert all(torch.equal(draw(pag_scale=s), p) for s, p in zip(scales, plain, strict=True))
+    model, draw, _ = pag()
+    follows_each_call(draw, model, "pag_scale", (3.0, 0.0))

@@ -1,0 +1,26 @@
+"""What pipelines of many kinds pass to their denoisers."""
+
+import torch
+from torch import Tensor
+
+
+def timestep(value: float = 500.0) -> Tensor:
+    """One timestep for a batch of one; of integers where ``value`` is."""
+    return torch.full((1,), value)
+
+
+def text(full: bool, tokens: int, width: int, few: int = 5) -> Tensor:
+    """Text embeddings: ``tokens`` of them at full size, else ``few``."""
+    return torch.randn(1, tokens if full else few, width)
+
+
+def rotary(tokens: int, width: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of a rotary embedding that the pipeline computes: [tokens, width]."""
+    angles = torch.rand(tokens, width)
+    return angles.cos(), angles.sin()
+
+
+def grid(*sizes: int) -> Tensor:
+    """The coordinates of every point of a grid, in row-major order: [points, axes]."""
+    axes = torch.meshgrid(*(torch.arange(size) for size in sizes), indexing="ij")
+    return torch.stack(axes, dim=-1).flatten(0, -2)
