@@ -167,7 +167,7 @@ def test_a_missing_library_is_named_with_its_remedy(capsys, folder, monkeypatch)
 def test_a_name_that_is_no_pictures_is_refused_before_drawing(
     capsys, folder, tmp_path, monkeypatch, name
 ):
-    monkeypatch.setattr("fxcache.cli.load_pipeline", None)
+    monkeypatch.setattr("fxcache.commands.options.load_pipeline", None)
     message = complaint(capsys, "run", folder, *DRAW, "--out", tmp_path / name)
     assert "end the name in one of: .png" in message
     assert not list(tmp_path.iterdir())
