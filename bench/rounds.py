@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from fxcache.commands.options import prompts_in
-from fxcache.integrations.diffusers import denoiser_of, load_pipeline
+from fxcache.integrations.diffusers import conditions, denoiser_of, load_pipeline
 
 BUNDLED = Path(__file__).parent / "models" / "emoji-sd"
 HELD_OUT = range(1_000_000, 1_000_004)  # rounds whose noise no training sees
@@ -19,7 +19,7 @@ HELD_OUT = range(1_000_000, 1_000_004)  # rounds whose noise no training sees
 class Rounds:
     """Samples ``batch`` pictures a round, picture i of all from seed + i, without decoding them.
 
-    ``prompts`` take turns; numbers among them are labels of classes.
+    ``prompts``, or names of classes, take turns.
     """
 
     pipeline: Any
@@ -33,7 +33,7 @@ class Rounds:
         prompts = [self.prompts[n % len(self.prompts)] for n in numbers]
         device = next(denoiser_of(self.pipeline).parameters()).device
         self.pipeline(
-            [int(p) if p.isdigit() else p for p in prompts],
+            conditions(self.pipeline, prompts),
             num_inference_steps=self.steps,
             generator=[torch.Generator(device).manual_seed(self.seed + n) for n in numbers],
             output_type="latent",

@@ -41,10 +41,10 @@ def test_a_scale_shift_adjustment_is_trained_for_prompts(monkeypatch, capsys, tm
     assert any(weight.any() for weight in adjustment.weights.values())
 
 
-def test_a_router_is_trained_for_labels_of_classes(monkeypatch, capsys, tmp_path):
+def test_a_router_is_trained_for_named_classes(monkeypatch, capsys, tmp_path):
     class_model(tmp_path / "model")
     labels, out = tmp_path / "labels.txt", tmp_path / "plan.json"
-    labels.write_text("3\n5\n")
+    labels.write_text("cat\ndog\n")
     where = ("--model", tmp_path / "model", "--prompts", labels, "--out", out)
     run(monkeypatch, train_router, *where)
     assert "odd steps compute" in capsys.readouterr().out
@@ -65,4 +65,7 @@ def class_model(folder: Path) -> None:
         out_channels=4,
         num_embeds_ada_norm=1000,
     ).eval()
-    DiTPipeline(transformer, tiny.vae(), tiny.ddim()).save_pretrained(folder)
+    names = {3: "cat", 5: "dog"}
+    pipeline = DiTPipeline(transformer, tiny.vae(), tiny.ddim(), names)
+    pipeline.register_to_config(id2label=names)  # it would not save them
+    pipeline.save_pretrained(folder)
