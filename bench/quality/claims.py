@@ -25,6 +25,7 @@ def claims(rows: Sequence[Row]) -> list[Claim]:
     curves = curves_of(rows)
     hand_set = [name for name in curves if name != TUNED]
     return [
+        ahead(curves, "Uniform", FEWER),
         ahead(curves, "NonUniform", "Uniform", least=LARGE),
         ahead(curves, "BlockCaching", FEWER),
         ahead(curves, "TeaCache", "Uniform"),

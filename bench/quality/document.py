@@ -24,16 +24,19 @@ how much of the picture a policy changes. The Fréchet distance compares all of 
 with the rendered glyphs of the same captions, in the {FEATURES} penultimate features of a small
 classifier of emoji: it tells whether they are still good pictures. There are more pictures than
 features, so that covariances have full rank; even so the distance is biased upwards for so few
-pictures, alike in all rows. Its interval holds 95% of {RESAMPLES} bootstrap resamples, centred on
-the value.
+pictures, alike in all rows. Its interval holds 95% of {RESAMPLES} bootstrap resamples of the
+captions.
 
 The ideal speed-up is from FLOPs, over all runs. The measured one is of the denoiser's calls alone:
 beside each of several cached batches {TIMED_STEPS} steps are run without caching, and the ratio of
 the two is taken, from medians of calls that do the same. Given is the median of the ratios, with
-the least and the greatest. The line without caching shows the noise.
+the least and the greatest. The row without caching shows the noise.
 
 Policies with a threshold were calibrated, and their thresholds chosen to spread over the speed-ups
-that they reach, on other captions and seeds; so was the tuner."""
+that they reach, on other captions and seeds; so was the tuner.
+
+The bundled models know one picture for each caption: what a policy changes early in a run, later
+steps put right. Larger models forgive less."""
 
 JUDGED = """\
 Each judged by PSNR, in dB, at equal FLOPs; between measured points a curve is taken to be straight.
@@ -61,7 +64,7 @@ def protocol_line(protocol: dict[str, Any]) -> str:
     return (
         f"{len(measured['prompts'])} pictures a setting, one of each caption, {measured['batch']} "
         f"at a time, {measured['steps']} DDIM steps; calibrated on {len(calibration['prompts'])}. "
-        f"{protocol['device']}, {protocol['threads']} threads, float32, eager; {versions}."
+        f"{protocol['device']}, threads: {protocol['threads']}, float32, eager; {versions}."
     )
 
 

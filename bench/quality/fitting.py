@@ -18,7 +18,7 @@ from fxcache.tuning.tune import Tuner, optimized
 
 LOWEST, HIGHEST = 1e-4, 100.0  # thresholds: of almost no reuse, and of as much as there can be
 MOST_SPEEDUP = 5.0
-TOLERANCE = 0.05
+NEAR = 0.25
 TRIES = 8
 
 
@@ -82,26 +82,30 @@ def ideal_speedup(runs: Sequence[Run]) -> float:
 
 
 def spread(speedup: Callable[[float], float], count: int) -> list[float]:
-    """``count`` thresholds whose speed-ups are evenly spaced, up to 5× or the most there can be.
+    """``count`` thresholds whose speed-ups are a factor apart, up to 5× or the most there can be.
 
-    By bisection, to within 5% where the policy's speed-ups are that dense; of three digits each.
+    By bisection, to within a quarter of that factor where a policy's speed-ups are so dense; of
+    three digits each.
     """
-    known = {LOWEST: 1.0, HIGHEST: speedup(HIGHEST)}
-    most = min(MOST_SPEEDUP, known[HIGHEST])
+
+    def log_speedup(threshold: float) -> float:
+        return math.log(speedup(threshold))
+
+    known = {LOWEST: 0.0, HIGHEST: log_speedup(HIGHEST)}
+    apart = min(math.log(MOST_SPEEDUP), known[HIGHEST]) / count
     found = []
-    for rank in range(1, count + 1):
-        target = most ** (rank / count)
+    for target in (rank * apart for rank in range(1, count + 1)):
         for _ in range(TRIES):
-            if abs(known[nearest(known, target)] / target - 1) <= TOLERANCE:
+            if abs(known[nearest(known, target)] - target) <= NEAR * apart:
                 break
             below = max((t for t, s in known.items() if s <= target), default=LOWEST)
-            above = min((t for t, s in known.items() if t > below), default=HIGHEST)
+            above = min((t for t in known if t > below), default=HIGHEST)
             middle = float(f"{math.sqrt(below * above):.3g}")
-            known[middle] = speedup(middle)
+            known[middle] = log_speedup(middle)
         found.append(nearest(known, target))
     return found
 
 
 def nearest(known: Mapping[float, float], target: float) -> float:
-    """The threshold whose speed-up is the nearest to ``target``."""
+    """The threshold whose value is the nearest to ``target``."""
     return min(known, key=lambda threshold: abs(known[threshold] - target))

@@ -66,17 +66,15 @@ def frechet(first: Tensor, second: Tensor) -> float:
 
 
 def frechet_interval(drawn: Tensor, reference: Tensor, resamples: int = RESAMPLES) -> Interval:
-    """The distance with its bootstrap percentile interval: ``drawn`` is drawn from anew.
+    """The distance with its bootstrap percentile interval.
 
-    Resamples repeat pictures, which alone makes them more distant: their mean is moved to the
-    value.
+    What is drawn anew are captions, each with its picture in ``drawn`` and its own in
+    ``reference``: which captions there are is no difference between the two.
     """
     generator = torch.Generator().manual_seed(0)
-    value = frechet(drawn, reference)
     found = torch.empty(resamples, dtype=torch.float64)
     for index in range(resamples):
         chosen = torch.randint(len(drawn), (len(drawn),), generator=generator)
-        found[index] = frechet(drawn[chosen], reference)
-    centred = found - found.mean() + value
-    low, high = centred.quantile(torch.tensor([LOW, HIGH], dtype=torch.float64)).tolist()
-    return Interval(value, low, high)
+        found[index] = frechet(drawn[chosen], reference[chosen])
+    low, high = found.quantile(torch.tensor([LOW, HIGH], dtype=torch.float64)).tolist()
+    return Interval(frechet(drawn, reference), low, high)

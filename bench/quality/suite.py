@@ -43,7 +43,7 @@ class Protocol:
 class Bench:
     """One model under measurement: its pipeline twice, as the original's times are taken beside.
 
-    ``reference``: pictures that the model was to learn, ``[N, H, W, 3]`` in [0, 1].
+    ``reference``: what was to be drawn for each caption, ``[N, H, W, 3]`` in [0, 1].
     """
 
     def __init__(
