@@ -32,7 +32,7 @@ class Family:
     kind: str
     threshold: str
     options: tuple[tuple[str, Any], ...] = ()
-    count: int = 6
+    count: int = 5
 
 
 class Fitter:

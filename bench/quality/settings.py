@@ -97,7 +97,7 @@ def taylor(order: int) -> list[Setting]:
     ]
 
 
-INTERVALS = (2, 3, 4, 5, 6, 8, 10)
+INTERVALS = (2, 3, 4, 5, 7, 10)
 CENTER = 0.3 * STEPS  # of DeepCache's non-uniform schedule: 15 of 50 steps, as published
 
 SETTINGS: tuple[Setting, ...] = (
