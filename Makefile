@@ -7,7 +7,7 @@ DEMO := --prompt "red apple" --prompt "grinning face" --prompt "slice of pizza" 
 	--prompt "tiger face" --prompt "fire engine" --prompt "penguin" \
 	--steps 50 --interval 5 --compare
 
-.PHONY: help install demo test test-slow lint types unit figures coverage stateful clean
+.PHONY: help install demo test test-slow lint types unit figures coverage quality stateful clean
 
 help:
 	@echo "make demo       pictures with and without fxcache, side by side, with times"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-slow  the tests that take minutes each"
 	@echo "make figures    measure again every number that the README states"
 	@echo "make coverage   try every denoiser of diffusers again (an hour at most)"
+	@echo "make quality    what every policy does to the bundled models' pictures (about two hours)"
 	@echo "make stateful   ten thousand calls of requests that get in each other's way"
 
 install: $(INSTALLED)
@@ -54,6 +55,9 @@ figures: install
 coverage: install
 	$(BIN)/python -m bench.coverage
 	$(BIN)/python -m bench.figures
+
+quality: install
+	$(BIN)/python -m bench.quality
 
 stateful: install
 	$(BIN)/python -m tests.runtime.test_stateful --out bench/results/stateful.json

@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 from fxcache.report.drawing import figure, save
 
+COLORS = 10  # that matplotlib gives curves, in turn
+LINES = ("-", "--", ":")  # one after the other where curves have the same colour
+
 
 class Point(NamedTuple):
     """One setting of a policy: its speed-up, and its likeness to the uncached run in dB."""
@@ -28,10 +31,11 @@ def draw_pareto(
     """
     page = figure(8, 5)
     axes: Any = page.add_subplot()
-    for name, points in curves.items():
+    for index, (name, points) in enumerate(curves.items()):
         ordered = sorted(points)
         x, y = [p.speedup for p in ordered], [p.psnr_db for p in ordered]
-        axes.plot(x, y, marker="o", markersize=3.5, linewidth=1.2, label=name)
+        line = LINES[index // COLORS % len(LINES)]
+        axes.plot(x, y, line, marker="o", markersize=3.5, linewidth=1.2, label=name)
     if chosen:
         axes.plot(*chosen, marker="*", markersize=15, color="black", linestyle="", label="chosen")
     axes.set_xlabel(speed)

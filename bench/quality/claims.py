@@ -1,0 +1,89 @@
+"""What holds on the bundled models, told from the rows alone."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from bench.quality.results import Row
+from bench.quality.settings import FEWER, TUNED, UNCACHED
+from fxcache.report.pareto import Point
+
+LARGE = 3.0  # speed-ups from here on are those of large intervals
+SPEEDUPS = (2.0, 3.0)  # at which the tuned plan is set against all others
+NEAR = 0.01  # speed-ups that differ by no more are equal
+
+
+class Claim(NamedTuple):
+    """What is said, the numbers, and whether it holds; None where nothing was measured."""
+
+    what: str
+    numbers: str
+    holds: bool | None
+
+
+def claims(rows: Sequence[Row]) -> list[Claim]:
+    curves = curves_of(rows)
+    hand_set = [name for name in curves if name != TUNED]
+    return [
+        ahead(curves, "Uniform", FEWER),
+        ahead(curves, "NonUniform", "Uniform", least=LARGE),
+        ahead(curves, "BlockCaching", FEWER),
+        ahead(curves, "TeaCache", "Uniform"),
+        ahead(curves, "Taylor, order 1", "Taylor, order 0"),
+        ahead(curves, "Taylor, order 2", "Taylor, order 0"),
+        *(best(curves, TUNED, hand_set, speedup) for speedup in SPEEDUPS),
+    ]
+
+
+def curves_of(rows: Sequence[Row]) -> dict[str, list[Point]]:
+    """Each policy's points, by speed-up from FLOPs; the run without caching is on no curve."""
+    curves: dict[str, list[Point]] = {}
+    for row in rows:
+        if row["curve"] != UNCACHED:
+            point = Point(row["ideal_speedup"], row["psnr_db"])
+            curves.setdefault(row["curve"], []).append(point)
+    return {name: sorted(points) for name, points in curves.items()}
+
+
+def ahead(curves: dict[str, list[Point]], one: str, other: str, least: float = 1.0) -> Claim:
+    """``one`` is closer to the uncached run than ``other`` at each speed-up from ``least`` on."""
+    compared = [
+        (point, psnr_db)
+        for point in curves.get(one, [])
+        if point.speedup >= least
+        and (psnr_db := interpolated(curves.get(other, []), point.speedup)) is not None
+    ]
+    where = f" from {least:g}× on" if least > 1 else ""
+    numbers = [f"{mine:.1f} against {its:.1f} at {x:.2f}×" for (x, mine), its in compared]
+    return Claim(
+        f"{one} is closer than {other} at equal FLOPs{where}",
+        "; ".join(numbers) or "no speed-ups in common",
+        all(mine > its for (_, mine), its in compared) if compared else None,
+    )
+
+
+def best(curves: dict[str, list[Point]], one: str, others: Sequence[str], speedup: float) -> Claim:
+    """``one``, at its point that is nearest to ``speedup``, is closer than all ``others``."""
+    what = f"The {one} plan is closer than every other at {speedup:g}×"
+    if one not in curves:
+        return Claim(what, "not measured", None)
+    x, mine = min(curves[one], key=lambda point: abs(point.speedup - speedup))
+    found = {name: interpolated(curves[name], x) for name in others}
+    reached = {name: psnr_db for name, psnr_db in found.items() if psnr_db is not None}
+    ordered = sorted(reached, key=lambda name: -reached[name])
+    numbers = [f"{one} {mine:.1f} at {x:.2f}×", *(f"{n} {reached[n]:.1f}" for n in ordered)]
+    if missing := [name for name in others if name not in reached]:
+        numbers.append("not so fast, or faster: " + ", ".join(missing))
+    return Claim(what, "; ".join(numbers), mine > max(reached.values()) if reached else None)
+
+
+def interpolated(points: Sequence[Point], speedup: float) -> float | None:
+    """PSNR on the straight lines between ``points``; None outside."""
+    for point in points:
+        if abs(point.speedup / speedup - 1) <= NEAR:
+            return point.psnr_db
+    for before, after in pairwise(points):
+        if before.speedup <= speedup <= after.speedup:
+            share = (speedup - before.speedup) / (after.speedup - before.speedup)
+            return before.psnr_db + share * (after.psnr_db - before.psnr_db)
+    return None

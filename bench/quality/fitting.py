@@ -1,0 +1,111 @@
+"""Policies fitted to a model, on the calibration pictures alone."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from bench.quality.sampling import draw_all
+from fxcache.api import calibrate
+from fxcache.calibrate import Sampling
+from fxcache.calibration.calibration import MEASUREMENTS
+from fxcache.integrations.diffusers import denoiser_of
+from fxcache.partition.choose import AUTO
+from fxcache.runtime.record import Run
+from fxcache.schedule import Policy
+from fxcache.tuning.tune import Tuner, optimized
+
+LOWEST, HIGHEST = 1e-4, 100.0  # thresholds: of almost no reuse, and of as much as there can be
+MOST_SPEEDUP = 5.0
+NEAR = 0.25
+TRIES = 8
+
+
+@dataclass(frozen=True)
+class Family:
+    """Policies of one kind that differ in their threshold alone.
+
+    ``threshold``: that option's name; ``options``: the others; ``count``: how many policies.
+    """
+
+    kind: str
+    threshold: str
+    options: tuple[tuple[str, Any], ...] = ()
+    count: int = 5
+
+
+class Fitter:
+    """Calibrates each family once, when it is first asked for."""
+
+    def __init__(self, pipeline: Any, sampling: Sampling):
+        self.pipeline, self.sampling = pipeline, sampling
+        self.model = denoiser_of(pipeline)
+        self._policies: dict[Family, list[Policy]] = {}
+
+    def policies(self, family: Family) -> list[Policy]:
+        """The family, from little reuse to much."""
+        if family not in self._policies:
+            base = self.calibrated(Policy.kinds[family.kind], dict(family.options))
+
+            def with_threshold(value: float) -> Policy:
+                options: dict[str, Any] = {family.threshold: value}
+                return replace(base, **options)
+
+            values = spread(lambda value: self.speedup(with_threshold(value)), family.count)
+            self._policies[family] = [with_threshold(value) for value in values]
+        return self._policies[family]
+
+    def calibrated(self, kind: type[Policy], options: Mapping[str, Any]) -> Policy:
+        if kind not in MEASUREMENTS:
+            return kind(**options)
+        return calibrate(self.model, kind, self.sample, **options).policy
+
+    def speedup(self, policy: Policy) -> float:
+        """From FLOPs, on the calibration pictures."""
+        with optimized(self.model, AUTO, policy) as engine:
+            self.sample()
+        return ideal_speedup(engine.runs)
+
+    @cached_property
+    def tuner(self) -> Tuner:
+        return Tuner(self.model, self.sample)
+
+    def sample(self) -> Any:
+        return draw_all(self.pipeline, self.sampling)
+
+
+def ideal_speedup(runs: Sequence[Run]) -> float:
+    """FLOPs without caching over those spent, over all ``runs``."""
+    steps = [step for run in runs for step in run.steps]
+    return sum(s.full_flops for s in steps) / sum(s.flops for s in steps)
+
+
+def spread(speedup: Callable[[float], float], count: int) -> list[float]:
+    """``count`` thresholds whose speed-ups are a factor apart, up to 5× or the most there can be.
+
+    By bisection, to within a quarter of that factor where a policy's speed-ups are so dense; of
+    three digits each.
+    """
+
+    def log_speedup(threshold: float) -> float:
+        return math.log(speedup(threshold))
+
+    known = {LOWEST: 0.0, HIGHEST: log_speedup(HIGHEST)}
+    apart = min(math.log(MOST_SPEEDUP), known[HIGHEST]) / count
+    found = []
+    for target in (rank * apart for rank in range(1, count + 1)):
+        for _ in range(TRIES):
+            if abs(known[nearest(known, target)] - target) <= NEAR * apart:
+                break
+            below = max((t for t, s in known.items() if s <= target), default=LOWEST)
+            above = min((t for t in known if t > below), default=HIGHEST)
+            middle = float(f"{math.sqrt(below * above):.3g}")
+            known[middle] = log_speedup(middle)
+        found.append(nearest(known, target))
+    return found
+
+
+def nearest(known: Mapping[float, float], target: float) -> float:
+    """The threshold whose value is the nearest to ``target``."""
+    return min(known, key=lambda threshold: abs(known[threshold] - target))

@@ -1,0 +1,45 @@
+"""Pictures from the bundled pipelines: which, from what seeds, and how they are drawn."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.emoji_sd import pictures
+from fxcache.calibrate import Sampling
+from fxcache.run import Drawing
+
+STEPS = 50
+BATCH = 16
+MEASURED, CALIBRATION = 256, 8  # captions; none is in both
+CALIBRATION_SEED = 10_000
+
+
+def draw(pipeline: Any, drawing: Drawing) -> Tensor:
+    """Pictures ``[N, H, W, 3]`` in [0, 1]; class-conditional pipelines take captions as names."""
+    captions = list(drawing.prompts)
+    named = getattr(pipeline, "get_label_ids", None)
+    seeds = range(drawing.seed, drawing.seed + len(captions))
+    drawn = pipeline(
+        named(captions) if named else captions,
+        num_inference_steps=drawing.steps,
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        output_type="np",
+    )
+    return torch.from_numpy(drawn.images)
+
+
+def draw_all(pipeline: Any, sampling: Sampling) -> Tensor:
+    return torch.cat([draw(pipeline, drawing) for drawing in sampling.drawings()])
+
+
+def taught() -> tuple[Sampling, Sampling, Tensor]:
+    """What is measured, what policies are calibrated on, and the glyphs of what is measured."""
+    glyphs, captions = pictures.load(pictures.TAUGHT)
+    order = torch.randperm(len(captions), generator=torch.Generator().manual_seed(0)).tolist()
+    chosen, others = order[:MEASURED], order[MEASURED : MEASURED + CALIBRATION]
+    return (
+        Sampling([captions[i] for i in chosen], STEPS, 0, BATCH),
+        Sampling([captions[i] for i in others], STEPS, CALIBRATION_SEED, CALIBRATION),
+        (glyphs[chosen].permute(0, 2, 3, 1) + 1) / 2,
+    )

@@ -1,0 +1,353 @@
+"""The quality suite: its measures against closed forms, and a whole small run of it."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DiTPipeline, DiTTransformer2DModel
+
+from bench.quality import classifier
+from bench.quality.__main__ import NAMES, RESULTS
+from bench.quality.claims import claims
+from bench.quality.document import DOCUMENT, document, draw_curves, picture
+from bench.quality.fitting import Family, spread
+from bench.quality.metrics import features, frechet, frechet_interval, likeness
+from bench.quality.results import Results, read
+from bench.quality.sampling import draw_all
+from bench.quality.settings import SETTINGS, Fitted, HandSet, Setting, Steps, Tuned
+from bench.quality.suite import Bench, Protocol, measure
+from fxcache.calibrate import Sampling
+from fxcache.errors import ModelFileError
+from fxcache.schedule import Uniform
+from tests import tiny
+
+CAPTIONS = ["a cat", "a dog", "a bus", "a hat"]
+MEASURED = Sampling(CAPTIONS, steps=4, batch=2)
+CALIBRATION = Sampling(["a cow", "a pie"], steps=4, seed=100, batch=2)
+FAMILY = Family("TeaCache", "threshold", count=2)
+CHOSEN: tuple[Setting, ...] = (
+    Steps("no caching", 4),
+    Steps("fewer steps", 2),
+    HandSet("Uniform", Uniform(2)),
+    Fitted("TeaCache", FAMILY, 0),
+    Fitted("TeaCache", FAMILY, 1),
+)
+
+
+def normal(mean: torch.Tensor, covariance: torch.Tensor, count: int) -> torch.Tensor:
+    """Numbers whose mean and covariance are exactly these."""
+    torch.manual_seed(0)
+    drawn = torch.randn(count, len(mean), dtype=torch.float64)
+    drawn -= drawn.mean(0)
+    whitened = drawn @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(drawn.T))).T
+    return whitened @ torch.linalg.cholesky(covariance).T + mean
+
+
+def test_the_frechet_distance_of_gaussians_that_commute():
+    one, two = torch.tensor([1.0, 2.0, 4.0]).double(), torch.tensor([9.0, 3.0, 0.25]).double()
+    shift = torch.tensor([1.0, -2.0, 0.5]).double()
+    first = normal(torch.zeros(3).double(), one.diag(), 50)
+    second = normal(shift, two.diag(), 60)
+    expected = shift.square().sum() + (one.sqrt() - two.sqrt()).square().sum()
+    assert frechet(first, second) == pytest.approx(float(expected))
+    assert frechet(second, first) == pytest.approx(float(expected))
+    assert frechet(first, first) == pytest.approx(0, abs=1e-9)
+
+
+def test_the_frechet_distance_of_gaussians_that_do_not_commute():
+    one = torch.tensor([[2.0, 1.0], [1.0, 3.0]]).double()
+    two = torch.tensor([[5.0, -1.0], [-1.0, 1.0]]).double()
+    product = one @ two  # tr √M = √(tr M + 2 √det M) for 2 × 2
+    cross = torch.sqrt(product.trace() + 2 * torch.linalg.det(product).sqrt())
+    expected = one.trace() + two.trace() - 2 * cross
+    nowhere = torch.zeros(2).double()
+    found = frechet(normal(nowhere, one, 30), normal(nowhere, two, 30))
+    assert found == pytest.approx(float(expected))
+
+
+def test_the_frechet_distance_with_fewer_pictures_than_features():
+    torch.manual_seed(0)
+    few = torch.randn(4, 8).double()
+    assert frechet(few, few + 1) == pytest.approx(8)
+
+
+def test_the_interval_is_the_same_each_time_and_narrower_with_more_pictures():
+    torch.manual_seed(0)
+    reference = torch.randn(800, 4).double()
+    drawn = reference + 1 + torch.randn(800, 4).double()
+    found = frechet_interval(drawn, reference)
+    assert found == frechet_interval(drawn, reference)
+    assert found.value == frechet(drawn, reference)
+    assert found.low < found.value < found.high
+    fewer = frechet_interval(drawn[:50], reference[:50])
+    assert fewer.high - fewer.low > 2 * (found.high - found.low)
+
+
+def test_the_interval_does_not_depend_on_which_captions_there_are():
+    torch.manual_seed(0)
+    reference = torch.randn(30, 4).double()
+    shifted = frechet_interval(reference + 1, reference)
+    assert shifted == pytest.approx((4, 4, 4))
+
+
+def test_likeness_is_psnr_and_ssim_of_float_pictures():
+    grey = torch.full((2, 16, 16, 3), 0.5)
+    darker = grey.clone()
+    darker[0] -= 0.1
+    darker[1] -= 0.001  # less than a byte tells
+    found = likeness(grey, darker)
+    assert found.psnr_db == pytest.approx((20 + 60) / 2, abs=1e-3)
+    c1 = 0.01**2
+    dark = [(2 * 0.5 * m + c1) / (0.25 + m * m + c1) for m in (0.4, 0.499)]
+    assert found.ssim == pytest.approx(np.mean(dark), abs=1e-5)
+    assert likeness(grey, grey) == (100, 1)
+
+
+def test_thresholds_spread_over_the_speeds_that_there_are(monkeypatch):
+    monkeypatch.setattr("bench.quality.fitting.TRIES", 8)
+    for most in (1.4, 4):
+
+        def speedup(threshold: float, most: float = most) -> float:
+            return 1 + (most - 1) * threshold / (threshold + 0.1)
+
+        found = spread(speedup, 4)
+        speeds = [speedup(threshold) for threshold in found]
+        near = most ** (1 / 16) - 1
+        assert speeds == pytest.approx([most ** (k / 4) for k in (1, 2, 3, 4)], rel=near)
+        assert len(set(found)) == 4
+    assert spread(lambda _: 1.0, 2) == [1e-4, 1e-4], "a policy that never reuses"
+
+
+def test_the_bundled_classifier_names_the_glyphs_and_is_small():
+    assert classifier.accuracy(classifier.load(), rounds=1) > 0.98
+    assert classifier.WEIGHTS.stat().st_size <= 2**20
+
+
+def test_the_classifier_trains(tmp_path, monkeypatch):
+    monkeypatch.setattr(classifier, "BATCH", 4)
+    model = classifier.train(tmp_path / "checkpoint.pt", steps=2)
+    classifier.save(model, tmp_path / "weights.safetensors")
+    loaded = classifier.load(tmp_path / "weights.safetensors")
+    batch = torch.zeros(1, 3, 64, 64)
+    assert loaded.features(batch).shape == (1, classifier.FEATURES)
+    assert torch.allclose(loaded(batch), model(batch), atol=1e-2)
+
+
+def bench(make: Any = tiny.pipeline) -> Bench:
+    """Four pictures of an untrained pipeline, against noise."""
+    reference = torch.rand(4, 32, 32, 3, generator=torch.Generator().manual_seed(0))
+    protocol = Protocol(MEASURED, CALIBRATION, pairs=1)
+    return Bench(make, protocol, classifier.load(), reference)
+
+
+def run(file: Path, settings: tuple[Setting, ...] = CHOSEN, make: Any = tiny.pipeline) -> Results:
+    results, made = Results(file), bench(make)
+    results.begin("tiny", made.describe(), [s.to_dict() for s in settings])
+    measure("tiny", made, settings, results)
+    return results
+
+
+def untimed(results: Results) -> list[dict[str, Any]]:
+    return [{k: v for k, v in r.items() if k != "speedup"} for r in results.models["tiny"]["rows"]]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_tries() -> Iterator[None]:
+    """Thresholds need not be near what they aim at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.quality.fitting.TRIES", 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return run(tmp_path_factory.mktemp("whole") / "quality.json")
+
+
+def test_the_rows_say_what_was_measured(whole):
+    uncached, fewer, uniform, little, much = whole.models["tiny"]["rows"]
+    assert (uncached["psnr_db"], uncached["ssim"], uncached["ideal_speedup"]) == (100, 1, 1)
+    assert fewer["ideal_speedup"] == 2
+    assert fewer["psnr_db"] < 100
+    assert fewer["label"] == "2 steps"
+    assert 1 < uniform["ideal_speedup"] < 2
+    assert little["ideal_speedup"] <= much["ideal_speedup"]
+    assert much["label"].startswith("threshold ")
+    for row in (uncached, fewer, uniform):
+        assert 0 < row["speedup"]["low"] <= row["speedup"]["value"] <= row["speedup"]["high"]
+        assert math.isfinite(row["frechet"]["value"])
+
+
+def test_it_goes_on_where_it_stopped_and_ends_with_the_same_rows(tmp_path, monkeypatch, whole):
+    done: list[str] = []
+    row = Bench.row
+
+    def stopping(self: Bench, setting: Setting) -> Any:
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(setting.curve)
+        return row(self, setting)
+
+    monkeypatch.setattr(Bench, "row", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "quality.json")
+    assert len(read(tmp_path / "quality.json")["tiny"]["rows"]) == 3
+    done.clear()
+    resumed = run(tmp_path / "quality.json")
+    assert done == ["TeaCache", "TeaCache"]
+    assert untimed(resumed) == untimed(whole)
+    assert not list(tmp_path.glob("*.partial"))
+    done.clear()
+    other = (CHOSEN[0], HandSet("Uniform", Uniform(3)), CHOSEN[3])
+    changed = run(tmp_path / "quality.json", other)
+    assert done == ["Uniform"], "the others were measured"
+    assert [r["curve"] for r in changed.models["tiny"]["rows"]] == [s.curve for s in other]
+
+
+def test_what_another_protocol_measured_is_forgotten(tmp_path, whole):
+    whole.file.rename(tmp_path / "quality.json")
+    results, made = Results(tmp_path / "quality.json"), bench()
+    made.protocol = replace(made.protocol, measured=replace(MEASURED, seed=1))
+    results.begin("tiny", made.describe(), [s.to_dict() for s in CHOSEN])
+    assert not results.models["tiny"]["rows"]
+
+
+def dit_pipeline() -> DiTPipeline:
+    torch.manual_seed(0)
+    transformer = DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=4,
+        num_layers=4,
+        sample_size=8,
+        patch_size=2,
+        num_embeds_ada_norm=1000,
+    ).eval()
+    names = dict(enumerate([*CAPTIONS, *CALIBRATION.prompts]))
+    made = DiTPipeline(transformer, tiny.vae(), tiny.ddim(), id2label=names)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def test_a_class_conditional_pipeline_is_measured_too(tmp_path):
+    settings = (HandSet("Uniform", Uniform(2)), Tuned("tuned", 1.5))
+    uniform, tuned = run(tmp_path / "quality.json", settings, dit_pipeline).models["tiny"]["rows"]
+    assert 1 < uniform["ideal_speedup"] < 2
+    assert tuned["ideal_speedup"] >= 1.5
+    assert tuned["label"] == "at 1.5×"
+
+
+def test_captions_are_class_names_where_the_pipeline_has_classes():
+    pipeline = dit_pipeline()
+    images = draw_all(pipeline, replace(MEASURED, steps=2))
+    assert images.shape == (4, 16, 16, 3)
+    assert torch.equal(images, draw_all(pipeline, replace(MEASURED, steps=2, batch=4)))
+    with pytest.raises(ValueError, match="cow-boy"):
+        draw_all(pipeline, replace(MEASURED, prompts=["cow-boy"]))
+
+
+def test_features_are_of_the_pictures_range():
+    images = torch.rand(3, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    model = classifier.load()
+    expected = model.features(images.permute(0, 3, 1, 2) * 2 - 1).double()
+    assert torch.equal(features(model, images), expected.detach())
+
+
+def test_each_policy_has_five_settings_and_each_setting_is_one_of_its_own():
+    by_curve: dict[str, int] = {}
+    for setting in SETTINGS:
+        by_curve[setting.curve] = by_curve.get(setting.curve, 0) + 1
+    assert all(count >= 5 for curve, count in by_curve.items() if curve != "no caching")
+    listed = [json.dumps(setting.to_dict()) for setting in SETTINGS]
+    assert len(set(listed)) == len(listed)
+
+
+def row(curve: str, speedup: float, psnr_db: float) -> dict[str, Any]:
+    return {
+        "curve": curve,
+        "label": "interval 2",
+        "ideal_speedup": speedup,
+        "speedup": {"value": speedup, "low": speedup - 0.1, "high": speedup + 0.1},
+        "psnr_db": psnr_db,
+        "ssim": 0.9,
+        "frechet": {"value": 12.3, "low": 11.0, "high": 14.0},
+    }
+
+
+ROWS = [
+    row("no caching", 1.0, 100.0),
+    row("fewer steps", 1.5, 30.0),
+    row("fewer steps", 3.5, 20.0),
+    row("Uniform", 2.0, 31.0),
+    row("Uniform", 4.0, 25.0),
+    row("NonUniform", 2.0, 20.0),
+    row("NonUniform", 4.0, 27.0),
+    row("BlockCaching", 1.5, 29.0),
+    row("BlockCaching", 2.5, 26.0),
+    row("TeaCache", 8.0, 40.0),
+    row("tuned", 2.1, 33.0),
+    row("tuned", 3.0, 27.0),
+]
+
+
+def test_claims_are_told_from_the_numbers():
+    found = {claim.what: claim for claim in claims(ROWS)}
+    uneven = found["NonUniform is closer than Uniform at equal FLOPs from 3× on"]
+    assert uneven == (uneven.what, "27.0 against 25.0 at 4.00×", True)
+    blocks = found["BlockCaching is closer than fewer steps at equal FLOPs"]
+    assert blocks.holds is False
+    assert blocks.numbers == "29.0 against 30.0 at 1.50×; 26.0 against 25.0 at 2.50×"
+    assert found["TeaCache is closer than Uniform at equal FLOPs"].holds is None
+    at_2 = found["The tuned plan is closer than every other at 2×"]
+    assert at_2.holds is True
+    assert at_2.numbers == (
+        "tuned 33.0 at 2.10×; Uniform 30.7; BlockCaching 27.2; fewer steps 27.0; NonUniform 20.4; "
+        "not so fast, or faster: TeaCache"
+    )
+    assert found["The tuned plan is closer than every other at 3×"].holds is False
+
+
+def made_up() -> dict[str, dict[str, Any]]:
+    protocol = {
+        "measured": {"prompts": CAPTIONS, "batch": 2, "steps": 4},
+        "calibration": {"prompts": CAPTIONS[:1]},
+        "device": "A processor",
+        "threads": 2,
+        "versions": {"torch": "9.9"},
+    }
+    return {"emoji-sd": {"protocol": protocol, "rows": ROWS}}
+
+
+def test_the_document_and_the_picture_come_from_the_results(tmp_path, monkeypatch):
+    text = document(made_up())
+    assert "| Uniform      | interval 2" in text
+    assert "4 pictures a setting, one of each caption, 2 at a time, 4 DDIM steps" in text
+    assert "A processor, threads: 2, float32, eager; torch 9.9." in text
+    assert "12.30 (11.00–14.00)" in text
+    assert text.count("**yes**") == 3
+    monkeypatch.setattr("bench.quality.document.PICTURES", tmp_path)
+    draw_curves(made_up())
+    assert picture("emoji-sd").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "3", '{"emoji-sd": {}}', '{"emoji-sd": []}'])
+def test_a_broken_file_is_an_error(tmp_path, content):
+    file = tmp_path / "quality.json"
+    file.write_text(content)
+    with pytest.raises(ModelFileError, match=r"quality\.json"):
+        Results(file)
+
+
+def test_the_committed_document_says_what_the_results_say():
+    assert DOCUMENT.exists() == RESULTS.exists()
+    if RESULTS.exists():
+        models = read(RESULTS)
+        assert models.keys() <= set(NAMES)
+        assert DOCUMENT.read_text("utf-8") == document(models)
