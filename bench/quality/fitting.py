@@ -8,10 +8,10 @@ from typing import Any
 
 from bench.quality.sampling import draw_all
 from fxcache.api import calibrate
-from fxcache.calibrate import Sampling
 from fxcache.calibration.calibration import MEASUREMENTS
 from fxcache.integrations.diffusers import denoiser_of
 from fxcache.partition.choose import AUTO
+from fxcache.pipelines.calibrate import Sampling
 from fxcache.runtime.record import Run
 from fxcache.schedule import Policy
 from fxcache.tuning.tune import Tuner, optimized

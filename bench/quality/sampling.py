@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from bench.emoji_sd import pictures
-from fxcache.calibrate import Sampling
-from fxcache.run import Drawing
+from fxcache.pipelines.calibrate import Sampling
+from fxcache.pipelines.drawing import Drawing
 
 STEPS = 50
 BATCH = 16

@@ -17,12 +17,12 @@ from bench.quality.metrics import Interval, features, frechet_interval, likeness
 from bench.quality.results import Results, Row
 from bench.quality.sampling import draw, draw_all
 from bench.quality.settings import Candidate, Setting
-from fxcache.calibrate import Sampling
 from fxcache.calibration.fingerprint import fingerprint
 from fxcache.errors import CutError
 from fxcache.integrations.diffusers import denoiser_of
+from fxcache.pipelines.calibrate import Sampling
+from fxcache.pipelines.drawing import Drawing
 from fxcache.report.compare import timed_calls, typical_ms
-from fxcache.run import Drawing
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.record import Run, Stopwatch
 from fxcache.tuning.tune import optimized

@@ -22,8 +22,8 @@ from bench.quality.results import Results, read
 from bench.quality.sampling import draw_all
 from bench.quality.settings import SETTINGS, Fitted, HandSet, Setting, Steps, Tuned
 from bench.quality.suite import Bench, Protocol, measure
-from fxcache.calibrate import Sampling
 from fxcache.errors import ModelFileError
+from fxcache.pipelines.calibrate import Sampling
 from fxcache.schedule import Uniform
 from tests import tiny
 
