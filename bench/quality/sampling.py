@@ -17,16 +17,8 @@ CALIBRATION_SEED = 10_000
 
 def draw(pipeline: Any, drawing: Drawing) -> Tensor:
     """Pictures ``[N, H, W, 3]`` in [0, 1]; class-conditional pipelines take captions as names."""
-    captions = list(drawing.prompts)
-    named = getattr(pipeline, "get_label_ids", None)
-    seeds = range(drawing.seed, drawing.seed + len(captions))
-    drawn = pipeline(
-        named(captions) if named else captions,
-        num_inference_steps=drawing.steps,
-        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-        output_type="np",
-    )
-    return torch.from_numpy(drawn.images)
+    pictures_drawn = drawing.draw(pipeline, drawing.steps, output_type="np")
+    return torch.stack([torch.as_tensor(picture) for picture in pictures_drawn])
 
 
 def draw_all(pipeline: Any, sampling: Sampling) -> Tensor:
