@@ -7,7 +7,7 @@ from typing import Any
 from bench.quality.fitting import Family, Fitter
 from bench.quality.sampling import STEPS
 from fxcache.partition.choose import AUTO, CutRequest
-from fxcache.schedule import NonUniform, Policy, Taylor, Uniform
+from fxcache.schedule import FasterCache, NonUniform, Policy, Taylor, Uniform
 
 UNCACHED, FEWER, TUNED = "no caching", "fewer steps", "tuned"
 
@@ -51,7 +51,7 @@ class Steps(Setting):
 class HandSet(Setting):
     """A policy with an interval."""
 
-    policy: Uniform | NonUniform | Taylor
+    policy: Uniform | NonUniform | Taylor | FasterCache
 
     def candidate(self, fitter: Fitter) -> Candidate:
         return Candidate(f"interval {self.policy.interval}", fitter.sampling.steps, self.policy)
@@ -108,6 +108,7 @@ SETTINGS: tuple[Setting, ...] = (
     *taylor(0),
     *taylor(1),
     *taylor(2),
+    *(HandSet("FasterCache", FasterCache(n)) for n in (2, 3, 4, 6, 8)),
     *fitted("TeaCache"),
     *fitted("FirstBlock"),
     *fitted("BlockCaching"),

@@ -58,7 +58,7 @@ def choose(frontier: Frontier, request: CutRequest, policy: Policy | None = None
         groups = {cut.name: points for cut, points, _ in chosen}
         reason = "; ".join(reason for *_, reason in chosen)
     points = tuple(point for held in groups.values() for point in held)
-    cut = frontier.price(points, ", ".join(groups), observed)
+    cut = frontier.price(points, few(groups), observed)
     require_usable(frontier, cut, points, observed)
     require_points(policy, groups)
     return CutPlan(cut, groups, reason, signal)
@@ -86,15 +86,15 @@ def require_points(policy: Policy | None, groups: Iterable[str]) -> None:
         return
     raise ConfigError(
         f"{type(policy).__name__} was calibrated for other cache points: not for "
-        f"{few(found - calibrated)}, but for {few(calibrated - found)}",
+        f"{few(sorted(found - calibrated))}, but for {few(sorted(calibrated - found))}",
         where="optimize(policy=...)",
         remedy="calibrate the policy for this model: fxcache calibrate",
     )
 
 
 def few(names: Iterable[str]) -> str:
-    """A few of ``names``, for messages."""
-    ordered = sorted(names)
+    """A few of ``names``."""
+    ordered = list(names)
     more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
     return ", ".join(ordered[:3]) + more or "none"
 
