@@ -1,5 +1,6 @@
 """Small real models of diffusers' own classes: the large ones' structure, captured in seconds."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,6 +8,8 @@ from diffusers import (
     AutoencoderKL,
     ControlNetModel,
     DDIMScheduler,
+    DiTPipeline,
+    DiTTransformer2DModel,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -170,3 +173,23 @@ def inputs(batch: int = 2, size: int = 16, seed: int = 0, channels: int = 4) -> 
         "sample": torch.randn(batch, channels, size, size, generator=generator),
         "encoder_hidden_states": torch.randn(batch, 7, TEXT_WIDTH, generator=generator),
     }
+
+
+def class_pipeline(names: Sequence[str], blocks: int = 2) -> DiTPipeline:
+    """A DiT pipeline with random weights that draws classes by these names."""
+    torch.manual_seed(0)
+    transformer = DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=4,
+        num_layers=blocks,
+        sample_size=8,
+        patch_size=2,
+        num_embeds_ada_norm=1000,
+    ).eval()
+    labels = dict(enumerate(names))
+    made = DiTPipeline(transformer, vae(), ddim(), labels)
+    made.register_to_config(id2label=labels)  # it would not save them itself
+    made.set_progress_bar_config(disable=True)
+    return made

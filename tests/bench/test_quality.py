@@ -4,13 +4,13 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import DiTPipeline, DiTTransformer2DModel
 
 from bench.quality import classifier
 from bench.quality.__main__ import NAMES, RESULTS
@@ -218,34 +218,18 @@ def test_what_another_protocol_measured_is_forgotten(tmp_path, whole):
     assert not results.models["tiny"]["rows"]
 
 
-def dit_pipeline() -> DiTPipeline:
-    torch.manual_seed(0)
-    transformer = DiTTransformer2DModel(
-        num_attention_heads=2,
-        attention_head_dim=8,
-        in_channels=4,
-        out_channels=4,
-        num_layers=4,
-        sample_size=8,
-        patch_size=2,
-        num_embeds_ada_norm=1000,
-    ).eval()
-    names = dict(enumerate([*CAPTIONS, *CALIBRATION.prompts]))
-    made = DiTPipeline(transformer, tiny.vae(), tiny.ddim(), id2label=names)
-    made.set_progress_bar_config(disable=True)
-    return made
-
-
 def test_a_class_conditional_pipeline_is_measured_too(tmp_path):
     settings = (HandSet("Uniform", Uniform(2)), Tuned("tuned", 1.5))
-    uniform, tuned = run(tmp_path / "quality.json", settings, dit_pipeline).models["tiny"]["rows"]
+    names = [*CAPTIONS, *CALIBRATION.prompts]
+    made = partial(tiny.class_pipeline, names, blocks=4)
+    uniform, tuned = run(tmp_path / "quality.json", settings, made).models["tiny"]["rows"]
     assert 1 < uniform["ideal_speedup"] < 2
     assert tuned["ideal_speedup"] >= 1.5
     assert tuned["label"] == "at 1.5×"
 
 
 def test_captions_are_class_names_where_the_pipeline_has_classes():
-    pipeline = dit_pipeline()
+    pipeline = tiny.class_pipeline([*CAPTIONS, *CALIBRATION.prompts], blocks=4)
     images = draw_all(pipeline, replace(MEASURED, steps=2))
     assert images.shape == (4, 16, 16, 3)
     assert torch.equal(images, draw_all(pipeline, replace(MEASURED, steps=2, batch=4)))

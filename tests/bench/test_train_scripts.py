@@ -1,11 +1,9 @@
 """The scripts that train for a pipeline's folder: a few steps of each."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-from diffusers import DiTPipeline, DiTTransformer2DModel
 
 import fxcache
 from bench import train_router, train_scale_shift
@@ -42,7 +40,7 @@ def test_a_scale_shift_adjustment_is_trained_for_prompts(monkeypatch, capsys, tm
 
 
 def test_a_router_is_trained_for_named_classes(monkeypatch, capsys, tmp_path):
-    class_model(tmp_path / "model")
+    tiny.class_pipeline(["cat", "dog"]).save_pretrained(tmp_path / "model")
     labels, out = tmp_path / "labels.txt", tmp_path / "plan.json"
     labels.write_text("cat\ndog\n")
     where = ("--model", tmp_path / "model", "--prompts", labels, "--out", out)
@@ -53,19 +51,3 @@ def test_a_router_is_trained_for_named_classes(monkeypatch, capsys, tmp_path):
         f"transformer_blocks.{i}.{layer}" for i in range(2) for layer in ("attn1", "ff")
     ]
     assert all(s[0] == s[2] == 1 and 0 < s[1] < 1 for s in scores.values())
-
-
-def class_model(folder: Path) -> None:
-    """A pipeline that draws by class, as DiT's own."""
-    transformer = DiTTransformer2DModel(
-        num_attention_heads=2,
-        attention_head_dim=12,
-        num_layers=2,
-        sample_size=8,
-        out_channels=4,
-        num_embeds_ada_norm=1000,
-    ).eval()
-    names = {3: "cat", 5: "dog"}
-    pipeline = DiTPipeline(transformer, tiny.vae(), tiny.ddim(), names)
-    pipeline.register_to_config(id2label=names)  # it would not save them
-    pipeline.save_pretrained(folder)
