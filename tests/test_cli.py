@@ -14,6 +14,7 @@ from tests import tiny
 
 ROOT = Path(__file__).parents[1]
 BUNDLED = ROOT / "bench" / "models" / "emoji-sd"
+BUNDLED_DIT = ROOT / "bench" / "models" / "emoji-dit"
 DRAW = ["--prompt", "a cat", "--prompt", "a dog", "--steps", "6"]
 BAD = [*DRAW, "--out", "{folder}/bad.png"]
 
@@ -140,6 +141,31 @@ def test_the_bundled_model_stays_close_to_itself_when_cached(capsys, tmp_path):
     assert data["refreshes"] == 10
     assert data["psnr_db"] > 25
     assert data["ssim"] > 0.9
+
+
+def test_a_pipeline_of_classes_draws_them_by_name(capsys, tmp_path):
+    data = json.loads(
+        said(
+            capsys, "run", BUNDLED_DIT, "--prompt", "tiger face", "--steps", 30, "--interval", 3,
+            "--compare", "--out", tmp_path / "tiger.png", "--json",
+        )
+    )  # fmt: skip
+    assert data["refreshes"] == 10
+    assert data["psnr_db"] > 25
+    assert data["ssim"] > 0.9
+
+
+def test_a_class_it_does_not_know_is_answered_with_the_nearest(capsys, tmp_path):
+    out = tmp_path / "a.png"
+    message = complaint(capsys, "run", BUNDLED_DIT, "--prompt", "tigger face", "--out", out)
+    assert "'tigger face' is no class" in message
+    assert "remedy: the nearest that it knows: tiger face, " in message
+
+
+def test_the_blocks_of_a_pipeline_of_classes_are_priced(capsys):
+    data = json.loads(said(capsys, "inspect", BUNDLED_DIT, "--json", "--batch", 2))
+    assert len(data["cuts"]) == 10
+    assert data["cuts"][0]["cache_bytes"] == 2 * 64 * 160 * 4
 
 
 def test_a_missing_library_is_named_with_its_remedy(capsys, folder, monkeypatch):
