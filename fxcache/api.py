@@ -23,7 +23,7 @@ from fxcache.runtime.engine import Engine, require_eval, require_inference
 from fxcache.runtime.module import attach, detach, engine_of, require_not_optimized
 from fxcache.runtime.session import Branches, Session, require_key, require_num_steps
 from fxcache.runtime.settings import Settings
-from fxcache.schedule import Policy, Uniform
+from fxcache.schedule import GuidanceCache, Policy, Uniform
 from fxcache.signature import Signature
 
 M = TypeVar("M", bound=nn.Module)
@@ -38,6 +38,7 @@ def optimize(
     latent: str | None = None,
     dynamic: Mapping[str, Sequence[int]] | None = None,
     plan: Plan | str | PathLike[str] | None = None,
+    guidance: GuidanceCache | None = None,
 ) -> M:
     """Make a denoiser reuse its deep values between steps. In place; returns ``model`` itself.
 
@@ -50,6 +51,8 @@ def optimize(
     latent, where that is not the first. ``dynamic``: dimensions that may vary between calls without
     another capture, by input: ``{"sample": (0,), "encoder_hidden_states": (0,)}`` for the batch.
     ``plan``: instead of cut and policy, what ``calibrate`` or ``fxcache tune`` found, or its file.
+    ``guidance``: whether, and how often, both halves of classifier-free guidance are computed; by
+    default always.
 
     Raises StateError (optimised already), ConfigError (options), ModeError (train mode), PlanError
     (a plan for another model), ModelFileError (a plan that cannot be read); at
@@ -69,6 +72,7 @@ def optimize(
         latent,
         require_dynamic(dynamic),
         adjustment,
+        require_guidance(guidance),
     )
     engine = attach(module, settings)
     if example_inputs is not None:
@@ -206,6 +210,16 @@ def require_policy(policy: object) -> Policy:
             remedy=f"pass one of: {', '.join(sorted(Policy.kinds))}",
         )
     return policy
+
+
+def require_guidance(guidance: object) -> GuidanceCache | None:
+    if guidance is None or isinstance(guidance, GuidanceCache):
+        return guidance
+    raise ConfigError(
+        f"guidance={guidance!r} is a {type(guidance).__name__}",
+        where="optimize(guidance=...)",
+        remedy="pass fxcache.GuidanceCache(...), or leave it out to compute both halves always",
+    )
 
 
 def require_dynamic(dynamic: object) -> dict[str, tuple[int, ...]]:

@@ -6,12 +6,25 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import FirstBlockCacheConfig, MagCacheConfig, TaylorSeerCacheConfig
+from diffusers import (
+    FasterCacheConfig,
+    FirstBlockCacheConfig,
+    MagCacheConfig,
+    TaylorSeerCacheConfig,
+)
 from torch import Tensor, nn
 
 import fxcache
 from bench.denoisers import RECIPES, tiny
-from fxcache.schedule import Explicit, FasterCache, FirstBlock, MagCache, Policy
+from fxcache.schedule import (
+    Explicit,
+    FasterCache,
+    FirstBlock,
+    GuidanceCache,
+    MagCache,
+    Policy,
+    Uniform,
+)
 from tests.loops import refreshes
 
 STEPS = 12
@@ -124,3 +137,68 @@ def extrapolated(forward: Callable[..., Any], refreshed: list[int]) -> Callable[
         return tuple(a + (a - b) * weight for a, b in zip(held[-1], held[-2], strict=True))
 
     return cached
+
+
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")  # theirs
+@pytest.mark.parametrize(("interval", "factor"), [(2, 1.1), (5, 1.0)])
+def test_fastercaches_guidance(interval, factor):
+    """theirs multiplies the difference again at each step: so by 1, or for one step only."""
+    kind, begins = "CogVideoXTransformer3DModel", 4 if interval == 2 else 5
+    config = FasterCacheConfig(
+        spatial_attention_block_skip_range=1,  # all attentions are computed
+        spatial_attention_block_identifiers=["transformer_blocks"],
+        attention_weight_callback=lambda _: 0.0,
+        unconditional_batch_skip_range=interval,
+        unconditional_batch_timestep_skip_range=(-1, 1 - begins / STEPS + 1e-3),
+        low_frequency_weight_callback=lambda _: factor,
+        high_frequency_weight_callback=lambda _: 1.0,
+        tensor_format="BFCHW",
+        current_timestep_callback=lambda: now,
+    )
+    now = 0.0
+
+    def noted(model: Any) -> Callable[..., Any]:
+        def predict(**inputs: Any) -> Any:
+            nonlocal now
+            now = float(inputs["timestep"][0])
+            with model.cache_context("run"):
+                return model(**inputs)
+
+        return predict
+
+    model, call = guided(kind)
+    model.enable_cache(config)
+    expected = denoise_guided(noted(model), call)
+    model, call = guided(kind)
+    cache = GuidanceCache(
+        interval=interval, start=begins / STEPS, low=factor - 1, high=0.0, turn=1.0
+    )
+    fxcache.optimize(model, policy=Uniform(1), guidance=cache)
+    with fxcache.session(model, num_steps=STEPS):
+        latent = denoise_guided(model, call)
+    halved = fxcache.report(model).runs[-1].halved
+    assert halved == [i for i in range(begins, STEPS) if i % interval]
+    torch.testing.assert_close(latent, expected, rtol=1e-4, atol=1e-5)
+    model, call = guided(kind)
+    assert not torch.allclose(latent, denoise_guided(model, call), rtol=1e-2, atol=1e-3)
+
+
+def guided(kind: str) -> tuple[nn.Module, dict[str, Any]]:
+    """A model, and a call with a text for each half."""
+    model, call = model_and_call(kind)
+    text = call["encoder_hidden_states"]
+    return model, call | {"encoder_hidden_states": torch.cat([torch.zeros_like(text), text])}
+
+
+@torch.no_grad()
+def denoise_guided(predict: Callable[..., Any], call: dict[str, Any]) -> Tensor:
+    """As ``denoise``, both halves of the guidance in one batch."""
+    given = dict(call)
+    latent = given.pop("hidden_states")
+    times = torch.linspace(1, 0, STEPS + 1)
+    for now, then in pairwise(times):
+        timestep = torch.full((2 * len(latent),), float(now))
+        inputs = {"hidden_states": torch.cat([latent] * 2), "timestep": timestep, **given}
+        u, c = predict(**inputs, return_dict=False)[0].chunk(2)
+        latent = latent + (then - now) * (u + 3 * (c - u))[..., : latent.shape[-1]]
+    return latent

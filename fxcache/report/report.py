@@ -1,5 +1,6 @@
 """``fxcache.report``: what was captured, cut, cached and decided."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -37,8 +38,9 @@ class CaptureReport:
 class RunReport:
     """One run: which steps refreshed and why, median times, what that saved.
 
-    ``timestep_waits``, ``signal_waits``: calls whose timestep, or whose policy's signal, was read
-    from another device, which waits for it.
+    ``timestep_waits``, ``signal_waits``, ``guidance_waits``: calls whose timestep, policy's signal
+    or halves of the batch were read from another device, which waits for it. ``halved``: the steps
+    that computed one half of the guidance alone.
 
     ``schedule``: for each cache point that is refreshed by itself, the steps that computed it.
 
@@ -52,6 +54,8 @@ class RunReport:
     reasons: dict[str, int]
     timestep_waits: int
     signal_waits: int
+    guidance_waits: int
+    halved: list[int]
     schedule: dict[str, list[int]]
     refresh_ms: float | None
     reuse_ms: float | None
@@ -121,25 +125,32 @@ def run_report(run: Run) -> RunReport:
     decisions = [step.decision for step in run.steps]
     refresh_ms = typical(run.times_ms(refresh=True))
     reuse_ms = typical(run.times_ms(refresh=False))
-    refreshes = run.refreshes
-    reuses = len(decisions) - len(refreshes)
-    measured = None
-    if refresh_ms and reuse_ms:
-        spent_ms = len(refreshes) * refresh_ms + reuses * reuse_ms
-        measured = len(decisions) * refresh_ms / spent_ms
     return RunReport(
         started=run.started,
         steps=len(decisions),
-        refreshes=refreshes,
+        refreshes=run.refreshes,
         reasons=counted([d.reason for d in decisions if d.refresh]),
         timestep_waits=run.waits,
         signal_waits=run.signal_waits,
+        guidance_waits=run.guidance_waits,
+        halved=[i for i, step in enumerate(run.steps) if step.half],
         schedule=run.schedule,
         refresh_ms=refresh_ms,
         reuse_ms=reuse_ms,
-        speedup=measured,
+        speedup=measured_speedup(run),
         ideal_speedup=run.ideal_speedup,
     )
+
+
+def measured_speedup(run: Run) -> float | None:
+    """See ``RunReport.speedup``; None unless there are refreshes and other steps."""
+    kinds = Counter((step.decision.refresh, step.half) for step in run.steps)
+    typical_ms = {kind: typical(run.times_ms(*kind)) for kind in kinds}
+    full_ms = typical_ms.get((True, False))
+    if len(kinds) < 2 or full_ms is None:
+        return None
+    spent_ms = sum(count * (typical_ms[kind] or 0) for kind, count in kinds.items())
+    return len(run.steps) * full_ms / spent_ms
 
 
 def typical(times_ms: list[float]) -> float | None:
@@ -187,7 +198,8 @@ def runs_table(runs: list[dict[str, Any]]) -> str:
             "reuse ms": rounded(run["reuse_ms"]),
             "speed-up": rounded(run["speedup"]),
             "ideal": rounded(run["ideal_speedup"]),
-            "waits": run["timestep_waits"] + run["signal_waits"],
+            "halved": len(run["halved"]),
+            "waits": sum(run[f"{what}_waits"] for what in ("timestep", "signal", "guidance")),
             "refreshed because": "; ".join(f"{k} ({v})" for k, v in run["reasons"].items()),
         }
         for index, run in enumerate(runs)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fxcache._torch import version_of
 from fxcache.runtime.feature_cache import FeatureCache
+from fxcache.runtime.halves import Difference
 from fxcache.runtime.observer import Observer
 from fxcache.runtime.position import Element, Number, Place, Position, Unknown
 from fxcache.runtime.record import Run
@@ -72,6 +73,9 @@ class Branch:
         self.step = -1
         self.last_refresh = 0  # the last step that refreshed everything
         self.observer = Observer()
+        self.guided = True  # until a step's halves of the batch have different latents
+        self.difference: Difference | None = None  # of the halves, where one is computed by itself
+        self.full_flops = 0  # of a call of the whole batch
         self.stride = 1
         self.direction = 0  # of timesteps given as numbers: 1 if they rise, -1 if they fall
         self.unsettled = False  # whether the second call may have begun a run of its own
@@ -79,6 +83,11 @@ class Branch:
         self.forced = ""  # why this step must refresh, whatever the policy says
         self.complete = True  # False between begin and finish
         self.run = Run()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes cached."""
+        return self.cache.nbytes + (self.difference.nbytes if self.difference else 0)
 
     def recognises(self, call: "Call", position: Position) -> bool:
         """Whether ``call`` continues this trajectory, or starts a new run of the same request.
@@ -141,6 +150,7 @@ class Branch:
     def _begin(self, run: Run) -> None:
         self.step, self.stride, self.varying = 0, 1, frozenset()
         self.run, self.direction, self.unsettled = run, 0, False
+        self.guided, self.difference = True, None
 
     def _start_reason(self, position: Position, new: frozenset[int], vouched: bool) -> str:
         """Why this call starts a new run; empty if it does not. Sets ``doubt``."""

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import OrderedDict, deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from fxcache.runtime.captures import Captures
 from fxcache.runtime.context import announcement_of
 from fxcache.runtime.forecast import Weights
 from fxcache.runtime.foresight import foreseen
+from fxcache.runtime.guidance import Guidance, Half, Part
 from fxcache.runtime.record import Run, RunStep, Stopwatch
 from fxcache.runtime.recorder import Recorder, Seen
 from fxcache.runtime.session import MAX_BRANCHES, Branches, Session, current_session
@@ -39,18 +40,23 @@ CALLER = 9  # frames from _warn to the line that called the module
 class Ticket:
     """One call under way: what runs next, on which ``tensors``, and where its results go.
 
-    ``variant``: None before the prefix has run, whose results ``decide`` waits for. ``forced``: why
-    the step refreshes whatever the policy says. ``source``: which capture of which weights
-    computes. ``signal``: what the policy observed.
+    ``source``: which capture of which weights what is cached then comes from. ``forced``: why the
+    step refreshes whatever the policy says; ``fresh``: whether that is because nothing is cached
+    that it could go on from. ``part``: of a guided batch; ``half``: of a call that computes both
+    halves for later ones, what those will run. ``variant``: None before the prefix has run, whose
+    results ``decide`` waits for. ``signal``: what the policy observed.
     """
 
     variants: Variants
     tensors: tuple[Tensor, ...]
     branch: Branch | None
     session: Session | None
-    forced: str
     source: object
     stopwatch: Stopwatch
+    forced: str = ""
+    fresh: bool = False
+    part: Part = Part.WHOLE
+    half: Half | None = None
     variant: Variant | None = None
     signal: Tensor | None = None
 
@@ -79,6 +85,7 @@ class Engine:
         self.named: OrderedDict[Hashable, Branches] = OrderedDict()
         self._captures = Captures(self.signature, settings, self._warn)
         self._weights = Weights(settings.policy)
+        self._guidance = Guidance(settings.guidance) if settings.guidance else None
         self._warned: set[str] = set()
         self.recorder: Recorder | None = None  # is shown every step of every trajectory
 
@@ -95,17 +102,24 @@ class Engine:
         branches = session.branches if session else self.unnamed
         branch, starts = branches.locate(call, announcement_of(module))
         self._warn_of(branches)
+        part = self._part(call, branch, session)
         with self._captures.lock:
             if starts:
                 self._captures.notice_changes(module)
+            half = self._half(module, call) if part is not Part.WHOLE else None
+            if half and part is Part.HALF:
+                call = half.call
             variants = self._captures.find(module, call)
-            source = (variants, self._captures.generation, *varying(call, variants))
-        forced = self._forced(branch, source)
+            source = self._source(*((half.call, half.variants) if half else (call, variants)))
         stopwatch = Stopwatch(call.latent.device)
-        ticket = Ticket(variants, call.tensors, branch, session, forced, source, stopwatch)
+        ticket = Ticket(variants, call.tensors, branch, session, source, stopwatch)
+        ticket.part, ticket.half = part, half
         if branch is None:
+            self._warn_of_caller()
             ticket.variant = variants.variant(NOTHING)
-        elif variants.prefix is None:
+            return ticket
+        self._force(ticket, branch)
+        if variants.prefix is None:
             self._choose(ticket, self._decision(ticket), continued=False)
         elif (signal := foreseen(branch, call, variants)) is not None:
             self._choose(ticket, self._observed(ticket, signal), continued=False)
@@ -114,6 +128,8 @@ class Engine:
     def decide(self, ticket: Ticket, results: tuple[Tensor, ...]) -> None:
         """After the prefix: which variant continues from what it computed."""
         signal, *shared = results
+        if ticket.half and ticket.part is Part.BOTH:
+            signal = ticket.half.halves.part_of(signal)
         decision = self._observed(ticket, signal)
         ticket.tensors += tuple(shared)
         self._choose(ticket, decision, continued=True)
@@ -121,38 +137,73 @@ class Engine:
     def finish(self, ticket: Ticket, results: tuple[Any, ...]) -> Any:
         """Keep what the variant computed for the cache; give the module's own output back."""
         variants, branch, variant = ticket.variants, ticket.branch, ticket.variant
+        outputs = list(results[: variants.num_outputs])
         if branch is not None and variant is not None:
+            kept: Sequence[Any] = results
+            if self._guidance and ticket.half:
+                kept, outputs = self._guided(self._guidance, ticket, branch, results)
             branch.cache.write(
                 variant.writes,
-                results[variants.num_outputs :],
+                kept[variants.num_outputs :],
                 branch.step,
                 variants.order,
-                fresh=bool(ticket.forced),
+                fresh=ticket.fresh,
             )
             branch.complete = True
             if self.recorder:
                 self.recorder(seen_by(ticket, branch, variant, results))
         ticket.stopwatch.stop()
-        outputs = list(results[: variants.num_outputs])
         return tree_unflatten(outputs, variants.program.out_spec)
 
     def capture(self, module: nn.Module, call: Call) -> Variants:
         """The variants for ``call``, captured now if need be; other threads' calls wait."""
         return self._captures.find(module, call)
 
-    def _forced(self, branch: Branch | None, source: object) -> str:
-        """Why the call must refresh; empty where the policy is to decide."""
-        if branch is None:
+    def _part(self, call: Call, branch: Branch | None, session: Session | None) -> Part:
+        """What the call computes of its batch."""
+        if self._guidance is None or branch is None:
+            return Part.WHOLE
+        part = self._guidance.part(branch, call, self._step(branch, session))
+        if not branch.guided:
             self._warn(
-                "nothing identifies the caller of this model: no conditioning tensor and no "
-                "timesteps tensor that its calls share"
+                "the batch does not hold the same latents twice: no half of it can be rebuilt",
+                "Leave guidance= out where there is no classifier-free guidance in one batch.",
             )
-            return "caller unknown"
+        return part
+
+    def _half(self, module: nn.Module, call: Call) -> Half:
+        assert self._guidance is not None
+        halves = self._guidance.halves(call)
+        half = halves.call(call, self.signature)
+        return Half(halves, half, self._captures.find(module, half))
+
+    def _guided(
+        self, guidance: Guidance, ticket: Ticket, branch: Branch, results: tuple[Any, ...]
+    ) -> tuple[Sequence[Any], list[Any]]:
+        """Of a step with a half of its own: what is kept of it, and its outputs for both halves."""
+        outputs = list(results[: ticket.variants.num_outputs])
+        assert ticket.half is not None
+        if ticket.part is Part.BOTH:
+            return guidance.keep(branch, ticket.half, results), outputs
+        return results, guidance.rebuilt(branch, outputs, self._step(branch, ticket.session))
+
+    def _source(self, call: Call, variants: Variants) -> object:
+        return (variants, self._captures.generation, *varying(call, variants))
+
+    def _force(self, ticket: Ticket, branch: Branch) -> None:
+        """Note why the call must refresh, if it must."""
         if branch.doubt:
             self._warn(f"the caller of this model cannot be told for certain: {branch.doubt}")
-        if not branch.forced and branch.source != source:
-            return "nothing cached for such inputs and weights"
-        return branch.forced
+        stale = branch.source != ticket.source
+        reason = branch.forced or ("nothing cached for such inputs and weights" if stale else "")
+        ticket.fresh = bool(reason)
+        ticket.forced = reason or (ticket.part.value if ticket.part is Part.BOTH else "")
+
+    def _warn_of_caller(self) -> None:
+        self._warn(
+            "nothing identifies the caller of this model: no conditioning tensor and no "
+            "timesteps tensor that its calls share"
+        )
 
     def _observed(self, ticket: Ticket, signal: Tensor) -> Decision:
         """The decision once ``signal`` is known, on every step, forced ones too."""
@@ -160,7 +211,7 @@ class Engine:
         assert observes is not None
         assert branch is not None
         ticket.signal = signal
-        if ticket.forced:
+        if ticket.fresh:
             branch.observer.restart()
         branch.observer.note(signal, observes.since)
         branch.run.signal_waits += signal.device.type != "cpu"
@@ -172,12 +223,11 @@ class Engine:
     def _decision(self, ticket: Ticket) -> Decision:
         if ticket.forced:
             return Decision(True, ticket.forced)
-        return self.settings.policy.decide(self._step(ticket))
+        assert ticket.branch is not None
+        return self.settings.policy.decide(self._step(ticket.branch, ticket.session))
 
-    def _step(self, ticket: Ticket) -> Step:
+    def _step(self, branch: Branch, session: Session | None) -> Step:
         """The call as its policy is told of it."""
-        branch, session = ticket.branch, ticket.session
-        assert branch is not None
         num_steps = session.num_steps if session else None
         return Step(
             branch.step,
@@ -196,7 +246,16 @@ class Engine:
         ticket.variant = variant = variants.variant(reused, continued)
         if not reused:
             branch.last_refresh = branch.step
-        step = RunStep(decision, ticket.stopwatch, variant.flops, variants.full_flops, variants.all)
+        if ticket.part is not Part.HALF:
+            branch.full_flops = variants.full_flops
+        step = RunStep(
+            decision,
+            ticket.stopwatch,
+            variant.flops,
+            branch.full_flops,
+            variants.all,
+            ticket.part is Part.HALF,
+        )
         self._record(branch, step)
         branch.source = ticket.source
         if not variant.reads:
@@ -204,7 +263,8 @@ class Engine:
         cached = branch.cache.read(variant.reads)
         if variants.order:
             ages = branch.cache.ages(variant.reads, branch.step)
-            cached += (self._weights.of(ages, self._step(ticket), cached[0]),)
+            now = self._step(branch, ticket.session)
+            cached += (self._weights.of(ages, now, cached[0]),)
         ticket.tensors += cached
 
     def _record(self, branch: Branch, step: RunStep) -> None:

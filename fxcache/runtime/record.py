@@ -50,7 +50,8 @@ def waited_ms(started: torch.Event, stopped: torch.Event) -> float:
 class RunStep(NamedTuple):
     """One call: what was decided, how long it took, and its FLOPs against those of full.
 
-    ``groups``: of cache points that the decision is about.
+    ``groups``: of cache points that the decision is about. ``half``: whether it computed one half
+    of the guidance alone; ``full_flops`` are of both.
     """
 
     decision: Decision
@@ -58,6 +59,7 @@ class RunStep(NamedTuple):
     flops: int
     full_flops: int
     groups: frozenset[str] = frozenset()
+    half: bool = False
 
     def computes(self, group: str) -> bool:
         """Whether it computes these cache points instead of reusing them."""
@@ -73,6 +75,7 @@ class Run:
     steps: list[RunStep] = field(default_factory=list)
     waits: int = 0  # calls whose timestep was read from another device
     signal_waits: int = 0  # calls whose signal was read from another device
+    guidance_waits: int = 0  # calls whose halves of the batch were compared on another device
     signals: Tensor | None = None  # of all its timesteps, where they were known beforehand
     listed: bool = False  # among the engine's runs
 
@@ -89,10 +92,11 @@ class Run:
             name: [i for i, step in enumerate(self.steps) if step.computes(name)] for name in names
         }
 
-    def times_ms(self, refresh: bool) -> list[float]:
+    def times_ms(self, refresh: bool, half: bool = False) -> list[float]:
         """Milliseconds of each finished step of one kind."""
-        times = (s.stopwatch.elapsed_ms for s in self.steps if s.decision.refresh is refresh)
-        return [t for t in times if t is not None]
+        kind = (refresh, half)
+        steps = (s for s in self.steps if (s.decision.refresh, s.half) == kind)
+        return [t for s in steps if (t := s.stopwatch.elapsed_ms) is not None]
 
     @property
     def ideal_speedup(self) -> float | None:

@@ -84,7 +84,7 @@ class Branches:
     @property
     def nbytes(self) -> int:
         """Bytes cached."""
-        return sum(branch.cache.nbytes for branch in self.held)
+        return sum(branch.nbytes for branch in self.held)
 
 
 class Session:

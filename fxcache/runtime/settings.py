@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from fxcache.partition.choose import CutRequest
 from fxcache.rewrite.adjustment import Adjustment
-from fxcache.schedule import Policy
+from fxcache.schedule import GuidanceCache, Policy
 
 
 @dataclass(frozen=True)
@@ -17,3 +17,4 @@ class Settings:
     latent: str | None = None
     dynamic: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     adjustment: Adjustment | None = None
+    guidance: GuidanceCache | None = None

@@ -4,6 +4,7 @@ from fxcache.schedule.block_caching import BlockCaching
 from fxcache.schedule.explicit import Explicit
 from fxcache.schedule.fastercache import FasterCache
 from fxcache.schedule.first_block import FirstBlock
+from fxcache.schedule.guidance import GuidanceCache
 from fxcache.schedule.learned_router import LearnedRouter
 from fxcache.schedule.magcache import MagCache
 from fxcache.schedule.non_uniform import NonUniform
@@ -21,6 +22,7 @@ __all__ = [
     "Explicit",
     "FasterCache",
     "FirstBlock",
+    "GuidanceCache",
     "LearnedRouter",
     "MagCache",
     "NonUniform",

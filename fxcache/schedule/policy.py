@@ -156,26 +156,26 @@ class Policy(ABC):
         return kind(**options)
 
 
-def require_integer(policy: Policy, name: str, least: int, most: int | None = None) -> None:
+def require_integer(asker: object, name: str, least: int, most: int | None = None) -> None:
     """ConfigError unless the option ``name`` is an int of at least ``least``, at most ``most``."""
-    value = getattr(policy, name)
+    value = getattr(asker, name)
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole or value < least or (most is not None and value > most):
         bound = f"at least {least}" if most is None else f"{least} to {most}"
         raise ConfigError(
             f"{name}={value!r} is not a whole number of {bound}",
-            where=type(policy).__name__,
+            where=type(asker).__name__,
             remedy=f"pass {name} as an int, {bound}",
         )
 
 
-def require_number(policy: Policy, name: str, least: float) -> None:
+def require_number(asker: object, name: str, least: float) -> None:
     """ConfigError unless the option ``name`` is a finite number of at least ``least``."""
-    value = getattr(policy, name)
+    value = getattr(asker, name)
     if not is_number(value) or value < least:
         raise ConfigError(
             f"{name}={value!r} is not a number of at least {least}",
-            where=type(policy).__name__,
+            where=type(asker).__name__,
             remedy=f"pass {name} as a finite number, {least} or more",
         )
 
@@ -198,11 +198,11 @@ def require_numbers(policy: Policy, name: str, least: int) -> None:
     object.__setattr__(policy, name, tuple(map(float, value)))
 
 
-def known_length(policy: Policy, step: Step) -> int:
+def known_length(asker: object, step: Step) -> int:
     """The run's number of calls; ScheduleError where it is unknown."""
     if step.num_steps is None:
         raise ScheduleError(
-            f"{type(policy).__name__} needs to know how many steps the run has",
+            f"{type(asker).__name__} needs to know how many steps the run has",
             where=f"step {step.index}",
             remedy="iterate over the noise scheduler's timesteps tensor, or open the loop with "
             "`with fxcache.session(model, num_steps=...):`",
