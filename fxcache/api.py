@@ -62,16 +62,18 @@ def optimize(
     module = unwrapped(model)
     require_eval(module)
     require_not_optimized(module, "fxcache.optimize")
-    adjustment = None
+    adjustment = correction = None
     if plan is not None:
         found = planned(module, plan, cut, policy)
-        cut, policy, adjustment = found.cut, found.policy, found.adjustment
+        cut, policy = found.cut, found.policy
+        adjustment, correction = found.adjustment, found.correction
     settings = Settings(
         require_cut_request(cut),
         require_policy(policy),
         latent,
         require_dynamic(dynamic),
         adjustment,
+        correction,
         require_guidance(guidance),
     )
     engine = attach(module, settings)

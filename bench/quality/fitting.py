@@ -6,14 +6,21 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from diffusers import DiTPipeline
+
 from bench.quality.sampling import draw_all
 from fxcache.api import calibrate
+from fxcache.calibration import error_correction
 from fxcache.calibration.calibration import MEASUREMENTS
+from fxcache.calibration.fingerprint import fingerprint
+from fxcache.calibration.plan import Plan
 from fxcache.integrations.diffusers import denoiser_of
 from fxcache.partition.choose import AUTO
 from fxcache.pipelines.calibrate import Sampling
+from fxcache.rewrite.correction import Correction
 from fxcache.runtime.record import Run
-from fxcache.schedule import Policy
+from fxcache.runtime.settings import Settings
+from fxcache.schedule import Policy, Uniform
 from fxcache.tuning.tune import Tuner, optimized
 
 LOWEST, HIGHEST = 1e-4, 100.0  # thresholds: of almost no reuse, and of as much as there can be
@@ -36,11 +43,15 @@ class Family:
 
 
 class Fitter:
-    """Calibrates each family once, when it is first asked for."""
+    """Calibrates each family once, when it is first asked for.
+
+    ``conditional``: the half of the pipeline's batches that is.
+    """
 
     def __init__(self, pipeline: Any, sampling: Sampling):
         self.pipeline, self.sampling = pipeline, sampling
         self.model = denoiser_of(pipeline)
+        self.conditional = "first" if isinstance(pipeline, DiTPipeline) else "second"
         self._policies: dict[Family, list[Policy]] = {}
 
     def policies(self, family: Family) -> list[Policy]:
@@ -63,9 +74,17 @@ class Fitter:
 
     def speedup(self, policy: Policy) -> float:
         """From FLOPs, on the calibration pictures."""
-        with optimized(self.model, AUTO, policy) as engine:
+        with optimized(self.model, Settings(AUTO, policy)) as engine:
             self.sample()
         return ideal_speedup(engine.runs)
+
+    @cached_property
+    def correction(self) -> Correction:
+        """Of the default cut."""
+        plan = Plan(Uniform(), AUTO, fingerprint(self.model))
+        corrected = error_correction.measure(self.model, plan, self.sample).correction
+        assert corrected is not None
+        return corrected
 
     @cached_property
     def tuner(self) -> Tuner:

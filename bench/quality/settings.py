@@ -1,25 +1,25 @@
 """What is measured: each policy at several speeds, and its rivals."""
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bench.quality.fitting import Family, Fitter
 from bench.quality.sampling import STEPS
-from fxcache.partition.choose import AUTO, CutRequest
-from fxcache.schedule import FasterCache, NonUniform, Policy, Taylor, Uniform
+from fxcache.partition.choose import AUTO
+from fxcache.runtime.settings import Settings
+from fxcache.schedule import FasterCache, GuidanceCache, NonUniform, Taylor, Uniform
 
 UNCACHED, FEWER, TUNED = "no caching", "fewer steps", "tuned"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What to sample with: so many steps, and a policy if there is to be caching."""
+    """What to sample with: so many steps, and fxcache's settings if there is to be caching."""
 
     label: str
     steps: int
-    policy: Policy | None = None
-    cut: CutRequest = AUTO
+    settings: Settings | None = None
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,32 @@ class HandSet(Setting):
     policy: Uniform | NonUniform | Taylor | FasterCache
 
     def candidate(self, fitter: Fitter) -> Candidate:
-        return Candidate(f"interval {self.policy.interval}", fitter.sampling.steps, self.policy)
+        settings = Settings(AUTO, self.policy)
+        return Candidate(f"interval {self.policy.interval}", fitter.sampling.steps, settings)
 
     def to_dict(self) -> dict[str, Any]:
         return super().to_dict() | {"policy": self.policy.to_dict()}
+
+
+@dataclass(frozen=True)
+class Guided(HandSet):
+    """The same, the unconditional half of the guidance rebuilt at most steps."""
+
+    every: int
+
+    def candidate(self, fitter: Fitter) -> Candidate:
+        plain = super().candidate(fitter)
+        guidance = GuidanceCache(interval=self.every, conditional=fitter.conditional)
+        return replace(plain, settings=Settings(AUTO, self.policy, guidance=guidance))
+
+
+@dataclass(frozen=True)
+class Corrected(HandSet):
+    """The same, what is cached moved on by its calibrated trend."""
+
+    def candidate(self, fitter: Fitter) -> Candidate:
+        plain = super().candidate(fitter)
+        return replace(plain, settings=Settings(AUTO, self.policy, correction=fitter.correction))
 
 
 @dataclass(frozen=True)
@@ -71,7 +93,7 @@ class Fitted(Setting):
         policy = fitter.policies(self.family)[self.rank]
         value = getattr(policy, self.family.threshold)
         label = f"{self.family.threshold} {value:g}"
-        return Candidate(label, fitter.sampling.steps, policy)
+        return Candidate(label, fitter.sampling.steps, Settings(AUTO, policy))
 
 
 @dataclass(frozen=True)
@@ -82,7 +104,8 @@ class Tuned(Setting):
 
     def candidate(self, fitter: Fitter) -> Candidate:
         trial = fitter.tuner.best(self.speedup)
-        return Candidate(f"at {self.speedup:g}×", fitter.sampling.steps, trial.policy, trial.cut)
+        settings = Settings(trial.cut, trial.policy)
+        return Candidate(f"at {self.speedup:g}×", fitter.sampling.steps, settings)
 
 
 def fitted(kind: str, threshold: str = "threshold", **options: Any) -> list[Setting]:
@@ -104,11 +127,14 @@ SETTINGS: tuple[Setting, ...] = (
     Steps(UNCACHED, STEPS),
     *(Steps(FEWER, steps) for steps in (38, 30, 25, 20, 16, 12, 10)),
     *(HandSet("Uniform", Uniform(n)) for n in INTERVALS),
+    *(Corrected("Uniform, error-corrected", Uniform(n)) for n in INTERVALS),
+    *(Guided("Uniform, guidance", Uniform(n), every=5) for n in INTERVALS),
     *(HandSet("NonUniform", NonUniform(n, center=CENTER)) for n in INTERVALS),
     *taylor(0),
     *taylor(1),
     *taylor(2),
-    *(HandSet("FasterCache", FasterCache(n)) for n in (2, 3, 4, 6, 8)),
+    *(HandSet("FasterCache, attention", FasterCache(n)) for n in (2, 3, 4, 6, 8)),
+    *(Guided("FasterCache", FasterCache(n), every=5) for n in (2, 3, 4, 6, 8)),
     *fitted("TeaCache"),
     *fitted("FirstBlock"),
     *fitted("BlockCaching"),

@@ -105,10 +105,10 @@ class Bench:
     @contextmanager
     def cached(self, candidate: Candidate) -> Iterator[Engine | None]:
         """The denoiser under the candidate's policy, if it has one, inside the block."""
-        if candidate.policy is None:
+        if candidate.settings is None:
             yield None
             return
-        with optimized(self.model, candidate.cut, candidate.policy) as engine:
+        with optimized(self.model, candidate.settings) as engine:
             yield engine
 
     def original_ms(self, drawing: Drawing) -> float:
@@ -129,7 +129,8 @@ def runs_of(engine: Engine | None) -> list[Run]:
 
 def step_ms(watches: Sequence[Stopwatch], runs: Sequence[Run]) -> float:
     """The mean time a step, each taken to last as long as the median of those that do the same."""
-    does: list[Any] = [(s.decision.refresh, s.decision.recompute) for r in runs for s in r.steps]
+    steps = [step for run in runs for step in run.steps]
+    does: list[Any] = [(s.decision.refresh, s.decision.recompute, s.half) for s in steps]
     by_kind: dict[Any, list[Stopwatch]] = {}
     for watch, kind in zip(watches, does or [None] * len(watches), strict=True):
         by_kind.setdefault(kind, []).append(watch)

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
-from torch import nn
+from torch import Tensor, nn
 
 from fxcache.calibration.fingerprint import Fingerprint, fingerprint
 from fxcache.errors import ModelFileError, PlanError
@@ -16,10 +17,13 @@ from fxcache.integrations.diffusers import installed
 from fxcache.partition.choose import CutRequest, One, require_cut_request
 from fxcache.partition.cut import SPAN, Cut
 from fxcache.rewrite.adjustment import Adjustment
+from fxcache.rewrite.correction import Correction
 from fxcache.schedule import Policy
 
 FORMAT = 1
-WEIGHTS = ".safetensors"  # ends the name of the file with an adjustment, beside the plan's
+WEIGHTS = ".safetensors"  # ends the name of the file with weights, beside the plan's
+CORRECTION = "trend:"  # begins a correction's names among them
+NONE: Mapping[str, Tensor] = MappingProxyType({})
 PACKAGES = ("fxcache", "torch", "diffusers")
 
 
@@ -28,7 +32,10 @@ class Plan:
     """A policy and the cut it goes with, for one model.
 
     ``settings``: how it was found (prompts, seed, steps, …); ``versions``: of the packages;
-    ``adjustment``: of what is read from the cache, where one was trained.
+    ``adjustment``, ``correction``: of what is read from the cache, where one was trained or
+    measured.
+
+    Raises PlanError for a correction of what a policy forecasts.
     """
 
     policy: Policy
@@ -37,6 +44,22 @@ class Plan:
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=lambda: installed_versions())
     adjustment: Adjustment | None = None
+    correction: Correction | None = None
+
+    def __post_init__(self) -> None:
+        if self.correction and self.policy.forecast_order:
+            raise PlanError(
+                "a correction takes the place of a forecast, and the policy has one",
+                where=f"{type(self.policy).__name__}(forecast_order=...)",
+                remedy="use either: forecast_order=0, or the plan without its correction",
+            )
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Those of the adjustment and of the correction, by names that tell them apart."""
+        adjusting = self.adjustment.weights if self.adjustment else {}
+        correcting = self.correction.trends if self.correction else {}
+        return {**adjusting, **{f"{CORRECTION}{name}": t for name, t in correcting.items()}}
 
     def require_match(self, model: nn.Module) -> None:
         """PlanError, which says what differs, unless the plan was made for this model."""
@@ -48,7 +71,7 @@ class Plan:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, without the adjustment; ``from_dict`` reads it back."""
+        """JSON-ready, without the ``weights``; ``from_dict`` reads it back."""
         return {
             "fxcache_plan": FORMAT,
             "versions": dict(self.versions),
@@ -59,8 +82,8 @@ class Plan:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], adjustment: Adjustment | None = None) -> Self:
-        """The plan that ``to_dict`` described; PlanError where ``data`` is none."""
+    def from_dict(cls, data: Mapping[str, Any], weights: Mapping[str, Tensor] = NONE) -> Self:
+        """The plan that ``to_dict`` described, with its weights; PlanError if ``data`` is none."""
         if data.get("fxcache_plan") != FORMAT:
             raise PlanError(
                 f"this is no fxcache plan of format {FORMAT}",
@@ -74,7 +97,7 @@ class Plan:
                 model=Fingerprint(**data["model"]),
                 settings=data["settings"],
                 versions=data["versions"],
-                adjustment=adjustment,
+                **parted(weights),
             )
         except (KeyError, TypeError) as error:
             raise PlanError(
@@ -86,14 +109,14 @@ class Plan:
     def save(self, file: str | PathLike[str]) -> None:
         """Write it to ``file``; ModelFileError where that cannot be.
 
-        An adjustment goes to a file beside it, of the same name but for its end: ``.safetensors``.
+        Its weights go to a file beside it, of the same name but for its end: ``.safetensors``.
         """
         path, data = Path(file), self.to_dict()
         try:
-            if self.adjustment:
+            if self.weights:
                 beside = path.with_suffix(WEIGHTS)
-                data["adjustment"] = beside.name
-                write_weights(beside, self.adjustment)
+                data["weights"] = beside.name
+                write_weights(beside, self.weights)
             path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise ModelFileError(
@@ -116,25 +139,36 @@ class Plan:
             ) from error
         if not isinstance(data, dict):
             data = {}
-        beside = data.get("adjustment")
+        beside = data.get("weights")
         # Only its name counts: a plan does not say which other folders are read.
-        adjustment = read_weights(path.parent / Path(str(beside)).name) if beside else None
-        return cls.from_dict(data, adjustment)
+        weights = read_weights(path.parent / Path(str(beside)).name) if beside else NONE
+        return cls.from_dict(data, weights)
 
 
-def write_weights(file: Path, adjustment: Adjustment) -> None:
-    weights = {name: w.detach().cpu().contiguous() for name, w in adjustment.weights.items()}
-    file.write_bytes(installed("safetensors.torch").save(weights))
+def parted(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The adjustment and the correction that the ``weights`` of a plan are, if any."""
+    trends = {n.removeprefix(CORRECTION): w for n, w in weights.items() if n.startswith(CORRECTION)}
+    adjusting = {n: w for n, w in weights.items() if not n.startswith(CORRECTION)}
+    return {
+        "adjustment": Adjustment(adjusting) if adjusting else None,
+        "correction": Correction(trends) if trends else None,
+    }
 
 
-def read_weights(file: Path) -> Adjustment:
-    """The adjustment in ``file``; ModelFileError where there is none."""
+def write_weights(file: Path, weights: Mapping[str, Tensor]) -> None:
+    on_cpu = {name: w.detach().cpu().contiguous() for name, w in weights.items()}
+    file.write_bytes(installed("safetensors.torch").save(on_cpu))
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The weights in ``file``; ModelFileError where there are none."""
     safetensors = installed("safetensors")
     try:
-        return Adjustment(installed("safetensors.torch").load(file.read_bytes()))
+        found: dict[str, Tensor] = installed("safetensors.torch").load(file.read_bytes())
+        return found
     except (OSError, safetensors.SafetensorError) as error:
         raise ModelFileError(
-            f"the plan's adjustment cannot be read: {error}",
+            f"the plan's weights cannot be read: {error}",
             where=str(file),
             remedy="keep it beside the plan, under the name it was saved with",
         ) from error

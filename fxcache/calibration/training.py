@@ -176,7 +176,9 @@ def prediction_error(model: nn.Module, plan: Plan, sample: Sample, rounds: range
         if seen.variant.reads:
             errors.append(error(seen).item())
 
-    settings = Settings(plan.cut, plan.policy, adjustment=plan.adjustment)
+    settings = Settings(
+        plan.cut, plan.policy, adjustment=plan.adjustment, correction=plan.correction
+    )
     with frozen(model), watched(model, settings, note):
         for index in rounds:
             sample(index)

@@ -10,6 +10,7 @@ from fxcache._torch import returns_view
 from fxcache.partition.cut import CachePoint
 from fxcache.program import output_node
 from fxcache.rewrite.adjustment import ScaleShift
+from fxcache.rewrite.correction import TREND, add_trend
 
 READ = "cached_"  # begins the names of placeholders for cached values
 Copied = Mapping[fx.Node, fx.Node]
@@ -21,14 +22,15 @@ def read(
     order: int,
     copied: dict[fx.Node, fx.Node],
     adjusted: ScaleShift | None = None,
+    corrected: bool = False,
 ) -> None:
     """Replace the values at ``points``, by number, with what comes from the cache.
 
     Before: ``x = conv(deep); y = cat([x, skip])``. After, x being cached: ``y = cat([cached_0,
     skip])``. Before: ``x = block(embedded); y = head(x)``. After, the difference being cached:
     ``y = head(embedded + cached_0)``. With a forecast of order 1, ``cached_0`` becomes
-    ``cached_0 + weights[0, 0] * cached_0_1``; adjusted, ``cached_0 * (1 + scale) + shift``. What
-    only the values needed is left dead.
+    ``cached_0 + weights[0, 0] * cached_0_1``; corrected, ``cached_0 + trend_0``; adjusted,
+    ``cached_0 * (1 + scale) + shift``. What only the values needed is left dead.
     """
     placeholders = [n for n in graph.nodes if n.op == "placeholder"]
     after = placeholders[-1].next
@@ -39,12 +41,15 @@ def read(
             for number, point in points.items()
         }
         weights = graph.placeholder("weights") if order and points else None
+        trends = {n: graph.placeholder(f"{TREND}{n}") for n in points if corrected}
     for row, (number, point) in enumerate(points.items()):
         value = copied[point.value]
         with graph.inserting_before(value):
             cached = (
                 held[number][0] if weights is None else forecast(graph, held[number], weights, row)
             )
+            if corrected:
+                cached = add_trend(graph, cached, trends[number])
             if adjusted:
                 cached = adjusted.insert(graph, point, cached, copied)
             replacement = cached if point.shortcut is None else summed(graph, point, cached, copied)

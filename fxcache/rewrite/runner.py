@@ -19,6 +19,7 @@ from fxcache.partition.frontier import Frontier
 from fxcache.program import copy_graph, graph_module, rebind, remove_dead
 from fxcache.rewrite.adjustment import Adjustment, scale_shift
 from fxcache.rewrite.blend import blend
+from fxcache.rewrite.correction import Correction
 from fxcache.rewrite.prefix import Prefix, prefix_of
 from fxcache.rewrite.reads import detach_outputs, read
 from fxcache.rewrite.verify import verify
@@ -35,7 +36,8 @@ class Variant:
 
     ``inputs``: the program's, in order. ``shared``: what the prefix computed, where the variant
     continues from it. ``cached``: the values of the cache points numbered ``reads``, each followed
-    by its derivatives; ``weights`` ``[reads, order]`` for these, where the plan is forecast. After
+    by its derivatives; ``weights`` ``[reads, order]`` for these, where the plan is forecast, or one
+    ``trend`` [C] for each value, where it is corrected. After
     the program's outputs come new values of the points numbered ``writes``. ``flops``: of the
     whole step, the prefix included.
     """
@@ -50,8 +52,8 @@ class Variants:
     """The graphs of one program under one plan, by what they reuse; weights are the module's own.
 
     ``inputs`` describes the call; ``order``: of the forecast of what is cached; ``adjustment``: of
-    what is read from the cache; ``made``: those made so far, by the groups that they reuse and
-    whether they continue from the prefix.
+    what is read from the cache, ``correction``: of how it has moved since; ``made``: those made so
+    far, by the groups that they reuse and whether they continue from the prefix.
     """
 
     def __init__(
@@ -61,11 +63,15 @@ class Variants:
         inputs: str,
         order: int = 0,
         adjustment: Adjustment | None = None,
+        correction: Correction | None = None,
     ):
         self.frontier, self.plan, self.inputs, self.order = frontier, plan, inputs, order
         self.program = frontier.program
         self.num_outputs = len(self.program.outputs)
         self.adjusted = scale_shift(frontier, plan, adjustment) if adjustment else None
+        self.corrected = correction is not None
+        if correction:
+            correction.require_match(plan)
         self.weights: Mapping[str, Any] = self.program.weights  # as the module holds them now
         self.made: dict[tuple[frozenset[str], bool], Variant] = {}
         self._lock = threading.Lock()
@@ -160,7 +166,7 @@ class Variants:
         graph, copied = copy_graph(self.program.graph)
         if prefix:
             prefix.continue_in(graph, copied)
-        read(graph, taken, self.order, copied, self.adjusted)
+        read(graph, taken, self.order, copied, self.adjusted, self.corrected)
         write(graph, [self.plan.points[number] for number in writes], copied)
         remove_dead(graph)
         detach_outputs(graph)
@@ -196,9 +202,10 @@ def rewrite(
     inputs: str,
     order: int = 0,
     adjustment: Adjustment | None = None,
+    correction: Correction | None = None,
 ) -> Variants:
     """The variants under ``plan``, those that every run needs made at once."""
-    variants = Variants(frontier, plan, inputs, order, adjustment)
+    variants = Variants(frontier, plan, inputs, order, adjustment, correction)
     if plan.signal:
         _ = variants.prefix_module
     for reused in (NOTHING, variants.all):

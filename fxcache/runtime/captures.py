@@ -60,7 +60,9 @@ class Captures:
         frontier = Frontier(capture(module, self._signature, call, fixed))
         plan = choose(frontier, settings.cut, settings.policy)
         order = settings.policy.forecast_order
-        return rewrite(frontier, plan, call.describe(), order, settings.adjustment)
+        return rewrite(
+            frontier, plan, call.describe(), order, settings.adjustment, settings.correction
+        )
 
     def _key(self, call: Call) -> Hashable:
         """What a capture for ``call`` is kept under: its kind, and the values it depends on."""

@@ -22,6 +22,7 @@ from fxcache.runtime.record import Run, RunStep, Stopwatch
 from fxcache.runtime.recorder import Recorder, Seen
 from fxcache.runtime.session import MAX_BRANCHES, Branches, Session, current_session
 from fxcache.runtime.settings import Settings
+from fxcache.runtime.trends import Trends
 from fxcache.schedule import Decision, Step
 from fxcache.signature import Call, Signature
 
@@ -85,6 +86,7 @@ class Engine:
         self.named: OrderedDict[Hashable, Branches] = OrderedDict()
         self._captures = Captures(self.signature, settings, self._warn)
         self._weights = Weights(settings.policy)
+        self._trends = Trends(settings.correction) if settings.correction else None
         self._guidance = Guidance(settings.guidance) if settings.guidance else None
         self._warned: set[str] = set()
         self.recorder: Recorder | None = None  # is shown every step of every trajectory
@@ -261,10 +263,13 @@ class Engine:
         if not variant.reads:
             return
         cached = branch.cache.read(variant.reads)
-        if variants.order:
+        if variants.order or variants.corrected:
             ages = branch.cache.ages(variant.reads, branch.step)
             now = self._step(branch, ticket.session)
-            cached += (self._weights.of(ages, now, cached[0]),)
+            if self._trends:
+                cached += self._trends.of(variants.plan, variant.reads, ages, now, cached)
+            else:
+                cached += (self._weights.of(ages, now, cached[0]),)
         ticket.tensors += cached
 
     def _record(self, branch: Branch, step: RunStep) -> None:

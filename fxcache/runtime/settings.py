@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from fxcache.partition.choose import CutRequest
 from fxcache.rewrite.adjustment import Adjustment
+from fxcache.rewrite.correction import Correction
 from fxcache.schedule import GuidanceCache, Policy
 
 
@@ -17,4 +18,5 @@ class Settings:
     latent: str | None = None
     dynamic: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     adjustment: Adjustment | None = None
+    correction: Correction | None = None
     guidance: GuidanceCache | None = None

@@ -158,7 +158,7 @@ class Tuner:
 
     def _step_ms(self, cut: str) -> tuple[float, float]:
         """Median milliseconds of a refresh and of a step that reuses ``cut``."""
-        with optimized(self.model, cut, Uniform(2)) as engine:
+        with optimized(self.model, Settings(cut, Uniform(2))) as engine:
             self._sample()
         runs = list(engine.runs)
         refresh, reuse = ([t for run in runs for t in run.times_ms(kind)] for kind in (True, False))
@@ -182,7 +182,7 @@ class Tuner:
 
     def tried(self, policy: Policy, cut: CutRequest, predicted: float | None = None) -> Trial:
         """A real run under ``policy``."""
-        with optimized(self.model, cut, policy) as engine:
+        with optimized(self.model, Settings(cut, policy)) as engine:
             sampled = as_tensor(self._sample())
         runs = [run.ideal_speedup or 1.0 for run in engine.runs]
         speedup = len(runs) / sum(1 / s for s in runs) if runs else 1.0
@@ -199,7 +199,8 @@ class Tuner:
             if not found:
                 found.extend(candidates(seen.variants.frontier.cuts(), self.options.cuts))
 
-        with optimized(self.model, AUTO, Explicit(steps=tuple(range(10_000)))) as engine:
+        policy = Explicit(steps=tuple(range(10_000)))
+        with optimized(self.model, Settings(AUTO, policy)) as engine:
             engine.recorder = note
             original = as_tensor(self._sample())
         if not found:
@@ -269,9 +270,9 @@ def scheduled(solution: Solution, order: int) -> tuple[Scheduled, list[One]]:
 
 
 @contextmanager
-def optimized(model: nn.Module, cut: CutRequest, policy: Policy) -> Iterator[Engine]:
+def optimized(model: nn.Module, settings: Settings) -> Iterator[Engine]:
     """``model`` optimised inside the block."""
-    engine = attach(model, Settings(cut, policy))
+    engine = attach(model, settings)
     try:
         yield engine
     finally:

@@ -20,11 +20,20 @@ from bench.quality.fitting import Family, spread
 from bench.quality.metrics import features, frechet, frechet_interval, likeness
 from bench.quality.results import Results, read
 from bench.quality.sampling import draw_all
-from bench.quality.settings import SETTINGS, Fitted, HandSet, Setting, Steps, Tuned
+from bench.quality.settings import (
+    SETTINGS,
+    Corrected,
+    Fitted,
+    Guided,
+    HandSet,
+    Setting,
+    Steps,
+    Tuned,
+)
 from bench.quality.suite import Bench, Protocol, measure
 from fxcache.errors import ModelFileError
 from fxcache.pipelines.calibrate import Sampling
-from fxcache.schedule import Uniform
+from fxcache.schedule import GuidanceCache, Uniform
 from tests import tiny
 
 CAPTIONS = ["a cat", "a dog", "a bus", "a hat"]
@@ -216,6 +225,25 @@ def test_what_another_protocol_measured_is_forgotten(tmp_path, whole):
     made.protocol = replace(made.protocol, measured=replace(MEASURED, seed=1))
     results.begin("tiny", made.describe(), [s.to_dict() for s in CHOSEN])
     assert not results.models["tiny"]["rows"]
+
+
+@pytest.mark.parametrize("make", [tiny.pipeline, tiny.class_pipeline])
+def test_guidance_and_correction_are_carried_out(make, tmp_path, monkeypatch):
+    """A step of half the batch is cheaper, and corrected steps give other pictures."""
+    settings = (
+        HandSet("Uniform", Uniform(2)),
+        Guided("Uniform, guidance", Uniform(2), every=2),
+        Corrected("Uniform, error-corrected", Uniform(2)),
+    )
+    monkeypatch.setattr("bench.quality.settings.GuidanceCache", partial(GuidanceCache, start=0))
+    made = make
+    if make is tiny.class_pipeline:
+        made = partial(make, [*CAPTIONS, *CALIBRATION.prompts], blocks=4)
+    uniform, guided, corrected = run(tmp_path / "quality.json", settings, made).models["tiny"][
+        "rows"
+    ]
+    assert guided["ideal_speedup"] > uniform["ideal_speedup"] == corrected["ideal_speedup"]
+    assert len({row["psnr_db"] for row in (uniform, guided, corrected)}) == 3
 
 
 def test_a_class_conditional_pipeline_is_measured_too(tmp_path):

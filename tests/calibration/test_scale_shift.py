@@ -222,7 +222,7 @@ def test_a_plan_keeps_its_adjustment_in_a_file_beside_it(trained, tmp_path):
     assert torch.equal(rounds(fxcache.optimize(unet, plan=tmp_path / "plan.json"))(7), expected)
     for damage in (lambda f: f.write_bytes(b"no tensors"), Path.unlink):
         damage(tmp_path / "plan.safetensors")
-        with pytest.raises(fxcache.ModelFileError, match="adjustment cannot be read"):
+        with pytest.raises(fxcache.ModelFileError, match="weights cannot be read"):
             fxcache.Plan.load(tmp_path / "plan.json")
 
 
