@@ -12,7 +12,6 @@ from bench.quality.sampling import draw_all
 from fxcache.api import calibrate
 from fxcache.calibration import error_correction
 from fxcache.calibration.calibration import MEASUREMENTS
-from fxcache.calibration.fingerprint import fingerprint
 from fxcache.calibration.plan import Plan
 from fxcache.integrations.diffusers import denoiser_of
 from fxcache.partition.choose import AUTO
@@ -81,7 +80,7 @@ class Fitter:
     @cached_property
     def correction(self) -> Correction:
         """Of the default cut."""
-        plan = Plan(Uniform(), AUTO, fingerprint(self.model))
+        plan = Plan.of(self.model, Uniform())
         corrected = error_correction.measure(self.model, plan, self.sample).correction
         assert corrected is not None
         return corrected

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fxcache.calibration.fingerprint import Fingerprint, fingerprint
 from fxcache.errors import ModelFileError, PlanError
 from fxcache.integrations.diffusers import installed
-from fxcache.partition.choose import CutRequest, One, require_cut_request
+from fxcache.partition.choose import AUTO, CutRequest, One, require_cut_request
 from fxcache.partition.cut import SPAN, Cut
 from fxcache.rewrite.adjustment import Adjustment
 from fxcache.rewrite.correction import Correction
@@ -53,6 +53,11 @@ class Plan:
                 where=f"{type(self.policy).__name__}(forecast_order=...)",
                 remedy="use either: forecast_order=0, or the plan without its correction",
             )
+
+    @classmethod
+    def of(cls, model: nn.Module, policy: Policy, cut: CutRequest = AUTO) -> Self:
+        """A plan made by hand."""
+        return cls(policy, require_cut_request(cut), fingerprint(model))
 
     @property
     def weights(self) -> dict[str, Tensor]:

@@ -87,7 +87,9 @@ class Engine:
         self._captures = Captures(self.signature, settings, self._warn)
         self._weights = Weights(settings.policy)
         self._trends = Trends(settings.correction) if settings.correction else None
-        self._guidance = Guidance(settings.guidance) if settings.guidance else None
+        self._guidance = None
+        if settings.guidance:
+            self._guidance = Guidance(settings.guidance, self.signature, self._captures)
         self._warned: set[str] = set()
         self.recorder: Recorder | None = None  # is shown every step of every trajectory
 
@@ -108,9 +110,10 @@ class Engine:
         with self._captures.lock:
             if starts:
                 self._captures.notice_changes(module)
-            half = self._half(module, call) if part is not Part.WHOLE else None
-            if half and part is Part.HALF:
-                call = half.call
+            half = None
+            if self._guidance and part is not Part.WHOLE:
+                half = self._guidance.half(module, call)
+                call = half.call if part is Part.HALF else call
             variants = self._captures.find(module, call)
             source = self._source(*((half.call, half.variants) if half else (call, variants)))
         stopwatch = Stopwatch(call.latent.device)
@@ -136,17 +139,20 @@ class Engine:
         ticket.tensors += tuple(shared)
         self._choose(ticket, decision, continued=True)
 
-    def finish(self, ticket: Ticket, results: tuple[Any, ...]) -> Any:
+    def finish(self, ticket: Ticket, results: Sequence[Any]) -> Any:
         """Keep what the variant computed for the cache; give the module's own output back."""
         variants, branch, variant = ticket.variants, ticket.branch, ticket.variant
-        outputs = list(results[: variants.num_outputs])
+        outputs, written = results[: variants.num_outputs], results[variants.num_outputs :]
         if branch is not None and variant is not None:
-            kept: Sequence[Any] = results
             if self._guidance and ticket.half:
-                kept, outputs = self._guided(self._guidance, ticket, branch, results)
+                if ticket.part is Part.BOTH:
+                    written = self._guidance.keep(branch, ticket.half, outputs, written)
+                else:
+                    step = self._step(branch, ticket.session)
+                    outputs = self._guidance.rebuilt(branch, outputs, step)
             branch.cache.write(
                 variant.writes,
-                kept[variants.num_outputs :],
+                written,
                 branch.step,
                 variants.order,
                 fresh=ticket.fresh,
@@ -155,7 +161,7 @@ class Engine:
             if self.recorder:
                 self.recorder(seen_by(ticket, branch, variant, results))
         ticket.stopwatch.stop()
-        return tree_unflatten(outputs, variants.program.out_spec)
+        return tree_unflatten(list(outputs), variants.program.out_spec)
 
     def capture(self, module: nn.Module, call: Call) -> Variants:
         """The variants for ``call``, captured now if need be; other threads' calls wait."""
@@ -172,22 +178,6 @@ class Engine:
                 "Leave guidance= out where there is no classifier-free guidance in one batch.",
             )
         return part
-
-    def _half(self, module: nn.Module, call: Call) -> Half:
-        assert self._guidance is not None
-        halves = self._guidance.halves(call)
-        half = halves.call(call, self.signature)
-        return Half(halves, half, self._captures.find(module, half))
-
-    def _guided(
-        self, guidance: Guidance, ticket: Ticket, branch: Branch, results: tuple[Any, ...]
-    ) -> tuple[Sequence[Any], list[Any]]:
-        """Of a step with a half of its own: what is kept of it, and its outputs for both halves."""
-        outputs = list(results[: ticket.variants.num_outputs])
-        assert ticket.half is not None
-        if ticket.part is Part.BOTH:
-            return guidance.keep(branch, ticket.half, results), outputs
-        return results, guidance.rebuilt(branch, outputs, self._step(branch, ticket.session))
 
     def _source(self, call: Call, variants: Variants) -> object:
         return (variants, self._captures.generation, *varying(call, variants))
@@ -310,7 +300,7 @@ class Engine:
         return self.named[key]
 
 
-def seen_by(ticket: Ticket, branch: Branch, variant: Variant, results: tuple[Any, ...]) -> Seen:
+def seen_by(ticket: Ticket, branch: Branch, variant: Variant, results: Sequence[Any]) -> Seen:
     """The step of ``ticket`` as a recorder is shown it."""
     variants = ticket.variants
     written = dict(zip(variant.writes, results[variants.num_outputs :], strict=True))
@@ -332,7 +322,7 @@ def seen_by(ticket: Ticket, branch: Branch, variant: Variant, results: tuple[Any
     )
 
 
-def first_tensor(results: tuple[Any, ...]) -> Tensor:
+def first_tensor(results: Sequence[Any]) -> Tensor:
     return next(r for r in results if isinstance(r, Tensor))
 
 

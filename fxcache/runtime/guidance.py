@@ -7,14 +7,15 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fxcache.errors import CutError
 from fxcache.rewrite.runner import Variants
 from fxcache.runtime.branch import Branch
+from fxcache.runtime.captures import Captures
 from fxcache.runtime.halves import Difference, Halves, guided
 from fxcache.schedule import GuidanceCache, Step
-from fxcache.signature import Call
+from fxcache.signature import Call, Signature
 
 
 class Part(Enum):
@@ -37,8 +38,8 @@ class Half:
 class Guidance:
     """What the option of that name asks for, carried out for all trajectories of one module."""
 
-    def __init__(self, cache: GuidanceCache):
-        self.cache = cache
+    def __init__(self, cache: GuidanceCache, signature: Signature, captures: Captures):
+        self.cache, self._signature, self._captures = cache, signature, captures
         # For variants of half a batch: which of their results are half as large.
         self._sides: WeakKeyDictionary[Variants, tuple[bool, ...]] = WeakKeyDictionary()
 
@@ -54,17 +55,22 @@ class Guidance:
         keeps = branch.guided and step.index >= self.cache.begins(step)
         return Part.BOTH if keeps else Part.WHOLE
 
-    def halves(self, call: Call) -> Halves:
-        return Halves(call.latent.shape[0], self.cache.conditional == "second")
+    def half(self, module: nn.Module, call: Call) -> Half:
+        """The conditional half of ``call``, captured now if need be."""
+        halves = Halves(call.latent.shape[0], self.cache.conditional == "second")
+        alone = halves.call(call, self._signature)
+        return Half(halves, alone, self._captures.find(module, alone))
 
-    def keep(self, branch: Branch, half: Half, results: Sequence[Any]) -> list[Any]:
-        """Keep the difference of what both halves gave; the conditional half of ``results``."""
+    def keep(
+        self, branch: Branch, half: Half, outputs: Sequence[Any], written: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Keep the difference of both halves' ``outputs``; the conditional half of ``written``."""
         if half.variants not in self._sides:
-            self._sides[half.variants] = sides(half, results)
-        outputs = results[: half.variants.num_outputs]
+            self._sides[half.variants] = sides(half, [*outputs, *written])
         branch.difference = Difference(half.halves, outputs, self.cache.parts_frequencies)
-        pairs = zip(results, self._sides[half.variants], strict=True)
-        return [half.halves.conditional(result) if sided else result for result, sided in pairs]
+        sided = self._sides[half.variants][len(outputs) :]
+        pairs = zip(written, sided, strict=True)
+        return [half.halves.conditional(value) if is_sided else value for value, is_sided in pairs]
 
     def rebuilt(self, branch: Branch, outputs: Sequence[Any], step: Step) -> list[Any]:
         """Both halves of the conditional one's ``outputs``."""

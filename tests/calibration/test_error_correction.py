@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 import fxcache
 from fxcache.calibration.error_correction import Sums, measure
-from fxcache.calibration.fingerprint import fingerprint
 from fxcache.calibration.training import prediction_error
 from fxcache.errors import PlanError, ScheduleError
 from fxcache.schedule import Explicit, Policy, Uniform
@@ -23,7 +22,7 @@ CUT = "up_blocks.0"  # its output meets no skip connection that is computed late
 
 
 def plan_for(model: nn.Module, policy: Policy = POLICY, cut: Any = CUT) -> fxcache.Plan:
-    return fxcache.Plan(policy, cut, fingerprint(model))
+    return fxcache.Plan.of(model, policy, cut)
 
 
 def runs(model: nn.Module, seeds: range = range(2)) -> None:
