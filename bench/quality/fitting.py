@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from diffusers import DiTPipeline
@@ -12,20 +13,23 @@ from bench.quality.sampling import draw_all
 from fxcache.api import calibrate
 from fxcache.calibration import error_correction
 from fxcache.calibration.calibration import MEASUREMENTS
+from fxcache.calibration.fingerprint import fingerprint
 from fxcache.calibration.plan import Plan
+from fxcache.errors import CutError
 from fxcache.integrations.diffusers import denoiser_of
 from fxcache.partition.choose import AUTO
 from fxcache.pipelines.calibrate import Sampling
 from fxcache.rewrite.correction import Correction
 from fxcache.runtime.record import Run
 from fxcache.runtime.settings import Settings
-from fxcache.schedule import Policy, Uniform
+from fxcache.schedule import LearnedRouter, Policy, Uniform
 from fxcache.tuning.tune import Tuner, optimized
 
 LOWEST, HIGHEST = 1e-4, 100.0  # thresholds: of almost no reuse, and of as much as there can be
 MOST_SPEEDUP = 5.0
 NEAR = 0.25
 TRIES = 8
+TRAINED = Path(__file__).parents[1] / "plans"  # MODEL-NAME.json
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,23 @@ class Fitter:
         return self._policies[family]
 
     def calibrated(self, kind: type[Policy], options: Mapping[str, Any]) -> Policy:
+        if kind is LearnedRouter:
+            return self.trained("router").policy
         if kind not in MEASUREMENTS:
             return kind(**options)
         return calibrate(self.model, kind, self.sample, **options).policy
+
+    def trained(self, name: str) -> Plan:
+        """The plan of this name that was trained for this model; CutError where there is none."""
+        for file in sorted(TRAINED.glob(f"*-{name}.json")):
+            plan = Plan.load(file)
+            if not plan.model.differences(fingerprint(self.model)):
+                return plan
+        raise CutError(
+            f"no plan {name} was trained for this {type(self.model).__name__}",
+            where=str(TRAINED),
+            remedy="see bench/README.md for how they are trained",
+        )
 
     def speedup(self, policy: Policy) -> float:
         """From FLOPs, on the calibration pictures."""

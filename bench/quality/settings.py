@@ -97,6 +97,20 @@ class Fitted(Setting):
 
 
 @dataclass(frozen=True)
+class Trained(Setting):
+    """A plan that was trained for the model, with or without what the training added."""
+
+    plan: str
+    adjusted: bool
+
+    def candidate(self, fitter: Fitter) -> Candidate:
+        plan = fitter.trained(self.plan)
+        adjustment = plan.adjustment if self.adjusted else None
+        settings = Settings(plan.cut, plan.policy, adjustment=adjustment)
+        return Candidate(self.plan, fitter.sampling.steps, settings)
+
+
+@dataclass(frozen=True)
 class Tuned(Setting):
     """The tuner's best schedule at a speed-up."""
 
@@ -121,6 +135,7 @@ def taylor(order: int) -> list[Setting]:
 
 
 INTERVALS = (2, 3, 4, 5, 7, 10)
+ADJUSTED = ("blocks-little", "blocks-much")  # of bench/plans: scale-shift adjustments
 CENTER = 0.3 * STEPS  # of DeepCache's non-uniform schedule: 15 of 50 steps, as published
 
 SETTINGS: tuple[Setting, ...] = (
@@ -138,7 +153,10 @@ SETTINGS: tuple[Setting, ...] = (
     *fitted("TeaCache"),
     *fitted("FirstBlock"),
     *fitted("BlockCaching"),
+    *(Trained("BlockCaching, trained", plan, True) for plan in ADJUSTED),
+    *(Trained("BlockCaching, the same untrained", plan, False) for plan in ADJUSTED),
     *fitted("SmoothCache", "alpha"),
+    *fitted("LearnedRouter"),
     # The published limits keep it below 2×; these leave the threshold to decide.
     *fitted("MagCache", max_reuses=10, retention=0.1),
     *(Tuned(TUNED, speedup) for speedup in (1.5, 2.0, 2.5, 3.0, 4.0)),

@@ -20,8 +20,9 @@ aten = torch.ops.aten
 class Correction:
     """For each cache point, how its mean over all positions changes from step to step.
 
-    Error-Optimized Cache (2501.19243). ``trends``: ``{group}.{i}`` [steps, C] for point i of a
-    group: its mean at a step less that at the step before; zero where that would not help.
+    Error-Optimized Cache (2501.19243). ``trends``: ``{group}.{i}`` [steps, parts, C] for point i of
+    a group: its mean at a step less that at the step before; zero where that would not help. Two
+    parts are the halves of a guided batch, one is all of any.
     """
 
     trends: Mapping[str, Tensor]
@@ -34,13 +35,18 @@ class Correction:
         )
 
     @cached_property
+    def parts(self) -> int:
+        """Of the batch, each with trends of its own."""
+        return max(trend.shape[1] for trend in self.trends.values())
+
+    @cached_property
     def num_steps(self) -> int:
         """Of the runs that it was calibrated on."""
         return len(next(iter(self.trends.values())))
 
     def require_match(self, plan: CutPlan) -> None:
         """PlanError unless it was calibrated for the points of ``plan``."""
-        mine = {name: t.shape[1] for name, t in self.trends.items()}
+        mine = {name: t.shape[-1] for name, t in self.trends.items()}
         points = named_points(plan).items()
         expected = {name: channels(point) for name, point in points}
         differing = [n for n in sorted(mine | expected) if mine.get(n) != expected.get(n)]
@@ -61,10 +67,11 @@ def channels(point: CachePoint) -> int:
 
 
 def add_trend(graph: fx.Graph, cached: fx.Node, trend: fx.Node) -> fx.Node:
-    """``cached`` and the ``trend`` [C] of its channels, in ``graph``, at its insertion point."""
+    """``cached`` and the ``trend`` [B, C] of its channels, in ``graph``, at its insertion point."""
     rank = value_of(cached).dim()
-    for _ in range(0 if channels_last(rank) else rank - 2):
-        trend = graph.call_function(aten.unsqueeze.default, (trend, -1))
+    for _ in range(rank - 2):
+        at = 1 if channels_last(rank) else -1
+        trend = graph.call_function(aten.unsqueeze.default, (trend, at))
     moved = graph.call_function(aten.add.Tensor, (cached, trend))
     moved.meta = dict(cached.meta)
     return moved

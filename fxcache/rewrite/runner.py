@@ -37,7 +37,7 @@ class Variant:
     ``inputs``: the program's, in order. ``shared``: what the prefix computed, where the variant
     continues from it. ``cached``: the values of the cache points numbered ``reads``, each followed
     by its derivatives; ``weights`` ``[reads, order]`` for these, where the plan is forecast, or one
-    ``trend`` [C] for each value, where it is corrected. After
+    ``trend`` [B, C] for each value, where it is corrected. After
     the program's outputs come new values of the points numbered ``writes``. ``flops``: of the
     whole step, the prefix included.
     """

@@ -124,6 +124,8 @@ class Engine:
             ticket.variant = variants.variant(NOTHING)
             return ticket
         self._force(ticket, branch)
+        if self._trends:
+            self._trends.require_fitting(branch, call.latent)
         if variants.prefix is None:
             self._choose(ticket, self._decision(ticket), continued=False)
         elif (signal := foreseen(branch, call, variants)) is not None:
@@ -257,7 +259,8 @@ class Engine:
             ages = branch.cache.ages(variant.reads, branch.step)
             now = self._step(branch, ticket.session)
             if self._trends:
-                cached += self._trends.of(variants.plan, variant.reads, ages, now, cached)
+                part = ticket.half.halves.second if ticket.half else None
+                cached += self._trends.of(variants.plan, variant.reads, ages, now, cached, part)
             else:
                 cached += (self._weights.of(ages, now, cached[0]),)
         ticket.tensors += cached

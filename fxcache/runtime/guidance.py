@@ -13,7 +13,7 @@ from fxcache.errors import CutError
 from fxcache.rewrite.runner import Variants
 from fxcache.runtime.branch import Branch
 from fxcache.runtime.captures import Captures
-from fxcache.runtime.halves import Difference, Halves, guided
+from fxcache.runtime.halves import Difference, Halves, equal_halves
 from fxcache.schedule import GuidanceCache, Step
 from fxcache.signature import Call, Signature
 
@@ -50,7 +50,7 @@ class Guidance:
             return Part.HALF
         branch.difference = None
         if branch.guided:
-            branch.guided = guided(call)
+            branch.guided = equal_halves(call.latent)
             branch.run.guidance_waits += call.latent.device.type != "cpu"
         keeps = branch.guided and step.index >= self.cache.begins(step)
         return Part.BOTH if keeps else Part.WHOLE

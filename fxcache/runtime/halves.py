@@ -93,11 +93,11 @@ class Difference:
         return sum(part.nbytes for parts in self._parts.values() for part in parts)
 
 
-def guided(call: Call) -> bool:
-    """Whether the batch holds the same latents twice. Waits for the latent's device."""
-    if not call.latent.dim() or call.latent.shape[0] % 2 or not call.latent.shape[0]:
+def equal_halves(latents: Tensor) -> bool:
+    """Whether the batch holds the same latents twice. Waits for their device."""
+    if not latents.dim() or not len(latents) or len(latents) % 2:
         return False
-    return torch.equal(*call.latent.chunk(2))
+    return torch.equal(*latents.chunk(2))
 
 
 def parted(picture: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from fxcache.program import Role
 from fxcache.rewrite.runner import Variant, Variants
 from fxcache.runtime.record import Run
 
@@ -31,6 +32,12 @@ class Seen(NamedTuple):
     def inputs(self) -> tuple[Tensor, ...]:
         """The call's own tensors."""
         return self.tensors[: len(self.variants.program.inputs)]
+
+    @property
+    def latent(self) -> Tensor:
+        """The call's latent, or the first of several."""
+        roles = (given.role for given in self.variants.program.inputs)
+        return self.tensors[list(roles).index(Role.LATENT)]
 
 
 Recorder = Callable[[Seen], None]

@@ -5,10 +5,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from fxcache.errors import ScheduleError
+from fxcache.errors import PlanError, ScheduleError
 from fxcache.partition.cut import CutPlan
 from fxcache.rewrite.adjustment import named_points
 from fxcache.rewrite.correction import Correction
+from fxcache.runtime.branch import Branch
+from fxcache.runtime.halves import equal_halves
 from fxcache.schedule import Step
 
 KEPT = 4096
@@ -28,22 +30,52 @@ class Trends:
         ages: tuple[tuple[int, int], ...],
         step: Step,
         like: tuple[Tensor, ...],
+        part: int | None = None,
     ) -> tuple[Tensor, ...]:
-        """``[C]`` for each of these points: how it moved since it was cached, so many steps ago."""
+        """``[B, C]`` for each of these points: how it moved since it was cached.
+
+        ``ages``: how many steps ago that was. ``like``: the cached values. ``part``: the one part
+        of the batch that there is; None for all of it.
+        """
         self._require_length(step)
         names = list(named_points(plan))
         found = zip(numbers, ages, like, strict=True)
         return tuple(
-            self._sum(names[number], step.index - age, step.index, t.device, t.dtype)
-            for number, (age, _), t in found
+            self._sum(names[n], step.index - age, step.index, len(t), part, t.device, t.dtype)
+            for n, (age, _), t in found
         )
 
+    def require_fitting(self, branch: Branch, latents: Tensor) -> None:
+        """PlanError where trends are of the halves of guided batches, and this is none.
+
+        Looks at the first two steps of a run, as guided halves keep having the same latents.
+        """
+        if self._correction.parts < 2 or branch.step > 1:
+            return
+        branch.run.guidance_waits += latents.device.type != "cpu"
+        if not equal_halves(latents):
+            raise PlanError(
+                "the correction was measured on guided batches, whose halves have the same "
+                "latents; those of this batch differ",
+                where=f"step {branch.step}",
+                remedy="measure it again, with the guidance that it will be used with",
+            )
+
     def _summed(
-        self, name: str, cached: int, now: int, device: torch.device, dtype: torch.dtype
+        self,
+        name: str,
+        cached: int,
+        now: int,
+        rows: int,
+        part: int | None,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> Tensor:
         with torch.inference_mode(False), torch.no_grad():
             trend = self._correction.trends[name][cached + 1 : now + 1].double().sum(0)
-            return trend.to(device, dtype)
+            if part is not None and len(trend) > 1:
+                trend = trend[part : part + 1]
+            return trend.repeat_interleave(rows // len(trend), dim=0).to(device, dtype)
 
     def _require_length(self, step: Step) -> None:
         length = self._correction.num_steps

@@ -12,7 +12,9 @@ import fxcache
 from fxcache.calibration.error_correction import Sums, measure
 from fxcache.calibration.training import prediction_error
 from fxcache.errors import PlanError, ScheduleError
-from fxcache.schedule import Explicit, Policy, Uniform
+from fxcache.runtime.module import engine_of
+from fxcache.runtime.trends import Trends
+from fxcache.schedule import Explicit, Policy, Step, Uniform
 from tests import tiny
 from tests.loops import sample
 
@@ -66,6 +68,8 @@ def test_reuse_is_moved_on_by_the_mean_change_of_each_channel():
     unet = tiny.small_unet()
     plan = measure(unet, plan_for(unet), lambda: runs(unet))
     (trend,) = plan.correction.trends.values()
+    assert trend.shape[1] == 1, "not guided"
+    trend = trend[:, 0]
     expected = trends_by_hand(unet)
     helped = [step for step in range(1, STEPS) if trend[step].any()]
     assert helped, "nothing to see"
@@ -80,28 +84,31 @@ def test_reuse_is_moved_on_by_the_mean_change_of_each_channel():
     torch.testing.assert_close(found, sample(hooked, STEPS, **tiny.inputs(seed=7)))
 
 
+def rows(seed: int) -> Tensor:
+    """Of two parts, four each."""
+    generator = torch.Generator().manual_seed(seed)
+    means = 0.6 * torch.randn(2, 1, 3, generator=generator)
+    return (means + torch.randn(2, 4, 3, generator=generator)).double()
+
+
+def summed(changes: Tensor) -> Sums:
+    sums = Sums(2, 3)
+    for some in changes.split(2, dim=1):
+        sums.add(some)
+    return sums
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_it_is_judged_by_leaving_one_out(seed):
-    generator = torch.Generator().manual_seed(seed)
-    mean = torch.randn(3, generator=generator)
-    rows = 0.6 * mean + torch.randn(4, 3, generator=generator)
-    others = [torch.cat([rows[:i], rows[i + 1 :]]).mean(0) for i in range(len(rows))]
-    left = sum(float((row - other).square().sum()) for row, other in zip(rows, others, strict=True))
-    sums = Sums(torch.zeros(3, dtype=torch.float64))
-    for part in rows.double().split(2):
-        sums.add(part)
-    assert sums.helps is (left < float(rows.square().sum()))
+    left = 0.0
+    for part in rows(seed):
+        others = [torch.cat([part[:i], part[i + 1 :]]).mean(0) for i in range(len(part))]
+        left += sum(float((x - m).square().sum()) for x, m in zip(part, others, strict=True))
+    assert summed(rows(seed)).helps is (left < float(rows(seed).square().sum()))
 
 
 def test_the_seeds_above_judge_both_ways():
-    judged = set()
-    for seed in range(20):
-        generator = torch.Generator().manual_seed(seed)
-        mean = torch.randn(3, generator=generator)
-        sums = Sums(torch.zeros(3))
-        sums.add(0.6 * mean + torch.randn(4, 3, generator=generator))
-        judged.add(sums.helps)
-    assert judged == {True, False}
+    assert {summed(rows(seed)).helps for seed in range(20)} == {True, False}
 
 
 class Deep(nn.Module):
@@ -173,3 +180,41 @@ def test_forecasts_and_single_pictures_are_refused():
     plan = measure(unet, plan_for(unet), lambda: runs(unet))
     with pytest.raises(PlanError, match="forecast"):
         fxcache.Plan(Uniform(2, forecast_order=1), CUT, plan.model, correction=plan.correction)
+
+
+@torch.no_grad()
+def guided(model: nn.Module, seed: int, steps: int = STEPS) -> Tensor:
+    """Both halves of the guidance in one batch, of four pictures."""
+    latents = tiny.inputs(batch=4, seed=seed)["sample"]
+    text = tiny.inputs(batch=1)["encoder_hidden_states"].repeat(8, 1, 1)
+    text[:4] = 0
+    scheduler = tiny.ddim()
+    scheduler.set_timesteps(steps)
+    for t in scheduler.timesteps:
+        u, c = model(torch.cat([latents] * 2), t, encoder_hidden_states=text).sample.chunk(2)
+        latents = scheduler.step(u + 3 * (c - u), t, latents).prev_sample
+    return latents
+
+
+def test_the_halves_of_the_guidance_have_trends_of_their_own():
+    """Each is the mean of its own half; a batch of one half has that half's."""
+    unet = tiny.small_unet()
+    seen = torch.stack(outputs(unet, CUT, lambda: guided(unet, seed=1)))
+    plan = measure(unet, plan_for(unet), lambda: guided(unet, seed=1))
+    (trend,) = plan.correction.trends.values()
+    changes = seen.diff(dim=0).unflatten(1, (2, 4)).double().mean((2, 4, 5))  # [steps, 2, C]
+    helped = [step for step in range(1, STEPS) if trend[step].any()]
+    assert helped
+    for step in helped:
+        torch.testing.assert_close(trend[step].double(), changes[step - 1], rtol=1e-5, atol=1e-7)
+    fxcache.optimize(unet, plan=plan)
+    guided(unet, seed=2)
+    cut = next(iter(engine_of(unet).captures.values())).plan
+    for part, count in ((0, 4), (1, 4), (None, 8)):
+        like = (torch.empty(count, 1),)
+        (found,) = Trends(plan.correction).of(cut, (0,), ((2, 1),), Step(5, STEPS), like, part)
+        of_both = trend[4:6].sum(0).repeat_interleave(4, dim=0)
+        expected = of_both if part is None else of_both.chunk(2)[part]
+        torch.testing.assert_close(found, expected)
+    with pytest.raises(PlanError, match="halves have the same latents"):
+        runs(unet)
