@@ -70,11 +70,11 @@ def optimize(
     settings = Settings(
         require_cut_request(cut),
         require_policy(policy),
-        latent,
-        require_dynamic(dynamic),
         adjustment,
         correction,
         require_guidance(guidance),
+        latent,
+        require_dynamic(dynamic),
     )
     engine = attach(module, settings)
     if example_inputs is not None:

@@ -22,7 +22,7 @@ from fxcache.pipelines.calibrate import Sampling
 from fxcache.rewrite.correction import Correction
 from fxcache.runtime.record import Run
 from fxcache.runtime.settings import Settings
-from fxcache.schedule import LearnedRouter, Policy, Uniform
+from fxcache.schedule import LearnedRouter, Policy
 from fxcache.tuning.tune import Tuner, optimized
 
 LOWEST, HIGHEST = 1e-4, 100.0  # thresholds: of almost no reuse, and of as much as there can be
@@ -95,11 +95,14 @@ class Fitter:
             self.sample()
         return ideal_speedup(engine.runs)
 
-    @cached_property
-    def correction(self) -> Correction:
-        """Of the default cut."""
-        plan = Plan.of(self.model, Uniform())
-        corrected = error_correction.measure(self.model, plan, self.sample).correction
+    def correction(self, policy: Policy) -> Correction:
+        """Of what this policy reuses of the default cut."""
+        plan = Plan.of(self.model, policy)
+
+        def sample(index: int) -> None:
+            draw_all(self.pipeline, replace(self.sampling, seed=self.sampling.seed + 1000 * index))
+
+        corrected = error_correction.measure(self.model, plan, sample).correction
         assert corrected is not None
         return corrected
 

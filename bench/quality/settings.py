@@ -79,7 +79,8 @@ class Corrected(HandSet):
 
     def candidate(self, fitter: Fitter) -> Candidate:
         plain = super().candidate(fitter)
-        return replace(plain, settings=Settings(AUTO, self.policy, correction=fitter.correction))
+        correction = fitter.correction(self.policy)
+        return replace(plain, settings=Settings(AUTO, self.policy, correction=correction))
 
 
 @dataclass(frozen=True)

@@ -1,80 +1,53 @@
 """Error-Optimized Cache: how cached values move from step to step, where knowing that helps."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 
 from fxcache.calibration.calibration import watched
-from fxcache.calibration.measurement import Recording
+from fxcache.calibration.measurement import Means, Recording
 from fxcache.calibration.plan import Plan
-from fxcache.errors import PlanError
+from fxcache.calibration.training import Sample, frozen
 from fxcache.rewrite.adjustment import channel_dim
 from fxcache.rewrite.correction import Correction
-from fxcache.runtime.engine import require_eval
+from fxcache.runtime.engine import first_tensor, require_eval
 from fxcache.runtime.halves import equal_halves
 from fxcache.runtime.module import require_not_optimized
 from fxcache.runtime.record import Run
 from fxcache.runtime.recorder import Seen
 from fxcache.runtime.settings import Settings
 
+MEASURED, JUDGED = 0, 1  # the rounds
 
-def measure(model: nn.Module, plan: Plan, sample: Callable[[], object]) -> Plan:
+
+def measure(model: nn.Module, plan: Plan, sample: Sample) -> Plan:
     """``plan`` with a correction of what its steps take from the cache.
 
-    Error-Optimized Cache (2501.19243): ``sample`` runs the model's sampling loop without caching,
-    which shows the trend of each cache point at each step, here the mean change of each channel.
-    It is applied where that lowers the error, judged by leaving one out: each picture's change
-    against the mean change of all others. Where guidance puts both halves in one batch, each half
-    has a trend of its own.
+    Error-Optimized Cache (2501.19243). ``sample(round)`` runs the model's sampling loop, its noise
+    seeded by the round. Round 0 is without caching, and shows the trend of each cache point: the
+    mean change of each channel from step to step. Where guidance puts both halves in one batch,
+    each half has a trend of its own. Round 1 is under the plan and so corrected; the correction
+    stays at those steps where the prediction errs less with it than without.
 
-    Raises PlanError for another model's plan, one that forecasts, or a single picture; StateError
-    if the model is optimised; ScheduleError if no run was seen.
+    Raises PlanError for another model's plan or one that forecasts, StateError if the model is
+    optimised, ScheduleError if no run was seen.
     """
     require_eval(model)
     require_not_optimized(model, "error_correction.measure")
     plan.require_match(model)
     changes = Changes()
-    recording = Recording(like=type(plan.policy))
-    with watched(model, Settings(plan.cut, recording), changes.note):
-        sample()
-    return replace(plan, correction=Correction(changes.trends()))
-
-
-class Sums:
-    """Over the rows of each part of the batch: of changes, and of their squares.
-
-    ``changes``: [parts, C]; ``count``: rows in each part.
-    """
-
-    def __init__(self, parts: int, channels: int) -> None:
-        self.changes = torch.zeros(parts, channels, dtype=torch.float64)
-        self.squares, self.count = 0.0, 0
-
-    def add(self, changes: Tensor) -> None:
-        """``changes``: [parts, rows, C]."""
-        self.changes += changes.sum(1)
-        self.squares += float(changes.square().sum())
-        self.count += changes.shape[1]
-
-    @property
-    def helps(self) -> bool:
-        """Whether rows are nearer to the mean of their part's others than to 0, in mean square.
-
-        The mean of the others being (S − x) / (n − 1), the sum of squares left over is
-        (n² Σx² − n S²) / (n − 1)².
-        """
-        n = self.count
-        left = n * (n * self.squares - float(self.changes.square().sum())) / (n - 1) ** 2
-        return left < self.squares
-
-    @property
-    def trend(self) -> Tensor:
-        """[parts, C]."""
-        mean = self.changes / self.count
-        return mean if self.helps else torch.zeros_like(mean)
+    with watched(model, Settings(plan.cut, Recording(like=type(plan.policy))), changes.note):
+        sample(MEASURED)
+    correction = Correction(changes.trends())
+    corrected = replace(plan, correction=correction)  # PlanError where the policy forecasts
+    judgement = Judgement()
+    settings = Settings(plan.cut, plan.policy, plan.adjustment, correction)
+    with frozen(model), watched(model, settings, judgement.note):
+        sample(JUDGED)
+    return replace(corrected, correction=judgement.applied(correction))
 
 
 class Changes:
@@ -106,23 +79,50 @@ class Changes:
         return {name: self._trend(by_step) for name, by_step in self._changes.items()}
 
     def _trend(self, by_step: dict[int, list[Tensor]]) -> Tensor:
-        found = [self._sums(by_step[step]) for step in sorted(by_step)]
-        if any(sums.count < 2 for sums in found):
-            raise PlanError(
-                "one picture tells no trend from its own course",
-                where="error_correction.measure",
-                remedy="sample two or more, in one batch or one after another",
-            )
-        trends = [sums.trend for sums in found]
-        return torch.stack([torch.zeros_like(trends[0]), *trends]).float()
+        even = all(len(change) % 2 == 0 for changes in by_step.values() for change in changes)
+        parts = 2 if self._guided and even else 1
+        means = [
+            torch.cat([change.unflatten(0, (parts, -1)) for change in by_step[step]], 1).mean(1)
+            for step in sorted(by_step)
+        ]
+        return torch.stack([torch.zeros_like(means[0]), *means]).float()
 
-    def _sums(self, changes: list[Tensor]) -> Sums:
-        halved = self._guided and all(len(change) % 2 == 0 for change in changes)
-        parts = 2 if halved else 1
-        sums = Sums(parts, changes[0].shape[1])
-        for change in changes:
-            sums.add(change.unflatten(0, (parts, -1)))
-        return sums
+
+class Judgement:
+    """By step, the squared errors of predictions with the correction and without.
+
+    Of guided batches, the errors of what guidance amplifies. Errors that both halves share cancel
+    there; a correction that lowers each may well leave more of them.
+    """
+
+    def __init__(self) -> None:
+        self._with, self._without = Means(), Means()
+
+    def note(self, seen: Seen) -> None:
+        count = len(seen.variant.reads)
+        if not count:
+            return
+        judged = guidance_of if equal_halves(seen.latent) else torch.Tensor.float
+        expected = judged(first_tensor(seen.variants.full(*seen.inputs)))
+        uncorrected = [torch.zeros_like(trend) for trend in seen.tensors[-count:]]
+        plain = first_tensor(seen.variant.module(*seen.tensors[:-count], *uncorrected))
+        self._with.add("error", seen.step, float(mse_loss(judged(seen.output), expected)))
+        self._without.add("error", seen.step, float(mse_loss(judged(plain), expected)))
+
+    def applied(self, correction: Correction) -> Correction:
+        """At the steps where it helped."""
+        length = correction.num_steps
+        pairs = zip(
+            self._with.series("error", length), self._without.series("error", length), strict=True
+        )
+        helped = torch.tensor([corrected < plain for corrected, plain in pairs])
+        return replace(correction, applied=helped)
+
+
+def guidance_of(prediction: Tensor) -> Tensor:
+    """The difference of the halves of a guided batch."""
+    first, second = prediction.float().chunk(2)
+    return first - second
 
 
 def channel_means(value: Tensor) -> Tensor:

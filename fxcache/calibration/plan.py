@@ -63,7 +63,7 @@ class Plan:
     def weights(self) -> dict[str, Tensor]:
         """Those of the adjustment and of the correction, by names that tell them apart."""
         adjusting = self.adjustment.weights if self.adjustment else {}
-        correcting = self.correction.trends if self.correction else {}
+        correcting = self.correction.weights if self.correction else {}
         return {**adjusting, **{f"{CORRECTION}{name}": t for name, t in correcting.items()}}
 
     def require_match(self, model: nn.Module) -> None:
@@ -156,7 +156,7 @@ def parted(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     adjusting = {n: w for n, w in weights.items() if not n.startswith(CORRECTION)}
     return {
         "adjustment": Adjustment(adjusting) if adjusting else None,
-        "correction": Correction(trends) if trends else None,
+        "correction": Correction.of(trends) if trends else None,
     }
 
 

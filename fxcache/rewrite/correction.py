@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor, fx
@@ -13,6 +14,7 @@ from fxcache.program import shape_of, value_of
 from fxcache.rewrite.adjustment import channel_dim, channels_last, named_points
 
 TREND = "trend_"  # begins the names of placeholders for it
+APPLIED = "applied"  # no point's name, which ends in a number
 aten = torch.ops.aten
 
 
@@ -21,18 +23,33 @@ class Correction:
     """For each cache point, how its mean over all positions changes from step to step.
 
     Error-Optimized Cache (2501.19243). ``trends``: ``{group}.{i}`` [steps, parts, C] for point i of
-    a group: its mean at a step less that at the step before; zero where that would not help. Two
-    parts are the halves of a guided batch, one is all of any.
+    a group: its mean at a step less that at the step before. Two parts are the halves of a guided
+    batch, one is all of any. ``applied`` [steps]: the steps that it helps; None for all.
     """
 
     trends: Mapping[str, Tensor]
+    applied: Tensor | None = None
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Correction)
-            and self.trends.keys() == other.trends.keys()
-            and all(torch.equal(t, other.trends[name]) for name, t in self.trends.items())
+            and self.weights.keys() == other.weights.keys()
+            and all(torch.equal(t, other.weights[name]) for name, t in self.weights.items())
         )
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """All of it by name; ``of`` takes it back."""
+        return {**self.trends, **({} if self.applied is None else {APPLIED: self.applied})}
+
+    @classmethod
+    def of(cls, weights: Mapping[str, Tensor]) -> Self:
+        trends = dict(weights)
+        applied = trends.pop(APPLIED, None)
+        return cls(trends, applied)
+
+    def helps(self, step: int) -> bool:
+        return self.applied is None or bool(self.applied[step])
 
     @cached_property
     def parts(self) -> int:

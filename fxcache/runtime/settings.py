@@ -15,8 +15,8 @@ class Settings:
 
     cut: CutRequest
     policy: Policy
-    latent: str | None = None
-    dynamic: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     adjustment: Adjustment | None = None
     correction: Correction | None = None
     guidance: GuidanceCache | None = None
+    latent: str | None = None
+    dynamic: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

@@ -73,6 +73,8 @@ class Trends:
     ) -> Tensor:
         with torch.inference_mode(False), torch.no_grad():
             trend = self._correction.trends[name][cached + 1 : now + 1].double().sum(0)
+            if not self._correction.helps(now):
+                trend = torch.zeros_like(trend)
             if part is not None and len(trend) > 1:
                 trend = trend[part : part + 1]
             return trend.repeat_interleave(rows // len(trend), dim=0).to(device, dtype)
