@@ -6,7 +6,6 @@ measured otherwise. Needs the Debian package ``fonts-noto-color-emoji``.
 
 import argparse
 import hashlib
-import platform
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,23 +27,10 @@ RESULTS = ROOT / "bench" / "results" / "quality.json"
 NAMES = ("emoji-sd", "emoji-dit")
 
 
-def device() -> str:
-    """The processor's name."""
-    listed = Path("/proc/cpuinfo")
-    lines = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def environment() -> dict[str, Any]:
-    """What results depend on besides the model."""
+    """What results depend on besides the model; the machine is told with each of them."""
     weights = hashlib.sha256(classifier.WEIGHTS.read_bytes()).hexdigest()[:16]
-    return {
-        "classifier": weights,
-        "device": device(),
-        "threads": torch.get_num_threads(),
-        "versions": installed_versions(),
-    }
+    return {"classifier": weights, "versions": installed_versions()}
 
 
 def pipeline(name: str) -> Any:

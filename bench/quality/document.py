@@ -48,7 +48,7 @@ def document(models: dict[str, dict[str, Any]]) -> str:
     for name, model in models.items():
         parts += [
             f"## {name}",
-            protocol_line(model["protocol"]),
+            protocol_line(model["protocol"], model["rows"]),
             f"![PSNR against speed-up](pictures/{picture(name).name})",
             table(model["rows"]),
         ]
@@ -58,13 +58,14 @@ def document(models: dict[str, dict[str, Any]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def protocol_line(protocol: dict[str, Any]) -> str:
+def protocol_line(protocol: dict[str, Any], rows: list[Row]) -> str:
     measured, calibration = protocol["measured"], protocol["calibration"]
     versions = ", ".join(f"{name} {version}" for name, version in protocol["versions"].items())
+    machines = "; ".join(dict.fromkeys(row["machine"] for row in rows))
     return (
         f"{len(measured['prompts'])} pictures a setting, one of each caption, {measured['batch']} "
         f"at a time, {measured['steps']} DDIM steps; calibrated on {len(calibration['prompts'])}. "
-        f"{protocol['device']}, threads: {protocol['threads']}, float32, eager; {versions}."
+        f"{machines}; float32, eager; {versions}."
     )
 
 

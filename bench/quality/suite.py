@@ -1,10 +1,12 @@
 """Measure one setting after another on one model."""
 
+import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -77,6 +79,7 @@ class Bench:
             "setting": setting.to_dict(),
             "curve": setting.curve,
             "label": candidate.label,
+            "machine": machine(),
             **speed,
             **close._asdict(),
             "frechet": distance._asdict(),
@@ -116,6 +119,14 @@ class Bench:
         with timed_calls(denoiser_of(self.untouched)) as watches:
             draw(self.untouched, replace(drawing, steps=min(drawing.steps, TIMED_STEPS)))
         return typical_ms(watches)
+
+
+def machine() -> str:
+    """The processor's name, and how many threads compute."""
+    listed = Path("/proc/cpuinfo")
+    lines = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, threads: {torch.get_num_threads()}"
 
 
 def runs_of(engine: Engine | None) -> list[Run]:

@@ -285,6 +285,7 @@ def row(curve: str, speedup: float, psnr_db: float) -> dict[str, Any]:
     return {
         "curve": curve,
         "label": "interval 2",
+        "machine": "A processor, threads: 2",
         "ideal_speedup": speedup,
         "speedup": {"value": speedup, "low": speedup - 0.1, "high": speedup + 0.1},
         "psnr_db": psnr_db,
@@ -330,8 +331,6 @@ def made_up() -> dict[str, dict[str, Any]]:
     protocol = {
         "measured": {"prompts": CAPTIONS, "batch": 2, "steps": 4},
         "calibration": {"prompts": CAPTIONS[:1]},
-        "device": "A processor",
-        "threads": 2,
         "versions": {"torch": "9.9"},
     }
     return {"emoji-sd": {"protocol": protocol, "rows": ROWS}}
@@ -341,7 +340,7 @@ def test_the_document_and_the_picture_come_from_the_results(tmp_path, monkeypatc
     text = document(made_up())
     assert "| Uniform      | interval 2" in text
     assert "4 pictures a setting, one of each caption, 2 at a time, 4 DDIM steps" in text
-    assert "A processor, threads: 2, float32, eager; torch 9.9." in text
+    assert "A processor, threads: 2; float32, eager; torch 9.9." in text
     assert "12.30 (11.00–14.00)" in text
     assert text.count("**yes**") == 3
     monkeypatch.setattr("bench.quality.document.PICTURES", tmp_path)
