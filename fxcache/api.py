@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from fxcache._torch import compiled_original
 from fxcache.calibration.calibration import calibrated, measurement_for, recording
 from fxcache.calibration.fingerprint import fingerprint
 from fxcache.calibration.plan import Plan
@@ -19,8 +18,8 @@ from fxcache.partition.cut import Cut
 from fxcache.partition.frontier import Frontier
 from fxcache.report.report import Report, report_of
 from fxcache.runtime.branch import Trust
-from fxcache.runtime.engine import Engine, require_eval, require_inference
-from fxcache.runtime.module import attach, detach, engine_of, require_not_optimized
+from fxcache.runtime.engine import Engine, require_inference
+from fxcache.runtime.module import attach, detach, engine_of, untouched, unwrapped
 from fxcache.runtime.session import Branches, Session, require_key, require_num_steps
 from fxcache.runtime.settings import Settings
 from fxcache.schedule import GuidanceCache, Policy, Uniform
@@ -59,9 +58,7 @@ def optimize(
     capture also CaptureError, NotADenoiserError and CutError. After an error the model is as it
     was before.
     """
-    module = unwrapped(model)
-    require_eval(module)
-    require_not_optimized(module, "fxcache.optimize")
+    module = untouched(model, "fxcache.optimize")
     adjustment = correction = None
     if plan is not None:
         found = planned(module, plan, cut, policy)
@@ -111,9 +108,7 @@ def calibrate(
     Raises ConfigError for policies that need no calibration, and options that they do not have;
     StateError if the model is optimised; ScheduleError if no run was seen.
     """
-    module = unwrapped(model)
-    require_eval(module)
-    require_not_optimized(module, "fxcache.calibrate")
+    module = untouched(model, "fxcache.calibrate")
     measurement = measurement_for(policy)
     with recording(module, measurement, require_cut_request(cut)):
         sample()
@@ -174,17 +169,6 @@ def length_of(timesteps: Sequence[float] | torch.Tensor) -> int:
             where="fxcache.session",
             remedy="pass the list or 1-D tensor that the loop goes through",
         ) from None
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module itself, out of torch.compile's wrapper; ConfigError for what is no module."""
-    if not isinstance(model, nn.Module):
-        raise ConfigError(
-            f"{type(model).__name__} is not a torch.nn.Module",
-            where="fxcache",
-            remedy="pass the denoiser itself, such as pipe.unet",
-        )
-    return compiled_original(model) or model
 
 
 def planned(

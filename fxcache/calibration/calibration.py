@@ -14,6 +14,7 @@ from fxcache.calibration.teacache import OutputChanges
 from fxcache.errors import ConfigError, ScheduleError
 from fxcache.partition.choose import CutRequest
 from fxcache.runtime.module import attach, detach
+from fxcache.runtime.record import Run
 from fxcache.runtime.recorder import Recorder, Seen
 from fxcache.runtime.settings import Settings
 from fxcache.schedule import Policy
@@ -49,14 +50,14 @@ def recording(model: nn.Module, measurement: Measurement, cut: CutRequest) -> It
 def watched(model: nn.Module, settings: Settings, recorder: Recorder) -> Iterator[None]:
     """Inside the block ``model`` is optimised, and ``recorder`` is shown every step of its runs.
 
-    Raises ScheduleError at the end if there was no run, or its steps could not be told.
+    Raises ScheduleError at the end if there was no run, its steps could not be told, or runs
+    differed in length; single calls do not count.
     """
     engine = attach(model, settings)
-    most = 0
+    lengths: dict[Run, int] = {}
 
     def note(seen: Seen) -> None:
-        nonlocal most
-        most = max(most, seen.step)
+        lengths[seen.run] = seen.step + 1
         recorder(seen)
 
     engine.recorder = note
@@ -64,7 +65,14 @@ def watched(model: nn.Module, settings: Settings, recorder: Recorder) -> Iterato
         yield
     finally:
         detach(model)
-    if most == 0:
+    several = sorted({length for length in lengths.values() if length > 1})
+    if len(several) > 1:
+        raise ScheduleError(
+            f"runs of different lengths were seen: {', '.join(map(str, several))} steps",
+            where=f"calibration of {type(model).__name__}",
+            remedy="sample with as many steps each time; what is found serves such runs alone",
+        )
+    if not several:
         raise ScheduleError(
             "no run of more than one step was seen",
             where=f"calibration of {type(model).__name__}",

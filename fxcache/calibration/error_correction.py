@@ -11,11 +11,12 @@ from fxcache.calibration.calibration import watched
 from fxcache.calibration.measurement import Means, Recording
 from fxcache.calibration.plan import Plan
 from fxcache.calibration.training import Sample, frozen
+from fxcache.errors import PlanError
 from fxcache.rewrite.adjustment import channel_dim
 from fxcache.rewrite.correction import Correction
-from fxcache.runtime.engine import first_tensor, require_eval
+from fxcache.runtime.engine import first_tensor
 from fxcache.runtime.halves import equal_halves
-from fxcache.runtime.module import require_not_optimized
+from fxcache.runtime.module import untouched
 from fxcache.runtime.record import Run
 from fxcache.runtime.recorder import Seen
 from fxcache.runtime.settings import Settings
@@ -32,22 +33,38 @@ def measure(model: nn.Module, plan: Plan, sample: Sample) -> Plan:
     each half has a trend of its own. Round 1 is under the plan and so corrected; the correction
     stays at those steps where the prediction errs less with it than without.
 
-    Raises PlanError for another model's plan or one that forecasts, StateError if the model is
-    optimised, ScheduleError if no run was seen.
+    Raises PlanError for another model's plan, or one that forecasts or is adjusted, StateError if
+    the model is optimised, ScheduleError if no run was seen, or runs of different lengths.
     """
-    require_eval(model)
-    require_not_optimized(model, "error_correction.measure")
-    plan.require_match(model)
+    module = untouched(model, "error_correction.measure")
+    plan.require_match(module)
+    require_correctable(plan)
     changes = Changes()
-    with watched(model, Settings(plan.cut, Recording(like=type(plan.policy))), changes.note):
+    recording = Recording(like=type(plan.policy), observation=plan.policy.observes)
+    with watched(module, Settings(plan.cut, recording), changes.note):
         sample(MEASURED)
     correction = Correction(changes.trends())
-    corrected = replace(plan, correction=correction)  # PlanError where the policy forecasts
     judgement = Judgement()
-    settings = Settings(plan.cut, plan.policy, plan.adjustment, correction)
-    with frozen(model), watched(model, settings, judgement.note):
+    settings = Settings(plan.cut, plan.policy, correction=correction)
+    with frozen(module), watched(module, settings, judgement.note):
         sample(JUDGED)
-    return replace(corrected, correction=judgement.applied(correction))
+    return replace(plan, correction=judgement.applied(correction))
+
+
+def require_correctable(plan: Plan) -> None:
+    """PlanError where something else takes care of the drift."""
+    if plan.policy.forecast_order:
+        raise PlanError(
+            f"{type(plan.policy).__name__} forecasts what it reuses",
+            where="error_correction.measure",
+            remedy="use the plan as it is, or a policy with forecast_order=0",
+        )
+    if plan.adjustment:
+        raise PlanError(
+            "the plan's adjustment was trained without a correction",
+            where="error_correction.measure",
+            remedy="correct first, then train",
+        )
 
 
 class Changes:

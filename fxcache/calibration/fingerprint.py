@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from fxcache.schedule.policy import is_number
+
 PROBES = 8
 TOLERANCE = 0.01  # between a model and its copy in half precision, or with a light adapter
 
@@ -24,6 +26,12 @@ class Fingerprint:
     shapes: str
     magnitudes: dict[str, float]
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.magnitudes, dict) or not all(
+            map(is_number, self.magnitudes.values())
+        ):
+            raise TypeError(f"magnitudes={self.magnitudes!r}")
+
     def differences(self, other: "Fingerprint") -> list[str]:
         """What of ``other`` is not as here, each as one phrase; empty if a plan serves both."""
         if self.model != other.model:
@@ -33,9 +41,11 @@ class Fingerprint:
             count = f"{mine} parameters, this has {its}" if mine != its else "other weights' shapes"
             return [f"the plan is for a {self.model} of {count}"]
         return [
-            f"{name} is on average {then:.4g} in the plan, {other.magnitudes[name]:.4g} here"
+            f"{name} is on average {then:.4g} in the plan, {now:.4g} here"
             for name, then in self.magnitudes.items()
-            if not math.isclose(then, other.magnitudes[name], rel_tol=TOLERANCE, abs_tol=1e-12)
+            if not math.isclose(
+                then, now := other.magnitudes.get(name, math.nan), rel_tol=TOLERANCE, abs_tol=1e-12
+            )
         ]
 
     def to_dict(self) -> dict[str, Any]:

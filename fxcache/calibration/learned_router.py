@@ -25,8 +25,8 @@ from fxcache.calibration.training import (
 )
 from fxcache.errors import ScheduleError
 from fxcache.partition.choose import AUTO
-from fxcache.runtime.engine import first_tensor, require_eval
-from fxcache.runtime.module import require_not_optimized
+from fxcache.runtime.engine import first_tensor
+from fxcache.runtime.module import untouched
 from fxcache.runtime.record import Run
 from fxcache.runtime.recorder import Seen
 from fxcache.runtime.settings import Settings
@@ -104,8 +104,7 @@ def train(
     Raises StateError if the model is optimised, CutError if it has no layers to cache,
     ScheduleError where runs differ in length.
     """
-    require_eval(model)
-    require_not_optimized(model, "learned_router.train")
+    model = untouched(model, "learned_router.train")
     options = options or RouterOptions()
     settings = Settings(AUTO, Recording(like=LearnedRouter))
     variants, length = look(model, settings, sample)

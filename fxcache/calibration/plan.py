@@ -12,12 +12,13 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from fxcache.calibration.fingerprint import Fingerprint, fingerprint
-from fxcache.errors import ModelFileError, PlanError
+from fxcache.errors import FxcacheError, ModelFileError, PlanError
 from fxcache.integrations.diffusers import installed
 from fxcache.partition.choose import AUTO, CutRequest, One, require_cut_request
 from fxcache.partition.cut import SPAN, Cut
 from fxcache.rewrite.adjustment import Adjustment
 from fxcache.rewrite.correction import Correction
+from fxcache.runtime.module import unwrapped
 from fxcache.schedule import Policy
 
 FORMAT = 1
@@ -57,7 +58,7 @@ class Plan:
     @classmethod
     def of(cls, model: nn.Module, policy: Policy, cut: CutRequest = AUTO) -> Self:
         """A plan made by hand."""
-        return cls(policy, require_cut_request(cut), fingerprint(model))
+        return cls(policy, require_cut_request(cut), fingerprint(unwrapped(model)))
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -104,23 +105,27 @@ class Plan:
                 versions=data["versions"],
                 **parted(weights),
             )
-        except (KeyError, TypeError) as error:
-            raise PlanError(
-                f"the plan is incomplete: {error!r}",
-                where="Plan.from_dict",
-                remedy="calibrate or tune again",
-            ) from error
+        except FxcacheError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise incomplete(error) from error
 
     def save(self, file: str | PathLike[str]) -> None:
         """Write it to ``file``; ModelFileError where that cannot be.
 
-        Its weights go to a file beside it, of the same name but for its end: ``.safetensors``.
+        Its weights go to a file beside it, named alike but for ``.safetensors`` at the end.
         """
         path, data = Path(file), self.to_dict()
+        if path.suffix == WEIGHTS:
+            raise ModelFileError(
+                f"a plan is JSON; files that end in {WEIGHTS} hold its weights",
+                where=str(file),
+                remedy="choose another name, such as plan.json",
+            )
+        beside = path.with_name(path.name.removesuffix(".json") + WEIGHTS)
+        data["weights"] = beside.name if self.weights else None
         try:
             if self.weights:
-                beside = path.with_suffix(WEIGHTS)
-                data["weights"] = beside.name
                 write_weights(beside, self.weights)
             path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
@@ -144,10 +149,24 @@ class Plan:
             ) from error
         if not isinstance(data, dict):
             data = {}
-        beside = data.get("weights")
+        beside = required(data, "weights") if "fxcache_plan" in data else None
         # Only its name counts: a plan does not say which other folders are read.
         weights = read_weights(path.parent / Path(str(beside)).name) if beside else NONE
         return cls.from_dict(data, weights)
+
+
+def required(data: Mapping[str, Any], key: str) -> Any:
+    """What ``data`` holds under ``key``; PlanError where it is not there."""
+    try:
+        return data[key]
+    except KeyError as error:
+        raise incomplete(error) from error
+
+
+def incomplete(error: Exception) -> PlanError:
+    return PlanError(
+        f"the plan is incomplete: {error!r}", where="the plan", remedy="calibrate or tune again"
+    )
 
 
 def parted(weights: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -170,13 +189,19 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     safetensors = installed("safetensors")
     try:
         found: dict[str, Tensor] = installed("safetensors.torch").load(file.read_bytes())
-        return found
     except (OSError, safetensors.SafetensorError) as error:
         raise ModelFileError(
             f"the plan's weights cannot be read: {error}",
             where=str(file),
             remedy="keep it beside the plan, under the name it was saved with",
         ) from error
+    if broken := [name for name, weight in found.items() if not weight.isfinite().all()]:
+        raise PlanError(
+            f"the plan's weights are not all finite: {broken[0]}",
+            where=str(file),
+            remedy="calibrate or train again",
+        )
+    return found
 
 
 def installed_versions() -> dict[str, str]:

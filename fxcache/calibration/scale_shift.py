@@ -19,8 +19,7 @@ from fxcache.calibration.training import (
     quiet,
 )
 from fxcache.rewrite.adjustment import Adjustment, zeros
-from fxcache.runtime.engine import require_eval
-from fxcache.runtime.module import require_not_optimized
+from fxcache.runtime.module import untouched
 from fxcache.runtime.recorder import Seen
 from fxcache.runtime.settings import Settings
 
@@ -42,8 +41,7 @@ def train(
     Raises PlanError for another model's plan, StateError if the model is optimised, CutError if
     its blocks share no timestep embedding, ScheduleError where nothing is reused.
     """
-    require_eval(model)
-    require_not_optimized(model, "scale_shift.train")
+    model = untouched(model, "scale_shift.train")
     plan.require_match(model)
     options = options or Options()
     start = unadjusted(model, plan, sample)
@@ -54,7 +52,9 @@ def train(
             with gradients():
                 learner.update(error(seen))
 
-    settings = Settings(plan.cut, plan.policy, adjustment=Adjustment(learner.parameters))
+    settings = Settings(
+        plan.cut, plan.policy, Adjustment(learner.parameters), correction=plan.correction
+    )
     if learner.rounds_left:
         with frozen(model), watched(model, settings, note):
             learner.train(sample, progress)

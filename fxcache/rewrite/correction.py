@@ -63,6 +63,14 @@ class Correction:
 
     def require_match(self, plan: CutPlan) -> None:
         """PlanError unless it was calibrated for the points of ``plan``."""
+        whole = all(t.dim() == 3 for t in self.trends.values())
+        if not whole or len({len(t) for t in self.weights.values()}) != 1:
+            raise PlanError(
+                "the correction does not hold [steps, parts, channels] for each point, for as many "
+                "steps each",
+                where="optimize(plan=...)",
+                remedy="calibrate it again",
+            )
         mine = {name: t.shape[-1] for name, t in self.trends.items()}
         points = named_points(plan).items()
         expected = {name: channels(point) for name, point in points}

@@ -214,6 +214,8 @@ class Branch:
             own = self.run.steps[1:]
             del self.run.steps[1:]
             self._begin(Run("the call after shows it", own))
+            self.last_refresh = 0
+            self.cache.count_from(1)
         if self.step == 0:
             self.direction = direction
             self.unsettled = direction > 0 or bool(new)

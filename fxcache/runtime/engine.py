@@ -34,6 +34,7 @@ TELL_APART = (
     "Tell requests apart with fxcache.session(model, key=...), or keep their tensors from call to "
     "call, one timestep after another."
 )
+NO_FASTER = "Results stay exact, but are no faster."
 CALLER = 9  # frames from _warn to the line that called the module
 
 
@@ -111,11 +112,14 @@ class Engine:
             if starts:
                 self._captures.notice_changes(module)
             half = None
-            if self._guidance and part is not Part.WHOLE:
+            if self._guidance and branch and branch.guided and (part is not Part.WHOLE or starts):
                 half = self._guidance.half(module, call)
-                call = half.call if part is Part.HALF else call
+            if half and part is Part.HALF:
+                call = half.call
             variants = self._captures.find(module, call)
-            source = self._source(*((half.call, half.variants) if half else (call, variants)))
+            source = self._source(call, variants)
+            if half and part is Part.BOTH:
+                source = self._source(half.call, half.variants)
         stopwatch = Stopwatch(call.latent.device)
         ticket = Ticket(variants, call.tensors, branch, session, source, stopwatch)
         ticket.part, ticket.half = part, half
@@ -147,8 +151,11 @@ class Engine:
         outputs, written = results[: variants.num_outputs], results[variants.num_outputs :]
         if branch is not None and variant is not None:
             if self._guidance and ticket.half:
-                if ticket.part is Part.BOTH:
-                    written = self._guidance.keep(branch, ticket.half, outputs, written)
+                if ticket.part is Part.WHOLE:
+                    self._guidance.require_separable(ticket.half, results)
+                elif ticket.part is Part.BOTH:
+                    kept = self._guidance.keep(branch, ticket.half, results)
+                    written = kept[variants.num_outputs :]
                 else:
                     step = self._step(branch, ticket.session)
                     outputs = self._guidance.rebuilt(branch, outputs, step)
@@ -176,8 +183,9 @@ class Engine:
         part = self._guidance.part(branch, call, self._step(branch, session))
         if not branch.guided:
             self._warn(
-                "the batch does not hold the same latents twice: no half of it can be rebuilt",
+                "the batch is not one tensor that holds the same latents twice",
                 "Leave guidance= out where there is no classifier-free guidance in one batch.",
+                "Both halves are computed at every step.",
             )
         return part
 
@@ -259,7 +267,8 @@ class Engine:
             ages = branch.cache.ages(variant.reads, branch.step)
             now = self._step(branch, ticket.session)
             if self._trends:
-                part = ticket.half.halves.second if ticket.half else None
+                half = ticket.half if ticket.part is Part.HALF else None
+                part = half.halves.second if half else None
                 cached += self._trends.of(variants.plan, variant.reads, ages, now, cached, part)
             else:
                 cached += (self._weights.of(ages, now, cached[0]),)
@@ -278,12 +287,12 @@ class Engine:
         if branches.crowded:
             self._warn(f"more than {MAX_BRANCHES} requests take turns, and push each other out")
 
-    def _warn(self, what: str, remedy: str = TELL_APART) -> None:
+    def _warn(self, what: str, remedy: str = TELL_APART, so: str = NO_FASTER) -> None:
         if what in self._warned:
             return
         self._warned.add(what)
         warnings.warn(
-            f"{what}. Results stay exact, but are no faster. {remedy}",
+            f"{what}. {so} {remedy}",
             FxcacheWarning,
             stacklevel=CALLER,
         )

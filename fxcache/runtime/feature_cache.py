@@ -31,6 +31,9 @@ class Held:
 
     def write(self, value: Tensor, step: int) -> None:
         """Take ``value`` in, with its differences from what was held before."""
+        if step <= self.step:
+            self.restart(value, step)
+            return
         self.distance, self.step = step - self.step, step
         self.known = min(self.known + 1, len(self.buffers) - 1)
         for order, buffer in enumerate(self.buffers):
@@ -86,6 +89,11 @@ class FeatureCache:
     def read(self, numbers: Iterable[int]) -> tuple[Tensor, ...]:
         """The values of these points, each followed by its derivatives."""
         return tuple(buffer for number in numbers for buffer in self._held[number].buffers)
+
+    def count_from(self, step: int) -> None:
+        """What was taken for call ``step`` of a run was the first of its own."""
+        for held in self._held.values():
+            held.step -= step
 
     def ages(self, numbers: Iterable[int], step: int) -> tuple[tuple[int, int], ...]:
         """For each point, how many calls ago it was written, and over how many it differs."""

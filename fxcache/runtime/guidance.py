@@ -9,11 +9,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from fxcache.errors import CutError
+from fxcache.errors import CaptureError, CutError
 from fxcache.rewrite.runner import Variants
 from fxcache.runtime.branch import Branch
 from fxcache.runtime.captures import Captures
-from fxcache.runtime.halves import Difference, Halves, equal_halves
+from fxcache.runtime.halves import Difference, Halves, equal_halves, parted
 from fxcache.schedule import GuidanceCache, Step
 from fxcache.signature import Call, Signature
 
@@ -28,10 +28,14 @@ class Part(Enum):
 
 @dataclass(frozen=True, eq=False)
 class Half:
-    """The call of one of the ``halves`` by itself, and the ``variants`` for such calls."""
+    """The call of one of the ``halves`` by itself, and the ``variants`` for such calls.
+
+    ``latents``: of both.
+    """
 
     halves: Halves
     call: Call
+    latents: Tensor
     variants: Variants
 
 
@@ -46,11 +50,12 @@ class Guidance:
     def part(self, branch: Branch, call: Call, step: Step) -> Part:
         """What ``call`` computes. Where it may be both halves, their latents are compared."""
         both = self.cache.computes_both(step) or branch.forced
-        if branch.difference is not None and not both:
+        if not both and branch.difference and branch.difference.fits(call.latent):
             return Part.HALF
         branch.difference = None
         if branch.guided:
-            branch.guided = equal_halves(call.latent)
+            one_tensor = isinstance(call.arguments[call.latent_name], Tensor)
+            branch.guided = one_tensor and equal_halves(call.latent)
             branch.run.guidance_waits += call.latent.device.type != "cpu"
         keeps = branch.guided and step.index >= self.cache.begins(step)
         return Part.BOTH if keeps else Part.WHOLE
@@ -59,17 +64,33 @@ class Guidance:
         """The conditional half of ``call``, captured now if need be."""
         halves = Halves(call.latent.shape[0], self.cache.conditional == "second")
         alone = halves.call(call, self._signature)
-        return Half(halves, alone, self._captures.find(module, alone))
+        try:
+            return Half(halves, alone, call.latent, self._captures.find(module, alone))
+        except CaptureError as error:
+            raise CutError(
+                f"half the batch cannot be captured by itself: {error.what}",
+                where=f"guidance; {error.where}",
+                remedy="leave guidance= out",
+            ) from error
 
-    def keep(
-        self, branch: Branch, half: Half, outputs: Sequence[Any], written: Sequence[Tensor]
-    ) -> list[Tensor]:
-        """Keep the difference of both halves' ``outputs``; the conditional half of ``written``."""
-        if half.variants not in self._sides:
-            self._sides[half.variants] = sides(half, [*outputs, *written])
-        branch.difference = Difference(half.halves, outputs, self.cache.parts_frequencies)
-        sided = self._sides[half.variants][len(outputs) :]
-        pairs = zip(written, sided, strict=True)
+    def require_separable(self, half: Half, results: Sequence[Any]) -> None:
+        """CutError unless the halves of ``results`` can be computed apart, and parted."""
+        if half.variants in self._sides:
+            return
+        found = self._sides[half.variants] = sides(half, results)
+        outputs = zip(results[: half.variants.num_outputs], found, strict=False)
+        for output in (o for o, sided in outputs if sided and self.cache.parts_frequencies):
+            parted(output)
+
+    def keep(self, branch: Branch, half: Half, results: Sequence[Any]) -> list[Any]:
+        """Keep the difference of both halves' outputs; the conditional half of ``results``."""
+        self.require_separable(half, results)
+        sided = self._sides[half.variants]
+        outputs = {i: results[i] for i in range(half.variants.num_outputs) if sided[i]}
+        branch.difference = Difference(
+            half.halves, half.latents, outputs, self.cache.parts_frequencies
+        )
+        pairs = zip(results, sided, strict=True)
         return [half.halves.conditional(value) if is_sided else value for value, is_sided in pairs]
 
     def rebuilt(self, branch: Branch, outputs: Sequence[Any], step: Step) -> list[Any]:

@@ -1,7 +1,7 @@
 """Classifier-free guidance at half the batch: one half is computed, the other rebuilt from it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,14 +70,23 @@ class Halves:
 class Difference:
     """What a trajectory keeps of its last step that computed both halves; by output."""
 
-    def __init__(self, halves: Halves, outputs: Sequence[Any], by_frequency: bool):
-        """``outputs`` of both; ``by_frequency``: whether their differences are parted by it."""
-        self.halves = halves
-        differences = {i: halves.difference(o) for i, o in enumerate(outputs) if halves.batched(o)}
+    def __init__(
+        self, halves: Halves, latents: Tensor, outputs: Mapping[int, Tensor], by_frequency: bool
+    ):
+        """``latents`` of the call; its ``outputs`` that have both halves, by their numbers.
+
+        ``by_frequency``: whether their differences are parted by it.
+        """
+        self.halves, self._like = halves, described(latents)
+        differences = {index: halves.difference(output) for index, output in outputs.items()}
         self._parts = {
             index: parted(difference) if by_frequency else (difference,)
             for index, difference in differences.items()
         }
+
+    def fits(self, latents: Tensor) -> bool:
+        """Whether it was kept of a call with such latents."""
+        return self._like == described(latents)
 
     def rebuild(self, outputs: Sequence[Any], weights: tuple[float, ...]) -> list[Any]:
         """Both halves of ``outputs`` of the conditional one; a weight for each part."""
@@ -91,6 +100,10 @@ class Difference:
     def nbytes(self) -> int:
         """Bytes kept."""
         return sum(part.nbytes for parts in self._parts.values() for part in parts)
+
+
+def described(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+    return tensor.shape, tensor.dtype, tensor.device
 
 
 def equal_halves(latents: Tensor) -> bool:
@@ -121,10 +134,12 @@ def parted(picture: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
-    """‖found − expected‖ / ‖expected‖; 0 for 0 / 0."""
+    """‖found − expected‖ / ‖expected‖; 0 for 0 / 0, else infinite for any / 0."""
     found, expected = at_least_single(found), at_least_single(expected)
-    error = float((found - expected).norm())
-    return error / float(expected.norm()) if error else 0.0
+    error, size = float((found - expected).norm()), float(expected.norm())
+    if not error:
+        return 0.0
+    return error / size if size else math.inf
 
 
 def at_least_single(value: Tensor) -> Tensor:

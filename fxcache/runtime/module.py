@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from fxcache.errors import StateError
+from fxcache._torch import compiled_original
+from fxcache.errors import ConfigError, StateError
 from fxcache.program import OURS
 from fxcache.runtime.context import announcing
-from fxcache.runtime.engine import Engine
+from fxcache.runtime.engine import Engine, require_eval
 from fxcache.runtime.settings import Settings
 
 DISPATCHES = "fxcache_dispatches"  # marks the forward of optimised classes
@@ -45,6 +46,25 @@ def detach(module: nn.Module) -> None:
     take_over_forward(module, type(module), original)
     module.__class__ = original
     del module.__dict__[OURS]
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module itself, out of torch.compile's wrapper; ConfigError for what is no module."""
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"{type(model).__name__} is not a torch.nn.Module",
+            where="fxcache",
+            remedy="pass the denoiser itself, such as pipe.unet",
+        )
+    return compiled_original(model) or model
+
+
+def untouched(model: nn.Module, caller: str) -> nn.Module:
+    """The module itself; ModeError in train mode, StateError if it is optimised already."""
+    module = unwrapped(model)
+    require_eval(module)
+    require_not_optimized(module, caller)
+    return module
 
 
 def require_not_optimized(module: nn.Module, caller: str) -> None:

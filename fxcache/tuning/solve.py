@@ -62,6 +62,8 @@ def advanced(best: Tensor, errors: list[Tensor], units: list[int]) -> tuple[Tens
     following[0, UNITS:] = refreshed[:-UNITS]
     choice[0, UNITS:] = gap[:-UNITS].to(torch.int16)
     for number, (error, unit) in enumerate(zip(errors, units, strict=True)):
+        if unit >= best.shape[1]:
+            continue
         reused = torch.full_like(best[1:], math.inf)
         reused[:, unit:] = best[:-1, : best.shape[1] - unit] + error[:, None]
         better = reused < following[1:]

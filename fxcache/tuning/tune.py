@@ -18,7 +18,7 @@ from fxcache.errors import ConfigError, CutError
 from fxcache.partition.choose import AUTO, CutRequest, One
 from fxcache.partition.cut import Cut
 from fxcache.runtime.engine import Engine
-from fxcache.runtime.module import attach, detach
+from fxcache.runtime.module import attach, detach, untouched
 from fxcache.runtime.recorder import Seen
 from fxcache.runtime.settings import Settings
 from fxcache.schedule import Explicit, Policy, Scheduled, Uniform
@@ -88,7 +88,7 @@ class Tuner:
         options: Options | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.model, self._sample, self._say = model, sample, say
+        self.model, self._sample, self._say = untouched(model, "tune"), sample, say
         self.options = options or Options()
         self.original, self.cuts = self._baseline()
         self.profile = self._profiled()
@@ -103,6 +103,10 @@ class Tuner:
 
         ``costs``: of a step that reuses each cut, in full steps; from FLOPs where not given.
         """
+        if not speedup > 1:
+            raise ConfigError(
+                f"speedup={speedup!r} saves nothing", where="tune", remedy="ask for more than 1"
+            )
         solutions = list(self.solutions(speedup, costs))
         if not solutions:
             raise CutError(
@@ -115,7 +119,7 @@ class Tuner:
         for order, solution in solutions[: self.options.verified]:
             policy, cut = scheduled(solution, order)
             trials.append(self.tried(policy, cut, solution.error))
-        return max(trials, key=lambda trial: trial.psnr_db)
+        return max(trials, key=lambda trial: -math.inf if broken(trial) else trial.psnr_db)
 
     def closest(self, psnr_db: float) -> Trial:
         """The fastest schedule whose real run is at least so close to the uncached one."""
@@ -199,7 +203,7 @@ class Tuner:
             if not found:
                 found.extend(candidates(seen.variants.frontier.cuts(), self.options.cuts))
 
-        policy = Explicit(steps=tuple(range(10_000)))
+        policy = Explicit(steps=tuple(range(10_000)), last=1)  # the length must be known
         with optimized(self.model, Settings(AUTO, policy)) as engine:
             engine.recorder = note
             original = as_tensor(self._sample())
@@ -226,17 +230,28 @@ class Tuner:
         steps, cut = self.profile.steps, next(iter(self.cuts))
         local = self.profile.errors(cut, 0)[:, 0]
         count = min(self.options.probes, steps - 1)
-        probed = torch.linspace(1, steps - 1, count).round().long().unique().tolist()
-        ratios = []
-        for step in probed:
+        ratios = {}
+        for step in torch.linspace(1, steps - 1, count).round().long().unique().tolist():
             others = Explicit(steps=tuple(s for s in range(steps) if s != step))
             trial = self.tried(others, cut)
             error = 10 ** (-trial.psnr_db / 10)
-            ratios.append(max(error, TINY) / max(float(local[step]), TINY))
-        return interpolated(probed, ratios, steps)[:, None]
+            if not broken(trial):
+                ratios[step] = max(error, TINY) / max(float(local[step]), TINY)
+        if not ratios:
+            raise CutError(
+                "what is sampled is not finite, whichever step reuses something",
+                where="tune",
+                remedy="look at what sample() returns without caching",
+            )
+        return interpolated(list(ratios), list(ratios.values()), steps)[:, None]
 
 
 TINY = 1e-20
+
+
+def broken(trial: Trial) -> bool:
+    """Whether what was sampled is no picture: infinities or NaN."""
+    return math.isnan(trial.psnr_db)
 
 
 def interpolated(at: Sequence[int], values: Sequence[float], length: int) -> Tensor:

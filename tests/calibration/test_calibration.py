@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 import fxcache
 from fxcache.calibration.teacache import fitted
+from fxcache.rewrite.correction import Correction
 from fxcache.runtime.module import engine_of
 from fxcache.schedule import BlockCaching, MagCache, SmoothCache, TeaCache, Uniform
 from tests import tiny
@@ -226,6 +228,66 @@ def test_what_cannot_be_calibrated():
     with pytest.raises(fxcache.ConfigError, match="no such option"):
         fxcache.calibrate(unet, MagCache, lambda: sample(unet, 3, **tiny.inputs()), alpha=1)
     assert type(unet) is type(tiny.small_unet())
+
+
+def test_plans_of_like_names_keep_their_own_weights(tmp_path):
+    unet = tiny.small_unet()
+    for value in (1, 2):
+        trends = {"mid_block.0": torch.full((T, 1, 32), float(value))}
+        plan = replace(fxcache.Plan.of(unet, Uniform(2)), correction=Correction(trends))
+        plan.save(tmp_path / f"uniform-0.{value}")
+    for value in (1, 2):
+        found = fxcache.Plan.load(tmp_path / f"uniform-0.{value}").correction
+        assert found.trends["mid_block.0"][0, 0, 0] == value
+    with pytest.raises(fxcache.ModelFileError, match="hold its weights"):
+        plan.save(tmp_path / "plan.safetensors")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights": ...},
+        {"policy": "Uniform"},
+        {"policy": None},
+        {"model": {"model": "UNet", "parameters": 1, "shapes": "", "magnitudes": None}},
+        {"model": None},
+        {"settings": ...},
+    ],
+)
+def test_plans_that_were_edited_are_refused(change, tmp_path):
+    file = tmp_path / "plan.json"
+    fxcache.Plan.of(tiny.small_unet(), Uniform(2)).save(file)
+    data = json.loads(file.read_text()) | change
+    file.write_text(json.dumps({k: v for k, v in data.items() if v is not ...}))
+    with pytest.raises((fxcache.PlanError, fxcache.ConfigError)):
+        fxcache.Plan.load(file)
+
+
+def test_magnitudes_of_other_weights_are_a_difference():
+    unet = tiny.small_unet()
+    plan = fxcache.Plan.of(unet, Uniform(2))
+    other = replace(plan, model=replace(plan.model, magnitudes={"elsewhere": 1.0}))
+    with pytest.raises(fxcache.PlanError, match="elsewhere"):
+        fxcache.optimize(unet, plan=other)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    trends = {"mid_block.0": torch.full((T, 1, 32), torch.nan)}
+    plan = fxcache.Plan.of(tiny.small_unet(), Uniform(2))
+    replace(plan, correction=Correction(trends)).save(tmp_path / "plan.json")
+    with pytest.raises(fxcache.PlanError, match="not all finite"):
+        fxcache.Plan.load(tmp_path / "plan.json")
+
+
+def test_runs_of_different_lengths_make_no_table():
+    unet = tiny.small_unet()
+
+    def several() -> None:
+        for steps in (4, 3):
+            sample(unet, steps, **tiny.inputs())
+
+    with pytest.raises(fxcache.ScheduleError, match="different lengths"):
+        fxcache.calibrate(unet, MagCache, several)
 
 
 @pytest.mark.parametrize(

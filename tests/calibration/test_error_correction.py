@@ -1,6 +1,7 @@
 """Error-Optimized Cache: trends against the same means taken by hand, and what they change."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,10 +13,11 @@ import fxcache
 from fxcache.calibration.error_correction import measure
 from fxcache.calibration.training import prediction_error
 from fxcache.errors import PlanError, ScheduleError
+from fxcache.rewrite.adjustment import Adjustment
 from fxcache.rewrite.correction import Correction
 from fxcache.runtime.module import engine_of
 from fxcache.runtime.trends import Trends
-from fxcache.schedule import Explicit, Policy, Step, Uniform
+from fxcache.schedule import Explicit, FirstBlock, Policy, Step, Uniform
 from tests import tiny
 from tests.loops import sample
 
@@ -216,4 +218,63 @@ def test_the_halves_of_the_guidance_have_trends_of_their_own():
         expected = of_both if part is None else of_both.chunk(2)[part]
         torch.testing.assert_close(found, expected)
     with pytest.raises(PlanError, match="halves have the same latents"):
+        runs(unet)
+
+
+def test_a_policy_that_observes_is_corrected_at_its_own_points():
+    """Its automatic cut begins after what it observes."""
+    model = tiny.class_pipeline(["a", "b"], blocks=4).transformer
+    plan = fxcache.Plan.of(model, FirstBlock(1e6))
+
+    def run(index: int) -> None:
+        torch.manual_seed(index)
+        latents, labels = torch.randn(2, 4, 8, 8), torch.tensor([0, 1])
+        with torch.no_grad(), fxcache.session(model, num_steps=STEPS):
+            for t in torch.arange(900, 0, -150):
+                latents = latents - 0.1 * model(latents, t.expand(2), labels).sample[:, :4]
+
+    corrected = measure(model, plan, run)
+    fxcache.optimize(model, plan=corrected)
+    run(5)
+    assert fxcache.report(model).runs[-1].refreshes == [0]
+
+
+def test_an_adjusted_plan_is_not_corrected():
+    unet = tiny.small_unet()
+    plan = replace(plan_for(unet), adjustment=Adjustment({"a.0.weight": torch.zeros(2, 2)}))
+    with pytest.raises(PlanError, match="correct first, then train"):
+        measured(unet, plan)
+
+
+def test_runs_of_different_lengths_are_not_mixed():
+    unet = tiny.small_unet()
+
+    def sampled(index: int) -> None:
+        sample(unet, STEPS, **tiny.inputs(seed=index))
+        sample(unet, STEPS - 2, **tiny.inputs(seed=index))
+
+    with pytest.raises(ScheduleError, match="different lengths were seen: 4, 6 steps"):
+        measure(unet, plan_for(unet), sampled)
+
+
+def test_a_compiled_module_is_the_module():
+    unet = tiny.small_unet()
+    compiled = torch.compile(unet, backend="eager")
+    plan = measure(compiled, fxcache.Plan.of(compiled, POLICY, CUT), lambda i: runs(unet, i))
+    assert plan == measured(unet, plan_for(unet))[0]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"up_blocks.0.0": torch.zeros(STEPS)},
+        {"up_blocks.0.0": torch.zeros(STEPS, 1, 3)},
+        {"up_blocks.0.0": torch.zeros(STEPS, 1, 32), "b.0": torch.zeros(STEPS - 1, 1, 32)},
+        {"elsewhere.0": torch.zeros(STEPS, 1, 32)},
+    ],
+)
+def test_trends_of_another_form_are_refused(broken):
+    unet = tiny.small_unet()
+    fxcache.optimize(unet, plan=replace(plan_for(unet), correction=Correction(broken)))
+    with pytest.raises(PlanError):
         runs(unet)

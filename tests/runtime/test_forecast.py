@@ -6,7 +6,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import fxcache
 from fxcache.runtime.feature_cache import FeatureCache
-from fxcache.schedule import Explicit, Taylor, Uniform
+from fxcache.schedule import Explicit, FirstBlock, Taylor, Uniform
 from tests import tiny
 from tests.loops import refreshes, sample
 
@@ -89,3 +89,20 @@ def test_forecasts_keep_the_dtype(dtype):
 def test_orders_have_a_bound():
     with pytest.raises(fxcache.ConfigError, match="0 to 4"):
         Uniform(forecast_order=5)
+
+
+@pytest.mark.parametrize("policy", [Taylor(3), FirstBlock(1e6, max_reuses=2), Uniform(3)])
+@torch.no_grad()
+def test_a_single_call_before_the_run_is_none_of_it(policy):
+    """A warm-up at a low timestep: only the third call shows that the second began a run."""
+    inputs, found = tiny.inputs(), []
+    for warm_up in (False, True):
+        unet = fxcache.optimize(tiny.small_unet(), policy=policy)
+        text, latents = inputs["encoder_hidden_states"], inputs["sample"]
+        if warm_up:
+            unet(latents, 1, text)
+        for timestep in range(900, 100, -80):
+            latents = latents - 0.05 * unet(latents, timestep, text).sample
+        found.append((latents, refreshes(unet)[-1]))
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]

@@ -293,3 +293,83 @@ def test_the_first_two_steps_compute_both():
     """They show whether the halves are the same latents."""
     cache = GuidanceCache(start=0)
     assert [cache.computes_both(Step(i, 20)) for i in range(4)] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@torch.no_grad()
+def test_latents_of_another_size_are_computed_whole_first(count):
+    """Half-way the pictures grow: what the halves differed by before does not fit."""
+    unet = fxcache.optimize(tiny.small_unet(), policy=ALWAYS, guidance=CACHE)
+    scheduler = ddim()
+    scheduler.set_timesteps(STEPS)
+    latents, text = pictures(count)
+    for i, t in enumerate(scheduler.timesteps):
+        if i == 12:
+            latents = torch.nn.functional.interpolate(latents, scale_factor=2)
+        predicted = unet(torch.cat([latents] * 2), t, encoder_hidden_states=text).sample
+        assert predicted.shape == (2 * count, *latents.shape[1:])
+        u, c = predicted.chunk(2)
+        latents = scheduler.step(u + SCALE * (c - u), t, latents).prev_sample
+    halved = fxcache.report(unet).runs[-1].halved
+    assert 11 in halved
+    assert 12 not in halved
+    assert 13 in halved
+
+
+class Folding(nn.Module):
+    """Besides the prediction, its rows folded into the batch, and a table of as many rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = tiny.small_unet()
+
+    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Any:
+        predicted = self.inner(sample, timestep, encoder_hidden_states=encoder_hidden_states).sample
+        table = torch.ones(4, 3, 2, 2) * timestep
+        return predicted, predicted.flatten(0, 1)[:, None], table
+
+
+@torch.no_grad()
+def test_outputs_are_told_by_comparison_not_by_their_first_dimension():
+    model = fxcache.optimize(Folding().eval(), policy=ALWAYS, guidance=CACHE)
+    scheduler = ddim()
+    scheduler.set_timesteps(STEPS)
+    latents, text = pictures(2)
+    for t in scheduler.timesteps:
+        predicted, folded, table = model(torch.cat([latents] * 2), t, text)
+        assert predicted.shape == (4, 4, 16, 16)
+        torch.testing.assert_close(folded, predicted.flatten(0, 1)[:, None])
+        assert torch.equal(table, torch.ones(4, 3, 2, 2) * t)
+        u, c = predicted.chunk(2)
+        latents = scheduler.step(u + SCALE * (c - u), t, latents).prev_sample
+    assert fxcache.report(model).runs[-1].halved
+
+
+@torch.no_grad()
+def test_what_cannot_be_halved_is_refused_at_the_first_call():
+    model = fxcache.optimize(Coupled().eval(), policy=ALWAYS, guidance=CACHE)
+    scheduler = ddim()
+    scheduler.set_timesteps(STEPS)
+    latents, text = pictures(1)
+    with pytest.raises(CutError, match="halves of the batch cannot be computed apart"):
+        model(torch.cat([latents] * 2), scheduler.timesteps[0], text)
+
+
+class Fixed(Coupled):
+    """Expects two texts."""
+
+    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Any:
+        first, second = encoder_hidden_states.unbind()
+        text = torch.stack([first, second])
+        return self.inner(sample, timestep, encoder_hidden_states=text)
+
+
+@torch.no_grad()
+def test_a_model_that_takes_no_half_says_so():
+    model = fxcache.optimize(Fixed().eval(), policy=ALWAYS, guidance=CACHE)
+    scheduler = ddim()
+    scheduler.set_timesteps(STEPS)
+    latents, text = pictures(1)
+    with pytest.raises(CutError, match="half the batch cannot be captured") as refused:
+        model(torch.cat([latents] * 2), scheduler.timesteps[0], text)
+    assert "guidance=" in str(refused.value)

@@ -17,7 +17,7 @@ from fxcache.cli import main
 from fxcache.runtime.feature_cache import FeatureCache
 from fxcache.schedule import Scheduled, Step, Uniform
 from fxcache.tuning.profile import Profile, forecast
-from fxcache.tuning.tune import Options, Tuner, interpolated, psnr_db
+from fxcache.tuning.tune import Options, Trial, Tuner, interpolated, psnr_db
 from tests import tiny
 from tests.loops import sample
 from tests.test_cli import complaint, said
@@ -97,6 +97,59 @@ def test_psnr():
     zeros = torch.zeros(2, 5)
     assert psnr_db(zeros + 0.1, zeros) == pytest.approx(20)
     assert psnr_db(zeros, zeros) == math.inf
+
+
+def test_what_is_no_picture_never_wins(tuner, monkeypatch):
+    found = iter([math.nan, 30.0, math.nan, 20.0])
+
+    def tried(policy: Any, cut: Any, predicted: float | None = None) -> Trial:
+        return Trial(policy, cut, 1.5, next(found, 10.0), predicted)
+
+    monkeypatch.setattr(tuner, "tried", tried)
+    assert tuner.best(1.5).psnr_db == 30
+
+
+def test_probes_that_give_no_picture_tell_nothing(tuner, monkeypatch):
+    def tried(policy: Any, cut: Any, predicted: float | None = None) -> Trial:
+        return Trial(policy, cut, 1.5, math.nan if 1 in policy.steps else 30.0, predicted)
+
+    monkeypatch.setattr(tuner, "tried", tried)
+    assert tuner._sensitivity().isfinite().all()
+    monkeypatch.setattr(tuner, "tried", lambda p, c: Trial(p, c, 1.5, math.nan))
+    with pytest.raises(fxcache.CutError, match="not finite"):
+        tuner._sensitivity()
+
+
+@pytest.mark.parametrize("speedup", [1.0, 0.5, math.nan])
+def test_a_speedup_that_saves_nothing_is_refused(tuner, speedup):
+    with pytest.raises(fxcache.ConfigError, match="saves nothing"):
+        tuner.best(speedup)
+
+
+def test_a_model_is_taken_out_of_its_wrapper_and_must_be_untouched(tuner):
+    unet = tiny.small_unet()
+    compiled = torch.compile(unet, backend="eager")
+    options = Options(cuts=1, gaps=2, order=0, probes=2)
+    assert Tuner(compiled, lambda: sampled(unet), options).model is unet
+    fxcache.optimize(unet)
+    with pytest.raises(fxcache.StateError, match="optimised already"):
+        Tuner(unet, lambda: sampled(unet), options)
+
+
+def test_a_length_that_nobody_tells_is_refused_at_once():
+    unet = tiny.small_unet()
+    calls = []
+
+    def untold() -> Tensor:
+        calls.append(1)
+        latents, text = tiny.inputs()["sample"], tiny.inputs()["encoder_hidden_states"]
+        for timestep in range(900, 100, -200):
+            latents = latents - 0.1 * unet(latents, timestep, text).sample
+        return latents
+
+    with torch.no_grad(), pytest.raises(fxcache.ScheduleError, match="how many steps"):
+        Tuner(unet, untold)
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("speedup", [1.3, 1.7, 2.2])
