@@ -18,7 +18,8 @@ from fxcache.partition.cut import Cut
 from fxcache.partition.frontier import Frontier
 from fxcache.report.report import Report, report_of
 from fxcache.runtime.branch import Trust
-from fxcache.runtime.engine import Engine, require_inference
+from fxcache.runtime.engine import Engine
+from fxcache.runtime.mode import require_inference
 from fxcache.runtime.module import attach, detach, engine_of, untouched, unwrapped
 from fxcache.runtime.session import Branches, Session, require_key, require_num_steps
 from fxcache.runtime.settings import Settings

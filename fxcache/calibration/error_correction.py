@@ -14,11 +14,10 @@ from fxcache.calibration.training import Sample, frozen
 from fxcache.errors import PlanError
 from fxcache.rewrite.adjustment import channel_dim
 from fxcache.rewrite.correction import Correction
-from fxcache.runtime.engine import first_tensor
 from fxcache.runtime.halves import equal_halves
 from fxcache.runtime.module import untouched
 from fxcache.runtime.record import Run
-from fxcache.runtime.recorder import Seen
+from fxcache.runtime.recorder import Seen, first_tensor
 from fxcache.runtime.settings import Settings
 
 MEASURED, JUDGED = 0, 1  # the rounds

@@ -25,10 +25,9 @@ from fxcache.calibration.training import (
 )
 from fxcache.errors import ScheduleError
 from fxcache.partition.choose import AUTO
-from fxcache.runtime.engine import first_tensor
 from fxcache.runtime.module import untouched
 from fxcache.runtime.record import Run
-from fxcache.runtime.recorder import Seen
+from fxcache.runtime.recorder import Seen, first_tensor
 from fxcache.runtime.settings import Settings
 from fxcache.schedule import LearnedRouter
 

@@ -16,8 +16,7 @@ from fxcache.calibration.calibration import watched
 from fxcache.calibration.plan import Plan
 from fxcache.errors import ConfigError, ScheduleError
 from fxcache.rewrite.runner import Variants
-from fxcache.runtime.engine import first_tensor
-from fxcache.runtime.recorder import Seen
+from fxcache.runtime.recorder import Seen, first_tensor
 from fxcache.runtime.settings import Settings
 
 Sample = Callable[[int], object]  # runs the sampling loop of the round of that number, seeded by it

@@ -3,25 +3,25 @@
 import warnings
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from fxcache._torch import tree_unflatten
-from fxcache.errors import FxcacheWarning, ModeError
-from fxcache.rewrite.runner import NOTHING, Variant, Variants
+from fxcache.errors import FxcacheWarning
+from fxcache.rewrite.runner import NOTHING, Variants
 from fxcache.runtime.branch import Branch, Trust
 from fxcache.runtime.captures import Captures
 from fxcache.runtime.context import announcement_of
 from fxcache.runtime.forecast import Weights
 from fxcache.runtime.foresight import foreseen
-from fxcache.runtime.guidance import Guidance, Half, Part
+from fxcache.runtime.guidance import Guidance, Part
+from fxcache.runtime.mode import require_inference
 from fxcache.runtime.record import Run, RunStep, Stopwatch
-from fxcache.runtime.recorder import Recorder, Seen
+from fxcache.runtime.recorder import Recorder
 from fxcache.runtime.session import MAX_BRANCHES, Branches, Session, current_session
 from fxcache.runtime.settings import Settings
+from fxcache.runtime.ticket import Ticket, seen_by
 from fxcache.runtime.trends import Trends
 from fxcache.schedule import Decision, Step
 from fxcache.signature import Call, Signature
@@ -36,40 +36,6 @@ TELL_APART = (
 )
 NO_FASTER = "Results stay exact, but are no faster."
 CALLER = 9  # frames from _warn to the line that called the module
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """One call under way: what runs next, on which ``tensors``, and where its results go.
-
-    ``source``: which capture of which weights what is cached then comes from. ``forced``: why the
-    step refreshes whatever the policy says; ``fresh``: whether that is because nothing is cached
-    that it could go on from. ``part``: of a guided batch; ``half``: of a call that computes both
-    halves for later ones, what those will run. ``variant``: None before the prefix has run, whose
-    results ``decide`` waits for. ``signal``: what the policy observed.
-    """
-
-    variants: Variants
-    tensors: tuple[Tensor, ...]
-    branch: Branch | None
-    session: Session | None
-    source: object
-    stopwatch: Stopwatch
-    forced: str = ""
-    fresh: bool = False
-    part: Part = Part.WHOLE
-    half: Half | None = None
-    variant: Variant | None = None
-    signal: Tensor | None = None
-
-    @property
-    def undecided(self) -> bool:
-        return self.variant is None
-
-    @property
-    def module(self) -> fx.GraphModule:
-        """What runs next."""
-        return self.variants.prefix_module if self.variant is None else self.variant.module
 
 
 class Engine:
@@ -312,58 +278,6 @@ class Engine:
         return self.named[key]
 
 
-def seen_by(ticket: Ticket, branch: Branch, variant: Variant, results: Sequence[Any]) -> Seen:
-    """The step of ``ticket`` as a recorder is shown it."""
-    variants = ticket.variants
-    written = dict(zip(variant.writes, results[variants.num_outputs :], strict=True))
-    numbers = {name: variants.plan.numbers({name}) for name in variants.plan.groups}
-    values = {
-        name: tuple(written[n] for n in found)
-        for name, found in numbers.items()
-        if all(n in written for n in found)
-    }
-    return Seen(
-        branch.run,
-        branch.step,
-        values,
-        first_tensor(results),
-        ticket.signal,
-        variants,
-        variant,
-        ticket.tensors,
-    )
-
-
-def first_tensor(results: Sequence[Any]) -> Tensor:
-    return next(r for r in results if isinstance(r, Tensor))
-
-
 def varying(call: Call, variants: Variants) -> list[int]:
     """The call's sizes where the graph leaves them open."""
     return [call.tensors[i].shape[dim] for i, dim in variants.program.sizes.expressions]
-
-
-def require_inference(module: nn.Module, call: Call) -> None:
-    """ModeError in train mode, or where the output would carry gradients."""
-    require_eval(module)
-    if torch.is_grad_enabled() and wants_gradients(module, call):
-        raise ModeError(
-            "gradients are wanted: grad mode is on, and the model's weights or inputs need them",
-            where=f"call of {type(module).__name__}",
-            remedy="sample under torch.no_grad() or torch.inference_mode(), or restore() to train",
-        )
-
-
-def require_eval(module: nn.Module) -> None:
-    if module.training:
-        raise ModeError(
-            f"{type(module).__name__} is in train mode",
-            where=type(module).__name__,
-            remedy="call .eval() on it first; restore() it to train",
-        )
-
-
-def wants_gradients(module: nn.Module, call: Call) -> bool:
-    return any(t.requires_grad for t in call.tensors) or any(
-        p.requires_grad for p in module.parameters()
-    )

@@ -12,7 +12,8 @@ from fxcache._torch import compiled_original
 from fxcache.errors import ConfigError, StateError
 from fxcache.program import OURS
 from fxcache.runtime.context import announcing
-from fxcache.runtime.engine import Engine, require_eval
+from fxcache.runtime.engine import Engine
+from fxcache.runtime.mode import require_eval
 from fxcache.runtime.settings import Settings
 
 DISPATCHES = "fxcache_dispatches"  # marks the forward of optimised classes

@@ -1,7 +1,7 @@
 """What a recorder is shown of each step of an optimised module."""
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -41,3 +41,7 @@ class Seen(NamedTuple):
 
 
 Recorder = Callable[[Seen], None]
+
+
+def first_tensor(results: Sequence[Any]) -> Tensor:
+    return next(r for r in results if isinstance(r, Tensor))

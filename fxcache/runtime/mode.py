@@ -1,0 +1,33 @@
+"""When an optimised module may be called: for inference alone."""
+
+import torch
+from torch import nn
+
+from fxcache.errors import ModeError
+from fxcache.signature import Call
+
+
+def require_inference(module: nn.Module, call: Call) -> None:
+    """ModeError in train mode, or where the output would carry gradients."""
+    require_eval(module)
+    if torch.is_grad_enabled() and wants_gradients(module, call):
+        raise ModeError(
+            "gradients are wanted: grad mode is on, and the model's weights or inputs need them",
+            where=f"call of {type(module).__name__}",
+            remedy="sample under torch.no_grad() or torch.inference_mode(), or restore() to train",
+        )
+
+
+def require_eval(module: nn.Module) -> None:
+    if module.training:
+        raise ModeError(
+            f"{type(module).__name__} is in train mode",
+            where=type(module).__name__,
+            remedy="call .eval() on it first; restore() it to train",
+        )
+
+
+def wants_gradients(module: nn.Module, call: Call) -> bool:
+    return any(t.requires_grad for t in call.tensors) or any(
+        p.requires_grad for p in module.parameters()
+    )
