@@ -8,10 +8,20 @@ from typing import Any
 from tabulate import tabulate
 
 from bench.coverage import counts
+from bench.quality.claims import SPEEDUPS, curves_of, interpolated
+from bench.quality.settings import FEWER, TUNED
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
 README = ROOT / "README.md"
+CURVES = {
+    FEWER: "fewer steps, no caching",
+    "Uniform": "`Uniform` (DeepCache)",
+    "Taylor, order 1": "`Taylor`, order 1",
+    "TeaCache": "`TeaCache`, calibrated",
+    "BlockCaching": "`BlockCaching`, calibrated",
+    TUNED: "**`fxcache tune`**",
+}
 BEGIN, END = "<!-- figures: make figures -->", "<!-- end of figures -->"
 
 
@@ -27,6 +37,7 @@ def readme_figures() -> str:
         coverage_line(result("coverage")),
         planning_table(result("planning")),
         overhead(),
+        quality_table(result("quality")),
     ]
     return "\n\n".join(parts)
 
@@ -97,6 +108,30 @@ def overhead() -> str:
         f"Dispatch adds {measured['reuse_us']:.0f} µs of host time to a reuse step and "
         f"{measured['refresh_us']:.0f} µs to a refresh."
     )
+
+
+def quality_table(models: dict[str, Any]) -> str:
+    curves = {name: curves_of(model["rows"]) for name, model in models.items()}
+    pictures = len(next(iter(models.values()))["protocol"]["measured"]["prompts"])
+    rows = [
+        {f"PSNR, {pictures} pictures": CURVES[curve]}
+        | {
+            f"{name} at {speedup:g}×": decibels(interpolated(found.get(curve, []), speedup))
+            for name, found in curves.items()
+            for speedup in SPEEDUPS
+        }
+        for curve in CURVES
+    ]
+    table = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+    return (
+        "How close pictures stay at equal FLOPs, on the two bundled models (between measured "
+        "points, straight lines; larger models forgive less): "
+        f"[all policies](docs/quality.md).\n\n{table}"
+    )
+
+
+def decibels(psnr_db: float | None) -> str:
+    return "–" if psnr_db is None else f"{psnr_db:.1f} dB"
 
 
 def stated_in_readme() -> str:
