@@ -7,7 +7,12 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from fxcache.calibration.calibration import calibrated, measurement_for, recording
+from fxcache.calibration.calibration import (
+    calibrated,
+    measurement_for,
+    recording,
+    require_options,
+)
 from fxcache.calibration.fingerprint import fingerprint
 from fxcache.calibration.plan import Plan
 from fxcache.capture.capture import capture
@@ -111,6 +116,7 @@ def calibrate(
     """
     module = untouched(model, "fxcache.calibrate")
     measurement = measurement_for(policy)
+    require_options(policy, options)
     with recording(module, measurement, require_cut_request(cut)):
         sample()
     return Plan(calibrated(measurement, options), cut, fingerprint(module))

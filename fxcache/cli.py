@@ -11,6 +11,7 @@ from fxcache.commands import calibrate, env, inspect, report, run, strip, tune
 from fxcache.commands.options import Result
 from fxcache.errors import FxcacheError
 
+STOPPED = 130  # as shells say it of what Ctrl-C ended
 COMMANDS: dict[str, tuple[Any, str]] = {
     "inspect": (inspect, "where a model can be cut, and what that saves"),
     "run": (run, "draw with a pipeline through fxcache"),
@@ -23,7 +24,7 @@ COMMANDS: dict[str, tuple[Any, str]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, or 1 after an error of fxcache's own."""
+    """Run one command; returns the exit status: 0, 1 after an error of fxcache's own, or 130."""
     arguments = parser().parse_args(argv)
     command: Callable[[argparse.Namespace], Result] = arguments.command
     try:
@@ -31,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FxcacheError as error:
         print(f"fxcache: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("fxcache: stopped", file=sys.stderr)
+        return STOPPED
     print(json.dumps(data, indent=2) if arguments.json else text)
     return 0
 

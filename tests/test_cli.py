@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from fxcache.cli import main
+from fxcache.pipelines.drawing import Drawing
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -17,6 +18,8 @@ BUNDLED = ROOT / "bench" / "models" / "emoji-sd"
 BUNDLED_DIT = ROOT / "bench" / "models" / "emoji-dit"
 DRAW = ["--prompt", "a cat", "--prompt", "a dog", "--steps", "6"]
 BAD = [*DRAW, "--out", "{folder}/bad.png"]
+TUNED = ["--prompts", "prompts.txt", "--speedup", "2", "--steps", "3", "--out", "plan.json"]
+CALIBRATED = ["--prompts", "prompts.txt", "--policy", "magcache", "--out", "plan.json"]
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +116,13 @@ def test_env_names_versions(capsys):
         (["run", "{folder}/unet", *BAD], "diffusers cannot load"),
         (["run", "{folder}", *BAD, "--interval", "0"], "interval=0"),
         (["run", "{folder}", *BAD, "--steps", "0"], "steps=0"),
+        (["run", "{folder}", *BAD, "--compare", "--report", "a.json"], "no report"),
+        (["run", "{folder}", *BAD, "--out", "a.xyz"], "what kind of file"),
+        (["run", "{folder}", *BAD, "--device", "gpu"], "no such device"),
+        (["run", "{folder}", *BAD, "--device", "xpu"], "no such device"),
+        (["tune", "{folder}", *TUNED, "--picture", "a.xyz"], "what kind of file"),
+        (["strip", "plan.json", "--out", "a.xyz"], "what kind of file"),
+        (["calibrate", "{folder}", *CALIBRATED, "--option", "treshold=1"], "ratios, retention"),
         (["run", "{folder}", *BAD, "--cut", "99"], "no skip index 99"),
         (["run", "{folder}", *BAD, "--cut", "up_blocks.9"], "up_blocks.1"),
         (["report", "{folder}/model_index.json"], "no fxcache report"),
@@ -127,9 +137,31 @@ def test_what_is_wrong_is_said_in_one_place(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
+    (tmp_path / "prompts.txt").write_text("a cat\n")
     message = complaint(capsys, *(a.format(folder=folder) for a in arguments))
     assert expected in message
     assert "remedy:" in message
+
+
+def test_a_stopped_calibration_says_how_to_go_on(capsys, folder, tmp_path, monkeypatch):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a cat\na dog\n")
+    drawn: list[int] = []
+
+    def stopping(self: Drawing, pipeline: object, steps: int, **options: object) -> object:
+        drawn.append(steps)
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        return draw(self, pipeline, steps, **options)
+
+    draw = Drawing.draw
+    monkeypatch.setattr(Drawing, "draw", stopping)
+    command = ["calibrate", str(folder), "--policy", "magcache", "--prompts", str(prompts)]
+    command += ["--steps", "3", "--batch", "1", "--out", str(tmp_path / "plan.json")]
+    assert main(command) == 130
+    assert "goes on after the last whole batch" in capsys.readouterr().err
+    assert main(command) == 0
+    assert len(drawn) == 3, "the first batch was kept"
 
 
 @pytest.mark.filterwarnings("ignore:The .local_dir_use_symlinks. argument:UserWarning")
@@ -211,7 +243,7 @@ def test_a_missing_report_is_answered_with_what_writes_one(capsys, tmp_path):
 def test_help_shows_the_defaults(capsys, command, defaults):
     with pytest.raises(SystemExit):
         main([command, "--help"])
-    text = capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
     assert all(f"(default: {default})" in text for default in defaults)
 
 

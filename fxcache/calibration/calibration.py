@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 from torch import nn
@@ -83,11 +84,15 @@ def watched(model: nn.Module, settings: Settings, recorder: Recorder) -> Iterato
 
 def calibrated(measurement: Measurement, options: Mapping[str, Any]) -> Policy:
     """The policy with what was measured, and with the user's own ``options``."""
-    try:
-        return measurement.policy(**{**measurement.options(), **options})
-    except TypeError as error:
+    return measurement.policy(**{**measurement.options(), **options})
+
+
+def require_options(kind: type[Policy], options: Mapping[str, Any]) -> None:
+    """ConfigError, before anything is sampled, unless policies of ``kind`` have these options."""
+    names = {field.name for field in fields(kind)}
+    if unknown := sorted(options.keys() - names):
         raise ConfigError(
-            f"{measurement.policy.__name__} has no such option: {error}",
+            f"{kind.__name__} has no option {', '.join(unknown)}",
             where="fxcache.calibrate",
-            remedy="see its docstring for its options",
-        ) from error
+            remedy=f"its options are: {', '.join(sorted(names))}",
+        )

@@ -1,6 +1,7 @@
 """``fxcache calibrate``: fit a policy to a pipeline."""
 
 import argparse
+import sys
 
 from fxcache.calibration.calibration import MEASUREMENTS
 from fxcache.commands.options import (
@@ -35,7 +36,10 @@ def run(arguments: argparse.Namespace) -> Result:
     (kind,) = (k for k in MEASUREMENTS if k.__name__.lower() == arguments.policy)
     options = dict(map(option_from, arguments.option))
     out = folder_for(arguments.out)
-    plan = calibrate_pipeline(
-        pipeline_from(arguments), kind, sampling, out, options, cut_from(arguments.cut)
-    )
+    pipeline, cut = pipeline_from(arguments), cut_from(arguments.cut)
+    try:
+        plan = calibrate_pipeline(pipeline, kind, sampling, out, options, cut)
+    except KeyboardInterrupt:
+        print("fxcache: the same command goes on after the last whole batch", file=sys.stderr)
+        raise
     return plan.to_dict(), f"wrote {out}; use it: fxcache.optimize(model, plan={str(out)!r})"

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,19 @@ from fxcache.integrations.diffusers import installed, load_pipeline
 from fxcache.partition.choose import CutRequest
 from fxcache.pipelines.calibrate import Sampling
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+DRAWINGS = (*PICTURES, ".svg", ".pdf")
 DTYPES = ("float32", "float16", "bfloat16")
 Result = tuple[dict[str, Any], str]  # for --json, and for the terminal
 
 
-def add_pipeline_options(command: argparse.ArgumentParser) -> None:
+def add_pipeline_options(command: argparse.ArgumentParser, cut: bool = True) -> None:
+    """``cut``: whether the command is told where to cut."""
     command.add_argument("pipeline", help="a diffusers pipeline's folder or a hub id")
     command.add_argument("--steps", type=int, default=50, help="of denoising")
-    command.add_argument("--cut", default="auto", help="skip index, module path or auto")
+    if cut:
+        forms = "auto, a skip index, a module, or FIRST..LAST"
+        command.add_argument("--cut", default="auto", help=forms)
     command.add_argument("--seed", type=int, default=0, help="of the first picture")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     command.add_argument("--device", default=device, help="where to draw")
@@ -73,6 +79,17 @@ def option_from(text: str) -> tuple[str, Any]:
             where="--option",
             remedy="write it as NAME=VALUE, for example threshold=0.3",
         ) from None
+
+
+def require_suffix(file: Path, option: str, suffixes: Sequence[str]) -> Path:
+    """``file`` if its name says what kind it is; ConfigError before any work is done."""
+    if file.suffix.lower() not in suffixes:
+        raise ConfigError(
+            f"{file.name} does not say what kind of file to write",
+            where=f"{option} {file}",
+            remedy=f"end the name in one of: {', '.join(suffixes)}",
+        )
+    return file
 
 
 def require_positive(number: int, name: str) -> int:

@@ -8,19 +8,19 @@ from tabulate import tabulate
 
 from fxcache.calibration.plan import Plan
 from fxcache.commands.options import (
+    PICTURES,
     Result,
     add_pipeline_options,
     cut_from,
     folder_for,
     pipeline_from,
     require_positive,
+    require_suffix,
 )
 from fxcache.errors import ConfigError
 from fxcache.pipelines.drawing import Drawing, compare
 from fxcache.report.compare import Comparison, sheet
 from fxcache.schedule import NonUniform, Policy, Uniform
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def add_options(draw: argparse.ArgumentParser) -> None:
@@ -31,7 +31,9 @@ def add_options(draw: argparse.ArgumentParser) -> None:
         required=True,
         help="a prompt, or the name of a class; may be given repeatedly",
     )
-    draw.add_argument("--plan", type=Path, help="of `calibrate`; instead of interval and cut")
+    draw.add_argument(
+        "--plan", type=Path, help="of `calibrate` or `tune`; instead of interval and cut"
+    )
     draw.add_argument("--interval", type=int, default=3, help="refresh one step in this many")
     draw.add_argument("--center", type=float, help="crowd refreshes around this step instead")
     draw.add_argument("--power", type=float, default=1.4, help="how densely; with --center")
@@ -49,7 +51,13 @@ def run(arguments: argparse.Namespace) -> Result:
         cut=cut_from(arguments.cut),
         plan=Plan.load(arguments.plan) if arguments.plan else None,
     )
-    folder_for(require_picture(arguments.out))
+    folder_for(require_suffix(arguments.out, "--out", PICTURES))
+    if arguments.compare and arguments.report:
+        raise ConfigError(
+            "a comparison has no report",
+            where="--compare --report",
+            remedy="leave one of them out; --compare --json tells all that was compared",
+        )
     pipeline = pipeline_from(arguments)
     if arguments.compare:
         compared = compare(pipeline, drawing, arguments.out)
@@ -66,17 +74,6 @@ def policy_from(arguments: argparse.Namespace) -> Policy:
     if arguments.center is None:
         return Uniform(interval=arguments.interval)
     return NonUniform(interval=arguments.interval, center=arguments.center, power=arguments.power)
-
-
-def require_picture(file: Path) -> Path:
-    """``file`` if its name says a kind of picture; ConfigError before anything is drawn."""
-    if file.suffix.lower() not in PICTURES:
-        raise ConfigError(
-            f"{file.name} does not say what kind of picture to write",
-            where=f"--out {file}",
-            remedy=f"end the name in one of: {', '.join(PICTURES)}",
-        )
-    return file
 
 
 def comparison_text(compared: Comparison, out: Path) -> str:

@@ -218,9 +218,10 @@ def hub_config(source: str) -> dict[str, Any]:
 def load_pipeline(source: str, dtype: torch.dtype, device: str) -> Any:
     """The diffusers pipeline at ``source`` (folder or hub id), its progress bars on.
 
-    Raises ModelFileError.
+    Raises ModelFileError, or ConfigError for a device that there is not.
     """
     require_found(source)
+    require_device(device)
     pipelines = installed("diffusers").DiffusionPipeline
     try:
         return pipelines.from_pretrained(source, dtype=dtype).to(device)
@@ -229,6 +230,18 @@ def load_pipeline(source: str, dtype: torch.dtype, device: str) -> Any:
             f"diffusers cannot load this pipeline: {error}",
             where=source,
             remedy="pass a pipeline's folder (with model_index.json) or a hub id",
+        ) from error
+
+
+def require_device(device: str) -> None:
+    """ConfigError unless tensors can be made there."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises either
+        raise ConfigError(
+            f"torch has no such device here: {str(error).splitlines()[0]}",
+            where=f"device={device!r}",
+            remedy="name one that torch was built for and that is there, such as cpu",
         ) from error
 
 

@@ -7,7 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fxcache.calibration.calibration import calibrated, measurement_for, recording
+from fxcache.calibration.calibration import (
+    calibrated,
+    measurement_for,
+    recording,
+    require_options,
+)
 from fxcache.calibration.fingerprint import fingerprint
 from fxcache.calibration.plan import Plan, cut_to_json
 from fxcache.errors import ConfigError, ModelFileError
@@ -49,6 +54,7 @@ def calibrate_pipeline(
     """
     model = denoiser_of(pipeline)
     measurement = measurement_for(kind)
+    require_options(kind, options)
     found = fingerprint(model)
     settings = {**asdict(sampling), "policy": kind.__name__, "cut": cut_to_json(cut)}
     progress = Progress(
