@@ -87,7 +87,7 @@ def test_progress_is_shown(capsys, folder, tmp_path):
         (["--prompts", "nowhere.txt"], "prompts cannot be read"),
         (["--steps", "0"], "--steps 1 or more"),
         (["--option", "threshold"], "NAME=VALUE"),
-        (["--option", "alpha=0.1"], "no such option"),
+        (["--option", "alpha=0.1"], "has no option alpha"),
         (["--option", "threshold=-1"], "threshold"),
         (["--cut", "nowhere"], "nowhere"),
     ],
