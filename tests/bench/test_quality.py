@@ -231,7 +231,7 @@ def test_what_another_protocol_measured_is_forgotten(tmp_path, whole):
 
 @pytest.mark.parametrize("make", [tiny.pipeline, tiny.class_pipeline])
 def test_guidance_and_correction_are_carried_out(make, tmp_path, monkeypatch):
-    """A step of half the batch is cheaper, and corrected steps give other pictures."""
+    """A step of half the batch is cheaper; a correction may turn out to help nowhere."""
     settings = (
         HandSet("Uniform", Uniform(2)),
         Guided("Uniform, guidance", Uniform(2), every=2),
@@ -245,7 +245,11 @@ def test_guidance_and_correction_are_carried_out(make, tmp_path, monkeypatch):
         "rows"
     ]
     assert guided["ideal_speedup"] > uniform["ideal_speedup"] == corrected["ideal_speedup"]
-    assert len({row["psnr_db"] for row in (uniform, guided, corrected)}) == 3
+    assert guided["psnr_db"] != uniform["psnr_db"]
+    (settled,) = (s.candidate(bench(made).fitter).settings for s in settings[2:])
+    assert settled.correction.num_steps == MEASURED.steps
+    helped = settled.correction.applied.any()
+    assert helped or corrected["psnr_db"] == uniform["psnr_db"]
 
 
 def test_trained_plans_are_those_of_the_model(tmp_path, monkeypatch):
