@@ -79,9 +79,10 @@ class Fitter:
 
     def trained(self, name: str) -> Plan:
         """The plan of this name that was trained for this model; CutError where there is none."""
+        mine = fingerprint(self.model)
         for file in sorted(TRAINED.glob(f"*-{name}.json")):
             plan = Plan.load(file)
-            if not plan.model.differences(fingerprint(self.model)):
+            if not plan.model.differences(mine):
                 return plan
         raise CutError(
             f"no plan {name} was trained for this {type(self.model).__name__}",

@@ -28,11 +28,7 @@ class Adjustment:
     weights: Mapping[str, Tensor]
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Adjustment)
-            and self.weights.keys() == other.weights.keys()
-            and all(torch.equal(w, other.weights[name]) for name, w in self.weights.items())
-        )
+        return isinstance(other, Adjustment) and equal(self.weights, other.weights)
 
     def require_match(self, expected: Mapping[str, tuple[int, ...]]) -> None:
         """PlanError unless the weights have the ``expected`` names and shapes."""
@@ -69,9 +65,7 @@ class ScaleShift:
         layer = [graph.get_attr(f"{name}.{part}") for part in ("weight", "bias")]
         inputs = (copied[self.embedding], *layer)
         modulation = graph.call_function(aten.linear.default, inputs)
-        for _ in range(rank - 2):
-            at = 1 if channels_last(rank) else -1
-            modulation = graph.call_function(aten.unsqueeze.default, (modulation, at))
+        modulation = over_positions(graph, modulation, rank)
         halves = graph.call_function(aten.chunk.default, (modulation, 2, channel_dim(rank)))
         scale, shift = (graph.call_function(operator.getitem, (halves, i)) for i in range(2))
         factor = graph.call_function(aten.add.Tensor, (scale, 1))
@@ -141,6 +135,19 @@ def require_embedding(frontier: Frontier) -> fx.Node:
             remedy="use the plan without an adjustment",
         )
     return found.value
+
+
+def equal(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
+    """Whether both hold equal tensors under the same names."""
+    return some.keys() == others.keys() and all(torch.equal(t, others[n]) for n, t in some.items())
+
+
+def over_positions(graph: fx.Graph, by_channel: fx.Node, rank: int) -> fx.Node:
+    """``by_channel`` [B, C] in the form that broadcasts over the positions of ``rank`` dims."""
+    for _ in range(rank - 2):
+        at = 1 if channels_last(rank) else -1
+        by_channel = graph.call_function(aten.unsqueeze.default, (by_channel, at))
+    return by_channel
 
 
 def channels_last(rank: int) -> bool:

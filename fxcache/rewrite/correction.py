@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from fxcache.errors import PlanError
 from fxcache.partition.cut import CachePoint, CutPlan
 from fxcache.program import shape_of, value_of
-from fxcache.rewrite.adjustment import channel_dim, channels_last, named_points
+from fxcache.rewrite.adjustment import channel_dim, equal, named_points, over_positions
 
 TREND = "trend_"  # begins the names of placeholders for it
 APPLIED = "applied"  # no point's name, which ends in a number
@@ -31,11 +31,7 @@ class Correction:
     applied: Tensor | None = None
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Correction)
-            and self.weights.keys() == other.weights.keys()
-            and all(torch.equal(t, other.weights[name]) for name, t in self.weights.items())
-        )
+        return isinstance(other, Correction) and equal(self.weights, other.weights)
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -93,10 +89,7 @@ def channels(point: CachePoint) -> int:
 
 def add_trend(graph: fx.Graph, cached: fx.Node, trend: fx.Node) -> fx.Node:
     """``cached`` and the ``trend`` [B, C] of its channels, in ``graph``, at its insertion point."""
-    rank = value_of(cached).dim()
-    for _ in range(rank - 2):
-        at = 1 if channels_last(rank) else -1
-        trend = graph.call_function(aten.unsqueeze.default, (trend, at))
+    trend = over_positions(graph, trend, value_of(cached).dim())
     moved = graph.call_function(aten.add.Tensor, (cached, trend))
     moved.meta = dict(cached.meta)
     return moved

@@ -5,13 +5,14 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from fxcache.errors import PlanError, ScheduleError
+from fxcache.errors import PlanError
 from fxcache.partition.cut import CutPlan
 from fxcache.rewrite.adjustment import named_points
 from fxcache.rewrite.correction import Correction
 from fxcache.runtime.branch import Branch
 from fxcache.runtime.halves import equal_halves
 from fxcache.schedule import Step
+from fxcache.schedule.policy import require_length
 
 KEPT = 4096
 
@@ -37,7 +38,7 @@ class Trends:
         ``ages``: how many steps ago that was. ``like``: the cached values. ``part``: the one part
         of the batch that there is; None for all of it.
         """
-        self._require_length(step)
+        require_length("the correction", self._correction.num_steps, step)
         names = list(named_points(plan))
         found = zip(numbers, ages, like, strict=True)
         return tuple(
@@ -78,14 +79,3 @@ class Trends:
             if part is not None and len(trend) > 1:
                 trend = trend[part : part + 1]
             return trend.repeat_interleave(rows // len(trend), dim=0).to(device, dtype)
-
-    def _require_length(self, step: Step) -> None:
-        length = self._correction.num_steps
-        if step.num_steps != length:
-            raise ScheduleError(
-                f"the correction was calibrated for runs of {length} steps; this run has "
-                f"{step.num_steps or 'an unknown number of'} steps",
-                where=f"step {step.index}",
-                remedy="calibrate for this number of steps; where the loop does not tell it, open "
-                "it with `with fxcache.session(model, num_steps=...):`",
-            )

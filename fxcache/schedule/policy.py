@@ -198,6 +198,18 @@ def require_numbers(policy: Policy, name: str, least: int) -> None:
     object.__setattr__(policy, name, tuple(map(float, value)))
 
 
+def require_length(what: str, length: int, step: Step) -> None:
+    """ScheduleError unless the run is as long as those that ``what`` was calibrated for."""
+    if step.num_steps != length:
+        raise ScheduleError(
+            f"{what} was calibrated for runs of {length} steps; this run has "
+            f"{step.num_steps or 'an unknown number of'} steps",
+            where=f"step {step.index}",
+            remedy="calibrate for this number of steps; where the loop does not tell it, open it "
+            "with `with fxcache.session(model, num_steps=...):`",
+        )
+
+
 def known_length(asker: object, step: Step) -> int:
     """The run's number of calls; ScheduleError where it is unknown."""
     if step.num_steps is None:

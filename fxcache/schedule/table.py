@@ -5,8 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from fxcache.errors import ConfigError, ScheduleError
-from fxcache.schedule.policy import Decision, Policy, Step, is_number, require_integer
+from fxcache.errors import ConfigError
+from fxcache.schedule.policy import (
+    Decision,
+    Policy,
+    Step,
+    is_number,
+    require_integer,
+    require_length,
+)
 
 Row = frozenset[str]
 
@@ -40,14 +47,7 @@ class Table(Policy, abstract=True):
         return tuple(merged(self.computed(), self.max_variants))
 
     def scheduled(self, step: Step) -> Decision:
-        if step.num_steps != len(self.rows):
-            raise ScheduleError(
-                f"{type(self).__name__} was calibrated for runs of {len(self.rows)} steps; this "
-                f"run has {step.num_steps or 'an unknown number of'} steps",
-                where=f"step {step.index}",
-                remedy="calibrate for this number of steps; where the loop does not tell it, open "
-                "it with `with fxcache.session(model, num_steps=...):`",
-            )
+        require_length(type(self).__name__, len(self.rows), step)
         row = self.rows[step.index]
         return Decision(row >= self.points, "calibrated schedule", row)
 
