@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fxcache.calibration.training import Options
 from fxcache.commands.options import prompts_in
 from fxcache.integrations.diffusers import conditions, denoiser_of, load_pipeline
 
@@ -40,7 +41,7 @@ class Rounds:
         )
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
+def parser(description: str | None, options: type[Options]) -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -50,8 +51,8 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     top.add_argument("--steps", type=int, default=50)
     top.add_argument("--batch", type=int, default=4, help="pictures a round")
     top.add_argument("--seed", type=int, default=0)
-    top.add_argument("--rounds", type=int, default=100)
-    top.add_argument("--learning-rate", type=float, default=1e-3)
+    top.add_argument("--rounds", type=int, default=options.rounds)
+    top.add_argument("--learning-rate", type=float, default=options.learning_rate)
     top.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return top
 

@@ -13,8 +13,7 @@ from fxcache.schedule import LearnedRouter
 
 
 def main() -> None:
-    top = parser(__doc__)
-    top.set_defaults(learning_rate=RouterOptions.learning_rate)
+    top = parser(__doc__, RouterOptions)
     top.add_argument("--penalty", type=float, default=RouterOptions.penalty, help="λ")
     top.add_argument("--threshold", type=float, default=RouterOptions.threshold)
     arguments = top.parse_args()

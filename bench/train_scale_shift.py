@@ -13,7 +13,7 @@ from fxcache.integrations.diffusers import denoiser_of
 
 
 def main() -> None:
-    top = parser(__doc__)
+    top = parser(__doc__, Options)
     top.add_argument(
         "--plan", type=Path, required=True, help="of fxcache calibrate --policy blockcaching"
     )

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -35,7 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fxcache: stopped", file=sys.stderr)
         return STOPPED
-    print(json.dumps(data, indent=2) if arguments.json else text)
+    return tell(json.dumps(data, indent=2) if arguments.json else text)
+
+
+def tell(text: str) -> int:
+    """Print it, as far as the reader wants: ``fxcache report FILE | head`` closes the pipe."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -1,6 +1,8 @@
 """The commands, as a shell would call them, on a real pipeline folder."""
 
 import json
+import os
+import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -117,6 +119,8 @@ def test_env_names_versions(capsys):
         (["run", "{folder}", *BAD, "--interval", "0"], "interval=0"),
         (["run", "{folder}", *BAD, "--steps", "0"], "steps=0"),
         (["run", "{folder}", *BAD, "--compare", "--report", "a.json"], "no report"),
+        (["run", "{folder}", *BAD, "--plan", "plan.json", "--interval", "9"], "has its schedule"),
+        (["run", "{folder}", *BAD, "--power", "2"], "no power"),
         (["run", "{folder}", *BAD, "--out", "a.xyz"], "what kind of file"),
         (["run", "{folder}", *BAD, "--device", "gpu"], "no such device"),
         (["run", "{folder}", *BAD, "--device", "xpu"], "no such device"),
@@ -245,6 +249,15 @@ def test_help_shows_the_defaults(capsys, command, defaults):
         main([command, "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert all(f"(default: {default})" in text for default in defaults)
+
+
+def test_a_reader_that_wants_no_more_is_no_failure():
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "fxcache.cli", "env"]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 def test_the_version(capsys):

@@ -29,6 +29,7 @@ def claims(rows: Sequence[Row]) -> list[Claim]:
         ahead(curves, "Uniform", FEWER),
         ahead(curves, "NonUniform", "Uniform", least=LARGE),
         ahead(curves, "BlockCaching", FEWER),
+        ahead(curves, "BlockCaching, trained", "BlockCaching, the same untrained"),
         ahead(curves, "TeaCache", "Uniform"),
         ahead(curves, "Taylor, order 1", "Taylor, order 0"),
         ahead(curves, "Taylor, order 2", "Taylor, order 0"),

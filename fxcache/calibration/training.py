@@ -37,7 +37,7 @@ class Options:
     """
 
     rounds: int = 100
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-5
     checkpoint: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:

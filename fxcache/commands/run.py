@@ -22,6 +22,8 @@ from fxcache.pipelines.drawing import Drawing, compare
 from fxcache.report.compare import Comparison, sheet
 from fxcache.schedule import NonUniform, Policy, Uniform
 
+INTERVAL = 3
+
 
 def add_options(draw: argparse.ArgumentParser) -> None:
     add_pipeline_options(draw)
@@ -34,9 +36,13 @@ def add_options(draw: argparse.ArgumentParser) -> None:
     draw.add_argument(
         "--plan", type=Path, help="of `calibrate` or `tune`; instead of interval and cut"
     )
-    draw.add_argument("--interval", type=int, default=3, help="refresh one step in this many")
-    draw.add_argument("--center", type=float, help="crowd refreshes around this step instead")
-    draw.add_argument("--power", type=float, default=1.4, help="how densely; with --center")
+    schedule = {
+        "--interval": (int, f"refresh one step in this many (default: {INTERVAL})"),
+        "--center": (float, "crowd refreshes around this step instead"),
+        "--power": (float, f"how densely; with --center (default: {NonUniform.power})"),
+    }
+    for option, (kind, purpose) in schedule.items():
+        draw.add_argument(option, type=kind, default=argparse.SUPPRESS, help=purpose)
     draw.add_argument("--compare", action="store_true", help="draw without fxcache as well")
     draw.add_argument("--out", type=Path, default=Path("fxcache.png"), help="the picture to write")
     draw.add_argument("--report", type=Path, help="save the report here, as JSON")
@@ -47,7 +53,7 @@ def run(arguments: argparse.Namespace) -> Result:
         prompts=arguments.prompt,
         steps=require_positive(arguments.steps, "steps"),
         seed=arguments.seed,
-        policy=None if arguments.plan else policy_from(arguments),
+        policy=policy_from(arguments),
         cut=cut_from(arguments.cut),
         plan=Plan.load(arguments.plan) if arguments.plan else None,
     )
@@ -70,10 +76,20 @@ def run(arguments: argparse.Namespace) -> Result:
     return data, f"{reported}\n\nwrote {arguments.out}"
 
 
-def policy_from(arguments: argparse.Namespace) -> Policy:
-    if arguments.center is None:
-        return Uniform(interval=arguments.interval)
-    return NonUniform(interval=arguments.interval, center=arguments.center, power=arguments.power)
+def policy_from(arguments: argparse.Namespace) -> Policy | None:
+    """What the options ask for, None where a plan is to say it; ConfigError for both."""
+    names = ("interval", "center", "power")
+    given = {name: getattr(arguments, name) for name in names if name in arguments}
+    if arguments.plan and not given:
+        return None
+    if arguments.plan or ("power" in given and "center" not in given):
+        raise ConfigError(
+            "the plan has its schedule" if arguments.plan else "a uniform schedule has no power",
+            where=" ".join(f"--{name} {value:g}" for name, value in given.items()),
+            remedy="leave out --plan, or these" if arguments.plan else "pass --center as well",
+        )
+    options = {"interval": INTERVAL} | given
+    return NonUniform(**options) if "center" in options else Uniform(**options)
 
 
 def comparison_text(compared: Comparison, out: Path) -> str:

@@ -97,31 +97,35 @@ def test_reuse_is_moved_on_by_the_mean_change_of_each_channel():
 class Deep(nn.Module):
     """Moves by the same for every picture."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: bool) -> None:
         super().__init__()
         self.mixed, self.drift = nn.Conv2d(4, 4, 3, padding=1), nn.Linear(1, 4)
+        self.tokens = tokens
 
     def forward(self, shown: Tensor, time: Tensor) -> Tensor:
-        return self.mixed(shown) + self.drift(time)[:, :, None, None]
+        value = self.mixed(shown) + self.drift(time)[:, :, None, None]
+        return value.flatten(2).mT.contiguous() if self.tokens else value
 
 
 class Drifting(nn.Module):
     """Its deep value depends on the prompt, and moves by the same for every picture."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: bool = False) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.deep, self.last = Deep(), nn.Conv2d(4, 4, 1)
+        self.deep, self.last = Deep(tokens), nn.Conv2d(4, 4, 1)
 
     def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Any:
         time = timestep.float().reshape(1, 1) / 1000
         shown = encoder_hidden_states.mean((1, 2))[:, None, None, None].expand(sample.shape)
         deep = self.deep(shown + 0 * sample, time)  # only what depends on the latent is cached
+        deep = deep.mT.reshape(sample.shape) if self.deep.tokens else deep
         return UNet2DConditionOutput(sample=self.last(deep) + 0.1 * sample)
 
 
-def test_a_drift_that_all_pictures_share_is_corrected_away():
-    model = Drifting().eval()
+@pytest.mark.parametrize("tokens", [False, True])
+def test_a_drift_that_all_pictures_share_is_corrected_away(tokens):
+    model = Drifting(tokens).eval()
     expected = sample(model, STEPS, **tiny.inputs(seed=9))
     plan = plan_for(model, Explicit(steps=(0,)), "deep")
     corrected, correction = measured(model, plan)
