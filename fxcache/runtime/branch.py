@@ -150,7 +150,7 @@ class Branch:
     def _begin(self, run: Run) -> None:
         self.step, self.stride, self.varying = 0, 1, frozenset()
         self.run, self.direction, self.unsettled = run, 0, False
-        self.guided, self.difference = True, None
+        self.guided = True
 
     def _start_reason(self, position: Position, new: frozenset[int], vouched: bool) -> str:
         """Why this call starts a new run; empty if it does not. Sets ``doubt``."""

@@ -40,7 +40,18 @@ tables = st.lists(
 )
 def test_it_finds_the_best_of_all_schedules(drawn, numbers, budget):
     errors = {cut: torch.tensor(table, dtype=torch.float64) for cut, table in drawn.items()}
-    costs = dict(zip("abc", numbers, strict=True))
+    compare(errors, dict(zip("abc", numbers, strict=True)), budget)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_it_finds_the_best_of_mixed_schedules(seed):
+    """Costs and errors all over the range, where the best takes turns."""
+    torch.manual_seed(seed)
+    errors = {cut: torch.rand(STEPS, GAPS, dtype=torch.float64) for cut in "ab"}
+    compare(errors, {"a": 0.05 + 0.4 * float(torch.rand(())), "b": 0.6}, budget=3.5)
+
+
+def compare(errors: dict[str, torch.Tensor], costs: dict[str, float], budget: float) -> None:
     expected = brute(errors, costs, budget)
     found = solve(errors, costs, budget)
     if math.isinf(expected):
