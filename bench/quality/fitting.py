@@ -26,6 +26,7 @@ from fxcache.schedule import LearnedRouter, Policy
 from fxcache.tuning.tune import Tuner, optimized
 
 LOWEST, HIGHEST = 1e-4, 100.0  # thresholds: of almost no reuse, and of as much as there can be
+BELOW_ONE = 0.999  # the highest of scores that end at 1
 MOST_SPEEDUP = 5.0
 NEAR = 0.25
 TRIES = 8
@@ -66,7 +67,10 @@ class Fitter:
                 options: dict[str, Any] = {family.threshold: value}
                 return replace(base, **options)
 
-            values = spread(lambda value: self.speedup(with_threshold(value)), family.count)
+            highest = BELOW_ONE if family.kind == LearnedRouter.__name__ else HIGHEST
+            values = spread(
+                lambda value: self.speedup(with_threshold(value)), family.count, highest
+            )
             self._policies[family] = [with_threshold(value) for value in values]
         return self._policies[family]
 
@@ -121,7 +125,7 @@ def ideal_speedup(runs: Sequence[Run]) -> float:
     return sum(s.full_flops for s in steps) / sum(s.flops for s in steps)
 
 
-def spread(speedup: Callable[[float], float], count: int) -> list[float]:
+def spread(speedup: Callable[[float], float], count: int, highest: float = HIGHEST) -> list[float]:
     """``count`` thresholds whose speed-ups are a factor apart, up to 5× or the most there can be.
 
     By bisection, to within a quarter of that factor where a policy's speed-ups are so dense; of
@@ -131,15 +135,15 @@ def spread(speedup: Callable[[float], float], count: int) -> list[float]:
     def log_speedup(threshold: float) -> float:
         return math.log(speedup(threshold))
 
-    known = {LOWEST: 0.0, HIGHEST: log_speedup(HIGHEST)}
-    apart = min(math.log(MOST_SPEEDUP), known[HIGHEST]) / count
+    known = {LOWEST: 0.0, highest: log_speedup(highest)}
+    apart = min(math.log(MOST_SPEEDUP), known[highest]) / count
     found = []
     for target in (rank * apart for rank in range(1, count + 1)):
         for _ in range(TRIES):
             if abs(known[nearest(known, target)] - target) <= NEAR * apart:
                 break
             below = max((t for t, s in known.items() if s <= target), default=LOWEST)
-            above = min((t for t in known if t > below), default=HIGHEST)
+            above = min((t for t in known if t > below), default=highest)
             middle = float(f"{math.sqrt(below * above):.3g}")
             known[middle] = log_speedup(middle)
         found.append(nearest(known, target))

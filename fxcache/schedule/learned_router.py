@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from fxcache.errors import ConfigError
 from fxcache.schedule.policy import Caches, require_number
 from fxcache.schedule.table import Row, Table, require_series
 
@@ -15,7 +16,7 @@ class LearnedRouter(Table):
     Learning-to-Cache (2406.01733, equations 4 and 5): ``scores[layer][s]``, β, from 0 (reuse) to 1
     (compute), is the router trained with everything else frozen; 1 at the steps that compute all.
 
-    Raises ConfigError for a threshold that is no number from 0, or scores of unequal lengths.
+    Raises ConfigError for a threshold that is not from 0 to below 1, or scores of unequal lengths.
     """
 
     caches: ClassVar[Caches] = Caches.LAYERS
@@ -26,6 +27,12 @@ class LearnedRouter(Table):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_number(self, "threshold", least=0)
+        if self.threshold >= 1:
+            raise ConfigError(
+                f"threshold={self.threshold!r} leaves no step that computes everything",
+                where=type(self).__name__,
+                remedy="pass threshold as a number below 1, the score of what is always computed",
+            )
         require_series(self, "scores")
 
     @property

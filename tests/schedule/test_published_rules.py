@@ -185,6 +185,8 @@ def test_smoothcache(errors, alpha):
 
 
 def test_learned_router_is_binarised_at_its_threshold():
+    with pytest.raises(ConfigError, match="no step that computes everything"):
+        LearnedRouter(1.0, scores={"a": (1, 0.5)})
     policy = LearnedRouter(0.1, scores={"a": (1, 0.11, 0.1, 0.0), "b": (1, 0.0, 1.0, 0.0)})
     assert [sorted(row) for row in policy.rows] == [["a", "b"], ["a"], ["b"], []]
 
