@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.utils.flop_counter import FlopCounterMode
 
 from fxcache._torch import hint_of
 from fxcache.program import Program, has_unknown_size, shape_of, value_of
@@ -118,6 +117,8 @@ def count(node: fx.Node) -> int:
     fake = next((v.fake_mode for v in values if hasattr(v, "fake_mode")), None)
     if fake is None or (kind_of(node) == "other" and any(map(has_unknown_size, values))):
         return 0  # such an op may not run at the sizes that stand for unknown ones
+    from torch.utils.flop_counter import FlopCounterMode  # it imports Triton where that is there
+
     with fake, FlopCounterMode(display=False) as counter:
         call: Any = (node.args, node.kwargs)
         args, kwargs = fx.node.map_arg(call, lambda n: at_capture(value_of(n)))
