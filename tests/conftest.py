@@ -8,6 +8,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 
+# Without a GPU, kernels run in Triton's interpreter, which is asked for before Triton is imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # Tensors here are tiny, and threads that wait for each other lose to any other load.
 torch.set_num_threads(1)
 

@@ -1,8 +1,11 @@
 """The package as a guest: importing it starts nothing, and takes nobody's name."""
 
+import ast
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import fxcache
 
@@ -35,6 +38,33 @@ def test_a_real_package_named_kernels_wins_even_in_the_projects_root(tmp_path):
     (tmp_path / "kernels" / "__init__.py").write_text("REAL = True")
     code = f"import sys; sys.path[:] = ['{ROOT}', *sys.path, '{tmp_path}']; import kernels"
     assert python(f"{code}; print(kernels.REAL)").strip() == "True"
+
+
+def test_a_wheel_holds_all_that_the_checkout_does(tmp_path):
+    options = ["--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(tmp_path)]
+    source = tmp_path / "source"
+    left_out = shutil.ignore_patterns(".*", "bench", "build", "docs", "tests", "__pycache__")
+    shutil.copytree(ROOT, source, symlinks=True, ignore=left_out)
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, source], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = {name for name in ZipFile(wheel).namelist() if name.startswith("fxcache/")}
+    roots = {"fxcache": source / "fxcache", "fxcache/kernels": source / "kernels"}
+    files = {
+        f"{name}/{path.relative_to(root)}"
+        for name, root in roots.items()
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+    assert packed == files - {"fxcache/kernels/README.md"}
+
+
+def test_kernels_import_nothing_above_them():
+    for file in (ROOT / "kernels").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            ours = [name for name in names if name.split(".")[0] == "fxcache"]
+            assert all(name.startswith("fxcache.kernels.") for name in ours), (file, ours)
 
 
 def test_every_public_name_is_documented():

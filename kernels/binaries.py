@@ -1,0 +1,154 @@
+"""Compile every kernel ahead of time, without a GPU, and read from the binary what it takes.
+
+``python -m fxcache.kernels.binaries`` prints that as JSON. What is expected of each kernel lies in
+its folder, in ``binaries.json``; ``--write`` puts there what was found.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from fxcache.kernels.launches import Launch, launches_of
+
+HERE = Path(__file__).parent
+EXPECTED = "binaries.json"
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+TYPES = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}
+ALIGNED = 16  # Triton specialises on addresses and numbers that this divides
+WIDTHS = {
+    "128": 128, "dwordx4": 128, "dwordx3": 96, "64": 64, "dwordx2": 64,
+    "U16": 16, "ushort": 16, "short": 16, "U8": 8, "ubyte": 8,
+}  # fmt: skip
+# An address plus what is not a constant, in Triton's intermediate form.
+SHORT_OFFSET = re.compile(r"tt\.addptr %\w+, %(?!c\d+_|cst)\w+ : .*, (?:tensor<[\dx]+x)?i32\b")
+
+
+def source_of(launch: Launch) -> ASTSource:
+    """What Triton would compile for this launch, had it a GPU to call the kernel on."""
+    ones = {n: 1 for n, v in launch.arguments.items() if isinstance(v, int) and v == 1}
+    constants = {**launch.constants, **ones}
+    names = launch.kernel.arg_names
+    variable = [name for name in names if name not in constants]
+    types = {name: typed(launch.arguments[name]) for name in variable}
+    aligned = [name for name in variable if is_aligned(launch.arguments[name])]
+    return ASTSource(
+        launch.kernel,
+        {name: types.get(name, "constexpr") for name in names},
+        {(names.index(name),): value for name, value in constants.items()},
+        {(names.index(name),): [["tt.divisibility", ALIGNED]] for name in aligned},
+    )
+
+
+def typed(value: Any) -> str:
+    """Triton's name of an argument's type."""
+    if isinstance(value, Tensor):
+        return TYPES[value.dtype]
+    if isinstance(value, float):
+        return "fp32"
+    return "i32" if abs(value) < 2**31 else "i64"
+
+
+def is_aligned(value: Any) -> bool:
+    """A tensor's memory is: torch allocates in steps of 512 bytes."""
+    return isinstance(value, Tensor) or (isinstance(value, int) and value % ALIGNED == 0)
+
+
+def resources(launch: Launch, target: GPUTarget) -> dict[str, int]:
+    """What the machine code says of itself.
+
+    ``registers`` and ``spills`` of a thread (bytes of its stack on NVIDIA, registers on AMD),
+    ``shared`` bytes of a block, the widest ``loads`` and ``stores`` in bits; ``short_offsets``: how
+    many addresses are reckoned in 32 bits, which end at 2³¹ elements.
+    """
+    compiled = triton.compile(source_of(launch), target=target)
+    found = read_hsaco(compiled) if target.backend == "hip" else read_cubin(compiled)
+    short = SHORT_OFFSET.findall(compiled.asm["ttir"])
+    return {**found, "shared": compiled.metadata.shared, "short_offsets": len(short)}
+
+
+def read_cubin(compiled: Any) -> dict[str, int]:
+    usage, code = (disassembled(compiled.asm["cubin"], flag) for flag in ("-res-usage", "-sass"))
+    return {
+        "registers": int(*re.findall(r"REG:(\d+)", usage)),
+        "spills": int(*re.findall(r"STACK:(\d+)", usage)),
+        "loads": widest(re.findall(r"\bLDG\.[\w.]+", code)),
+        "stores": widest(re.findall(r"\bSTG\.[\w.]+", code)),
+    }
+
+
+def disassembled(cubin: bytes, flag: str) -> str:
+    """What cuobjdump, which comes with Triton, says of it."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, flag, file.name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    return done.stdout
+
+
+def read_hsaco(compiled: Any) -> dict[str, int]:
+    """From the assembly that the binary is made of, and the metadata it ends in."""
+    code = compiled.asm["amdgcn"]
+    return {
+        "registers": int(*re.findall(r"\.vgpr_count:\s*(\d+)", code)),
+        "spills": sum(map(int, re.findall(r"\.[sv]gpr_spill_count:\s*(\d+)", code))),
+        "loads": widest(re.findall(r"\b(?:global|buffer)_load_\w+", code)),
+        "stores": widest(re.findall(r"\b(?:global|buffer)_store_\w+", code)),
+    }
+
+
+def widest(instructions: Sequence[str]) -> int:
+    """Bits that the widest of them moves a thread."""
+    return max(map(width, instructions))
+
+
+def width(instruction: str) -> int:
+    """Bits that ``LDG.E.128.CONSTANT`` or ``global_load_dwordx4`` moves a thread."""
+    words = re.split(r"[._]", instruction)
+    return next((bits for word, bits in WIDTHS.items() if word in words), 32)
+
+
+def found(name: str) -> dict[str, Any]:
+    """By example, kernel and target, what the kernels in the folder ``name`` take."""
+    examples = import_module(f"fxcache.kernels.{name}.examples").EXAMPLES
+    return {
+        example: {
+            launch.kernel.__name__: {t: resources(launch, target) for t, target in TARGETS.items()}
+            for launch in launches_of(run)
+        }
+        for example, run in examples.items()
+    }
+
+
+def main() -> None:
+    top = argparse.ArgumentParser(description=__doc__)
+    top.add_argument("--write", action="store_true", help="expect from now on what is found")
+    arguments = top.parse_args()
+    everything = {}
+    for folder in sorted(file.parent for file in HERE.glob("*/examples.py")):
+        kernels = {"triton": triton.__version__, "examples": found(folder.name)}
+        everything[folder.name] = kernels
+        if arguments.write:
+            text = json.dumps(kernels, indent=1)
+            (folder / EXPECTED).write_text(text + "\n", encoding="utf-8")
+    print(json.dumps(everything, indent=1))
+
+
+if __name__ == "__main__":
+    main()

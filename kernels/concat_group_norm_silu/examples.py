@@ -1,0 +1,48 @@
+"""Calls at the sizes of real models; on the meta device they take no memory."""
+
+import torch
+from torch import Tensor
+
+from fxcache.kernels.concat_group_norm_silu import launch
+from fxcache.kernels.launches import Wrap
+
+# batch, channels of the cached and of the fresh half, side: the last up block of each, guided
+SD_1_5_512 = (2, 640, 320, 64)
+SDXL_1024 = (2, 640, 320, 128)
+GROUPS, EPS = 32, 1e-5
+
+
+def inputs(
+    shape: tuple[int, int, int, int],
+    dtype: torch.dtype = torch.float16,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    device: str = "meta",
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Both halves, weight and bias, drawn at random where there is memory for them."""
+    batch, cached, fresh, side = shape
+    halves = (
+        torch.empty(batch, channels, side, side, dtype=dtype, device=device)
+        .normal_()
+        .contiguous(memory_format=memory_format)
+        for channels in (cached, fresh)
+    )
+    weight, bias = torch.randn(2, cached + fresh, dtype=dtype, device=device)
+    return (*halves, weight, bias)
+
+
+def run(wrap: Wrap, cached: Tensor, fresh: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """As the operator does where the refresh step left no moments."""
+    channels = len(weight)
+    old = launch.moments(cached, GROUPS, channels, 0, wrap)
+    new = launch.moments(fresh, GROUPS, channels, cached.shape[1], wrap)
+    return launch.normalize(cached, fresh, weight, bias, GROUPS, EPS, old, new, wrap)
+
+
+EXAMPLES = {
+    "fp16": lambda wrap: run(wrap, *inputs(SD_1_5_512)),
+    "bf16": lambda wrap: run(wrap, *inputs(SDXL_1024, torch.bfloat16)),
+    "fp32": lambda wrap: run(wrap, *inputs(SD_1_5_512, torch.float32)),
+    "fp16, channels last": lambda wrap: run(
+        wrap, *inputs(SD_1_5_512, memory_format=torch.channels_last)
+    ),
+}

@@ -1,0 +1,137 @@
+"""The Triton kernels: moments of each group, piece by piece, then one pass that normalises.
+
+A piece is ``PIECE`` positions of the channels of one group that lie in one tensor. Its mean and
+its sum of squared deviations (from its own mean) are exact to rounding; pieces are merged by Chan,
+Golub and LeVeque's formula ("Updating Formulae and a Pairwise Algorithm for Computing Sample
+Variances", 1979, equation 2.1). No atomics: results do not depend on the order of the blocks.
+"""
+
+import triton
+import triton.language as tl
+
+PIECE = 1024  # positions
+MOST_CHANNELS = 32  # of a tile
+
+
+@triton.jit
+def moments_kernel(
+    x,
+    moments,  # [N, G, pieces, 2]
+    positions,
+    stride_n,
+    stride_c,
+    stride_p,
+    channels,  # of x, which are those from `first` on of what is normalised
+    first,
+    size,  # channels of a group
+    groups,
+    piece: tl.constexpr,
+    block_c: tl.constexpr,
+    block_p: tl.constexpr,
+):
+    number, sample = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    pieces = tl.cdiv(positions, piece)
+    group, part = number // pieces, number % pieces
+    begin = tl.maximum(group * size - first, 0)
+    end = tl.minimum((group + 1) * size - first, channels)
+    last = tl.minimum((part + 1) * piece, positions)
+    of_sample = x + sample * stride_n
+    count, mean, deviation = 0.0, 0.0, 0.0
+    for c in range(begin, end, block_c):
+        for p in range(part * piece, last, block_p):
+            channel, position = c + tl.arange(0, block_c), p + tl.arange(0, block_p)
+            known = (channel < end)[:, None] & (position < last)[None, :]
+            at_c, at_p = channel.to(tl.int64) * stride_c, position.to(tl.int64) * stride_p
+            value = tl.load(of_sample + at_c[:, None] + at_p[None, :], known, 0.0).to(tl.float32)
+            here = (tl.minimum(c + block_c, end) - c) * (tl.minimum(p + block_p, last) - p)
+            here = here.to(tl.float32)
+            here_mean = tl.sum(value) / here
+            difference = tl.where(known, value - here_mean, 0.0)
+            total = count + here
+            delta = here_mean - mean
+            deviation += tl.sum(difference * difference) + delta * delta * (count * here / total)
+            mean += delta * (here / total)
+            count = total
+    place = moments + ((sample * groups + group) * pieces + part) * 2
+    tl.store(place, mean)
+    tl.store(place + 1, deviation)
+
+
+@triton.jit
+def pieces_of(moments, sample, group, groups, channels, positions, piece, block: tl.constexpr):
+    """The counts, means and deviations of one group's pieces in one tensor."""
+    pieces = tl.cdiv(positions, piece)
+    part = tl.arange(0, block)
+    known = part < pieces
+    place = moments + ((sample * groups + group) * pieces + part) * 2
+    length = tl.minimum((part + 1) * piece, positions) - part * piece
+    count = tl.where(known, length * channels, 0).to(tl.float32)
+    return count, tl.load(place, known, 0.0), tl.load(place + 1, known, 0.0)
+
+
+@triton.jit
+def normalize_kernel(
+    cached,
+    fresh,
+    weight,
+    bias,
+    cached_moments,
+    fresh_moments,
+    out,
+    positions,
+    cached_n,
+    cached_c,
+    cached_p,
+    fresh_n,
+    fresh_c,
+    fresh_p,
+    out_n,
+    out_c,
+    out_p,
+    boundary,  # channels of cached
+    size,
+    groups,
+    eps,
+    piece: tl.constexpr,
+    block_pieces: tl.constexpr,
+    block_c: tl.constexpr,
+    block_p: tl.constexpr,
+):
+    number, sample = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    tiles_p, tiles_c = tl.cdiv(positions, block_p), tl.cdiv(size, block_c)
+    tile_p, tile_c = number % tiles_p, number // tiles_p % tiles_c
+    group = number // tiles_p // tiles_c
+
+    begin, end = group * size, (group + 1) * size
+    of_cached = tl.minimum(tl.maximum(boundary - begin, 0), size)
+    old_count, old_mean, old_deviation = pieces_of(
+        cached_moments, sample, group, groups, of_cached, positions, piece, block_pieces
+    )
+    new_count, new_mean, new_deviation = pieces_of(
+        fresh_moments, sample, group, groups, size - of_cached, positions, piece, block_pieces
+    )
+    total = tl.sum(old_count) + tl.sum(new_count)
+    mean = (tl.sum(old_count * old_mean) + tl.sum(new_count * new_mean)) / total
+    old_delta, new_delta = old_mean - mean, new_mean - mean
+    deviation = tl.sum(old_deviation + old_count * old_delta * old_delta)
+    deviation += tl.sum(new_deviation + new_count * new_delta * new_delta)
+    scale = 1 / tl.sqrt(deviation / total + eps)
+
+    channel = begin + tile_c * block_c + tl.arange(0, block_c)
+    position = tile_p * block_p + tl.arange(0, block_p)
+    in_group = channel < end
+    at_c, at_p = channel.to(tl.int64), position.to(tl.int64)
+    factor = tl.load(weight + at_c, in_group, 0.0).to(tl.float32) * scale
+    shift = tl.load(bias + at_c, in_group, 0.0).to(tl.float32)
+    known = in_group[:, None] & (position < positions)[None, :]
+    old = known & (channel < boundary)[:, None]
+    new = known & (channel >= boundary)[:, None]
+    c, p = at_c[:, None], at_p[None, :]
+    from_cached = tl.load(cached + sample * cached_n + c * cached_c + p * cached_p, old, 0.0)
+    at_fresh = sample * fresh_n + (c - boundary) * fresh_c + p * fresh_p
+    from_fresh = tl.load(fresh + at_fresh, new, 0.0)
+    value = tl.where(old, from_cached, from_fresh).to(tl.float32)
+    value = (value - mean) * factor[:, None] + shift[:, None]
+    value = value * tl.sigmoid(value)
+    place = out + sample * out_n + c * out_c + p * out_p
+    tl.store(place, value.to(out.dtype.element_ty), known)

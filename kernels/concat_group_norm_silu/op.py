@@ -1,0 +1,70 @@
+"""The operators ``fxcache::group_moments`` and ``fxcache::concat_group_norm_silu``.
+
+Tensors on the CPU take the plain reference, all others the Triton kernels. Without Triton these
+modules can still be imported; it is asked for when a kernel is to run.
+"""
+
+from torch import Tensor
+from torch.library import triton_op, wrap_triton
+
+from fxcache.kernels.concat_group_norm_silu import reference
+
+
+@triton_op("fxcache::group_moments", mutates_args=())
+def group_moments(x: Tensor, groups: int, channels: int, first: int) -> Tensor:
+    """What normalising by groups needs to know of ``x``, ``[N, C, …]``.
+
+    ``x`` is channels ``first`` to ``first + C`` of a tensor of ``channels``, in ``groups``. Returns
+    float32 ``[N, groups, pieces, 2]``: the mean of each piece of 1,024 positions, and the sum of
+    its squared deviations from that mean; zeros where a group has no channel in ``x``.
+    """
+    from fxcache.kernels.concat_group_norm_silu import launch
+
+    return launch.moments(x, groups, channels, first, wrap_triton)
+
+
+@triton_op("fxcache::concat_group_norm_silu", mutates_args=())
+def concat_group_norm_silu(
+    cached: Tensor,
+    fresh: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    eps: float,
+    cached_moments: Tensor | None = None,
+) -> Tensor:
+    """``silu(group_norm(cat([cached, fresh], 1)))`` without the concatenation.
+
+    ``cached`` ``[N, C1, …]`` and ``fresh`` ``[N, C2, …]``: float32, float16 or bfloat16, of any
+    strides; ``weight`` and ``bias`` ``[C1 + C2]``. ``cached_moments``: ``group_moments(cached,
+    groups, C1 + C2, 0)``, where the step that cached it has taken them already: then the statistics
+    read ``fresh`` alone. Statistics and arithmetic are in float32. Returns ``[N, C1 + C2, …]``.
+    """
+    from fxcache.kernels.concat_group_norm_silu import launch
+
+    boundary, channels = cached.shape[1], cached.shape[1] + fresh.shape[1]
+    if cached_moments is None:
+        cached_moments = launch.moments(cached, groups, channels, 0, wrap_triton)
+    fresh_moments = launch.moments(fresh, groups, channels, boundary, wrap_triton)
+    return launch.normalize(
+        cached, fresh, weight, bias, groups, eps, cached_moments, fresh_moments, wrap_triton
+    )
+
+
+@group_moments.register_kernel("cpu")
+def _(x: Tensor, groups: int, channels: int, first: int) -> Tensor:
+    return reference.group_moments(x, groups, channels, first)
+
+
+@concat_group_norm_silu.register_kernel("cpu")
+def _(
+    cached: Tensor,
+    fresh: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    eps: float,
+    cached_moments: Tensor | None = None,
+) -> Tensor:
+    del cached_moments  # of the same values
+    return reference.concat_group_norm_silu(cached, fresh, weight, bias, groups, eps)

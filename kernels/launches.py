@@ -1,0 +1,43 @@
+"""Launchers call kernels through a ``Wrap``: so a launch can be seen, and not only done."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Wrap = Callable[[Any], Any]  # makes of a kernel what takes ``[grid](*arguments, **constants)``
+
+
+def as_is(kernel: Any) -> Any:
+    return kernel
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel, the arguments by their names, and the constants that it is compiled for."""
+
+    kernel: Any
+    arguments: Mapping[str, Any]
+    constants: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A kernel that is only noted down."""
+
+    kernel: Any
+    launches: list[Launch]
+
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        del grid
+        return self.note
+
+    def note(self, *arguments: Any, **constants: Any) -> None:
+        named = dict(zip(self.kernel.arg_names, arguments, strict=False))
+        self.launches.append(Launch(self.kernel, named, constants))
+
+
+def launches_of(run: Callable[[Wrap], object]) -> list[Launch]:
+    """What ``run`` would launch; its tensors may be on the meta device, which holds no memory."""
+    launches: list[Launch] = []
+    run(lambda kernel: Recorded(kernel, launches))
+    return launches

@@ -1,0 +1,45 @@
+"""What each kernel's machine code takes: a change must say so, in ``binaries.json``."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+KERNELS = Path(__file__).parents[2] / "kernels"
+FOLDERS = sorted(file.parent.name for file in KERNELS.glob("*/kernel.py"))
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    """Compiled in a process of its own: in this one kernels may be interpreted."""
+    compiling = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "fxcache.kernels.binaries"]
+    done = subprocess.run(command, env=compiling, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_every_kernel_is_compiled(found):
+    assert sorted(found) == FOLDERS
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_binaries_take_what_is_expected(found, name):
+    expected = json.loads((KERNELS / name / "binaries.json").read_text())
+    if expected["triton"] != found[name]["triton"]:
+        pytest.skip(f"expected values are of Triton {expected['triton']}")
+    assert found[name] == expected, "if it is meant: python -m fxcache.kernels.binaries --write"
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_no_spills_full_width_and_no_offset_that_ends_at_2_to_the_31(found, name):
+    for example, kernels in found[name]["examples"].items():
+        for kernel, targets in kernels.items():
+            assert targets.keys() == {"sm_80", "sm_90", "gfx942"}
+            for target, taken in targets.items():
+                assert taken["spills"] == taken["short_offsets"] == 0, (example, kernel, target)
+                assert taken["loads"] == 128 or "channels last" in example, (kernel, target)

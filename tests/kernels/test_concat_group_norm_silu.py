@@ -1,0 +1,179 @@
+"""Against a float64 reference, to a multiple of the error of PyTorch's own result."""
+
+import os
+import subprocess
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fxcache.kernels.concat_group_norm_silu import reference
+
+EPS = 1e-5
+K = 3  # times PyTorch's own error; the interpreter cuts bfloat16 off where hardware rounds
+# exp(-x) of the sigmoid may well be infinite; its inverse is 0 then, as it should be.
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")
+
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+
+
+@pytest.fixture(scope="session")
+def launch(device: str) -> ModuleType:
+    from fxcache.kernels.concat_group_norm_silu import kernel
+    from fxcache.kernels.concat_group_norm_silu import launch as found
+
+    interpreted = type(kernel.normalize_kernel).__name__ == "InterpretedFunction"
+    assert interpreted == (device == "cpu")
+    return found
+
+
+class Ran:
+    """Notes which kernels run."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def __call__(self, kernel: Any) -> Any:
+        self.names.append(kernel.__name__)
+        return kernel
+
+
+def computed(launch: ModuleType, a: Tensor, b: Tensor, w: Tensor, v: Tensor, groups: int) -> Tensor:
+    channels, ran = len(w), Ran()
+    moments = [
+        launch.moments(x, groups, channels, first, ran) for x, first in ((a, 0), (b, a.shape[1]))
+    ]
+    out = launch.normalize(a, b, w, v, groups, EPS, *moments, ran)
+    if out.numel():
+        assert ran.names == ["moments_kernel"] * 2 + ["normalize_kernel"]
+    return out
+
+
+def drawn(
+    shape: tuple[int, ...], halves: tuple[int, int], dtype: torch.dtype, device: str = "cpu"
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Both halves, the cached one far from zero; weight and bias."""
+    n, *spatial = shape
+    torch.manual_seed(0)
+    a, b = (torch.randn(n, c, *spatial) for c in halves)
+    w, v = torch.randn(2, sum(halves))
+    return tuple(x.to(device, dtype) for x in (a * 2 + 5, b, w, v))  # type: ignore[return-value]
+
+
+def assert_close(found: Tensor, *inputs: Tensor, groups: int) -> None:
+    """To float64's result, ``K`` times as far as PyTorch's own result is."""
+    exact = reference.concat_group_norm_silu(*(x.double() for x in inputs), groups, EPS)
+    own = reference.concat_group_norm_silu(*inputs, groups, EPS)
+    assert found.dtype == own.dtype
+    assert found.shape == own.shape
+    error, allowed = (float((x.double() - exact).norm()) for x in (found, own))
+    assert error <= K * allowed, (error, allowed)
+    assert found.isfinite().all()
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch):
+    """Memory that is given out is full of NaN: what a kernel does not write is seen."""
+
+    def full(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return made(self, *args, **kwargs).fill_(float("nan"))
+
+    made = Tensor.new_empty
+    monkeypatch.setattr(Tensor, "new_empty", full)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "halves", "groups"),
+    [
+        ((2, 8, 8), (64, 32), 32),  # the boundary is that of a group
+        ((1, 5, 7), (20, 10), 3),  # a group lies across it
+        ((2, 33, 37), (20, 10), 1),  # one group, two pieces
+        ((1, 4), (3, 5), 8),  # one position a row: every group a channel
+        ((1, 3, 4, 6), (6, 2), 2),  # frames
+        ((2, 9, 9), (40, 60), 2),  # more channels in a group than a tile holds
+        ((0, 4, 4), (4, 4), 2),  # no picture
+    ],
+)
+def test_it_equals_the_reference(launch, device, dtype, shape, halves, groups):
+    inputs = drawn(shape, halves, dtype, device)
+    assert_close(computed(launch, *inputs, groups), *inputs, groups=groups)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "laid_out",
+    [
+        lambda x: x.contiguous(memory_format=torch.channels_last),
+        lambda x: torch.cat([x, x], dim=1)[:, : x.shape[1]],  # a slice of more channels
+        lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),  # rows and columns swapped
+        lambda x: x[:, :, ::1, ::2].repeat_interleave(2, 3)[..., : x.shape[3]],
+    ],
+)
+def test_any_strides(launch, device, dtype, laid_out):
+    a, b, w, v = drawn((2, 6, 10), (12, 18), dtype, device)
+    for pair in ((laid_out(a), b), (a, laid_out(b)), (laid_out(a), laid_out(b))):
+        inputs = (*pair, w, v)
+        assert_close(computed(launch, *inputs, 6), *inputs, groups=6)
+
+
+def test_the_result_is_laid_out_as_pytorchs_is(launch, device):
+    a, b, w, v = drawn((2, 6, 10), (12, 18), torch.float32, device)
+    for form in (torch.contiguous_format, torch.channels_last):
+        inputs = a.contiguous(memory_format=form), b.contiguous(memory_format=form), w, v
+        expected = reference.concat_group_norm_silu(*inputs, 6, EPS)
+        assert computed(launch, *inputs, 6).stride() == expected.stride()
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), st.integers(1, 40)
+)
+def test_any_size(launch, device, groups, cached, more, height, width):
+    fresh = groups * (cached + more) - cached
+    inputs = drawn((1, height, width), (cached, fresh), torch.float32, device)
+    assert_close(computed(launch, *inputs, groups), *inputs, groups=groups)
+
+
+def test_moments_are_those_of_the_reference(launch, device):
+    a, b, _, _ = drawn((2, 33, 37), (20, 10), torch.float32, device)
+    for x, first in ((a, 0), (b, 20)):
+        found = launch.moments(x, 3, 30, first)
+        expected = reference.group_moments(x, 3, 30, first)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_value_far_from_zero_keeps_its_digits(launch, device):
+    """The sum of squares less the squared sum would lose them all."""
+    a, b, w, v = drawn((1, 16, 16), (8, 8), torch.float32, device)
+    inputs = (a + 4000, b + 4000, w, v)
+    assert_close(computed(launch, *inputs, 2), *inputs, groups=2)
+
+
+OPERATORS = """
+import torch
+from torch.library import opcheck
+from fxcache.kernels.concat_group_norm_silu import op
+
+checks = ("test_schema", "test_faketensor")
+a, b, w = torch.randn(2, 8, 4, 4), torch.randn(2, 4, 4, 4), torch.randn(12)
+for form in (torch.contiguous_format, torch.channels_last):
+    pair = a.contiguous(memory_format=form), b.contiguous(memory_format=form)
+    opcheck(torch.ops.fxcache.concat_group_norm_silu, (*pair, w, w, 3, 1e-5), test_utils=checks)
+    opcheck(torch.ops.fxcache.group_moments, (pair[0], 3, 12, 0), test_utils=checks)
+"""
+
+
+def test_operators_are_registered_as_pytorch_asks():
+    """In a process of its own: there the kernels are compiled ones."""
+    compiling = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-c", OPERATORS]
+    done = subprocess.run(command, env=compiling, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
