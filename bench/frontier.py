@@ -12,6 +12,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 import fxcache
+from fxcache.integrations.diffusers import example_inputs
 
 MODELS: dict[str, dict[str, Any]] = {
     "Stable Diffusion 1.5, 512×512": {"sample_size": 64, "cross_attention_dim": 768},
@@ -43,15 +44,28 @@ def on_meta(config: dict[str, Any]) -> UNet2DConditionModel:
         return UNet2DConditionModel(**config).eval()
 
 
+def outermost_partially_evaluated(model: UNet2DConditionModel) -> dict[str, Any]:
+    """The cut at index 0 where reuse steps leave out what the cached value alone decides."""
+    inputs = example_inputs(model)
+    fxcache.optimize(model, cut=0, partial_evaluation=True, example_inputs=inputs)
+    (capture,) = fxcache.report(model).captures
+    fxcache.restore(model)
+    return capture.cut
+
+
+def found(config: dict[str, Any]) -> dict[str, Any]:
+    """All cuts of a denoiser of this shape."""
+    model = on_meta(config)
+    cuts = [cut.to_dict() for cut in fxcache.frontier(model)]
+    return {"cuts": cuts, "outermost, partially evaluated": outermost_partially_evaluated(model)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    found = {
-        name: [cut.to_dict() for cut in fxcache.frontier(on_meta(config))]
-        for name, config in MODELS.items()
-    }
-    arguments.out.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    results = {name: found(config) for name, config in MODELS.items()}
+    arguments.out.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

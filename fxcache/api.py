@@ -44,6 +44,7 @@ def optimize(
     dynamic: Mapping[str, Sequence[int]] | None = None,
     plan: Plan | str | PathLike[str] | None = None,
     guidance: GuidanceCache | None = None,
+    partial_evaluation: bool = False,
 ) -> M:
     """Make a denoiser reuse its deep values between steps. In place; returns ``model`` itself.
 
@@ -57,7 +58,9 @@ def optimize(
     another capture, by input: ``{"sample": (0,), "encoder_hidden_states": (0,)}`` for the batch.
     ``plan``: instead of cut and policy, what ``calibrate`` or ``fxcache tune`` found, or its file.
     ``guidance``: whether, and how often, both halves of classifier-free guidance are computed; by
-    default always.
+    default always. ``partial_evaluation``: whether convolutions and linear layers over a
+    concatenation with a cached value are computed as far as that goes when it is cached, where that
+    pays: reuse steps do less, and equal those without it up to the order of summation.
 
     Raises StateError (optimised already), ConfigError (options), ModeError (train mode), PlanError
     (a plan for another model), ModelFileError (a plan that cannot be read); at
@@ -70,6 +73,12 @@ def optimize(
         found = planned(module, plan, cut, policy)
         cut, policy = found.cut, found.policy
         adjustment, correction = found.adjustment, found.correction
+        if partial_evaluation and (adjustment or correction):
+            raise ConfigError(
+                "what the plan's trained parts or trends belong to would not be cached any more",
+                where="optimize(plan=..., partial_evaluation=True)",
+                remedy="leave out partial_evaluation",
+            )
     settings = Settings(
         require_cut_request(cut),
         require_policy(policy),
@@ -78,6 +87,7 @@ def optimize(
         require_guidance(guidance),
         latent,
         require_dynamic(dynamic),
+        require_flag("partial_evaluation", partial_evaluation),
     )
     engine = attach(module, settings)
     if example_inputs is not None:
@@ -229,6 +239,16 @@ def require_dynamic(dynamic: object) -> dict[str, tuple[int, ...]]:
         f"dynamic={dynamic!r} does not name dimensions by input",
         where="optimize(dynamic=...)",
         remedy='pass a dict such as {"sample": (0,), "encoder_hidden_states": (0,)}',
+    )
+
+
+def require_flag(name: str, value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ConfigError(
+        f"{name}={value!r} is neither True nor False",
+        where=f"optimize({name}=...)",
+        remedy=f"pass {name}=True or {name}=False",
     )
 
 

@@ -70,7 +70,8 @@ def regions_of(node: fx.Node, weights: Mapping[str, Any]) -> list[fx.GraphModule
     return [held for held in named if isinstance(held, fx.GraphModule)]
 
 
-def merged(parts: Iterable[Flops]) -> Flops:
+def merged(parts: Iterable[Mapping[str, int]]) -> Flops:
+    """FLOPs by kind of all ``parts`` together."""
     total: Flops = {}
     for part in parts:
         for kind, flops in part.items():

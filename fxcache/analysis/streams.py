@@ -40,6 +40,11 @@ class Shortcut:
     leaves: tuple[fx.Node, ...]
     exact: bool = False  # nothing was added: the value itself
 
+    @property
+    def flops(self) -> Mapping[str, int]:
+        """None: streams are moved, joined and cast."""
+        return {}
+
     def insert(self, graph: fx.Graph, copied: Mapping[fx.Node, fx.Node]) -> fx.Node:
         """Compute the shortcut in ``graph``, at its insertion point; ``copied`` has the leaves."""
         made = {leaf: copied[leaf] for leaf in self.leaves}

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from torch import fx
 
-from fxcache.analysis.streams import Shortcut
 from fxcache.schedule import Signal
 
 SPAN = ".."  # between the first and the last module of a residual cut's name
@@ -46,6 +45,25 @@ class Cut:
         return asdict(self) | {"share_saved": round(self.share_saved, 6)}
 
 
+class Afresh(Protocol):
+    """What a reuse step computes in a value's place, before it adds what is cached.
+
+    ``end``: the value that it leads to; ``leaves``: what it is computed from; ``flops`` by kind.
+    """
+
+    @property
+    def end(self) -> fx.Node: ...
+
+    @property
+    def leaves(self) -> tuple[fx.Node, ...]: ...
+
+    @property
+    def flops(self) -> Mapping[str, int]: ...
+
+    def insert(self, graph: fx.Graph, copied: Mapping[fx.Node, fx.Node]) -> fx.Node:
+        """Compute it in ``graph``, at its insertion point; ``copied`` has the leaves."""
+
+
 @dataclass(frozen=True, eq=False)
 class CachePoint:
     """One cached value.
@@ -55,7 +73,7 @@ class CachePoint:
     """
 
     value: fx.Node
-    shortcut: Shortcut | None = None
+    shortcut: Afresh | None = None
 
     @property
     def along_stream(self) -> bool:
@@ -67,6 +85,11 @@ class CachePoint:
         """What a reuse step must compute in the value's place."""
         return self.shortcut.leaves if self.shortcut else ()
 
+    @property
+    def flops(self) -> Mapping[str, int]:
+        """FLOPs by kind of computing the shortcut: at a reuse, and at a refresh besides."""
+        return self.shortcut.flops if self.shortcut else {}
+
 
 @dataclass(frozen=True, eq=False)
 class SignalPoint:
@@ -77,7 +100,7 @@ class SignalPoint:
 
     kind: Signal
     value: fx.Node
-    shortcut: Shortcut | None
+    shortcut: Afresh | None
     of_timestep_alone: bool
 
     @property

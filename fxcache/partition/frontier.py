@@ -7,7 +7,7 @@ from functools import cached_property
 from torch import fx
 
 from fxcache.analysis.blocks import Stack, nodes_by_module, outermost, stacks
-from fxcache.analysis.cost import Costs, op_name
+from fxcache.analysis.cost import Costs, merged, op_name
 from fxcache.analysis.dependence import Dependence
 from fxcache.partition.cut import SPAN, CachePoint, Cut
 from fxcache.partition.region import cache_points
@@ -116,7 +116,7 @@ class Frontier:
     def price(self, points: Points, name: str, observed: Iterable[fx.Node] = ()) -> Cut:
         """The cut at ``points``, with its costs; ``observed``: see ``live``."""
         live = self.live(points, observed)
-        by_op = self.costs.of(live)
+        by_op = merged([self.costs.of(live), *(p.flops for p in points)])
         return Cut(
             name=name,
             skip_index=self._skip_index(points),

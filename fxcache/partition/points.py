@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from torch import fx
 
 from fxcache.analysis.cost import op_name
-from fxcache.analysis.streams import MOVES, SCALES
+from fxcache.analysis.streams import MOVES, SCALES, Shortcut
 from fxcache.errors import CutError
 from fxcache.partition.cut import CachePoint
 from fxcache.partition.frontier import Frontier, Points
@@ -108,7 +108,7 @@ def branch_alone(frontier: Frontier, path: str, point: CachePoint) -> CachePoint
 
     ``x + f(x)``: instead of the difference of that and x, f(x).
     """
-    if op_name(point.value) != "add" or point.shortcut is None:
+    if op_name(point.value) != "add" or not isinstance(point.shortcut, Shortcut):
         return point
     streams = streams_between(frontier.needs, frontier.modules[path], frontier.modules[path])
     branch = streams.branch(point.value)

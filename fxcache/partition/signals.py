@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping
 
 from torch import fx
 
-from fxcache.analysis.streams import Shortcut
 from fxcache.errors import CutError
-from fxcache.partition.cut import SignalPoint
+from fxcache.partition.cut import Afresh, SignalPoint
 from fxcache.partition.frontier import Frontier
 from fxcache.program import Role, is_tensor
 from fxcache.schedule import Signal
@@ -71,7 +70,7 @@ FINDERS: Mapping[Signal, Callable[[Frontier], SignalPoint | None]] = {
 
 
 def signal(
-    frontier: Frontier, kind: Signal, value: fx.Node, shortcut: Shortcut | None = None
+    frontier: Frontier, kind: Signal, value: fx.Node, shortcut: Afresh | None = None
 ) -> SignalPoint:
     others = (Role.LATENT, Role.CONDITIONING)
     alone = not any(frontier.needs.on(value, role) for role in others)

@@ -161,6 +161,8 @@ class Variants:
         )
         observed = prefix.signal.needed if prefix else ()
         flops = self.frontier.costs.total(self.frontier.live(tuple(taken.values()), observed))
+        touched = [*taken.values(), *(self.plan.points[number] for number in writes)]
+        flops += sum(sum(point.flops.values()) for point in touched)
         if self.adjusted:
             flops += sum(map(self.adjusted.flops, taken.values()))
         graph, copied = copy_graph(self.program.graph)

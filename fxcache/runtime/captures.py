@@ -58,7 +58,7 @@ class Captures:
     def _capture(self, module: nn.Module, call: Call, fixed: bool) -> Variants:
         settings = self._settings
         frontier = Frontier(capture(module, self._signature, call, fixed))
-        plan = choose(frontier, settings.cut, settings.policy)
+        plan = choose(frontier, settings.cut, settings.policy, settings.partial_evaluation)
         order = settings.policy.forecast_order
         return rewrite(
             frontier, plan, call.describe(), order, settings.adjustment, settings.correction

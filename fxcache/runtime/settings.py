@@ -20,3 +20,4 @@ class Settings:
     guidance: GuidanceCache | None = None
     latent: str | None = None
     dynamic: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    partial_evaluation: bool = False

@@ -1,0 +1,224 @@
+"""Partial evaluation against the cache: fewer FLOPs at a reuse, equal results but for rounding."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+import fxcache
+from bench.frontier import MODELS, on_meta, outermost_partially_evaluated
+from fxcache.partition import partial
+from fxcache.report.report import CaptureReport
+from fxcache.rewrite.correction import Correction
+from tests import tiny
+from tests.loops import refreshes, sample
+
+CHANNELS = 6
+
+
+@pytest.fixture
+def bytes_are_free(monkeypatch):
+    """On models this small, bytes cost more than FLOPs: leave them out of the account."""
+    monkeypatch.setattr(partial, "FLOPS_PER_BYTE", -(10**9))
+
+
+class Joined(nn.Module):
+    """A deep value and a skip ``[B, 6, …]``, joined, and what ``follow`` makes of them."""
+
+    def __init__(self, follow: nn.Module, deep_first: bool = True, twice: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter = nn.Conv2d(CHANNELS, CHANNELS, 1)
+        layers = (nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1) for _ in range(8))
+        self.deep = nn.Sequential(*layers)
+        self.follow, self.deep_first, self.twice = follow, deep_first, twice
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        skip = self.enter(x) + t / 1000
+        parts = [self.deep(skip), skip]
+        joined = torch.cat(parts if self.deep_first else parts[::-1], dim=1)
+        found: Tensor = self.follow(joined)
+        return found + parts[0].mean() if self.twice else found
+
+
+class InTokens(Joined):
+    """The same with linear layers over the last of two to four dimensions."""
+
+    def __init__(self, follow: nn.Module) -> None:
+        super().__init__(follow)
+        self.enter = nn.Linear(CHANNELS, CHANNELS)  # type: ignore[assignment]
+        self.deep = nn.Sequential(*(nn.Linear(CHANNELS, CHANNELS) for _ in range(8)))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        skip = self.enter(x) + t / 1000
+        found: Tensor = self.follow(torch.cat([skip, self.deep(skip)], dim=-1))
+        return found
+
+
+def conv(*args: int, **options: object) -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Conv2d(2 * CHANNELS, *args, **options)  # type: ignore[arg-type]
+
+
+def norm(groups: int, **options: bool | float) -> nn.GroupNorm:
+    made = nn.GroupNorm(groups, 2 * CHANNELS, **options)  # type: ignore[arg-type]
+    if made.affine:
+        nn.init.normal_(made.weight)
+        nn.init.normal_(made.bias)
+    return made
+
+
+MAPS = {
+    "convolution": lambda: Joined(conv(4, 3, padding=1)),
+    "skip first": lambda: Joined(conv(4, 3, padding=1), deep_first=False),
+    "no bias": lambda: Joined(conv(4, 1, bias=False)),
+    "strided": lambda: Joined(conv(4, 3, stride=2, dilation=2, padding=2)),
+    "activation": lambda: Joined(nn.Sequential(nn.SiLU(), nn.Dropout(0.5), conv(4, 3))),
+    "norm": lambda: Joined(nn.Sequential(norm(4), nn.SiLU(), conv(4, 3))),
+    "norm, skip first": lambda: Joined(nn.Sequential(norm(6), conv(4, 3)), deep_first=False),
+    "plain norm": lambda: Joined(nn.Sequential(norm(6, affine=False), conv(4, 3))),
+    "a group across": lambda: Joined(nn.Sequential(norm(3, eps=0.1), nn.SiLU(), conv(4, 3))),
+    "a group across, skip first": lambda: Joined(
+        nn.Sequential(norm(3), conv(4, 3)), deep_first=False
+    ),
+    "read elsewhere": lambda: Joined(conv(4, 3), twice=True),
+    "linear": lambda: InTokens(nn.Sequential(nn.GELU(), nn.Linear(2 * CHANNELS, 4))),
+}
+UNSUITABLE = {
+    "one group": lambda: Joined(nn.Sequential(norm(1), conv(4, 3))),
+    "grouped convolution": lambda: Joined(conv(4, 3, groups=2)),
+    "transposed": lambda: Joined(nn.ConvTranspose2d(2 * CHANNELS, 4, 3)),
+    "softmax": lambda: Joined(nn.Sequential(nn.Softmax(dim=1), conv(4, 3))),
+}
+
+
+def latent(model: nn.Module, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    size = (2, 9, CHANNELS) if isinstance(model, InTokens) else (2, CHANNELS, 12, 12)
+    return torch.randn(size, generator=generator, dtype=torch.float64)
+
+
+@torch.no_grad()
+def run(model: nn.Module, wanted: bool) -> tuple[CaptureReport, Tensor]:
+    """What was captured, and a reuse after a refresh, which equals the original bit for bit."""
+    made = fxcache.optimize(copy.deepcopy(model), cut="deep", partial_evaluation=wanted)
+    x, late, early = latent(model), torch.tensor(900.0), torch.tensor(500.0)
+    with fxcache.session(made, num_steps=2):
+        assert torch.equal(made(x, late), model(x, late))
+        reused = made(latent(model, seed=1), early)
+    assert refreshes(made)[-1] == [0], "the second call must have reused"
+    return captured(made), reused
+
+
+def captured(model: nn.Module) -> CaptureReport:
+    (capture,) = fxcache.report(model).captures
+    return capture
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_a_reuse_computes_less_and_the_same(name, bytes_are_free):
+    model = MAPS[name]().double().eval()
+    (whole, expected), (partly, found) = run(model, False), run(model, True)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert partly.cut["reuse_flops"] < whole.cut["reuse_flops"]
+    assert partly.cut["mode"] == "residual"
+    value_too = name == "read elsewhere" or name.startswith("a group across")
+    assert partly.cut["cached_tensors"] == 1 + value_too
+    assert "partial evaluation saves" in partly.reason
+
+
+@pytest.mark.parametrize("name", UNSUITABLE)
+def test_what_is_no_map_of_each_channel_is_left_as_it_is(name, bytes_are_free):
+    model = UNSUITABLE[name]().double().eval()
+    (whole, expected), (partly, found) = run(model, False), run(model, True)
+    assert torch.equal(found, expected)
+    assert partly.cut == whole.cut
+
+
+def test_half_of_a_convolution_is_half_its_flops(bytes_are_free):
+    model = Joined(conv(4, 3, padding=1)).double().eval()
+    (whole, _), (partly, _) = run(model, False), run(model, True)
+    batch, size = 2, 12 * 12
+    cached = 2 * batch * size * CHANNELS * 4 * 9  # two per multiply-add
+    assert whole.cut["reuse_flops"] - partly.cut["reuse_flops"] == cached
+
+
+def test_where_bytes_cost_more_than_flops_save_nothing_changes():
+    model = Joined(conv(24, 1)).double().eval()  # 24 channels cached in place of 6
+    (whole, expected), (partly, found) = run(model, False), run(model, True)
+    assert torch.equal(found, expected)
+    assert partly.cut == whole.cut
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 3, [0, 2]])
+@pytest.mark.parametrize("groups", [{}, {"block_out_channels": (24, 32)}], ids=["whole", "across"])
+def test_a_unet_over_a_run(cut, groups, bytes_are_free):
+    outputs, flops = {}, {}
+    for wanted in (False, True):
+        unet = tiny.small_unet(**groups)
+        fxcache.optimize(unet, cut=cut, policy=fxcache.Uniform(3), partial_evaluation=wanted)
+        outputs[wanted] = sample(unet, 7, **tiny.inputs())
+        flops[wanted] = captured(unet).cut["reuse_flops"]
+    torch.testing.assert_close(outputs[True], outputs[False], rtol=1e-4, atol=2e-4)
+    assert not torch.equal(outputs[True], outputs[False])
+    assert flops[True] < flops[False]
+
+
+def test_refreshing_every_step_is_the_original_bit_for_bit(bytes_are_free):
+    unet = fxcache.optimize(tiny.small_unet(), policy=fxcache.Uniform(1), partial_evaluation=True)
+    assert captured_after(unet) == "residual"
+    assert torch.equal(sample(unet, **tiny.inputs()), sample(tiny.small_unet(), **tiny.inputs()))
+
+
+def captured_after(unet: nn.Module) -> str:
+    sample(unet, 2, **tiny.inputs())
+    return str(captured(unet).cut["mode"])
+
+
+@torch.no_grad()
+def test_forecasts_through_linear_maps_alone_are_the_same(bytes_are_free):
+    model, policy = Joined(conv(4, 3)).double().eval(), fxcache.Uniform(2, forecast_order=1)
+    outputs = []
+    for wanted in (False, True):
+        made = copy.deepcopy(model)
+        fxcache.optimize(made, cut="deep", policy=policy, partial_evaluation=wanted)
+        with fxcache.session(made, num_steps=4):
+            steps = [made(latent(model, seed=i), torch.tensor(900.0 - i)) for i in range(4)]
+        outputs.append(torch.stack(steps))
+    torch.testing.assert_close(*outputs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.usefixtures("clean_dynamo")
+def test_two_graphs_and_no_recompilation(bytes_are_free):
+    counter = CompileCounterWithBackend("aot_eager")
+    unet = fxcache.optimize(tiny.small_unet(), policy=fxcache.Uniform(3), partial_evaluation=True)
+    compiled = torch.compile(unet, backend=counter, fullgraph=True)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        sample(compiled, 7, **tiny.inputs())
+    assert counter.frame_count == 2
+
+
+def test_a_third_of_sdxls_outermost_reuse_step_is_known_at_the_refresh():
+    model = on_meta(MODELS["Stable Diffusion XL, 1024×1024"])
+    (whole, *_) = fxcache.frontier(model)
+    partly = outermost_partially_evaluated(model)
+    assert 1 - partly["reuse_flops"] / whole.reuse_flops > 0.34
+    assert partly["cache_bytes"] == 2 * whole.cache_bytes
+
+
+def test_a_plan_with_trends_of_the_values_that_are_replaced():
+    unet = tiny.small_unet()
+    plan = fxcache.Plan.of(unet, fxcache.Uniform(3), 0)
+    corrected = replace(plan, correction=Correction({"a.0": torch.zeros(3, 1, 2)}))
+    with pytest.raises(fxcache.ConfigError, match="trends"):
+        fxcache.optimize(unet, plan=corrected, partial_evaluation=True)
+    fxcache.optimize(unet, plan=plan, partial_evaluation=True)
+
+
+@pytest.mark.parametrize("wrong", [1, None, "yes"])
+def test_partial_is_true_or_false(wrong):
+    with pytest.raises(fxcache.ConfigError, match="partial_evaluation"):
+        fxcache.optimize(tiny.small_unet(), partial_evaluation=wrong)
