@@ -49,6 +49,7 @@ figures: install
 	$(BIN)/fxcache run $(MODEL) $(DEMO) --out docs/pictures/demo.png --json > bench/results/demo.json
 	$(BIN)/python -m bench.dispatch --out bench/results/dispatch.json
 	$(BIN)/python -m bench.frontier --out bench/results/frontier.json
+	$(BIN)/python -m bench.hoisting --out bench/results/hoisting.json
 	$(BIN)/python -m bench.planning --out bench/results/planning.json
 	$(BIN)/python -m bench.figures
 

@@ -34,6 +34,7 @@ def readme_figures() -> str:
     parts = [
         demo_table(result("demo")),
         frontier_table(result("frontier")),
+        hoisting_table(result("hoisting")),
         coverage_line(result("coverage")),
         planning_table(result("planning")),
         overhead(),
@@ -58,23 +59,45 @@ def demo_table(demo: dict[str, Any]) -> str:
     )
 
 
-def frontier_table(frontier: dict[str, list[dict[str, Any]]]) -> str:
+def frontier_table(frontier: dict[str, dict[str, Any]]) -> str:
     rows = []
-    for model, cuts in frontier.items():
-        outermost = cuts[0]
+    for model, found in frontier.items():
+        outermost = found["cuts"][0]
         full, reuse = outermost["full_flops"], outermost["reuse_flops"]
+        partly = found["outermost, partially evaluated"]["reuse_flops"]
         rows.append(
             {
                 "model, batch 1": model,
                 "full step": f"{full / 1e9:.0f} GFLOPs",
                 "reuse step": f"{reuse / 1e9:.0f} GFLOPs",
                 "saved": f"{1 - reuse / full:.1%}",
+                "partially evaluated": f"{partly / 1e9:.0f} GFLOPs",
                 "cached (float32)": f"{outermost['cache_bytes'] / 2**20:.1f} MiB",
                 "ideal speed-up, interval 3": f"{3 / (1 + 2 * reuse / full):.2f}×",
                 "interval 5": f"{5 / (1 + 4 * reuse / full):.2f}×",
             }
         )
     return tabulate(rows, headers="keys", tablefmt="github")
+
+
+def hoisting_table(hoisting: dict[str, Any]) -> str:
+    rows = [
+        {
+            "weights that a step reads (float32)": model,
+            "refresh": mebibytes(found["none"]["refresh"]),
+            'hoist="once"': mebibytes(found["once"]["refresh"]),
+            'hoist="table"': mebibytes(found["table"]["refresh"]),
+            "saved": f"{1 - found['table']['refresh'] / found['none']['refresh']:.1%}",
+            "reuse": mebibytes(found["none"]["reuse"]),
+            "reuse with the table": mebibytes(found["table"]["reuse"]),
+        }
+        for model, found in hoisting.items()
+    ]
+    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+
+
+def mebibytes(count: int) -> str:
+    return f"{count / 2**20:,.0f} MiB"
 
 
 def coverage_line(coverage: dict[str, Any]) -> str:

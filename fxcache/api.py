@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from os import PathLike
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -45,6 +45,7 @@ def optimize(
     plan: Plan | str | PathLike[str] | None = None,
     guidance: GuidanceCache | None = None,
     partial_evaluation: bool = False,
+    hoist: Literal["once", "table"] | None = None,
 ) -> M:
     """Make a denoiser reuse its deep values between steps. In place; returns ``model`` itself.
 
@@ -60,7 +61,10 @@ def optimize(
     ``guidance``: whether, and how often, both halves of classifier-free guidance are computed; by
     default always. ``partial_evaluation``: whether convolutions and linear layers over a
     concatenation with a cached value are computed as far as that goes when it is cached, where that
-    pays: reuse steps do less, and equal those without it up to the order of summation.
+    pays: reuse steps do less, and equal those without it up to the order of summation. ``hoist``:
+    "once", what depends on the conditioning alone, such as the text's keys and values, is computed
+    once a request, bit for bit as before; "table", also what depends on the timestep besides, such
+    as modulations, for all of the schedule at once, equal up to the order of summation.
 
     Raises StateError (optimised already), ConfigError (options), ModeError (train mode), PlanError
     (a plan for another model), ModelFileError (a plan that cannot be read); at
@@ -88,6 +92,7 @@ def optimize(
         latent,
         require_dynamic(dynamic),
         require_flag("partial_evaluation", partial_evaluation),
+        require_hoist(hoist),
     )
     engine = attach(module, settings)
     if example_inputs is not None:
@@ -249,6 +254,16 @@ def require_flag(name: str, value: object) -> bool:
         f"{name}={value!r} is neither True nor False",
         where=f"optimize({name}=...)",
         remedy=f"pass {name}=True or {name}=False",
+    )
+
+
+def require_hoist(hoist: object) -> Literal["once", "table"] | None:
+    if hoist is None or hoist == "once" or hoist == "table":
+        return hoist
+    raise ConfigError(
+        f"hoist={hoist!r} is neither None, 'once' nor 'table'",
+        where="optimize(hoist=...)",
+        remedy="pass one of these",
     )
 
 

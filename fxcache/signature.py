@@ -49,6 +49,11 @@ class Call:
         """The tensors by their paths."""
         return dict(zip(self.paths, self.tensors, strict=True))
 
+    @property
+    def timestep_index(self) -> int:
+        """The number of the timestep among the tensors, where it was passed as one."""
+        return next(i for i, tensor in enumerate(self.tensors) if tensor is self.timestep)
+
     def readable(self) -> dict[str, Tensor]:
         """The conditioning whose values can be told: masks, lengths, ids and the like. By path."""
         return {

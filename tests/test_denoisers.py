@@ -148,7 +148,7 @@ def test_signals_and_cache_points_are_found(kind):
         except fxcache.CutError:
             missing.add(type(policy).__name__)
             continue
-        _, *shared = variants.prefix_module(*call.tensors)
+        _, *shared = variants.prefix().module(*call.tensors)
         results = variants.variant(NOTHING, continued=True).module(*call.tensors, *shared)
         assert equal(results, variants, expected), policy
         skip = variants.variant(variants.all, continued=True).module

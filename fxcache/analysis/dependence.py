@@ -49,13 +49,16 @@ class Dependence:
             needed |= self.ancestors(node)
         return self.mask(n for n in self.members(needed) if self.ancestors(n) & starts)
 
-    def live_without(self, given: Mapping[fx.Node, Iterable[fx.Node]]) -> list[fx.Node]:
+    def live_without(
+        self, given: Mapping[fx.Node, Iterable[fx.Node]], ends: Iterable[fx.Node] = ()
+    ) -> list[fx.Node]:
         """What the outputs need once ``given`` come from elsewhere, in graph order.
 
-        Each is mapped to the nodes that are needed in its place; it is itself left out.
+        Each is mapped to the nodes that are needed in its place; it is itself left out. ``ends``:
+        what is needed in place of the outputs.
         """
         live: set[fx.Node] = set()
-        stack = [self.output]
+        stack = list(ends) or [self.output]
         while stack:
             node = stack.pop()
             if node in given:

@@ -99,15 +99,20 @@ class Frontier:
         """The cache points that skip everything from module ``first`` to module ``last``."""
         return cache_points(self.needs, self.modules[first], self.modules[last])
 
-    def live(self, points: Points, also: Iterable[fx.Node] = ()) -> list[fx.Node]:
+    def live(
+        self, points: Points, also: Iterable[fx.Node] = (), hoisted: Iterable[fx.Node] = ()
+    ) -> list[fx.Node]:
         """The nodes of a variant that takes ``points`` from the cache.
 
         ``also``: what is computed all the same, from inputs alone, because a policy observes it.
+        ``hoisted``: what is given to the variant.
         """
-        live = self.needs.mask(self.needs.live_without({p.value: p.needed for p in points}))
-        for node in also:
-            live |= self.needs.ancestors(node)
-        return self.needs.members(live)
+        given: dict[fx.Node, tuple[fx.Node, ...]] = dict.fromkeys(hoisted, ())
+        cached = {point.value: point.needed for point in points}
+        live = self.needs.live_without(given | cached)
+        if observed := tuple(also):
+            live += self.needs.live_without(given, observed)
+        return self.needs.members(self.needs.mask(live))
 
     def feature(self, value: fx.Node) -> Cut:
         """The cut that caches ``value`` itself."""

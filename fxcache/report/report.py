@@ -8,6 +8,7 @@ from typing import Any
 from tabulate import tabulate
 from torch import nn
 
+from fxcache.rewrite.hoist import Level
 from fxcache.rewrite.runner import NOTHING, Variants
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.record import Run
@@ -19,7 +20,8 @@ class CaptureReport:
 
     ``groups``: cut points that are refreshed by themselves; ``graphs``: made so far. ``signal``:
     what the policy observes. ``specialized_on``: the inputs whose values the model read: another
-    value, another capture.
+    value, another capture. ``weight_bytes``: of the weights that a refresh and a reuse read as they
+    are run, what was hoisted left out; ``hoisted_weight_bytes``: of those that no step reads.
     """
 
     inputs: str
@@ -32,6 +34,8 @@ class CaptureReport:
     graphs: int
     signal: str | None
     specialized_on: list[str]
+    weight_bytes: dict[str, int]
+    hoisted_weight_bytes: int
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class Report:
     captures: list[CaptureReport]
     runs: list[RunReport]
     cached_bytes: int
+    hoisted_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -80,19 +85,29 @@ class Report:
         return as_text(self.to_dict())
 
 
+LEVELS = {None: Level.NOTHING, "once": Level.ONCE, "table": Level.STEP}
+
+
 def report_of(module: nn.Module, engine: Engine) -> Report:
     """The report of an optimised module."""
-    captured = list(engine.captures.values())
+    captured, level = list(engine.captures.values()), LEVELS[engine.settings.hoist]
     return Report(
         model=type(module).__name__,
         policy=engine.settings.policy.to_dict(),
-        captures=[capture_report(v) for v in captured],
+        captures=[capture_report(v, level) for v in captured],
         runs=[run_report(r) for r in list(engine.runs)],
         cached_bytes=engine.nbytes,
+        hoisted_bytes=engine.hoisted_bytes,
     )
 
 
-def capture_report(variants: Variants) -> CaptureReport:
+def capture_report(variants: Variants, level: Level) -> CaptureReport:
+    """``level``: what its variants are given where they can be."""
+    read = {
+        kind: variants.weight_bytes(reused, level)
+        for kind, reused in (("refresh", NOTHING), ("reuse", variants.all))
+    }
+    whole = variants.weight_bytes(NOTHING, Level.NOTHING)
     return CaptureReport(
         inputs=variants.inputs,
         nodes=len(variants.program.graph.nodes),
@@ -104,12 +119,14 @@ def capture_report(variants: Variants) -> CaptureReport:
         cut=variants.plan.cut.to_dict(),
         reason=variants.plan.reason,
         specialized_on=sorted(variants.program.specialized),
+        weight_bytes=read,
+        hoisted_weight_bytes=whole - read["refresh"],
     )
 
 
 def nodes(variants: Variants, reused: frozenset[str]) -> int:
     """How many nodes the variant has that reuses so much, its prefix included."""
-    before = len(variants.prefix_module.graph.nodes) if variants.continued else 0
+    before = len(variants.prefix().module.graph.nodes) if variants.continued else 0
     return before + len(variants.variant(reused, variants.continued).module.graph.nodes)
 
 
@@ -180,6 +197,8 @@ def cut_line(capture: dict[str, Any]) -> str:
     cut = capture["cut"]
     read = ", ".join(capture["specialized_on"])
     values = f"; for these values of {read} only" if read else ""
+    if hoisted := capture["hoisted_weight_bytes"]:
+        values += f"; {hoisted:,} bytes of weights are read once a request instead of every step"
     return (
         f"cut at {cut['name']} ({capture['reason']}): a reuse step saves {cut['share_saved']:.1%} "
         f"of {cut['full_flops'] / 1e9:.2f} GFLOPs, caches {cut['cache_bytes']:,} bytes; "

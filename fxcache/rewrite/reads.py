@@ -11,6 +11,7 @@ from fxcache.partition.cut import CachePoint
 from fxcache.program import output_node
 from fxcache.rewrite.adjustment import ScaleShift
 from fxcache.rewrite.correction import TREND, add_trend
+from fxcache.rewrite.hoist import GIVEN
 
 READ = "cached_"  # begins the names of placeholders for cached values
 Copied = Mapping[fx.Node, fx.Node]
@@ -85,21 +86,21 @@ def forecast(graph: fx.Graph, terms: list[fx.Node], weights: fx.Node, row: int) 
 
 
 def detach_outputs(graph: fx.Graph) -> None:
-    """Copy outputs that are the cached value or views of it: callers may write to what they get."""
+    """Copy outputs that are kept values or views of them: callers may write to what they get."""
     output = output_node(graph)
     (outputs,) = output.args
     for node in dict.fromkeys(n for n in outputs if isinstance(n, fx.Node)):  # type: ignore[union-attr]
-        if is_view_of_cached(node):
+        if is_view_of_kept(node):
             with graph.inserting_before(output):
                 copied = graph.call_function(torch.ops.aten.clone.default, (node,))
             copied.meta = dict(node.meta)
             output.replace_input_with(node, copied)
 
 
-def is_view_of_cached(node: fx.Node) -> bool:
-    """Whether ``node`` may share memory with a cached value."""
+def is_view_of_kept(node: fx.Node) -> bool:
+    """Whether ``node`` may share memory with a value that is kept for later steps."""
     while node.op == "call_function":
         if not returns_view(node.target) and node.target is not operator.getitem:
             return False
         node = node.all_input_nodes[0]
-    return node.op == "placeholder" and node.name.startswith(READ)
+    return node.op == "placeholder" and node.name.startswith((READ, GIVEN))

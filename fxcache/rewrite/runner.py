@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from torch import fx
+from torch import Tensor, fx
 
 from fxcache.errors import ModelFileError
 from fxcache.partition.cut import CutPlan
@@ -20,6 +20,7 @@ from fxcache.program import copy_graph, graph_module, rebind, remove_dead
 from fxcache.rewrite.adjustment import Adjustment, scale_shift
 from fxcache.rewrite.blend import blend
 from fxcache.rewrite.correction import Correction
+from fxcache.rewrite.hoist import GIVEN, Hoisted, Level, give, given_numbers, hoisted
 from fxcache.rewrite.prefix import Prefix, prefix_of
 from fxcache.rewrite.reads import detach_outputs, read
 from fxcache.rewrite.verify import verify
@@ -32,20 +33,37 @@ NOTHING: frozenset[str] = frozenset()
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """One graph: ``module(*inputs, *shared, *cached, weights) -> (*outputs, *written)``.
+    """One graph: ``module(*inputs, *given, *shared, *cached, weights) -> (*outputs, *written)``.
 
-    ``inputs``: the program's, in order. ``shared``: what the prefix computed, where the variant
-    continues from it. ``cached``: the values of the cache points numbered ``reads``, each followed
-    by its derivatives; ``weights`` ``[reads, order]`` for these, where the plan is forecast, or one
-    ``trend`` [B, C] for each value, where it is corrected. After
-    the program's outputs come new values of the points numbered ``writes``. ``flops``: of the
-    whole step, the prefix included.
+    ``inputs``: the program's, in order. ``given``: hoisted values, those with these numbers.
+    ``shared``: what the prefix computed, where the variant continues from it. ``cached``: the
+    values of the cache points numbered ``reads``, each followed by its derivatives; ``weights``
+    ``[reads, order]`` for these, where the plan is forecast, or one ``trend`` [B, C] for each
+    value, where it is corrected. After the program's outputs come new values of the points numbered
+    ``writes``. ``flops``: of the whole step, the prefix included.
     """
 
     module: fx.GraphModule
     reads: tuple[int, ...]
     writes: tuple[int, ...]
     flops: int
+    given: tuple[int, ...] = ()
+
+
+class Kind(NamedTuple):
+    """Which groups a variant reuses, whether it continues from the prefix, what it is given."""
+
+    reused: frozenset[str]
+    continued: bool = False
+    level: Level = Level.NOTHING
+
+
+class PrefixVariant(NamedTuple):
+    """``module(*inputs, *given) -> (signal, *shared)``, and the ``prefix`` that it computes."""
+
+    module: fx.GraphModule
+    prefix: Prefix
+    given: tuple[int, ...]
 
 
 class Variants:
@@ -73,21 +91,24 @@ class Variants:
         if correction:
             correction.require_match(plan)
         self.weights: Mapping[str, Any] = self.program.weights  # as the module holds them now
-        self.made: dict[tuple[frozenset[str], bool], Variant] = {}
-        self._lock = threading.Lock()
+        self.made: dict[Kind, Variant] = {}
+        self._prefixes: dict[Level, PrefixVariant] = {}
+        self._lock = threading.RLock()
 
-    def variant(self, reused: frozenset[str], continued: bool = False) -> Variant:
+    def variant(
+        self, reused: frozenset[str], continued: bool = False, level: Level = Level.NOTHING
+    ) -> Variant:
         """The one that reuses the points in these groups, and computes and stores the rest.
 
-        ``continued``: from the prefix.
+        ``continued``: from the prefix. ``level``: what it is given.
         """
-        key = (reused, continued)
-        if (made := self.made.get(key)) is not None:
+        kind = Kind(reused, continued, level)
+        if (made := self.made.get(kind)) is not None:
             return made
         with self._lock:
-            if key not in self.made:
-                self.made[key] = self._rewrite(reused, self.prefix if continued else None)
-            return self.made[key]
+            if kind not in self.made:
+                self.made[kind] = self._rewrite(*kind)
+            return self.made[kind]
 
     def read(self, weights: Mapping[str, Any]) -> None:
         """Let all graphs, those made later too, read these tensors under the program's names."""
@@ -117,6 +138,32 @@ class Variants:
         return self._module(graph, "blend", self.num_outputs)
 
     @property
+    def prologue_flops(self) -> int:
+        """FLOPs of the prologue."""
+        return self._flops_of(self.hoisted.once)
+
+    @property
+    def timestep_flops(self) -> int:
+        """FLOPs of the timestep part, for one timestep."""
+        return self._flops_of(self.hoisted.by_step, self.hoisted.once)
+
+    def weight_bytes(self, reused: frozenset[str], level: Level) -> int:
+        """Bytes of the weights that a step reads: of distinct tensors, as captured."""
+        points = tuple(self.plan.points[number] for number in self.plan.numbers(reused))
+        signal = self.plan.signal
+        observed = signal.needed if signal and self.continued else ()
+        live = self.frontier.live(points, observed, self.hoisted.at(level))
+        read = (self.weights[str(n.target)] for n in live if n.op == "get_attr")
+        tensors = {id(weight): weight for weight in read if isinstance(weight, Tensor)}
+        return sum(weight.nbytes for weight in tensors.values())
+
+    def _flops_of(self, ends: tuple[fx.Node, ...], given: tuple[fx.Node, ...] = ()) -> int:
+        if not ends:
+            return 0
+        live = self.frontier.needs.live_without(dict.fromkeys(given, ()), ends)
+        return self.frontier.costs.total(live)
+
+    @property
     def full_flops(self) -> int:
         """FLOPs of a step that reuses nothing."""
         return self.plan.cut.full_flops
@@ -126,17 +173,27 @@ class Variants:
         """The names of all groups of cache points."""
         return frozenset(self.plan.groups)
 
-    @cached_property
-    def prefix(self) -> Prefix | None:
+    def prefix(self, level: Level = Level.NOTHING) -> PrefixVariant:
         """Where the policy observes a signal, the part of the program that computes it."""
-        plan = self.plan
-        return prefix_of(self.frontier.needs, plan.signal, plan.points) if plan.signal else None
+        with self._lock:
+            if level not in self._prefixes:
+                self._prefixes[level] = self._prefix(level)
+            return self._prefixes[level]
 
     @cached_property
-    def prefix_module(self) -> fx.GraphModule:
-        """``f(*inputs) -> (signal, *shared)``."""
-        assert self.prefix is not None
-        return self._module(self.prefix.graph(self.program), "prefix")
+    def hoisted(self) -> Hoisted:
+        """What the latent has no part in."""
+        return hoisted(self.program, self.frontier.needs)
+
+    @cached_property
+    def prologue(self) -> fx.GraphModule:
+        """``f(*inputs) -> hoisted.once``."""
+        return self._module(self.hoisted.prologue(self.program), "prologue")
+
+    @cached_property
+    def timestep_part(self) -> fx.GraphModule:
+        """``f(*inputs, *hoisted.once) -> hoisted.by_step``."""
+        return self._module(self.hoisted.timestep_part(self.program), "timestep part")
 
     @property
     def continued(self) -> bool:
@@ -147,10 +204,19 @@ class Variants:
     @property
     def modules(self) -> list[fx.GraphModule]:
         """The graphs made so far."""
-        prefix = [self.prefix_module] if "prefix_module" in vars(self) else []
-        return [v.module for v in self.made.values()] + prefix
+        parts = [vars(self)[name] for name in ("prologue", "timestep_part") if name in vars(self)]
+        prefixes = [prefix.module for prefix in self._prefixes.values()]
+        return [variant.module for variant in self.made.values()] + prefixes + parts
 
-    def _rewrite(self, reused: frozenset[str], prefix: Prefix | None) -> Variant:
+    def _prefix(self, level: Level) -> PrefixVariant:
+        assert self.plan.signal is not None
+        given = self.hoisted.at(level)
+        prefix = prefix_of(self.frontier.needs, self.plan.signal, self.plan.points, given)
+        graph = prefix.graph(self.program, given)
+        numbers = given_numbers(graph)
+        return PrefixVariant(self._module(graph, "prefix"), prefix, numbers)
+
+    def _rewrite(self, reused: frozenset[str], continued: bool, level: Level) -> Variant:
         reads = self.plan.numbers(reused)
         taken = {number: self.plan.points[number] for number in reads}
         live = set(self.frontier.live(tuple(taken.values())))
@@ -159,21 +225,26 @@ class Variants:
             for number, point in enumerate(self.plan.points)
             if number not in taken and point.value in live
         )
+        prefix = self.prefix(level).prefix if continued else None
         observed = prefix.signal.needed if prefix else ()
-        flops = self.frontier.costs.total(self.frontier.live(tuple(taken.values()), observed))
+        given = self.hoisted.at(level)
+        computed = self.frontier.live(tuple(taken.values()), observed, given)
+        flops = self.frontier.costs.total(computed)
         touched = [*taken.values(), *(self.plan.points[number] for number in writes)]
         flops += sum(sum(point.flops.values()) for point in touched)
         if self.adjusted:
             flops += sum(map(self.adjusted.flops, taken.values()))
         graph, copied = copy_graph(self.program.graph)
+        give(graph, given, GIVEN, copied)
         if prefix:
             prefix.continue_in(graph, copied)
         read(graph, taken, self.order, copied, self.adjusted, self.corrected)
         write(graph, [self.plan.points[number] for number in writes], copied)
         remove_dead(graph)
         detach_outputs(graph)
+        numbers = given_numbers(graph)
         name = self._name(reused) + (" after the prefix" if prefix else "")
-        return Variant(self._module(graph, name, self.num_outputs), reads, writes, flops)
+        return Variant(self._module(graph, name, self.num_outputs), reads, writes, flops, numbers)
 
     def _name(self, reused: frozenset[str]) -> str:
         if not reused:
@@ -209,7 +280,7 @@ def rewrite(
     """The variants under ``plan``, those that every run needs made at once."""
     variants = Variants(frontier, plan, inputs, order, adjustment, correction)
     if plan.signal:
-        _ = variants.prefix_module
+        variants.prefix()
     for reused in (NOTHING, variants.all):
         variants.variant(reused, variants.continued)
     return variants

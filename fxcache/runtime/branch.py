@@ -3,6 +3,7 @@
 import weakref
 from enum import Enum, IntEnum
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
@@ -14,6 +15,8 @@ from fxcache.runtime.position import Element, Number, Place, Position, Unknown
 from fxcache.runtime.record import Run
 
 if TYPE_CHECKING:
+    from fxcache.rewrite.runner import Variants
+    from fxcache.runtime.prologue import Prologue
     from fxcache.signature import Call
 
 
@@ -83,6 +86,8 @@ class Branch:
         self.forced = ""  # why this step must refresh, whatever the policy says
         self.complete = True  # False between begin and finish
         self.run = Run()
+        # By kind of call, what is given to its variants.
+        self.prologues: WeakKeyDictionary[Variants, Prologue] = WeakKeyDictionary()
 
     @property
     def nbytes(self) -> int:

@@ -17,6 +17,7 @@ from fxcache.runtime.forecast import Weights
 from fxcache.runtime.foresight import foreseen
 from fxcache.runtime.guidance import Guidance, Part
 from fxcache.runtime.mode import require_inference
+from fxcache.runtime.prologue import Given, given
 from fxcache.runtime.record import Run, RunStep, Stopwatch
 from fxcache.runtime.recorder import Recorder
 from fxcache.runtime.session import MAX_BRANCHES, Branches, Session, current_session
@@ -80,6 +81,7 @@ class Engine:
             half = None
             if self._guidance and branch and branch.guided and (part is not Part.WHOLE or starts):
                 half = self._guidance.half(module, call)
+            told = call
             if half and part is Part.HALF:
                 call = half.call
             variants = self._captures.find(module, call)
@@ -92,15 +94,17 @@ class Engine:
         if branch is None:
             self._warn_of_caller()
             ticket.variant = variants.variant(NOTHING)
-            return ticket
+            return ticket.ready()
         self._force(ticket, branch)
         if self._trends:
             self._trends.require_fitting(branch, call.latent)
-        if variants.prefix is None:
+        if self.settings.hoist:
+            ticket.given = self._given(branch, call, told, variants)
+        if variants.plan.signal is None:
             self._choose(ticket, self._decision(ticket), continued=False)
         elif (signal := foreseen(branch, call, variants)) is not None:
             self._choose(ticket, self._observed(ticket, signal), continued=False)
-        return ticket
+        return ticket.ready()
 
     def decide(self, ticket: Ticket, results: tuple[Tensor, ...]) -> None:
         """After the prefix: which variant continues from what it computed."""
@@ -108,8 +112,9 @@ class Engine:
         if ticket.half and ticket.part is Part.BOTH:
             signal = ticket.half.halves.part_of(signal)
         decision = self._observed(ticket, signal)
-        ticket.tensors += tuple(shared)
+        ticket.shared = tuple(shared)
         self._choose(ticket, decision, continued=True)
+        ticket.ready()
 
     def finish(self, ticket: Ticket, results: Sequence[Any]) -> Any:
         """Keep what the variant computed for the cache; give the module's own output back."""
@@ -173,6 +178,14 @@ class Engine:
             "timesteps tensor that its calls share"
         )
 
+    def _given(self, branch: Branch, call: Call, told: Call, variants: Variants) -> Given:
+        """What the latent has no part in, so far as it was asked for and can be known."""
+        table = self.settings.hoist == "table"
+        found = given(branch, call, told, variants, self._captures.generation, table)
+        if found.short:
+            self._warn(*found.short, "What depends on it is computed at every step.")
+        return found
+
     def _observed(self, ticket: Ticket, signal: Tensor) -> Decision:
         """The decision once ``signal`` is known, on every step, forced ones too."""
         observes, branch = self.settings.policy.observes, ticket.branch
@@ -211,7 +224,7 @@ class Engine:
         reused = NOTHING if decision.refresh else variants.all
         if decision.recompute:
             reused -= decision.recompute
-        ticket.variant = variant = variants.variant(reused, continued)
+        ticket.variant = variant = variants.variant(reused, continued, ticket.given.level)
         if not reused:
             branch.last_refresh = branch.step
         if ticket.part is not Part.HALF:
@@ -219,7 +232,7 @@ class Engine:
         step = RunStep(
             decision,
             ticket.stopwatch,
-            variant.flops,
+            variant.flops + ticket.given.flops,
             branch.full_flops,
             variants.all,
             ticket.part is Part.HALF,
@@ -238,7 +251,7 @@ class Engine:
                 cached += self._trends.of(variants.plan, variant.reads, ages, now, cached, part)
             else:
                 cached += (self._weights.of(ages, now, cached[0]),)
-        ticket.tensors += cached
+        ticket.cached = cached
 
     def _record(self, branch: Branch, step: RunStep) -> None:
         if len(branch.run.steps) < MAX_RECORDED_STEPS:
@@ -267,6 +280,11 @@ class Engine:
     def nbytes(self) -> int:
         """Bytes cached for all sessions."""
         return sum(b.nbytes for b in (self.unnamed, *self.named.values()))
+
+    @property
+    def hoisted_bytes(self) -> int:
+        """Bytes of hoisted values kept for all sessions."""
+        return sum(b.hoisted_bytes for b in (self.unnamed, *self.named.values()))
 
     def branches_named(self, key: Hashable) -> Branches:
         """The branches of the session named ``key``, kept between its openings; bounded."""

@@ -23,16 +23,19 @@ def foreseen(branch: Branch, call: Call, variants: Variants) -> Tensor | None:
     return branch.run.signals[position.offset]
 
 
+def timesteps_of(call: Call, position: Element) -> Tensor:
+    """All of the run's timesteps, ``[T]``: the tensor that the call's one is an element of."""
+    start = call.timestep.storage_offset() - position.offset
+    timesteps: Tensor = call.timestep.as_strided((position.length,), (1,), start)
+    return timesteps
+
+
 @torch.no_grad()
 def evaluated(call: Call, position: Element, variants: Variants) -> Tensor:
     """The signal at each of the run's timesteps, ``[T, …]``: one copy from the device."""
-    given = call.timestep
-    start = given.storage_offset() - position.offset
-    timesteps = given.as_strided((position.length,), (1,), start)
-    index = next(i for i, tensor in enumerate(call.tensors) if tensor is given)
-    tensors = list(call.tensors)
-    found = []
-    for timestep in timesteps:
-        tensors[index] = timestep.expand(given.shape)
-        found.append(variants.prefix_module(*tensors)[0])
+    index, tensors = call.timestep_index, list(call.tensors)
+    module, found = variants.prefix().module, []
+    for timestep in timesteps_of(call, position):
+        tensors[index] = timestep.expand(call.timestep.shape)
+        found.append(module(*tensors)[0])
     return torch.stack(found).cpu()

@@ -86,6 +86,11 @@ class Branches:
         """Bytes cached."""
         return sum(branch.nbytes for branch in self.held)
 
+    @property
+    def hoisted_bytes(self) -> int:
+        """Bytes of hoisted values."""
+        return sum(kept.nbytes for branch in self.held for kept in branch.prologues.values())
+
 
 class Session:
     """One run of a custom sampling loop: all calls inside ``with`` belong to it.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from fxcache.partition.choose import CutRequest
 from fxcache.rewrite.adjustment import Adjustment
@@ -21,3 +22,4 @@ class Settings:
     latent: str | None = None
     dynamic: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     partial_evaluation: bool = False
+    hoist: Literal["once", "table"] | None = None

@@ -1,7 +1,7 @@
 """One call of an optimised module, from its arguments to its results."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, fx
@@ -9,6 +9,7 @@ from torch import Tensor, fx
 from fxcache.rewrite.runner import Variant, Variants
 from fxcache.runtime.branch import Branch
 from fxcache.runtime.guidance import Half, Part
+from fxcache.runtime.prologue import Given
 from fxcache.runtime.record import Stopwatch
 from fxcache.runtime.recorder import Seen, first_tensor
 from fxcache.runtime.session import Session
@@ -16,36 +17,44 @@ from fxcache.runtime.session import Session
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """A call under way: what runs next, on which ``tensors``, and where its results go.
+    """A call under way: the ``module`` that runs next, on which ``tensors``, and what comes after.
 
+    ``inputs``: the call's own; ``given``: what was hoisted; ``shared``: what the prefix computed.
     ``source``: which capture of which weights what is cached then comes from. ``forced``: why the
     step refreshes whatever the policy says; ``fresh``: whether that is because nothing is cached
     that it could go on from. ``part``: of a guided batch; ``half``: of a call that computes both
     halves for later ones, what those will run. ``variant``: None before the prefix has run, whose
-    results ``decide`` waits for. ``signal``: what the policy observed.
+    results ``decide`` waits for; ``cached``: what it reads. ``signal``: what the policy observed.
     """
 
     variants: Variants
-    tensors: tuple[Tensor, ...]
+    inputs: tuple[Tensor, ...]
     branch: Branch | None
     session: Session | None
     source: object
     stopwatch: Stopwatch
+    given: Given = Given()  # noqa: RUF009, immutable
+    shared: tuple[Tensor, ...] = ()
     forced: str = ""
     fresh: bool = False
     part: Part = Part.WHOLE
     half: Half | None = None
     variant: Variant | None = None
+    cached: tuple[Tensor, ...] = ()
     signal: Tensor | None = None
+    module: fx.GraphModule = field(init=False)
+    tensors: tuple[Tensor, ...] = field(init=False)
 
     @property
     def undecided(self) -> bool:
         return self.variant is None
 
-    @property
-    def module(self) -> fx.GraphModule:
-        """What runs next."""
-        return self.variants.prefix_module if self.variant is None else self.variant.module
+    def ready(self) -> "Ticket":
+        """Itself, what runs next prepared: Dynamo then finds nothing to trace but that."""
+        following = self.variant or self.variants.prefix(self.given.level)
+        self.module = following.module
+        self.tensors = self.inputs + self.given.take(following.given) + self.shared + self.cached
+        return self
 
 
 def seen_by(ticket: Ticket, branch: Branch, variant: Variant, results: Sequence[Any]) -> Seen:

@@ -145,15 +145,15 @@ def every_prefix_is_continued(
         except CutError:
             continue
         variants = rewrite(frontier, plan, "")
-        _, *shared = variants.prefix_module(*tensors)
+        _, *shared = variants.prefix().module(*tensors)
         continued = variants.variant(NOTHING, continued=True)
         output, *cached = continued.module(*tensors, *shared)
         assert torch.equal(output, expected), kind
         rest = variants.variant(variants.all, continued=True)
         (reused,) = rest.module(*tensors, *shared, *cached)
         assert torch.equal(reused, variants.cached_skip(*tensors, *cached)[0]), kind
-        assert work(variants.prefix_module) + work(continued.module) == work(variants.full)
-        assert work(variants.prefix_module) + work(rest.module) >= work(variants.cached_skip)
+        assert work(variants.prefix().module) + work(continued.module) == work(variants.full)
+        assert work(variants.prefix().module) + work(rest.module) >= work(variants.cached_skip)
         assert rest.flops == plan.cut.reuse_flops
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import fxcache
-from fxcache.rewrite.runner import Variants
+from fxcache.rewrite.runner import Kind, Variants
 from fxcache.runtime.module import engine_of
 from fxcache.schedule import FirstBlock, Policy, TeaCache
 from tests import tiny
@@ -112,8 +112,8 @@ def test_the_prefix_is_computed_once_and_reaches_only_as_far_as_the_signal():
     model = fxcache.optimize(dit(), policy=FirstBlock(0.1))
     denoised(model, dit_inputs())
     variants = variants_of(model)
-    assert set(variants.made) == {(frozenset(), True), (variants.all, True)}
-    assert layers_in(variants.prefix_module) == {0}
+    assert set(variants.made) == {Kind(frozenset(), True), Kind(variants.all, True)}
+    assert layers_in(variants.prefix().module) == {0}
     assert layers_in(variants.variant(frozenset(), continued=True).module) == {1, 2, 3}
     assert layers_in(variants.variant(variants.all, continued=True).module) == set()
     engine = engine_of(model)
@@ -136,7 +136,7 @@ def test_a_signal_of_the_timestep_alone_is_known_before_the_run(threshold):
     sample(unet, 20, **tiny.inputs())
     variants = variants_of(unet)
     assert fxcache.report(unet).captures[0].signal == "timestep_embedding (before the run)"
-    assert all(not continued for _, continued in variants.made), "no prefix in the loop"
+    assert not any(kind.continued for kind in variants.made), "no prefix in the loop"
     engine = engine_of(unet)
     assert engine is not None
     (run,) = engine.runs
@@ -161,7 +161,7 @@ def test_where_timesteps_come_one_by_one_the_prefix_tells():
     with torch.no_grad(), fxcache.session(unet, num_steps=5):
         for t in (900, 700, 500, 300, 100):
             unet(timestep=t, **inputs)
-    assert any(continued for _, continued in variants_of(unet).made)
+    assert any(kind.continued for kind in variants_of(unet).made)
 
 
 @pytest.mark.usefixtures("clean_dynamo")
@@ -252,5 +252,5 @@ def test_a_variant_made_after_weights_were_replaced_reads_the_new_ones():
         model.conv_in.weight = nn.Parameter(model.conv_in.weight * 1.5)
     with fxcache.session(unet):
         found = unet(timestep=900, **inputs).sample
-    assert any(continued for _, continued in variants_of(unet).made)
+    assert any(kind.continued for kind in variants_of(unet).made)
     assert torch.equal(found, plain(timestep=900, **inputs).sample)

@@ -10,7 +10,7 @@ import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -57,13 +57,14 @@ class Requests(RuleBasedStateMachine):
     """Up to four requests on one optimised model."""
 
     policy: fxcache.Policy = fxcache.Uniform(interval=INTERVAL)
+    hoist: Literal["once"] | None = None
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.plain = DiT(depth=2).eval()
         model = DiT(depth=2).eval()
-        self.model: Any = fxcache.optimize(model, policy=self.policy)
+        self.model: Any = fxcache.optimize(model, policy=self.policy, hoist=self.hoist)
         self.requests: dict[int, Request] = {}
         self.weights = 0  # how often they changed
         self.noticed = 0  # what of it fxcache must have noticed: at the last start of a run
@@ -283,10 +284,18 @@ class ObservedRequests(Requests):
     policy = fxcache.TeaCache(threshold=3.0)
 
 
+class HoistedRequests(Requests):
+    """The same where each request's keys and values of the text are computed once."""
+
+    hoist = "once"
+
+
 TestRequests = IGNORED(Requests.TestCase)
 TestRequests.settings = QUICK
 TestObservedRequests = IGNORED(ObservedRequests.TestCase)
 TestObservedRequests.settings = QUICK
+TestHoistedRequests = IGNORED(HoistedRequests.TestCase)
+TestHoistedRequests.settings = QUICK
 
 
 def long_run(calls: int) -> dict[str, int]:
@@ -295,7 +304,7 @@ def long_run(calls: int) -> dict[str, int]:
     sequences = 0
     many = settings(QUICK, max_examples=50, stateful_step_count=50, database=None)
     while counted["calls"] < calls:
-        for machine in (Requests, ObservedRequests):
+        for machine in (Requests, ObservedRequests, HoistedRequests):
             run_state_machine_as_test(machine, settings=many)
             sequences += many.max_examples
     return {"sequences": sequences, **counted}

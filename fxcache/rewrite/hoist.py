@@ -1,0 +1,115 @@
+"""Hoisting: what the latent has no part in is computed before the steps, and given to variants."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from torch import fx
+
+from fxcache._torch import returns_view
+from fxcache.analysis.dependence import Dependence
+from fxcache.program import Program, Role, copy_graph, is_tensor, output_node, remove_dead
+
+GIVEN = "given_"  # begins the names of placeholders for hoisted values
+
+
+class Level(IntEnum):
+    """What is given to variants."""
+
+    NOTHING = 0
+    ONCE = 1  # what depends on the conditioning alone
+    STEP = 2  # and what depends on the timestep besides
+
+
+@dataclass(frozen=True, eq=False)
+class Hoisted:
+    """The values of one program that may be given to its variants.
+
+    ``once``: they depend on the conditioning, and neither on the latent nor on the timestep;
+    ``by_step``: on the timestep and perhaps the conditioning. ``inputs``: the numbers of the
+    conditioning inputs that they depend on.
+    """
+
+    once: tuple[fx.Node, ...]
+    by_step: tuple[fx.Node, ...]
+    inputs: tuple[int, ...]
+
+    def at(self, level: Level) -> tuple[fx.Node, ...]:
+        """What is given at ``level``."""
+        return ((), self.once, (*self.once, *self.by_step))[level]
+
+    def prologue(self, program: Program) -> fx.Graph:
+        """``f(*inputs) -> once``."""
+        graph, copied = copy_graph(program.graph)
+        return returning(graph, [copied[node] for node in self.once])
+
+    def timestep_part(self, program: Program) -> fx.Graph:
+        """``f(*inputs, *once) -> by_step``."""
+        graph, copied = copy_graph(program.graph)
+        give(graph, self.once, GIVEN, copied)
+        return returning(graph, [copied[node] for node in self.by_step])
+
+
+def hoisted(program: Program, needs: Dependence) -> Hoisted:
+    """What can be hoisted: the last values that the latent has no part in, views left in place."""
+    with_latent = [node for node in needs.nodes if needs.on_latent(node)]
+    by_step = [n for n in read_by(with_latent) if needs.on(n, Role.TIMESTEP)]
+    behind = needs.members(needs.between(program.given(Role.TIMESTEP), by_step))
+    once = [
+        n
+        for n in read_by([*behind, *with_latent])
+        if needs.on(n, Role.CONDITIONING) and not needs.on(n, Role.TIMESTEP)
+    ]
+    used = needs.between(program.given(Role.CONDITIONING), [*once, *by_step])
+    numbers = (i for i, node in enumerate(program.placeholders) if used >> needs.index[node] & 1)
+    return Hoisted(tuple(once), tuple(by_step), tuple(numbers))
+
+
+def read_by(readers: Sequence[fx.Node]) -> list[fx.Node]:
+    """The computed tensors that ``readers`` read, perhaps through views, none of them a reader."""
+    inside = set(readers)
+    sources = (source for node in readers for source in node.all_input_nodes)
+    bases = dict.fromkeys(behind_views(source) for source in sources if source not in inside)
+    return [b for b in bases if b.op == "call_function" and is_tensor(b)]
+
+
+def behind_views(node: fx.Node) -> fx.Node:
+    """The value that ``node`` is a view of, or a piece."""
+    while node.op == "call_function" and node.all_input_nodes:
+        source = node.all_input_nodes[0]
+        piece = not is_tensor(source) and source.op == "call_function"
+        if piece and not returns_view(source.target):
+            break
+        if not piece and not returns_view(node.target):
+            break
+        node = source
+    return node
+
+
+def give(
+    graph: fx.Graph, nodes: Iterable[fx.Node], prefix: str, copied: dict[fx.Node, fx.Node]
+) -> None:
+    """Take ``nodes`` as inputs, named by ``prefix`` and number; what only they needed is dead."""
+    after_inputs = [n for n in graph.nodes if n.op == "placeholder"][-1].next
+    for index, node in enumerate(nodes):
+        with graph.inserting_before(after_inputs):
+            given = graph.placeholder(f"{prefix}{index}")
+        given.meta = dict(node.meta)
+        copied[node].replace_all_uses_with(given)
+        copied[node] = given
+
+
+def given_numbers(graph: fx.Graph) -> tuple[int, ...]:
+    """Which hoisted values ``graph`` reads; the placeholders of others are removed."""
+    given = [n for n in graph.nodes if n.op == "placeholder" and n.name.startswith(GIVEN)]
+    for node in given:
+        if not node.users:
+            graph.erase_node(node)
+    return tuple(int(n.name.removeprefix(GIVEN)) for n in given if n.users)
+
+
+def returning(graph: fx.Graph, values: list[fx.Node]) -> fx.Graph:
+    """``graph``, which now computes ``values`` alone."""
+    output_node(graph).args = (tuple(values),)
+    remove_dead(graph)
+    return graph

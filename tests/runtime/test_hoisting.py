@@ -1,0 +1,303 @@
+"""Hoisting: the same results, from values that are computed once a request or once a schedule."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from diffusers import HeunDiscreteScheduler
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.utils.flop_counter import FlopCounterMode
+
+import fxcache
+from fxcache.rewrite.hoist import Level
+from fxcache.rewrite.runner import Variants
+from fxcache.runtime.module import engine_of
+from tests import tiny
+from tests.loops import refreshes, sample
+from tests.plain import dit, dit_inputs
+
+ALWAYS = fxcache.Uniform(1)
+POLICIES = [
+    ALWAYS,
+    fxcache.Uniform(3),
+    fxcache.Uniform(3, forecast_order=1),
+    fxcache.TeaCache(1.0),
+    fxcache.FirstBlock(0.3),
+    fxcache.FasterCache(2),
+]
+
+
+def denoised(model: nn.Module, steps: int = 7, seed: int = 0, **inputs: Any) -> Tensor:
+    """A loop over elements of one tensor of timesteps."""
+    given = dit_inputs(seed=seed) | inputs
+    latent, timesteps = given.pop("sample"), torch.linspace(900, 100, steps)
+    with torch.no_grad():
+        for t in timesteps:
+            latent = latent - 0.1 * model(latent, t, **given)
+    return latent
+
+
+def both(
+    make: Callable[[], nn.Module], run: Callable[[nn.Module], Any], **options: Any
+) -> tuple[Any, Any, nn.Module]:
+    """Results without and with hoisting, and the model that hoists."""
+    hoist = options.pop("hoist", "once")
+    plainly = run(fxcache.optimize(make(), **options))
+    model = fxcache.optimize(make(), **options, hoist=hoist)
+    return plainly, run(model), model
+
+
+def variants_of(model: nn.Module) -> list[Variants]:
+    engine = engine_of(model)
+    assert engine is not None
+    return list(engine.captures.values())
+
+
+def levels(model: nn.Module) -> set[Level]:
+    """What the variants that ran were given."""
+    made = [kind.level for variants in variants_of(model) for kind in variants.made]
+    return {level for level in made if level} or {Level.NOTHING}
+
+
+def spent(model: nn.Module) -> int:
+    """FLOPs of all steps, as they were recorded."""
+    engine = engine_of(model)
+    assert engine is not None
+    return sum(step.flops for run in engine.runs for step in run.steps)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda p: p.to_dict()["policy"])
+def test_once_a_request_is_bit_for_bit_the_same(policy):
+    if policy.observes:
+        expected, found, model = both(dit, denoised, policy=policy)
+    else:
+        expected, found, model = both(
+            tiny.small_unet, lambda m: sample(m, 7, **tiny.inputs()), policy=policy
+        )
+    assert torch.equal(found, expected)
+    assert levels(model) == {Level.ONCE}
+    if policy == ALWAYS:
+        assert torch.equal(found, sample(tiny.small_unet(), 7, **tiny.inputs()))
+
+
+@pytest.mark.parametrize("make", [tiny.xl_unet, tiny.unet])
+def test_text_keys_and_values_are_computed_once(make):
+    def measured(model: nn.Module) -> int:
+        counter = FlopCounterMode(display=False)
+        with counter:
+            sample(model, 5, **inputs)
+        return counter.get_total_flops()
+
+    inputs = tiny.inputs()
+    if make is tiny.xl_unet:
+        inputs["encoder_hidden_states"] = inputs["encoder_hidden_states"].repeat(1, 1, 2)
+        added = {"text_embeds": torch.ones(2, tiny.TEXT_WIDTH), "time_ids": torch.ones(2, 6)}
+        inputs["added_cond_kwargs"] = added
+    example = {**inputs, "timestep": torch.tensor(1)}
+    plain = fxcache.optimize(make(), policy=ALWAYS, example_inputs=example)
+    hoisted = fxcache.optimize(make(), policy=ALWAYS, hoist="once", example_inputs=example)
+    saved = measured(plain) - measured(hoisted)
+    (variants,) = variants_of(hoisted)
+    once = [n.meta["nn_module_stack"] for n in variants.hoisted.once]
+    paths = [next(reversed(list(stack.values())))[0] for stack in once]
+    texts = [path for path in paths if path.endswith(("attn2.to_k", "attn2.to_v"))]
+    assert len(texts) == sum(
+        name.endswith(("attn2.to_k", "attn2.to_v")) for name, _ in hoisted.named_modules()
+    )
+    assert saved == spent(plain) - spent(hoisted) == 4 * variants.prologue_flops > 0
+
+
+def test_a_table_is_the_same_but_for_rounding():
+    expected, found, model = both(dit, denoised, hoist="table")
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert levels(model) == {Level.STEP}
+
+
+def test_a_table_in_double_precision():
+    def run(model: nn.Module) -> Tensor:
+        return denoised(model.double(), **{k: v.double() for k, v in dit_inputs().items()})
+
+    expected, found, _ = both(dit, run, hoist="table", policy=fxcache.Uniform(2))
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("observing", [fxcache.TeaCache(1.0), fxcache.FirstBlock(0.3)])
+def test_a_table_under_policies_that_observe(observing):
+    expected, found, model = both(dit, denoised, hoist="table", policy=observing)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert levels(model) == {Level.STEP}
+
+
+def test_a_table_where_timesteps_repeat_and_where_a_run_begins_late():
+    def run(model: nn.Module) -> Tensor:
+        scheduler = HeunDiscreteScheduler()
+        inputs = tiny.inputs()
+        first = sample(model, 5, scheduler=scheduler, **inputs)
+        latents = inputs.pop("sample")
+        scheduler = tiny.ddim()
+        scheduler.set_timesteps(8)
+        with torch.no_grad():
+            for t in scheduler.timesteps[3:]:
+                predicted = model(latents, t, **inputs).sample
+                latents = scheduler.step(predicted, t, latents).prev_sample
+        return torch.stack([first, latents])
+
+    expected, found, model = both(tiny.small_unet, run, hoist="table")
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert levels(model) == {Level.STEP}
+
+
+def test_timesteps_that_are_not_known_beforehand_are_said_to_be():
+    model = fxcache.optimize(dit(), hoist="table", policy=fxcache.Uniform(2))
+    plain, inputs = dit(), dit_inputs()
+    with torch.no_grad(), fxcache.session(model):
+        with pytest.warns(fxcache.FxcacheWarning, match="not elements of one tensor"):
+            found = model(timestep=900.0, **inputs)
+        assert torch.equal(found, plain(timestep=torch.tensor(900.0), **inputs))
+        model(timestep=500.0, **inputs)
+    assert levels(model) == {Level.ONCE}
+
+
+def test_timesteps_that_are_rewritten_give_a_new_table():
+    model = fxcache.optimize(dit(), hoist="table", policy=ALWAYS)
+    plain, inputs, timesteps = dit(), dit_inputs(), torch.linspace(900, 100, 4)
+    with torch.no_grad():
+        for _ in range(2):
+            for t in timesteps:
+                torch.testing.assert_close(
+                    model(timestep=t, **inputs), plain(timestep=t, **inputs), rtol=1e-5, atol=1e-5
+                )
+            timesteps.mul_(0.5)
+
+
+@torch.no_grad()
+def test_a_prompt_that_is_rewritten_in_the_middle_of_a_run():
+    model, plain = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit()
+    inputs = dit_inputs()
+    with pytest.warns(match="changes from step to step"):  # noqa: PT031
+        for step, t in enumerate(torch.linspace(900, 100, 6)):
+            if step == 3:
+                inputs["text"].mul_(2)
+            assert torch.equal(model(timestep=t, **inputs), plain(timestep=t, **inputs))
+
+
+@torch.no_grad()
+def test_weights_that_are_written_in_the_middle_of_a_run():
+    model, plain = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit()
+    inputs = dit_inputs()
+    with pytest.warns(match="changes from step to step"):  # noqa: PT031
+        for step, t in enumerate(torch.linspace(900, 100, 4)):
+            if step == 2:
+                for module in (model, plain):
+                    module.layers[1].key_value.weight.mul_(1.5)
+            assert torch.equal(model(timestep=t, **inputs), plain(timestep=t, **inputs))
+
+
+@torch.no_grad()
+def test_new_prompts_and_requests_that_take_turns():
+    model, plain = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit()
+    for run in range(2):
+        requests = [dit_inputs(seed=2 * run + i) for i in range(2)]
+        schedules = [torch.linspace(900, 100, 4) for _ in requests]
+        for step in range(4):
+            for inputs, timesteps in zip(requests, schedules, strict=True):
+                t = timesteps[step]
+                assert torch.equal(model(timestep=t, **inputs), plain(timestep=t, **inputs))
+    assert levels(model) == {Level.ONCE}
+
+
+def test_conditioning_that_does_not_count_its_writes_is_not_hoisted():
+    model, plain = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit()
+    with pytest.warns(match="inference mode"), torch.inference_mode():  # noqa: PT031
+        inputs, timesteps = dit_inputs(), torch.linspace(900, 100, 4)
+        for t in timesteps:
+            inputs["text"].mul_(1.1)
+            assert torch.equal(model(timestep=t, **inputs), plain(timestep=t, **inputs))
+    assert levels(model) == {Level.NOTHING}
+
+
+@torch.no_grad()
+def test_guidance_at_half_the_batch():
+    def run(model: Any) -> Tensor:
+        scheduler, inputs = tiny.ddim(), tiny.inputs()
+        scheduler.set_timesteps(10)
+        latents = inputs["sample"][:1]
+        for t in scheduler.timesteps:
+            inputs["sample"] = torch.cat([latents] * 2)
+            first, second = model(timestep=t, **inputs).sample.chunk(2)
+            latents = scheduler.step(first + 5 * (second - first), t, latents).prev_sample
+        return latents
+
+    cache = fxcache.GuidanceCache(interval=3, start=0.2)
+    expected, found, model = both(tiny.small_unet, run, guidance=cache)
+    assert torch.equal(found, expected)
+    assert [levels_of(variants) for variants in variants_of(model)] == [{Level.ONCE}] * 2
+
+
+def levels_of(variants: Variants) -> set[Level]:
+    return {kind.level for kind in variants.made if kind.level}
+
+
+@pytest.mark.usefixtures("clean_dynamo")
+@pytest.mark.parametrize("hoist", ["once", "table"])
+def test_two_graphs_and_no_recompilation(hoist):
+    counter = CompileCounterWithBackend("aot_eager")
+    unet = fxcache.optimize(tiny.small_unet(), policy=fxcache.Uniform(3), hoist=hoist)
+    compiled = torch.compile(unet, backend=counter, fullgraph=True)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for seed in (0, 1):
+            sample(compiled, 5, **tiny.inputs(seed=seed))
+    assert counter.frame_count == 2
+    assert refreshes(unet) == [[0, 3]] * 2
+
+
+class Telling(nn.Module):
+    """Returns what it makes of the text too, as it is and as a view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.read, self.deep, self.last = (nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x: Tensor, t: Tensor, text: Tensor) -> tuple[Tensor, ...]:
+        read = self.read(text)
+        return self.last(self.deep(x) + x * t) + read, read, read[0]
+
+
+@torch.no_grad()
+def test_writing_to_an_output_does_not_reach_what_was_hoisted():
+    model = fxcache.optimize(Telling().eval(), cut="deep", hoist="once", policy=ALWAYS)
+    plain, x, text = Telling().eval(), torch.ones(3, 4), torch.randn(3, 4)
+    for t in torch.linspace(900, 100, 3):
+        found, expected = model(x, t, text), plain(x, t, text)
+        for value, like in zip(found, expected, strict=True):
+            assert torch.equal(value, like)
+            value.fill_(torch.nan)
+
+
+def test_weights_that_no_step_reads_any_more_are_reported():
+    bytes_read = {}
+    for hoist in (None, "once", "table"):
+        model = fxcache.optimize(dit(), hoist=hoist)
+        denoised(model)
+        report = fxcache.report(model)
+        (capture,) = report.captures
+        bytes_read[hoist] = capture.weight_bytes["refresh"]
+        whole = sum(p.nbytes for p in dit().parameters())
+        assert capture.weight_bytes["refresh"] + capture.hoisted_weight_bytes == whole
+        assert (report.hoisted_bytes > 0) == bool(hoist)
+        assert ("read once a request" in str(report)) == bool(hoist)
+    layers = dit().layers
+    texts = sum(p.nbytes for layer in layers for p in layer.key_value.parameters())
+    modulations = sum(p.nbytes for layer in layers for p in layer.modulation.parameters())
+    timesteps = sum(p.nbytes for p in dit().time.parameters())
+    assert bytes_read[None] - bytes_read["once"] == texts
+    assert bytes_read["once"] - bytes_read["table"] == modulations + timesteps
+
+
+@pytest.mark.parametrize("wrong", [True, "always", 1])
+def test_what_hoist_can_be(wrong):
+    with pytest.raises(fxcache.ConfigError, match="hoist"):
+        fxcache.optimize(dit(), hoist=wrong)
