@@ -46,6 +46,7 @@ def optimize(
     guidance: GuidanceCache | None = None,
     partial_evaluation: bool = False,
     hoist: Literal["once", "table"] | None = None,
+    kernels: bool = False,
 ) -> M:
     """Make a denoiser reuse its deep values between steps. In place; returns ``model`` itself.
 
@@ -65,6 +66,8 @@ def optimize(
     "once", what depends on the conditioning alone, such as the text's keys and values, is computed
     once a request, bit for bit as before; "table", also what depends on the timestep besides, such
     as modulations, for all of the schedule at once, equal up to the order of summation.
+    ``kernels``: whether Triton kernels take the place of cache reads and the norms that follow
+    them, on CUDA devices; the report says where, and where not.
 
     Raises StateError (optimised already), ConfigError (options), ModeError (train mode), PlanError
     (a plan for another model), ModelFileError (a plan that cannot be read); at
@@ -92,6 +95,7 @@ def optimize(
         latent,
         require_dynamic(dynamic),
         require_flag("partial_evaluation", partial_evaluation),
+        require_flag("kernels", kernels),
         require_hoist(hoist),
     )
     engine = attach(module, settings)

@@ -35,15 +35,17 @@ WIDTHS = {
     "128": 128, "dwordx4": 128, "dwordx3": 96, "64": 64, "dwordx2": 64,
     "U16": 16, "ushort": 16, "short": 16, "U8": 8, "ubyte": 8,
 }  # fmt: skip
-# An address plus what is not a constant, in Triton's intermediate form.
-SHORT_OFFSET = re.compile(r"tt\.addptr %\w+, %(?!c\d+_|cst)\w+ : .*, (?:tensor<[\dx]+x)?i32\b")
+# In Triton's intermediate form: an address plus an offset, and what is a constant.
+SHORT_OFFSET = re.compile(r"tt\.addptr %\w+, (%\w+) : .*, (?:tensor<[\dx]+x)?i32\b")
+CONSTANT = re.compile(r"(%\w+) = arith\.constant")
 
 
 def source_of(launch: Launch) -> ASTSource:
     """What Triton would compile for this launch, had it a GPU to call the kernel on."""
     ones = {n: 1 for n, v in launch.arguments.items() if isinstance(v, int) and v == 1}
-    constants = {**launch.constants, **ones}
     names = launch.kernel.arg_names
+    constants = {**launch.constants, **ones}
+    constants = {name: value for name, value in constants.items() if name in names}
     variable = [name for name in names if name not in constants]
     types = {name: typed(launch.arguments[name]) for name in variable}
     aligned = [name for name in variable if is_aligned(launch.arguments[name])]
@@ -76,10 +78,14 @@ def resources(launch: Launch, target: GPUTarget) -> dict[str, int]:
     ``shared`` bytes of a block, the widest ``loads`` and ``stores`` in bits; ``short_offsets``: how
     many addresses are reckoned in 32 bits, which end at 2³¹ elements.
     """
-    compiled = triton.compile(source_of(launch), target=target)
+    names = launch.kernel.arg_names
+    options = {name: value for name, value in launch.constants.items() if name not in names}
+    compiled = triton.compile(source_of(launch), target=target, options=options)
     found = read_hsaco(compiled) if target.backend == "hip" else read_cubin(compiled)
-    short = SHORT_OFFSET.findall(compiled.asm["ttir"])
-    return {**found, "shared": compiled.metadata.shared, "short_offsets": len(short)}
+    code = compiled.asm["ttir"]
+    constants = set(CONSTANT.findall(code))
+    short = sum(offset not in constants for offset in SHORT_OFFSET.findall(code))
+    return {**found, "shared": compiled.metadata.shared, "short_offsets": short}
 
 
 def read_cubin(compiled: Any) -> dict[str, int]:

@@ -22,6 +22,7 @@ class CaptureReport:
     what the policy observes. ``specialized_on``: the inputs whose values the model read: another
     value, another capture. ``weight_bytes``: of the weights that a refresh and a reuse read as they
     are run, what was hoisted left out; ``hoisted_weight_bytes``: of those that no step reads.
+    ``kernels``: by name of the variant, the places where one could run, and why not if it does not.
     """
 
     inputs: str
@@ -36,6 +37,7 @@ class CaptureReport:
     specialized_on: list[str]
     weight_bytes: dict[str, int]
     hoisted_weight_bytes: int
+    kernels: dict[str, list[dict[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def capture_report(variants: Variants, level: Level) -> CaptureReport:
         specialized_on=sorted(variants.program.specialized),
         weight_bytes=read,
         hoisted_weight_bytes=whole - read["refresh"],
+        kernels={name: list(map(asdict, found)) for name, found in variants.fusions.items()},
     )
 
 

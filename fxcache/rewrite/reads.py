@@ -14,6 +14,9 @@ from fxcache.rewrite.correction import TREND, add_trend
 from fxcache.rewrite.hoist import GIVEN
 
 READ = "cached_"  # begins the names of placeholders for cached values
+# What a node made here computes, for kernels that do it on their way (``rewrite/fuse.py``):
+FORECAST = "fxcache_forecast"  # the value and its derivatives, and their weights
+SUM = "fxcache_sum"  # what is computed afresh, and what is cached
 Copied = Mapping[fx.Node, fx.Node]
 
 
@@ -69,19 +72,23 @@ def summed(graph: fx.Graph, point: CachePoint, cached: fx.Node, copied: Copied) 
     assert point.shortcut is not None
     base = point.shortcut.insert(graph, copied)
     value = graph.call_function(torch.ops.aten.add.Tensor, (base, cached))
-    value.meta = dict(cached.meta)
+    value.meta = {**cached.meta, SUM: (base, cached)}
+    value.meta.pop(FORECAST, None)
     return value
 
 
 def forecast(graph: fx.Graph, terms: list[fx.Node], weights: fx.Node, row: int) -> fx.Node:
     """The cached value, plus its derivatives by their weights (row ``row`` of ``[P, order]``)."""
     total, *derivatives = terms
+    if not derivatives:
+        return total
+    chosen = graph.call_function(torch.ops.aten.select.int, (weights, 0, row))
     for column, derivative in enumerate(derivatives):
-        chosen = graph.call_function(torch.ops.aten.select.int, (weights, 0, row))
         weight = graph.call_function(torch.ops.aten.select.int, (chosen, 0, column))
         term = graph.call_function(torch.ops.aten.mul.Tensor, (derivative, weight))
         total = graph.call_function(torch.ops.aten.add.Tensor, (total, term))
         term.meta, total.meta = dict(derivative.meta), dict(derivative.meta)
+    total.meta = {**total.meta, FORECAST: (terms, chosen)}
     return total
 
 

@@ -16,10 +16,11 @@ from torch import Tensor, fx
 from fxcache.errors import ModelFileError
 from fxcache.partition.cut import CutPlan
 from fxcache.partition.frontier import Frontier
-from fxcache.program import copy_graph, graph_module, rebind, remove_dead
+from fxcache.program import copy_graph, graph_module, rebind, remove_dead, value_of
 from fxcache.rewrite.adjustment import Adjustment, scale_shift
 from fxcache.rewrite.blend import blend
 from fxcache.rewrite.correction import Correction
+from fxcache.rewrite.fuse import Fusion, fuse
 from fxcache.rewrite.hoist import GIVEN, Hoisted, Level, give, given_numbers, hoisted
 from fxcache.rewrite.prefix import Prefix, prefix_of
 from fxcache.rewrite.reads import detach_outputs, read
@@ -70,7 +71,8 @@ class Variants:
     """The graphs of one program under one plan, by what they reuse; weights are the module's own.
 
     ``inputs`` describes the call; ``order``: of the forecast of what is cached; ``adjustment``: of
-    what is read from the cache, ``correction``: of how it has moved since; ``made``: those made so
+    what is read from the cache, ``correction``: of how it has moved since; ``fuses``: whether
+    kernels are put in where they fit; ``made``: those made so
     far, by the groups that they reuse and whether they continue from the prefix.
     """
 
@@ -82,12 +84,15 @@ class Variants:
         order: int = 0,
         adjustment: Adjustment | None = None,
         correction: Correction | None = None,
+        fuses: bool = False,
     ):
         self.frontier, self.plan, self.inputs, self.order = frontier, plan, inputs, order
         self.program = frontier.program
         self.num_outputs = len(self.program.outputs)
         self.adjusted = scale_shift(frontier, plan, adjustment) if adjustment else None
         self.corrected = correction is not None
+        self.fuses = fuses
+        self.fusions: dict[str, list[Fusion]] = {}  # by name of the variant
         if correction:
             correction.require_match(plan)
         self.weights: Mapping[str, Any] = self.program.weights  # as the module holds them now
@@ -242,6 +247,9 @@ class Variants:
         write(graph, [self.plan.points[number] for number in writes], copied)
         remove_dead(graph)
         detach_outputs(graph)
+        if self.fuses:
+            device = value_of(self.program.latents[0]).device
+            self.fusions[self._name(reused)] = fuse(graph, device)
         numbers = given_numbers(graph)
         name = self._name(reused) + (" after the prefix" if prefix else "")
         return Variant(self._module(graph, name, self.num_outputs), reads, writes, flops, numbers)
@@ -276,9 +284,10 @@ def rewrite(
     order: int = 0,
     adjustment: Adjustment | None = None,
     correction: Correction | None = None,
+    fuses: bool = False,
 ) -> Variants:
     """The variants under ``plan``, those that every run needs made at once."""
-    variants = Variants(frontier, plan, inputs, order, adjustment, correction)
+    variants = Variants(frontier, plan, inputs, order, adjustment, correction, fuses)
     if plan.signal:
         variants.prefix()
     for reused in (NOTHING, variants.all):

@@ -61,7 +61,13 @@ class Captures:
         plan = choose(frontier, settings.cut, settings.policy, settings.partial_evaluation)
         order = settings.policy.forecast_order
         return rewrite(
-            frontier, plan, call.describe(), order, settings.adjustment, settings.correction
+            frontier,
+            plan,
+            call.describe(),
+            order,
+            settings.adjustment,
+            settings.correction,
+            settings.kernels,
         )
 
     def _key(self, call: Call) -> Hashable:

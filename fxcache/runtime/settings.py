@@ -22,4 +22,5 @@ class Settings:
     latent: str | None = None
     dynamic: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     partial_evaluation: bool = False
+    kernels: bool = False
     hoist: Literal["once", "table"] | None = None

@@ -1,9 +1,23 @@
 """Kernels run on a GPU where there is one, and in Triton's interpreter where there is none."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 
 @pytest.fixture(scope="session")
 def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """Memory that is given out is full of NaN: what a kernel does not write is seen."""
+
+    def full(made: Any) -> Any:
+        return lambda *args, **kwargs: made(*args, **kwargs).fill_(float("nan"))
+
+    for owner, name in ((Tensor, "new_empty"), (torch, "empty_like")):
+        monkeypatch.setattr(owner, name, full(getattr(owner, name)))

@@ -1,10 +1,6 @@
 """Against a float64 reference, to a multiple of the error of PyTorch's own result."""
 
-import os
-import subprocess
-import sys
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
@@ -13,13 +9,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fxcache.kernels.concat_group_norm_silu import reference
+from tests.kernels.comparing import DTYPES, Ran, assert_as_exact, run_compiled
 
 EPS = 1e-5
-K = 3  # times PyTorch's own error; the interpreter cuts bfloat16 off where hardware rounds
 # exp(-x) of the sigmoid may well be infinite; its inverse is 0 then, as it should be.
-pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")
-
-DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning"),
+    pytest.mark.usefixtures("poisoned"),
+]
 
 
 @pytest.fixture(scope="session")
@@ -30,17 +27,6 @@ def launch(device: str) -> ModuleType:
     interpreted = type(kernel.normalize_kernel).__name__ == "InterpretedFunction"
     assert interpreted == (device == "cpu")
     return found
-
-
-class Ran:
-    """Notes which kernels run."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-
-    def __call__(self, kernel: Any) -> Any:
-        self.names.append(kernel.__name__)
-        return kernel
 
 
 def computed(launch: ModuleType, a: Tensor, b: Tensor, w: Tensor, v: Tensor, groups: int) -> Tensor:
@@ -69,22 +55,7 @@ def assert_close(found: Tensor, *inputs: Tensor, groups: int) -> None:
     """To float64's result, ``K`` times as far as PyTorch's own result is."""
     exact = reference.concat_group_norm_silu(*(x.double() for x in inputs), groups, EPS)
     own = reference.concat_group_norm_silu(*inputs, groups, EPS)
-    assert found.dtype == own.dtype
-    assert found.shape == own.shape
-    error, allowed = (float((x.double() - exact).norm()) for x in (found, own))
-    assert error <= K * allowed, (error, allowed)
-    assert found.isfinite().all()
-
-
-@pytest.fixture(autouse=True)
-def poisoned(monkeypatch):
-    """Memory that is given out is full of NaN: what a kernel does not write is seen."""
-
-    def full(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return made(self, *args, **kwargs).fill_(float("nan"))
-
-    made = Tensor.new_empty
-    monkeypatch.setattr(Tensor, "new_empty", full)
+    assert_as_exact(found, own, exact)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -172,8 +143,4 @@ for form in (torch.contiguous_format, torch.channels_last):
 
 
 def test_operators_are_registered_as_pytorch_asks():
-    """In a process of its own: there the kernels are compiled ones."""
-    compiling = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-c", OPERATORS]
-    done = subprocess.run(command, env=compiling, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_compiled(OPERATORS)

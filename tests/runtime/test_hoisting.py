@@ -78,6 +78,9 @@ def test_once_a_request_is_bit_for_bit_the_same(policy):
         )
     assert torch.equal(found, expected)
     assert levels(model) == {Level.ONCE}
+    if isinstance(policy, fxcache.FirstBlock):
+        read = variants_of(model)[0].prefix(Level.ONCE).module.meta["weight_names"].values()
+        assert not [name for name in read if "key_value" in name]
     if policy == ALWAYS:
         assert torch.equal(found, sample(tiny.small_unet(), 7, **tiny.inputs()))
 
@@ -193,6 +196,17 @@ def test_weights_that_are_written_in_the_middle_of_a_run():
                 for module in (model, plain):
                     module.layers[1].key_value.weight.mul_(1.5)
             assert torch.equal(model(timestep=t, **inputs), plain(timestep=t, **inputs))
+
+
+@torch.no_grad()
+def test_a_named_request_whose_next_run_has_a_new_prompt():
+    model, plain = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit()
+    for seed in range(3):
+        inputs = dit_inputs(seed=seed)
+        for t in torch.linspace(900, 100, 3):
+            with fxcache.session(model, key="one"):
+                assert torch.equal(model(timestep=t, **inputs), plain(timestep=t, **inputs))
+    assert levels(model) == {Level.ONCE}
 
 
 @torch.no_grad()

@@ -1,0 +1,222 @@
+"""Fusion: cache reads, and the ops that follow them, replaced by one kernel each.
+
+``rewrite/reads.py`` notes on the nodes that it makes what they compute; patterns start from there.
+"""
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxcache.analysis.cost import op_name
+from fxcache.program import dtype_name, module_paths, remove_dead, value_of
+from fxcache.rewrite.reads import FORECAST, READ, SUM
+
+DEVICES = ("cuda",)  # elsewhere ATen's own ops are kept
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """A place where ``kernel`` could run: in the module ``where``. It does unless ``why_not``."""
+
+    kernel: str
+    where: str
+    why_not: str = ""
+
+
+class UnfitError(Exception):
+    """Why a kernel does not fit."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """``begins``: whether a node may be the first of what the kernel replaces, from there on."""
+
+    kernel: str
+    begins: Callable[[fx.Node], bool]
+    replace: Callable[[fx.Graph, fx.Node], None]
+
+
+def fuse(graph: fx.Graph, device: torch.device) -> list[Fusion]:
+    """Put kernels into ``graph`` wherever one fits. All places where one could, in order."""
+    found = []
+    for pattern in PATTERNS:
+        for node in [n for n in graph.nodes if pattern.begins(n)]:
+            where, why_not = (module_paths(node) or [""])[-1], ""
+            try:
+                if device.type not in DEVICES:
+                    raise UnfitError(f"on {device.type}, ATen's own ops run")
+                pattern.replace(graph, node)
+            except UnfitError as reason:
+                why_not = str(reason)
+            found.append(Fusion(pattern.kernel, where, why_not))
+        remove_dead(graph)
+    return found
+
+
+def normalises_a_sum(node: fx.Node) -> bool:
+    """LayerNorm or RMSNorm of a stream to which what is cached was just added."""
+    return op_name(node) in ("layer_norm", "rms_norm") and SUM in source_of(node).meta
+
+
+def fuse_norm(graph: fx.Graph, norm: fx.Node) -> None:
+    """``norm(stream + cached)``, and the scale and shift that follow, in one pass."""
+    total, rms, given = source_of(norm), op_name(norm) == "rms_norm", arguments_of(norm)
+    stream, cached = total.meta[SUM]
+    if len(given["normalized_shape"]) != 1:
+        raise UnfitError("it normalises more than the last dimension")
+    weight, bias, eps = given["weight"], given.get("bias"), given["eps"]
+    if eps is None:  # as RMSNorm understands it
+        eps = torch.finfo(value_of(norm).dtype).eps
+    terms, weights = cached.meta.get(FORECAST, ([cached], None))
+    last, scale, shift = modulation_after(norm)
+    require_one_dtype(stream, *terms, norm, last, weight, bias, scale, shift)
+    order = {node: i for i, node in enumerate(graph.nodes)}
+    others = [user for user in total.users if user is not norm]
+    keeps_total = bool(others) and all(order[user] > order[last] for user in others)
+    with graph.inserting_after(last):
+        operands = (stream, list(terms), weights, weight, bias, scale, shift, eps, rms, keeps_total)
+        call = graph.call_function(operator_of("residual_norm_modulate"), operands)
+    replace_with_piece(graph, last, call, 0)
+    if keeps_total:
+        replace_with_piece(graph, total, call, 1)
+
+
+def modulation_after(norm: fx.Node) -> tuple[fx.Node, fx.Node | None, fx.Node | None]:
+    """The last node of ``norm * (1 + scale) + shift``, scale and shift ``[B, C]``, where there."""
+    last, scale, shift = norm, None, None
+    product = only_user(norm, "mul")
+    if product is not None and (factor := other_of(product, norm)) is not None:
+        scale = less_one(factor, norm)
+        last = product if scale is not None else norm
+    following = only_user(last, "add")
+    if following is not None and (added := other_of(following, last)) is not None:
+        shift = per_sample(added, norm)
+        last = following if shift is not None else last
+    return last, scale, shift
+
+
+def less_one(factor: fx.Node, norm: fx.Node) -> fx.Node | None:
+    """``[B, C]`` of which ``factor`` is ``1 + scale``, over the tokens of ``norm``; else None.
+
+    One may be added before the dimension of tokens is, or after it.
+    """
+    inner = per_sample(factor, norm)
+    if inner is not None and is_one_more(inner):
+        return source_of(inner)
+    return per_sample(source_of(factor), norm) if is_one_more(factor) else None
+
+
+def is_one_more(node: fx.Node) -> bool:
+    return op_name(node) == "add" and node.args[1:] == (1,) and not node.kwargs
+
+
+def per_sample(value: fx.Node, norm: fx.Node) -> fx.Node | None:
+    """``[B, C]`` of which ``value`` is ``[B, 1, C]``, for a ``norm`` ``[B, T, C]``; else None."""
+    spread, tokens = tuple(value_of(value).shape), value_of(norm).shape
+    if len(tokens) != 3 or spread != (tokens[0], 1, tokens[2]):
+        return None
+    return source_of(value) if op_name(value) == "unsqueeze" else None
+
+
+def fuse_concat(graph: fx.Graph, norm: fx.Node) -> None:
+    """``silu(group_norm(cat([cached, fresh], 1)))`` without the concatenation."""
+    join, given = arguments_of(source_of(norm)), arguments_of(norm)
+    joined, weight, bias = join["tensors"], given["weight"], given["bias"]
+    if join["dim"] != 1 or len(joined) != 2 or not is_read(joined[0]):
+        raise UnfitError("what is cached is not the first of two tensors, joined by channels")
+    activation = only_user(norm, "silu")
+    if activation is None:
+        raise UnfitError("no SiLU, and nothing else, reads what is normalised")
+    if weight is None or bias is None:
+        raise UnfitError("it normalises without weight and bias")
+    require_one_dtype(*joined, norm, weight, bias)
+    with graph.inserting_before(activation):
+        fused = graph.call_function(
+            operator_of("concat_group_norm_silu"),
+            (*joined, weight, bias, given["num_groups"], given["eps"]),
+        )
+    fused.meta = dict(activation.meta)
+    activation.replace_all_uses_with(fused)
+
+
+def normalises_a_concatenation(node: fx.Node) -> bool:
+    """Normalisation by groups of a concatenation that holds what is cached."""
+    if op_name(node) != "group_norm" or op_name(source_of(node)) != "cat":
+        return False
+    return any(map(is_read, source_of(node).all_input_nodes))
+
+
+def fuse_forecast(graph: fx.Graph, total: fx.Node) -> None:
+    """A cached value and its derivatives, by their weights, in one pass."""
+    terms, weights = total.meta[FORECAST]
+    require_one_dtype(*terms, total)
+    with graph.inserting_before(total):
+        fused = graph.call_function(operator_of("forecast_read"), (list(terms), weights))
+    fused.meta = {**total.meta}
+    del fused.meta[FORECAST]
+    total.replace_all_uses_with(fused)
+
+
+PATTERNS = (
+    Pattern("residual_norm_modulate", normalises_a_sum, fuse_norm),
+    Pattern("concat_group_norm_silu", normalises_a_concatenation, fuse_concat),
+    Pattern("forecast_read", lambda node: FORECAST in node.meta, fuse_forecast),
+)
+
+
+def operator_of(kernel: str) -> Any:
+    """The operator of a folder in ``kernels/``, registered now: with it Triton is imported."""
+    import_module(f"fxcache.kernels.{kernel}.op")
+    return getattr(torch.ops.fxcache, kernel).default
+
+
+def source_of(node: fx.Node) -> fx.Node:
+    """What ``node`` reads first; itself where it reads nothing."""
+    return node.all_input_nodes[0] if node.all_input_nodes else node
+
+
+def is_read(node: fx.Node) -> bool:
+    """Whether ``node`` comes from the cache as it is."""
+    return node.op == "placeholder" and node.name.startswith(READ)
+
+
+def only_user(node: fx.Node, name: str) -> fx.Node | None:
+    """The one reader of ``node``, if it is such an op, without options."""
+    user, *others = [*node.users] or [node]
+    return None if others or op_name(user) != name or user.kwargs else user
+
+
+def other_of(node: fx.Node, one: fx.Node) -> fx.Node | None:
+    """The other operand of a binary op, if it is a tensor."""
+    others = [arg for arg in node.args if arg is not one]
+    return others[0] if len(others) == 1 and isinstance(others[0], fx.Node) else None
+
+
+def arguments_of(node: fx.Node) -> dict[str, Any]:
+    """All arguments of an ATen op by name, those left out by their defaults."""
+    declared: Any = node.target._schema.arguments  # type: ignore[union-attr]
+    given = dict(zip((a.name for a in declared), node.args, strict=False))
+    return {a.name: a.default_value for a in declared} | given | node.kwargs
+
+
+def require_one_dtype(*nodes: fx.Node | None) -> None:
+    """UnfitError unless all that there are have one dtype, and kernels know it."""
+    found = {value_of(node).dtype for node in nodes if node is not None}
+    if len(found) > 1 or not found <= set(DTYPES):
+        names = ", ".join(sorted(map(dtype_name, found)))
+        raise UnfitError(f"of {names}; kernels take one of {', '.join(map(dtype_name, DTYPES))}")
+
+
+def replace_with_piece(graph: fx.Graph, node: fx.Node, call: fx.Node, index: int) -> None:
+    """Put tensor ``index`` that ``call`` returns in the place of ``node``."""
+    with graph.inserting_after(call):
+        taken = graph.call_function(operator.getitem, (call, index))
+    taken.meta = dict(node.meta)
+    for user in [user for user in node.users if user is not call]:
+        user.replace_input_with(node, taken)

@@ -1,0 +1,38 @@
+"""The Triton kernel, and the read of a forecast that other kernels do on their way."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def read(cached, first, second, third, fourth, weights, at, known, order: tl.constexpr):
+    """``cached + Σ weights[i] derivative[i]`` at these offsets, in float32; 0 where not known."""
+    value = tl.load(cached + at, known, 0.0).to(tl.float32)
+    if order > 0:
+        value += tl.load(weights) * tl.load(first + at, known, 0.0).to(tl.float32)
+    if order > 1:
+        value += tl.load(weights + 1) * tl.load(second + at, known, 0.0).to(tl.float32)
+    if order > 2:
+        value += tl.load(weights + 2) * tl.load(third + at, known, 0.0).to(tl.float32)
+    if order > 3:
+        value += tl.load(weights + 3) * tl.load(fourth + at, known, 0.0).to(tl.float32)
+    return value
+
+
+@triton.jit
+def forecast_kernel(
+    cached,
+    first,
+    second,
+    third,
+    fourth,
+    weights,
+    out,
+    count,
+    order: tl.constexpr,
+    block: tl.constexpr,
+):
+    at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    known = at < count
+    value = read(cached, first, second, third, fourth, weights, at, known, order)
+    tl.store(out + at, value.to(out.dtype.element_ty), known)

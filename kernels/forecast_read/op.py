@@ -1,0 +1,24 @@
+"""The operator ``fxcache::forecast_read``: the plain reference on the CPU, else the kernel."""
+
+from torch import Tensor
+from torch.library import triton_op, wrap_triton
+
+from fxcache.kernels.forecast_read import reference
+
+
+@triton_op("fxcache::forecast_read", mutates_args=())
+def forecast_read(terms: list[Tensor], weights: Tensor) -> Tensor:
+    """``terms[0] + Σ weights[i] terms[i + 1]``: a cached value, extrapolated by its derivatives.
+
+    TaylorSeer (2503.06923, equation 3). ``terms``: one to five tensors of one shape, in float32,
+    float16 or bfloat16; ``weights``: float32, one for each derivative. The sum is taken in float32,
+    and rounded once.
+    """
+    from fxcache.kernels.forecast_read import launch
+
+    return launch.forecast_read(terms, weights, wrap_triton)
+
+
+@forecast_read.register_kernel("cpu")
+def _(terms: list[Tensor], weights: Tensor) -> Tensor:
+    return reference.forecast_read(terms, weights).to(terms[0].dtype, copy=True)

@@ -1,0 +1,67 @@
+"""The Triton kernel: a program reads one token, and keeps it in registers until it is written.
+
+Mean and variance are taken in two passes over the registers, in float32. Where what is cached is
+forecast, that costs the reads of its derivatives and nothing else.
+"""
+
+import triton
+import triton.language as tl
+
+from fxcache.kernels.forecast_read.kernel import read
+
+
+@triton.jit
+def residual_norm_modulate_kernel(
+    stream,
+    cached,
+    first,
+    second,
+    third,
+    fourth,
+    weights,
+    weight,
+    bias,
+    scale,
+    shift,
+    out,
+    total,
+    tokens,  # of a sample
+    channels,
+    stream_b,
+    stream_t,
+    cached_b,
+    cached_t,
+    scale_b,
+    shift_b,
+    eps,
+    order: tl.constexpr,
+    rms: tl.constexpr,
+    has_weight: tl.constexpr,
+    has_bias: tl.constexpr,
+    has_scale: tl.constexpr,
+    has_shift: tl.constexpr,
+    keeps_total: tl.constexpr,
+    block: tl.constexpr,
+):
+    token = tl.program_id(0).to(tl.int64)
+    sample, row = token // tokens, token % tokens
+    channel = tl.arange(0, block).to(tl.int64)
+    known = channel < channels
+    at_cached = sample * cached_b + row * cached_t + channel
+    value = read(cached, first, second, third, fourth, weights, at_cached, known, order)
+    value += tl.load(stream + sample * stream_b + row * stream_t + channel, known, 0.0)
+    at_out = token * channels + channel
+    if keeps_total:
+        tl.store(total + at_out, value.to(total.dtype.element_ty), known)
+    if not rms:
+        value = tl.where(known, value - tl.sum(value) / channels, 0.0)
+    value = value / tl.sqrt(tl.sum(value * value) / channels + eps)
+    if has_weight:
+        value *= tl.load(weight + channel, known, 0.0).to(tl.float32)
+    if has_bias:
+        value += tl.load(bias + channel, known, 0.0).to(tl.float32)
+    if has_scale:
+        value *= 1 + tl.load(scale + sample * scale_b + channel, known, 0.0).to(tl.float32)
+    if has_shift:
+        value += tl.load(shift + sample * shift_b + channel, known, 0.0).to(tl.float32)
+    tl.store(out + at_out, value.to(out.dtype.element_ty), known)

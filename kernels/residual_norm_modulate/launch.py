@@ -1,0 +1,74 @@
+"""Which blocks the kernel runs in, and on what memory."""
+
+from collections.abc import Sequence
+
+import triton
+from torch import Tensor
+
+from fxcache.kernels.forecast_read.launch import slots
+from fxcache.kernels.launches import Wrap, as_is
+from fxcache.kernels.residual_norm_modulate.kernel import residual_norm_modulate_kernel
+
+VALUES_A_WARP = 512
+
+
+def residual_norm_modulate(
+    stream: Tensor,
+    terms: Sequence[Tensor],
+    weights: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float,
+    rms: bool,
+    keeps_total: bool,
+    wrap: Wrap = as_is,
+) -> list[Tensor]:
+    """``[normalised]``, or ``[normalised, sum]``, each one token after the other."""
+    tokens = by_token(stream)
+    cached = [by_token(term) for term in terms]
+    if any(term.stride() != cached[0].stride() for term in cached):
+        cached = [term.contiguous() for term in cached]
+    outs = [stream.new_empty(stream.shape) for _ in range(1 + keeps_total)]
+    batch, length, channels = tokens.shape
+    block = int(triton.next_power_of_2(channels))
+    per_channel, per_sample = (weight, bias), (scale, shift)
+    if tokens.numel():
+        wrap(residual_norm_modulate_kernel)[(batch * length,)](
+            tokens,
+            *slots(cached),
+            tokens if weights is None else weights,
+            *(tokens if given is None else given.contiguous() for given in per_channel),
+            *(tokens if given is None else along_channels(given) for given in per_sample),
+            outs[0],
+            outs[-1],
+            length,
+            channels,
+            *tokens.stride()[:2],
+            *cached[0].stride()[:2],
+            *(0 if given is None else along_channels(given).stride(0) for given in per_sample),
+            eps,
+            order=len(terms) - 1,
+            rms=rms,
+            has_weight=weight is not None,
+            has_bias=bias is not None,
+            has_scale=scale is not None,
+            has_shift=shift is not None,
+            keeps_total=keeps_total,
+            block=block,
+            num_warps=min(max(block // VALUES_A_WARP, 1), 16),
+        )
+    return outs
+
+
+def by_token(value: Tensor) -> Tensor:
+    """``[B, T, C]`` with neighbouring channels; a copy only where strides do not allow it."""
+    return (
+        along_channels(value).flatten(1, -2) if value.dim() > 2 else along_channels(value)[:, None]
+    )
+
+
+def along_channels(value: Tensor) -> Tensor:
+    """``value``, its last dimension without gaps."""
+    return value if value.stride(-1) == 1 else value.contiguous()

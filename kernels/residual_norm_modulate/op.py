@@ -1,0 +1,52 @@
+"""The operator ``fxcache::residual_norm_modulate``: on the CPU the reference, else the kernel."""
+
+from torch import Tensor
+from torch.library import triton_op, wrap_triton
+
+from fxcache.kernels.residual_norm_modulate import reference
+
+
+@triton_op("fxcache::residual_norm_modulate", mutates_args=())
+def residual_norm_modulate(
+    stream: Tensor,
+    terms: list[Tensor],
+    weights: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float,
+    rms: bool,
+    keeps_total: bool,
+) -> list[Tensor]:
+    """``norm(stream + cached) * (1 + scale) + shift``, and the sum where ``keeps_total``.
+
+    ``stream`` ``[B, …, C]``; ``terms``: what is cached, of the same shape, and derivatives that are
+    added by their float32 ``weights`` (see ``fxcache::forecast_read``). ``rms``: RMSNorm in place
+    of LayerNorm. ``weight``, ``bias`` ``[C]`` and ``scale``, ``shift`` ``[B, C]``, each where there
+    is one. Float32, float16 or bfloat16; arithmetic in float32, rounded once.
+    """
+    from fxcache.kernels.residual_norm_modulate import launch
+
+    return launch.residual_norm_modulate(
+        stream, terms, weights, weight, bias, scale, shift, eps, rms, keeps_total, wrap_triton
+    )
+
+
+@residual_norm_modulate.register_kernel("cpu")
+def _(
+    stream: Tensor,
+    terms: list[Tensor],
+    weights: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float,
+    rms: bool,
+    keeps_total: bool,
+) -> list[Tensor]:
+    found = reference.residual_norm_modulate(
+        stream, terms, weights, weight, bias, scale, shift, eps, rms
+    )
+    return [value.to(stream.dtype).contiguous() for value in found[: 1 + keeps_total]]

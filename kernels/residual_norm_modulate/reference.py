@@ -1,0 +1,38 @@
+"""The same in plain PyTorch: the oracle of the tests, and what runs on the CPU."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn import functional
+
+from fxcache.kernels.forecast_read.reference import forecast_read
+
+
+def residual_norm_modulate(
+    stream: Tensor,
+    terms: Sequence[Tensor],
+    weights: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float,
+    rms: bool,
+) -> tuple[Tensor, Tensor]:
+    """The sum normalised and modulated, and the sum itself."""
+    total = stream + (terms[0] if weights is None else forecast_read(terms, weights))
+    channels = (total.shape[-1],)
+    if rms:
+        found = functional.rms_norm(total, channels, weight, eps)
+    else:
+        found = functional.layer_norm(total, channels, weight, bias, eps)
+    if scale is not None:
+        found = found * (1 + over_tokens(scale, found))
+    if shift is not None:
+        found = found + over_tokens(shift, found)
+    return found, total
+
+
+def over_tokens(modulation: Tensor, value: Tensor) -> Tensor:
+    """``[B, C]`` as ``[B, 1, …, C]``."""
+    return modulation.reshape(len(modulation), *[1] * (value.dim() - 2), -1)

@@ -1,0 +1,43 @@
+"""How kernels are compared: with float64, to a multiple of the error of PyTorch's own result."""
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+
+K = 3  # times PyTorch's own error; the interpreter cuts bfloat16 off where hardware rounds
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+
+
+class Ran:
+    """Notes which kernels run."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def __call__(self, kernel: Any) -> Any:
+        self.names.append(kernel.__name__)
+        return kernel
+
+
+def assert_as_exact(found: Tensor, own: Tensor, exact: Tensor) -> None:
+    """``found`` is ``K`` times as far from ``exact`` as PyTorch's ``own`` result, or nearer.
+
+    That may be exact by luck, where there are few values: then as far as rounding goes.
+    """
+    assert (found.dtype, found.shape) == (own.dtype, own.shape)
+    assert found.isfinite().all()
+    error, allowed = (float((x.double() - exact).norm()) for x in (found, own))
+    rounding = torch.finfo(own.dtype).eps / 2 * float(exact.norm())
+    assert error <= K * max(allowed, rounding), (error, allowed, rounding)
+
+
+def run_compiled(source: str) -> None:
+    """Run Python in a process of its own: there the kernels are compiled ones."""
+    compiling = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-c", source]
+    done = subprocess.run(command, env=compiling, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,160 @@
+"""Against a float64 reference, to a multiple of the error of PyTorch's own result."""
+
+from itertools import product
+from types import ModuleType
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from fxcache.kernels.residual_norm_modulate import reference
+from tests.kernels.comparing import DTYPES, Ran, assert_as_exact, run_compiled
+
+EPS = 1e-6
+pytestmark = pytest.mark.usefixtures("poisoned")
+
+
+@pytest.fixture(scope="session")
+def launch(device: str) -> ModuleType:
+    from fxcache.kernels.residual_norm_modulate import kernel
+    from fxcache.kernels.residual_norm_modulate import launch as found
+
+    interpreted = type(kernel.residual_norm_modulate_kernel).__name__ == "InterpretedFunction"
+    assert interpreted == (device == "cpu")
+    return found
+
+
+class Drawn(NamedTuple):
+    """The arguments of both the kernel and its reference."""
+
+    stream: Tensor
+    terms: list[Tensor]
+    weights: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+    scale: Tensor | None
+    shift: Tensor | None
+    eps: float = EPS
+    rms: bool = False
+
+    def double(self) -> "Drawn":
+        return Drawn(*(exact(value) for value in self))
+
+    def computed(self, launch: ModuleType, keeps_total: bool = True) -> list[Tensor]:
+        ran = Ran()
+        found: list[Tensor] = launch.residual_norm_modulate(*self, keeps_total, ran)
+        assert ran.names == ["residual_norm_modulate_kernel"] * bool(self.stream.numel())
+        return found
+
+
+def exact(value: object) -> object:
+    if isinstance(value, list):
+        return [exact(item) for item in value]
+    return value.double() if isinstance(value, Tensor) else value
+
+
+def drawn(
+    shape: tuple[int, ...], dtype: torch.dtype, device: str, order: int = 0, affine: bool = False
+) -> Drawn:
+    """A stream far from zero, what is cached, and a modulation that is half of a larger one."""
+    torch.manual_seed(0)
+    stream = torch.randn(shape) * 3 + 5
+    terms = [torch.randn(shape) * 2 ** (1 - i) for i in range(order + 1)]
+    scale, shift = torch.randn(shape[0], 2 * shape[-1]).to(device, dtype).chunk(2, dim=1)
+    weight, bias = torch.randn(2, shape[-1]).to(device, dtype) if affine else (None, None)
+    weights = torch.randn(order).to(device) if order else None
+    moved = [value.to(device, dtype) for value in (stream, *terms)]
+    return Drawn(moved[0], moved[1:], weights, weight, bias, scale, shift)
+
+
+def assert_close(found: list[Tensor], given: Drawn) -> None:
+    own = reference.residual_norm_modulate(*given)
+    expected = reference.residual_norm_modulate(*given.double())
+    for value, like, true in zip(found, own, expected, strict=True):
+        assert_as_exact(value, like.to(value.dtype), true)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(2, 7, 64), (1, 3, 100), (3, 5), (1, 2, 3, 33)])
+@pytest.mark.parametrize("rms", [False, True])
+def test_it_equals_the_reference(launch, device, dtype, shape, rms):
+    given = drawn(shape, dtype, device)._replace(rms=rms)
+    assert_close(given.computed(launch), given)
+
+
+def test_one_channel(launch, device):
+    given = drawn((2, 3, 1), torch.float32, device)
+    assert_close(given._replace(rms=True).computed(launch), given._replace(rms=True))
+    assert torch.equal(given.computed(launch)[0], given.shift[:, None].expand(2, 3, 1))
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_what_is_cached_is_forecast_on_the_way(launch, device, dtype, order):
+    given = drawn((2, 5, 48), dtype, device, order)
+    assert_close(given.computed(launch), given)
+
+
+@pytest.mark.parametrize("parts", list(product([False, True], repeat=4)))
+def test_what_is_left_out(launch, device, parts):
+    names = ("weight", "bias", "scale", "shift")
+    without = {name: None for name, left in zip(names, parts, strict=True) if left}
+    given = drawn((2, 3, 20), torch.float32, device, affine=True)._replace(**without)
+    assert_close(given.computed(launch), given)
+
+
+def test_the_sum_is_written_only_where_it_is_kept(launch, device):
+    given = drawn((2, 3, 20), torch.float32, device)
+    (alone,) = given.computed(launch, keeps_total=False)
+    assert torch.equal(alone, given.computed(launch)[0])
+
+
+@pytest.mark.parametrize("which", ["stream", "cached", "both"])
+@pytest.mark.parametrize(
+    "laid_out",
+    [
+        lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),  # channels first
+        lambda x: torch.cat([x, x], dim=1)[:, x.shape[1] :],  # tokens of a longer sequence
+        lambda x: torch.cat([x, x], dim=2)[..., : x.shape[2]],  # channels of a wider one
+        lambda x: x[:1].expand_as(x),  # one sample, repeated
+    ],
+)
+def test_any_strides(launch, device, laid_out, which):
+    given = drawn((2, 6, 20), torch.float32, device, order=1)
+    if which != "cached":
+        given = given._replace(stream=laid_out(given.stream))
+    if which != "stream":
+        given = given._replace(terms=[laid_out(given.terms[0]), given.terms[1]])
+    assert_close(given.computed(launch), given)
+
+
+def test_no_tokens_at_all(launch, device):
+    given = drawn((2, 0, 20), torch.float32, device)
+    assert [value.shape for value in given.computed(launch)] == [(2, 0, 20)] * 2
+
+
+def test_a_value_far_from_zero_keeps_its_digits(launch, device):
+    """The mean of squares less the squared mean would lose them all."""
+    given = drawn((1, 4, 64), torch.float32, device)
+    given = given._replace(stream=given.stream + 4000)
+    assert_close(given.computed(launch), given)
+
+
+OPERATORS = """
+import torch
+from torch.library import opcheck
+from fxcache.kernels.residual_norm_modulate import op
+
+checks = ("test_schema", "test_faketensor")
+x, scale = torch.randn(2, 3, 8), torch.randn(2, 8)
+for rms in (False, True):
+    for keeps_total in (False, True):
+        for terms, weights in (([x + 1], None), ([x + 1, x * 2], torch.ones(1))):
+            arguments = (x, terms, weights, None, None, scale, scale, 1e-6, rms, keeps_total)
+            opcheck(torch.ops.fxcache.residual_norm_modulate, arguments, test_utils=checks)
+"""
+
+
+def test_the_operator_is_registered_as_pytorch_asks():
+    run_compiled(OPERATORS)

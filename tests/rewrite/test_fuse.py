@@ -1,0 +1,192 @@
+"""Where kernels take the place of cache reads: which, where, why not, and that results stay."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import fxcache
+from fxcache.report.report import CaptureReport
+from fxcache.rewrite import fuse
+from fxcache.runtime.module import engine_of
+from tests import tiny
+from tests.loops import sample
+from tests.plain import dit_inputs
+
+OPERATORS = ("residual_norm_modulate", "concat_group_norm_silu", "forecast_read")
+
+
+@pytest.fixture
+def on_any_device(monkeypatch):
+    """On the CPU the operators run their references: the graphs are those that a GPU gets."""
+    monkeypatch.setattr(fuse, "DEVICES", ("cuda", "cpu"))
+
+
+class Ran(TorchDispatchMode):
+    """Counts which of our operators run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "fxcache":
+            self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+class Head(nn.Module):
+    """Two blocks on a stream of tokens, and what comes after them."""
+
+    def __init__(self, norm: nn.Module, modulated: str = "both", reads: str = "once") -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Linear(4, 16)
+        self.blocks = nn.ModuleList(nn.Linear(16, 16) for _ in range(2))
+        self.norm, self.modulated, self.reads = norm, modulated, reads
+        self.modulation, self.head = nn.Linear(1, 32), nn.Linear(16, 4)
+
+    def forward(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        x = self.embed(sample)
+        for block in self.blocks:
+            x = x + block(x) + text.mean()
+        before = x.mean(1, keepdim=True) if self.reads == "before" else 0
+        emb = self.modulation(timestep.reshape(-1, 1) / 1000).expand(len(sample), -1)
+        shift, scale = emb.chunk(2, dim=-1)
+        y = self.norm(x)
+        if self.modulated in ("both", "scale"):
+            y = y * (1 + scale[:, None])
+        elif self.modulated == "one first":
+            y = y * (1 + scale)[:, None]
+        elif self.modulated == "no one":
+            y = y * scale[:, None]
+        if self.modulated in ("both", "shift", "one first"):
+            y = y + shift[:, None]
+        found: Tensor = self.head(y + before)
+        return found + self.head(x) if self.reads == "after" else found
+
+
+def plain_norm() -> nn.Module:
+    return nn.LayerNorm(16, elementwise_affine=False)
+
+
+def affine(norm: nn.Module) -> nn.Module:
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    return norm
+
+
+@torch.no_grad()
+def run(model: nn.Module, kernels: bool, **options: Any) -> tuple[Tensor, Counter[str]]:
+    """Outputs of a refresh and two reuses, and the operators that ran."""
+    policy = options.pop("policy", fxcache.Explicit((0,)))
+    fxcache.optimize(model, policy=policy, cut=("blocks.0", "blocks.1"), kernels=kernels, **options)
+    found, inputs = [], dit_inputs()
+    with Ran() as ran:
+        for i, t in enumerate(torch.linspace(900, 100, 3)):
+            inputs["sample"] = inputs["sample"] + 0.1 * i
+            found.append(model(timestep=t, **inputs))
+    return torch.stack(found), ran.counts
+
+
+def captured(model: nn.Module) -> CaptureReport:
+    (capture,) = fxcache.report(model).captures
+    return capture
+
+
+HEADS = {
+    "scale and shift": (plain_norm, "both"),
+    "one first": (plain_norm, "one first"),
+    "scale": (plain_norm, "scale"),
+    "shift": (plain_norm, "shift"),
+    "neither": (plain_norm, "neither"),
+    "a scale that 1 is not added to": (plain_norm, "no one"),
+    "weight and bias": (lambda: affine(nn.LayerNorm(16, eps=1e-3)), "both"),
+    "weight": (lambda: affine(nn.LayerNorm(16, bias=False)), "both"),
+    "RMSNorm": (lambda: affine(nn.RMSNorm(16)), "both"),
+    "RMSNorm with epsilon": (lambda: nn.RMSNorm(16, eps=1e-2, elementwise_affine=False), "both"),
+}
+
+
+@pytest.mark.usefixtures("on_any_device")
+@pytest.mark.parametrize("name", HEADS)
+def test_norm_and_modulation_after_a_residual_read(name):
+    norm, modulated = HEADS[name]
+    expected, none = run(Head(norm(), modulated).eval(), kernels=False)
+    model = Head(norm(), modulated).eval()
+    found, ran = run(model, kernels=True)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert not none
+    assert ran == {"residual_norm_modulate": 2}, "in both reuses, and not in the refresh"
+    assert captured(model).kernels["cached_skip"] == [
+        {"kernel": "residual_norm_modulate", "where": "norm", "why_not": ""}
+    ]
+    engine = engine_of(model)
+    assert engine is not None
+    (variants,) = engine.captures.values()
+    called = [n for n in variants.cached_skip.graph.nodes if n.op == "call_function"]
+    left = [n.target for n in called if "norm" in n.name]
+    assert left == [torch.ops.fxcache.residual_norm_modulate.default]
+
+
+@pytest.mark.usefixtures("on_any_device")
+@pytest.mark.parametrize("reads", ["before", "after"])
+def test_a_sum_that_is_read_again(reads):
+    expected, _ = run(Head(plain_norm(), reads=reads).eval(), kernels=False)
+    model = Head(plain_norm(), reads=reads).eval()
+    found, ran = run(model, kernels=True)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert ran == {"residual_norm_modulate": 2}
+
+
+@pytest.mark.usefixtures("on_any_device")
+def test_a_forecast_is_read_on_the_way():
+    options = {"policy": fxcache.Uniform(2, forecast_order=2)}
+    expected, _ = run(Head(plain_norm()).eval(), kernels=False, **options)
+    found, ran = run(Head(plain_norm()).eval(), kernels=True, **options)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert ran == {"residual_norm_modulate": 1}
+
+
+@pytest.mark.usefixtures("on_any_device")
+@pytest.mark.parametrize("order", [0, 1])
+def test_a_unets_norm_of_a_concatenation(order):
+    """Of the resnet that reads the cached value: its first norm. A forecast is read by itself."""
+    outputs = []
+    for kernels in (False, True):
+        unet = tiny.small_unet()
+        policy = fxcache.Uniform(3, forecast_order=order)
+        fxcache.optimize(unet, cut=0, policy=policy, kernels=kernels)
+        with Ran() as ran:
+            outputs.append(sample(unet, 6, **tiny.inputs()))
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-4, atol=1e-4)
+    expected = "forecast_read" if order else "concat_group_norm_silu"
+    assert ran.counts == {expected: 4}
+
+
+@pytest.mark.usefixtures("on_any_device")
+def test_why_not():
+    model = Head(plain_norm()).double().eval()
+    inputs = {k: v.double() for k, v in dit_inputs().items()}
+    fxcache.optimize(model, cut=("blocks.0", "blocks.1"), kernels=True)
+    with torch.no_grad():
+        model(timestep=torch.tensor(1.0, dtype=torch.float64), **inputs)
+    (fusion,) = captured(model).kernels["cached_skip"]
+    assert "float64" in fusion["why_not"]
+
+
+def test_on_the_cpu_atens_own_ops_run():
+    model = Head(plain_norm()).eval()
+    _, ran = run(model, kernels=True)
+    assert not ran
+    (fusion,) = captured(model).kernels["cached_skip"]
+    assert fusion["why_not"] == "on cpu, ATen's own ops run"
+
+
+@pytest.mark.parametrize("wrong", [1, "triton", None])
+def test_kernels_is_true_or_false(wrong):
+    with pytest.raises(fxcache.ConfigError, match="kernels"):
+        fxcache.optimize(tiny.small_unet(), kernels=wrong)
