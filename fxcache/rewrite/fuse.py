@@ -14,7 +14,7 @@ from torch import fx
 
 from fxcache.analysis.cost import op_name
 from fxcache.program import dtype_name, module_paths, remove_dead, value_of
-from fxcache.rewrite.reads import FORECAST, READ, SUM
+from fxcache.rewrite.reads import FORECAST, READ, SUM, noted
 
 DEVICES = ("cuda",)  # elsewhere ATen's own ops are kept
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -61,19 +61,19 @@ def fuse(graph: fx.Graph, device: torch.device) -> list[Fusion]:
 
 def normalises_a_sum(node: fx.Node) -> bool:
     """LayerNorm or RMSNorm of a stream to which what is cached was just added."""
-    return op_name(node) in ("layer_norm", "rms_norm") and SUM in source_of(node).meta
+    return op_name(node) in ("layer_norm", "rms_norm") and noted(source_of(node), SUM) is not None
 
 
 def fuse_norm(graph: fx.Graph, norm: fx.Node) -> None:
     """``norm(stream + cached)``, and the scale and shift that follow, in one pass."""
     total, rms, given = source_of(norm), op_name(norm) == "rms_norm", arguments_of(norm)
-    stream, cached = total.meta[SUM]
+    stream, cached = noted(total, SUM)  # type: ignore[misc]
     if len(given["normalized_shape"]) != 1:
         raise UnfitError("it normalises more than the last dimension")
     weight, bias, eps = given["weight"], given.get("bias"), given["eps"]
     if eps is None:  # as RMSNorm understands it
         eps = torch.finfo(value_of(norm).dtype).eps
-    terms, weights = cached.meta.get(FORECAST, ([cached], None))
+    terms, weights = noted(cached, FORECAST) or ([cached], None)
     last, scale, shift = modulation_after(norm)
     require_one_dtype(stream, *terms, norm, last, weight, bias, scale, shift)
     order = {node: i for i, node in enumerate(graph.nodes)}
@@ -154,19 +154,18 @@ def normalises_a_concatenation(node: fx.Node) -> bool:
 
 def fuse_forecast(graph: fx.Graph, total: fx.Node) -> None:
     """A cached value and its derivatives, by their weights, in one pass."""
-    terms, weights = total.meta[FORECAST]
+    terms, weights = noted(total, FORECAST)  # type: ignore[misc]
     require_one_dtype(*terms, total)
     with graph.inserting_before(total):
         fused = graph.call_function(operator_of("forecast_read"), (list(terms), weights))
-    fused.meta = {**total.meta}
-    del fused.meta[FORECAST]
+    fused.meta = dict(total.meta)
     total.replace_all_uses_with(fused)
 
 
 PATTERNS = (
     Pattern("residual_norm_modulate", normalises_a_sum, fuse_norm),
     Pattern("concat_group_norm_silu", normalises_a_concatenation, fuse_concat),
-    Pattern("forecast_read", lambda node: FORECAST in node.meta, fuse_forecast),
+    Pattern("forecast_read", lambda node: noted(node, FORECAST) is not None, fuse_forecast),
 )
 
 

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import fx
@@ -72,8 +73,7 @@ def summed(graph: fx.Graph, point: CachePoint, cached: fx.Node, copied: Copied) 
     assert point.shortcut is not None
     base = point.shortcut.insert(graph, copied)
     value = graph.call_function(torch.ops.aten.add.Tensor, (base, cached))
-    value.meta = {**cached.meta, SUM: (base, cached)}
-    value.meta.pop(FORECAST, None)
+    value.meta = {**cached.meta, SUM: (value, base, cached)}
     return value
 
 
@@ -88,8 +88,14 @@ def forecast(graph: fx.Graph, terms: list[fx.Node], weights: fx.Node, row: int) 
         term = graph.call_function(torch.ops.aten.mul.Tensor, (derivative, weight))
         total = graph.call_function(torch.ops.aten.add.Tensor, (total, term))
         term.meta, total.meta = dict(derivative.meta), dict(derivative.meta)
-    total.meta = {**total.meta, FORECAST: (terms, chosen)}
+    total.meta = {**total.meta, FORECAST: (total, terms, chosen)}
     return total
+
+
+def noted(node: fx.Node, what: str) -> tuple[Any, ...] | None:
+    """What is noted of ``node`` itself: other nodes may have copied what is known of its value."""
+    owner, *found = node.meta.get(what, (None,))
+    return tuple(found) if owner is node else None
 
 
 def detach_outputs(graph: fx.Graph) -> None:

@@ -1,6 +1,7 @@
 """Where kernels take the place of cache reads: which, where, why not, and that results stay."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import fxcache
 from fxcache.report.report import CaptureReport
 from fxcache.rewrite import fuse
+from fxcache.rewrite.adjustment import Adjustment, layer_shapes
+from fxcache.rewrite.runner import Variants
 from fxcache.runtime.module import engine_of
 from tests import tiny
 from tests.loops import sample
@@ -92,6 +95,12 @@ def run(model: nn.Module, kernels: bool, **options: Any) -> tuple[Tensor, Counte
     return torch.stack(found), ran.counts
 
 
+def variants_of(model: nn.Module) -> list[Variants]:
+    engine = engine_of(model)
+    assert engine is not None
+    return list(engine.captures.values())
+
+
 def captured(model: nn.Module) -> CaptureReport:
     (capture,) = fxcache.report(model).captures
     return capture
@@ -124,9 +133,7 @@ def test_norm_and_modulation_after_a_residual_read(name):
     assert captured(model).kernels["cached_skip"] == [
         {"kernel": "residual_norm_modulate", "where": "norm", "why_not": ""}
     ]
-    engine = engine_of(model)
-    assert engine is not None
-    (variants,) = engine.captures.values()
+    (variants,) = variants_of(model)
     called = [n for n in variants.cached_skip.graph.nodes if n.op == "call_function"]
     left = [n.target for n in called if "norm" in n.name]
     assert left == [torch.ops.fxcache.residual_norm_modulate.default]
@@ -165,6 +172,25 @@ def test_a_unets_norm_of_a_concatenation(order):
     torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-4, atol=1e-4)
     expected = "forecast_read" if order else "concat_group_norm_silu"
     assert ran.counts == {expected: 4}
+
+
+@pytest.mark.usefixtures("on_any_device")
+def test_what_is_adjusted_after_it_was_forecast():
+    """What the adjustment makes of a forecast is no forecast, though it looks like one."""
+    plan = fxcache.Plan.of(tiny.small_unet(), fxcache.Uniform(3, forecast_order=1), 0)
+    unet = fxcache.optimize(tiny.small_unet(), plan=plan)
+    sample(unet, 1, **tiny.inputs())
+    (variants,) = variants_of(unet)
+    shapes = layer_shapes(variants.frontier, variants.plan)
+    weights = {name: torch.full(shape, 0.05) for name, shape in shapes.items()}
+    adjusted = replace(plan, adjustment=Adjustment(weights))
+    outputs, ran = [], Ran()
+    for kernels in (False, True):
+        unet = fxcache.optimize(tiny.small_unet(), plan=adjusted, kernels=kernels)
+        with ran:
+            outputs.append(sample(unet, 6, **tiny.inputs()))
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-4, atol=1e-4)
+    assert ran.counts == {"forecast_read": 4}
 
 
 @pytest.mark.usefixtures("on_any_device")
