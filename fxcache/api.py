@@ -22,6 +22,7 @@ from fxcache.partition.choose import AUTO, CutRequest, require_cut_request
 from fxcache.partition.cut import Cut
 from fxcache.partition.frontier import Frontier
 from fxcache.report.report import Report, report_of
+from fxcache.rewrite.quantized import LARGEST
 from fxcache.runtime.branch import Trust
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.mode import require_inference
@@ -47,6 +48,7 @@ def optimize(
     partial_evaluation: bool = False,
     hoist: Literal["once", "table"] | None = None,
     kernels: bool = False,
+    cache_dtype: torch.dtype | None = None,
 ) -> M:
     """Make a denoiser reuse its deep values between steps. In place; returns ``model`` itself.
 
@@ -67,7 +69,9 @@ def optimize(
     once a request, bit for bit as before; "table", also what depends on the timestep besides, such
     as modulations, for all of the schedule at once, equal up to the order of summation.
     ``kernels``: whether Triton kernels take the place of cache reads and the norms that follow
-    them, on CUDA devices; the report says where, and where not.
+    them, on CUDA devices; the report says where, and where not. ``cache_dtype``: torch.int8 or
+    torch.float8_e4m3fn, to keep a byte for each cached value, with a scale for each token or
+    channel; ``fxcache.rewrite.quantized`` bounds the error. By default values are kept as they are.
 
     Raises StateError (optimised already), ConfigError (options), ModeError (train mode), PlanError
     (a plan for another model), ModelFileError (a plan that cannot be read); at
@@ -97,7 +101,9 @@ def optimize(
         require_flag("partial_evaluation", partial_evaluation),
         require_flag("kernels", kernels),
         require_hoist(hoist),
+        require_cache_dtype(cache_dtype),
     )
+    require_plain_reads(settings)
     engine = attach(module, settings)
     if example_inputs is not None:
         try:
@@ -269,6 +275,27 @@ def require_hoist(hoist: object) -> Literal["once", "table"] | None:
         where="optimize(hoist=...)",
         remedy="pass one of these",
     )
+
+
+def require_cache_dtype(dtype: object) -> torch.dtype | None:
+    if dtype is None or (isinstance(dtype, torch.dtype) and dtype in LARGEST):
+        return dtype
+    raise ConfigError(
+        f"cache_dtype={dtype!r} is no dtype to quantise to",
+        where="optimize(cache_dtype=...)",
+        remedy=f"pass one of {', '.join(map(str, LARGEST))}, or None to keep values as they are",
+    )
+
+
+def require_plain_reads(settings: Settings) -> None:
+    """ConfigError where what is quantised would have to be extrapolated or corrected."""
+    moved = "forecasts" if settings.policy.forecast_order else "corrections"
+    if settings.cache_dtype and (settings.policy.forecast_order or settings.correction):
+        raise ConfigError(
+            f"{moved} need differences of cached values, which eight bits do not keep",
+            where=f"optimize(cache_dtype={settings.cache_dtype})",
+            remedy="leave out cache_dtype, or use a policy and plan without them",
+        )
 
 
 def require_engine(module: nn.Module, caller: str) -> Engine:

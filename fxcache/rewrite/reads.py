@@ -13,6 +13,7 @@ from fxcache.program import output_node
 from fxcache.rewrite.adjustment import ScaleShift
 from fxcache.rewrite.correction import TREND, add_trend
 from fxcache.rewrite.hoist import GIVEN
+from fxcache.rewrite.quantized import Quantized
 
 READ = "cached_"  # begins the names of placeholders for cached values
 # What a node made here computes, for kernels that do it on their way (``rewrite/fuse.py``):
@@ -28,6 +29,7 @@ def read(
     copied: dict[fx.Node, fx.Node],
     adjusted: ScaleShift | None = None,
     corrected: bool = False,
+    quantized: Quantized | None = None,
 ) -> None:
     """Replace the values at ``points``, by number, with what comes from the cache.
 
@@ -35,14 +37,13 @@ def read(
     skip])``. Before: ``x = block(embedded); y = head(x)``. After, the difference being cached:
     ``y = head(embedded + cached_0)``. With a forecast of order 1, ``cached_0`` becomes
     ``cached_0 + weights[0, 0] * cached_0_1``; corrected, ``cached_0 + trend_0``; adjusted,
-    ``cached_0 * (1 + scale) + shift``. What only the values needed is left dead.
+    ``cached_0 * (1 + scale) + shift``; ``quantized``, it is restored first. What only the values
+    needed is left dead.
     """
-    placeholders = [n for n in graph.nodes if n.op == "placeholder"]
-    after = placeholders[-1].next
+    after = [n for n in graph.nodes if n.op == "placeholder"][-1].next
     with graph.inserting_before(after):
         held = {
-            number: [placeholder(graph, f"{READ}{number}", point.value)]
-            + [placeholder(graph, f"{READ}{number}_{i}", point.value) for i in range(1, order + 1)]
+            number: placeholders(graph, f"{READ}{number}", point.value, order, quantized)
             for number, point in points.items()
         }
         weights = graph.placeholder("weights") if order and points else None
@@ -50,9 +51,12 @@ def read(
     for row, (number, point) in enumerate(points.items()):
         value = copied[point.value]
         with graph.inserting_before(value):
-            cached = (
-                held[number][0] if weights is None else forecast(graph, held[number], weights, row)
-            )
+            if quantized:
+                cached = quantized.restore(graph, held[number], point.value)
+            elif weights is not None:
+                cached = forecast(graph, held[number], weights, row)
+            else:
+                (cached,) = held[number]
             if corrected:
                 cached = add_trend(graph, cached, trends[number])
             if adjusted:
@@ -60,6 +64,16 @@ def read(
             replacement = cached if point.shortcut is None else summed(graph, point, cached, copied)
         copied[point.value].replace_all_uses_with(replacement)
         copied[point.value] = replacement
+
+
+def placeholders(
+    graph: fx.Graph, name: str, like: fx.Node, order: int, quantized: Quantized | None
+) -> list[fx.Node]:
+    """Inputs for a cached value: it and its derivatives, or what it was quantised to."""
+    if quantized:
+        return quantized.placeholders(graph, name, like)
+    names = [name, *(f"{name}_{i}" for i in range(1, order + 1))]
+    return [placeholder(graph, each, like) for each in names]
 
 
 def placeholder(graph: fx.Graph, name: str, like: fx.Node) -> fx.Node:

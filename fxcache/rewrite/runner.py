@@ -23,6 +23,7 @@ from fxcache.rewrite.correction import Correction
 from fxcache.rewrite.fuse import Fusion, fuse
 from fxcache.rewrite.hoist import GIVEN, Hoisted, Level, give, given_numbers, hoisted
 from fxcache.rewrite.prefix import Prefix, prefix_of
+from fxcache.rewrite.quantized import Quantized
 from fxcache.rewrite.reads import detach_outputs, read
 from fxcache.rewrite.verify import verify
 from fxcache.rewrite.writes import write
@@ -72,7 +73,8 @@ class Variants:
 
     ``inputs`` describes the call; ``order``: of the forecast of what is cached; ``adjustment``: of
     what is read from the cache, ``correction``: of how it has moved since; ``fuses``: whether
-    kernels are put in where they fit; ``made``: those made so
+    kernels are put in where they fit; ``quantized``: how cached values are kept, None for as they
+    are; ``made``: those made so
     far, by the groups that they reuse and whether they continue from the prefix.
     """
 
@@ -85,13 +87,14 @@ class Variants:
         adjustment: Adjustment | None = None,
         correction: Correction | None = None,
         fuses: bool = False,
+        quantized: Quantized | None = None,
     ):
         self.frontier, self.plan, self.inputs, self.order = frontier, plan, inputs, order
         self.program = frontier.program
         self.num_outputs = len(self.program.outputs)
         self.adjusted = scale_shift(frontier, plan, adjustment) if adjustment else None
         self.corrected = correction is not None
-        self.fuses = fuses
+        self.fuses, self.quantized = fuses, quantized
         self.fusions: dict[str, list[Fusion]] = {}  # by name of the variant
         if correction:
             correction.require_match(plan)
@@ -243,7 +246,7 @@ class Variants:
         give(graph, given, GIVEN, copied)
         if prefix:
             prefix.continue_in(graph, copied)
-        read(graph, taken, self.order, copied, self.adjusted, self.corrected)
+        read(graph, taken, self.order, copied, self.adjusted, self.corrected, self.quantized)
         write(graph, [self.plan.points[number] for number in writes], copied)
         remove_dead(graph)
         detach_outputs(graph)
@@ -285,9 +288,10 @@ def rewrite(
     adjustment: Adjustment | None = None,
     correction: Correction | None = None,
     fuses: bool = False,
+    quantized: Quantized | None = None,
 ) -> Variants:
     """The variants under ``plan``, those that every run needs made at once."""
-    variants = Variants(frontier, plan, inputs, order, adjustment, correction, fuses)
+    variants = Variants(frontier, plan, inputs, order, adjustment, correction, fuses, quantized)
     if plan.signal:
         variants.prefix()
     for reused in (NOTHING, variants.all):

@@ -10,6 +10,7 @@ from torch import nn
 from fxcache.capture.capture import capture
 from fxcache.partition.choose import choose
 from fxcache.partition.frontier import Frontier
+from fxcache.rewrite.quantized import Quantized
 from fxcache.rewrite.runner import Variants, rewrite
 from fxcache.runtime.settings import Settings
 from fxcache.runtime.values import Values
@@ -68,6 +69,7 @@ class Captures:
             settings.adjustment,
             settings.correction,
             settings.kernels,
+            Quantized(settings.cache_dtype) if settings.cache_dtype else None,
         )
 
     def _key(self, call: Call) -> Hashable:

@@ -136,6 +136,7 @@ class Engine:
                 branch.step,
                 variants.order,
                 fresh=ticket.fresh,
+                quantized=variants.quantized,
             )
             branch.complete = True
             if self.recorder:

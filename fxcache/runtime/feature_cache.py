@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fxcache.rewrite.quantized import Quantized
+
 
 def like(buffer: Tensor, value: Tensor) -> bool:
     """Whether ``buffer`` can hold ``value`` as it is: copying must never broadcast."""
@@ -68,12 +70,18 @@ class FeatureCache:
         step: int,
         order: int = 0,
         fresh: bool = True,
+        quantized: Quantized | None = None,
     ) -> None:
         """Copy ``values`` in, those of the points ``numbers`` at call ``step``.
 
         Allocates anew only if shape, dtype, device or layout changed. ``order``: of the derivatives
         to keep. ``fresh``: what was held before is another run's, and gives no differences.
+        ``quantized``: how values are kept, without derivatives; None for as they are.
         """
+        if quantized:
+            for number, value in zip(numbers, values, strict=True):
+                self._quantize(number, value, step, quantized)
+            return
         for number, value in zip(numbers, values, strict=True):
             held = self._held.get(number)
             if held is None or not like(held.buffers[0], value) or len(held.buffers) != order + 1:
@@ -86,8 +94,19 @@ class FeatureCache:
             else:
                 held.write(value, step)
 
+    def _quantize(self, number: int, value: Tensor, step: int, quantized: Quantized) -> None:
+        with torch.inference_mode(False), torch.no_grad():
+            parts = quantized.of(value)
+        held = self._held.get(number)
+        if held is None or not all(map(like, held.buffers, parts)):
+            self._held[number] = Held(parts, step)
+            return
+        held.step = step
+        for buffer, part in zip(held.buffers, parts, strict=True):
+            buffer.copy_(part)
+
     def read(self, numbers: Iterable[int]) -> tuple[Tensor, ...]:
-        """The values of these points, each followed by its derivatives."""
+        """The values of these points, each followed by its derivatives, or its scales."""
         return tuple(buffer for number in numbers for buffer in self._held[number].buffers)
 
     def count_from(self, step: int) -> None:

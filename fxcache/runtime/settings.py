@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
+
 from fxcache.partition.choose import CutRequest
 from fxcache.rewrite.adjustment import Adjustment
 from fxcache.rewrite.correction import Correction
@@ -24,3 +26,4 @@ class Settings:
     partial_evaluation: bool = False
     kernels: bool = False
     hoist: Literal["once", "table"] | None = None
+    cache_dtype: torch.dtype | None = None

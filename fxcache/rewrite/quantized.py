@@ -1,0 +1,61 @@
+"""A cache of eight bits a value: quantised when it is written, restored where it is read.
+
+Each row has a scale of its own: a token's channels in ``[B, T, C]``, a channel's positions in
+``[B, C, H, W]`` and more dimensions. With ``absmax`` the largest magnitude of a row, what is
+restored differs from what was cached by at most
+
+- int8: ``absmax / 254``, half a step of the 255;
+- float8_e4m3fn: 1/16 of the value, or ``absmax / 458,752`` where that is more;
+
+and by the rounding of float32, and of the dtype that it is restored in.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from fxcache.program import value_of
+
+aten = torch.ops.aten
+LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: torch.finfo(torch.float8_e4m3fn).max}
+SCALE = "scale_"  # begins the names of placeholders for it
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """How values are kept: ``dtype`` is int8 or float8_e4m3fn."""
+
+    dtype: torch.dtype
+
+    def of(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """``value`` in this dtype, and the float32 scales of its rows, 1 for rows of zeros."""
+        exact = value.float()
+        absmax = exact.abs().amax(rows_of(value.dim()), keepdim=True)
+        scale = torch.where(absmax == 0, 1.0, absmax / LARGEST[self.dtype])
+        steps = exact / scale
+        return (steps.round() if self.dtype is torch.int8 else steps).to(self.dtype), scale
+
+    def placeholders(self, graph: fx.Graph, name: str, like: fx.Node) -> list[fx.Node]:
+        """Inputs of ``graph``: what ``of`` makes of a value ``like`` this one."""
+        parts = self.of(value_of(like))
+        made = [graph.placeholder(f"{prefix}{name}") for prefix in ("", SCALE)]
+        for node, part in zip(made, parts, strict=True):
+            node.meta = {**like.meta, "val": part}
+        return made
+
+    def restore(self, graph: fx.Graph, parts: list[fx.Node], like: fx.Node) -> fx.Node:
+        """The value of ``parts`` in ``graph``, at its insertion point, in the dtype of ``like``."""
+        steps, scale = parts
+        exact = graph.call_function(aten.to.dtype, (steps, torch.float32))
+        product = graph.call_function(aten.mul.Tensor, (exact, scale))
+        restored = graph.call_function(aten.to.dtype, (product, value_of(like).dtype))
+        for node in (exact, product):
+            node.meta = {**like.meta, "val": value_of(like).float()}
+        restored.meta = dict(like.meta)
+        return restored
+
+
+def rows_of(rank: int) -> tuple[int, ...]:
+    """The dimensions that share a scale."""
+    return tuple(range(2, rank)) if rank > 3 else (-1,)
