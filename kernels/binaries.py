@@ -9,7 +9,8 @@ import json
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from fxcache.kernels.launches import Launch, launches_of
+from fxcache.kernels.launches import Launch, Wrap, launches_of
 
 HERE = Path(__file__).parent
 EXPECTED = "binaries.json"
@@ -132,14 +133,26 @@ def width(instruction: str) -> int:
 
 def found(name: str) -> dict[str, Any]:
     """By example, kernel and target, what the kernels in the folder ``name`` take."""
-    examples = import_module(f"fxcache.kernels.{name}.examples").EXAMPLES
     return {
-        example: {
+        case: {
             launch.kernel.__name__: {t: resources(launch, target) for t, target in TARGETS.items()}
-            for launch in launches_of(run)
+            for launch in launches
         }
-        for example, run in examples.items()
+        for case, launches in launches_by_case(name).items()
     }
+
+
+def launches_by_case(name: str) -> dict[str, list[Launch]]:
+    """What the kernels in the folder ``name`` launch in each of their cases."""
+    examples = import_module(f"fxcache.kernels.{name}.examples")
+    cases = {case: inputs("meta") for case, inputs in examples.CASES.items()}
+    return {
+        case: launches_of(partial(called, examples.run, inputs)) for case, inputs in cases.items()
+    }
+
+
+def called(run: Callable[..., object], inputs: tuple[Any, ...], wrap: Wrap) -> object:
+    return run(wrap, *inputs)
 
 
 def main() -> None:

@@ -4,7 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 Wrap = Callable[[Any], Any]  # makes of a kernel what takes ``[grid](*arguments, **constants)``
+
+
+# By name: the arguments of a kernel's ``run`` and ``eager``, at a real size, on that device.
+Cases = Mapping[str, Callable[[str], tuple[Any, ...]]]
 
 
 def as_is(kernel: Any) -> Any:
@@ -18,6 +24,12 @@ class Launch:
     kernel: Any
     arguments: Mapping[str, Any]
     constants: Mapping[str, Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors, each read or written once."""
+        tensors = {id(t): t for t in self.arguments.values() if isinstance(t, Tensor)}
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from fxcache.kernels.concat_group_norm_silu import launch
-from fxcache.kernels.launches import Wrap
+from fxcache.kernels.concat_group_norm_silu import launch, reference
+from fxcache.kernels.launches import Cases, Wrap
 
 # batch, channels of the cached and of the fresh half, side: the last up block of each, guided
 SD_1_5_512 = (2, 640, 320, 64)
@@ -14,9 +14,9 @@ GROUPS, EPS = 32, 1e-5
 
 def inputs(
     shape: tuple[int, int, int, int],
-    dtype: torch.dtype = torch.float16,
+    dtype: torch.dtype,
+    device: str,
     memory_format: torch.memory_format = torch.contiguous_format,
-    device: str = "meta",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Both halves, weight and bias, drawn at random where there is memory for them."""
     batch, cached, fresh, side = shape
@@ -38,11 +38,16 @@ def run(wrap: Wrap, cached: Tensor, fresh: Tensor, weight: Tensor, bias: Tensor)
     return launch.normalize(cached, fresh, weight, bias, GROUPS, EPS, old, new, wrap)
 
 
-EXAMPLES = {
-    "fp16": lambda wrap: run(wrap, *inputs(SD_1_5_512)),
-    "bf16": lambda wrap: run(wrap, *inputs(SDXL_1024, torch.bfloat16)),
-    "fp32": lambda wrap: run(wrap, *inputs(SD_1_5_512, torch.float32)),
-    "fp16, channels last": lambda wrap: run(
-        wrap, *inputs(SD_1_5_512, memory_format=torch.channels_last)
+def eager(cached: Tensor, fresh: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The same in PyTorch."""
+    return reference.concat_group_norm_silu(cached, fresh, weight, bias, GROUPS, EPS)
+
+
+CASES: Cases = {
+    "SD 1.5, fp16": lambda device: inputs(SD_1_5_512, torch.float16, device),
+    "SDXL, bf16": lambda device: inputs(SDXL_1024, torch.bfloat16, device),
+    "SD 1.5, fp32": lambda device: inputs(SD_1_5_512, torch.float32, device),
+    "SD 1.5, fp16, channels last": lambda device: inputs(
+        SD_1_5_512, torch.float16, device, torch.channels_last
     ),
 }

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fxcache.kernels.forecast_read import launch
-from fxcache.kernels.launches import Wrap
+from fxcache.kernels.forecast_read import launch, reference
+from fxcache.kernels.launches import Cases, Wrap
 
 SDXL_1024 = (2, 640, 128, 128)
 FLUX_1024 = (1, 4096, 3072)
 
 
 def inputs(
-    shape: Sequence[int], dtype: torch.dtype, order: int, device: str = "meta"
+    shape: Sequence[int], dtype: torch.dtype, order: int, device: str
 ) -> tuple[list[Tensor], Tensor]:
     """A value and its derivatives, and their weights."""
     terms = [torch.empty(*shape, dtype=dtype, device=device).normal_() for _ in range(order + 1)]
@@ -24,8 +24,13 @@ def run(wrap: Wrap, terms: list[Tensor], weights: Tensor) -> Tensor:
     return launch.forecast_read(terms, weights, wrap)
 
 
-EXAMPLES = {
-    "fp16, order 1": lambda wrap: run(wrap, *inputs(SDXL_1024, torch.float16, 1)),
-    "bf16, order 2": lambda wrap: run(wrap, *inputs(FLUX_1024, torch.bfloat16, 2)),
-    "fp32, order 4": lambda wrap: run(wrap, *inputs(FLUX_1024, torch.float32, 4)),
+def eager(terms: list[Tensor], weights: Tensor) -> Tensor:
+    """The same in PyTorch."""
+    return reference.forecast_read(terms, weights)
+
+
+CASES: Cases = {
+    "SDXL, fp16, order 1": lambda device: inputs(SDXL_1024, torch.float16, 1, device),
+    "FLUX, bf16, order 2": lambda device: inputs(FLUX_1024, torch.bfloat16, 2, device),
+    "FLUX, fp32, order 4": lambda device: inputs(FLUX_1024, torch.float32, 4, device),
 }

@@ -1,10 +1,12 @@
 """Calls at the sizes of real models; on the meta device they take no memory."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from fxcache.kernels.launches import Wrap
-from fxcache.kernels.residual_norm_modulate import launch
+from fxcache.kernels.launches import Cases, Wrap
+from fxcache.kernels.residual_norm_modulate import launch, reference
 
 # batch, tokens, channels: of the last block of each
 SD3_1024 = (2, 4096, 1536)
@@ -13,38 +15,38 @@ EPS = 1e-6
 
 
 def inputs(
-    shape: tuple[int, int, int], dtype: torch.dtype, order: int = 0, device: str = "meta"
-) -> tuple[Tensor, list[Tensor], Tensor | None, Tensor, Tensor]:
-    """The stream, what is cached and its derivatives, their weights, scale and shift."""
+    shape: tuple[int, int, int],
+    dtype: torch.dtype,
+    device: str,
+    order: int = 0,
+    rms: bool = False,
+    keeps_total: bool = False,
+) -> tuple[Any, ...]:
+    """As the last block of a transformer has them: without weights of the norm's own."""
     batch, _, channels = shape
     stream, *terms = (
         torch.empty(shape, dtype=dtype, device=device).normal_() for _ in range(order + 2)
     )
     scale, shift = torch.randn(batch, 2 * channels, dtype=dtype, device=device).chunk(2, 1)
-    return stream, terms, torch.randn(order, device=device) if order else None, scale, shift
+    weights = torch.randn(order, device=device) if order else None
+    return stream, terms, weights, None, None, scale, shift, EPS, rms, keeps_total
 
 
-def run(
-    wrap: Wrap,
-    stream: Tensor,
-    terms: list[Tensor],
-    weights: Tensor | None,
-    scale: Tensor,
-    shift: Tensor,
-    keeps_total: bool = False,
-    rms: bool = False,
-) -> list[Tensor]:
-    """As the last block of a transformer does: without weights of the norm's own."""
-    return launch.residual_norm_modulate(
-        stream, terms, weights, None, None, scale, shift, EPS, rms, keeps_total, wrap
-    )
+def run(wrap: Wrap, *arguments: Any) -> list[Tensor]:
+    return launch.residual_norm_modulate(*arguments, wrap)  # type: ignore[call-arg]
 
 
-EXAMPLES = {
-    "fp16": lambda wrap: run(wrap, *inputs(SD3_1024, torch.float16)),
-    "bf16": lambda wrap: run(wrap, *inputs(FLUX_1024, torch.bfloat16)),
-    "bf16, order 2, sum kept": lambda wrap: run(
-        wrap, *inputs(FLUX_1024, torch.bfloat16, 2), keeps_total=True
+def eager(*arguments: Any) -> tuple[Tensor, ...]:
+    """The same in PyTorch."""
+    *given, keeps_total = arguments
+    return reference.residual_norm_modulate(*given)[: 1 + keeps_total]
+
+
+CASES: Cases = {
+    "SD3, fp16": lambda device: inputs(SD3_1024, torch.float16, device),
+    "FLUX, bf16": lambda device: inputs(FLUX_1024, torch.bfloat16, device),
+    "FLUX, bf16, order 2, sum kept": lambda device: inputs(
+        FLUX_1024, torch.bfloat16, device, order=2, keeps_total=True
     ),
-    "fp32, RMSNorm": lambda wrap: run(wrap, *inputs(SD3_1024, torch.float32), rms=True),
+    "SD3, fp32, RMSNorm": lambda device: inputs(SD3_1024, torch.float32, device, rms=True),
 }
