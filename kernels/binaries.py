@@ -30,7 +30,9 @@ TARGETS = {
     "sm_90": GPUTarget("cuda", 90, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
-TYPES = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}
+TYPES = {
+    torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.int8: "*i8",
+}  # fmt: skip
 ALIGNED = 16  # Triton specialises on addresses and numbers that this divides
 WIDTHS = {
     "128": 128, "dwordx4": 128, "dwordx3": 96, "64": 64, "dwordx2": 64,

@@ -6,7 +6,6 @@
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -14,10 +13,9 @@ from torch import fx
 
 from fxcache.analysis.cost import op_name
 from fxcache.program import dtype_name, module_paths, remove_dead, value_of
+from fxcache.rewrite import operators
+from fxcache.rewrite.operators import DTYPES, operator_of
 from fxcache.rewrite.reads import FORECAST, READ, SUM, noted
-
-DEVICES = ("cuda",)  # elsewhere ATen's own ops are kept
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def fuse(graph: fx.Graph, device: torch.device) -> list[Fusion]:
         for node in [n for n in graph.nodes if pattern.begins(n)]:
             where, why_not = (module_paths(node) or [""])[-1], ""
             try:
-                if device.type not in DEVICES:
+                if device.type not in operators.DEVICES:
                     raise UnfitError(f"on {device.type}, ATen's own ops run")
                 pattern.replace(graph, node)
             except UnfitError as reason:
@@ -167,12 +165,6 @@ PATTERNS = (
     Pattern("concat_group_norm_silu", normalises_a_concatenation, fuse_concat),
     Pattern("forecast_read", lambda node: noted(node, FORECAST) is not None, fuse_forecast),
 )
-
-
-def operator_of(kernel: str) -> Any:
-    """The operator of a folder in ``kernels/``, registered now: with it Triton is imported."""
-    import_module(f"fxcache.kernels.{kernel}.op")
-    return getattr(torch.ops.fxcache, kernel).default
 
 
 def source_of(node: fx.Node) -> fx.Node:

@@ -10,12 +10,14 @@ restored differs from what was cached by at most
 and by the rounding of float32, and of the dtype that it is restored in.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx
 
 from fxcache.program import value_of
+from fxcache.rewrite.operators import can_take, operator_of
 
 aten = torch.ops.aten
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: torch.finfo(torch.float8_e4m3fn).max}
@@ -24,21 +26,30 @@ SCALE = "scale_"  # begins the names of placeholders for it
 
 @dataclass(frozen=True)
 class Quantized:
-    """How values are kept: ``dtype`` is int8 or float8_e4m3fn."""
+    """How values are kept: ``dtype`` is int8 or float8_e4m3fn.
+
+    ``kernels``: whether a kernel quantises to int8, where it runs.
+    """
 
     dtype: torch.dtype
+    kernels: bool = False
 
     def of(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """``value`` in this dtype, and the float32 scales of its rows, 1 for rows of zeros."""
+        dims = rows_of(value.dim())
+        if self.kernels and self.dtype is torch.int8 and value.is_contiguous() and can_take(value):
+            kept, row = value.shape[: dims[0]], value.shape[dims[0] :]
+            steps, scales = operator_of("quantize_rows")(value.view(-1, math.prod(row)))
+            return steps.view(value.shape), scales.view(*kept, *[1] * len(row))
         exact = value.float()
-        absmax = exact.abs().amax(rows_of(value.dim()), keepdim=True)
+        absmax = exact.abs().amax(dims, keepdim=True)
         scale = torch.where(absmax == 0, 1.0, absmax / LARGEST[self.dtype])
         steps = exact / scale
         return (steps.round() if self.dtype is torch.int8 else steps).to(self.dtype), scale
 
     def placeholders(self, graph: fx.Graph, name: str, like: fx.Node) -> list[fx.Node]:
         """Inputs of ``graph``: what ``of`` makes of a value ``like`` this one."""
-        parts = self.of(value_of(like))
+        parts = Quantized(self.dtype).of(value_of(like))
         made = [graph.placeholder(f"{prefix}{name}") for prefix in ("", SCALE)]
         for node, part in zip(made, parts, strict=True):
             node.meta = {**like.meta, "val": part}

@@ -69,7 +69,7 @@ class Captures:
             settings.adjustment,
             settings.correction,
             settings.kernels,
-            Quantized(settings.cache_dtype) if settings.cache_dtype else None,
+            Quantized(settings.cache_dtype, settings.kernels) if settings.cache_dtype else None,
         )
 
     def _key(self, call: Call) -> Hashable:

@@ -195,7 +195,7 @@ class Engine:
         ticket.signal = signal
         if ticket.fresh:
             branch.observer.restart()
-        branch.observer.note(signal, observes.since)
+        branch.observer.note(signal, observes.since, self.settings.kernels)
         branch.run.signal_waits += signal.device.type != "cpu"
         decision = self._decision(ticket)
         if decision.refresh:

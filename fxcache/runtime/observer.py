@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from fxcache.rewrite.operators import can_take, operator_of
 from fxcache.runtime.feature_cache import like
 from fxcache.schedule import Since
 
@@ -16,12 +17,15 @@ class Observer:
         self.changes: list[float] = []  # since the last refresh
         self._reference: Tensor | None = None
 
-    def note(self, signal: Tensor, since: Since) -> None:
-        """Measure ``signal`` against the last call's, or the last refresh's, which waits for it."""
+    def note(self, signal: Tensor, since: Since, kernels: bool = False) -> None:
+        """Measure ``signal`` against the last call's, or the last refresh's, which waits for it.
+
+        ``kernels``: by one kernel, where it runs.
+        """
         if self._reference is None:
             self._keep(signal)
             return
-        self.changes.append(relative_l1(signal, self._reference))
+        self.changes.append(relative_l1(signal, self._reference, kernels))
         if since is Since.STEP:
             self._keep(signal)
 
@@ -43,9 +47,11 @@ class Observer:
         self._reference.copy_(signal)
 
 
-def relative_l1(now: Tensor, then: Tensor) -> float:
+def relative_l1(now: Tensor, then: Tensor, kernels: bool = False) -> float:
     """‖now − then‖₁ / ‖then‖₁ in single precision; not a number where it cannot be told."""
     if now.shape != then.shape or now.device != then.device:
         return math.nan
+    if kernels and can_take(now, then):
+        return float(operator_of("relative_l1")(now, then))
     now, then = now.float(), then.float()
     return float((now - then).abs().mean() / then.abs().mean())

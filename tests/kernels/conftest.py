@@ -14,10 +14,14 @@ def device() -> str:
 
 @pytest.fixture
 def poisoned(monkeypatch):
-    """Memory that is given out is full of NaN: what a kernel does not write is seen."""
+    """Memory that is given out is full of NaN, or 77: what a kernel does not write is seen."""
 
     def full(made: Any) -> Any:
-        return lambda *args, **kwargs: made(*args, **kwargs).fill_(float("nan"))
+        def poisoned(*args: Any, **kwargs: Any) -> Tensor:
+            given: Tensor = made(*args, **kwargs)
+            return given.fill_(float("nan") if given.is_floating_point() else 77)
+
+        return poisoned
 
     for owner, name in ((Tensor, "new_empty"), (torch, "empty_like")):
         monkeypatch.setattr(owner, name, full(getattr(owner, name)))

@@ -11,21 +11,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import fxcache
 from fxcache.report.report import CaptureReport
-from fxcache.rewrite import fuse
+from fxcache.rewrite import operators
 from fxcache.rewrite.adjustment import Adjustment, layer_shapes
 from fxcache.rewrite.runner import Variants
 from fxcache.runtime.module import engine_of
 from tests import tiny
-from tests.loops import sample
-from tests.plain import dit_inputs
-
-OPERATORS = ("residual_norm_modulate", "concat_group_norm_silu", "forecast_read")
+from tests.loops import refreshes, sample
+from tests.plain import dit, dit_inputs
 
 
 @pytest.fixture
 def on_any_device(monkeypatch):
     """On the CPU the operators run their references: the graphs are those that a GPU gets."""
-    monkeypatch.setattr(fuse, "DEVICES", ("cuda", "cpu"))
+    monkeypatch.setattr(operators, "DEVICES", ("cuda", "cpu"))
 
 
 class Ran(TorchDispatchMode):
@@ -202,6 +200,32 @@ def test_why_not():
         model(timestep=torch.tensor(1.0, dtype=torch.float64), **inputs)
     (fusion,) = captured(model).kernels["cached_skip"]
     assert "float64" in fusion["why_not"]
+
+
+@pytest.mark.usefixtures("on_any_device")
+def test_what_policies_observe_is_compared_by_a_kernel():
+    found = []
+    for kernels in (False, True):
+        model = fxcache.optimize(dit(), policy=fxcache.FirstBlock(0.3), kernels=kernels)
+        inputs = dit_inputs()
+        with Ran() as ran, torch.no_grad():
+            for t in torch.linspace(900, 100, 6):
+                model(timestep=t, **inputs)
+        found.append(refreshes(model))
+    assert found[0] == found[1]
+    assert ran.counts["relative_l1"] == 5
+
+
+@pytest.mark.usefixtures("on_any_device")
+def test_the_cache_is_quantised_by_a_kernel():
+    outputs = []
+    for kernels in (False, True):
+        unet = fxcache.optimize(tiny.small_unet(), cache_dtype=torch.int8, kernels=kernels)
+        sample(unet, 1, **tiny.inputs())
+        with Ran() as ran:
+            outputs.append(sample(unet, 6, **tiny.inputs()))
+    assert torch.equal(*outputs)
+    assert ran.counts == {"quantize_rows": 2}
 
 
 def test_on_the_cpu_atens_own_ops_run():

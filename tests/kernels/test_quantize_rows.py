@@ -1,0 +1,77 @@
+"""Against the bound that is documented, and the reference."""
+
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from fxcache.kernels.quantize_rows import reference
+from tests.kernels.comparing import DTYPES, Ran, run_compiled
+
+pytestmark = [
+    pytest.mark.usefixtures("poisoned"),
+    pytest.mark.filterwarnings("ignore:(overflow|invalid value):RuntimeWarning"),
+]
+
+
+@pytest.fixture(scope="session")
+def launch(device: str) -> ModuleType:
+    from fxcache.kernels.quantize_rows import launch as found
+
+    return found
+
+
+def drawn(shape: tuple[int, int], dtype: torch.dtype, device: str) -> Tensor:
+    torch.manual_seed(0)
+    return (torch.randn(shape) * torch.logspace(-3, 3, shape[0])[:, None]).to(device, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(3, 16), (1, 1), (5, 100), (2, 9000), (0, 8)])
+def test_the_error_is_within_the_bound(launch, device, dtype, shape):
+    rows, ran = drawn(shape, dtype, device), Ran()
+    steps, scales = launch.quantize_rows(rows, ran)
+    assert ran.names == ["quantize_kernel"] * bool(rows.numel())
+    assert (steps.dtype, scales.dtype) == (torch.int8, torch.float32)
+    expected = reference.quantize_rows(rows)
+    torch.testing.assert_close(scales, expected[1], rtol=1e-6, atol=0)
+    assert ((steps.int() - expected[0].int()).abs() <= 1).all()
+    exact = rows.double()
+    if rows.numel():
+        bound = exact.abs().amax(-1, keepdim=True) / 254 * (1 + 1e-5)
+        assert ((steps.double() * scales - exact).abs() <= bound).all()
+
+
+def test_any_strides(launch, device):
+    rows = drawn((6, 10), torch.float32, device)
+    for laid_out in (rows.mT.contiguous().mT, torch.cat([rows, rows], 1)[:, :10], rows[::2]):
+        steps, scales = launch.quantize_rows(laid_out)
+        expected = reference.quantize_rows(laid_out)
+        torch.testing.assert_close(scales, expected[1])
+        assert torch.equal(steps, expected[0])
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
+def test_rows_of_zeros_and_of_what_is_no_number(launch, device, broken):
+    rows = torch.ones(3, 8, device=device)
+    rows[0], rows[1, 3] = 0, broken
+    steps, scales = launch.quantize_rows(rows)
+    assert torch.equal(steps[0].float() * scales[0], rows[0])
+    assert scales[1].isnan()
+    assert torch.equal(steps[2].float() * scales[2], rows[2])
+
+
+OPERATORS = """
+import torch
+from torch.library import opcheck
+from fxcache.kernels.quantize_rows import op
+
+checks = ("test_schema", "test_faketensor")
+for rows in (torch.randn(3, 8), torch.randn(8, 3).mT):
+    opcheck(torch.ops.fxcache.quantize_rows, (rows,), test_utils=checks)
+"""
+
+
+def test_the_operator_is_registered_as_pytorch_asks():
+    run_compiled(OPERATORS)
