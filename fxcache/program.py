@@ -177,6 +177,20 @@ def rebind(module: fx.GraphModule, weights: Mapping[str, Any]) -> None:
                 module.register_buffer(attribute, live, persistent=False)
 
 
+def noted(node: fx.Node, what: str) -> tuple[Any, ...] | None:
+    """What is noted of ``node`` itself: other nodes may have copied what is known of its value."""
+    owner, *found = node.meta.get(what, (None,))
+    return tuple(found) if owner is node else None
+
+
+def new_input(graph: fx.Graph, name: str, like: fx.Node | None = None) -> fx.Node:
+    """A placeholder in ``graph``, called otherwise where the model has an input of that name."""
+    made = graph.placeholder(name)
+    made.target = made.name  # which is unique; the target becomes the parameter's name
+    made.meta = {} if like is None else dict(like.meta)
+    return made
+
+
 def copy_graph(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
     """An independent copy of ``graph``, and the map from its nodes to the copy's."""
     copy = fx.Graph()

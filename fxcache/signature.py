@@ -52,7 +52,7 @@ class Call:
     @property
     def timestep_index(self) -> int:
         """The number of the timestep among the tensors, where it was passed as one."""
-        return next(i for i, tensor in enumerate(self.tensors) if tensor is self.timestep)
+        return self.paths.index(self.timestep_name)
 
     def readable(self) -> dict[str, Tensor]:
         """The conditioning whose values can be told: masks, lengths, ids and the like. By path."""

@@ -11,7 +11,7 @@ from torch import fx
 from fxcache.errors import ConfigError, CutError
 from fxcache.partition.cut import SPAN, CachePoint, Cut, CutPlan
 from fxcache.partition.frontier import ENOUGH, Frontier, Points
-from fxcache.partition.partial import partially_evaluated
+from fxcache.partition.partial import partially_evaluated_groups
 from fxcache.partition.points import groups_of
 from fxcache.partition.signals import find
 from fxcache.schedule import Caches, Policy
@@ -70,7 +70,7 @@ def choose(
     cut = frontier.price(points, few(groups), observed)
     if partial_evaluation:
         whole = cut
-        groups = {name: partially_evaluated(frontier, held) for name, held in groups.items()}
+        groups = partially_evaluated_groups(frontier, groups)
         points = tuple(point for held in groups.values() for point in held)
         cut = replace(frontier.price(points, cut.name, observed), skip_index=cut.skip_index)
         saved = 1 - cut.reuse_flops / whole.reuse_flops

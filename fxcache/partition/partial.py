@@ -17,7 +17,7 @@ from torch import Tensor, fx
 from fxcache.analysis.cost import op_name
 from fxcache.partition.cut import CachePoint
 from fxcache.partition.frontier import Frontier, Points
-from fxcache.program import value_of
+from fxcache.program import Role, value_of
 
 aten = torch.ops.aten
 
@@ -127,18 +127,41 @@ def joined_by(join: fx.Node) -> list[fx.Node]:
     return list(joined)  # type: ignore[arg-type]
 
 
-def partially_evaluated(frontier: Frontier, points: Points) -> Points:
+def partially_evaluated_groups(
+    frontier: Frontier, groups: Mapping[str, Points]
+) -> Mapping[str, Points]:
+    """``groups`` of points, each partially evaluated where it meets none of another."""
+    found = dict(groups)
+    for name, points in groups.items():
+        elsewhere = (p for other, held in found.items() if other != name for p in held)
+        found[name] = partially_evaluated(frontier, points, tuple(elsewhere))
+    return found
+
+
+def partially_evaluated(frontier: Frontier, points: Points, elsewhere: Points = ()) -> Points:
     """``points``, those replaced whose share of linear maps is worth caching instead.
 
     Worth it: the FLOPs that are saved in ``REUSES`` reuse steps, less what the refresh computes
-    besides, exceed ``FLOPS_PER_BYTE`` for each byte more that these steps read.
+    besides, exceed ``FLOPS_PER_BYTE`` for each byte more that these steps read. ``elsewhere``: what
+    else is cached; a share that meets any of it is left as it is.
     """
     for point in points:
         others = tuple(p for p in points if p is not point)
-        replaced = (*others, *split(frontier, point))
-        if replaced != (*others, point) and pays(frontier, points, replaced):
-            points = replaced
+        found = split(frontier, point)
+        if found == (point,) or meets(found, point, (*others, *elsewhere)):
+            continue
+        if pays(frontier, (*points, *elsewhere), (*others, *found, *elsewhere)):
+            points = (*others, *found)
     return tuple(sorted(points, key=lambda p: frontier.needs.index[p.value]))
+
+
+def meets(found: Points, point: CachePoint, others: Points) -> bool:
+    """Whether what takes the place of ``point`` is, or passes through, anything else cached."""
+    passed = {found_point.value for found_point in found if found_point is not point}
+    for found_point in found:
+        if isinstance(found_point.shortcut, Rest):
+            passed |= {*found_point.shortcut.chain, *found_point.shortcut.leaves}
+    return any(other.value in passed or passed & set(other.needed) for other in others)
 
 
 def pays(frontier: Frontier, before: Points, after: Points) -> bool:
@@ -180,13 +203,13 @@ def followed(
     """From ``before`` on, to all linear maps; None for each way that ends otherwise."""
     for node in before.users:
         onward = replace(rest, chain=(*rest.chain, node))
-        if is_map(node, before, dim):
+        if is_map(node, before, dim) and only_weights(node, before, frontier):
             cost = frontier.costs.of([node])
             left = rest.stop - rest.start
             yield replace(onward, flops={k: v * left // total for k, v in cost.items() if v})
         elif op_name(node) in POINTWISE and node.all_input_nodes == [before]:
             yield from followed(onward, node, dim, total, frontier)
-        elif op_name(node) == "group_norm" and dim == 1 and node.args[0] is before:
+        elif op_name(node) == "group_norm" and dim == 1 and can_part(node, rest, frontier):
             groups: Any = node.args[1]
             wider = to_whole_groups(onward, total // groups, total)
             if wider is None:
@@ -195,6 +218,19 @@ def followed(
                 yield from followed(wider, node, dim, total, frontier)
         else:
             yield None
+
+
+def can_part(norm: fx.Node, rest: Rest, frontier: Frontier) -> bool:
+    """Whether ``norm`` treats whole groups alone: one before it would have had other groups."""
+    before = rest.chain[-1] if rest.chain else rest.join
+    first = all(op_name(node) != "group_norm" for node in rest.chain)
+    return first and norm.args[0] is before and only_weights(norm, before, frontier)
+
+
+def only_weights(node: fx.Node, before: fx.Node, frontier: Frontier) -> bool:
+    """Whether all else that ``node`` reads is the same at every step."""
+    others = (source for source in node.all_input_nodes if source is not before)
+    return not any(frontier.needs.on(source, role) for source in others for role in Role)
 
 
 def to_whole_groups(rest: Rest, size: int, total: int) -> Rest | None:

@@ -6,6 +6,7 @@ import torch
 from torch import fx
 
 from fxcache.partition.cut import CachePoint
+from fxcache.program import new_input
 from fxcache.rewrite.reads import READ, placeholder, summed
 
 Groups = Iterable[tuple[CachePoint, ...]]
@@ -22,7 +23,7 @@ def blend(graph: fx.Graph, groups: Groups, copied: dict[fx.Node, fx.Node]) -> No
     after_inputs = [n for n in graph.nodes if n.op == "placeholder"][-1].next
     with graph.inserting_before(after_inputs):
         held = [placeholder(graph, f"{READ}{i}", p.value) for i, (_, p) in enumerate(rows)]
-        betas = graph.placeholder("betas")
+        betas = new_input(graph, "betas")
     for (row, point), cached in zip(rows, held, strict=True):
         value = copied[point.value]
         with graph.inserting_before(value.next):

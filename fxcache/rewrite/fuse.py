@@ -12,10 +12,10 @@ import torch
 from torch import fx
 
 from fxcache.analysis.cost import op_name
-from fxcache.program import dtype_name, module_paths, remove_dead, value_of
+from fxcache.program import dtype_name, module_paths, noted, remove_dead, value_of
 from fxcache.rewrite import operators
 from fxcache.rewrite.operators import DTYPES, operator_of
-from fxcache.rewrite.reads import FORECAST, READ, SUM, noted
+from fxcache.rewrite.reads import FORECAST, KEPT, SUM
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ def fuse(graph: fx.Graph, device: torch.device) -> list[Fusion]:
         for node in [n for n in graph.nodes if pattern.begins(n)]:
             where, why_not = (module_paths(node) or [""])[-1], ""
             try:
+                if not pattern.begins(node):
+                    raise UnfitError("another kernel computes what it reads")
                 if device.type not in operators.DEVICES:
                     raise UnfitError(f"on {device.type}, ATen's own ops run")
                 pattern.replace(graph, node)
@@ -69,8 +71,10 @@ def fuse_norm(graph: fx.Graph, norm: fx.Node) -> None:
     if len(given["normalized_shape"]) != 1:
         raise UnfitError("it normalises more than the last dimension")
     weight, bias, eps = given["weight"], given.get("bias"), given["eps"]
-    if eps is None:  # as RMSNorm understands it
-        eps = torch.finfo(value_of(norm).dtype).eps
+    if eps is None:
+        if value_of(norm).dtype is not torch.float32:
+            raise UnfitError("what epsilon stands for by default depends on the version of torch")
+        eps = torch.finfo(torch.float32).eps
     terms, weights = noted(cached, FORECAST) or ([cached], None)
     last, scale, shift = modulation_after(norm)
     require_one_dtype(stream, *terms, norm, last, weight, bias, scale, shift)
@@ -174,7 +178,7 @@ def source_of(node: fx.Node) -> fx.Node:
 
 def is_read(node: fx.Node) -> bool:
     """Whether ``node`` comes from the cache as it is."""
-    return node.op == "placeholder" and node.name.startswith(READ)
+    return noted(node, KEPT) is not None
 
 
 def only_user(node: fx.Node, name: str) -> fx.Node | None:

@@ -6,11 +6,22 @@ from enum import IntEnum
 
 from torch import fx
 
-from fxcache._torch import returns_view
+from fxcache._torch import draws, returns_view
 from fxcache.analysis.dependence import Dependence
-from fxcache.program import Program, Role, copy_graph, is_tensor, output_node, remove_dead
+from fxcache.program import (
+    Program,
+    Role,
+    copy_graph,
+    is_tensor,
+    new_input,
+    noted,
+    output_node,
+    remove_dead,
+)
 
-GIVEN = "given_"  # begins the names of placeholders for hoisted values
+# What placeholders of these names are, by their notes:
+GIVEN = "given_"  # hoisted, with their numbers
+SHARED = "shared_"  # computed by the prefix
 
 
 class Level(IntEnum):
@@ -51,8 +62,12 @@ class Hoisted:
 
 
 def hoisted(program: Program, needs: Dependence) -> Hoisted:
-    """What can be hoisted: the last values that the latent has no part in, views left in place."""
-    with_latent = [node for node in needs.nodes if needs.on_latent(node)]
+    """What can be hoisted: the last values that the latent has no part in, views left in place.
+
+    What is drawn at random is drawn anew at every step, as if the latent had a part in it.
+    """
+    drawn = needs.mask(node for node in needs.nodes if draws(node.target))
+    with_latent = [n for n in needs.nodes if needs.on_latent(n) or needs.ancestors(n) & drawn]
     by_step = [n for n in read_by(with_latent) if needs.on(n, Role.TIMESTEP)]
     behind = needs.members(needs.between(program.given(Role.TIMESTEP), by_step))
     once = [
@@ -93,19 +108,23 @@ def give(
     after_inputs = [n for n in graph.nodes if n.op == "placeholder"][-1].next
     for index, node in enumerate(nodes):
         with graph.inserting_before(after_inputs):
-            given = graph.placeholder(f"{prefix}{index}")
-        given.meta = dict(node.meta)
+            given = new_input(graph, f"{prefix}{index}", node)
+        given.meta[prefix] = (given, index)
         copied[node].replace_all_uses_with(given)
         copied[node] = given
 
 
 def given_numbers(graph: fx.Graph) -> tuple[int, ...]:
     """Which hoisted values ``graph`` reads; the placeholders of others are removed."""
-    given = [n for n in graph.nodes if n.op == "placeholder" and n.name.startswith(GIVEN)]
-    for node in given:
-        if not node.users:
+    numbers: list[int] = []
+    for node in list(graph.nodes):
+        if (number := noted(node, GIVEN)) is None:
+            continue
+        if node.users:
+            numbers.extend(number)
+        else:
             graph.erase_node(node)
-    return tuple(int(n.name.removeprefix(GIVEN)) for n in given if n.users)
+    return tuple(numbers)
 
 
 def returning(graph: fx.Graph, values: list[fx.Node]) -> fx.Graph:

@@ -9,7 +9,7 @@ from torch import fx
 from fxcache.analysis.dependence import Dependence
 from fxcache.partition.cut import CachePoint, SignalPoint
 from fxcache.program import Program, copy_graph, is_tensor
-from fxcache.rewrite.hoist import GIVEN, give, returning
+from fxcache.rewrite.hoist import GIVEN, SHARED, give, returning
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Prefix:
 
     def continue_in(self, graph: fx.Graph, copied: dict[fx.Node, fx.Node]) -> None:
         """Take ``shared`` as inputs, ``shared_0`` and so on; what only they needed is left dead."""
-        give(graph, self.shared, "shared_", copied)
+        give(graph, self.shared, SHARED, copied)
 
 
 def prefix_of(

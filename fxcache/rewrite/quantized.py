@@ -11,12 +11,15 @@ and by the rounding of float32, and of the dtype that it is restored in.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx
 
-from fxcache.program import value_of
+from fxcache.errors import CutError
+from fxcache.partition.cut import CachePoint
+from fxcache.program import dtype_name, new_input, value_of
 from fxcache.rewrite.operators import can_take, operator_of
 
 aten = torch.ops.aten
@@ -47,12 +50,23 @@ class Quantized:
         steps = exact / scale
         return (steps.round() if self.dtype is torch.int8 else steps).to(self.dtype), scale
 
+    def require_floats(self, points: Iterable[CachePoint]) -> None:
+        """CutError where a value that is cached is no real number, which cannot be rounded."""
+        for point in points:
+            value: Tensor = value_of(point.value)
+            if not value.is_floating_point():
+                raise CutError(
+                    f"{point.value.name} is of {dtype_name(value.dtype)}, which is not quantised",
+                    where=f"optimize(cache_dtype={self.dtype})",
+                    remedy="leave out cache_dtype, or cut elsewhere",
+                )
+
     def placeholders(self, graph: fx.Graph, name: str, like: fx.Node) -> list[fx.Node]:
         """Inputs of ``graph``: what ``of`` makes of a value ``like`` this one."""
         parts = Quantized(self.dtype).of(value_of(like))
-        made = [graph.placeholder(f"{prefix}{name}") for prefix in ("", SCALE)]
+        made = [new_input(graph, f"{prefix}{name}", like) for prefix in ("", SCALE)]
         for node, part in zip(made, parts, strict=True):
-            node.meta = {**like.meta, "val": part}
+            node.meta["val"] = part
         return made
 
     def restore(self, graph: fx.Graph, parts: list[fx.Node], like: fx.Node) -> fx.Node:

@@ -2,20 +2,20 @@
 
 import operator
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import fx
 
 from fxcache._torch import returns_view
 from fxcache.partition.cut import CachePoint
-from fxcache.program import output_node
+from fxcache.program import new_input, noted, output_node
 from fxcache.rewrite.adjustment import ScaleShift
 from fxcache.rewrite.correction import TREND, add_trend
-from fxcache.rewrite.hoist import GIVEN
+from fxcache.rewrite.hoist import GIVEN, SHARED
 from fxcache.rewrite.quantized import Quantized
 
 READ = "cached_"  # begins the names of placeholders for cached values
+KEPT = "fxcache_kept"  # notes that a placeholder is one
 # What a node made here computes, for kernels that do it on their way (``rewrite/fuse.py``):
 FORECAST = "fxcache_forecast"  # the value and its derivatives, and their weights
 SUM = "fxcache_sum"  # what is computed afresh, and what is cached
@@ -46,8 +46,8 @@ def read(
             number: placeholders(graph, f"{READ}{number}", point.value, order, quantized)
             for number, point in points.items()
         }
-        weights = graph.placeholder("weights") if order and points else None
-        trends = {n: graph.placeholder(f"{TREND}{n}") for n in points if corrected}
+        weights = new_input(graph, "weights") if order and points else None
+        trends = {n: new_input(graph, f"{TREND}{n}") for n in points if corrected}
     for row, (number, point) in enumerate(points.items()):
         value = copied[point.value]
         with graph.inserting_before(value):
@@ -77,8 +77,8 @@ def placeholders(
 
 
 def placeholder(graph: fx.Graph, name: str, like: fx.Node) -> fx.Node:
-    made = graph.placeholder(name)
-    made.meta = dict(like.meta)
+    made = new_input(graph, name, like)
+    made.meta[KEPT] = (made,)
     return made
 
 
@@ -106,12 +106,6 @@ def forecast(graph: fx.Graph, terms: list[fx.Node], weights: fx.Node, row: int) 
     return total
 
 
-def noted(node: fx.Node, what: str) -> tuple[Any, ...] | None:
-    """What is noted of ``node`` itself: other nodes may have copied what is known of its value."""
-    owner, *found = node.meta.get(what, (None,))
-    return tuple(found) if owner is node else None
-
-
 def detach_outputs(graph: fx.Graph) -> None:
     """Copy outputs that are kept values or views of them: callers may write to what they get."""
     output = output_node(graph)
@@ -125,9 +119,12 @@ def detach_outputs(graph: fx.Graph) -> None:
 
 
 def is_view_of_kept(node: fx.Node) -> bool:
-    """Whether ``node`` may share memory with a value that is kept for later steps."""
+    """Whether ``node`` may share memory with a value that is kept for later steps.
+
+    What the prefix shares may be a view of what was given to it.
+    """
     while node.op == "call_function":
         if not returns_view(node.target) and node.target is not operator.getitem:
             return False
         node = node.all_input_nodes[0]
-    return node.op == "placeholder" and node.name.startswith((READ, GIVEN))
+    return any(noted(node, what) is not None for what in (KEPT, GIVEN, SHARED))

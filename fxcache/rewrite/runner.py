@@ -98,6 +98,8 @@ class Variants:
         self.fusions: dict[str, list[Fusion]] = {}  # by name of the variant
         if correction:
             correction.require_match(plan)
+        if quantized:
+            quantized.require_floats(plan.points)
         self.weights: Mapping[str, Any] = self.program.weights  # as the module holds them now
         self.made: dict[Kind, Variant] = {}
         self._prefixes: dict[Level, PrefixVariant] = {}

@@ -25,6 +25,9 @@ def foreseen(branch: Branch, call: Call, variants: Variants) -> Tensor | None:
 
 def timesteps_of(call: Call, position: Element) -> Tensor:
     """All of the run's timesteps, ``[T]``: the tensor that the call's one is an element of."""
+    schedule = position.schedule()
+    if schedule is not None and not schedule.is_inference():
+        return schedule.reshape(-1)
     start = call.timestep.storage_offset() - position.offset
     timesteps: Tensor = call.timestep.as_strided((position.length,), (1,), start)
     return timesteps

@@ -76,6 +76,7 @@ def element_of(timestep: Tensor) -> Element | None:
     base = schedule_tensor(timestep)
     if base is not None and base.numel() > 1:
         offset = int(timestep.storage_offset() - base.storage_offset())
+        offset //= base.stride(-1) or 1
         return Element(weakref.ref(base), offset, base.numel())
     length = timestep.untyped_storage().nbytes() // timestep.element_size()
     if base is None and length > timestep.numel():

@@ -1,10 +1,11 @@
 """Hoisted values of one trajectory: computed when its request begins, given to every step."""
 
+import logging
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from fxcache._torch import version_of
 from fxcache.rewrite.hoist import Level
@@ -15,6 +16,8 @@ from fxcache.runtime.position import Element, Position
 from fxcache.runtime.record import Run
 from fxcache.signature import Call
 
+logger = logging.getLogger("fxcache.runtime")
+
 MAX_ROWS = 250  # of a table: as many steps as papers take
 
 
@@ -23,11 +26,12 @@ UNTRACKED = (
     "Sample under torch.no_grad(), or leave hoist= out.",
 )
 CHANGING = (
-    "conditioning that the latent has no part in changes from step to step",
+    "what hoisted values come from changed in the middle of a run: conditioning, or weights",
     "Keep the prompt's tensors from call to call, or leave hoist= out.",
 )
 UNKNOWN = (
-    f"the timesteps are not elements of one tensor of at most {MAX_ROWS}",
+    "no table of timesteps can be made: they are not elements of one tensor of at most "
+    f"{MAX_ROWS}, or the model cannot be evaluated at all of them at once (see the log)",
     'Pass elements of the noise scheduler\'s timesteps, or hoist="once".',
 )
 
@@ -49,39 +53,47 @@ class Given(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """Values by timestep, ``[T, …]`` each, from element ``first`` of a schedule on."""
+    """Values by timestep, ``[T, …]`` each, from element ``first`` of a schedule on.
+
+    ``shape``: of the timesteps that they are for.
+    """
 
     schedule: Anchor
     first: int
+    shape: torch.Size
     values: tuple[Tensor, ...]
 
-    def row(self, position: Position) -> tuple[Tensor, ...] | None:
-        """The values at ``position``; None where it is of another schedule, or this was written."""
-        if not isinstance(position, Element) or position.offset < self.first:
+    def row(self, call: Call, position: Position) -> tuple[Tensor, ...] | None:
+        """The values for ``call``; None where it is of another schedule, or that was written."""
+        if not isinstance(position, Element) or call.timestep.shape != self.shape:
             return None
-        schedule = position.schedule()
+        schedule, index = position.schedule(), position.offset - self.first
         if schedule is None or self.schedule.compare(schedule) is not Identity.SAME:
             return None
-        return tuple(value[position.offset - self.first] for value in self.values)
+        return tuple(value[index] for value in self.values) if index >= 0 else None
 
 
 class Prologue:
-    """What one trajectory's calls of one kind are given, guarded by the tensors it comes from.
+    """What the calls of one kind are given in one run, guarded by the tensors it comes from.
 
-    ``told``: the caller's own call, where ``call`` is half of it.
+    ``told``: the caller's own call, where ``call`` is half of it. Another run computes it anew:
+    not every write is counted (``tensor.data``), and runs are where all others are noticed too.
     """
 
-    def __init__(self, call: Call, told: Call, variants: Variants, generation: int, run: Run):
+    def __init__(
+        self, run: Run, call: Call, told: Call, variants: Variants, generation: int, table: bool
+    ):
+        self.run = run
         self._anchors = [Anchor(told.tensors[i]) for i in variants.hoisted.inputs]
         self._generation = generation
-        self._weights = weights_of(variants.prologue)
+        modules = (variants.prologue, *([variants.timestep_part] if table else []))
+        self._weights = [w for m in modules for w in (*m.parameters(), *m.buffers())]
         self._versions = [version_of(weight) for weight in self._weights]
         with torch.no_grad():
             self.once: tuple[Tensor, ...] = variants.prologue(*call.tensors)
         self.table: Table | None = None
-        self.run = run  # the last one that it was used in
-        self.sought: Run | None = None  # the last one whose timesteps were looked at
-        self.changing = False  # whether the conditioning changed in the middle of that run
+        self.sought = False  # whether a table was to be made
+        self.changed = False  # whether what it comes from changed in the middle of the run
 
     def holds(self, told: Call, variants: Variants, generation: int) -> bool:
         """Whether it was computed from this call's conditioning and these weights."""
@@ -91,24 +103,11 @@ class Prologue:
         written = [version_of(weight) for weight in self._weights] != self._versions
         return same and self._generation == generation and not written
 
-    def row(self, call: Call, position: Position, variants: Variants) -> tuple[Tensor, ...] | None:
-        """Values for this timestep, from a table made now if need be; None where none can be."""
-        row = self.table.row(position) if self.table else None
-        if row is None and self.sought is not self.run:
-            self.sought = self.run
-            self.table = tabulated(call, position, variants, self.once)
-            row = self.table.row(position) if self.table else None
-        return row
-
     @property
     def nbytes(self) -> int:
         """Bytes kept."""
         values = (*self.once, *(self.table.values if self.table else ()))
         return sum(value.untyped_storage().nbytes() for value in values)
-
-
-def weights_of(module: fx.GraphModule) -> list[Tensor]:
-    return [*module.parameters(), *module.buffers()]
 
 
 def given(
@@ -117,23 +116,21 @@ def given(
     """What the variants of ``call`` are given; computed now, where the branch has not kept it."""
     if any(told.tensors[i].is_inference() for i in variants.hoisted.inputs):
         return Given(short=UNTRACKED)
+    wants_table = wants_table and bool(variants.hoisted.by_step)
     kept, flops = branch.prologues.get(variants), 0
-    if kept is None or not kept.holds(told, variants, generation):
-        if kept is not None and kept.run is branch.run:
-            kept.changing = True
-        else:
-            kept = Prologue(call, told, variants, generation, branch.run)
-            branch.prologues[variants] = kept
-            flops = variants.prologue_flops
-    kept.run = branch.run
-    if kept.changing:
+    if kept is None or kept.run is not branch.run:
+        kept = Prologue(branch.run, call, told, variants, generation, wants_table)
+        branch.prologues[variants] = kept
+        flops = variants.prologue_flops
+    kept.changed = kept.changed or not kept.holds(told, variants, generation)
+    if kept.changed:
         return Given(short=CHANGING)
-    if not wants_table or not variants.hoisted.by_step:
+    if not wants_table:
         return Given(Level.ONCE, kept.once, flops)
-    before = kept.table
-    row = kept.row(call, branch.position, variants)
-    if kept.table is not None and kept.table is not before:
-        flops += variants.timestep_flops * len(kept.table.values[0])
+    if not kept.sought:
+        kept.sought, kept.table = True, tabulated(call, branch.position, variants, kept.once)
+        flops += variants.timestep_flops * len(kept.table.values[0]) if kept.table else 0
+    row = kept.table.row(call, branch.position) if kept.table else None
     if row is None:
         return Given(Level.ONCE, kept.once, flops, UNKNOWN)
     return Given(Level.STEP, kept.once + row, flops)
@@ -146,7 +143,8 @@ def tabulated(
     """The values at all timesteps from ``position`` on, in one batched pass.
 
     None where the run's timesteps are not known, are more than ``MAX_ROWS``, or were made in
-    inference mode, which does not tell whether they were written.
+    inference mode, which does not tell whether they were written; and where the model cannot be
+    evaluated at all of them at once.
     """
     schedule = position.schedule() if isinstance(position, Element) else None
     if not isinstance(position, Element) or schedule is None or schedule.is_inference():
@@ -154,10 +152,15 @@ def tabulated(
     if position.length - position.offset > MAX_ROWS:
         return None
     index = call.timestep_index
-    timesteps = timesteps_of(call, position)[position.offset :]
     like = call.tensors[index]
+    timesteps = timesteps_of(call, position)[position.offset :]
     rows = timesteps.reshape(-1, *[1] * like.dim()).expand(-1, *like.shape)
     tensors = (*call.tensors[:index], rows, *call.tensors[index + 1 :], *once)
     dims = tuple(0 if i == index else None for i in range(len(tensors)))
-    values = torch.vmap(variants.timestep_part, in_dims=dims)(*tensors)
-    return Table(Anchor(schedule), position.offset, tuple(v.contiguous() for v in values))
+    try:
+        values = torch.vmap(variants.timestep_part, in_dims=dims)(*tensors)
+    except (RuntimeError, IndexError) as error:
+        logger.warning("no table of timesteps for %s: %s", variants.program.model, error)
+        return None
+    held = tuple(value.contiguous() for value in values)
+    return Table(Anchor(schedule), position.offset, like.shape, held)

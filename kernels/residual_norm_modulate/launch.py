@@ -28,7 +28,7 @@ def residual_norm_modulate(
     """``[normalised]``, or ``[normalised, sum]``, each one token after the other."""
     tokens = by_token(stream)
     cached = [by_token(term) for term in terms]
-    if any(term.stride() != cached[0].stride() for term in cached):
+    if any([term.stride() != cached[0].stride() for term in cached]):  # noqa: C419, Dynamo
         cached = [term.contiguous() for term in cached]
     outs = [stream.new_empty(stream.shape) for _ in range(1 + keeps_total)]
     batch, length, channels = tokens.shape
@@ -39,15 +39,15 @@ def residual_norm_modulate(
             tokens,
             *slots(cached),
             tokens if weights is None else weights,
-            *(tokens if given is None else given.contiguous() for given in per_channel),
-            *(tokens if given is None else along_channels(given) for given in per_sample),
+            *[tokens if given is None else given.contiguous() for given in per_channel],
+            *[tokens if given is None else along_channels(given) for given in per_sample],
             outs[0],
             outs[-1],
             length,
             channels,
             *tokens.stride()[:2],
             *cached[0].stride()[:2],
-            *(0 if given is None else along_channels(given).stride(0) for given in per_sample),
+            *[0 if given is None else along_channels(given).stride(0) for given in per_sample],
             eps,
             order=len(terms) - 1,
             rms=rms,

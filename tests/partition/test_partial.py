@@ -1,6 +1,7 @@
 """Partial evaluation against the cache: fewer FLOPs at a reuse, equal results but for rounding."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -88,12 +89,85 @@ MAPS = {
     "read elsewhere": lambda: Joined(conv(4, 3), twice=True),
     "linear": lambda: InTokens(nn.Sequential(nn.GELU(), nn.Linear(2 * CHANNELS, 4))),
 }
-UNSUITABLE = {
+UNSUITABLE: dict[str, Callable[[], nn.Module]] = {
     "one group": lambda: Joined(nn.Sequential(norm(1), conv(4, 3))),
     "grouped convolution": lambda: Joined(conv(4, 3, groups=2)),
     "transposed": lambda: Joined(nn.ConvTranspose2d(2 * CHANNELS, 4, 3)),
     "softmax": lambda: Joined(nn.Sequential(nn.Softmax(dim=1), conv(4, 3))),
 }
+
+
+class Computed(Joined):
+    """Whose map has weights of its own for each timestep."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Identity())
+        self.weights = nn.Linear(1, 8 * CHANNELS)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        joined = super().forward(x, t)
+        weights = self.weights(t.reshape(1).to(x.dtype) / 1000)
+        return nn.functional.conv2d(joined, weights.view(4, 2 * CHANNELS, 1, 1))
+
+
+class ComputedNorm(Joined):
+    """Whose norm has."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Identity())
+        self.affine, self.map = nn.Linear(1, 4 * CHANNELS), conv(4, 3)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        joined = super().forward(x, t)
+        weight, bias = self.affine(t.reshape(1).to(x.dtype) / 1000).chunk(2)
+        found: Tensor = self.map(nn.functional.group_norm(joined, 4, weight, bias))
+        return found
+
+
+UNSUITABLE |= {
+    "weights of the timestep": Computed,
+    "norm of the timestep": ComputedNorm,
+    "two norms, 4 and 3": lambda: Joined(nn.Sequential(norm(4), nn.SiLU(), norm(3), conv(4, 3))),
+    "two norms, 3 and 4": lambda: Joined(nn.Sequential(norm(3), nn.SiLU(), norm(4), conv(4, 3))),
+}
+
+
+class Meeting(nn.Module):
+    """Cached values that meet: ``other`` is joined with ``deep``, ``act`` is made of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter, self.act = nn.Conv2d(CHANNELS, CHANNELS, 1), nn.SiLU()
+        self.deep, self.other = (
+            nn.Sequential(*(nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1) for _ in range(4)))
+            for _ in range(2)
+        )
+        self.map = conv(CHANNELS, 3, padding=1)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        skip = self.enter(x) + t / 1000
+        found: Tensor = self.map(self.act(torch.cat([self.deep(skip), self.other(skip)], 1)))
+        return found + skip
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cuts", [["deep", "other"], ["deep", "act"], ["act", "other"]])
+def test_cached_values_that_meet_are_left_as_they_are(cuts, bytes_are_free):
+    outputs, flops = [], []
+    for wanted in (False, True):
+        model = fxcache.optimize(
+            Meeting().double().eval(),
+            cut=cuts,
+            policy=fxcache.Explicit((0,)),
+            partial_evaluation=wanted,
+        )
+        with fxcache.session(model):
+            steps = [model(latent(model, seed=i), torch.tensor(900.0 - i)) for i in range(3)]
+        outputs.append(torch.stack(steps))
+        flops.append(captured(model).cut["reuse_flops"])
+    torch.testing.assert_close(*outputs, rtol=1e-12, atol=1e-12)
+    assert flops[1] <= flops[0]
 
 
 def latent(model: nn.Module, seed: int = 0) -> Tensor:

@@ -192,6 +192,38 @@ def test_what_is_adjusted_after_it_was_forecast():
     assert ran.counts == {"forecast_read": 4}
 
 
+@torch.no_grad()
+@pytest.mark.usefixtures("on_any_device")
+def test_two_norms_of_one_sum():
+    class Twice(Head):
+        def forward(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+            x = self.embed(sample) + timestep / 1000
+            for block in self.blocks:
+                x = x + block(x) + text.mean()
+            found: Tensor = self.head(self.norm(x)) + self.head(nn.functional.layer_norm(x, (16,)))
+            return found
+
+    expected, _ = run(Twice(plain_norm()).eval(), kernels=False)
+    model = Twice(plain_norm()).eval()
+    found, ran = run(model, kernels=True)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert ran == {"residual_norm_modulate": 2}
+    first, second = captured(model).kernels["cached_skip"]
+    assert not first["why_not"]
+    assert second["why_not"] == "another kernel computes what it reads"
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("on_any_device")
+def test_an_epsilon_that_depends_on_the_version_of_torch():
+    model = Head(nn.RMSNorm(16)).to(torch.bfloat16).eval()
+    inputs = {name: value.to(torch.bfloat16) for name, value in dit_inputs().items()}
+    fxcache.optimize(model, cut=("blocks.0", "blocks.1"), kernels=True)
+    model(timestep=torch.tensor(500.0, dtype=torch.bfloat16), **inputs)
+    (fusion,) = captured(model).kernels["cached_skip"]
+    assert "version of torch" in fusion["why_not"]
+
+
 @pytest.mark.usefixtures("on_any_device")
 def test_why_not():
     model = Head(plain_norm()).double().eval()

@@ -156,7 +156,7 @@ def test_timesteps_that_are_not_known_beforehand_are_said_to_be():
     model = fxcache.optimize(dit(), hoist="table", policy=fxcache.Uniform(2))
     plain, inputs = dit(), dit_inputs()
     with torch.no_grad(), fxcache.session(model):
-        with pytest.warns(fxcache.FxcacheWarning, match="not elements of one tensor"):
+        with pytest.warns(fxcache.FxcacheWarning, match="no table of timesteps"):
             found = model(timestep=900.0, **inputs)
         assert torch.equal(found, plain(timestep=torch.tensor(900.0), **inputs))
         model(timestep=500.0, **inputs)
@@ -179,7 +179,7 @@ def test_timesteps_that_are_rewritten_give_a_new_table():
 def test_a_prompt_that_is_rewritten_in_the_middle_of_a_run():
     model, plain = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit()
     inputs = dit_inputs()
-    with pytest.warns(match="changes from step to step"):  # noqa: PT031
+    with pytest.warns(match="in the middle of a run"):  # noqa: PT031
         for step, t in enumerate(torch.linspace(900, 100, 6)):
             if step == 3:
                 inputs["text"].mul_(2)
@@ -190,7 +190,7 @@ def test_a_prompt_that_is_rewritten_in_the_middle_of_a_run():
 def test_weights_that_are_written_in_the_middle_of_a_run():
     model, plain = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit()
     inputs = dit_inputs()
-    with pytest.warns(match="changes from step to step"):  # noqa: PT031
+    with pytest.warns(match="in the middle of a run"):  # noqa: PT031
         for step, t in enumerate(torch.linspace(900, 100, 4)):
             if step == 2:
                 for module in (model, plain):
@@ -315,3 +315,186 @@ def test_weights_that_no_step_reads_any_more_are_reported():
 def test_what_hoist_can_be(wrong):
     with pytest.raises(fxcache.ConfigError, match="hoist"):
         fxcache.optimize(dit(), hoist=wrong)
+
+
+class Small(nn.Module):
+    """``forward(x, t, text)``: a stream of three blocks, and what ``read`` makes of the text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter, self.leave = nn.Linear(4, 8), nn.Linear(8, 4)
+        self.text, self.time = nn.Linear(4, 8), nn.Linear(1, 8)
+        self.blocks = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+
+    def read(self, text: Tensor) -> Tensor:
+        found: Tensor = self.text(text)
+        return found
+
+    def embed(self, t: Tensor) -> Tensor:
+        found: Tensor = self.time(t.reshape(-1, 1) / 1000)
+        return found
+
+    def forward(self, x: Tensor, t: Tensor, text: Tensor) -> tuple[Tensor, ...]:
+        read = self.read(text)[:, :1]
+        h = self.enter(x) + self.embed(t) + read
+        for block in self.blocks:
+            h = h + block(h)
+        return self.leave(h), read
+
+
+class Noisy(Small):
+    def read(self, text: Tensor) -> Tensor:
+        return super().read(text + torch.randn_like(text))
+
+
+class Looked(Small):
+    """Whose timesteps are looked up: the last of a schedule may be none."""
+
+    def embed(self, t: Tensor) -> Tensor:
+        return super().embed(t) * torch.arange(1000.0)[t.long()].reshape(-1, 1)
+
+
+class Named(Small):
+    """With names of inputs that graphs use for their own."""
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, t: Tensor, given_0: Tensor, cached: list[Tensor], weights: Tensor
+    ) -> tuple[Tensor, ...]:
+        found, read = super().forward(x, t, given_0)
+        return found + weights + cached[0], read
+
+
+@torch.no_grad()
+def assert_equal(
+    model: nn.Module,
+    plain: nn.Module,
+    timesteps: Tensor,
+    steps: int = 0,
+    atol: float = 0,
+    **more: Any,
+) -> None:
+    """Both, step by step, as callers do who write to what they are given."""
+    text, generator = torch.randn(2, 5, 4), torch.Generator().manual_seed(0)
+    given = {**more} if more else {"text": text}
+    for t in timesteps[: steps or len(timesteps)]:
+        x, outputs = torch.randn(2, 5, 4, generator=generator), []
+        for called in (model, plain):
+            torch.manual_seed(int(t))
+            outputs.append(called(x, t, **given))
+        for found, expected in zip(*outputs, strict=True):
+            torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+            found.fill_(torch.nan)
+
+
+SCHEDULE = torch.linspace(900, 100, 4)
+OBSERVING = fxcache.FirstBlock(1e-9)  # which refreshes at every step
+
+
+@pytest.mark.parametrize("hoist", ["once", "table"])
+def test_what_the_prefix_shares_is_not_written_to(hoist):
+    """The output is a view of a hoisted value, which both graphs of a step are given."""
+    model = fxcache.optimize(Small().eval(), hoist=hoist, policy=OBSERVING)
+    assert_equal(model, Small().eval(), SCHEDULE, atol=1e-6)
+    assert levels(model) == {Level.ONCE if hoist == "once" else Level.STEP}
+
+
+@pytest.mark.parametrize("hoist", ["once", "table"])
+def test_noise_is_drawn_anew_at_every_step(hoist):
+    model = fxcache.optimize(Noisy().eval(), hoist=hoist, policy=ALWAYS)
+    assert_equal(model, Noisy().eval(), SCHEDULE, atol=1e-6)
+
+
+def test_where_no_table_can_be_made_values_are_computed_in_the_loop():
+    model = fxcache.optimize(Looked().eval(), hoist="table", policy=ALWAYS)
+    with pytest.warns(fxcache.FxcacheWarning, match="no table of timesteps"):
+        assert_equal(model, Looked().eval(), torch.tensor([999, 749, 499, -1001]), steps=3)
+    assert levels(model) == {Level.ONCE}
+
+
+def test_timesteps_that_are_every_second_element():
+    model = fxcache.optimize(Small().eval(), hoist="table", policy=ALWAYS)
+    strided = torch.from_numpy(torch.linspace(900, 100, 10).numpy()[::2])
+    assert_equal(model, Small().eval(), strided, atol=1e-6)
+    assert levels(model) == {Level.STEP}
+
+
+@torch.no_grad()
+def test_a_batch_that_changes_while_schedule_and_prompt_stay():
+    sizes = {"x": (0,), "t": (0,)}
+    model = fxcache.optimize(Small().eval(), hoist="table", policy=ALWAYS, dynamic=sizes)
+    plain, text, timesteps = Small().eval(), torch.randn(1, 5, 4), SCHEDULE
+    for batch in (4, 2, 3):
+        for t in timesteps:
+            x = torch.randn(batch, batch, 4)
+            found, expected = (called(x, t.expand(batch), text) for called in (model, plain))
+            torch.testing.assert_close(found, expected)
+
+
+@torch.no_grad()
+def test_writes_that_are_not_counted_are_seen_by_the_next_run():
+    model, plain = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit()
+    inputs = dit_inputs()
+    for _ in range(2):
+        for t in torch.linspace(900, 100, 3):
+            assert torch.equal(model(timestep=t, **inputs), plain(timestep=t, **inputs))
+        inputs["text"].data.mul_(2)
+        for module in (model, plain):
+            for parameter in module.parameters():
+                parameter.data.mul_(1.5)
+
+
+@torch.no_grad()
+def test_weights_of_the_timestep_that_are_written_in_the_middle_of_a_run():
+    model, plain = fxcache.optimize(dit(), hoist="table", policy=ALWAYS), dit()
+    inputs = dit_inputs()
+    with pytest.warns(match="in the middle of a run"):  # noqa: PT031
+        for step, t in enumerate(SCHEDULE):
+            if step == 2:
+                for module in (model, plain):
+                    module.layers[1].modulation.weight.mul_(1.5)
+            torch.testing.assert_close(model(timestep=t, **inputs), plain(timestep=t, **inputs))
+
+
+@torch.no_grad()
+def test_what_changed_in_one_run_is_hoisted_again_in_the_next():
+    model, inputs = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit_inputs()
+    with pytest.warns(match="in the middle of a run"):  # noqa: PT031
+        for run in range(2):
+            for step, t in enumerate(torch.linspace(900, 100, 3)):
+                if (run, step) == (0, 1):
+                    inputs["text"].mul_(2)
+                model(timestep=t, **inputs)
+    engine = engine_of(model)
+    assert engine is not None
+    (variants,) = variants_of(model)
+    per_run = [[step.flops for step in run.steps] for run in engine.runs]
+    full = variants.full_flops
+    assert per_run[0][1:] == [full] * 2
+    assert max(per_run[1][1:]) < full == per_run[1][0]
+
+
+@pytest.mark.parametrize("hoist", [None, "once", "table"])
+@pytest.mark.parametrize("policy", [ALWAYS, fxcache.Uniform(1, forecast_order=1), OBSERVING])
+def test_inputs_that_are_named_as_graphs_name_theirs(hoist, policy):
+    model = fxcache.optimize(Named().eval(), hoist=hoist, policy=policy)
+    more = {"given_0": torch.randn(2, 5, 4), "cached": [torch.ones(4)], "weights": torch.ones(4)}
+    assert_equal(model, Named().eval(), SCHEDULE, atol=1e-6, **more)
+
+
+@torch.no_grad()
+def test_one_tensor_that_is_passed_as_another_input_too():
+    class Twice(Small):
+        def forward(self, x: Tensor, r: Tensor, t: Tensor) -> Tensor:  # type: ignore[override]
+            h = self.enter(x * r / 1000) + self.embed(t)
+            for block in self.blocks:
+                h = h + block(h)
+            found: Tensor = self.leave(h)
+            return found
+
+    model = fxcache.optimize(Twice().eval(), hoist="table", policy=ALWAYS)
+    plain, x = Twice().eval(), torch.randn(2, 5, 4)
+    with fxcache.session(model, key="one"):
+        for t in SCHEDULE:
+            torch.testing.assert_close(model(x, t, t), plain(x, t, t))
+    assert levels(model) == {Level.STEP}

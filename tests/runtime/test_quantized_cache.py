@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import fxcache
@@ -130,6 +130,25 @@ def test_two_graphs_and_no_recompilation():
 def test_dtypes_that_are_none_of_them(wrong):
     with pytest.raises(fxcache.ConfigError, match="int8"):
         fxcache.optimize(tiny.small_unet(), cache_dtype=wrong)
+
+
+@pytest.mark.parametrize("made", [torch.fft.fft, lambda value: value.argmax(-1)])
+def test_values_that_are_no_real_numbers(made):
+    class Inner(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return made(super().forward(x))
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Inner(4, 4)
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return x * t + self.inner(x).real.sum()
+
+    model = fxcache.optimize(Outer().eval(), cut="inner", cache_dtype=torch.int8)
+    with torch.no_grad(), pytest.raises(fxcache.CutError, match="not quantised"):
+        model(torch.randn(2, 3, 4), torch.tensor(1.0))
 
 
 def test_what_needs_differences_of_cached_values():
