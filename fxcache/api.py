@@ -66,7 +66,7 @@ def optimize(
     concatenation with a cached value are computed as far as that goes when it is cached, where that
     pays: reuse steps do less, and equal those without it up to the order of summation. ``hoist``:
     "once", what depends on the conditioning alone, such as the text's keys and values, is computed
-    once a request, bit for bit as before; "table", also what depends on the timestep besides, such
+    once a run, bit for bit as before; "table", also what depends on the timestep besides, such
     as modulations, for all of the schedule at once, equal up to the order of summation.
     ``kernels``: whether Triton kernels take the place of cache reads and the norms that follow
     them, on CUDA devices; the report says where, and where not. ``cache_dtype``: torch.int8 or

@@ -201,7 +201,7 @@ def cut_line(capture: dict[str, Any]) -> str:
     read = ", ".join(capture["specialized_on"])
     values = f"; for these values of {read} only" if read else ""
     if hoisted := capture["hoisted_weight_bytes"]:
-        values += f"; {hoisted:,} bytes of weights are read once a request instead of every step"
+        values += f"; {hoisted:,} bytes of weights are read once a run instead of every step"
     return (
         f"cut at {cut['name']} ({capture['reason']}): a reuse step saves {cut['share_saved']:.1%} "
         f"of {cut['full_flops'] / 1e9:.2f} GFLOPs, caches {cut['cache_bytes']:,} bytes; "

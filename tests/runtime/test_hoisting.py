@@ -1,4 +1,4 @@
-"""Hoisting: the same results, from values that are computed once a request or once a schedule."""
+"""Hoisting: the same results, from values that are computed once a run, one by one or for its whole schedule."""
 
 from collections.abc import Callable
 from typing import Any
@@ -302,7 +302,7 @@ def test_weights_that_no_step_reads_any_more_are_reported():
         whole = sum(p.nbytes for p in dit().parameters())
         assert capture.weight_bytes["refresh"] + capture.hoisted_weight_bytes == whole
         assert (report.hoisted_bytes > 0) == bool(hoist)
-        assert ("read once a request" in str(report)) == bool(hoist)
+        assert ("read once a run" in str(report)) == bool(hoist)
     layers = dit().layers
     texts = sum(p.nbytes for layer in layers for p in layer.key_value.parameters())
     modulations = sum(p.nbytes for layer in layers for p in layer.modulation.parameters())
