@@ -1,4 +1,4 @@
-"""Hoisting: the same results, from values that are computed once a run, one by one or for its whole schedule."""
+"""Hoisting: the same results, from values that are computed once a run, or once a schedule."""
 
 from collections.abc import Callable
 from typing import Any
