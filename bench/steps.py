@@ -93,7 +93,9 @@ def cached_ms(
             elapsed = timed(lambda: called(**inputs))
             if call >= 2 * WARM:
                 times[call % 2 == 0].append(elapsed)
-    (capture,) = fxcache.report(model).captures
+    report = fxcache.report(model)
+    (run,), (capture,) = report.runs, report.captures
+    assert run.refreshes == list(range(0, 2 * (WARM + REPEATS), 2)), "refresh and reuse take turns"
     fxcache.restore(model)
     return median(times[True]), median(times[False]), capture
 
