@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tag, Tensor, nn
+from torch import Tensor, nn
 
 # Why: models built under it have no values to read, and nothing public tells.
 from torch._subclasses.fake_tensor import is_fake
@@ -125,14 +125,6 @@ def returns_view(op: object) -> bool:
     """
     schema = getattr(op, "_schema", None)
     return schema is not None and any(r.alias_info is not None for r in schema.returns)
-
-
-def draws(op: object) -> bool:
-    """Whether ``op`` is an operator that draws from a random number generator.
-
-    Why: the tag is public, and operators' ``tags`` are documented, but plain functions have none.
-    """
-    return Tag.nondeterministic_seeded in getattr(op, "tags", ())
 
 
 def version_of(tensor: Tensor) -> int:

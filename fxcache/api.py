@@ -22,6 +22,7 @@ from fxcache.partition.choose import AUTO, CutRequest, require_cut_request
 from fxcache.partition.cut import Cut
 from fxcache.partition.frontier import Frontier
 from fxcache.report.report import Report, report_of
+from fxcache.rewrite.hoist import Level
 from fxcache.rewrite.quantized import LARGEST
 from fxcache.runtime.branch import Trust
 from fxcache.runtime.engine import Engine
@@ -33,6 +34,7 @@ from fxcache.schedule import GuidanceCache, Policy, Uniform
 from fxcache.signature import Signature
 
 M = TypeVar("M", bound=nn.Module)
+LEVELS = {None: Level.NOTHING, "once": Level.ONCE, "table": Level.STEP}  # by ``hoist``
 
 
 def optimize(
@@ -267,9 +269,10 @@ def require_flag(name: str, value: object) -> bool:
     )
 
 
-def require_hoist(hoist: object) -> Literal["once", "table"] | None:
-    if hoist is None or hoist == "once" or hoist == "table":
-        return hoist
+def require_hoist(hoist: object) -> Level:
+    for name, level in LEVELS.items():
+        if hoist == name:
+            return level
     raise ConfigError(
         f"hoist={hoist!r} is neither None, 'once' nor 'table'",
         where="optimize(hoist=...)",

@@ -183,6 +183,12 @@ def noted(node: fx.Node, what: str) -> tuple[Any, ...] | None:
     return tuple(found) if owner is node else None
 
 
+def after_inputs(graph: fx.Graph) -> fx.Node:
+    """The node before which further placeholders go."""
+    following: fx.Node = [n for n in graph.nodes if n.op == "placeholder"][-1].next
+    return following
+
+
 def new_input(graph: fx.Graph, name: str, like: fx.Node | None = None) -> fx.Node:
     """A placeholder in ``graph``, called otherwise where the model has an input of that name."""
     made = graph.placeholder(name)

@@ -209,7 +209,7 @@ def followed(
             yield replace(onward, flops={k: v * left // total for k, v in cost.items() if v})
         elif op_name(node) in POINTWISE and node.all_input_nodes == [before]:
             yield from followed(onward, node, dim, total, frontier)
-        elif op_name(node) == "group_norm" and dim == 1 and can_part(node, rest, frontier):
+        elif op_name(node) == "group_norm" and dim == 1 and can_part(node, before, rest, frontier):
             groups: Any = node.args[1]
             wider = to_whole_groups(onward, total // groups, total)
             if wider is None:
@@ -220,9 +220,8 @@ def followed(
             yield None
 
 
-def can_part(norm: fx.Node, rest: Rest, frontier: Frontier) -> bool:
+def can_part(norm: fx.Node, before: fx.Node, rest: Rest, frontier: Frontier) -> bool:
     """Whether ``norm`` treats whole groups alone: one before it would have had other groups."""
-    before = rest.chain[-1] if rest.chain else rest.join
     first = all(op_name(node) != "group_norm" for node in rest.chain)
     return first and norm.args[0] is before and only_weights(norm, before, frontier)
 

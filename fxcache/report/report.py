@@ -87,12 +87,9 @@ class Report:
         return as_text(self.to_dict())
 
 
-LEVELS = {None: Level.NOTHING, "once": Level.ONCE, "table": Level.STEP}
-
-
 def report_of(module: nn.Module, engine: Engine) -> Report:
     """The report of an optimised module."""
-    captured, level = list(engine.captures.values()), LEVELS[engine.settings.hoist]
+    captured, level = list(engine.captures.values()), engine.settings.hoist
     return Report(
         model=type(module).__name__,
         policy=engine.settings.policy.to_dict(),

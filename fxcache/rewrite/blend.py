@@ -6,7 +6,7 @@ import torch
 from torch import fx
 
 from fxcache.partition.cut import CachePoint
-from fxcache.program import new_input
+from fxcache.program import after_inputs, new_input
 from fxcache.rewrite.reads import READ, placeholder, summed
 
 Groups = Iterable[tuple[CachePoint, ...]]
@@ -20,8 +20,7 @@ def blend(graph: fx.Graph, groups: Groups, copied: dict[fx.Node, fx.Node]) -> No
     ``betas[0]``, one number for each group. Where it is 0 or 1, nothing is rounded.
     """
     rows = [(row, point) for row, points in enumerate(groups) for point in points]
-    after_inputs = [n for n in graph.nodes if n.op == "placeholder"][-1].next
-    with graph.inserting_before(after_inputs):
+    with graph.inserting_before(after_inputs(graph)):
         held = [placeholder(graph, f"{READ}{i}", p.value) for i, (_, p) in enumerate(rows)]
         betas = new_input(graph, "betas")
     for (row, point), cached in zip(rows, held, strict=True):

@@ -4,13 +4,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+import torch
 from torch import fx
 
-from fxcache._torch import draws, returns_view
+from fxcache._torch import returns_view
 from fxcache.analysis.dependence import Dependence
 from fxcache.program import (
     Program,
     Role,
+    after_inputs,
     copy_graph,
     is_tensor,
     new_input,
@@ -80,6 +82,11 @@ def hoisted(program: Program, needs: Dependence) -> Hoisted:
     return Hoisted(tuple(once), tuple(by_step), tuple(numbers))
 
 
+def draws(op: object) -> bool:
+    """Whether ``op`` is an operator that draws from a random number generator."""
+    return torch.Tag.nondeterministic_seeded in getattr(op, "tags", ())
+
+
 def read_by(readers: Sequence[fx.Node]) -> list[fx.Node]:
     """The computed tensors that ``readers`` read, perhaps through views, none of them a reader."""
     inside = set(readers)
@@ -105,9 +112,9 @@ def give(
     graph: fx.Graph, nodes: Iterable[fx.Node], prefix: str, copied: dict[fx.Node, fx.Node]
 ) -> None:
     """Take ``nodes`` as inputs, named by ``prefix`` and number; what only they needed is dead."""
-    after_inputs = [n for n in graph.nodes if n.op == "placeholder"][-1].next
+    following = after_inputs(graph)
     for index, node in enumerate(nodes):
-        with graph.inserting_before(after_inputs):
+        with graph.inserting_before(following):
             given = new_input(graph, f"{prefix}{index}", node)
         given.meta[prefix] = (given, index)
         copied[node].replace_all_uses_with(given)

@@ -8,7 +8,7 @@ from torch import fx
 
 from fxcache._torch import returns_view
 from fxcache.partition.cut import CachePoint
-from fxcache.program import new_input, noted, output_node
+from fxcache.program import after_inputs, new_input, noted, output_node
 from fxcache.rewrite.adjustment import ScaleShift
 from fxcache.rewrite.correction import TREND, add_trend
 from fxcache.rewrite.hoist import GIVEN, SHARED
@@ -40,8 +40,7 @@ def read(
     ``cached_0 * (1 + scale) + shift``; ``quantized``, it is restored first. What only the values
     needed is left dead.
     """
-    after = [n for n in graph.nodes if n.op == "placeholder"][-1].next
-    with graph.inserting_before(after):
+    with graph.inserting_before(after_inputs(graph)):
         held = {
             number: placeholders(graph, f"{READ}{number}", point.value, order, quantized)
             for number, point in points.items()
@@ -94,8 +93,6 @@ def summed(graph: fx.Graph, point: CachePoint, cached: fx.Node, copied: Copied) 
 def forecast(graph: fx.Graph, terms: list[fx.Node], weights: fx.Node, row: int) -> fx.Node:
     """The cached value, plus its derivatives by their weights (row ``row`` of ``[P, order]``)."""
     total, *derivatives = terms
-    if not derivatives:
-        return total
     chosen = graph.call_function(torch.ops.aten.select.int, (weights, 0, row))
     for column, derivative in enumerate(derivatives):
         weight = graph.call_function(torch.ops.aten.select.int, (chosen, 0, column))

@@ -162,10 +162,14 @@ class Variants:
         points = tuple(self.plan.points[number] for number in self.plan.numbers(reused))
         signal = self.plan.signal
         observed = signal.needed if signal and self.continued else ()
-        live = self.frontier.live(points, observed, self.hoisted.at(level))
+        live = self.frontier.live(points, observed, self._given(level))
         read = (self.weights[str(n.target)] for n in live if n.op == "get_attr")
         tensors = {id(weight): weight for weight in read if isinstance(weight, Tensor)}
         return sum(weight.nbytes for weight in tensors.values())
+
+    def _given(self, level: Level) -> tuple[fx.Node, ...]:
+        """What is given at ``level``; nothing is looked for where nothing is."""
+        return self.hoisted.at(level) if level else ()
 
     def _flops_of(self, ends: tuple[fx.Node, ...], given: tuple[fx.Node, ...] = ()) -> int:
         if not ends:
@@ -220,7 +224,7 @@ class Variants:
 
     def _prefix(self, level: Level) -> PrefixVariant:
         assert self.plan.signal is not None
-        given = self.hoisted.at(level)
+        given = self._given(level)
         prefix = prefix_of(self.frontier.needs, self.plan.signal, self.plan.points, given)
         graph = prefix.graph(self.program, given)
         numbers = given_numbers(graph)
@@ -237,7 +241,7 @@ class Variants:
         )
         prefix = self.prefix(level).prefix if continued else None
         observed = prefix.signal.needed if prefix else ()
-        given = self.hoisted.at(level)
+        given = self._given(level)
         computed = self.frontier.live(tuple(taken.values()), observed, given)
         flops = self.frontier.costs.total(computed)
         touched = [*taken.values(), *(self.plan.points[number] for number in writes)]

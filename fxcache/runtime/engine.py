@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fxcache._torch import tree_unflatten
 from fxcache.errors import FxcacheWarning
+from fxcache.rewrite.hoist import Level
 from fxcache.rewrite.runner import NOTHING, Variants
 from fxcache.runtime.branch import Branch, Trust
 from fxcache.runtime.captures import Captures
@@ -181,7 +182,7 @@ class Engine:
 
     def _given(self, branch: Branch, call: Call, told: Call, variants: Variants) -> Given:
         """What the latent has no part in, so far as it was asked for and can be known."""
-        table = self.settings.hoist == "table"
+        table = self.settings.hoist is Level.STEP
         found = given(branch, call, told, variants, self._captures.generation, table)
         if found.short:
             self._warn(*found.short, "What depends on it is computed at every step.")

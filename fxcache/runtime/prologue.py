@@ -13,7 +13,6 @@ from fxcache.rewrite.runner import Variants
 from fxcache.runtime.branch import Anchor, Branch, Identity
 from fxcache.runtime.foresight import timesteps_of
 from fxcache.runtime.position import Element, Position
-from fxcache.runtime.record import Run
 from fxcache.signature import Call
 
 logger = logging.getLogger("fxcache.runtime")
@@ -81,9 +80,15 @@ class Prologue:
     """
 
     def __init__(
-        self, run: Run, call: Call, told: Call, variants: Variants, generation: int, table: bool
+        self,
+        branch: Branch,
+        call: Call,
+        told: Call,
+        variants: Variants,
+        generation: int,
+        table: bool,
     ):
-        self.run = run
+        self.run = branch.run
         self._anchors = [Anchor(told.tensors[i]) for i in variants.hoisted.inputs]
         self._generation = generation
         modules = (variants.prologue, *([variants.timestep_part] if table else []))
@@ -91,8 +96,10 @@ class Prologue:
         self._versions = [version_of(weight) for weight in self._weights]
         with torch.no_grad():
             self.once: tuple[Tensor, ...] = variants.prologue(*call.tensors)
-        self.table: Table | None = None
-        self.sought = False  # whether a table was to be made
+        self.table = tabulated(call, branch.position, variants, self.once) if table else None
+        self.flops = variants.prologue_flops
+        if self.table:
+            self.flops += variants.timestep_flops * len(self.table.values[0])
         self.changed = False  # whether what it comes from changed in the middle of the run
 
     def holds(self, told: Call, variants: Variants, generation: int) -> bool:
@@ -119,17 +126,14 @@ def given(
     wants_table = wants_table and bool(variants.hoisted.by_step)
     kept, flops = branch.prologues.get(variants), 0
     if kept is None or kept.run is not branch.run:
-        kept = Prologue(branch.run, call, told, variants, generation, wants_table)
+        kept = Prologue(branch, call, told, variants, generation, wants_table)
         branch.prologues[variants] = kept
-        flops = variants.prologue_flops
+        flops = kept.flops
     kept.changed = kept.changed or not kept.holds(told, variants, generation)
     if kept.changed:
         return Given(short=CHANGING)
     if not wants_table:
         return Given(Level.ONCE, kept.once, flops)
-    if not kept.sought:
-        kept.sought, kept.table = True, tabulated(call, branch.position, variants, kept.once)
-        flops += variants.timestep_flops * len(kept.table.values[0]) if kept.table else 0
     row = kept.table.row(call, branch.position) if kept.table else None
     if row is None:
         return Given(Level.ONCE, kept.once, flops, UNKNOWN)

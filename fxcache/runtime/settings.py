@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 
 from fxcache.partition.choose import CutRequest
 from fxcache.rewrite.adjustment import Adjustment
 from fxcache.rewrite.correction import Correction
+from fxcache.rewrite.hoist import Level
 from fxcache.schedule import GuidanceCache, Policy
 
 
@@ -25,5 +25,5 @@ class Settings:
     dynamic: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     partial_evaluation: bool = False
     kernels: bool = False
-    hoist: Literal["once", "table"] | None = None
+    hoist: Level = Level.NOTHING
     cache_dtype: torch.dtype | None = None

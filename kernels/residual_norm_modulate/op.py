@@ -1,5 +1,7 @@
 """The operator ``fxcache::residual_norm_modulate``: on the CPU the reference, else the kernel."""
 
+from typing import Any
+
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
@@ -34,19 +36,7 @@ def residual_norm_modulate(
 
 
 @residual_norm_modulate.register_kernel("cpu")
-def _(
-    stream: Tensor,
-    terms: list[Tensor],
-    weights: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    eps: float,
-    rms: bool,
-    keeps_total: bool,
-) -> list[Tensor]:
-    found = reference.residual_norm_modulate(
-        stream, terms, weights, weight, bias, scale, shift, eps, rms
-    )
+def _(stream: Tensor, *others: Any) -> list[Tensor]:
+    *given, keeps_total = others
+    found = reference.residual_norm_modulate(stream, *given)
     return [value.to(stream.dtype).contiguous() for value in found[: 1 + keeps_total]]
