@@ -7,7 +7,7 @@ import pytest
 from bench.coverage import RESULTS, TABLE, counts, document, row
 from bench.denoisers import RECIPES, classes
 
-SAMPLE = ("DiTTransformer2DModel", "Lumina2Transformer2DModel", "UNet2DModel", "UVit2DModel")
+SAMPLE = ("DiTTransformer2DModel", "UNet2DModel", "UVit2DModel")
 TIMES = {"capture_s", "plan_s"}
 
 

@@ -71,6 +71,14 @@ def optimised(*models: nn.Module, interval: int = 3, **options: Any) -> Iterator
         yield
 
 
+def paced(interval: int, *models: nn.Module) -> None:
+    """Optimised models refresh so often from now on; what is captured does not depend on it."""
+    for model in models:
+        engine = engine_of(model)
+        assert engine is not None
+        engine.settings = replace(engine.settings, policy=fxcache.Uniform(interval))
+
+
 def runs(model: nn.Module) -> list[list[int]]:
     """The refreshes of the runs since the last time this was asked."""
     found = refreshes(model)
@@ -88,7 +96,8 @@ def keeps(draw: Draw, *models: nn.Module, expected: Any = None, last: Any = None
     plain = draw()
     with optimised(*models, interval=1):
         assert torch.equal(draw(), plain)
-    with optimised(*models):
+        [runs(model) for model in models]
+        paced(3, *models)
         first = draw()
         assert [runs(model) for model in models] == counts
         assert torch.equal(draw(), first), "the second run saw something of the first"
@@ -104,25 +113,21 @@ def follows(made: Callable[[], Made], change: Callable[[Any], object]) -> None:
     change(pipe)
     plain = draw()
     assert not torch.equal(before, plain), "the change must matter"
-    assert torch.equal(drawn_after(made, change, interval=1), plain)
     model, draw, pipe = made()
     change(pipe)
     with optimised(model):
         from_the_start = draw()
-    assert torch.equal(drawn_after(made, change, interval=3), from_the_start)
-    assert not torch.equal(from_the_start, plain), "nothing was reused"
-
-
-def drawn_after(made: Any, change: Callable[[Any], object], interval: int) -> Tensor:
-    """What an optimised pipeline draws after it drew once and was changed."""
     model, draw, pipe = made()
-    with optimised(model, interval=interval):
+    with optimised(model):
         draw()
         change(pipe)
         runs(model)
-        after = draw()
-        assert runs(model) == [list(range(0, STEPS, interval))]
-    return after
+        assert torch.equal(draw(), from_the_start)
+        assert runs(model) == [EVERY_THIRD]
+        paced(1, model)
+        assert torch.equal(draw(), plain)
+        assert runs(model) == [list(range(STEPS))]
+    assert not torch.equal(from_the_start, plain), "nothing was reused"
 
 
 def follows_each_call(
@@ -137,7 +142,8 @@ def follows_each_call(
     assert not torch.equal(plain[0], plain[1]), "the option must matter"
     with optimised(model, interval=1):
         assert all(torch.equal(draw(**o), p) for o, p in zip(options, plain, strict=True))
-    with optimised(model):
+        runs(model)
+        paced(3, model)
         first, _, again = [draw(**option) for option in options]
         assert runs(model) == (expected or [EVERY_THIRD]) * 3
     assert torch.equal(first, again)
