@@ -51,6 +51,7 @@ def optimize(
     hoist: Literal["once", "table"] | None = None,
     kernels: bool = False,
     cache_dtype: torch.dtype | None = None,
+    offload: bool = False,
 ) -> M:
     """Make a denoiser reuse its deep values between steps. In place; returns ``model`` itself.
 
@@ -74,6 +75,8 @@ def optimize(
     them, on CUDA devices; the report says where, and where not. ``cache_dtype``: torch.int8 or
     torch.float8_e4m3fn, to keep a byte for each cached value, with a scale for each token or
     channel; ``fxcache.rewrite.quantized`` bounds the error. By default values are kept as they are.
+    ``offload``: whether weights that no step reads, since what they give is hoisted, wait on the
+    CPU; ``restore`` brings them back, which comes before adapters are loaded.
 
     Raises StateError (optimised already), ConfigError (options), ModeError (train mode), PlanError
     (a plan for another model), ModelFileError (a plan that cannot be read); at
@@ -104,7 +107,9 @@ def optimize(
         require_flag("kernels", kernels),
         require_hoist(hoist),
         require_cache_dtype(cache_dtype),
+        require_flag("offload", offload),
     )
+    require_hoisting(settings)
     require_plain_reads(settings)
     engine = attach(module, settings)
     if example_inputs is not None:
@@ -160,6 +165,8 @@ def frontier(model: nn.Module, *args: Any, **inputs: Any) -> list[Cut]:
     if not args and not inputs:
         inputs = inputs_from_config(module)
     engine = engine_of(module)
+    if engine:
+        engine.offload.bring_back()
     signature = engine.signature if engine else Signature(type(module))
     return Frontier(capture(module, signature, signature.call(args, inputs))).cuts()
 
@@ -298,6 +305,16 @@ def require_plain_reads(settings: Settings) -> None:
             f"{moved} need differences of cached values, which eight bits do not keep",
             where=f"optimize(cache_dtype={settings.cache_dtype})",
             remedy="leave out cache_dtype, or use a policy and plan without them",
+        )
+
+
+def require_hoisting(settings: Settings) -> None:
+    """ConfigError where every step reads all weights, so that none may be elsewhere."""
+    if settings.offload and not settings.hoist:
+        raise ConfigError(
+            "every step reads all weights, as long as nothing is hoisted",
+            where="optimize(offload=True)",
+            remedy='pass hoist="once" or hoist="table" as well, or leave out offload',
         )
 
 

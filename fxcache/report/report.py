@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from tabulate import tabulate
-from torch import nn
+from torch import Tensor, nn
 
 from fxcache.rewrite.hoist import Level
 from fxcache.rewrite.runner import NOTHING, Variants
@@ -46,7 +46,8 @@ class RunReport:
 
     ``timestep_waits``, ``signal_waits``, ``guidance_waits``: calls whose timestep, policy's signal
     or halves of the batch were read from another device, which waits for it. ``halved``: the steps
-    that computed one half of the guidance alone.
+    that computed one half of the guidance alone; ``tabulated``: those whose values of the timestep
+    came from a table.
 
     ``schedule``: for each cache point that is refreshed by itself, the steps that computed it.
 
@@ -62,6 +63,7 @@ class RunReport:
     signal_waits: int
     guidance_waits: int
     halved: list[int]
+    tabulated: list[int]
     schedule: dict[str, list[int]]
     refresh_ms: float | None
     reuse_ms: float | None
@@ -79,6 +81,7 @@ class Report:
     runs: list[RunReport]
     cached_bytes: int
     hoisted_bytes: int
+    offloaded_bytes: int  # of weights, on the CPU now
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -97,16 +100,17 @@ def report_of(module: nn.Module, engine: Engine) -> Report:
         runs=[run_report(r) for r in list(engine.runs)],
         cached_bytes=engine.nbytes,
         hoisted_bytes=engine.hoisted_bytes,
+        offloaded_bytes=engine.offload.nbytes,
     )
 
 
 def capture_report(variants: Variants, level: Level) -> CaptureReport:
     """``level``: what its variants are given where they can be."""
     read = {
-        kind: variants.weight_bytes(reused, level)
+        kind: nbytes(variants.weights_read(reused, level))
         for kind, reused in (("refresh", NOTHING), ("reuse", variants.all))
     }
-    whole = variants.weight_bytes(NOTHING, Level.NOTHING)
+    whole = nbytes(variants.weights_read(NOTHING, Level.NOTHING))
     return CaptureReport(
         inputs=variants.inputs,
         nodes=len(variants.program.graph.nodes),
@@ -122,6 +126,10 @@ def capture_report(variants: Variants, level: Level) -> CaptureReport:
         hoisted_weight_bytes=whole - read["refresh"],
         kernels={name: list(map(asdict, found)) for name, found in variants.fusions.items()},
     )
+
+
+def nbytes(tensors: list[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 def nodes(variants: Variants, reused: frozenset[str]) -> int:
@@ -151,6 +159,7 @@ def run_report(run: Run) -> RunReport:
         signal_waits=run.signal_waits,
         guidance_waits=run.guidance_waits,
         halved=[i for i, step in enumerate(run.steps) if step.half],
+        tabulated=[i for i, step in enumerate(run.steps) if step.level is Level.STEP],
         schedule=run.schedule,
         refresh_ms=refresh_ms,
         reuse_ms=reuse_ms,

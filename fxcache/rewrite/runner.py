@@ -157,15 +157,14 @@ class Variants:
         """FLOPs of the timestep part, for one timestep."""
         return self._flops_of(self.hoisted.by_step, self.hoisted.once)
 
-    def weight_bytes(self, reused: frozenset[str], level: Level) -> int:
-        """Bytes of the weights that a step reads: of distinct tensors, as captured."""
+    def weights_read(self, reused: frozenset[str], level: Level) -> list[Tensor]:
+        """The distinct weights that a step reads which reuses these groups and is given so much."""
         points = tuple(self.plan.points[number] for number in self.plan.numbers(reused))
         signal = self.plan.signal
         observed = signal.needed if signal and self.continued else ()
         live = self.frontier.live(points, observed, self._given(level))
         read = (self.weights[str(n.target)] for n in live if n.op == "get_attr")
-        tensors = {id(weight): weight for weight in read if isinstance(weight, Tensor)}
-        return sum(weight.nbytes for weight in tensors.values())
+        return list({id(weight): weight for weight in read if isinstance(weight, Tensor)}.values())
 
     def _given(self, level: Level) -> tuple[fx.Node, ...]:
         """What is given at ``level``; nothing is looked for where nothing is."""

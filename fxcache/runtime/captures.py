@@ -12,6 +12,7 @@ from fxcache.partition.choose import choose
 from fxcache.partition.frontier import Frontier
 from fxcache.rewrite.quantized import Quantized
 from fxcache.rewrite.runner import Variants, rewrite
+from fxcache.runtime.offload import Offload
 from fxcache.runtime.settings import Settings
 from fxcache.runtime.values import Values
 from fxcache.runtime.watch import live_weights, structure, weights
@@ -24,6 +25,7 @@ MAX_KINDS = 256
 class Captures:
     """``held``: the variants of each kind of call, least recently used first.
 
+    ``offload``: of weights that no step reads; all are in place whenever something is captured.
     ``warn``: told what goes wrong without harm, and what to do.
     """
 
@@ -33,6 +35,7 @@ class Captures:
         self.held: OrderedDict[Hashable, Variants] = OrderedDict()
         self.generation = 0  # of the weights: values cached from older ones are stale
         self.lock = threading.RLock()
+        self.offload = Offload()
         self._signature, self._settings, self._warn = signature, settings, warn
         self._specialized: dict[Hashable, frozenset[str]] = {}
         self._values = Values()
@@ -58,6 +61,8 @@ class Captures:
 
     def _capture(self, module: nn.Module, call: Call, fixed: bool) -> Variants:
         settings = self._settings
+        self.offload.bring_back()
+        self.offload.first = next(module.parameters(), None)
         frontier = Frontier(capture(module, self._signature, call, fixed))
         plan = choose(frontier, settings.cut, settings.policy, settings.partial_evaluation)
         order = settings.policy.forecast_order
@@ -102,7 +107,7 @@ class Captures:
     def notice_changes(self, module: nn.Module) -> None:
         """At the start of a run: forget captures of a changed model, values of changed weights."""
         with self.lock:
-            if self.held and structure(module) != self._structure:
+            if self.held and structure(module, self.offload.homes) != self._structure:
                 self.held.clear()
             now = weights(module)
             if now == self._weights:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from fxcache._torch import tree_unflatten
 from fxcache.errors import FxcacheWarning
-from fxcache.rewrite.hoist import Level
 from fxcache.rewrite.runner import NOTHING, Variants
 from fxcache.runtime.branch import Branch, Trust
 from fxcache.runtime.captures import Captures
@@ -18,7 +17,8 @@ from fxcache.runtime.forecast import Weights
 from fxcache.runtime.foresight import foreseen
 from fxcache.runtime.guidance import Guidance, Part
 from fxcache.runtime.mode import require_inference
-from fxcache.runtime.prologue import Given, given
+from fxcache.runtime.offload import Offload
+from fxcache.runtime.prologue import Given, Hoisting
 from fxcache.runtime.record import Run, RunStep, Stopwatch
 from fxcache.runtime.recorder import Recorder
 from fxcache.runtime.session import MAX_BRANCHES, Branches, Session, current_session
@@ -55,6 +55,7 @@ class Engine:
         self.named: OrderedDict[Hashable, Branches] = OrderedDict()
         self._captures = Captures(self.signature, settings, self._warn)
         self._weights = Weights(settings.policy)
+        self._hoisting = Hoisting(settings, self._captures) if settings.hoist else None
         self._trends = Trends(settings.correction) if settings.correction else None
         self._guidance = None
         if settings.guidance:
@@ -66,6 +67,11 @@ class Engine:
     def captures(self) -> OrderedDict[Hashable, Variants]:
         """The variants of each kind of call."""
         return self._captures.held
+
+    @property
+    def offload(self) -> Offload:
+        """Of weights that no step reads."""
+        return self._captures.offload
 
     def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ticket:
         """Find the call's branch, and decide which variant runs, or say what to observe first."""
@@ -94,16 +100,16 @@ class Engine:
         ticket.part, ticket.half = part, half
         if branch is None:
             self._warn_of_caller()
+            self.offload.bring_back()
             ticket.variant = variants.variant(NOTHING)
             return ticket.ready()
         self._force(ticket, branch)
         if self._trends:
             self._trends.require_fitting(branch, call.latent)
-        if self.settings.hoist:
-            ticket.given = self._given(branch, call, told, variants)
+        ticket.given = self._given(branch, call, told, variants)
         if variants.plan.signal is None:
             self._choose(ticket, self._decision(ticket), continued=False)
-        elif (signal := foreseen(branch, call, variants)) is not None:
+        elif (signal := foreseen(branch, call, variants, self.offload)) is not None:
             self._choose(ticket, self._observed(ticket, signal), continued=False)
         return ticket.ready()
 
@@ -143,7 +149,7 @@ class Engine:
             if self.recorder:
                 self.recorder(seen_by(ticket, branch, variant, results))
         ticket.stopwatch.stop()
-        return tree_unflatten(list(outputs), variants.program.out_spec)
+        return tree_unflatten(list(map(owned, outputs)), variants.program.out_spec)
 
     def capture(self, module: nn.Module, call: Call) -> Variants:
         """The variants for ``call``, captured now if need be; other threads' calls wait."""
@@ -182,8 +188,7 @@ class Engine:
 
     def _given(self, branch: Branch, call: Call, told: Call, variants: Variants) -> Given:
         """What the latent has no part in, so far as it was asked for and can be known."""
-        table = self.settings.hoist is Level.STEP
-        found = given(branch, call, told, variants, self._captures.generation, table)
+        found = self._hoisting.given(branch, call, told, variants) if self._hoisting else Given()
         if found.short:
             self._warn(*found.short, "What depends on it is computed at every step.")
         return found
@@ -238,6 +243,7 @@ class Engine:
             branch.full_flops,
             variants.all,
             ticket.part is Part.HALF,
+            ticket.given.level,
         )
         self._record(branch, step)
         branch.source = ticket.source
@@ -296,6 +302,14 @@ class Engine:
         if len(self.named) > MAX_KEYS:
             self.named.popitem(last=False)
         return self.named[key]
+
+
+def owned(output: Any) -> Any:
+    """A copy, since a captured CUDA graph overwrites what it returned when any is replayed.
+
+    A pipeline that calls the model twice a step holds the first result over the second call.
+    """
+    return output.clone() if isinstance(output, Tensor) else output
 
 
 def varying(call: Call, variants: Variants) -> list[int]:

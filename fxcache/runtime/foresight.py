@@ -5,11 +5,12 @@ from torch import Tensor
 
 from fxcache.rewrite.runner import Variants
 from fxcache.runtime.branch import Branch
+from fxcache.runtime.offload import Offload
 from fxcache.runtime.position import Element
 from fxcache.signature import Call
 
 
-def foreseen(branch: Branch, call: Call, variants: Variants) -> Tensor | None:
+def foreseen(branch: Branch, call: Call, variants: Variants, offload: Offload) -> Tensor | None:
     """This call's signal, if it was known before the run; on the CPU, so that none waits.
 
     Known where the signal depends on the timestep alone, and the call's timestep is an element of
@@ -19,7 +20,7 @@ def foreseen(branch: Branch, call: Call, variants: Variants) -> Tensor | None:
     if signal is None or not signal.of_timestep_alone or not isinstance(position, Element):
         return None
     if branch.run.signals is None:
-        branch.run.signals = evaluated(call, position, variants)
+        branch.run.signals = evaluated(call, position, variants, offload)
     return branch.run.signals[position.offset]
 
 
@@ -34,11 +35,11 @@ def timesteps_of(call: Call, position: Element) -> Tensor:
 
 
 @torch.no_grad()
-def evaluated(call: Call, position: Element, variants: Variants) -> Tensor:
+def evaluated(call: Call, position: Element, variants: Variants, offload: Offload) -> Tensor:
     """The signal at each of the run's timesteps, ``[T, …]``: one copy from the device."""
     index, tensors = call.timestep_index, list(call.tensors)
     module, found = variants.prefix().module, []
     for timestep in timesteps_of(call, position):
         tensors[index] = timestep.expand(call.timestep.shape)
-        found.append(module(*tensors)[0])
+        found.append(offload.run(module, *tensors)[0])
     return torch.stack(found).cpu()

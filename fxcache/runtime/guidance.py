@@ -14,6 +14,7 @@ from fxcache.rewrite.runner import Variants
 from fxcache.runtime.branch import Branch
 from fxcache.runtime.captures import Captures
 from fxcache.runtime.halves import Difference, Halves, equal_halves, parted
+from fxcache.runtime.offload import Offload
 from fxcache.schedule import GuidanceCache, Step
 from fxcache.signature import Call, Signature
 
@@ -77,7 +78,7 @@ class Guidance:
         """CutError unless the halves of ``results`` can be computed apart, and parted."""
         if half.variants in self._sides:
             return
-        found = self._sides[half.variants] = sides(half, results)
+        found = self._sides[half.variants] = sides(half, results, self._captures.offload)
         outputs = zip(results[: half.variants.num_outputs], found, strict=False)
         for output in (o for o, sided in outputs if sided and self.cache.parts_frequencies):
             parted(output)
@@ -99,10 +100,10 @@ class Guidance:
         return branch.difference.rebuild(outputs, self.cache.weights(step))
 
 
-def sides(half: Half, results: Sequence[Any]) -> tuple[bool, ...]:
+def sides(half: Half, results: Sequence[Any], offload: Offload) -> tuple[bool, ...]:
     """Which ``results`` of both halves are the halves' own; CutError if they are not separable."""
     with torch.no_grad():
-        alone = half.variants.full(*half.call.tensors)
+        alone = offload.run(half.variants.full, *half.call.tensors)
     if len(alone) != len(results):
         raise CutError(
             "half the batch is cut elsewhere than all of it",

@@ -43,6 +43,7 @@ def attach(module: nn.Module, settings: Settings) -> Engine:
 def detach(module: nn.Module) -> None:
     """Undo ``attach``: nothing stays behind."""
     engine: Engine = module.__dict__[OURS]
+    engine.offload.bring_back()
     original = engine.signature.original
     take_over_forward(module, type(module), original)
     module.__class__ = original
@@ -145,8 +146,10 @@ def optimized_class(original: type[nn.Module]) -> type[nn.Module]:
 
     def reduce(self: nn.Module, _protocol: Any) -> Any:
         """Copies and pickles are optimised with the same settings, with nothing captured yet."""
+        engine: Engine = self._fxcache  # type: ignore[assignment]
+        engine.offload.bring_back()
         state = {k: v for k, v in vars(self).items() if k != OURS}
-        return rebuild, (original, self._fxcache.settings), state  # type: ignore[union-attr]
+        return rebuild, (original, engine.settings), state
 
     class Equal(type(original)):  # type: ignore[misc]
         """Classes that equal ``original``: diffusers' ``from_pipe`` looks types up in a list."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fxcache._torch import schedule_tensor
@@ -41,10 +42,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Number:
-    """The timestep is a value of its own. ``waited``: reading it waited for its device."""
+    """The timestep is a value of its own.
+
+    ``waited``: reading it waited for its device. ``uniform``: it is the same for the whole batch.
+    """
 
     value: float
     waited: bool = field(default=False, compare=False)
+    uniform: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,8 @@ def number_of(timestep: Tensor, may_wait: bool) -> Position:
     waits = timestep.device.type != "cpu"
     if timestep.is_meta or not timestep.numel() or (waits and not may_wait):
         return Unknown()
-    return Number(float(timestep.max()), waits)
+    least, greatest = torch.stack(torch.aminmax(timestep)).tolist()  # one copy from the device
+    return Number(float(greatest), waits, bool(least == greatest))
 
 
 def address(tensor: Tensor) -> int:

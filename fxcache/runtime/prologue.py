@@ -1,24 +1,21 @@
-"""Hoisted values of one trajectory: computed when its request begins, given to every step."""
+"""Hoisted values of one trajectory: computed when its run begins, given to every step."""
 
-import logging
-from dataclasses import dataclass
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from fxcache._torch import version_of
 from fxcache.rewrite.hoist import Level
-from fxcache.rewrite.runner import Variants
+from fxcache.rewrite.runner import NOTHING, Variants
 from fxcache.runtime.branch import Anchor, Branch, Identity
-from fxcache.runtime.foresight import timesteps_of
-from fxcache.runtime.position import Element, Position
+from fxcache.runtime.captures import Captures
+from fxcache.runtime.offload import Offload
+from fxcache.runtime.position import Number
+from fxcache.runtime.settings import Settings
+from fxcache.runtime.table import MAX_ROWS, Heard, Table, expected, tabulated
 from fxcache.signature import Call
-
-logger = logging.getLogger("fxcache.runtime")
-
-MAX_ROWS = 250  # of a table: as many steps as papers take
-
 
 UNTRACKED = (
     "conditioning made in inference mode does not tell whether it was written",
@@ -29,8 +26,9 @@ CHANGING = (
     "Keep the prompt's tensors from call to call, or leave hoist= out.",
 )
 UNKNOWN = (
-    "no table of timesteps can be made: they are not elements of one tensor of at most "
-    f"{MAX_ROWS}, or the model cannot be evaluated at all of them at once (see the log)",
+    "no table of timesteps can be made: they are neither elements of one tensor of at most "
+    f"{MAX_ROWS} nor numbers that can be read, or the model cannot be evaluated at all of them at "
+    "once (see the log)",
     'Pass elements of the noise scheduler\'s timesteps, or hoist="once".',
 )
 
@@ -50,33 +48,12 @@ class Given(NamedTuple):
         return tuple(self.values[number] for number in numbers)
 
 
-@dataclass(frozen=True)
-class Table:
-    """Values by timestep, ``[T, …]`` each, from element ``first`` of a schedule on.
-
-    ``shape``: of the timesteps that they are for.
-    """
-
-    schedule: Anchor
-    first: int
-    shape: torch.Size
-    values: tuple[Tensor, ...]
-
-    def row(self, call: Call, position: Position) -> tuple[Tensor, ...] | None:
-        """The values for ``call``; None where it is of another schedule, or that was written."""
-        if not isinstance(position, Element) or call.timestep.shape != self.shape:
-            return None
-        schedule, index = position.schedule(), position.offset - self.first
-        if schedule is None or self.schedule.compare(schedule) is not Identity.SAME:
-            return None
-        return tuple(value[index] for value in self.values) if index >= 0 else None
-
-
 class Prologue:
     """What the calls of one kind are given in one run, guarded by the tensors it comes from.
 
-    ``told``: the caller's own call, where ``call`` is half of it. Another run computes it anew:
-    not every write is counted (``tensor.data``), and runs are where all others are noticed too.
+    ``told``: the caller's own call, where ``call`` is half of it. ``heard``: of timesteps, where a
+    table of them is wanted. Another run computes it anew: not every write is counted
+    (``tensor.data``), and runs are where all others are noticed too.
     """
 
     def __init__(
@@ -85,22 +62,35 @@ class Prologue:
         call: Call,
         told: Call,
         variants: Variants,
-        generation: int,
-        table: bool,
+        captures: Captures,
+        heard: Heard | None,
     ):
         self.run = branch.run
         self._anchors = [Anchor(told.tensors[i]) for i in variants.hoisted.inputs]
-        self._generation = generation
-        modules = (variants.prologue, *([variants.timestep_part] if table else []))
+        self._generation = captures.generation
+        modules = (variants.prologue, *([variants.timestep_part] if heard else []))
         self._weights = [w for m in modules for w in (*m.parameters(), *m.buffers())]
         self._versions = [version_of(weight) for weight in self._weights]
         with torch.no_grad():
-            self.once: tuple[Tensor, ...] = variants.prologue(*call.tensors)
-        self.table = tabulated(call, branch.position, variants, self.once) if table else None
+            once = captures.offload.run(variants.prologue, *call.tensors)
+        self.once: tuple[Tensor, ...] = tuple(once)
         self.flops = variants.prologue_flops
-        if self.table:
-            self.flops += variants.timestep_flops * len(self.table.values[0])
+        self.table: Table | None = None
+        self.untold = False  # whether no table can be made at all
+        if heard:
+            self._tabulate(branch, call, variants, heard, captures.offload)
         self.changed = False  # whether what it comes from changed in the middle of the run
+
+    def _tabulate(
+        self, branch: Branch, call: Call, variants: Variants, heard: Heard, offload: Offload
+    ) -> None:
+        timesteps = expected(call, branch.position, heard)
+        if timesteps is None:
+            self.untold = True
+        elif rows := len(timesteps.tensor):
+            self.table = tabulated(call, timesteps, variants, self.once, offload)
+            self.untold = self.table is None
+            self.flops += rows * variants.timestep_flops if self.table else 0
 
     def holds(self, told: Call, variants: Variants, generation: int) -> bool:
         """Whether it was computed from this call's conditioning and these weights."""
@@ -117,54 +107,60 @@ class Prologue:
         return sum(value.untyped_storage().nbytes() for value in values)
 
 
-def given(
-    branch: Branch, call: Call, told: Call, variants: Variants, generation: int, wants_table: bool
-) -> Given:
-    """What the variants of ``call`` are given; computed now, where the branch has not kept it."""
-    if any(told.tensors[i].is_inference() for i in variants.hoisted.inputs):
-        return Given(short=UNTRACKED)
-    wants_table = wants_table and bool(variants.hoisted.by_step)
-    kept, flops = branch.prologues.get(variants), 0
-    if kept is None or kept.run is not branch.run:
-        kept = Prologue(branch, call, told, variants, generation, wants_table)
-        branch.prologues[variants] = kept
-        flops = kept.flops
-    kept.changed = kept.changed or not kept.holds(told, variants, generation)
-    if kept.changed:
-        return Given(short=CHANGING)
-    if not wants_table:
-        return Given(Level.ONCE, kept.once, flops)
-    row = kept.table.row(call, branch.position) if kept.table else None
-    if row is None:
-        return Given(Level.ONCE, kept.once, flops, UNKNOWN)
-    return Given(Level.STEP, kept.once + row, flops)
+class Hoisting:
+    """What the option of that name asks for, carried out for all trajectories of one module."""
 
+    def __init__(self, settings: Settings, captures: Captures):
+        self._table, self._offloads = settings.hoist is Level.STEP, settings.offload
+        self._captures = captures
+        self._heard: WeakKeyDictionary[Variants, Heard] = WeakKeyDictionary()
+        # How often weights had moved when they were last where these variants read them.
+        self._settled: WeakKeyDictionary[Variants, int] = WeakKeyDictionary()
 
-@torch.no_grad()
-def tabulated(
-    call: Call, position: Position, variants: Variants, once: tuple[Tensor, ...]
-) -> Table | None:
-    """The values at all timesteps from ``position`` on, in one batched pass.
+    def given(self, branch: Branch, call: Call, told: Call, variants: Variants) -> Given:
+        """What the variants of ``call`` are given; computed now, where the run has not kept it.
 
-    None where the run's timesteps are not known, are more than ``MAX_ROWS``, or were made in
-    inference mode, which does not tell whether they were written; and where the model cannot be
-    evaluated at all of them at once.
-    """
-    schedule = position.schedule() if isinstance(position, Element) else None
-    if not isinstance(position, Element) or schedule is None or schedule.is_inference():
-        return None
-    if position.length - position.offset > MAX_ROWS:
-        return None
-    index = call.timestep_index
-    like = call.tensors[index]
-    timesteps = timesteps_of(call, position)[position.offset :]
-    rows = timesteps.reshape(-1, *[1] * like.dim()).expand(-1, *like.shape)
-    tensors = (*call.tensors[:index], rows, *call.tensors[index + 1 :], *once)
-    dims = tuple(0 if i == index else None for i in range(len(tensors)))
-    try:
-        values = torch.vmap(variants.timestep_part, in_dims=dims)(*tensors)
-    except (RuntimeError, IndexError) as error:
-        logger.warning("no table of timesteps for %s: %s", variants.program.model, error)
-        return None
-    held = tuple(value.contiguous() for value in values)
-    return Table(Anchor(schedule), position.offset, like.shape, held)
+        ``told``: the caller's own call, where ``call`` is half of it.
+        """
+        begins = branch.step == 0
+        found = self._found(branch, call, told, variants)
+        if self._offloads:
+            self._settle(variants, found, begins)
+        return found
+
+    def _settle(self, variants: Variants, found: Given, begins: bool) -> None:
+        """Weights are where the step reads them, and, as runs begin, others on the CPU."""
+        offload = self._captures.offload
+        if found.level is not (Level.STEP if self._tabulates(variants) else Level.ONCE):
+            offload.bring_back()
+        elif begins or self._settled.get(variants) != offload.moves:
+            read = variants.weights_read(NOTHING, found.level)
+            offload.require(read)
+            if begins:
+                offload.send(variants.weights_read(NOTHING, Level.NOTHING), read)
+            self._settled[variants] = offload.moves
+
+    def _found(self, branch: Branch, call: Call, told: Call, variants: Variants) -> Given:
+        if any(told.tensors[i].is_inference() for i in variants.hoisted.inputs):
+            return Given(short=UNTRACKED)
+        heard = self._heard.setdefault(variants, Heard()) if self._tabulates(variants) else None
+        kept, flops = branch.prologues.get(variants), 0
+        if kept is None or kept.run is not branch.run:
+            kept = Prologue(branch, call, told, variants, self._captures, heard)
+            branch.prologues[variants] = kept
+            flops = kept.flops
+        kept.changed = kept.changed or not kept.holds(told, variants, self._captures.generation)
+        if kept.changed:
+            return Given(short=CHANGING)
+        if heard is None:
+            return Given(Level.ONCE, kept.once, flops)
+        heard.note(branch.position)
+        row = kept.table.row(call, branch.position) if kept.table else None
+        if row is None:
+            numbered = isinstance(branch.position, Number) and not kept.untold
+            return Given(Level.ONCE, kept.once, flops, None if numbered else UNKNOWN)
+        return Given(Level.STEP, kept.once + row, flops)
+
+    def _tabulates(self, variants: Variants) -> bool:
+        """Whether a table is wanted, and there is one to make."""
+        return self._table and bool(variants.hoisted.by_step)

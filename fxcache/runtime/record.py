@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fxcache.rewrite.hoist import Level
 from fxcache.schedule import Decision
 
 
@@ -51,7 +52,7 @@ class RunStep(NamedTuple):
     """One call: what was decided, how long it took, and its FLOPs against those of full.
 
     ``groups``: of cache points that the decision is about. ``half``: whether it computed one half
-    of the guidance alone; ``full_flops`` are of both.
+    of the guidance alone; ``full_flops`` are of both. ``level``: what of it was hoisted.
     """
 
     decision: Decision
@@ -60,6 +61,7 @@ class RunStep(NamedTuple):
     full_flops: int
     groups: frozenset[str] = frozenset()
     half: bool = False
+    level: Level = Level.NOTHING
 
     def computes(self, group: str) -> bool:
         """Whether it computes these cache points instead of reusing them."""

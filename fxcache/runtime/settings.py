@@ -27,3 +27,4 @@ class Settings:
     kernels: bool = False
     hoist: Level = Level.NOTHING
     cache_dtype: torch.dtype | None = None
+    offload: bool = False

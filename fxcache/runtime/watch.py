@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fxcache._torch import hooks_of, version_of
@@ -29,12 +30,13 @@ class Same:
         return id(self.held)
 
 
-def structure(module: nn.Module) -> list[Any]:
+def structure(module: nn.Module, homes: Mapping[int, torch.device] | None = None) -> list[Any]:
     """Everything besides the weights' values that the captured graph was derived from.
 
     Equal before and after exactly when no submodule was replaced (LoRA), no setting changed
     (FreeU, attention processors, LoRA scales, train mode), no hook was set, and no weight changed
     its shape, dtype or device. Values may change: the graph reads the module's own tensors.
+    ``homes``: by id of the weights that wait elsewhere, the devices where they belong.
     """
     seen: list[Any] = []
     first: dict[int, int] = {}  # which weights are one tensor under several names
@@ -45,7 +47,8 @@ def structure(module: nn.Module) -> list[Any]:
         seen.extend(settings(submodule))
         for name, weight in own_tensors(submodule):
             number = first.setdefault(id(weight), len(first))
-            seen.append((name, number, weight.shape, weight.dtype, weight.device))
+            device = (homes or {}).get(id(weight), weight.device)
+            seen.append((name, number, weight.shape, weight.dtype, device))
     return seen
 
 

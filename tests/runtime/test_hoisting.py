@@ -1,5 +1,6 @@
 """Hoisting: the same results, from values that are computed once a run, or once a schedule."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -152,15 +153,52 @@ def test_a_table_where_timesteps_repeat_and_where_a_run_begins_late():
     assert levels(model) == {Level.STEP}
 
 
-def test_timesteps_that_are_not_known_beforehand_are_said_to_be():
-    model = fxcache.optimize(dit(), hoist="table", policy=fxcache.Uniform(2))
+@torch.no_grad()
+def test_timesteps_that_cannot_be_known_are_said_to_be():
+    model = fxcache.optimize(dit(), hoist="table", policy=ALWAYS)
     plain, inputs = dit(), dit_inputs()
-    with torch.no_grad(), fxcache.session(model):
-        with pytest.warns(fxcache.FxcacheWarning, match="no table of timesteps"):
-            found = model(timestep=900.0, **inputs)
-        assert torch.equal(found, plain(timestep=torch.tensor(900.0), **inputs))
-        model(timestep=500.0, **inputs)
+    with fxcache.session(model), pytest.warns(match="no table of timesteps"):  # noqa: PT031
+        for last in (900.0, 500.0):
+            each = torch.tensor([1000.0, last])
+            assert torch.equal(model(timestep=each, **inputs), plain(timestep=each, **inputs))
     assert levels(model) == {Level.ONCE}
+
+
+def as_numbers(model: nn.Module, schedule: Tensor, seed: int, **inputs: Any) -> list[Tensor]:
+    """Outputs over a schedule whose elements are made tensors of their own, as FLUX's are."""
+    given = dit_inputs(seed=seed) | inputs
+    latent = given.pop("sample")
+    with torch.no_grad():
+        return [model(latent, t.expand(len(latent)).clone(), **given) for t in schedule]
+
+
+def test_timesteps_that_are_heard_of_in_one_run_make_the_table_of_the_next():
+    model = fxcache.optimize(dit(), hoist="table", policy=ALWAYS)
+    short, long = torch.linspace(900, 100, 4), torch.linspace(950, 50, 7)
+    for seed, schedule in enumerate([short, short, long, long, short]):
+        found, expected = (as_numbers(m, schedule, seed) for m in (model, dit()))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert tabulated(model) == [0, 4, 0, 7, 4]
+
+
+def test_a_timestep_of_each_picture_is_looked_up_only_where_all_are_one():
+    model = fxcache.optimize(dit(), hoist="table", policy=ALWAYS)
+    inputs, plain = dit_inputs(), dit()
+    same, other = torch.tensor([900.0, 900.0]), torch.tensor([100.0, 900.0])
+    rest = torch.tensor([50.0, 50.0])
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", fxcache.FxcacheWarning)
+        for schedule in [(same, rest), (other, rest)]:
+            inputs["text"] = inputs["text"].clone()
+            for t in schedule:
+                found, expected = (m(timestep=t, **inputs) for m in (model, plain))
+                torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert tabulated(model) == [0, 0]
+
+
+def tabulated(model: nn.Module) -> list[int]:
+    """For each run, how many steps took a row of a table."""
+    return [len(run.tabulated) for run in fxcache.report(model).runs]
 
 
 def test_timesteps_that_are_rewritten_give_a_new_table():

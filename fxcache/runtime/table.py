@@ -1,0 +1,144 @@
+"""Hoisted values by timestep: for all timesteps of a run, in one batched pass."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from fxcache.rewrite.runner import Variants
+from fxcache.runtime.branch import Anchor, Identity
+from fxcache.runtime.foresight import timesteps_of
+from fxcache.runtime.offload import Offload
+from fxcache.runtime.position import Element, Number, Position
+from fxcache.signature import Call
+
+logger = logging.getLogger("fxcache.runtime")
+
+MAX_ROWS = 250  # of a table: as many steps as papers take
+MEMORY = 4  # runs after which a timestep that none went through is forgotten
+
+
+@dataclass(frozen=True)
+class Elements:
+    """Rows of a noise scheduler's timesteps, from element ``first`` on."""
+
+    schedule: Anchor
+    first: int
+
+    def row(self, position: Position) -> int | None:
+        """None for what is of another schedule, or was written since."""
+        if not isinstance(position, Element):
+            return None
+        schedule, index = position.schedule(), position.offset - self.first
+        if schedule is None or self.schedule.compare(schedule) is not Identity.SAME:
+            return None
+        return index if index >= 0 else None
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Rows of timesteps that are known by their value."""
+
+    rows: Mapping[float, int]
+
+    def row(self, position: Position) -> int | None:
+        """None for a value that is not among them."""
+        if not isinstance(position, Number) or not position.uniform:
+            return None
+        return self.rows.get(position.value)
+
+
+@dataclass(frozen=True)
+class Timesteps:
+    """The timesteps that a run is expected to go through, ``[T]``, and how they are found."""
+
+    tensor: Tensor
+    index: Elements | Numbers
+
+
+class Heard:
+    """The values of the timesteps that runs of one kind of call went through of late.
+
+    Pipelines that make a tensor of their own of each timestep (FLUX's) do not tell the next one,
+    but they go through the same ones in run after run.
+    """
+
+    def __init__(self) -> None:
+        self._runs = 0
+        self._last: dict[float, int] = {}  # by value, the number of the run
+
+    def begin(self) -> tuple[float, ...]:
+        """A run begins; what it may go through."""
+        self._runs += 1
+        self._last = {v: run for v, run in self._last.items() if self._runs - run <= MEMORY}
+        return tuple(self._last)
+
+    def note(self, position: Position) -> None:
+        """A step stands there."""
+        if not isinstance(position, Number) or not position.uniform:
+            return
+        if position.value in self._last or len(self._last) < MAX_ROWS:
+            self._last[position.value] = self._runs
+
+
+@dataclass(frozen=True)
+class Table:
+    """``values`` by timestep, ``[T, …]`` each. ``shape``: of the timesteps that they are for."""
+
+    index: Elements | Numbers
+    shape: torch.Size
+    values: tuple[Tensor, ...]
+
+    def row(self, call: Call, position: Position) -> tuple[Tensor, ...] | None:
+        """The values for ``call``; None where there are none."""
+        row = self.index.row(position)
+        if row is None or call.tensors[call.timestep_index].shape != self.shape:
+            return None
+        return tuple(value[row] for value in self.values)
+
+
+def expected(call: Call, position: Position, heard: Heard) -> Timesteps | None:
+    """The timesteps of the run that begins with ``call``; None where they cannot be known.
+
+    That is where they are neither elements of one tensor, of at most ``MAX_ROWS``, nor numbers; and
+    where that tensor was made in inference mode, which does not tell whether it was written.
+    """
+    values = heard.begin()
+    if isinstance(position, Number) and position.uniform:
+        like = call.tensors[call.timestep_index]
+        tensor = torch.tensor(values, dtype=like.dtype, device=like.device)
+        return Timesteps(tensor, Numbers({value: row for row, value in enumerate(values)}))
+    schedule = position.schedule() if isinstance(position, Element) else None
+    if not isinstance(position, Element) or schedule is None or schedule.is_inference():
+        return None
+    if position.length - position.offset > MAX_ROWS:
+        return None
+    tensor = timesteps_of(call, position)[position.offset :]
+    return Timesteps(tensor, Elements(Anchor(schedule), position.offset))
+
+
+@torch.no_grad()
+def tabulated(
+    call: Call,
+    timesteps: Timesteps,
+    variants: Variants,
+    once: tuple[Tensor, ...],
+    offload: Offload,
+) -> Table | None:
+    """The values at all ``timesteps``; None where the model takes only one timestep at a time."""
+    index = call.timestep_index
+    like = call.tensors[index]
+    rows = timesteps.tensor.reshape(-1, *[1] * like.dim()).expand(-1, *like.shape)
+    tensors = (*call.tensors[:index], rows, *call.tensors[index + 1 :], *once)
+    dims = tuple(0 if i == index else None for i in range(len(tensors)))
+    part = partial(offload.run, variants.timestep_part)
+    try:
+        values = torch.vmap(part, in_dims=dims)(*tensors)
+    except (RuntimeError, IndexError) as error:
+        logger.warning("no table of timesteps for %s: %s", variants.program.model, error)
+        return None
+    held = tuple(value.contiguous() for value in values)
+    return Table(timesteps.index, like.shape, held)

@@ -1,0 +1,201 @@
+"""Weights that no step reads wait elsewhere, and are back wherever they are read.
+
+There is one device here, so what is away holds nothing but NaN: whoever reads it gives itself away.
+"""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fxcache
+from fxcache.runtime import offload
+from tests import tiny
+from tests.loops import sample
+from tests.plain import dit, dit_inputs
+
+ELSEWHERE = torch.device("meta")
+ALWAYS = fxcache.Uniform(1)
+
+
+class Host:
+    """Where weights wait: it keeps what they hold, and leaves NaN behind."""
+
+    def __init__(self) -> None:
+        self.kept: dict[int, Tensor] = {}
+        self.fetches = 0
+
+    def move(self, weight: Tensor, device: torch.device) -> None:
+        if device != ELSEWHERE:
+            weight.data = self.kept.pop(id(weight))
+        elif id(weight) not in self.kept:
+            self.kept[id(weight)] = weight.data
+            weight.data = torch.full_like(weight, torch.nan)
+
+    def fetched(self, weight: Tensor, device: torch.device) -> Tensor:
+        assert device == torch.device("cpu")
+        self.fetches += 1
+        return self.kept[id(weight)].detach()
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Host:
+    simulated = Host()
+    monkeypatch.setattr(offload, "HOST", ELSEWHERE)
+    monkeypatch.setattr(offload, "move", simulated.move)
+    monkeypatch.setattr(offload, "fetched", simulated.fetched)
+    return simulated
+
+
+def away(model: nn.Module) -> set[str]:
+    """The weights that are elsewhere."""
+    return {name for name, weight in model.named_parameters() if weight.isnan().all()}
+
+
+@torch.no_grad()
+def denoised(model: nn.Module, seed: int = 0, steps: int = 5, **inputs: Any) -> Tensor:
+    given = dit_inputs(seed=seed) | inputs
+    latent, timesteps = given.pop("sample"), torch.linspace(900, 100, steps)
+    for t in timesteps:
+        latent = latent - 0.1 * model(latent, t, **given)
+    return latent
+
+
+@pytest.mark.parametrize("hoist", ["once", "table"])
+@pytest.mark.parametrize("policy", [ALWAYS, fxcache.Uniform(3), fxcache.TeaCache(1.0)])
+def test_results_are_those_without(host, hoist, policy):
+    model = fxcache.optimize(dit(), policy=policy, hoist=hoist, offload=True)
+    plain = fxcache.optimize(dit(), policy=policy, hoist=hoist)
+    for seed in range(3):
+        assert torch.equal(denoised(model, seed), denoised(plain, seed))
+        texts = {f"layers.{i}.key_value.weight" for i in range(4)}
+        assert texts <= away(model)
+        assert ("layers.0.modulation.weight" in away(model)) is (hoist == "table")
+        report = fxcache.report(model)
+        sizes = {name: weight.nbytes for name, weight in model.named_parameters()}
+        assert report.offloaded_bytes == sum(sizes[name] for name in away(model)) > 0
+    assert host.fetches >= 3 * len(texts)
+
+
+def test_what_waits_is_back_when_the_model_is_restored(host):
+    model = fxcache.optimize(dit(), hoist="table", offload=True)
+    denoised(model)
+    assert away(model)
+    copied = copy.deepcopy(model)
+    assert not away(model)
+    assert not away(copied)
+    denoised(model)
+    assert away(model)
+    fxcache.restore(model)
+    assert not away(model)
+    assert torch.equal(denoised(model), denoised(dit()))
+
+
+def test_another_shape_is_captured_with_all_weights_in_place(host):
+    model = fxcache.optimize(dit(), policy=ALWAYS, hoist="once", offload=True)
+    for batch in (1, 2, 1):
+        inputs = dit_inputs(batch=batch)
+        assert torch.equal(denoised(model, **inputs), denoised(dit(), **inputs))
+        assert away(model)
+
+
+@torch.no_grad()
+def test_a_step_that_reads_what_waits_has_it_back(host):
+    """A prompt that is rewritten in the middle of a run is not hoisted."""
+    model, plain = fxcache.optimize(dit(), policy=ALWAYS, hoist="once", offload=True), dit()
+    inputs = dit_inputs()
+    with pytest.warns(match="in the middle of a run"):  # noqa: PT031
+        for step, t in enumerate(torch.linspace(900, 100, 5)):
+            if step == 3:
+                inputs["text"].mul_(2)
+            assert torch.equal(model(timestep=t, **inputs), plain(timestep=t, **inputs))
+            assert bool(away(model)) is (step < 3)
+
+
+@torch.no_grad()
+def test_runs_that_know_their_timesteps_and_runs_that_do_not(host):
+    """Numbers: the first run of a schedule reads modulations at every step."""
+    model, plain = fxcache.optimize(dit(), policy=ALWAYS, hoist="table", offload=True), dit()
+    for seed, (steps, waits) in enumerate([(4, False), (4, True), (7, False), (7, True)]):
+        inputs = dit_inputs(seed=seed)
+        for t in torch.linspace(900, 150, steps).tolist():
+            found = model(timestep=t, **inputs)
+            expected = plain(timestep=torch.tensor(t), **inputs)
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        assert bool(away(model)) is waits
+
+
+def test_two_kinds_of_call_of_which_one_reads_what_the_other_does_not(host):
+    """Interleaved: with and without text made in inference mode, which is not hoisted."""
+    model, plain = fxcache.optimize(dit(), policy=ALWAYS, hoist="once", offload=True), dit()
+    tracked = dit_inputs()
+    with torch.inference_mode():
+        untracked = dit_inputs(batch=1, seed=1)
+    with torch.no_grad(), pytest.warns(match="inference mode"):  # noqa: PT031
+        for t in torch.linspace(900, 100, 4):
+            for inputs in (tracked, untracked):
+                assert torch.equal(model(timestep=t, **inputs), plain(timestep=t, **inputs))
+
+
+def test_guidance_that_runs_half_the_batch(host):
+    @torch.no_grad()
+    def run(model: Any) -> Tensor:
+        scheduler, inputs = tiny.ddim(), tiny.inputs()
+        scheduler.set_timesteps(10)
+        latents = inputs["sample"][:1]
+        for t in scheduler.timesteps:
+            inputs["sample"] = torch.cat([latents] * 2)
+            first, second = model(timestep=t, **inputs).sample.chunk(2)
+            latents = scheduler.step(first + 5 * (second - first), t, latents).prev_sample
+        return latents
+
+    options: dict[str, Any] = {"guidance": fxcache.GuidanceCache(interval=3, start=0.2)}
+    expected = run(fxcache.optimize(tiny.small_unet(), **options))
+    model = fxcache.optimize(tiny.small_unet(), **options, hoist="once", offload=True)
+    assert torch.equal(run(model), expected)
+    assert away(model)
+
+
+def test_signals_that_are_known_before_the_run(host):
+    """They are evaluated with the graph of a whole step's prefix."""
+    options: dict[str, Any] = {"policy": fxcache.TeaCache(0.5)}
+    unets = [fxcache.optimize(tiny.small_unet(), **options)]
+    unets.append(fxcache.optimize(tiny.small_unet(), **options, hoist="table", offload=True))
+    for seed in range(2):
+        expected, found = (sample(unet, 6, **tiny.inputs(seed=seed)) for unet in unets)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert away(unets[1])
+
+
+def test_the_first_parameter_and_what_shares_memory_stay(host):
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.text, self.deep, self.last, self.other = (nn.Linear(4, 4) for _ in range(4))
+            self.other.weight = nn.Parameter(self.last.weight.data)
+
+        def forward(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+            return self.last(self.deep(x) + x * t) + self.other(self.text(text))
+
+    model = fxcache.optimize(Tied().eval(), cut="deep", hoist="once", offload=True)
+    x, text = torch.ones(3, 4), torch.ones(3, 4)
+    with torch.no_grad():
+        for t in torch.linspace(900, 100, 3):
+            model(x, t, text)
+    assert away(model) == {"text.bias", "other.bias"}
+
+
+def test_nothing_to_offload_where_nothing_is_hoisted():
+    with pytest.raises(fxcache.ConfigError, match="hoist"):
+        fxcache.optimize(dit(), offload=True)
+
+
+def test_on_the_cpu_nothing_moves():
+    model = fxcache.optimize(dit(), hoist="once", offload=True)
+    addresses = [weight.data_ptr() for weight in model.parameters()]
+    denoised(model)
+    assert [weight.data_ptr() for weight in model.parameters()] == addresses
+    assert fxcache.report(model).offloaded_bytes == 0
