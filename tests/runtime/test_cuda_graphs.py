@@ -1,0 +1,120 @@
+"""What captured CUDA graphs demand, shown without a GPU: their results are read before they die.
+
+The oracle is a backend that does to results what ``mode="reduce-overhead"`` does: what one graph
+returned is overwritten as soon as the model is called again.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+import fxcache
+from fxcache.runtime.module import engine_of
+from tests import tiny
+from tests.plain import dit, dit_inputs
+
+STEPS = 9
+OPTIONS: dict[str, dict[str, Any]] = {
+    "uniform": {"policy": fxcache.Uniform(3)},
+    "forecast": {"policy": fxcache.Uniform(3, forecast_order=2)},
+    "prefix": {"policy": fxcache.TeaCache(1.0)},
+    "residual of the first block": {"policy": fxcache.FirstBlock(0.3)},
+    "hoisted": {"hoist": "once"},
+    "table": {"hoist": "table"},
+    "table and prefix": {"hoist": "table", "policy": fxcache.TeaCache(1.0)},
+    "quantized": {"cache_dtype": torch.int8},
+    "partly evaluated": {"partial_evaluation": True},
+}
+
+
+class Replayed:
+    """A backend whose graphs' results live until the model is called again."""
+
+    def __init__(self) -> None:
+        self.graphs = 0
+        self.results: list[Tensor] = []
+        self.addresses: list[tuple[int, ...]] = []  # of each call's inputs
+
+    def __call__(self, graph: fx.GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
+        self.graphs += 1
+
+        def run(*inputs: Any) -> Any:
+            given = {t.untyped_storage().data_ptr() for t in inputs if isinstance(t, Tensor)}
+            results = tuple(
+                r.clone() if r.untyped_storage().data_ptr() in given else r for r in graph(*inputs)
+            )
+            self.results.extend(results)
+            return results
+
+        return run
+
+    def calling(self, model: Callable[..., Any]) -> Callable[..., Any]:
+        """``model``, which begins a new generation of results at each call."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            for result in self.results:
+                result.fill_(torch.nan if result.is_floating_point() else 1)
+            self.results.clear()
+            return model(*args, **kwargs)
+
+        return call
+
+
+@torch.no_grad()
+def denoised(call: Callable[..., Any], seed: int = 0) -> Tensor:
+    """Both halves of the guidance one after the other; the first outlives the second's call."""
+    with_text, without = dit_inputs(seed=seed), dit_inputs(seed=seed + 10)
+    latent, timesteps = with_text["sample"], torch.linspace(900, 100, STEPS)
+    for t in timesteps:
+        first = call(latent, t, with_text["text"])
+        second = call(latent, t, without["text"])
+        latent = latent - 0.1 * (second + 2 * (first - second))
+    return latent
+
+
+@pytest.mark.usefixtures("clean_dynamo")
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_nothing_is_read_after_it_was_overwritten(options):
+    plain = fxcache.optimize(dit(), **options)
+    expected = [denoised(plain, seed) for seed in (0, 1)]
+
+    replayed = Replayed()
+    model = fxcache.optimize(dit(), **options)
+    call = replayed.calling(torch.compile(model, backend=replayed))
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        found = [denoised(call, seed) for seed in (0, 1)]
+
+    assert all(map(torch.equal, found, expected))
+    assert replayed.graphs == (3 if options.get("policy", fxcache.Uniform()).observes else 2)
+    assert reuses(model) == reuses(plain) > 0
+
+
+def reuses(model: nn.Module) -> int:
+    engine = engine_of(model)
+    assert engine is not None
+    return sum(not step.decision.refresh for run in engine.runs for step in run.steps)
+
+
+@pytest.mark.usefixtures("clean_dynamo")
+def test_guidance_keeps_no_result():
+    cache = fxcache.GuidanceCache(interval=3, start=0.2)
+
+    @torch.no_grad()
+    def run(call: Callable[..., Any]) -> Tensor:
+        scheduler, inputs = tiny.ddim(), tiny.inputs()
+        scheduler.set_timesteps(10)
+        latents = inputs["sample"][:1]
+        for t in scheduler.timesteps:
+            inputs["sample"] = torch.cat([latents] * 2)
+            first, second = call(timestep=t, **inputs).sample.chunk(2)
+            latents = scheduler.step(first + 5 * (second - first), t, latents).prev_sample
+        return latents
+
+    expected = run(fxcache.optimize(tiny.small_unet(), guidance=cache))
+    replayed = Replayed()
+    model = fxcache.optimize(tiny.small_unet(), guidance=cache)
+    found = run(replayed.calling(torch.compile(model, backend=replayed)))
+    assert torch.equal(found, expected)
