@@ -210,6 +210,11 @@ def flux(**options: Any) -> Made:
     return around(model, diffusers.FluxPipeline, FLUX_PROMPT | options)
 
 
+def sd3(**options: Any) -> Made:
+    model = denoiser("SD3Transformer2DModel", sample_size=32)
+    return around(model, diffusers.StableDiffusion3Pipeline, SD3_PROMPT | options)
+
+
 def flow_unipc() -> Any:
     """The solver of Wan's pipelines."""
     return diffusers.UniPCMultistepScheduler(

@@ -11,7 +11,6 @@ from tests.pipelines.build import (
     COGVIDEOX_PROMPT,
     EVERY_THIRD,
     LTX_PROMPT,
-    SD3_PROMPT,
     STEPS,
     WAN_PROMPT,
     Made,
@@ -25,6 +24,7 @@ from tests.pipelines.build import (
     noise,
     optimised,
     prompt,
+    sd3,
     square,
 )
 
@@ -39,11 +39,6 @@ def test_flux():
 def test_flux_true_cfg():
     model, draw, _ = flux(true_cfg_scale=3.0)
     keeps(draw, model, expected=TWICE)
-
-
-def sd3(**options: Any) -> Made:
-    model = denoiser("SD3Transformer2DModel", sample_size=32)
-    return around(model, diffusers.StableDiffusion3Pipeline, SD3_PROMPT | options)
 
 
 def test_sd3():
