@@ -7,7 +7,7 @@ from torch import fx
 
 from fxcache.partition.cut import CachePoint
 from fxcache.program import after_inputs, new_input
-from fxcache.rewrite.reads import READ, placeholder, summed
+from fxcache.rewrite.reads import placeholder, summed
 
 Groups = Iterable[tuple[CachePoint, ...]]
 aten = torch.ops.aten
@@ -21,7 +21,7 @@ def blend(graph: fx.Graph, groups: Groups, copied: dict[fx.Node, fx.Node]) -> No
     """
     rows = [(row, point) for row, points in enumerate(groups) for point in points]
     with graph.inserting_before(after_inputs(graph)):
-        held = [placeholder(graph, f"{READ}{i}", p.value) for i, (_, p) in enumerate(rows)]
+        held = [placeholder(graph, i, p.value) for i, (_, p) in enumerate(rows)]
         betas = new_input(graph, "betas")
     for (row, point), cached in zip(rows, held, strict=True):
         value = copied[point.value]

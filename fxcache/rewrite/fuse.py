@@ -6,16 +6,43 @@
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from fxcache.analysis.cost import op_name
-from fxcache.program import dtype_name, module_paths, noted, remove_dead, value_of
+from fxcache.program import (
+    after_inputs,
+    dtype_name,
+    module_paths,
+    new_input,
+    noted,
+    remove_dead,
+    value_of,
+)
 from fxcache.rewrite import operators
 from fxcache.rewrite.operators import DTYPES, operator_of
 from fxcache.rewrite.reads import FORECAST, KEPT, SUM
+
+MOMENTS = "fxcache_moments"  # notes that a placeholder is for these statistics
+
+
+class Moments(NamedTuple):
+    """Statistics of the value at a cache ``point``: the first of ``channels`` in ``groups``.
+
+    They change when it does, and not from one reuse to the next.
+    """
+
+    point: int
+    groups: int
+    channels: int
+
+    def of(self, value: Tensor) -> Tensor:
+        """See ``fxcache::group_moments``."""
+        operator = operator_of("concat_group_norm_silu", "group_moments")
+        found: Tensor = operator(value, self.groups, self.channels, 0)
+        return found
 
 
 @dataclass(frozen=True)
@@ -138,13 +165,30 @@ def fuse_concat(graph: fx.Graph, norm: fx.Node) -> None:
     if weight is None or bias is None:
         raise UnfitError("it normalises without weight and bias")
     require_one_dtype(*joined, norm, weight, bias)
+    channels, groups = int(value_of(norm).shape[1]), given["num_groups"]
+    (number,) = noted(joined[0], KEPT)  # type: ignore[misc]
+    moments = moments_of(graph, joined[0], Moments(number, groups, channels))
     with graph.inserting_before(activation):
-        fused = graph.call_function(
-            operator_of("concat_group_norm_silu"),
-            (*joined, weight, bias, given["num_groups"], given["eps"]),
-        )
+        operands = (*joined, weight, bias, groups, given["eps"], moments)
+        fused = graph.call_function(operator_of("concat_group_norm_silu"), operands)
     fused.meta = dict(activation.meta)
     activation.replace_all_uses_with(fused)
+
+
+def moments_of(graph: fx.Graph, cached: fx.Node, which: Moments) -> fx.Node:
+    """The input of ``graph`` for ``which``; a new one where there is none yet."""
+    found = next((n for n in graph.nodes if noted(n, MOMENTS) == (which,)), None)
+    if found is None:
+        with graph.inserting_before(after_inputs(graph)):
+            found = new_input(graph, f"moments_of_{cached.name}")
+        found.meta[MOMENTS] = (found, which)
+    return found
+
+
+def moments_read(graph: fx.Graph) -> tuple[Moments, ...]:
+    """What ``graph`` is given of cached values' statistics, in the order of its inputs."""
+    notes = (noted(node, MOMENTS) for node in graph.nodes)
+    return tuple(note[0] for note in notes if note is not None)
 
 
 def normalises_a_concatenation(node: fx.Node) -> bool:

@@ -10,10 +10,13 @@ DEVICES = ("cuda",)  # elsewhere ATen's own ops are kept
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def operator_of(kernel: str) -> Any:
-    """The operator of a folder in ``kernels/``, registered now: with it Triton is imported."""
+def operator_of(kernel: str, name: str = "") -> Any:
+    """The operator of a folder in ``kernels/``, registered now: with it Triton is imported.
+
+    ``name``: of another one in the same folder.
+    """
     import_module(f"fxcache.kernels.{kernel}.op")
-    return getattr(torch.ops.fxcache, kernel).default
+    return getattr(torch.ops.fxcache, name or kernel).default
 
 
 def can_take(*tensors: Tensor) -> bool:

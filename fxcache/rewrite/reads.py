@@ -15,7 +15,7 @@ from fxcache.rewrite.hoist import GIVEN, SHARED
 from fxcache.rewrite.quantized import Quantized
 
 READ = "cached_"  # begins the names of placeholders for cached values
-KEPT = "fxcache_kept"  # notes that a placeholder is one
+KEPT = "fxcache_kept"  # notes that a placeholder is one, and of which cache point
 # What a node made here computes, for kernels that do it on their way (``rewrite/fuse.py``):
 FORECAST = "fxcache_forecast"  # the value and its derivatives, and their weights
 SUM = "fxcache_sum"  # what is computed afresh, and what is cached
@@ -42,7 +42,7 @@ def read(
     """
     with graph.inserting_before(after_inputs(graph)):
         held = {
-            number: placeholders(graph, f"{READ}{number}", point.value, order, quantized)
+            number: placeholders(graph, number, point.value, order, quantized)
             for number, point in points.items()
         }
         weights = new_input(graph, "weights") if order and points else None
@@ -66,18 +66,18 @@ def read(
 
 
 def placeholders(
-    graph: fx.Graph, name: str, like: fx.Node, order: int, quantized: Quantized | None
+    graph: fx.Graph, number: int, like: fx.Node, order: int, quantized: Quantized | None
 ) -> list[fx.Node]:
     """Inputs for a cached value: it and its derivatives, or what it was quantised to."""
     if quantized:
-        return quantized.placeholders(graph, name, like)
-    names = [name, *(f"{name}_{i}" for i in range(1, order + 1))]
-    return [placeholder(graph, each, like) for each in names]
+        return quantized.placeholders(graph, f"{READ}{number}", like)
+    suffixes = ["", *(f"_{i}" for i in range(1, order + 1))]
+    return [placeholder(graph, number, like, suffix) for suffix in suffixes]
 
 
-def placeholder(graph: fx.Graph, name: str, like: fx.Node) -> fx.Node:
-    made = new_input(graph, name, like)
-    made.meta[KEPT] = (made,)
+def placeholder(graph: fx.Graph, number: int, like: fx.Node, suffix: str = "") -> fx.Node:
+    made = new_input(graph, f"{READ}{number}{suffix}", like)
+    made.meta[KEPT] = (made, number)
     return made
 
 

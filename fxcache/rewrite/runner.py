@@ -20,7 +20,7 @@ from fxcache.program import copy_graph, graph_module, rebind, remove_dead, value
 from fxcache.rewrite.adjustment import Adjustment, scale_shift
 from fxcache.rewrite.blend import blend
 from fxcache.rewrite.correction import Correction
-from fxcache.rewrite.fuse import Fusion, fuse
+from fxcache.rewrite.fuse import Fusion, Moments, fuse, moments_read
 from fxcache.rewrite.hoist import GIVEN, Hoisted, Level, give, given_numbers, hoisted
 from fxcache.rewrite.prefix import Prefix, prefix_of
 from fxcache.rewrite.quantized import Quantized
@@ -35,14 +35,15 @@ NOTHING: frozenset[str] = frozenset()
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """One graph: ``module(*inputs, *given, *shared, *cached, weights) -> (*outputs, *written)``.
+    """One graph: ``module(*inputs, *given, *shared, *cached, *moments) -> (*outputs, *written)``.
 
     ``inputs``: the program's, in order. ``given``: hoisted values, those with these numbers.
     ``shared``: what the prefix computed, where the variant continues from it. ``cached``: the
     values of the cache points numbered ``reads``, each followed by its derivatives; ``weights``
     ``[reads, order]`` for these, where the plan is forecast, or one ``trend`` [B, C] for each
-    value, where it is corrected. After the program's outputs come new values of the points numbered
-    ``writes``. ``flops``: of the whole step, the prefix included.
+    value, where it is corrected. ``moments``: statistics of cached values that kernels ask for.
+    After the program's outputs come new values of the points numbered ``writes``. ``flops``: of
+    the whole step, the prefix included.
     """
 
     module: fx.GraphModule
@@ -50,6 +51,7 @@ class Variant:
     writes: tuple[int, ...]
     flops: int
     given: tuple[int, ...] = ()
+    moments: tuple[Moments, ...] = ()
 
 
 class Kind(NamedTuple):
@@ -260,7 +262,8 @@ class Variants:
             self.fusions[self._name(reused)] = fuse(graph, device)
         numbers = given_numbers(graph)
         name = self._name(reused) + (" after the prefix" if prefix else "")
-        return Variant(self._module(graph, name, self.num_outputs), reads, writes, flops, numbers)
+        module = self._module(graph, name, self.num_outputs)
+        return Variant(module, reads, writes, flops, numbers, moments_read(graph))
 
     def _name(self, reused: frozenset[str]) -> str:
         if not reused:

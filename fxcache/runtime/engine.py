@@ -259,7 +259,7 @@ class Engine:
                 cached += self._trends.of(variants.plan, variant.reads, ages, now, cached, part)
             else:
                 cached += (self._weights.of(ages, now, cached[0]),)
-        ticket.cached = cached
+        ticket.cached = cached + branch.cache.moments(variant.moments)
 
     def _record(self, branch: Branch, step: RunStep) -> None:
         if len(branch.run.steps) < MAX_RECORDED_STEPS:

@@ -1,11 +1,12 @@
 """The cached values: buffers that fxcache owns, allocated once, written in place."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from fxcache.rewrite.fuse import Moments
 from fxcache.rewrite.quantized import Quantized
 
 
@@ -30,9 +31,11 @@ class Held:
     step: int
     distance: int = 1
     known: int = 0
+    moments: dict[Moments, Tensor] = field(default_factory=dict)  # of the value as it is now
 
     def write(self, value: Tensor, step: int) -> None:
         """Take ``value`` in, with its differences from what was held before."""
+        self.moments.clear()
         if step <= self.step:
             self.restart(value, step)
             return
@@ -47,6 +50,7 @@ class Held:
 
     def restart(self, value: Tensor, step: int) -> None:
         """Take ``value`` in as the first of its run."""
+        self.moments.clear()
         self.step, self.distance, self.known = step, 1, 0
         self.buffers[0].copy_(value)
         for derivative in self.buffers[1:]:
@@ -108,6 +112,16 @@ class FeatureCache:
     def read(self, numbers: Iterable[int]) -> tuple[Tensor, ...]:
         """The values of these points, each followed by its derivatives, or its scales."""
         return tuple(buffer for number in numbers for buffer in self._held[number].buffers)
+
+    def moments(self, wanted: Iterable[Moments]) -> tuple[Tensor, ...]:
+        """These statistics, each taken at the first reuse of what was written."""
+        return tuple(self._moments(self._held[which.point], which) for which in wanted)
+
+    def _moments(self, held: Held, which: Moments) -> Tensor:
+        if which not in held.moments:
+            with torch.inference_mode(False), torch.no_grad():
+                held.moments[which] = which.of(held.buffers[0])
+        return held.moments[which]
 
     def count_from(self, step: int) -> None:
         """What was taken for call ``step`` of a run was the first of its own."""

@@ -17,29 +17,30 @@ def inputs(
     dtype: torch.dtype,
     device: str,
     memory_format: torch.memory_format = torch.contiguous_format,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Both halves, weight and bias, drawn at random where there is memory for them."""
+) -> tuple[Tensor, ...]:
+    """Both halves, weight and bias, drawn at random where there is memory; the first's moments."""
     batch, cached, fresh, side = shape
-    halves = (
+    old, new = (
         torch.empty(batch, channels, side, side, dtype=dtype, device=device)
         .normal_()
         .contiguous(memory_format=memory_format)
         for channels in (cached, fresh)
     )
     weight, bias = torch.randn(2, cached + fresh, dtype=dtype, device=device)
-    return (*halves, weight, bias)
+    moments = reference.group_moments(old, GROUPS, cached + fresh, 0)
+    return old, new, weight, bias, moments
 
 
-def run(wrap: Wrap, cached: Tensor, fresh: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """As the operator does where the refresh step left no moments."""
-    channels = len(weight)
-    old = launch.moments(cached, GROUPS, channels, 0, wrap)
-    new = launch.moments(fresh, GROUPS, channels, cached.shape[1], wrap)
-    return launch.normalize(cached, fresh, weight, bias, GROUPS, EPS, old, new, wrap)
+def run(
+    wrap: Wrap, cached: Tensor, fresh: Tensor, weight: Tensor, bias: Tensor, moments: Tensor
+) -> Tensor:
+    """As at a reuse step, which is given the moments of the cached half."""
+    new = launch.moments(fresh, GROUPS, len(weight), cached.shape[1], wrap)
+    return launch.normalize(cached, fresh, weight, bias, GROUPS, EPS, moments, new, wrap)
 
 
-def eager(cached: Tensor, fresh: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The same in PyTorch."""
+def eager(cached: Tensor, fresh: Tensor, weight: Tensor, bias: Tensor, _moments: Tensor) -> Tensor:
+    """The same in PyTorch, which has no use for moments."""
     return reference.concat_group_norm_silu(cached, fresh, weight, bias, GROUPS, EPS)
 
 
