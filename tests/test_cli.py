@@ -98,6 +98,26 @@ def test_a_saved_report_can_be_shown_again(capsys, folder, tmp_path):
     assert said(capsys, "report", saved).strip() in text
 
 
+def test_options_of_optimize(capsys, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("fxcache.partition.partial.FLOPS_PER_BYTE", 0)  # this model is tiny
+
+    def drawn(*options: str) -> dict[str, Any]:
+        out = tmp_path / "a.png"
+        return json.loads(said(capsys, "run", folder, *DRAW, "--out", out, "--json", *options))
+
+    plain = drawn("--cut", "0", "--kernels")
+    eight_bits = drawn("--cut", "0", "--cache-dtype", "int8")
+    assert 0.25 < eight_bits["cached_bytes"] / plain["cached_bytes"] < 0.3
+    options = ("--hoist", "table", "--offload", "--partial-evaluation")
+    lighter = drawn("--cut", "0", *options)
+    assert lighter["runs"][-1]["tabulated"] == list(range(6))
+    (before,), (after,) = plain["captures"], lighter["captures"]
+    assert after["cut"]["reuse_flops"] < before["cut"]["reuse_flops"]
+    assert after["hoisted_weight_bytes"] > 0 == before["hoisted_weight_bytes"]
+    assert before["kernels"]["cached_skip"]
+    assert not after["kernels"]
+
+
 def test_env_names_versions(capsys):
     assert json.loads(said(capsys, "env", "--json"))["torch"]
     assert "torch" in said(capsys, "env")
@@ -121,6 +141,7 @@ def test_env_names_versions(capsys):
         (["run", "{folder}", *BAD, "--compare", "--report", "a.json"], "no report"),
         (["run", "{folder}", *BAD, "--plan", "plan.json", "--interval", "9"], "has its schedule"),
         (["run", "{folder}", *BAD, "--power", "2"], "no power"),
+        (["run", "{folder}", *BAD, "--offload"], "reads all weights"),
         (["run", "{folder}", *BAD, "--out", "a.xyz"], "what kind of file"),
         (["run", "{folder}", *BAD, "--device", "gpu"], "no such device"),
         (["run", "{folder}", *BAD, "--device", "xpu"], "no such device"),

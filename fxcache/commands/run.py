@@ -3,7 +3,9 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
+import torch
 from tabulate import tabulate
 
 from fxcache.calibration.plan import Plan
@@ -20,9 +22,16 @@ from fxcache.commands.options import (
 from fxcache.errors import ConfigError
 from fxcache.pipelines.drawing import Drawing, compare
 from fxcache.report.compare import Comparison, sheet
+from fxcache.rewrite.quantized import LARGEST
 from fxcache.schedule import NonUniform, Policy, Uniform
 
 INTERVAL = 3
+CACHE_DTYPES = tuple(str(dtype).removeprefix("torch.") for dtype in LARGEST)
+FLAGS = {
+    "offload": "keep weights that no step reads on the CPU; with --hoist",
+    "partial-evaluation": "compute at the refresh what cached values alone decide",
+    "kernels": "read the cache with Triton kernels, on CUDA devices",
+}
 
 
 def add_options(draw: argparse.ArgumentParser) -> None:
@@ -43,6 +52,10 @@ def add_options(draw: argparse.ArgumentParser) -> None:
     }
     for option, (kind, purpose) in schedule.items():
         draw.add_argument(option, type=kind, default=argparse.SUPPRESS, help=purpose)
+    draw.add_argument("--hoist", choices=("once", "table"), help="what to compute before the steps")
+    draw.add_argument("--cache-dtype", choices=CACHE_DTYPES, help="what to keep cached values as")
+    for option, purpose in FLAGS.items():
+        draw.add_argument(f"--{option}", action="store_true", help=purpose)
     draw.add_argument("--compare", action="store_true", help="draw without fxcache as well")
     draw.add_argument("--out", type=Path, default=Path("fxcache.png"), help="the picture to write")
     draw.add_argument("--report", type=Path, help="save the report here, as JSON")
@@ -56,6 +69,7 @@ def run(arguments: argparse.Namespace) -> Result:
         policy=policy_from(arguments),
         cut=cut_from(arguments.cut),
         plan=Plan.load(arguments.plan) if arguments.plan else None,
+        options=options_from(arguments),
     )
     folder_for(require_suffix(arguments.out, "--out", PICTURES))
     if arguments.compare and arguments.report:
@@ -74,6 +88,17 @@ def run(arguments: argparse.Namespace) -> Result:
     if arguments.report:
         folder_for(arguments.report).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     return data, f"{reported}\n\nwrote {arguments.out}"
+
+
+def options_from(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What ``fxcache.optimize`` is told besides the schedule and the cut."""
+    dtype = arguments.cache_dtype
+    flags = (flag.replace("-", "_") for flag in FLAGS)
+    return {
+        "hoist": arguments.hoist,
+        "cache_dtype": getattr(torch, dtype) if dtype else None,
+        **{flag: getattr(arguments, flag) for flag in flags},
+    }
 
 
 def policy_from(arguments: argparse.Namespace) -> Policy | None:

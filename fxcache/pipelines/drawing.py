@@ -1,7 +1,7 @@
 """Draw with a pipeline, through fxcache, and beside that without it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,10 @@ WARM_UP_STEPS = 2
 
 @dataclass(frozen=True)
 class Drawing:
-    """What to draw: one picture a prompt (or class name), picture i from seed + i."""
+    """What to draw: one picture a prompt (or class name), picture i from seed + i.
+
+    ``options``: further ones of ``fxcache.optimize``.
+    """
 
     prompts: Sequence[str]
     steps: int = 50
@@ -28,6 +31,7 @@ class Drawing:
     policy: Policy | None = None
     cut: CutRequest = AUTO
     plan: Plan | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def draw(self, pipeline: Any, steps: int, output_type: str = "pil") -> list[Any]:
         """The pictures, as diffusers' ``output_type`` has them; numbers are from 0 to 1."""
@@ -45,7 +49,9 @@ class Drawing:
 
     def cached(self, pipeline: Any) -> tuple[list[Any], Report]:
         """The pictures through fxcache, and its report of that run; the denoiser is restored."""
-        denoiser = optimize(denoiser_of(pipeline), cut=self.cut, policy=self.policy, plan=self.plan)
+        denoiser = optimize(
+            denoiser_of(pipeline), cut=self.cut, policy=self.policy, plan=self.plan, **self.options
+        )
         try:
             self.draw(pipeline, self.steps if self.plan else WARM_UP_STEPS)
             images = self.draw(pipeline, self.steps)
