@@ -1,0 +1,53 @@
+"""torch.compile sees through our operators: their kernels, and what each of these writes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NORMALISED = [
+    {"kernel": "moments_kernel", "writes": ["moments"]},
+    {"kernel": "normalize_kernel", "writes": ["out"]},
+]
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    """Traced in a process of its own: in this one kernels may be interpreted."""
+    compiling = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.kernels.tracing"],
+        cwd=Path(__file__).parents[2],
+        env=compiling,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_operators_are_their_kernels(found):
+    """Nothing else is thought to be written, which would be copied first."""
+    assert {name: launches for name, launches in found.items() if name != "reuse step"} == {
+        "group_moments": NORMALISED[:1],
+        "concat_group_norm_silu": NORMALISED,
+        "residual_norm_modulate": [
+            {"kernel": "residual_norm_modulate_kernel", "writes": ["out", "total"]}
+        ],
+        "forecast_read": [{"kernel": "forecast_kernel", "writes": ["out"]}],
+        "quantize_rows": [{"kernel": "quantize_kernel", "writes": ["steps", "scales"]}],
+        "relative_l1": [
+            {"kernel": "sums_kernel", "writes": ["sums"]},
+            {"kernel": "quotient_kernel", "writes": ["out"]},
+        ],
+    }
+
+
+def test_a_compiled_reuse_step_is_one_graph_with_its_kernels(found):
+    """The fresh half's statistics, and the norm: those of the cached half are given."""
+    assert found["reuse step"] == NORMALISED
