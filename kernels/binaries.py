@@ -32,6 +32,7 @@ TARGETS = {
 }
 TYPES = {
     torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.int8: "*i8",
+    torch.uint8: "*u8",
 }  # fmt: skip
 ALIGNED = 16  # Triton specialises on addresses and numbers that this divides
 WIDTHS = {

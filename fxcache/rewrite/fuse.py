@@ -23,6 +23,7 @@ from fxcache.program import (
 )
 from fxcache.rewrite import operators
 from fxcache.rewrite.operators import DTYPES, operator_of
+from fxcache.rewrite.quantized import RESTORED
 from fxcache.rewrite.reads import FORECAST, KEPT, SUM
 
 MOMENTS = "fxcache_moments"  # notes that a placeholder is for these statistics
@@ -105,11 +106,18 @@ def fuse_norm(graph: fx.Graph, norm: fx.Node) -> None:
     terms, weights = noted(cached, FORECAST) or ([cached], None)
     last, scale, shift = modulation_after(norm)
     require_one_dtype(stream, *terms, norm, last, weight, bias, scale, shift)
+    steps, row_scale = noted(cached, RESTORED) or (None, None)
+    if row_scale is not None:
+        if value_of(row_scale).dim() > 3:
+            raise UnfitError("what is cached has a scale for each channel, not for each token")
+        terms = [steps]
     order = {node: i for i, node in enumerate(graph.nodes)}
     others = [user for user in total.users if user is not norm]
     keeps_total = bool(others) and all(order[user] > order[last] for user in others)
     with graph.inserting_after(last):
-        operands = (stream, list(terms), weights, weight, bias, scale, shift, eps, rms, keeps_total)
+        affine, modulation = (weight, bias), (scale, shift)
+        options = (eps, rms, keeps_total, row_scale)
+        operands = (stream, list(terms), weights, *affine, *modulation, *options)
         call = graph.call_function(operator_of("residual_norm_modulate"), operands)
     replace_with_piece(graph, last, call, 0)
     if keeps_total:

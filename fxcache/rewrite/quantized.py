@@ -25,6 +25,7 @@ from fxcache.rewrite.operators import can_take, operator_of
 aten = torch.ops.aten
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: torch.finfo(torch.float8_e4m3fn).max}
 SCALE = "scale_"  # begins the names of placeholders for it
+RESTORED = "fxcache_restored"  # notes of what, and with which scales, a node restores a value
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Quantized:
         restored = graph.call_function(aten.to.dtype, (product, value_of(like).dtype))
         for node in (exact, product):
             node.meta = {**like.meta, "val": value_of(like).float()}
-        restored.meta = dict(like.meta)
+        restored.meta = {**like.meta, RESTORED: (restored, steps, scale)}
         return restored
 
 

@@ -1,10 +1,24 @@
 """The Triton kernel: a program goes over one row twice, for its largest magnitude, then its steps.
+And the read of steps that other kernels do on their way.
 
 A row with a value that is not finite gets NaN as its scale, so that what is restored shows it.
 """
 
 import triton
 import triton.language as tl
+
+
+@triton.jit
+def steps_at(steps, at, known):
+    """Int8 steps at these offsets, or the float8_e4m3fn of which uint8 are the bits, in float32."""
+    found = tl.load(steps + at, known, 0)
+    if found.dtype == tl.int8:
+        return found.to(tl.float32)
+    # Its exponent counts from 7, that of float16 from 15.
+    bits = found.to(tl.uint16)
+    half = ((bits & 0x80) << 8) | ((bits & 0x7F) << 7)
+    value = half.to(tl.float16, bitcast=True).to(tl.float32) * 256.0
+    return tl.where((bits & 0x7F) == 0x7F, float("nan"), value)
 
 
 @triton.jit

@@ -21,6 +21,7 @@ def inputs(
     order: int = 0,
     rms: bool = False,
     keeps_total: bool = False,
+    steps: torch.dtype | None = None,
 ) -> tuple[Any, ...]:
     """As the last block of a transformer has them: without weights of the norm's own."""
     batch, _, channels = shape
@@ -29,7 +30,11 @@ def inputs(
     )
     scale, shift = torch.randn(batch, 2 * channels, dtype=dtype, device=device).chunk(2, 1)
     weights = torch.randn(order, device=device) if order else None
-    return stream, terms, weights, None, None, scale, shift, EPS, rms, keeps_total
+    row_scale = None
+    if steps:
+        terms = [term.mul(100).to(steps) for term in terms]
+        row_scale = torch.full((*shape[:-1], 1), 0.01, device=device)
+    return stream, terms, weights, None, None, scale, shift, EPS, rms, keeps_total, row_scale
 
 
 def run(wrap: Wrap, *arguments: Any) -> list[Tensor]:
@@ -38,8 +43,9 @@ def run(wrap: Wrap, *arguments: Any) -> list[Tensor]:
 
 def eager(*arguments: Any) -> tuple[Tensor, ...]:
     """The same in PyTorch."""
-    *given, keeps_total = arguments
-    return reference.residual_norm_modulate(*given)[: 1 + keeps_total]
+    *given, keeps_total, row_scale = arguments
+    found = reference.residual_norm_modulate(*given, row_scale)  # type: ignore[call-arg]
+    return found[: 1 + keeps_total]
 
 
 CASES: Cases = {
@@ -47,6 +53,12 @@ CASES: Cases = {
     "FLUX, bf16": lambda device: inputs(FLUX_1024, torch.bfloat16, device),
     "FLUX, bf16, order 2, sum kept": lambda device: inputs(
         FLUX_1024, torch.bfloat16, device, order=2, keeps_total=True
+    ),
+    "FLUX, bf16, cached in int8": lambda device: inputs(
+        FLUX_1024, torch.bfloat16, device, steps=torch.int8
+    ),
+    "FLUX, bf16, cached in float8": lambda device: inputs(
+        FLUX_1024, torch.bfloat16, device, steps=torch.float8_e4m3fn
     ),
     "SD3, fp32, RMSNorm": lambda device: inputs(SD3_1024, torch.float32, device, rms=True),
 }

@@ -1,13 +1,15 @@
 """The Triton kernel: a program reads one token, and keeps it in registers until it is written.
 
 Mean and variance are taken in two passes over the registers, in float32. Where what is cached is
-forecast, that costs the reads of its derivatives and nothing else.
+forecast, that costs the reads of its derivatives and nothing else; where it is kept in eight bits,
+a byte for each value and one scale.
 """
 
 import triton
 import triton.language as tl
 
 from fxcache.kernels.forecast_read.kernel import read
+from fxcache.kernels.quantize_rows.kernel import steps_at
 
 
 @triton.jit
@@ -23,6 +25,7 @@ def residual_norm_modulate_kernel(
     bias,
     scale,
     shift,
+    row_scale,  # of a token, where `steps` are cached
     out,
     total,
     tokens,  # of a sample
@@ -35,6 +38,7 @@ def residual_norm_modulate_kernel(
     shift_b,
     eps,
     order: tl.constexpr,
+    steps: tl.constexpr,
     rms: tl.constexpr,
     has_weight: tl.constexpr,
     has_bias: tl.constexpr,
@@ -48,7 +52,10 @@ def residual_norm_modulate_kernel(
     channel = tl.arange(0, block).to(tl.int64)
     known = channel < channels
     at_cached = sample * cached_b + row * cached_t + channel
-    value = read(cached, first, second, third, fourth, weights, at_cached, known, order)
+    if steps:
+        value = steps_at(cached, at_cached, known) * tl.load(row_scale + token)
+    else:
+        value = read(cached, first, second, third, fourth, weights, at_cached, known, order)
     value += tl.load(stream + sample * stream_b + row * stream_t + channel, known, 0.0)
     at_out = token * channels + channel
     if keeps_total:

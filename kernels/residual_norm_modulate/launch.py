@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import triton
 from torch import Tensor
 
@@ -23,11 +24,12 @@ def residual_norm_modulate(
     eps: float,
     rms: bool,
     keeps_total: bool,
+    row_scale: Tensor | None = None,
     wrap: Wrap = as_is,
 ) -> list[Tensor]:
     """``[normalised]``, or ``[normalised, sum]``, each one token after the other."""
     tokens = by_token(stream)
-    cached = [by_token(term) for term in terms]
+    cached = [by_token(as_bytes(term)) for term in terms]
     if any([term.stride() != cached[0].stride() for term in cached]):  # noqa: C419, Dynamo
         cached = [term.contiguous() for term in cached]
     outs = [stream.new_empty(stream.shape) for _ in range(1 + keeps_total)]
@@ -41,6 +43,7 @@ def residual_norm_modulate(
             tokens if weights is None else weights,
             *[tokens if given is None else given.contiguous() for given in per_channel],
             *[tokens if given is None else along_channels(given) for given in per_sample],
+            tokens if row_scale is None else row_scale.contiguous(),
             outs[0],
             outs[-1],
             length,
@@ -50,6 +53,7 @@ def residual_norm_modulate(
             *[0 if given is None else along_channels(given).stride(0) for given in per_sample],
             eps,
             order=len(terms) - 1,
+            steps=row_scale is not None,
             rms=rms,
             has_weight=weight is not None,
             has_bias=bias is not None,
@@ -60,6 +64,11 @@ def residual_norm_modulate(
             num_warps=min(max(block // VALUES_A_WARP, 1), 16),
         )
     return outs
+
+
+def as_bytes(term: Tensor) -> Tensor:
+    """``term``, or the bits of float8_e4m3fn: not every GPU's Triton knows that type."""
+    return term.view(torch.uint8) if term.dtype is torch.float8_e4m3fn else term
 
 
 def by_token(value: Tensor) -> Tensor:

@@ -1,7 +1,5 @@
 """The operator ``fxcache::residual_norm_modulate``: on the CPU the reference, else the kernel."""
 
-from typing import Any
-
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
@@ -20,23 +18,50 @@ def residual_norm_modulate(
     eps: float,
     rms: bool,
     keeps_total: bool,
+    row_scale: Tensor | None = None,
 ) -> list[Tensor]:
     """``norm(stream + cached) * (1 + scale) + shift``, and the sum where ``keeps_total``.
 
     ``stream`` ``[B, …, C]``; ``terms``: what is cached, of the same shape, and derivatives that are
     added by their float32 ``weights`` (see ``fxcache::forecast_read``). ``rms``: RMSNorm in place
-    of LayerNorm. ``weight``, ``bias`` ``[C]`` and ``scale``, ``shift`` ``[B, C]``, each where there
-    is one. Float32, float16 or bfloat16; arithmetic in float32, rounded once.
+    of LayerNorm. With ``row_scale``, float32 ``[B, …, 1]``, the one term is int8 or float8_e4m3fn,
+    and what is cached is its product with that. ``weight``, ``bias`` ``[C]`` and ``scale``,
+    ``shift`` ``[B, C]``, each where there is one. Float32, float16 or bfloat16; arithmetic in
+    float32, rounded once.
     """
     from fxcache.kernels.residual_norm_modulate import launch
 
     return launch.residual_norm_modulate(
-        stream, terms, weights, weight, bias, scale, shift, eps, rms, keeps_total, wrap_triton
+        stream,
+        terms,
+        weights,
+        weight,
+        bias,
+        scale,
+        shift,
+        eps,
+        rms,
+        keeps_total,
+        row_scale,
+        wrap_triton,
     )
 
 
 @residual_norm_modulate.register_kernel("cpu")
-def _(stream: Tensor, *others: Any) -> list[Tensor]:
-    *given, keeps_total = others
-    found = reference.residual_norm_modulate(stream, *given)
+def _(
+    stream: Tensor,
+    terms: list[Tensor],
+    weights: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float,
+    rms: bool,
+    keeps_total: bool,
+    row_scale: Tensor | None = None,
+) -> list[Tensor]:
+    found = reference.residual_norm_modulate(
+        stream, terms, weights, weight, bias, scale, shift, eps, rms, row_scale
+    )
     return [value.to(stream.dtype).contiguous() for value in found[: 1 + keeps_total]]

@@ -18,9 +18,13 @@ def residual_norm_modulate(
     shift: Tensor | None,
     eps: float,
     rms: bool,
+    row_scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The sum normalised and modulated, and the sum itself."""
-    total = stream + (terms[0] if weights is None else forecast_read(terms, weights))
+    cached = terms[0] if weights is None else forecast_read(terms, weights)
+    if row_scale is not None:
+        cached = (cached.to(row_scale.dtype) * row_scale).to(stream.dtype)
+    total = stream + cached
     channels = (total.shape[-1],)
     if rms:
         found = functional.rms_norm(total, channels, weight, eps)

@@ -20,6 +20,10 @@ FLUX, SD3, WAN = 4096 * 3072, 2 * 4096 * 1536, 32760 * 1536
             "residual_norm_modulate",
             {"FLUX, bf16, order 2, sum kept": 6 * 2 * FLUX + 2 * 2 * 3072 + 8},
         ),
+        (
+            "residual_norm_modulate",
+            {"FLUX, bf16, cached in int8": (2 * 2 + 1) * FLUX + 4 * 4096 + 2 * 2 * 3072},
+        ),
         ("relative_l1", {"FLUX, bf16": 2 * 2 * FLUX + 2 * 2 * 4 * 3072 + 4}),
     ],
 )

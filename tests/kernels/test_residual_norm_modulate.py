@@ -2,13 +2,14 @@
 
 from itertools import product
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
 from fxcache.kernels.residual_norm_modulate import reference
+from fxcache.rewrite.quantized import Quantized
 from tests.kernels.comparing import DTYPES, Ran, assert_as_exact, run_compiled
 
 EPS = 1e-6
@@ -37,13 +38,15 @@ class Drawn(NamedTuple):
     shift: Tensor | None
     eps: float = EPS
     rms: bool = False
+    row_scale: Tensor | None = None
 
     def double(self) -> "Drawn":
         return Drawn(*(exact(value) for value in self))
 
     def computed(self, launch: ModuleType, keeps_total: bool = True) -> list[Tensor]:
         ran = Ran()
-        found: list[Tensor] = launch.residual_norm_modulate(*self, keeps_total, ran)
+        *given, row_scale = self
+        found: list[Tensor] = launch.residual_norm_modulate(*given, keeps_total, row_scale, ran)
         assert ran.names == ["residual_norm_modulate_kernel"] * bool(self.stream.numel())
         return found
 
@@ -94,6 +97,35 @@ def test_one_channel(launch, device):
 def test_what_is_cached_is_forecast_on_the_way(launch, device, dtype, order):
     given = drawn((2, 5, 48), dtype, device, order)
     assert_close(given.computed(launch), given)
+
+
+@pytest.mark.parametrize("steps", [torch.int8, torch.float8_e4m3fn], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(2, 7, 64), (3, 5), (1, 2, 3, 33)])
+def test_what_is_cached_in_eight_bits_is_restored_on_the_way(launch, device, dtype, shape, steps):
+    given = drawn(shape, dtype, device)
+    kept, row_scale = Quantized(steps).of(given.terms[0].flatten(0, -2)[None])
+    kept, row_scale = kept.view(shape), row_scale.view(*shape[:-1], 1)
+    given = given._replace(terms=[kept], row_scale=row_scale)
+    assert_close(given.computed(launch), given)
+
+
+def test_every_float8_is_read_as_it_is(launch, device):
+    """All 256 of them, subnormal ones and NaN too: the sum tells."""
+    steps = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn)[None, :, None]
+    stream, row_scale = torch.zeros(1, 256, 1), torch.ones(1, 256, 1)
+    given = Drawn(stream, [steps], *[None] * 5, row_scale=row_scale)  # type: ignore[arg-type]
+    moved = Drawn(*(onto(value, device) for value in given))
+    _, total = moved.computed(launch)
+    expected = steps.float().to(device)
+    assert torch.equal(total.isnan(), expected.isnan())
+    assert torch.equal(total.nan_to_num(), expected.nan_to_num())
+
+
+def onto(value: Any, device: str) -> Any:
+    if isinstance(value, list):
+        return [onto(item, device) for item in value]
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 @pytest.mark.parametrize("parts", list(product([False, True], repeat=4)))
@@ -153,6 +185,10 @@ for rms in (False, True):
         for terms, weights in (([x + 1], None), ([x + 1, x * 2], torch.ones(1))):
             arguments = (x, terms, weights, None, None, scale, scale, 1e-6, rms, keeps_total)
             opcheck(torch.ops.fxcache.residual_norm_modulate, arguments, test_utils=checks)
+        steps = [torch.ones(2, 3, 8, dtype=torch.int8)]
+        arguments = (x, steps, None, None, None, scale, scale, 1e-6, rms, keeps_total)
+        arguments += (torch.ones(2, 3, 1),)
+        opcheck(torch.ops.fxcache.residual_norm_modulate, arguments, test_utils=checks)
 """
 
 

@@ -202,6 +202,20 @@ def test_what_is_adjusted_after_it_was_forecast():
 
 @torch.no_grad()
 @pytest.mark.usefixtures("on_any_device")
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_what_is_kept_in_eight_bits_is_read_by_the_norm(dtype):
+    expected, _ = run(Head(plain_norm()).eval(), kernels=False, cache_dtype=dtype)
+    model = Head(plain_norm()).eval()
+    found, ran = run(model, kernels=True, cache_dtype=dtype)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert ran["residual_norm_modulate"] == 2
+    (variants,) = variants_of(model)
+    read = [n.target for n in variants.cached_skip.graph.nodes if n.op == "call_function"]
+    assert torch.ops.aten.to.dtype not in read, "restored by the kernel, and nowhere else"
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("on_any_device")
 def test_two_norms_of_one_sum():
     class Twice(Head):
         def forward(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
