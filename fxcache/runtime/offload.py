@@ -1,8 +1,9 @@
 """Weights that no step reads any more, once values were hoisted, wait on the CPU."""
 
 import weakref
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -10,6 +11,14 @@ from torch import Tensor, fx, nn
 from fxcache._torch import tree_map_only
 
 HOST = torch.device("cpu")
+
+
+class Away(NamedTuple):
+    """A weight that waits on the CPU, and where it and the module's ``first`` parameter were."""
+
+    weight: weakref.ref[Tensor]
+    device: torch.device
+    first: torch.device | None
 
 
 class Offload:
@@ -20,14 +29,14 @@ class Offload:
     """
 
     def __init__(self) -> None:
-        self._away: dict[int, tuple[weakref.ref[Tensor], torch.device]] = {}
+        self._away: dict[int, Away] = {}
         self.first: Tensor | None = None
         self.moves = 0  # how often weights were sent or brought back
 
     @property
     def homes(self) -> Mapping[int, torch.device]:
         """By id of each weight that is away, the device it belongs on."""
-        return {key: home for key, (_, home) in self._away.items()}
+        return {key: self._home(away) for key, away in self._away.items()}
 
     @property
     def nbytes(self) -> int:
@@ -44,12 +53,13 @@ class Offload:
 
         ``stay``: the weights that do not go.
         """
-        held = {weight.untyped_storage().data_ptr() for weight in stay}
-        for weight in weights:
-            if weight is self.first or weight.device == HOST or not movable(weight):
-                continue
-            if weight.untyped_storage().data_ptr() not in held:
-                self._away[id(weight)] = (weakref.ref(weight), weight.device)
+        going, staying = list(weights), set(map(id, stay))
+        owners = Counter(w.untyped_storage().data_ptr() for w in {*going, *stay})
+        beside = self.first.device if self.first is not None else None
+        for weight in (w for w in going if id(w) not in staying and w is not self.first):
+            alone = owners[weight.untyped_storage().data_ptr()] == 1
+            if alone and movable(weight):
+                self._away[id(weight)] = Away(weakref.ref(weight), weight.device, beside)
                 move(weight, HOST)
                 self.moves += 1
 
@@ -62,18 +72,24 @@ class Offload:
 
     def run(self, module: fx.GraphModule, *inputs: Tensor) -> Any:
         """``module(*inputs)``, each weight that is away on its device for as long as it is read."""
-        return Streamed(module, self._away_home).run(*inputs) if self._away else module(*inputs)
+        return Streamed(module, self._placed).run(*inputs) if self._away else module(*inputs)
+
+    def _home(self, away: Away) -> torch.device:
+        """Where it belongs: where it was, unless the module was moved since."""
+        now = self.first.device if self.first is not None else None
+        return away.device if now is None or now == away.first else now
 
     def _found(self) -> list[tuple[Tensor, torch.device]]:
-        return [(w, home) for found, home in self._away.values() if (w := found()) is not None]
+        away = self._away.values()
+        return [(w, self._home(a)) for a in away if (w := a.weight()) is not None]
 
-    def _away_home(self, tensor: Tensor) -> Tensor:
-        """``tensor``, or a copy on its device if it is a weight that is away."""
-        found, home = self._away.get(id(tensor), (None, None))
-        if home is None or found is None or found() is not tensor:
+    def _placed(self, tensor: Tensor) -> Tensor:
+        """``tensor``, or a copy where it belongs if it is a weight that is away."""
+        away = self._away.get(id(tensor))
+        if away is None or away.weight() is not tensor:
             return tensor
         # matmul folds batches or not by whether a gradient is required: results stay bit-identical.
-        return nn.Parameter(fetched(tensor, home), tensor.requires_grad)
+        return nn.Parameter(fetched(tensor, self._home(away)), tensor.requires_grad)
 
 
 class Streamed(fx.Interpreter):
@@ -89,8 +105,8 @@ class Streamed(fx.Interpreter):
 
 
 def movable(weight: Tensor) -> bool:
-    """Whether ``weight`` is no subclass of its own (quantised), and no part of another tensor."""
-    plain = type(weight) in (Tensor, nn.Parameter)
+    """Whether ``weight`` is elsewhere, of no class of its own (quantised), no part of another."""
+    plain = type(weight) in (Tensor, nn.Parameter) and weight.device != HOST
     return plain and weight.untyped_storage().nbytes() == weight.nbytes
 
 

@@ -176,16 +176,35 @@ def test_the_first_parameter_and_what_shares_memory_stay(host):
             torch.manual_seed(0)
             self.text, self.deep, self.last, self.other = (nn.Linear(4, 4) for _ in range(4))
             self.other.weight = nn.Parameter(self.last.weight.data)
+            self.more = nn.Linear(4, 4)
+            self.more.bias = nn.Parameter(self.text.bias.data)
 
         def forward(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
-            return self.last(self.deep(x) + x * t) + self.other(self.text(text))
+            return self.last(self.deep(x) + x * t) + self.other(self.text(self.more(text)))
 
     model = fxcache.optimize(Tied().eval(), cut="deep", hoist="once", offload=True)
     x, text = torch.ones(3, 4), torch.ones(3, 4)
     with torch.no_grad():
         for t in torch.linspace(900, 100, 3):
             model(x, t, text)
-    assert away(model) == {"text.bias", "other.bias"}
+    assert away(model) == {"more.weight", "other.bias"}
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_weights_come_back_to_where_the_module_is(monkeypatch, moved):
+    went: list[torch.device] = []
+    monkeypatch.setattr(offload, "HOST", ELSEWHERE)
+    monkeypatch.setattr(offload, "move", lambda _, device: went.append(device))
+    held = offload.Offload()
+    held.first, weight = torch.ones(1), torch.ones(2)
+    held.send([weight, held.first], [])
+    if moved:
+        held.first = torch.ones(1, device=ELSEWHERE)
+    here = ELSEWHERE if moved else torch.device("cpu")
+    assert held.homes == {id(weight): here}
+    held.bring_back()
+    assert went == [ELSEWHERE, here]
+    assert not held.homes
 
 
 def test_nothing_to_offload_where_nothing_is_hoisted():
