@@ -59,9 +59,29 @@ def test_there_is_a_recipe_for_every_class():
     assert RECIPES.keys() | NO_MODEL == classes().keys()
 
 
+# With `make test-slow`: capture takes long even of their small versions, and their kind is among
+# the others here or, U-Nets over frames, in `test_video_unets.py`.
+LONG = {
+    "HeliosTransformer3DModel",
+    "HunyuanVideoFramepackTransformer3DModel",
+    "I2VGenXLUNet",
+    "NucleusMoEImageTransformer2DModel",
+    "SanaWMTransformer3DModel",
+    "UNet3DConditionModel",
+    "UNetMotionModel",
+    "UNetSpatioTemporalConditionModel",
+}
+
+
 @torch.no_grad()
 @MODELS_WARN
-@pytest.mark.parametrize("kind", sorted(RECIPES.keys() - REFUSED.keys()))
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.slow if kind in LONG else [])
+        for kind in sorted(RECIPES.keys() - REFUSED.keys())
+    ],
+)
 def test_promises_1_and_2(kind):
     recipe = RECIPES[kind]
     model = tiny(recipe)
