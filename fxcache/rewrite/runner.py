@@ -70,38 +70,42 @@ class PrefixVariant(NamedTuple):
     given: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class CacheForm:
+    """How values are cached and read back.
+
+    ``order``: of their forecast; ``adjustment``: of what is read; ``correction``: of how it has
+    moved since; ``quantized``: how it is kept, None for as it is. ``fuses``: whether kernels read
+    it where they fit.
+    """
+
+    order: int = 0
+    adjustment: Adjustment | None = None
+    correction: Correction | None = None
+    quantized: Quantized | None = None
+    fuses: bool = False
+
+
+AS_IS = CacheForm()
+
+
 class Variants:
     """The graphs of one program under one plan, by what they reuse; weights are the module's own.
 
-    ``inputs`` describes the call; ``order``: of the forecast of what is cached; ``adjustment``: of
-    what is read from the cache, ``correction``: of how it has moved since; ``fuses``: whether
-    kernels are put in where they fit; ``quantized``: how cached values are kept, None for as they
-    are; ``made``: those made so
-    far, by the groups that they reuse and whether they continue from the prefix.
+    ``inputs`` describes the call; ``made``: those made so far, by the groups that they reuse,
+    whether they continue from the prefix, and what they are given.
     """
 
-    def __init__(
-        self,
-        frontier: Frontier,
-        plan: CutPlan,
-        inputs: str,
-        order: int = 0,
-        adjustment: Adjustment | None = None,
-        correction: Correction | None = None,
-        fuses: bool = False,
-        quantized: Quantized | None = None,
-    ):
-        self.frontier, self.plan, self.inputs, self.order = frontier, plan, inputs, order
+    def __init__(self, frontier: Frontier, plan: CutPlan, inputs: str, form: CacheForm = AS_IS):
+        self.frontier, self.plan, self.inputs, self.form = frontier, plan, inputs, form
         self.program = frontier.program
         self.num_outputs = len(self.program.outputs)
-        self.adjusted = scale_shift(frontier, plan, adjustment) if adjustment else None
-        self.corrected = correction is not None
-        self.fuses, self.quantized = fuses, quantized
+        self.adjusted = scale_shift(frontier, plan, form.adjustment) if form.adjustment else None
         self.fusions: dict[str, list[Fusion]] = {}  # by name of the variant
-        if correction:
-            correction.require_match(plan)
-        if quantized:
-            quantized.require_floats(plan.points)
+        if form.correction:
+            form.correction.require_match(plan)
+        if form.quantized:
+            form.quantized.require_floats(plan.points)
         self.weights: Mapping[str, Any] = self.program.weights  # as the module holds them now
         self.made: dict[Kind, Variant] = {}
         self._prefixes: dict[Level, PrefixVariant] = {}
@@ -253,11 +257,13 @@ class Variants:
         give(graph, given, GIVEN, copied)
         if prefix:
             prefix.continue_in(graph, copied)
-        read(graph, taken, self.order, copied, self.adjusted, self.corrected, self.quantized)
+        corrected = self.form.correction is not None
+        quantized = self.form.quantized
+        read(graph, taken, self.form.order, copied, self.adjusted, corrected, quantized)
         write(graph, [self.plan.points[number] for number in writes], copied)
         remove_dead(graph)
         detach_outputs(graph)
-        if self.fuses:
+        if self.form.fuses:
             device = value_of(self.program.latents[0]).device
             self.fusions[self._name(reused)] = fuse(graph, device)
         numbers = given_numbers(graph)
@@ -288,18 +294,9 @@ class Variants:
         return module
 
 
-def rewrite(
-    frontier: Frontier,
-    plan: CutPlan,
-    inputs: str,
-    order: int = 0,
-    adjustment: Adjustment | None = None,
-    correction: Correction | None = None,
-    fuses: bool = False,
-    quantized: Quantized | None = None,
-) -> Variants:
+def rewrite(frontier: Frontier, plan: CutPlan, inputs: str, form: CacheForm = AS_IS) -> Variants:
     """The variants under ``plan``, those that every run needs made at once."""
-    variants = Variants(frontier, plan, inputs, order, adjustment, correction, fuses, quantized)
+    variants = Variants(frontier, plan, inputs, form)
     if plan.signal:
         variants.prefix()
     for reused in (NOTHING, variants.all):

@@ -10,7 +10,6 @@ from torch import nn
 from fxcache.capture.capture import capture
 from fxcache.partition.choose import choose
 from fxcache.partition.frontier import Frontier
-from fxcache.rewrite.quantized import Quantized
 from fxcache.rewrite.runner import Variants, rewrite
 from fxcache.runtime.offload import Offload
 from fxcache.runtime.settings import Settings
@@ -65,17 +64,7 @@ class Captures:
         self.offload.first = next(module.parameters(), None)
         frontier = Frontier(capture(module, self._signature, call, fixed))
         plan = choose(frontier, settings.cut, settings.policy, settings.partial_evaluation)
-        order = settings.policy.forecast_order
-        return rewrite(
-            frontier,
-            plan,
-            call.describe(),
-            order,
-            settings.adjustment,
-            settings.correction,
-            settings.kernels,
-            Quantized(settings.cache_dtype, settings.kernels) if settings.cache_dtype else None,
-        )
+        return rewrite(frontier, plan, call.describe(), settings.cache_form)
 
     def _key(self, call: Call) -> Hashable:
         """What a capture for ``call`` is kept under: its kind, and the values it depends on."""

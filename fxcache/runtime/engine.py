@@ -141,9 +141,9 @@ class Engine:
                 variant.writes,
                 written,
                 branch.step,
-                variants.order,
+                variants.form.order,
                 fresh=ticket.fresh,
-                quantized=variants.quantized,
+                quantized=variants.form.quantized,
             )
             branch.complete = True
             if self.recorder:
@@ -250,7 +250,7 @@ class Engine:
         if not variant.reads:
             return
         cached = branch.cache.read(variant.reads)
-        if variants.order or variants.corrected:
+        if variants.form.order or variants.form.correction:
             ages = branch.cache.ages(variant.reads, branch.step)
             now = self._step(branch, ticket.session)
             if self._trends:

@@ -9,6 +9,8 @@ from fxcache.partition.choose import CutRequest
 from fxcache.rewrite.adjustment import Adjustment
 from fxcache.rewrite.correction import Correction
 from fxcache.rewrite.hoist import Level
+from fxcache.rewrite.quantized import Quantized
+from fxcache.rewrite.runner import CacheForm
 from fxcache.schedule import GuidanceCache, Policy
 
 
@@ -28,3 +30,15 @@ class Settings:
     hoist: Level = Level.NOTHING
     cache_dtype: torch.dtype | None = None
     offload: bool = False
+
+    @property
+    def cache_form(self) -> CacheForm:
+        """How values are cached and read back."""
+        dtype = self.cache_dtype
+        return CacheForm(
+            self.policy.forecast_order,
+            self.adjustment,
+            self.correction,
+            Quantized(dtype, self.kernels) if dtype else None,
+            self.kernels,
+        )

@@ -17,7 +17,7 @@ from fxcache.partition.cut import CutPlan
 from fxcache.partition.frontier import Frontier
 from fxcache.partition.points import groups_of
 from fxcache.rewrite.adjustment import Adjustment, zeros
-from fxcache.rewrite.runner import NOTHING, Variants, rewrite
+from fxcache.rewrite.runner import NOTHING, CacheForm, Variants, rewrite
 from fxcache.schedule import Caches, Observation, Signal, Since, Uniform
 from fxcache.signature import Signature
 
@@ -196,7 +196,7 @@ def blended_and_adjusted(
         unadjusted = Adjustment(zeros(frontier, plan))
     except CutError:
         return
-    adjusted = rewrite(frontier, plan, "", adjustment=unadjusted)
+    adjusted = rewrite(frontier, plan, "", CacheForm(adjustment=unadjusted))
     assert torch.equal(adjusted.cached_skip(*tensors, *older)[0], reused)
 
 

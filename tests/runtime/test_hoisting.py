@@ -15,6 +15,8 @@ import fxcache
 from fxcache.rewrite.hoist import Level
 from fxcache.rewrite.runner import Variants
 from fxcache.runtime.module import engine_of
+from fxcache.runtime.position import Number, Place
+from fxcache.runtime.table import MAX_ROWS, MEMORY, Heard
 from tests import tiny
 from tests.loops import refreshes, sample
 from tests.plain import dit, dit_inputs
@@ -184,16 +186,32 @@ def test_timesteps_that_are_heard_of_in_one_run_make_the_table_of_the_next():
 def test_a_timestep_of_each_picture_is_looked_up_only_where_all_are_one():
     model = fxcache.optimize(dit(), hoist="table", policy=ALWAYS)
     inputs, plain = dit_inputs(), dit()
-    same, other = torch.tensor([900.0, 900.0]), torch.tensor([100.0, 900.0])
-    rest = torch.tensor([50.0, 50.0])
+    first, same = torch.tensor([950.0, 950.0]), torch.tensor([900.0, 900.0])
+    other = torch.tensor([100.0, 900.0])
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", fxcache.FxcacheWarning)
-        for schedule in [(same, rest), (other, rest)]:
+        for schedule in [(first, same), (first, other), (other, same)]:
             inputs["text"] = inputs["text"].clone()
             for t in schedule:
                 found, expected = (m(timestep=t, **inputs) for m in (model, plain))
                 torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    assert tabulated(model) == [0, 0]
+    assert tabulated(model) == [0, 1, 0]
+
+
+def test_timesteps_are_heard_of_and_forgotten():
+    heard = Heard()
+    assert heard.begin() == ()
+    for value, uniform in ((9.0, True), (5.0, True), (7.0, False)):
+        heard.note(Number(value, uniform=uniform))
+    heard.note(Place(3, 4))
+    assert heard.begin() == (9.0, 5.0)
+    heard.note(Number(5.0))
+    for _ in range(MEMORY - 1):
+        assert heard.begin() == (9.0, 5.0)
+    assert heard.begin() == (5.0,)
+    for value in range(2 * MAX_ROWS):
+        heard.note(Number(float(value)))
+    assert len(heard.begin()) == MAX_ROWS
 
 
 def tabulated(model: nn.Module) -> list[int]:
