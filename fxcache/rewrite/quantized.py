@@ -41,9 +41,9 @@ class Quantized:
     def of(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """``value`` in this dtype, and the float32 scales of its rows, 1 for rows of zeros."""
         dims = rows_of(value.dim())
-        if self.kernels and self.dtype is torch.int8 and value.is_contiguous() and can_take(value):
+        if self.kernels and value.is_contiguous() and can_take(value):
             kept, row = value.shape[: dims[0]], value.shape[dims[0] :]
-            steps, scales = operator_of("quantize_rows")(value.view(-1, math.prod(row)))
+            steps, scales = operator_of("quantize_rows")(value.view(-1, math.prod(row)), self.dtype)
             return steps.view(value.shape), scales.view(*kept, *[1] * len(row))
         exact = value.float()
         absmax = exact.abs().amax(dims, keepdim=True)

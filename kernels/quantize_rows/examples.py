@@ -10,21 +10,26 @@ SDXL_1024 = (2 * 640, 128 * 128)  # channels by positions
 WAN_480P = (32760, 1536)  # tokens by channels
 
 
-def inputs(shape: tuple[int, int], dtype: torch.dtype, device: str) -> tuple[Tensor]:
-    return (torch.empty(shape, dtype=dtype, device=device).normal_(),)
+def inputs(
+    shape: tuple[int, int], dtype: torch.dtype, device: str, kept_as: torch.dtype = torch.int8
+) -> tuple[Tensor, torch.dtype]:
+    return torch.empty(shape, dtype=dtype, device=device).normal_(), kept_as
 
 
-def run(wrap: Wrap, rows: Tensor) -> tuple[Tensor, Tensor]:
-    return launch.quantize_rows(rows, wrap)
+def run(wrap: Wrap, rows: Tensor, kept_as: torch.dtype) -> tuple[Tensor, Tensor]:
+    return launch.quantize_rows(rows, kept_as, wrap)
 
 
-def eager(rows: Tensor) -> tuple[Tensor, Tensor]:
+def eager(rows: Tensor, kept_as: torch.dtype) -> tuple[Tensor, Tensor]:
     """The same in PyTorch."""
-    return reference.quantize_rows(rows)
+    return reference.quantize_rows(rows, kept_as)
 
 
 CASES: Cases = {
     "SDXL, fp16": lambda device: inputs(SDXL_1024, torch.float16, device),
     "Wan, bf16": lambda device: inputs(WAN_480P, torch.bfloat16, device),
+    "Wan, bf16, float8": lambda device: inputs(
+        WAN_480P, torch.bfloat16, device, torch.float8_e4m3fn
+    ),
     "Wan, fp32": lambda device: inputs(WAN_480P, torch.float32, device),
 }

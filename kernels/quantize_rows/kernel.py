@@ -22,7 +22,21 @@ def steps_at(steps, at, known):
 
 
 @triton.jit
-def quantize_kernel(rows, steps, scales, length, stride, block: tl.constexpr):
+def bits_of_float8(value):
+    """Of the float8_e4m3fn nearest to each float32, ties to even; for magnitudes up to 448."""
+    bits = value.to(tl.uint32, bitcast=True)
+    magnitude = bits & 0x7FFFFFFF
+    # Twenty of 23 digits are rounded off. Exponents count from 127, and are to count from 7.
+    normal = ((magnitude + 0x7FFFF + ((magnitude >> 20) & 1)) >> 20) - (120 << 3)
+    # Next to 2¹⁴ a float32 has the digits that a subnormal float8 has.
+    subnormal = (tl.abs(value) + 16384.0).to(tl.uint32, bitcast=True) - 0x46800000
+    found = tl.where(magnitude < 0x3C800000, subnormal, normal)  # 2⁻⁶
+    found = tl.where(magnitude > 0x7F800000, 0x7F, found)  # NaN
+    return (found | ((bits >> 24) & 0x80)).to(tl.uint8)
+
+
+@triton.jit
+def quantize_kernel(rows, steps, scales, length, stride, most: tl.constexpr, block: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     largest, poison = tl.zeros((block,), tl.float32), tl.zeros((block,), tl.float32)
     for begin in range(0, length, block):
@@ -31,10 +45,13 @@ def quantize_kernel(rows, steps, scales, length, stride, block: tl.constexpr):
         largest = tl.maximum(largest, tl.abs(value))
         poison += value * 0
     absmax = tl.max(largest)
-    scale = tl.where(absmax == 0, 1.0, absmax / 127) + tl.sum(poison)
+    scale = tl.where(absmax == 0, 1.0, absmax / most) + tl.sum(poison)
     tl.store(scales + row, scale)
     for begin in range(0, length, block):
         at = begin + tl.arange(0, block).to(tl.int64)
         value = tl.load(rows + (row * stride + at), at < length, 0.0).to(tl.float32)
-        step = tl.floor(value / scale + 0.5).to(tl.int8)
+        if steps.dtype.element_ty == tl.int8:
+            step = tl.floor(value / scale + 0.5).to(tl.int8)
+        else:
+            step = bits_of_float8(value / scale)
         tl.store(steps + (row * length + at), step, at < length)

@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor
 
-LARGEST = 127
+LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 
 
-def quantize_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Int8 steps ``[R, N]`` and float32 scales ``[R, 1]``, 1 for rows of zeros."""
+def quantize_rows(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Steps ``[R, N]`` of this dtype and float32 scales ``[R, 1]``, 1 for rows of zeros."""
     exact = rows.float()
     absmax = exact.abs().amax(-1, keepdim=True)
-    scale = torch.where(absmax == 0, 1.0, absmax / LARGEST)
-    return (exact / scale).round().to(torch.int8), scale
+    scale = torch.where(absmax == 0, 1.0, absmax / LARGEST[dtype])
+    steps = exact / scale
+    return (steps.round() if dtype is torch.int8 else steps).to(dtype), scale

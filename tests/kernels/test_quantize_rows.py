@@ -31,10 +31,10 @@ def drawn(shape: tuple[int, int], dtype: torch.dtype, device: str) -> Tensor:
 @pytest.mark.parametrize("shape", [(3, 16), (1, 1), (5, 100), (2, 9000), (0, 8)])
 def test_the_error_is_within_the_bound(launch, device, dtype, shape):
     rows, ran = drawn(shape, dtype, device), Ran()
-    steps, scales = launch.quantize_rows(rows, ran)
+    steps, scales = launch.quantize_rows(rows, torch.int8, ran)
     assert ran.names == ["quantize_kernel"] * bool(rows.numel())
     assert (steps.dtype, scales.dtype) == (torch.int8, torch.float32)
-    expected = reference.quantize_rows(rows)
+    expected = reference.quantize_rows(rows, torch.int8)
     torch.testing.assert_close(scales, expected[1], rtol=1e-6, atol=0)
     assert ((steps.int() - expected[0].int()).abs() <= 1).all()
     exact = rows.double()
@@ -46,17 +46,41 @@ def test_the_error_is_within_the_bound(launch, device, dtype, shape):
 def test_any_strides(launch, device):
     rows = drawn((6, 10), torch.float32, device)
     for laid_out in (rows.mT.contiguous().mT, torch.cat([rows, rows], 1)[:, :10], rows[::2]):
-        steps, scales = launch.quantize_rows(laid_out)
-        expected = reference.quantize_rows(laid_out)
+        steps, scales = launch.quantize_rows(laid_out, torch.int8)
+        expected = reference.quantize_rows(laid_out, torch.int8)
         torch.testing.assert_close(scales, expected[1])
         assert torch.equal(steps, expected[0])
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(3, 16), (1, 1), (5, 100), (2, 9000), (0, 8)])
+def test_float8_is_that_of_pytorch(launch, device, dtype, shape):
+    """To the bit, where division is: on a GPU it may be off by a rounding."""
+    rows = drawn(shape, dtype, device)
+    steps, scales = launch.quantize_rows(rows, torch.float8_e4m3fn)
+    expected = reference.quantize_rows(rows, torch.float8_e4m3fn)
+    torch.testing.assert_close(scales, expected[1], rtol=1e-6, atol=0)
+    codes, like = (found.view(torch.uint8).int() for found in (steps, expected[0]))
+    assert (steps.dtype, steps.shape) == (torch.float8_e4m3fn, shape)
+    assert ((codes - like).abs() <= (0 if device == "cpu" else 1)).all()
+
+
+def test_every_float8_and_all_between_two_of_them(launch, device):
+    """Ties and subnormal values too: 448 is the largest in the row, so that its scale is 1."""
+    codes = torch.arange(0x7F, dtype=torch.uint8).view(torch.float8_e4m3fn).float()
+    between = torch.cat([codes, (codes[1:] + codes[:-1]) / 2, (codes[1:] + 3 * codes[:-1]) / 4])
+    rows = torch.cat([between, -between])[None].to(device)
+    steps, scales = launch.quantize_rows(rows, torch.float8_e4m3fn)
+    assert scales.item() == 1
+    assert torch.equal(steps.view(torch.uint8), rows.to(torch.float8_e4m3fn).view(torch.uint8))
+
+
+@pytest.mark.parametrize("kept_as", [torch.int8, torch.float8_e4m3fn], ids=str)
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
-def test_rows_of_zeros_and_of_what_is_no_number(launch, device, broken):
+def test_rows_of_zeros_and_of_what_is_no_number(launch, device, broken, kept_as):
     rows = torch.ones(3, 8, device=device)
     rows[0], rows[1, 3] = 0, broken
-    steps, scales = launch.quantize_rows(rows)
+    steps, scales = launch.quantize_rows(rows, kept_as)
     assert torch.equal(steps[0].float() * scales[0], rows[0])
     assert scales[1].isnan()
     assert torch.equal(steps[2].float() * scales[2], rows[2])
@@ -69,7 +93,8 @@ from fxcache.kernels.quantize_rows import op
 
 checks = ("test_schema", "test_faketensor")
 for rows in (torch.randn(3, 8), torch.randn(8, 3).mT):
-    opcheck(torch.ops.fxcache.quantize_rows, (rows,), test_utils=checks)
+    for dtype in (torch.int8, torch.float8_e4m3fn):
+        opcheck(torch.ops.fxcache.quantize_rows, (rows, dtype), test_utils=checks)
 """
 
 

@@ -26,18 +26,22 @@ def on_any_device(monkeypatch):
     monkeypatch.setattr(operators, "DEVICES", ("cuda", "cpu"))
 
 
+def copied(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(a.clone() if isinstance(a, Tensor) else a for a in arguments)
+
+
 class Ran(TorchDispatchMode):
     """Counts which of our operators run."""
 
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
-        self.last: dict[str, tuple[Any, ...]] = {}  # what each was called with last
+        self.arguments: dict[str, list[Any]] = {}  # of each call, its tensors as they were then
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace == "fxcache":
             self.counts[func.overloadpacket.__name__] += 1
-            self.last[func.overloadpacket.__name__] = args
+            self.arguments.setdefault(func.overloadpacket.__name__, []).append(copied(args))
         return func(*args, **(kwargs or {}))
 
 
@@ -169,16 +173,16 @@ def test_a_unets_norm_of_a_concatenation(order):
         policy = fxcache.Uniform(3, forecast_order=order)
         fxcache.optimize(unet, cut=0, policy=policy, kernels=kernels)
         with Ran() as ran:
-            outputs.append(sample(unet, 6, **tiny.inputs()))
-    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-4, atol=1e-4)
+            outputs += [sample(unet, 3, **tiny.inputs()), sample(unet, 6, **tiny.inputs(seed=1))]
+    torch.testing.assert_close(outputs[2:], outputs[:2], rtol=1e-4, atol=1e-4)
     if order:
-        assert ran.counts == {"forecast_read": 4}
+        assert ran.counts == {"forecast_read": 6}
         return
     # Statistics of the cached half are taken once for each refresh, and read by two reuses.
-    assert ran.counts == {"concat_group_norm_silu": 4, "group_moments": 2}
-    cached, fresh, *_, groups, _, moments = ran.last["concat_group_norm_silu"]
-    channels = cached.shape[1] + fresh.shape[1]
-    assert torch.equal(moments, torch.ops.fxcache.group_moments(cached, groups, channels, 0))
+    assert ran.counts == {"concat_group_norm_silu": 6, "group_moments": 3}
+    for cached, fresh, *_, groups, _, moments in ran.arguments["concat_group_norm_silu"]:
+        channels = cached.shape[1] + fresh.shape[1]
+        assert torch.equal(moments, torch.ops.fxcache.group_moments(cached, groups, channels, 0))
 
 
 @pytest.mark.usefixtures("on_any_device")
@@ -212,6 +216,24 @@ def test_what_is_kept_in_eight_bits_is_read_by_the_norm(dtype):
     (variants,) = variants_of(model)
     read = [n.target for n in variants.cached_skip.graph.nodes if n.op == "call_function"]
     assert torch.ops.aten.to.dtype not in read, "restored by the kernel, and nowhere else"
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("on_any_device")
+def test_a_scale_for_each_channel_is_not_the_norms_to_read():
+    """Tokens in rows and columns are taken for a picture's channels."""
+    outputs = []
+    for kernels in (False, True):
+        model = Head(plain_norm(), modulated="neither").eval()
+        options: dict[str, Any] = {"cache_dtype": torch.int8, "kernels": kernels}
+        fxcache.optimize(model, cut=("blocks.0", "blocks.1"), **options)
+        torch.manual_seed(0)
+        given = torch.randn(2, 3, 5, 4), torch.ones(2, 7)
+        with Ran() as ran:
+            outputs += [model(given[0], t, given[1]) for t in torch.linspace(900, 100, 2)]
+    assert torch.equal(outputs[1], outputs[3])
+    assert "residual_norm_modulate" not in ran.counts
+    assert "for each channel" in captured(model).kernels["cached_skip"][0]["why_not"]
 
 
 @torch.no_grad()
@@ -272,10 +294,11 @@ def test_what_policies_observe_is_compared_by_a_kernel():
 
 
 @pytest.mark.usefixtures("on_any_device")
-def test_the_cache_is_quantised_by_a_kernel():
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_the_cache_is_quantised_by_a_kernel(dtype):
     outputs = []
     for kernels in (False, True):
-        unet = fxcache.optimize(tiny.small_unet(), cache_dtype=torch.int8, kernels=kernels)
+        unet = fxcache.optimize(tiny.small_unet(), cache_dtype=dtype, kernels=kernels)
         sample(unet, 1, **tiny.inputs())
         with Ran() as ran:
             outputs.append(sample(unet, 6, **tiny.inputs()))

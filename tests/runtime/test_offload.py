@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
-from fxcache.runtime import offload
+from fxcache.runtime import captures, offload
 from tests import tiny
-from tests.loops import sample
+from tests.loops import refreshes, sample
 from tests.plain import dit, dit_inputs
 
 ELSEWHERE = torch.device("meta")
@@ -93,7 +93,13 @@ def test_what_waits_is_back_when_the_model_is_restored(host):
     assert torch.equal(denoised(model), denoised(dit()))
 
 
-def test_another_shape_is_captured_with_all_weights_in_place(host):
+def test_another_shape_is_captured_with_all_weights_in_place(host, monkeypatch):
+    def checked(module: nn.Module, *args: Any) -> Any:
+        assert not away(module)
+        return capture(module, *args)
+
+    capture = captures.capture
+    monkeypatch.setattr(captures, "capture", checked)
     model = fxcache.optimize(dit(), policy=ALWAYS, hoist="once", offload=True)
     for batch in (1, 2, 1):
         inputs = dit_inputs(batch=batch)
@@ -139,6 +145,58 @@ def test_two_kinds_of_call_of_which_one_reads_what_the_other_does_not(host):
                 assert torch.equal(model(timestep=t, **inputs), plain(timestep=t, **inputs))
 
 
+@torch.no_grad()
+def test_what_one_kind_of_call_hoists_and_another_reads(host):
+    class Forked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.deep, self.text, self.last = (nn.Linear(4, 4) for _ in range(4))
+
+        def forward(self, x: Tensor, t: Tensor, text: Tensor, again: bool = False) -> Tensor:
+            x = self.first(x)
+            found: Tensor = self.last(self.deep(x) + x * t) + self.text(text)
+            return self.text(found) if again else found
+
+    model = fxcache.optimize(
+        Forked().eval(), cut="deep", hoist="once", offload=True, policy=fxcache.Uniform(1)
+    )
+    plain, x = Forked().eval(), torch.ones(3, 4)
+    schedule, again = torch.linspace(900, 100, 6), torch.linspace(900, 100, 6)
+    texts = {False: torch.ones(3, 4), True: torch.zeros(3, 4)}
+    for step in range(6):
+        if step % 2 == 0:
+            schedule = schedule.clone()  # another run begins, and sends the weights away
+        for kind, timesteps in ((False, schedule), (True, again)):
+            given = (x, timesteps[step], texts[kind])
+            assert torch.equal(model(*given, again=kind), plain(*given, again=kind))
+
+
+@torch.no_grad()
+def test_a_caller_that_nothing_identifies(host):
+    class Unconditional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.deep, self.last = (nn.Linear(4, 4) for _ in range(3))
+            self.time, self.more = nn.Linear(1, 8), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            x = self.first(x)
+            emb = self.more(self.time(t.reshape(1) / 1000))
+            found: Tensor = self.last(self.deep(x) + emb + x)
+            return found
+
+    model = fxcache.optimize(Unconditional().eval(), cut="deep", hoist="table", offload=True)
+    x = torch.ones(3, 4)
+    for t in torch.linspace(900, 100, 3):
+        model(x, t)
+    assert {"time.weight", "more.weight"} <= away(model)
+    expected = Unconditional().eval()(x, torch.tensor(50.0))
+    with pytest.warns(fxcache.FxcacheWarning, match="nothing identifies the caller"):
+        assert torch.equal(model(x, torch.tensor(50.0)), expected)
+
+
 def test_guidance_that_runs_half_the_batch(host):
     @torch.no_grad()
     def run(model: Any) -> Tensor:
@@ -160,12 +218,14 @@ def test_guidance_that_runs_half_the_batch(host):
 
 def test_signals_that_are_known_before_the_run(host):
     """They are evaluated with the graph of a whole step's prefix."""
-    options: dict[str, Any] = {"policy": fxcache.TeaCache(0.5)}
+    options: dict[str, Any] = {"policy": fxcache.TeaCache(2.0)}
     unets = [fxcache.optimize(tiny.small_unet(), **options)]
     unets.append(fxcache.optimize(tiny.small_unet(), **options, hoist="table", offload=True))
     for seed in range(2):
         expected, found = (sample(unet, 6, **tiny.inputs(seed=seed)) for unet in unets)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert refreshes(unets[0]) == refreshes(unets[1])
+    assert all(len(run) < 6 for run in refreshes(unets[1]))
     assert away(unets[1])
 
 
