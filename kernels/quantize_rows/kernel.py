@@ -31,7 +31,6 @@ def bits_of_float8(value):
     # Next to 2¹⁴ a float32 has the digits that a subnormal float8 has.
     subnormal = (tl.abs(value) + 16384.0).to(tl.uint32, bitcast=True) - 0x46800000
     found = tl.where(magnitude < 0x3C800000, subnormal, normal)  # 2⁻⁶
-    found = tl.where(magnitude > 0x7F800000, 0x7F, found)  # NaN
     return (found | ((bits >> 24) & 0x80)).to(tl.uint8)
 
 
