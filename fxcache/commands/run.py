@@ -28,7 +28,7 @@ from fxcache.schedule import NonUniform, Policy, Uniform
 INTERVAL = 3
 CACHE_DTYPES = tuple(str(dtype).removeprefix("torch.") for dtype in LARGEST)
 FLAGS = {
-    "offload": "keep weights that no step reads on the CPU; with --hoist",
+    "offload": "keep weights that no step reads on the CPU; with --hoist, on other devices",
     "partial-evaluation": "compute at the refresh what cached values alone decide",
     "kernels": "read the cache with Triton kernels, on CUDA devices",
 }

@@ -20,8 +20,8 @@ class CaptureReport:
 
     ``groups``: cut points that are refreshed by themselves; ``graphs``: made so far. ``signal``:
     what the policy observes. ``specialized_on``: the inputs whose values the model read: another
-    value, another capture. ``weight_bytes``: of the weights that a refresh and a reuse read as they
-    are run, what was hoisted left out; ``hoisted_weight_bytes``: of those that no step reads.
+    value, another capture. ``weight_bytes``: of the weights that a refresh and a reuse read, what
+    was hoisted left out; ``hoisted_weight_bytes``: of those that no such step reads.
     ``kernels``: by name of the variant, the places where one could run, and why not if it does not.
     """
 
@@ -92,11 +92,11 @@ class Report:
 
 def report_of(module: nn.Module, engine: Engine) -> Report:
     """The report of an optimised module."""
-    captured, level = list(engine.captures.values()), engine.settings.hoist
+    captured = list(engine.captures.values())
     return Report(
         model=type(module).__name__,
         policy=engine.settings.policy.to_dict(),
-        captures=[capture_report(v, level) for v in captured],
+        captures=[capture_report(v) for v in captured],
         runs=[run_report(r) for r in list(engine.runs)],
         cached_bytes=engine.nbytes,
         hoisted_bytes=engine.hoisted_bytes,
@@ -104,8 +104,8 @@ def report_of(module: nn.Module, engine: Engine) -> Report:
     )
 
 
-def capture_report(variants: Variants, level: Level) -> CaptureReport:
-    """``level``: what its variants are given where they can be."""
+def capture_report(variants: Variants) -> CaptureReport:
+    level = max(kind.level for kind in variants.made)  # the most that steps were given
     read = {
         kind: nbytes(variants.weights_read(reused, level))
         for kind, reused in (("refresh", NOTHING), ("reuse", variants.all))

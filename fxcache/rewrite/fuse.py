@@ -167,6 +167,8 @@ def fuse_concat(graph: fx.Graph, norm: fx.Node) -> None:
     joined, weight, bias = join["tensors"], given["weight"], given["bias"]
     if join["dim"] != 1 or len(joined) != 2 or not is_read(joined[0]):
         raise UnfitError("what is cached is not the first of two tensors, joined by channels")
+    if noted(joined[0], KEPT) is None:
+        raise UnfitError("what is cached is forecast, or restored from eight bits, before")
     activation = only_user(norm, "silu")
     if activation is None:
         raise UnfitError("no SiLU, and nothing else, reads what is normalised")
@@ -229,8 +231,8 @@ def source_of(node: fx.Node) -> fx.Node:
 
 
 def is_read(node: fx.Node) -> bool:
-    """Whether ``node`` comes from the cache as it is."""
-    return noted(node, KEPT) is not None
+    """Whether ``node`` comes from the cache: as it is, forecast, or restored."""
+    return any(noted(node, what) is not None for what in (KEPT, FORECAST, RESTORED))
 
 
 def only_user(node: fx.Node, name: str) -> fx.Node | None:

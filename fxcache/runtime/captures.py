@@ -61,7 +61,7 @@ class Captures:
     def _capture(self, module: nn.Module, call: Call, fixed: bool) -> Variants:
         settings = self._settings
         self.offload.bring_back()
-        self.offload.first = next(module.parameters(), None)
+        self.offload.belongs_to(module)
         frontier = Frontier(capture(module, self._signature, call, fixed))
         plan = choose(frontier, settings.cut, settings.policy, settings.partial_evaluation)
         return rewrite(frontier, plan, call.describe(), settings.cache_form)

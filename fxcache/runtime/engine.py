@@ -1,8 +1,10 @@
 """The state of one optimised module, and the way of one call through it."""
 
+import threading
 import warnings
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor, nn
@@ -61,6 +63,8 @@ class Engine:
         if settings.guidance:
             self._guidance = Guidance(settings.guidance, self.signature, self._captures)
         self._warned: set[str] = set()
+        # Calls take turns where one may move weights that another reads.
+        self.turn = threading.RLock() if settings.offload else nullcontext()
         self.recorder: Recorder | None = None  # is shown every step of every trajectory
 
     @property

@@ -135,12 +135,13 @@ def optimized_class(original: type[nn.Module]) -> type[nn.Module]:
     @functools.wraps(original.forward)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         engine: Engine = self._fxcache  # type: ignore[assignment]
-        ticket = begin(engine, self, args, kwargs)
-        results = ticket.module(*ticket.tensors)
-        if ticket.undecided:
-            decide(engine, ticket, results)
+        with engine.turn:
+            ticket = begin(engine, self, args, kwargs)
             results = ticket.module(*ticket.tensors)
-        return finish(engine, ticket, results)
+            if ticket.undecided:
+                decide(engine, ticket, results)
+                results = ticket.module(*ticket.tensors)
+            return finish(engine, ticket, results)
 
     setattr(forward, DISPATCHES, True)
 

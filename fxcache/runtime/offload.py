@@ -14,24 +14,33 @@ HOST = torch.device("cpu")
 
 
 class Away(NamedTuple):
-    """A weight that waits on the CPU, and where it and the module's ``first`` parameter were."""
+    """A weight that waits on the CPU, and where it and the module's first parameter were."""
 
     weight: weakref.ref[Tensor]
     device: torch.device
-    first: torch.device | None
+    first: torch.device
 
 
 class Offload:
-    """The weights of one module that are away from its device.
+    """The parameters of one module that are away from its device.
 
-    They stay the module's own parameters; only what they hold moves. Its ``first`` parameter is
-    never away: diffusers takes a model to be where that is.
+    They stay the module's own; only what they hold moves. The first is never away: diffusers takes
+    a model to be where that is. Nor are buffers: moving a module replaces these.
     """
 
     def __init__(self) -> None:
         self._away: dict[int, Away] = {}
-        self.first: Tensor | None = None
+        self._module: weakref.ref[nn.Module] | None = None
         self.moves = 0  # how often weights were sent or brought back
+
+    def belongs_to(self, module: nn.Module) -> None:
+        """The weights are those of ``module``."""
+        self._module = weakref.ref(module)
+
+    @property
+    def _parameters(self) -> list[nn.Parameter]:
+        module = self._module() if self._module else None
+        return list(module.parameters()) if module is not None else []
 
     @property
     def homes(self) -> Mapping[int, torch.device]:
@@ -53,13 +62,13 @@ class Offload:
 
         ``stay``: the weights that do not go.
         """
-        going, staying = list(weights), set(map(id, stay))
-        owners = Counter(w.untyped_storage().data_ptr() for w in {*going, *stay})
-        beside = self.first.device if self.first is not None else None
-        for weight in (w for w in going if id(w) not in staying and w is not self.first):
-            alone = owners[weight.untyped_storage().data_ptr()] == 1
-            if alone and movable(weight):
-                self._away[id(weight)] = Away(weakref.ref(weight), weight.device, beside)
+        parameters = self._parameters
+        owners = Counter(weight.untyped_storage().data_ptr() for weight in parameters)
+        staying = set(map(id, (*stay, *parameters[:1])))
+        for weight in (w for w in weights if id(w) not in staying and movable(w)):
+            if owners[weight.untyped_storage().data_ptr()] == 1:
+                away = Away(weakref.ref(weight), weight.device, parameters[0].device)
+                self._away[id(weight)] = away
                 move(weight, HOST)
                 self.moves += 1
 
@@ -76,8 +85,9 @@ class Offload:
 
     def _home(self, away: Away) -> torch.device:
         """Where it belongs: where it was, unless the module was moved since."""
-        now = self.first.device if self.first is not None else None
-        return away.device if now is None or now == away.first else now
+        parameters = self._parameters
+        moved = bool(parameters) and parameters[0].device != away.first
+        return parameters[0].device if moved else away.device
 
     def _found(self) -> list[tuple[Tensor, torch.device]]:
         away = self._away.values()
@@ -105,16 +115,25 @@ class Streamed(fx.Interpreter):
 
 
 def movable(weight: Tensor) -> bool:
-    """Whether ``weight`` is elsewhere, of no class of its own (quantised), no part of another."""
-    plain = type(weight) in (Tensor, nn.Parameter) and weight.device != HOST
+    """Whether ``weight`` is a parameter (no quantised one), elsewhere, and no part of another."""
+    plain = type(weight) is nn.Parameter and weight.device != HOST
     return plain and weight.untyped_storage().nbytes() == weight.nbytes
 
 
 def move(weight: Tensor, device: torch.device) -> None:
-    """Let ``weight`` hold what it holds on ``device``; for all else it is the same tensor."""
-    weight.data = weight.data.to(device)
+    """Let ``weight`` hold what it holds on ``device``; for all else it is the same tensor.
+
+    Inference mode would make it one that counts no writes, and takes no gradient.
+    """
+    with torch.inference_mode(False):
+        weight.data = transferred(weight.data, device)
 
 
 def fetched(weight: Tensor, device: torch.device) -> Tensor:
     """A copy of what ``weight`` holds, on ``device``."""
-    return weight.detach().to(device)
+    with torch.inference_mode(False):
+        return transferred(weight.detach(), device)
+
+
+def transferred(values: Tensor, device: torch.device) -> Tensor:
+    return values.to(device)

@@ -1,6 +1,8 @@
 """Hoisted values by timestep: for all timesteps of a run, in one batched pass."""
 
 import logging
+import threading
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -8,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from fxcache.program import value_of
 from fxcache.rewrite.runner import Variants
 from fxcache.runtime.branch import Anchor, Identity
 from fxcache.runtime.foresight import timesteps_of
@@ -42,13 +45,13 @@ class Elements:
 class Numbers:
     """Rows of timesteps that are known by their value."""
 
-    rows: Mapping[float, int]
+    rows: Mapping[str, int]  # by what tells 0.0 from -0.0, and knows NaN again
 
     def row(self, position: Position) -> int | None:
         """None for a value that is not among them."""
         if not isinstance(position, Number) or not position.uniform:
             return None
-        return self.rows.get(position.value)
+        return self.rows.get(position.value.hex())
 
 
 @dataclass(frozen=True)
@@ -68,20 +71,24 @@ class Heard:
 
     def __init__(self) -> None:
         self._runs = 0
-        self._last: dict[float, int] = {}  # by value, the number of the run
+        self._last: dict[str, int] = {}  # by value, in hexadecimal, the number of the run
+        self._lock = threading.Lock()
 
     def begin(self) -> tuple[float, ...]:
         """A run begins; what it may go through."""
-        self._runs += 1
-        self._last = {v: run for v, run in self._last.items() if self._runs - run <= MEMORY}
-        return tuple(self._last)
+        with self._lock:
+            self._runs += 1
+            self._last = {v: run for v, run in self._last.items() if self._runs - run <= MEMORY}
+            return tuple(map(float.fromhex, self._last))
 
     def note(self, position: Position) -> None:
         """A step stands there."""
         if not isinstance(position, Number) or not position.uniform:
             return
-        if position.value in self._last or len(self._last) < MAX_ROWS:
-            self._last[position.value] = self._runs
+        value = position.value.hex()
+        with self._lock:
+            if value in self._last or len(self._last) < MAX_ROWS:
+                self._last[value] = self._runs
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,7 @@ def expected(call: Call, position: Position, heard: Heard) -> Timesteps | None:
     if isinstance(position, Number) and position.uniform:
         like = call.tensors[call.timestep_index]
         tensor = torch.tensor(values, dtype=like.dtype, device=like.device)
-        return Timesteps(tensor, Numbers({value: row for row, value in enumerate(values)}))
+        return Timesteps(tensor, Numbers({value.hex(): row for row, value in enumerate(values)}))
     schedule = position.schedule() if isinstance(position, Element) else None
     if not isinstance(position, Element) or schedule is None or schedule.is_inference():
         return None
@@ -128,7 +135,10 @@ def tabulated(
     once: tuple[Tensor, ...],
     offload: Offload,
 ) -> Table | None:
-    """The values at all ``timesteps``; None where the model takes only one timestep at a time."""
+    """The values at all ``timesteps``; None where the model takes only one timestep at a time.
+
+    Some ops promote batches of numbers to a wider dtype than a number by itself.
+    """
     index = call.timestep_index
     like = call.tensors[index]
     rows = timesteps.tensor.reshape(-1, *[1] * like.dim()).expand(-1, *like.shape)
@@ -136,9 +146,12 @@ def tabulated(
     dims = tuple(0 if i == index else None for i in range(len(tensors)))
     part = partial(offload.run, variants.timestep_part)
     try:
-        values = torch.vmap(part, in_dims=dims)(*tensors)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+            values = torch.vmap(part, in_dims=dims)(*tensors)
     except (RuntimeError, IndexError) as error:
         logger.warning("no table of timesteps for %s: %s", variants.program.model, error)
         return None
-    held = tuple(value.contiguous() for value in values)
-    return Table(timesteps.index, like.shape, held)
+    dtypes = (value_of(node).dtype for node in variants.hoisted.by_step)
+    held = (v.to(dtype).contiguous() for v, dtype in zip(values, dtypes, strict=True))
+    return Table(timesteps.index, like.shape, tuple(held))

@@ -177,6 +177,8 @@ def test_a_unets_norm_of_a_concatenation(order):
     torch.testing.assert_close(outputs[2:], outputs[:2], rtol=1e-4, atol=1e-4)
     if order:
         assert ran.counts == {"forecast_read": 6}
+        (concat,) = [k for k in captured(unet).kernels["cached_skip"] if "concat" in k["kernel"]]
+        assert "forecast" in concat["why_not"]
         return
     # Statistics of the cached half are taken once for each refresh, and read by two reuses.
     assert ran.counts == {"concat_group_norm_silu": 6, "group_moments": 3}

@@ -1,5 +1,6 @@
 """Hoisting: the same results, from values that are computed once a run, or once a schedule."""
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -196,6 +197,66 @@ def test_a_timestep_of_each_picture_is_looked_up_only_where_all_are_one():
                 found, expected = (m(timestep=t, **inputs) for m in (model, plain))
                 torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert tabulated(model) == [0, 1, 0]
+
+
+def test_zeros_of_either_sign_and_what_is_no_number():
+    class Inverse(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.deep, self.last = (nn.Linear(4, 4) for _ in range(3))
+
+        def forward(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+            x = self.first(x)
+            found: Tensor = self.last(self.deep(x) + x) * torch.atan(1 / t) + text
+            return found
+
+    model = fxcache.optimize(Inverse().eval(), cut="deep", hoist="table", policy=ALWAYS)
+    plain, x = Inverse().eval(), torch.ones(3, 4)
+    with torch.no_grad():
+        for run, schedule in enumerate([(1.0, 0.0), (1.0, -0.0), (math.nan,), (math.nan,)]):
+            text = torch.full((3, 4), float(run))
+            for t in schedule:
+                found, expected = model(x, t, text), plain(x, torch.tensor(t), text)
+                torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+@torch.no_grad()
+def test_a_row_has_the_dtype_that_the_graph_gives_it():
+    """``where`` of a batch of float64 promotes what one number by itself does not."""
+
+    class Chosen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.deep, self.last = (nn.Linear(4, 4) for _ in range(3))
+            self.register_buffer("frequencies", torch.linspace(0, 1, 4))
+
+        def forward(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+            x = self.first(x) * torch.where(self.frequencies > 0.5, t / 1000, self.frequencies)
+            found: Tensor = self.last(self.deep(x) + x) + text
+            return found
+
+    model = fxcache.optimize(Chosen().eval(), cut="deep", hoist="table", policy=ALWAYS)
+    plain, x = Chosen().eval(), torch.ones(3, 4)
+    for run in range(2):
+        text = torch.full((3, 4), float(run))
+        for t in (900.3, 500.1, 100.7):
+            found = model(x, t, text)
+            expected = plain(x, torch.tensor(t, dtype=torch.float64), text)
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert tabulated(model) == [0, 3]
+
+
+def test_what_no_step_was_given_is_not_said_to_be_saved():
+    model = fxcache.optimize(dit(), hoist="table", policy=ALWAYS)
+    saved = []
+    for seed in range(2):
+        as_numbers(model, torch.linspace(900, 100, 3), seed)
+        saved.append(fxcache.report(model).captures[0].hoisted_weight_bytes)
+    once = fxcache.optimize(dit(), hoist="once", policy=ALWAYS)
+    denoised(once)
+    assert saved[0] == fxcache.report(once).captures[0].hoisted_weight_bytes < saved[1]
 
 
 def test_timesteps_are_heard_of_and_forgotten():

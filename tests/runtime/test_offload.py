@@ -4,11 +4,15 @@ There is one device here, so what is away holds nothing but NaN: whoever reads i
 """
 
 import copy
+import threading
+from contextlib import nullcontext
+from threading import Thread
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import fxcache
 from fxcache.runtime import captures, offload
@@ -259,16 +263,115 @@ def test_weights_come_back_to_where_the_module_is(monkeypatch, moved):
     went: list[torch.device] = []
     monkeypatch.setattr(offload, "HOST", ELSEWHERE)
     monkeypatch.setattr(offload, "move", lambda _, device: went.append(device))
-    held = offload.Offload()
-    held.first, weight = torch.ones(1), torch.ones(2)
-    held.send([weight, held.first], [])
+    held, module = offload.Offload(), nn.Linear(2, 2)
+    held.belongs_to(module)
+    held.send(module.parameters(), [])
     if moved:
-        held.first = torch.ones(1, device=ELSEWHERE)
+        module.weight = nn.Parameter(torch.ones(1, device=ELSEWHERE))
     here = ELSEWHERE if moved else torch.device("cpu")
-    assert held.homes == {id(weight): here}
+    assert held.homes == {id(module.bias): here}
     held.bring_back()
     assert went == [ELSEWHERE, here]
     assert not held.homes
+
+
+@pytest.fixture
+def copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights move to memory of their own, as to another device."""
+    monkeypatch.setattr(offload, "HOST", ELSEWHERE)
+    monkeypatch.setattr(offload, "transferred", lambda values, _: values.clone())
+
+
+@pytest.mark.usefixtures("copies")
+def test_in_inference_mode_weights_stay_what_they_are():
+    model, plain = fxcache.optimize(dit(), policy=ALWAYS, hoist="once", offload=True), dit()
+    inputs, smaller = dit_inputs(), dit_inputs(batch=1)
+    versions = [weight._version for weight in model.parameters()]
+    with torch.inference_mode():
+        for t in torch.linspace(900, 100, 3):
+            assert torch.equal(model(timestep=t, **inputs), plain(timestep=t, **inputs))
+        assert fxcache.report(model).offloaded_bytes > 0
+        model(timestep=torch.tensor(50.0), **smaller)  # is captured
+        fxcache.restore(model)
+    assert not any(weight.is_inference() for weight in model.parameters())
+    assert [weight._version for weight in model.parameters()] == versions
+
+
+@pytest.mark.usefixtures("copies")
+def test_a_tie_to_a_weight_that_no_graph_reads():
+    model = dit()
+    model.alias = nn.Parameter(model.layers[0].key_value.weight.data)
+    fxcache.optimize(model, policy=ALWAYS, hoist="once", offload=True)
+    denoised(model)
+    assert fxcache.report(model).offloaded_bytes > 0
+    assert model.alias.data_ptr() == model.layers[0].key_value.weight.data_ptr()
+
+
+def test_buffers_stay(host):
+    """Another dtype, or device, makes other buffers of them."""
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.deep, self.last = (nn.Linear(4, 4) for _ in range(3))
+            self.register_buffer("mix", torch.randn(4, 4))
+
+        def forward(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+            x = self.first(x)
+            found: Tensor = self.last(self.deep(x) + x * t) + text @ self.mix
+            return found
+
+    model = fxcache.optimize(Mixed().eval(), cut="deep", hoist="once", offload=True)
+    text = torch.ones(3, 4)
+    with torch.no_grad():
+        for t in torch.linspace(900, 100, 3):
+            model(torch.ones(3, 4), t, text)
+    assert not model.mix.isnan().any()
+
+
+def test_calls_take_turns(host):
+    """A thread's step reads what the run that another begins would send away."""
+    model, plain = fxcache.optimize(dit(), policy=ALWAYS, hoist="once", offload=True), dit()
+    tracked = dit_inputs(seed=1)
+    with torch.inference_mode():
+        untracked = dit_inputs(seed=2)
+    inside, goes_on, begun = threading.Event(), threading.Event(), threading.Event()
+
+    class Waiting(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
+            if func is torch.ops.aten.addmm.default and not inside.is_set():
+                inside.set()
+                goes_on.wait(20)
+            return func(*args, **(kwargs or {}))
+
+    found: dict[str, Tensor] = {}
+    schedule = torch.linspace(900, 100, 4)
+
+    @torch.no_grad()
+    def steps(name: str, mode: Any, timesteps: Tensor, inputs: dict[str, Tensor]) -> None:
+        if name == "tracked":
+            begun.set()
+        with mode:
+            found[name] = model(timestep=timesteps[0], **inputs)
+
+    with pytest.warns(match="inference mode"):  # noqa: PT031
+        for inputs in (tracked, untracked):
+            steps("", nullcontext(), schedule.clone(), inputs)
+        slow = Thread(target=steps, args=("untracked", Waiting(), schedule.clone(), untracked))
+        slow.start()
+        assert inside.wait(20)
+        other = Thread(target=steps, args=("tracked", nullcontext(), schedule.clone(), tracked))
+        other.start()
+        assert begun.wait(20)
+        other.join(0.5)
+        goes_on.set()
+        slow.join()
+        other.join()
+    for name, inputs in (("tracked", tracked), ("untracked", untracked)):
+        with torch.no_grad():
+            expected = plain(timestep=schedule[0], **inputs)
+        torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_nothing_to_offload_where_nothing_is_hoisted():
