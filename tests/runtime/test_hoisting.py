@@ -372,10 +372,11 @@ def levels_of(variants: Variants) -> set[Level]:
 
 
 @pytest.mark.usefixtures("clean_dynamo")
+@pytest.mark.parametrize("offload", [False, True])
 @pytest.mark.parametrize("hoist", ["once", "table"])
-def test_two_graphs_and_no_recompilation(hoist):
-    counter = CompileCounterWithBackend("aot_eager")
-    unet = fxcache.optimize(tiny.small_unet(), policy=fxcache.Uniform(3), hoist=hoist)
+def test_two_graphs_and_no_recompilation(hoist, offload):
+    counter, options = CompileCounterWithBackend("aot_eager"), {"hoist": hoist, "offload": offload}
+    unet = fxcache.optimize(tiny.small_unet(), policy=fxcache.Uniform(3), **options)
     compiled = torch.compile(unet, backend=counter, fullgraph=True)
     with torch._dynamo.config.patch(error_on_recompile=True):
         for seed in (0, 1):
