@@ -31,17 +31,27 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class Replayed:
-    """A backend whose graphs' results live until the model is called again."""
+    """A backend whose graphs' results live until the model is called again.
+
+    ``captured``: what would be captured: a graph after those that ran before it in the same call,
+    with weights at these addresses. What is passed to it besides is copied in.
+    """
 
     def __init__(self) -> None:
         self.graphs = 0
         self.results: list[Tensor] = []
-        self.addresses: list[tuple[int, ...]] = []  # of each call's inputs
+        self.path: tuple[int, ...] = ()
+        self.captured: set[tuple[Any, ...]] = set()
 
     def __call__(self, graph: fx.GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
         self.graphs += 1
+        number = self.graphs
 
         def run(*inputs: Any) -> Any:
+            weights = [i.data_ptr() for i in inputs if isinstance(i, nn.Parameter)]
+            assert weights
+            self.path = (*self.path, number)
+            self.captured.add((self.path, *weights))
             given = {t.untyped_storage().data_ptr() for t in inputs if isinstance(t, Tensor)}
             results = tuple(
                 r.clone() if r.untyped_storage().data_ptr() in given else r for r in graph(*inputs)
@@ -58,6 +68,7 @@ class Replayed:
             for result in self.results:
                 result.fill_(torch.nan if result.is_floating_point() else 1)
             self.results.clear()
+            self.path = ()
             return model(*args, **kwargs)
 
         return call
@@ -88,7 +99,8 @@ def test_nothing_is_read_after_it_was_overwritten(options):
         found = [denoised(call, seed) for seed in (0, 1)]
 
     assert all(map(torch.equal, found, expected))
-    assert replayed.graphs == (3 if options.get("policy", fxcache.Uniform()).observes else 2)
+    graphs = 3 if options.get("policy", fxcache.Uniform()).observes else 2
+    assert replayed.graphs == len(replayed.captured) == graphs, "nothing is captured again"
     assert reuses(model) == reuses(plain) > 0
 
 
