@@ -2,7 +2,7 @@
 
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -37,10 +37,9 @@ class Offload:
         """The weights are those of ``module``."""
         self._module = weakref.ref(module)
 
-    @property
-    def _parameters(self) -> list[nn.Parameter]:
+    def _parameters(self) -> Iterator[nn.Parameter]:
         module = self._module() if self._module else None
-        return list(module.parameters()) if module is not None else []
+        return iter(()) if module is None else module.parameters()
 
     @property
     def homes(self) -> Mapping[int, torch.device]:
@@ -62,7 +61,7 @@ class Offload:
 
         ``stay``: the weights that do not go.
         """
-        parameters = self._parameters
+        parameters = list(self._parameters())
         owners = Counter(weight.untyped_storage().data_ptr() for weight in parameters)
         staying = set(map(id, (*stay, *parameters[:1])))
         for weight in (w for w in weights if id(w) not in staying and movable(w)):
@@ -85,9 +84,8 @@ class Offload:
 
     def _home(self, away: Away) -> torch.device:
         """Where it belongs: where it was, unless the module was moved since."""
-        parameters = self._parameters
-        moved = bool(parameters) and parameters[0].device != away.first
-        return parameters[0].device if moved else away.device
+        first = next(self._parameters(), None)
+        return away.device if first is None or first.device == away.first else first.device
 
     def _found(self) -> list[tuple[Tensor, torch.device]]:
         away = self._away.values()
@@ -105,7 +103,7 @@ class Offload:
 class Streamed(fx.Interpreter):
     """Runs a graph of which some weights are elsewhere."""
 
-    def __init__(self, module: fx.GraphModule, placed: Any):
+    def __init__(self, module: fx.GraphModule, placed: Callable[[Tensor], Tensor]):
         super().__init__(module)
         self._placed = placed
 
