@@ -5,8 +5,10 @@ Tested: torch 2.13.0 (CPU). Written against 2.11's names as well.
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from types import FunctionType, SimpleNamespace
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 # Why: models built under it have no values to read, and nothing public tells.
@@ -18,12 +20,15 @@ from torch.utils._python_dispatch import _disable_current_modes as no_dispatch_m
 # Why: torch.export flattens inputs and outputs with this pytree, and has no public spelling of it.
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 __all__ = [
     "TreeSpec",
     "compiled_original",
     "expression_of",
     "forget_hooks",
     "guards_of",
+    "hidden_from_dynamo",
     "hint_of",
     "hooks_of",
     "is_fake",
@@ -37,6 +42,34 @@ __all__ = [
     "version_of",
     "writes",
 ]
+
+
+def exports_here() -> bool:
+    """Whether torch.export is tracing in this thread: then modes are open in it.
+
+    Why: the flag that says so is the whole process's.
+    """
+    return torch.compiler.is_exporting() and torch._C._len_torch_dispatch_stack() > 0
+
+
+def hidden_from_dynamo(function: F) -> F:
+    """``torch.compiler.disable(function, recursive=False)``, for calls from any thread.
+
+    Why: the wrapper refuses calls while any thread exports. Dynamo knows it by its code, so the
+    same code runs where "exporting" means this thread.
+    """
+    wrapper: Any = torch.compiler.disable(function, recursive=False)
+    view = SimpleNamespace(compiler=SimpleNamespace(is_exporting=exports_here))
+    seen = {**wrapper.__globals__, "torch": view}
+    own: Any = FunctionType(wrapper.__code__, seen, wrapper.__name__, None, wrapper.__closure__)
+    own.__dict__.update(wrapper.__dict__)
+    own.__doc__, own.__module__, own.__qualname__ = (
+        wrapper.__doc__,
+        wrapper.__module__,
+        wrapper.__qualname__,
+    )
+    own._torchdynamo_wrapper_id = id(own)
+    return own
 
 
 def compiled_original(module: nn.Module) -> nn.Module | None:

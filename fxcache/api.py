@@ -1,6 +1,7 @@
 """The public functions. Each reads as the way through the house: capture, partition, attach."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import nullcontext
 from os import PathLike
 from typing import Any, Literal, TypeVar
 
@@ -165,10 +166,12 @@ def frontier(model: nn.Module, *args: Any, **inputs: Any) -> list[Cut]:
     if not args and not inputs:
         inputs = inputs_from_config(module)
     engine = engine_of(module)
-    if engine:
-        engine.offload.bring_back()
     signature = engine.signature if engine else Signature(type(module))
-    return Frontier(capture(module, signature, signature.call(args, inputs))).cuts()
+    call = signature.call(args, inputs)
+    with engine.turn if engine else nullcontext():
+        if engine:
+            engine.offload.bring_back()
+        return Frontier(capture(module, signature, call)).cuts()
 
 
 def session(

@@ -1,5 +1,6 @@
 """nn.Module and a call -> Program: torch.export, weights shared, made functional and verified."""
 
+import warnings
 from collections.abc import Iterator
 from enum import Enum
 from typing import Any
@@ -48,7 +49,9 @@ def capture(module: nn.Module, signature: Signature, call: Call, fixed: bool = F
     exported, specialized = export(as_original(module, signature.original), call, dynamic)
     remove_identities(exported.graph)
     if any(writes(n.target) for n in all_nodes(exported)):
-        exported = exported.run_decompositions({})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch's, of its own ways
+            exported = exported.run_decompositions({})
         remove_identities(exported.graph)
     require_functional(exported, model)
     program = unlift(exported, model, call, specialized, dynamic)

@@ -47,7 +47,8 @@ class Quantized:
             return steps.view(value.shape), scales.view(*kept, *[1] * len(row))
         exact = value.float()
         absmax = exact.abs().amax(dims, keepdim=True)
-        scale = torch.where(absmax == 0, 1.0, absmax / LARGEST[self.dtype])
+        scale = absmax / LARGEST[self.dtype]
+        scale = torch.where(scale == 0, 1.0, scale)  # of zeros, or of what is as good as zero
         steps = exact / scale
         return (steps.round() if self.dtype is torch.int8 else steps).to(self.dtype), scale
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fxcache._torch import compiled_original
+from fxcache._torch import compiled_original, hidden_from_dynamo
 from fxcache.errors import ConfigError, StateError
 from fxcache.program import OURS
 from fxcache.runtime.context import announcing
@@ -43,11 +43,12 @@ def attach(module: nn.Module, settings: Settings) -> Engine:
 def detach(module: nn.Module) -> None:
     """Undo ``attach``: nothing stays behind."""
     engine: Engine = module.__dict__[OURS]
-    engine.offload.bring_back()
     original = engine.signature.original
-    take_over_forward(module, type(module), original)
-    module.__class__ = original
-    del module.__dict__[OURS]
+    with engine.turn:
+        engine.offload.bring_back()
+        take_over_forward(module, type(module), original)
+        module.__class__ = original
+        del module.__dict__[OURS]
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -131,7 +132,7 @@ def optimized_class(original: type[nn.Module]) -> type[nn.Module]:
     decide = torch.compiler.disable(Engine.decide)
     finish = torch.compiler.disable(Engine.finish)
 
-    @torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator]
+    @hidden_from_dynamo
     @functools.wraps(original.forward)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         engine: Engine = self._fxcache  # type: ignore[assignment]
@@ -148,7 +149,8 @@ def optimized_class(original: type[nn.Module]) -> type[nn.Module]:
     def reduce(self: nn.Module, _protocol: Any) -> Any:
         """Copies and pickles are optimised with the same settings, with nothing captured yet."""
         engine: Engine = self._fxcache  # type: ignore[assignment]
-        engine.offload.bring_back()
+        with engine.turn:
+            engine.offload.bring_back()
         state = {k: v for k, v in vars(self).items() if k != OURS}
         return rebuild, (original, engine.settings), state
 

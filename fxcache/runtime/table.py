@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from fxcache._torch import hint_of
 from fxcache.program import value_of
 from fxcache.rewrite.runner import Variants
 from fxcache.runtime.branch import Anchor, Identity
@@ -137,7 +138,8 @@ def tabulated(
 ) -> Table | None:
     """The values at all ``timesteps``; None where the model takes only one timestep at a time.
 
-    Some ops promote batches of numbers to a wider dtype than a number by itself.
+    Or where it takes several for something else: some ops promote a batch of numbers to a wider
+    dtype than a number by itself.
     """
     index = call.timestep_index
     like = call.tensors[index]
@@ -152,6 +154,17 @@ def tabulated(
     except (RuntimeError, IndexError) as error:
         logger.warning("no table of timesteps for %s: %s", variants.program.model, error)
         return None
-    dtypes = (value_of(node).dtype for node in variants.hoisted.by_step)
-    held = (v.to(dtype).contiguous() for v, dtype in zip(values, dtypes, strict=True))
-    return Table(timesteps.index, like.shape, tuple(held))
+    likes = [value_of(node) for node in variants.hoisted.by_step]
+    pairs = list(zip(values, likes, strict=True))
+    if any(value.dtype != one.dtype for value, one in pairs):
+        logger.warning("no table of timesteps for %s: dtypes differ", variants.program.model)
+        return None
+    return Table(timesteps.index, like.shape, tuple(laid_out(*pair) for pair in pairs))
+
+
+def laid_out(rows: Tensor, like: Tensor) -> Tensor:
+    """``rows``, each with its dimensions in the order of ``like``'s: the graph takes views."""
+    strides = [hint_of(stride) or 0 for stride in like.stride()]
+    order = [0, *(1 + dim for dim in sorted(range(like.dim()), key=lambda d: -strides[d]))]
+    back = [order.index(dim) for dim in range(rows.dim())]
+    return rows.permute(order).contiguous().permute(back)

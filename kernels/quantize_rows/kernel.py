@@ -44,7 +44,8 @@ def quantize_kernel(rows, steps, scales, length, stride, most: tl.constexpr, blo
         largest = tl.maximum(largest, tl.abs(value))
         poison += value * 0
     absmax = tl.max(largest)
-    scale = tl.where(absmax == 0, 1.0, absmax / most) + tl.sum(poison)
+    scale = absmax / most
+    scale = tl.where(scale == 0, 1.0, scale) + tl.sum(poison)
     tl.store(scales + row, scale)
     for begin in range(0, length, block):
         at = begin + tl.arange(0, block).to(tl.int64)

@@ -39,4 +39,5 @@ def residual_norm_modulate(
 
 def over_tokens(modulation: Tensor, value: Tensor) -> Tensor:
     """``[B, C]`` as ``[B, 1, …, C]``."""
-    return modulation.reshape(len(modulation), *[1] * (value.dim() - 2), -1)
+    batch, channels = modulation.shape
+    return modulation.reshape(batch, *[1] * (value.dim() - 2), channels)

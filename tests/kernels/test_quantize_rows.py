@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fxcache.kernels.quantize_rows import reference
+from fxcache.rewrite.quantized import Quantized
 from tests.kernels.comparing import DTYPES, Ran, run_compiled
 
 pytestmark = [
@@ -73,6 +74,18 @@ def test_every_float8_and_all_between_two_of_them(launch, device):
     steps, scales = launch.quantize_rows(rows, torch.float8_e4m3fn)
     assert scales.item() == 1
     assert torch.equal(steps.view(torch.uint8), rows.to(torch.float8_e4m3fn).view(torch.uint8))
+
+
+@pytest.mark.parametrize("kept_as", [torch.int8, torch.float8_e4m3fn], ids=str)
+def test_rows_of_nothing_but_subnormal_numbers(launch, device, kept_as):
+    rows = torch.full((2, 8), 1e-44, device=device)
+    rows[0, 3] = 0
+    for steps, scales in (
+        launch.quantize_rows(rows, kept_as),
+        reference.quantize_rows(rows, kept_as),
+        Quantized(kept_as).of(rows[None]),
+    ):
+        assert (steps.float() * scales).abs().max() <= 2e-44
 
 
 @pytest.mark.parametrize("kept_as", [torch.int8, torch.float8_e4m3fn], ids=str)

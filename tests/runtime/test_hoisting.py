@@ -222,7 +222,7 @@ def test_zeros_of_either_sign_and_what_is_no_number():
 
 
 @torch.no_grad()
-def test_a_row_has_the_dtype_that_the_graph_gives_it():
+def test_no_table_where_a_batch_has_another_dtype_than_one_timestep():
     """``where`` of a batch of float64 promotes what one number by itself does not."""
 
     class Chosen(nn.Module):
@@ -239,13 +239,35 @@ def test_a_row_has_the_dtype_that_the_graph_gives_it():
 
     model = fxcache.optimize(Chosen().eval(), cut="deep", hoist="table", policy=ALWAYS)
     plain, x = Chosen().eval(), torch.ones(3, 4)
-    for run in range(2):
-        text = torch.full((3, 4), float(run))
-        for t in (900.3, 500.1, 100.7):
-            found = model(x, t, text)
-            expected = plain(x, torch.tensor(t, dtype=torch.float64), text)
-            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    assert tabulated(model) == [0, 3]
+    with pytest.warns(match="no table of timesteps"):  # noqa: PT031
+        for run in range(2):
+            text = torch.full((3, 4), float(run))
+            for t in (900.3, 500.1, 100.7):
+                expected = plain(x, torch.tensor(t, dtype=torch.float64), text)
+                assert torch.equal(model(x, t, text), expected)
+    assert tabulated(model) == [0, 0]
+
+
+@torch.no_grad()
+def test_a_row_lies_in_memory_as_the_graph_takes_views_of_it():
+    class Transposed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.deep, self.last = (nn.Linear(6, 6) for _ in range(3))
+            self.register_buffer("frequencies", torch.linspace(0, 1, 6).reshape(1, 2, 3))
+
+        def forward(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+            emb = torch.sin((t.reshape(1, 1, 1) / 1000 + self.frequencies).transpose(1, 2))
+            x = self.first(x) * emb.transpose(1, 2).view(6)
+            found: Tensor = self.last(self.deep(x) + x) + text
+            return found
+
+    model = fxcache.optimize(Transposed().eval(), cut="deep", hoist="table", policy=ALWAYS)
+    plain, x, text = Transposed().eval(), torch.ones(3, 6), torch.ones(3, 6)
+    for t in torch.linspace(900, 100, 4):
+        torch.testing.assert_close(model(x, t, text), plain(x, t, text), rtol=1e-5, atol=1e-5)
+    assert tabulated(model) == [4]
 
 
 def test_what_no_step_was_given_is_not_said_to_be_saved():

@@ -232,3 +232,56 @@ def test_halves_of_guidance_that_are_fresh_views_do_not_share_in_a_session():
             for half in (0, 1):
                 got = model(sample, t, both[half : half + 1], mask)
                 assert torch.equal(got, plain(sample, t, both[half : half + 1], mask))
+
+
+@torch.no_grad()
+def test_calls_go_on_while_another_thread_captures():
+    """torch.export says of the whole process that it is exporting."""
+    model, inputs = fxcache.optimize(dit(), policy=fxcache.Uniform(1)), dit_inputs()
+    calls, failures, done = 0, [], threading.Event()
+    timesteps = torch.linspace(900, 100, 2)
+    expected = dit()(timestep=timesteps[0], **inputs)
+
+    @torch.no_grad()
+    def call(optimised: nn.Module) -> Tensor:
+        found: Tensor = optimised(timestep=timesteps[0], **inputs)
+        return found
+
+    def calling() -> None:
+        nonlocal calls
+        while not done.is_set():
+            try:
+                assert torch.allclose(call(model), expected)
+                calls += 1
+            except Exception as error:
+                failures.append(error)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", fxcache.FxcacheWarning)
+        call(model)
+        thread = threading.Thread(target=calling)
+        thread.start()
+        for depth in (2, 3):
+            call(fxcache.optimize(dit(depth), policy=POLICY))
+        torch.export.export(dit(2), (), {"timestep": timesteps[0], **inputs})
+        done.set()
+        thread.join()
+    assert not failures
+    assert calls > 10
+
+
+@torch.no_grad()
+def test_an_optimised_model_inside_another_is_not_exported():
+    outer = nn.Sequential(fxcache.optimize(Wrapped().eval(), cut="deep"))
+    with pytest.raises(RuntimeError, match="export"):
+        torch.export.export(outer, (torch.ones(2, 4),))
+
+
+class Wrapped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.deep, self.last = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.last(self.deep(x) + x)
+        return found

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import fxcache
 from fxcache.runtime import captures, offload
+from fxcache.runtime.module import engine_of
 from tests import tiny
 from tests.loops import refreshes, sample
 from tests.plain import dit, dit_inputs
@@ -372,6 +373,23 @@ def test_calls_take_turns(host):
         with torch.no_grad():
             expected = plain(timestep=schedule[0], **inputs)
         torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("host")
+@pytest.mark.parametrize("act", [fxcache.restore, copy.copy])
+def test_weights_come_back_when_the_call_under_way_has_ended(act):
+    model = fxcache.optimize(dit(), policy=ALWAYS, hoist="once", offload=True)
+    denoised(model)
+    engine = engine_of(model)
+    assert engine is not None
+    with engine.turn:
+        other = Thread(target=act, args=(model,))
+        other.start()
+        other.join(0.3)
+        assert other.is_alive()
+        assert away(model)
+    other.join()
+    assert not away(model)
 
 
 def test_nothing_to_offload_where_nothing_is_hoisted():
