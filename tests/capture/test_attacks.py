@@ -1,5 +1,6 @@
 """What an attack on capture found: each compares with an untouched twin."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -227,3 +228,20 @@ def test_a_stream_that_is_only_moved_is_moved_afresh():
             torch.testing.assert_close(got, expected)
     cut = fxcache.report(model).captures[0].cut
     assert cut["cached_tensors"] == 1
+
+
+@torch.no_grad()
+def test_a_constant_made_in_the_middle_of_forward():
+    """torch warns of its own ways with it; for some users all warnings are errors."""
+
+    class Stepped(DiT):
+        def forward(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+            stage = torch.bucketize(timestep, torch.tensor([100.0, 300.0, 500.0]))
+            return super().forward(sample * (1 + stage), timestep, text)
+
+    inputs, t = dit_inputs(), torch.tensor(400.0)
+    model = fxcache.optimize(Stepped(depth=2).eval(), policy=EVERY)
+    with warnings.catch_warnings(), fxcache.session(model):
+        warnings.simplefilter("error")
+        found = model(timestep=t, **inputs)
+    assert torch.equal(found, Stepped(depth=2).eval()(timestep=t, **inputs))
