@@ -3,6 +3,7 @@
 Tested: torch 2.13.0 (CPU). Written against 2.11's names as well.
 """
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable
 from types import FunctionType, SimpleNamespace
@@ -62,12 +63,8 @@ def hidden_from_dynamo(function: F) -> F:
     view = SimpleNamespace(compiler=SimpleNamespace(is_exporting=exports_here))
     seen = {**wrapper.__globals__, "torch": view}
     own: Any = FunctionType(wrapper.__code__, seen, wrapper.__name__, None, wrapper.__closure__)
+    functools.update_wrapper(own, function)
     own.__dict__.update(wrapper.__dict__)
-    own.__doc__, own.__module__, own.__qualname__ = (
-        wrapper.__doc__,
-        wrapper.__module__,
-        wrapper.__qualname__,
-    )
     own._torchdynamo_wrapper_id = id(own)
     return own
 

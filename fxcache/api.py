@@ -168,9 +168,7 @@ def frontier(model: nn.Module, *args: Any, **inputs: Any) -> list[Cut]:
     engine = engine_of(module)
     signature = engine.signature if engine else Signature(type(module))
     call = signature.call(args, inputs)
-    with engine.turn if engine else nullcontext():
-        if engine:
-            engine.offload.bring_back()
+    with engine.at_rest() if engine else nullcontext():
         return Frontier(capture(module, signature, call)).cuts()
 
 

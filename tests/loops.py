@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fxcache.runtime.module import engine_of
+from tests import tiny
 from tests.tiny import ddim
 
 
@@ -24,6 +25,19 @@ def sample(
         scaled = scheduler.scale_model_input(latents, t)
         predicted = model(scaled, t, **given).sample
         latents = scheduler.step(predicted, t, latents, **noisy).prev_sample
+    return latents
+
+
+@torch.no_grad()
+def guided_sample(model: Any) -> Tensor:
+    """Ten steps whose batch is one latent twice, as classifier-free guidance has it."""
+    scheduler, inputs = ddim(), tiny.inputs()
+    scheduler.set_timesteps(10)
+    latents = inputs["sample"][:1]
+    for t in scheduler.timesteps:
+        inputs["sample"] = torch.cat([latents] * 2)
+        first, second = model(timestep=t, **inputs).sample.chunk(2)
+        latents = scheduler.step(first + 5 * (second - first), t, latents).prev_sample
     return latents
 
 

@@ -58,3 +58,13 @@ def dit_inputs(batch: int = 2, seed: int = 0) -> dict[str, Any]:
         "sample": torch.randn(batch, TOKENS, CHANNELS, generator=generator),
         "text": torch.randn(batch, WORDS, WIDTH, generator=generator),
     }
+
+
+def denoised(model: nn.Module, steps: int = 7, seed: int = 0, **inputs: Any) -> Tensor:
+    """A loop over elements of one tensor of timesteps."""
+    given = dit_inputs(seed=seed) | inputs
+    latent, timesteps = given.pop("sample"), torch.linspace(900, 100, steps)
+    with torch.no_grad():
+        for t in timesteps:
+            latent = latent - 0.1 * model(latent, t, **given)
+    return latent

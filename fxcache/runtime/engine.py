@@ -3,8 +3,8 @@
 import threading
 import warnings
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Sequence
-from contextlib import nullcontext
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
@@ -76,6 +76,13 @@ class Engine:
     def offload(self) -> Offload:
         """Of weights that no step reads."""
         return self._captures.offload
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """No call is under way that may move weights, and all are where they belong."""
+        with self.turn:
+            self.offload.bring_back()
+            yield
 
     def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ticket:
         """Find the call's branch, and decide which variant runs, or say what to observe first."""

@@ -44,8 +44,7 @@ def detach(module: nn.Module) -> None:
     """Undo ``attach``: nothing stays behind."""
     engine: Engine = module.__dict__[OURS]
     original = engine.signature.original
-    with engine.turn:
-        engine.offload.bring_back()
+    with engine.at_rest():
         take_over_forward(module, type(module), original)
         module.__class__ = original
         del module.__dict__[OURS]
@@ -149,9 +148,8 @@ def optimized_class(original: type[nn.Module]) -> type[nn.Module]:
     def reduce(self: nn.Module, _protocol: Any) -> Any:
         """Copies and pickles are optimised with the same settings, with nothing captured yet."""
         engine: Engine = self._fxcache  # type: ignore[assignment]
-        with engine.turn:
-            engine.offload.bring_back()
-        state = {k: v for k, v in vars(self).items() if k != OURS}
+        with engine.at_rest():
+            state = {k: v for k, v in vars(self).items() if k != OURS}
         return rebuild, (original, engine.settings), state
 
     class Equal(type(original)):  # type: ignore[misc]

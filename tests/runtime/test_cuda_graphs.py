@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 import fxcache
 from fxcache.runtime.module import engine_of
 from tests import tiny
+from tests.loops import guided_sample
 from tests.plain import dit, dit_inputs
 
 STEPS = 9
@@ -113,20 +114,8 @@ def reuses(model: nn.Module) -> int:
 @pytest.mark.usefixtures("clean_dynamo")
 def test_guidance_keeps_no_result():
     cache = fxcache.GuidanceCache(interval=3, start=0.2)
-
-    @torch.no_grad()
-    def run(call: Callable[..., Any]) -> Tensor:
-        scheduler, inputs = tiny.ddim(), tiny.inputs()
-        scheduler.set_timesteps(10)
-        latents = inputs["sample"][:1]
-        for t in scheduler.timesteps:
-            inputs["sample"] = torch.cat([latents] * 2)
-            first, second = call(timestep=t, **inputs).sample.chunk(2)
-            latents = scheduler.step(first + 5 * (second - first), t, latents).prev_sample
-        return latents
-
-    expected = run(fxcache.optimize(tiny.small_unet(), guidance=cache))
+    expected = guided_sample(fxcache.optimize(tiny.small_unet(), guidance=cache))
     replayed = Replayed()
     model = fxcache.optimize(tiny.small_unet(), guidance=cache)
-    found = run(replayed.calling(torch.compile(model, backend=replayed)))
+    found = guided_sample(replayed.calling(torch.compile(model, backend=replayed)))
     assert torch.equal(found, expected)

@@ -19,8 +19,8 @@ from fxcache.runtime.module import engine_of
 from fxcache.runtime.position import Number, Place
 from fxcache.runtime.table import MAX_ROWS, MEMORY, Heard
 from tests import tiny
-from tests.loops import refreshes, sample
-from tests.plain import dit, dit_inputs
+from tests.loops import guided_sample, refreshes, sample
+from tests.plain import denoised, dit, dit_inputs
 
 ALWAYS = fxcache.Uniform(1)
 POLICIES = [
@@ -31,16 +31,6 @@ POLICIES = [
     fxcache.FirstBlock(0.3),
     fxcache.FasterCache(2),
 ]
-
-
-def denoised(model: nn.Module, steps: int = 7, seed: int = 0, **inputs: Any) -> Tensor:
-    """A loop over elements of one tensor of timesteps."""
-    given = dit_inputs(seed=seed) | inputs
-    latent, timesteps = given.pop("sample"), torch.linspace(900, 100, steps)
-    with torch.no_grad():
-        for t in timesteps:
-            latent = latent - 0.1 * model(latent, t, **given)
-    return latent
 
 
 def both(
@@ -371,20 +361,9 @@ def test_conditioning_that_does_not_count_its_writes_is_not_hoisted():
     assert levels(model) == {Level.NOTHING}
 
 
-@torch.no_grad()
 def test_guidance_at_half_the_batch():
-    def run(model: Any) -> Tensor:
-        scheduler, inputs = tiny.ddim(), tiny.inputs()
-        scheduler.set_timesteps(10)
-        latents = inputs["sample"][:1]
-        for t in scheduler.timesteps:
-            inputs["sample"] = torch.cat([latents] * 2)
-            first, second = model(timestep=t, **inputs).sample.chunk(2)
-            latents = scheduler.step(first + 5 * (second - first), t, latents).prev_sample
-        return latents
-
     cache = fxcache.GuidanceCache(interval=3, start=0.2)
-    expected, found, model = both(tiny.small_unet, run, guidance=cache)
+    expected, found, model = both(tiny.small_unet, guided_sample, guidance=cache)
     assert torch.equal(found, expected)
     assert [levels_of(variants) for variants in variants_of(model)] == [{Level.ONCE}] * 2
 

@@ -18,8 +18,8 @@ import fxcache
 from fxcache.runtime import captures, offload
 from fxcache.runtime.module import engine_of
 from tests import tiny
-from tests.loops import refreshes, sample
-from tests.plain import dit, dit_inputs
+from tests.loops import guided_sample, refreshes, sample
+from tests.plain import denoised, dit, dit_inputs
 
 ELSEWHERE = torch.device("meta")
 ALWAYS = fxcache.Uniform(1)
@@ -59,22 +59,13 @@ def away(model: nn.Module) -> set[str]:
     return {name for name, weight in model.named_parameters() if weight.isnan().all()}
 
 
-@torch.no_grad()
-def denoised(model: nn.Module, seed: int = 0, steps: int = 5, **inputs: Any) -> Tensor:
-    given = dit_inputs(seed=seed) | inputs
-    latent, timesteps = given.pop("sample"), torch.linspace(900, 100, steps)
-    for t in timesteps:
-        latent = latent - 0.1 * model(latent, t, **given)
-    return latent
-
-
 @pytest.mark.parametrize("hoist", ["once", "table"])
 @pytest.mark.parametrize("policy", [ALWAYS, fxcache.Uniform(3), fxcache.TeaCache(1.0)])
 def test_results_are_those_without(host, hoist, policy):
     model = fxcache.optimize(dit(), policy=policy, hoist=hoist, offload=True)
     plain = fxcache.optimize(dit(), policy=policy, hoist=hoist)
     for seed in range(3):
-        assert torch.equal(denoised(model, seed), denoised(plain, seed))
+        assert torch.equal(denoised(model, seed=seed), denoised(plain, seed=seed))
         texts = {f"layers.{i}.key_value.weight" for i in range(4)}
         assert texts <= away(model)
         assert ("layers.0.modulation.weight" in away(model)) is (hoist == "table")
@@ -207,21 +198,10 @@ def test_a_caller_that_nothing_identifies(host):
 
 
 def test_guidance_that_runs_half_the_batch(host):
-    @torch.no_grad()
-    def run(model: Any) -> Tensor:
-        scheduler, inputs = tiny.ddim(), tiny.inputs()
-        scheduler.set_timesteps(10)
-        latents = inputs["sample"][:1]
-        for t in scheduler.timesteps:
-            inputs["sample"] = torch.cat([latents] * 2)
-            first, second = model(timestep=t, **inputs).sample.chunk(2)
-            latents = scheduler.step(first + 5 * (second - first), t, latents).prev_sample
-        return latents
-
     options: dict[str, Any] = {"guidance": fxcache.GuidanceCache(interval=3, start=0.2)}
-    expected = run(fxcache.optimize(tiny.small_unet(), **options))
+    expected = guided_sample(fxcache.optimize(tiny.small_unet(), **options))
     model = fxcache.optimize(tiny.small_unet(), **options, hoist="once", offload=True)
-    assert torch.equal(run(model), expected)
+    assert torch.equal(guided_sample(model), expected)
     assert away(model)
 
 
