@@ -167,7 +167,8 @@ def fuse_concat(graph: fx.Graph, norm: fx.Node) -> None:
     joined, weight, bias = join["tensors"], given["weight"], given["bias"]
     if join["dim"] != 1 or len(joined) != 2 or not is_read(joined[0]):
         raise UnfitError("what is cached is not the first of two tensors, joined by channels")
-    if noted(joined[0], KEPT) is None:
+    kept = noted(joined[0], KEPT)
+    if kept is None:
         raise UnfitError("what is cached is forecast, or restored from eight bits, before")
     activation = only_user(norm, "silu")
     if activation is None:
@@ -176,7 +177,7 @@ def fuse_concat(graph: fx.Graph, norm: fx.Node) -> None:
         raise UnfitError("it normalises without weight and bias")
     require_one_dtype(*joined, norm, weight, bias)
     channels, groups = int(value_of(norm).shape[1]), given["num_groups"]
-    (number,) = noted(joined[0], KEPT)  # type: ignore[misc]
+    (number,) = kept
     moments = moments_of(graph, joined[0], Moments(number, groups, channels))
     with graph.inserting_before(activation):
         operands = (*joined, weight, bias, groups, given["eps"], moments)
