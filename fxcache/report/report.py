@@ -92,11 +92,11 @@ class Report:
 
 def report_of(module: nn.Module, engine: Engine) -> Report:
     """The report of an optimised module."""
-    captured = list(engine.captures.values())
+    captured, asked = list(engine.captures.values()), engine.settings.hoist
     return Report(
         model=type(module).__name__,
         policy=engine.settings.policy.to_dict(),
-        captures=[capture_report(v) for v in captured],
+        captures=[capture_report(v, given(v) if engine.runs else asked) for v in captured],
         runs=[run_report(r) for r in list(engine.runs)],
         cached_bytes=engine.nbytes,
         hoisted_bytes=engine.hoisted_bytes,
@@ -104,8 +104,13 @@ def report_of(module: nn.Module, engine: Engine) -> Report:
     )
 
 
-def capture_report(variants: Variants) -> CaptureReport:
-    level = max(kind.level for kind in variants.made)  # the most that steps were given
+def given(variants: Variants) -> Level:
+    """The most that steps were given so far."""
+    return max(kind.level for kind in variants.made)
+
+
+def capture_report(variants: Variants, level: Level) -> CaptureReport:
+    """``level``: what its steps are given, or will be where none has run."""
     read = {
         kind: nbytes(variants.weights_read(reused, level))
         for kind, reused in (("refresh", NOTHING), ("reuse", variants.all))

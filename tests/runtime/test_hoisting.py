@@ -261,7 +261,9 @@ def test_a_row_lies_in_memory_as_the_graph_takes_views_of_it():
 
 
 def test_what_no_step_was_given_is_not_said_to_be_saved():
-    model = fxcache.optimize(dit(), hoist="table", policy=ALWAYS)
+    example = {**dit_inputs(), "timestep": torch.tensor([900.0, 900.0])}
+    model = fxcache.optimize(dit(), hoist="table", policy=ALWAYS, example_inputs=example)
+    to_come = fxcache.report(model).captures[0].hoisted_weight_bytes
     saved = []
     for seed in range(2):
         as_numbers(model, torch.linspace(900, 100, 3), seed)
@@ -269,6 +271,7 @@ def test_what_no_step_was_given_is_not_said_to_be_saved():
     once = fxcache.optimize(dit(), hoist="once", policy=ALWAYS)
     denoised(once)
     assert saved[0] == fxcache.report(once).captures[0].hoisted_weight_bytes < saved[1]
+    assert saved[1] == to_come
 
 
 def test_timesteps_are_heard_of_and_forgotten():
