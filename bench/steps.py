@@ -39,6 +39,7 @@ def unet(name: str) -> Callable[[str], tuple[nn.Module, dict[str, Any]]]:
     def build(device: str) -> tuple[nn.Module, dict[str, Any]]:
         with torch.device(device):
             model = UNet2DConditionModel(**MODELS[name]).eval().to(torch.bfloat16)
+            model.to(memory_format=torch.channels_last)
             return model, placed(example_inputs(model), device)
 
     return build

@@ -104,19 +104,17 @@ def fuse_norm(graph: fx.Graph, norm: fx.Node) -> None:
             raise UnfitError("what epsilon stands for by default depends on the version of torch")
         eps = torch.finfo(torch.float32).eps
     terms, weights = noted(cached, FORECAST) or ([cached], None)
-    last, scale, shift = modulation_after(norm)
+    last, scale, adds_one, shift = modulation_after(norm)
     require_one_dtype(stream, *terms, norm, last, weight, bias, scale, shift)
     steps, row_scale = noted(cached, RESTORED) or (None, None)
     if row_scale is not None:
         if value_of(row_scale).dim() > 3:
             raise UnfitError("what is cached has a scale for each channel, not for each token")
         terms = [steps]
-    order = {node: i for i, node in enumerate(graph.nodes)}
-    others = [user for user in total.users if user is not norm]
-    keeps_total = bool(others) and all(order[user] > order[last] for user in others)
+    keeps_total = read_again(graph, total, norm, last)
     with graph.inserting_after(last):
         affine, modulation = (weight, bias), (scale, shift)
-        options = (eps, rms, keeps_total, row_scale)
+        options = (eps, rms, keeps_total, row_scale, adds_one)
         operands = (stream, list(terms), weights, *affine, *modulation, *options)
         call = graph.call_function(operator_of("residual_norm_modulate"), operands)
     replace_with_piece(graph, last, call, 0)
@@ -124,46 +122,45 @@ def fuse_norm(graph: fx.Graph, norm: fx.Node) -> None:
         replace_with_piece(graph, total, call, 1)
 
 
-def modulation_after(norm: fx.Node) -> tuple[fx.Node, fx.Node | None, fx.Node | None]:
-    """The last node of ``norm * (1 + scale) + shift``, scale and shift ``[B, C]``, where there."""
-    last, scale, shift = norm, None, None
+def modulation_after(norm: fx.Node) -> tuple[fx.Node, fx.Node | None, bool, fx.Node | None]:
+    """The last node of ``norm * scale + shift``; scale, whether 1 is added to it, and shift.
+
+    Each ``[B, C]`` or ``[B, 1, C]``, where there is one.
+    """
+    last, scale, adds_one, shift = norm, None, False, None
     product = only_user(norm, "mul")
-    if product is not None and (factor := other_of(product, norm)) is not None:
-        scale = less_one(factor, norm)
-        last = product if scale is not None else norm
+    if product is not None and (factor := other_of(product, norm)) and per_sample(factor, norm):
+        scale, adds_one = less_one(factor)
+        last = product
     following = only_user(last, "add")
-    if following is not None and (added := other_of(following, last)) is not None:
-        shift = per_sample(added, norm)
-        last = following if shift is not None else last
-    return last, scale, shift
+    if following is not None and (added := other_of(following, last)) and per_sample(added, norm):
+        shift, last = added, following
+    return last, scale, adds_one, shift
 
 
-def less_one(factor: fx.Node, norm: fx.Node) -> fx.Node | None:
-    """``[B, C]`` of which ``factor`` is ``1 + scale``, over the tokens of ``norm``; else None.
+def less_one(factor: fx.Node) -> tuple[fx.Node, bool]:
+    """What 1 is added to in ``factor``; itself where there is nothing, as where it is hoisted.
 
     One may be added before the dimension of tokens is, or after it.
     """
-    inner = per_sample(factor, norm)
-    if inner is not None and is_one_more(inner):
-        return source_of(inner)
-    return per_sample(source_of(factor), norm) if is_one_more(factor) else None
+    inner = source_of(factor) if op_name(factor) == "unsqueeze" else factor
+    return (source_of(inner), True) if is_one_more(inner) else (factor, False)
 
 
 def is_one_more(node: fx.Node) -> bool:
     return op_name(node) == "add" and node.args[1:] == (1,) and not node.kwargs
 
 
-def per_sample(value: fx.Node, norm: fx.Node) -> fx.Node | None:
-    """``[B, C]`` of which ``value`` is ``[B, 1, C]``, for a ``norm`` ``[B, T, C]``; else None."""
-    spread, tokens = tuple(value_of(value).shape), value_of(norm).shape
-    if len(tokens) != 3 or spread != (tokens[0], 1, tokens[2]):
-        return None
-    return source_of(value) if op_name(value) == "unsqueeze" else None
+def per_sample(value: fx.Node, norm: fx.Node) -> bool:
+    """Whether ``value`` is ``[B, 1, C]`` for a ``norm`` ``[B, T, C]``."""
+    tokens = value_of(norm).shape
+    return len(tokens) == 3 and value_of(value).shape == (tokens[0], 1, tokens[2])
 
 
 def fuse_concat(graph: fx.Graph, norm: fx.Node) -> None:
-    """``silu(group_norm(cat([cached, fresh], 1)))`` without the concatenation."""
-    join, given = arguments_of(source_of(norm)), arguments_of(norm)
+    """``silu(group_norm(cat([cached, fresh], 1)))``, and the concatenation if it is read again."""
+    whole, given = source_of(norm), arguments_of(norm)
+    join = arguments_of(whole)
     joined, weight, bias = join["tensors"], given["weight"], given["bias"]
     if join["dim"] != 1 or len(joined) != 2 or not is_read(joined[0]):
         raise UnfitError("what is cached is not the first of two tensors, joined by channels")
@@ -179,11 +176,13 @@ def fuse_concat(graph: fx.Graph, norm: fx.Node) -> None:
     channels, groups = int(value_of(norm).shape[1]), given["num_groups"]
     (number,) = kept
     moments = moments_of(graph, joined[0], Moments(number, groups, channels))
-    with graph.inserting_before(activation):
-        operands = (*joined, weight, bias, groups, given["eps"], moments)
-        fused = graph.call_function(operator_of("concat_group_norm_silu"), operands)
-    fused.meta = dict(activation.meta)
-    activation.replace_all_uses_with(fused)
+    keeps_joined = read_again(graph, whole, norm, activation)
+    with graph.inserting_after(activation):
+        operands = (*joined, weight, bias, groups, given["eps"], moments, keeps_joined)
+        call = graph.call_function(operator_of("concat_group_norm_silu"), operands)
+    replace_with_piece(graph, activation, call, 0)
+    if keeps_joined:
+        replace_with_piece(graph, whole, call, 1)
 
 
 def moments_of(graph: fx.Graph, cached: fx.Node, which: Moments) -> fx.Node:
@@ -261,6 +260,13 @@ def require_one_dtype(*nodes: fx.Node | None) -> None:
     if len(found) > 1 or not found <= set(DTYPES):
         names = ", ".join(sorted(map(dtype_name, found)))
         raise UnfitError(f"of {names}; kernels take one of {', '.join(map(dtype_name, DTYPES))}")
+
+
+def read_again(graph: fx.Graph, value: fx.Node, norm: fx.Node, last: fx.Node) -> bool:
+    """Whether others than ``norm`` read ``value``, all of them after ``last``."""
+    order = {node: i for i, node in enumerate(graph.nodes)}
+    others = [user for user in value.users if user is not norm]
+    return bool(others) and all(order[user] > order[last] for user in others)
 
 
 def replace_with_piece(graph: fx.Graph, node: fx.Node, call: fx.Node, index: int) -> None:

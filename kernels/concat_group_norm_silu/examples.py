@@ -33,13 +33,15 @@ def inputs(
 
 def run(
     wrap: Wrap, cached: Tensor, fresh: Tensor, weight: Tensor, bias: Tensor, moments: Tensor
-) -> Tensor:
-    """As at a reuse step, which is given the moments of the cached half."""
+) -> list[Tensor]:
+    """As at a reuse step, which is given the moments of the cached half, and joins both."""
     new = launch.moments(fresh, GROUPS, len(weight), cached.shape[1], wrap)
-    return launch.normalize(cached, fresh, weight, bias, GROUPS, EPS, moments, new, wrap)
+    return launch.normalize(cached, fresh, weight, bias, GROUPS, EPS, moments, new, True, wrap)
 
 
-def eager(cached: Tensor, fresh: Tensor, weight: Tensor, bias: Tensor, _moments: Tensor) -> Tensor:
+def eager(
+    cached: Tensor, fresh: Tensor, weight: Tensor, bias: Tensor, _moments: Tensor
+) -> list[Tensor]:
     """The same in PyTorch, which has no use for moments."""
     return reference.concat_group_norm_silu(cached, fresh, weight, bias, GROUPS, EPS)
 
@@ -50,5 +52,8 @@ CASES: Cases = {
     "SD 1.5, fp32": lambda device: inputs(SD_1_5_512, torch.float32, device),
     "SD 1.5, fp16, channels last": lambda device: inputs(
         SD_1_5_512, torch.float16, device, torch.channels_last
+    ),
+    "SDXL, bf16, channels last": lambda device: inputs(
+        SDXL_1024, torch.bfloat16, device, torch.channels_last
     ),
 }

@@ -1,15 +1,17 @@
-"""The Triton kernels: moments of each group, piece by piece, then one pass that normalises.
+"""The Triton kernels, for any strides: moments of each group, then one pass that normalises.
 
-A piece is ``PIECE`` positions of the channels of one group that lie in one tensor. Its mean and
-its sum of squared deviations (from its own mean) are exact to rounding; pieces are merged by Chan,
-Golub and LeVeque's formula ("Updating Formulae and a Pairwise Algorithm for Computing Sample
-Variances", 1979, equation 2.1). No atomics: results do not depend on the order of the blocks.
+A program takes channels of one group; where the channels of a position are neighbours in memory,
+``channels_last.py`` takes more. A piece is ``PIECE`` positions of the channels of one group that
+lie in one tensor. Its mean and its sum of squared deviations (from its own mean) are exact to
+rounding; pieces are merged by Chan, Golub and LeVeque's formula ("Updating Formulae and a Pairwise
+Algorithm for Computing Sample Variances", 1979, equation 2.1). No atomics: results do not depend on
+the order of the blocks.
 """
 
 import triton
 import triton.language as tl
 
-PIECE = 1024  # positions
+PIECE = 512  # positions
 MOST_CHANNELS = 32  # of a tile
 
 
@@ -70,6 +72,36 @@ def pieces_of(moments, sample, group, groups, channels, positions, piece, block:
 
 
 @triton.jit
+def statistics(
+    cached_moments,
+    fresh_moments,
+    sample,
+    group,
+    groups,
+    size,  # channels of a group
+    boundary,  # channels of what is cached
+    positions,
+    eps,
+    piece: tl.constexpr,
+    block: tl.constexpr,
+):
+    """The mean of one group over both tensors, and the inverse of its deviation."""
+    of_cached = tl.minimum(tl.maximum(boundary - group * size, 0), size)
+    old_count, old_mean, old_deviation = pieces_of(
+        cached_moments, sample, group, groups, of_cached, positions, piece, block
+    )
+    new_count, new_mean, new_deviation = pieces_of(
+        fresh_moments, sample, group, groups, size - of_cached, positions, piece, block
+    )
+    total = tl.sum(old_count) + tl.sum(new_count)
+    mean = (tl.sum(old_count * old_mean) + tl.sum(new_count * new_mean)) / total
+    old_delta, new_delta = old_mean - mean, new_mean - mean
+    deviation = tl.sum(old_deviation + old_count * old_delta * old_delta)
+    deviation += tl.sum(new_deviation + new_count * new_delta * new_delta)
+    return mean, 1 / tl.sqrt(deviation / total + eps)
+
+
+@triton.jit
 def normalize_kernel(
     cached,
     fresh,
@@ -78,6 +110,7 @@ def normalize_kernel(
     cached_moments,
     fresh_moments,
     out,
+    joined,
     positions,
     cached_n,
     cached_c,
@@ -96,6 +129,7 @@ def normalize_kernel(
     block_pieces: tl.constexpr,
     block_c: tl.constexpr,
     block_p: tl.constexpr,
+    keeps_joined: tl.constexpr,
 ):
     number, sample = tl.program_id(0), tl.program_id(1).to(tl.int64)
     tiles_p, tiles_c = tl.cdiv(positions, block_p), tl.cdiv(size, block_c)
@@ -103,19 +137,19 @@ def normalize_kernel(
     group = number // tiles_p // tiles_c
 
     begin, end = group * size, (group + 1) * size
-    of_cached = tl.minimum(tl.maximum(boundary - begin, 0), size)
-    old_count, old_mean, old_deviation = pieces_of(
-        cached_moments, sample, group, groups, of_cached, positions, piece, block_pieces
+    mean, scale = statistics(
+        cached_moments,
+        fresh_moments,
+        sample,
+        group,
+        groups,
+        size,
+        boundary,
+        positions,
+        eps,
+        piece,
+        block_pieces,
     )
-    new_count, new_mean, new_deviation = pieces_of(
-        fresh_moments, sample, group, groups, size - of_cached, positions, piece, block_pieces
-    )
-    total = tl.sum(old_count) + tl.sum(new_count)
-    mean = (tl.sum(old_count * old_mean) + tl.sum(new_count * new_mean)) / total
-    old_delta, new_delta = old_mean - mean, new_mean - mean
-    deviation = tl.sum(old_deviation + old_count * old_delta * old_delta)
-    deviation += tl.sum(new_deviation + new_count * new_delta * new_delta)
-    scale = 1 / tl.sqrt(deviation / total + eps)
 
     channel = begin + tile_c * block_c + tl.arange(0, block_c)
     position = tile_p * block_p + tl.arange(0, block_p)
@@ -130,8 +164,10 @@ def normalize_kernel(
     from_cached = tl.load(cached + sample * cached_n + c * cached_c + p * cached_p, old, 0.0)
     at_fresh = sample * fresh_n + (c - boundary) * fresh_c + p * fresh_p
     from_fresh = tl.load(fresh + at_fresh, new, 0.0)
-    value = tl.where(old, from_cached, from_fresh).to(tl.float32)
-    value = (value - mean) * factor[:, None] + shift[:, None]
+    both = tl.where(old, from_cached, from_fresh)
+    value = (both.to(tl.float32) - mean) * factor[:, None] + shift[:, None]
     value = value * tl.sigmoid(value)
-    place = out + sample * out_n + c * out_c + p * out_p
-    tl.store(place, value.to(out.dtype.element_ty), known)
+    place = sample * out_n + c * out_c + p * out_p
+    tl.store(out + place, value.to(out.dtype.element_ty), known)
+    if keeps_joined:
+        tl.store(joined + place, both, known)

@@ -15,7 +15,7 @@ def group_moments(x: Tensor, groups: int, channels: int, first: int) -> Tensor:
     """What normalising by groups needs to know of ``x``, ``[N, C, …]``.
 
     ``x`` is channels ``first`` to ``first + C`` of a tensor of ``channels``, in ``groups``. Returns
-    float32 ``[N, groups, pieces, 2]``: the mean of each piece of 1,024 positions, and the sum of
+    float32 ``[N, groups, pieces, 2]``: the mean of each piece of 512 positions, and the sum of
     its squared deviations from that mean; zeros where a group has no channel in ``x``.
     """
     from fxcache.kernels.concat_group_norm_silu import launch
@@ -32,13 +32,15 @@ def concat_group_norm_silu(
     groups: int,
     eps: float,
     cached_moments: Tensor | None = None,
-) -> Tensor:
-    """``silu(group_norm(cat([cached, fresh], 1)))`` without the concatenation.
+    keeps_joined: bool = False,
+) -> list[Tensor]:
+    """``silu(group_norm(cat([cached, fresh], 1)))``, and the concatenation where ``keeps_joined``.
 
     ``cached`` ``[N, C1, …]`` and ``fresh`` ``[N, C2, …]``: float32, float16 or bfloat16, of any
     strides; ``weight`` and ``bias`` ``[C1 + C2]``. ``cached_moments``: ``group_moments(cached,
     groups, C1 + C2, 0)``, where the step that cached it has taken them already: then the statistics
-    read ``fresh`` alone. Statistics and arithmetic are in float32. Returns ``[N, C1 + C2, …]``.
+    read ``fresh`` alone. Statistics and arithmetic are in float32. Returns one or two
+    ``[N, C1 + C2, …]``.
     """
     from fxcache.kernels.concat_group_norm_silu import launch
 
@@ -46,8 +48,9 @@ def concat_group_norm_silu(
     if cached_moments is None:
         cached_moments = launch.moments(cached, groups, channels, 0, wrap_triton)
     fresh_moments = launch.moments(fresh, groups, channels, boundary, wrap_triton)
+    moments = (cached_moments, fresh_moments)
     return launch.normalize(
-        cached, fresh, weight, bias, groups, eps, cached_moments, fresh_moments, wrap_triton
+        cached, fresh, weight, bias, groups, eps, *moments, keeps_joined, wrap_triton
     )
 
 
@@ -65,6 +68,8 @@ def _(
     groups: int,
     eps: float,
     cached_moments: Tensor | None = None,
-) -> Tensor:
+    keeps_joined: bool = False,
+) -> list[Tensor]:
     del cached_moments  # of the same values
-    return reference.concat_group_norm_silu(cached, fresh, weight, bias, groups, eps)
+    found = reference.concat_group_norm_silu(cached, fresh, weight, bias, groups, eps)
+    return found[: 1 + keeps_joined]

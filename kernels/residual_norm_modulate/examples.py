@@ -34,7 +34,8 @@ def inputs(
     if steps:
         terms = [term.mul(100).to(steps) for term in terms]
         row_scale = torch.full((*shape[:-1], 1), 0.01, device=device)
-    return stream, terms, weights, None, None, scale, shift, EPS, rms, keeps_total, row_scale
+    options = (EPS, rms, keeps_total, row_scale, True)
+    return stream, terms, weights, None, None, scale, shift, *options
 
 
 def run(wrap: Wrap, *arguments: Any) -> list[Tensor]:
@@ -43,8 +44,8 @@ def run(wrap: Wrap, *arguments: Any) -> list[Tensor]:
 
 def eager(*arguments: Any) -> tuple[Tensor, ...]:
     """The same in PyTorch."""
-    *given, keeps_total, row_scale = arguments
-    found = reference.residual_norm_modulate(*given, row_scale)  # type: ignore[call-arg]
+    *given, keeps_total, row_scale, adds_one = arguments
+    found = reference.residual_norm_modulate(*given, row_scale, adds_one)  # type: ignore[call-arg]
     return found[: 1 + keeps_total]
 
 

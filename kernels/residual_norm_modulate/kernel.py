@@ -43,6 +43,7 @@ def residual_norm_modulate_kernel(
     has_weight: tl.constexpr,
     has_bias: tl.constexpr,
     has_scale: tl.constexpr,
+    adds_one: tl.constexpr,
     has_shift: tl.constexpr,
     keeps_total: tl.constexpr,
     block: tl.constexpr,
@@ -68,7 +69,8 @@ def residual_norm_modulate_kernel(
     if has_bias:
         value += tl.load(bias + channel, known, 0.0).to(tl.float32)
     if has_scale:
-        value *= 1 + tl.load(scale + sample * scale_b + channel, known, 0.0).to(tl.float32)
+        factor = tl.load(scale + sample * scale_b + channel, known, 0.0).to(tl.float32)
+        value *= 1 + factor if adds_one else factor
     if has_shift:
         value += tl.load(shift + sample * shift_b + channel, known, 0.0).to(tl.float32)
     tl.store(out + at_out, value.to(out.dtype.element_ty), known)

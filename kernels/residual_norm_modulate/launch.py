@@ -25,6 +25,7 @@ def residual_norm_modulate(
     rms: bool,
     keeps_total: bool,
     row_scale: Tensor | None = None,
+    adds_one: bool = True,
     wrap: Wrap = as_is,
 ) -> list[Tensor]:
     """``[normalised]``, or ``[normalised, sum]``, each one token after the other."""
@@ -58,6 +59,7 @@ def residual_norm_modulate(
             has_weight=weight is not None,
             has_bias=bias is not None,
             has_scale=scale is not None,
+            adds_one=adds_one,
             has_shift=shift is not None,
             keeps_total=keeps_total,
             block=block,

@@ -19,6 +19,7 @@ def residual_norm_modulate(
     rms: bool,
     keeps_total: bool,
     row_scale: Tensor | None = None,
+    adds_one: bool = True,
 ) -> list[Tensor]:
     """``norm(stream + cached) * (1 + scale) + shift``, and the sum where ``keeps_total``.
 
@@ -26,8 +27,8 @@ def residual_norm_modulate(
     added by their float32 ``weights`` (see ``fxcache::forecast_read``). ``rms``: RMSNorm in place
     of LayerNorm. With ``row_scale``, float32 ``[B, …, 1]``, the one term is int8 or float8_e4m3fn,
     and what is cached is its product with that. ``weight``, ``bias`` ``[C]`` and ``scale``,
-    ``shift`` ``[B, C]``, each where there is one. Float32, float16 or bfloat16; arithmetic in
-    float32, rounded once.
+    ``shift`` ``[B, C]`` or ``[B, 1, C]``, each where there is one; without ``adds_one``, ``scale``
+    is the factor itself. Float32, float16 or bfloat16; arithmetic in float32, rounded once.
     """
     from fxcache.kernels.residual_norm_modulate import launch
 
@@ -43,6 +44,7 @@ def residual_norm_modulate(
         rms,
         keeps_total,
         row_scale,
+        adds_one,
         wrap_triton,
     )
 
@@ -60,8 +62,9 @@ def _(
     rms: bool,
     keeps_total: bool,
     row_scale: Tensor | None = None,
+    adds_one: bool = True,
 ) -> list[Tensor]:
     found = reference.residual_norm_modulate(
-        stream, terms, weights, weight, bias, scale, shift, eps, rms, row_scale
+        stream, terms, weights, weight, bias, scale, shift, eps, rms, row_scale, adds_one
     )
     return [value.to(stream.dtype).contiguous() for value in found[: 1 + keeps_total]]

@@ -19,6 +19,7 @@ def residual_norm_modulate(
     eps: float,
     rms: bool,
     row_scale: Tensor | None = None,
+    adds_one: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """The sum normalised and modulated, and the sum itself."""
     cached = terms[0] if weights is None else forecast_read(terms, weights)
@@ -31,13 +32,14 @@ def residual_norm_modulate(
     else:
         found = functional.layer_norm(total, channels, weight, bias, eps)
     if scale is not None:
-        found = found * (1 + over_tokens(scale, found))
+        factor = over_tokens(scale, found)
+        found = found * (1 + factor if adds_one else factor)
     if shift is not None:
         found = found + over_tokens(shift, found)
     return found, total
 
 
 def over_tokens(modulation: Tensor, value: Tensor) -> Tensor:
-    """``[B, C]`` as ``[B, 1, …, C]``."""
-    batch, channels = modulation.shape
+    """``[B, C]`` or ``[B, 1, C]`` as ``[B, 1, …, C]``."""
+    batch, channels = modulation.shape[0], modulation.shape[-1]
     return modulation.reshape(batch, *[1] * (value.dim() - 2), channels)

@@ -16,12 +16,13 @@ def device() -> str:
 def poisoned(monkeypatch):
     """Memory that is given out is full of NaN, or 77: what a kernel does not write is seen."""
 
-    def full(made: Any) -> Any:
+    def full(make: Any) -> Any:
         def poisoned(*args: Any, **kwargs: Any) -> Tensor:
-            given: Tensor = made(*args, **kwargs)
+            given: Tensor = make(*args, **kwargs)
             return given.fill_(float("nan") if given.is_floating_point() else 77)
 
         return poisoned
 
-    for owner, name in ((Tensor, "new_empty"), (torch, "empty_like")):
+    made = ((Tensor, "new_empty"), (Tensor, "new_empty_strided"), (torch, "empty_like"))
+    for owner, name in made:
         monkeypatch.setattr(owner, name, full(getattr(owner, name)))

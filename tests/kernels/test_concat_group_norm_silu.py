@@ -29,15 +29,27 @@ def launch(device: str) -> ModuleType:
     return found
 
 
-def computed(launch: ModuleType, a: Tensor, b: Tensor, w: Tensor, v: Tensor, groups: int) -> Tensor:
+def computed(
+    launch: ModuleType, a: Tensor, b: Tensor, w: Tensor, v: Tensor, groups: int, last: bool = False
+) -> Tensor:
+    """What the kernels make of it, those for channels ``last`` if so; what they join is checked."""
     channels, ran = len(w), Ran()
     moments = [
         launch.moments(x, groups, channels, first, ran) for x, first in ((a, 0), (b, a.shape[1]))
     ]
-    out = launch.normalize(a, b, w, v, groups, EPS, *moments, ran)
-    if out.numel():
+    out, joined = launch.normalize(a, b, w, v, groups, EPS, *moments, True, ran)
+    assert torch.equal(joined, torch.cat([a, b], dim=1))
+    (alone,) = launch.normalize(a, b, w, v, groups, EPS, *moments)
+    assert torch.equal(alone, out)
+    if out.numel() and last:
+        assert ran.names == ["moments_last_kernel"] * 2 + ["normalize_last_kernel"]
+    elif out.numel() and a.is_contiguous() and b.is_contiguous():
         assert ran.names == ["moments_kernel"] * 2 + ["normalize_kernel"]
     return out
+
+
+def channels_last(x: Tensor) -> Tensor:
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def drawn(
@@ -53,8 +65,8 @@ def drawn(
 
 def assert_close(found: Tensor, *inputs: Tensor, groups: int) -> None:
     """To float64's result, ``K`` times as far as PyTorch's own result is."""
-    exact = reference.concat_group_norm_silu(*(x.double() for x in inputs), groups, EPS)
-    own = reference.concat_group_norm_silu(*inputs, groups, EPS)
+    exact, _ = reference.concat_group_norm_silu(*(x.double() for x in inputs), groups, EPS)
+    own, _ = reference.concat_group_norm_silu(*inputs, groups, EPS)
     assert_as_exact(found, own, exact)
 
 
@@ -78,9 +90,42 @@ def test_it_equals_the_reference(launch, device, dtype, shape, halves, groups):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
+    ("shape", "halves", "groups"),
+    [
+        ((2, 8, 8), (64, 32), 32),  # one span of groups
+        ((2, 5, 7), (320, 160), 16),  # four, the boundary inside the third
+        ((1, 23, 25), (20, 10), 3),  # a group lies across it; two pieces
+        ((1, 4, 5), (150, 130), 7),  # the last span has fewer groups
+        ((1, 3, 4, 6), (6, 2), 2),  # frames
+        ((2, 6), (12, 12), 4),  # tokens
+        ((1, 2, 3), (100, 28), 1),  # the largest group that fits a span
+    ],
+)
+def test_channels_last(launch, device, dtype, shape, halves, groups):
+    a, b, w, v = drawn(shape, halves, dtype, device)
+    inputs = (channels_last(a), channels_last(b), w, v)
+    assert_close(computed(launch, *inputs, groups, last=True), *inputs, groups=groups)
+
+
+def test_channels_last_of_a_group_that_fits_no_span(launch, device):
+    a, b, w, v = drawn((1, 3, 4), (100, 30), torch.float32, device)
+    inputs = (channels_last(a), channels_last(b), w, v)
+    assert_close(computed(launch, *inputs, 1), *inputs, groups=1)
+
+
+@pytest.mark.parametrize(
+    ("size", "groups", "together"),
+    [(10, 32, 12), (20, 32, 6), (30, 32, 4), (40, 32, 3), (60, 32, 2), (80, 32, 1), (3, 1, 1)],
+)
+def test_spans_begin_where_wide_loads_may(launch, size, groups, together):
+    assert launch.groups_together(size, groups) == together
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
     "laid_out",
     [
-        lambda x: x.contiguous(memory_format=torch.channels_last),
+        channels_last,
         lambda x: torch.cat([x, x], dim=1)[:, : x.shape[1]],  # a slice of more channels
         lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),  # rows and columns swapped
         lambda x: x[:, :, ::1, ::2].repeat_interleave(2, 3)[..., : x.shape[3]],
@@ -97,7 +142,7 @@ def test_the_result_is_laid_out_as_pytorchs_is(launch, device):
     a, b, w, v = drawn((2, 6, 10), (12, 18), torch.float32, device)
     for form in (torch.contiguous_format, torch.channels_last):
         inputs = a.contiguous(memory_format=form), b.contiguous(memory_format=form), w, v
-        expected = reference.concat_group_norm_silu(*inputs, 6, EPS)
+        expected, _ = reference.concat_group_norm_silu(*inputs, 6, EPS)
         assert computed(launch, *inputs, 6).stride() == expected.stride()
 
 
@@ -109,13 +154,14 @@ def test_the_result_is_laid_out_as_pytorchs_is(launch, device):
 )
 def test_any_size(launch, device, groups, cached, more, height, width):
     fresh = groups * (cached + more) - cached
-    inputs = drawn((1, height, width), (cached, fresh), torch.float32, device)
-    assert_close(computed(launch, *inputs, groups), *inputs, groups=groups)
+    a, b, w, v = drawn((1, height, width), (cached, fresh), torch.float32, device)
+    for inputs in ((a, b, w, v), (channels_last(a), channels_last(b), w, v)):
+        assert_close(computed(launch, *inputs, groups), *inputs, groups=groups)
 
 
 def test_moments_are_those_of_the_reference(launch, device):
     a, b, _, _ = drawn((2, 33, 37), (20, 10), torch.float32, device)
-    for x, first in ((a, 0), (b, 20)):
+    for x, first in ((a, 0), (b, 20), (channels_last(a), 0), (channels_last(b), 20)):
         found = launch.moments(x, 3, 30, first)
         expected = reference.group_moments(x, 3, 30, first)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
@@ -124,8 +170,9 @@ def test_moments_are_those_of_the_reference(launch, device):
 def test_a_value_far_from_zero_keeps_its_digits(launch, device):
     """The sum of squares less the squared sum would lose them all."""
     a, b, w, v = drawn((1, 16, 16), (8, 8), torch.float32, device)
-    inputs = (a + 4000, b + 4000, w, v)
-    assert_close(computed(launch, *inputs, 2), *inputs, groups=2)
+    for inputs in ((a, b, w, v), (channels_last(a), channels_last(b), w, v)):
+        far = (inputs[0] + 4000, inputs[1] + 4000, w, v)
+        assert_close(computed(launch, *far, 2), *far, groups=2)
 
 
 OPERATORS = """

@@ -39,14 +39,16 @@ class Drawn(NamedTuple):
     eps: float = EPS
     rms: bool = False
     row_scale: Tensor | None = None
+    adds_one: bool = True
 
     def double(self) -> "Drawn":
         return Drawn(*(exact(value) for value in self))
 
     def computed(self, launch: ModuleType, keeps_total: bool = True) -> list[Tensor]:
         ran = Ran()
-        *given, row_scale = self
-        found: list[Tensor] = launch.residual_norm_modulate(*given, keeps_total, row_scale, ran)
+        *given, row_scale, adds_one = self
+        options = (keeps_total, row_scale, adds_one)
+        found: list[Tensor] = launch.residual_norm_modulate(*given, *options, ran)
         assert ran.names == ["residual_norm_modulate_kernel"] * bool(self.stream.numel())
         return found
 
@@ -90,6 +92,16 @@ def test_one_channel(launch, device):
     given = drawn((2, 3, 1), torch.float32, device)
     assert_close(given._replace(rms=True).computed(launch), given._replace(rms=True))
     assert torch.equal(given.computed(launch)[0], given.shift[:, None].expand(2, 3, 1))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("spread", [False, True])
+def test_the_scale_is_the_factor(launch, device, dtype, spread):
+    """As where it is hoisted, and 1 was added to it before; over tokens already, or not yet."""
+    given = drawn((2, 5, 48), dtype, device)._replace(adds_one=False)
+    if spread:
+        given = given._replace(scale=given.scale[:, None], shift=given.shift[:, None])
+    assert_close(given.computed(launch), given)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
@@ -187,7 +199,7 @@ for rms in (False, True):
             opcheck(torch.ops.fxcache.residual_norm_modulate, arguments, test_utils=checks)
         steps = [torch.ones(2, 3, 8, dtype=torch.int8)]
         arguments = (x, steps, None, None, None, scale, scale, 1e-6, rms, keeps_total)
-        arguments += (torch.ones(2, 3, 1),)
+        arguments += (torch.ones(2, 3, 1), False)
         opcheck(torch.ops.fxcache.residual_norm_modulate, arguments, test_utils=checks)
 """
 

@@ -1,5 +1,6 @@
 """Where kernels take the place of cache reads: which, where, why not, and that results stay."""
 
+import operator
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ import fxcache
 from fxcache.report.report import CaptureReport
 from fxcache.rewrite import operators
 from fxcache.rewrite.adjustment import Adjustment, layer_shapes
+from fxcache.rewrite.hoist import Level
 from fxcache.rewrite.runner import Variants
 from fxcache.runtime.module import engine_of
 from tests import tiny
@@ -140,8 +142,33 @@ def test_norm_and_modulation_after_a_residual_read(name):
     ]
     (variants,) = variants_of(model)
     called = [n for n in variants.cached_skip.graph.nodes if n.op == "call_function"]
-    left = [n.target for n in called if "norm" in n.name]
-    assert left == [torch.ops.fxcache.residual_norm_modulate.default]
+    (left,) = [n for n in called if "norm" in n.name and n.target is not operator.getitem]
+    assert left.target is torch.ops.fxcache.residual_norm_modulate.default
+    scale, shift, *_, adds_one = left.args[5:]
+    assert (scale is None) == (modulated in ("shift", "neither"))
+    assert adds_one == (scale is not None and modulated != "no one")
+    assert (shift is None) == (modulated not in ("both", "shift", "one first"))
+
+
+@pytest.mark.usefixtures("on_any_device")
+@pytest.mark.parametrize("modulated", ["both", "one first", "no one"])
+def test_a_modulation_that_is_hoisted(modulated):
+    """What is given is the factor, to which 1 was added in the table."""
+    expected, _ = run(Head(plain_norm(), modulated).eval(), kernels=False, hoist="table")
+    model = Head(plain_norm(), modulated).eval()
+    found, ran = run(model, kernels=True, hoist="table")
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert ran == {"residual_norm_modulate": 2}
+    (variants,) = variants_of(model)
+    reuse = variants.variant(variants.all, variants.continued, Level.STEP).module.graph
+    (call,) = reuse.find_nodes(
+        op="call_function", target=torch.ops.fxcache.residual_norm_modulate.default
+    )
+    scale, shift, *_, adds_one = call.args[5:]
+    assert scale is not None
+    assert (shift is None) == (modulated == "no one")
+    assert not adds_one
+    assert not reuse.find_nodes(op="call_function", target=torch.ops.aten.mul.Tensor)
 
 
 @pytest.mark.usefixtures("on_any_device")
@@ -182,7 +209,9 @@ def test_a_unets_norm_of_a_concatenation(order):
         return
     # Statistics of the cached half are taken once for each refresh, and read by two reuses.
     assert ran.counts == {"concat_group_norm_silu": 6, "group_moments": 3}
-    for cached, fresh, *_, groups, _, moments in ran.arguments["concat_group_norm_silu"]:
+    for arguments in ran.arguments["concat_group_norm_silu"]:
+        cached, fresh, *_, groups, _, moments, keeps_joined = arguments
+        assert keeps_joined, "the resnet's shortcut reads the concatenation"
         channels = cached.shape[1] + fresh.shape[1]
         assert torch.equal(moments, torch.ops.fxcache.group_moments(cached, groups, channels, 0))
 

@@ -474,7 +474,7 @@ class Looked(Small):
     """Whose timesteps are looked up: the last of a schedule may be none."""
 
     def embed(self, t: Tensor) -> Tensor:
-        return super().embed(t) * torch.arange(1000.0)[t.long()].reshape(-1, 1)
+        return super().embed(t) * torch.arange(1000.0)[t.long().reshape(-1)].reshape(-1, 1)
 
 
 class Named(Small):

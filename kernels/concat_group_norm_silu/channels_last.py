@@ -1,0 +1,138 @@
+"""The Triton kernels where the channels of a position are neighbours in memory.
+
+A program takes all channels of ``together`` groups, a span, position by position: its loads are as
+wide as a span is aligned. Statistics are taken of each channel, and merged to those of its group in
+the end, by the formula that ``kernel.py`` names.
+"""
+
+import triton
+import triton.language as tl
+
+from fxcache.kernels.concat_group_norm_silu.kernel import statistics
+
+
+@triton.jit
+def moments_last_kernel(
+    x,
+    moments,  # [N, G, pieces, 2]
+    positions,
+    stride_n,
+    stride_p,
+    channels,  # of x, which are those from `first` on of what is normalised
+    first,
+    groups,
+    size: tl.constexpr,  # channels of a group
+    together: tl.constexpr,
+    piece: tl.constexpr,
+    block_c: tl.constexpr,
+    block_p: tl.constexpr,
+):
+    number, sample = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    pieces = tl.cdiv(positions, piece)
+    span, part = number // pieces, number % pieces
+    last = tl.minimum((part + 1) * piece, positions)
+    at = tl.arange(0, block_c)
+    channel = span * (size * together) - first + at
+    here = (at < size * together) & (channel >= 0) & (channel < channels)
+
+    of_sample = x + sample * stride_n
+    count = 0.0
+    mean, deviation = tl.zeros((block_c,), tl.float32), tl.zeros((block_c,), tl.float32)
+    for p in range(part * piece, last, block_p):
+        position = p + tl.arange(0, block_p)
+        known = (position < last)[:, None] & here[None, :]
+        place = position.to(tl.int64)[:, None] * stride_p + channel.to(tl.int64)[None, :]
+        value = tl.load(of_sample + place, known, 0.0).to(tl.float32)
+        more = (tl.minimum(p + block_p, last) - p).to(tl.float32)
+        more_mean = tl.sum(value, 0) / more
+        difference = tl.where(known, value - more_mean[None, :], 0.0)
+        total = count + more
+        delta = more_mean - mean
+        deviation += tl.sum(difference * difference, 0) + delta * delta * (count * more / total)
+        mean += delta * (more / total)
+        count = total
+
+    for i in tl.static_range(together):
+        own = here & (at // size == i)
+        own_mean = tl.sum(tl.where(own, mean, 0.0)) / tl.maximum(tl.sum(own.to(tl.float32)), 1.0)
+        delta = mean - own_mean
+        own_deviation = tl.sum(tl.where(own, deviation + count * delta * delta, 0.0))
+        group = span * together + i
+        entry = moments + ((sample * groups + group) * pieces + part) * 2
+        tl.store(entry, own_mean, group < groups)
+        tl.store(entry + 1, own_deviation, group < groups)
+
+
+@triton.jit
+def normalize_last_kernel(
+    cached,
+    fresh,
+    weight,
+    bias,
+    cached_moments,
+    fresh_moments,
+    out,
+    joined,
+    positions,
+    cached_n,
+    cached_p,
+    fresh_n,
+    fresh_p,
+    out_n,
+    out_p,
+    boundary,  # channels of cached
+    channels,
+    groups,
+    eps,
+    size: tl.constexpr,
+    together: tl.constexpr,
+    piece: tl.constexpr,
+    block_pieces: tl.constexpr,
+    block_c: tl.constexpr,
+    block_p: tl.constexpr,
+    keeps_joined: tl.constexpr,
+):
+    number, sample = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    pieces = tl.cdiv(positions, piece)
+    span, part = number // pieces, number % pieces
+    last = tl.minimum((part + 1) * piece, positions)
+    at = tl.arange(0, block_c)
+    channel = span * (size * together) + at
+    here = (at < size * together) & (channel < channels)
+    old, new = here & (channel < boundary), here & (channel >= boundary)
+
+    mean, scale = tl.zeros((block_c,), tl.float32), tl.zeros((block_c,), tl.float32)
+    for i in tl.static_range(together):
+        own_mean, own_scale = statistics(
+            cached_moments,
+            fresh_moments,
+            sample,
+            tl.minimum(span * together + i, groups - 1),
+            groups,
+            size,
+            boundary,
+            positions,
+            eps,
+            piece,
+            block_pieces,
+        )
+        mean = tl.where(at // size == i, own_mean, mean)
+        scale = tl.where(at // size == i, own_scale, scale)
+    at_c = channel.to(tl.int64)
+    factor = tl.load(weight + at_c, here, 0.0).to(tl.float32) * scale
+    shift = tl.load(bias + at_c, here, 0.0).to(tl.float32)
+
+    c = at_c[None, :]
+    for begin in range(part * piece, last, block_p):
+        position = begin + tl.arange(0, block_p)
+        known, p = (position < last)[:, None], position.to(tl.int64)[:, None]
+        from_cached = tl.load(cached + sample * cached_n + p * cached_p + c, known & old[None], 0.0)
+        at_fresh = sample * fresh_n + p * fresh_p + (c - boundary)
+        from_fresh = tl.load(fresh + at_fresh, known & new[None], 0.0)
+        both = tl.where(old[None], from_cached, from_fresh)
+        value = (both.to(tl.float32) - mean[None]) * factor[None] + shift[None]
+        value = value * tl.sigmoid(value)
+        place = sample * out_n + p * out_p + c
+        tl.store(out + place, value.to(out.dtype.element_ty), known & here[None])
+        if keeps_joined:
+            tl.store(joined + place, both, known & here[None])
