@@ -7,16 +7,17 @@ DEMO := --prompt "red apple" --prompt "grinning face" --prompt "slice of pizza" 
 	--prompt "tiger face" --prompt "fire engine" --prompt "penguin" \
 	--steps 50 --interval 5 --compare
 
-.PHONY: help install demo test test-slow lint types unit figures coverage quality stateful clean
+.PHONY: help install demo test test-slow test-oldest lint types unit figures coverage quality stateful clean
 
 help:
-	@echo "make demo       pictures with and without fxcache, side by side, with times"
-	@echo "make test       set-up, lint, types, tests"
-	@echo "make test-slow  the tests that take minutes each"
-	@echo "make figures    measure again every number that the README states"
-	@echo "make coverage   try every denoiser of diffusers again (an hour at most)"
-	@echo "make quality    what every policy does to the bundled models' pictures (about two hours)"
-	@echo "make stateful   ten thousand calls of requests that get in each other's way"
+	@echo "make demo         pictures with and without fxcache, side by side, with times"
+	@echo "make test         set-up, lint, types, tests"
+	@echo "make test-slow    the tests that take minutes each"
+	@echo "make test-oldest  the tests with the oldest torch (its build for CUDA: gigabytes)"
+	@echo "make figures      measure again every number that the README states"
+	@echo "make coverage     try every denoiser of diffusers again (an hour at most)"
+	@echo "make quality      what every policy does to the bundled models' pictures (about two hours)"
+	@echo "make stateful     ten thousand calls of requests that get in each other's way"
 
 install: $(INSTALLED)
 
@@ -44,6 +45,15 @@ unit: install
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
+# Triton 3.6, which comes with that torch, interprets kernels by what NumPy 2.4 took out.
+test-oldest:
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	grep -vE '^(torch|triton|numpy|setuptools)==' constraints.txt > .venv-oldest/constraints.txt
+	.venv-oldest/bin/pip install --quiet --constraint .venv-oldest/constraints.txt \
+		--editable ".[diffusers,dev]" torch==2.11.0 "numpy<2.4"
+	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile \
+		-W "ignore:Conversion of an array with ndim:DeprecationWarning"
+
 figures: install
 	mkdir -p bench/results docs/pictures
 	$(BIN)/fxcache run $(MODEL) $(DEMO) --out docs/pictures/demo.png --json > bench/results/demo.json
@@ -51,6 +61,7 @@ figures: install
 	$(BIN)/python -m bench.frontier --out bench/results/frontier.json
 	$(BIN)/python -m bench.hoisting --out bench/results/hoisting.json
 	$(BIN)/python -m bench.planning --out bench/results/planning.json
+	$(BIN)/python -m bench.traffic --out bench/results/traffic.json
 	$(BIN)/python -m bench.figures
 
 coverage: install

@@ -1,4 +1,4 @@
-"""The README's figures, made from ``bench/results``: ``python -m bench.figures`` writes them in."""
+"""Figures in pages, made from ``bench/results``: ``python -m bench.figures`` writes them in."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ from bench.quality.settings import FEWER, TUNED
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
-README = ROOT / "README.md"
+README, KERNELS = ROOT / "README.md", ROOT / "kernels" / "README.md"
 CURVES = {
     FEWER: "fewer steps, no caching",
     "Uniform": "`Uniform` (DeepCache)",
@@ -30,7 +30,7 @@ def result(name: str) -> Any:
 
 
 def readme_figures() -> str:
-    """The block between the README's markers, as the results say it."""
+    """The README's, as the results say it."""
     parts = [
         demo_table(result("demo")),
         frontier_table(result("frontier")),
@@ -157,18 +157,43 @@ def decibels(psnr_db: float | None) -> str:
     return "–" if psnr_db is None else f"{psnr_db:.1f} dB"
 
 
-def stated_in_readme() -> str:
-    """The block that stands in the README now."""
-    text = README.read_text(encoding="utf-8")
-    return text.partition(BEGIN)[2].partition(END)[0].strip()
+def traffic_table() -> str:
+    """That of ``kernels/``: bytes of a reuse step."""
+    rows = [
+        {
+            "bytes of a reuse step (bfloat16)": f"{model}, {form}" if len(forms) > 1 else model,
+            "": option,
+        }
+        | {
+            title: f"{step[ours][way]['bytes'] / 1e6:.0f} MB"
+            for title, ours, way in (
+                ("eager", "ATen", "eager"),
+                ("with kernels", "kernels", "eager"),
+                ("Inductor", "ATen", "compiled"),
+                ("Inductor and kernels", "kernels", "compiled"),
+            )
+        }
+        for model, forms in result("traffic")["models"].items()
+        for form, steps in forms.items()
+        for option, step in steps.items()
+    ]
+    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+
+
+PAGES = {README: readme_figures, KERNELS: traffic_table}
+
+
+def stated_in(page: Path) -> str:
+    """What stands between the markers of ``page`` now."""
+    return page.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0].strip()
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    text = README.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    README.write_text(f"{before}{BEGIN}\n\n{readme_figures()}\n\n{END}{after}", encoding="utf-8")
+    for page, figures in PAGES.items():
+        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+        after = rest.partition(END)[2]
+        page.write_text(f"{before}{BEGIN}\n\n{figures()}\n\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -46,9 +46,9 @@ CONSTANT = re.compile(r"(%\w+) = arith\.constant")
 
 def source_of(launch: Launch) -> ASTSource:
     """What Triton would compile for this launch, had it a GPU to call the kernel on."""
-    ones = {n: 1 for n, v in launch.arguments.items() if isinstance(v, int) and v == 1}
+    fixed = {n: v for n, v in launch.arguments.items() if v is None or (type(v) is int and v == 1)}
     names = launch.kernel.arg_names
-    constants = {**launch.constants, **ones}
+    constants = {**launch.constants, **fixed}
     constants = {name: value for name, value in constants.items() if name in names}
     variable = [name for name in names if name not in constants]
     types = {name: typed(launch.arguments[name]) for name in variable}

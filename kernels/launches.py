@@ -17,6 +17,11 @@ def as_is(kernel: Any) -> Any:
     return kernel
 
 
+def is_traced(tensor: Tensor) -> bool:
+    """Whether an operator is traced, as for a compiler: then its tensors are of another class."""
+    return type(tensor) is not Tensor
+
+
 @dataclass(frozen=True)
 class Launch:
     """A kernel, the arguments by their names, and the constants that it is compiled for."""

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-DEVICES = ("cuda",)  # elsewhere ATen's own ops are kept
+DEVICES: tuple[str, ...] = ("cuda",)  # elsewhere ATen's own ops are kept
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 

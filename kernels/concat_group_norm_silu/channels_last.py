@@ -72,7 +72,7 @@ def normalize_last_kernel(
     cached_moments,
     fresh_moments,
     out,
-    joined,
+    joined,  # None where it is not read again
     positions,
     cached_n,
     cached_p,
@@ -90,7 +90,6 @@ def normalize_last_kernel(
     block_pieces: tl.constexpr,
     block_c: tl.constexpr,
     block_p: tl.constexpr,
-    keeps_joined: tl.constexpr,
 ):
     number, sample = tl.program_id(0), tl.program_id(1).to(tl.int64)
     pieces = tl.cdiv(positions, piece)
@@ -134,5 +133,5 @@ def normalize_last_kernel(
         value = value * tl.sigmoid(value)
         place = sample * out_n + p * out_p + c
         tl.store(out + place, value.to(out.dtype.element_ty), known & here[None])
-        if keeps_joined:
+        if joined is not None:
             tl.store(joined + place, both, known & here[None])

@@ -110,7 +110,7 @@ def normalize_kernel(
     cached_moments,
     fresh_moments,
     out,
-    joined,
+    joined,  # None where it is not read again
     positions,
     cached_n,
     cached_c,
@@ -129,7 +129,6 @@ def normalize_kernel(
     block_pieces: tl.constexpr,
     block_c: tl.constexpr,
     block_p: tl.constexpr,
-    keeps_joined: tl.constexpr,
 ):
     number, sample = tl.program_id(0), tl.program_id(1).to(tl.int64)
     tiles_p, tiles_c = tl.cdiv(positions, block_p), tl.cdiv(size, block_c)
@@ -169,5 +168,5 @@ def normalize_kernel(
     value = value * tl.sigmoid(value)
     place = sample * out_n + c * out_c + p * out_p
     tl.store(out + place, value.to(out.dtype.element_ty), known)
-    if keeps_joined:
+    if joined is not None:
         tl.store(joined + place, both, known)

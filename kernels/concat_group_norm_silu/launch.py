@@ -86,11 +86,11 @@ def normalize(
     if not outs[0].numel():
         return outs
     size, pieces = channels // groups, triton.cdiv(positions, PIECE)
-    tensors = (cached, fresh, weight, bias, cached_moments, fresh_moments, outs[0], outs[-1])
+    moments = (cached_moments, fresh_moments)
+    tensors = (cached, fresh, weight, bias, *moments, outs[0], outs[1] if keeps_joined else None)
     constants = {
         "piece": PIECE,
         "block_pieces": triton.next_power_of_2(pieces),
-        "keeps_joined": keeps_joined,
         "num_warps": WARPS,
     }
     if is_last(cached, size) and is_last(fresh, size):

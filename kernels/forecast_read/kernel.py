@@ -5,16 +5,19 @@ import triton.language as tl
 
 
 @triton.jit
-def read(cached, first, second, third, fourth, weights, at, known, order: tl.constexpr):
-    """``cached + Σ weights[i] derivative[i]`` at these offsets, in float32; 0 where not known."""
+def read(cached, first, second, third, fourth, weights, at, known):
+    """``cached + Σ weights[i] derivative[i]`` at these offsets, in float32; 0 where not known.
+
+    Derivatives are None from the first that there is not.
+    """
     value = tl.load(cached + at, known, 0.0).to(tl.float32)
-    if order > 0:
+    if first is not None:
         value += tl.load(weights) * tl.load(first + at, known, 0.0).to(tl.float32)
-    if order > 1:
+    if second is not None:
         value += tl.load(weights + 1) * tl.load(second + at, known, 0.0).to(tl.float32)
-    if order > 2:
+    if third is not None:
         value += tl.load(weights + 2) * tl.load(third + at, known, 0.0).to(tl.float32)
-    if order > 3:
+    if fourth is not None:
         value += tl.load(weights + 3) * tl.load(fourth + at, known, 0.0).to(tl.float32)
     return value
 
@@ -29,10 +32,9 @@ def forecast_kernel(
     weights,
     out,
     count,
-    order: tl.constexpr,
     block: tl.constexpr,
 ):
     at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     known = at < count
-    value = read(cached, first, second, third, fourth, weights, at, known, order)
+    value = read(cached, first, second, third, fourth, weights, at, known)
     tl.store(out + at, value.to(out.dtype.element_ty), known)

@@ -19,7 +19,7 @@ def forecast_read(terms: Sequence[Tensor], weights: Tensor, wrap: Wrap = as_is) 
     out = torch.empty_like(terms[0])
     if out.numel():
         wrap(forecast_kernel)[(triton.cdiv(out.numel(), BLOCK),)](
-            *slots(terms), weights, out, out.numel(), order=len(terms) - 1, block=BLOCK
+            *slots(terms), weights, out, out.numel(), block=BLOCK
         )
     return out
 
@@ -35,6 +35,6 @@ def alike(terms: Sequence[Tensor]) -> list[Tensor]:
     ]  # fmt: skip
 
 
-def slots(terms: Sequence[Tensor]) -> list[Tensor]:
+def slots(terms: Sequence[Tensor]) -> list[Tensor | None]:
     """A value and its derivatives as kernels take them: as many as there may be."""
-    return [*terms, *[terms[0]] * (MOST_DERIVATIVES + 1 - len(terms))]
+    return [*terms, *[None] * (MOST_DERIVATIVES + 1 - len(terms))]

@@ -2,7 +2,8 @@
 
 Mean and variance are taken in two passes over the registers, in float32. Where what is cached is
 forecast, that costs the reads of its derivatives and nothing else; where it is kept in eight bits,
-a byte for each value and one scale.
+a byte for each value and one scale. What there is not is None, and no other tensor in its place:
+Inductor would compute that once more for each place.
 """
 
 import triton
@@ -25,7 +26,7 @@ def residual_norm_modulate_kernel(
     bias,
     scale,
     shift,
-    row_scale,  # of a token, where `steps` are cached
+    row_scale,  # of a token, where steps are cached
     out,
     total,
     tokens,  # of a sample
@@ -37,15 +38,8 @@ def residual_norm_modulate_kernel(
     scale_b,
     shift_b,
     eps,
-    order: tl.constexpr,
-    steps: tl.constexpr,
     rms: tl.constexpr,
-    has_weight: tl.constexpr,
-    has_bias: tl.constexpr,
-    has_scale: tl.constexpr,
     adds_one: tl.constexpr,
-    has_shift: tl.constexpr,
-    keeps_total: tl.constexpr,
     block: tl.constexpr,
 ):
     token = tl.program_id(0).to(tl.int64)
@@ -53,24 +47,24 @@ def residual_norm_modulate_kernel(
     channel = tl.arange(0, block).to(tl.int64)
     known = channel < channels
     at_cached = sample * cached_b + row * cached_t + channel
-    if steps:
+    if row_scale is not None:
         value = steps_at(cached, at_cached, known) * tl.load(row_scale + token)
     else:
-        value = read(cached, first, second, third, fourth, weights, at_cached, known, order)
+        value = read(cached, first, second, third, fourth, weights, at_cached, known)
     value += tl.load(stream + sample * stream_b + row * stream_t + channel, known, 0.0)
     at_out = token * channels + channel
-    if keeps_total:
+    if total is not None:
         tl.store(total + at_out, value.to(total.dtype.element_ty), known)
     if not rms:
         value = tl.where(known, value - tl.sum(value) / channels, 0.0)
     value = value / tl.sqrt(tl.sum(value * value) / channels + eps)
-    if has_weight:
+    if weight is not None:
         value *= tl.load(weight + channel, known, 0.0).to(tl.float32)
-    if has_bias:
+    if bias is not None:
         value += tl.load(bias + channel, known, 0.0).to(tl.float32)
-    if has_scale:
+    if scale is not None:
         factor = tl.load(scale + sample * scale_b + channel, known, 0.0).to(tl.float32)
         value *= 1 + factor if adds_one else factor
-    if has_shift:
+    if shift is not None:
         value += tl.load(shift + sample * shift_b + channel, known, 0.0).to(tl.float32)
     tl.store(out + at_out, value.to(out.dtype.element_ty), known)

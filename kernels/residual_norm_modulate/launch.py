@@ -36,32 +36,26 @@ def residual_norm_modulate(
     outs = [stream.new_empty(stream.shape) for _ in range(1 + keeps_total)]
     batch, length, channels = tokens.shape
     block = int(triton.next_power_of_2(channels))
-    per_channel, per_sample = (weight, bias), (scale, shift)
+    affine = [None if given is None else given.contiguous() for given in (weight, bias)]
+    modulation = [None if given is None else along_channels(given) for given in (scale, shift)]
     if tokens.numel():
         wrap(residual_norm_modulate_kernel)[(batch * length,)](
             tokens,
             *slots(cached),
-            tokens if weights is None else weights,
-            *[tokens if given is None else given.contiguous() for given in per_channel],
-            *[tokens if given is None else along_channels(given) for given in per_sample],
-            tokens if row_scale is None else row_scale.contiguous(),
+            weights,
+            *affine,
+            *modulation,
+            None if row_scale is None else row_scale.contiguous(),
             outs[0],
-            outs[-1],
+            outs[1] if keeps_total else None,
             length,
             channels,
             *tokens.stride()[:2],
             *cached[0].stride()[:2],
-            *[0 if given is None else along_channels(given).stride(0) for given in per_sample],
+            *[0 if given is None else given.stride(0) for given in modulation],
             eps,
-            order=len(terms) - 1,
-            steps=row_scale is not None,
             rms=rms,
-            has_weight=weight is not None,
-            has_bias=bias is not None,
-            has_scale=scale is not None,
             adds_one=adds_one,
-            has_shift=shift is not None,
-            keeps_total=keeps_total,
             block=block,
             num_warps=min(max(block // VALUES_A_WARP, 1), 16),
         )

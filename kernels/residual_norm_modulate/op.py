@@ -1,8 +1,13 @@
-"""The operator ``fxcache::residual_norm_modulate``: on the CPU the reference, else the kernel."""
+"""The operator ``fxcache::residual_norm_modulate``: the kernel, and elsewhere the reference.
+
+That is on the CPU, and in graphs that are compiled: Inductor fuses the reference to one kernel too,
+and with what comes before it, for which ours would have to wait.
+"""
 
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
+from fxcache.kernels.launches import is_traced
 from fxcache.kernels.residual_norm_modulate import reference
 
 
@@ -30,27 +35,17 @@ def residual_norm_modulate(
     ``shift`` ``[B, C]`` or ``[B, 1, C]``, each where there is one; without ``adds_one``, ``scale``
     is the factor itself. Float32, float16 or bfloat16; arithmetic in float32, rounded once.
     """
+    affine, modulation = (weight, bias), (scale, shift)
+    given = (stream, terms, weights, *affine, *modulation, eps, rms, keeps_total, row_scale)
+    if is_traced(stream):
+        return in_aten(*given, adds_one)
     from fxcache.kernels.residual_norm_modulate import launch
 
-    return launch.residual_norm_modulate(
-        stream,
-        terms,
-        weights,
-        weight,
-        bias,
-        scale,
-        shift,
-        eps,
-        rms,
-        keeps_total,
-        row_scale,
-        adds_one,
-        wrap_triton,
-    )
+    return launch.residual_norm_modulate(*given, adds_one, wrap_triton)
 
 
 @residual_norm_modulate.register_kernel("cpu")
-def _(
+def in_aten(
     stream: Tensor,
     terms: list[Tensor],
     weights: Tensor | None,

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 NORMALISED = [
-    {"kernel": "moments_kernel", "writes": ["moments"]},
-    {"kernel": "normalize_kernel", "writes": ["out"]},
+    {"kernel": "moments_last_kernel", "writes": ["moments"]},
+    {"kernel": "normalize_last_kernel", "writes": ["out"]},
 ]
 
 
@@ -31,15 +31,14 @@ def found() -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def test_operators_are_their_kernels(found):
+def test_operators_are_their_kernels_or_left_to_inductor(found):
     """Nothing else is thought to be written, which would be copied first."""
     assert {name: launches for name, launches in found.items() if name != "reuse step"} == {
-        "group_moments": NORMALISED[:1],
+        "group_moments": [{"kernel": "moments_kernel", "writes": ["moments"]}],
         "concat_group_norm_silu": NORMALISED,
-        "residual_norm_modulate": [
-            {"kernel": "residual_norm_modulate_kernel", "writes": ["out", "total"]}
-        ],
-        "forecast_read": [{"kernel": "forecast_kernel", "writes": ["out"]}],
+        "concat_group_norm_silu, contiguous": [],
+        "residual_norm_modulate": [],
+        "forecast_read": [],
         "quantize_rows": [{"kernel": "quantize_kernel", "writes": ["steps", "scales"]}],
         "relative_l1": [
             {"kernel": "sums_kernel", "writes": ["sums"]},

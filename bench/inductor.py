@@ -1,0 +1,229 @@
+"""What Inductor would make of a graph on an NVIDIA GPU, told where there is none.
+
+Inductor decides on its kernels before it generates code. It is told of an H200 here, given tensors
+that hold nothing, and stopped where it has decided. Nothing is compiled and nothing runs.
+
+Private parts of torch 2.11 to 2.13: there is no public way to any of this.
+"""
+
+import copy
+import operator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import torch
+import triton
+from torch import Tensor, fx
+from torch._dynamo.device_interface import CudaInterface
+from torch._inductor import compile_fx, config, ir, scheduler
+from torch._inductor.fx_passes import joint_graph
+from torch._inductor.graph import GraphLowering
+from torch._inductor.runtime.hints import DeviceProperties
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from triton.backends.compiler import GPUTarget
+
+CUDA = torch.device("cuda", 0)
+H200 = DeviceProperties(
+    type="cuda",
+    index=0,
+    multi_processor_count=132,
+    cc=90,
+    major=9,
+    regs_per_multiprocessor=65536,
+    max_threads_per_multi_processor=2048,
+    warp_size=32,
+)
+PROPERTIES = SimpleNamespace(
+    name="NVIDIA H200",
+    multi_processor_count=132,
+    major=9,
+    minor=0,
+    total_memory=143771 * 2**20,
+    gcnArchName="",
+)
+ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
+FLASH_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention.default
+
+
+class Kernel(NamedTuple):
+    """``ops``: what it computes, by the names of their nodes. ``nbytes``: read and written."""
+
+    ops: tuple[str, ...]
+    nbytes: int
+
+
+class DecidedError(Exception):
+    """Carries what Inductor decided on."""
+
+    def __init__(self, kernels: list[Kernel]):
+        super().__init__()
+        self.kernels = kernels
+
+
+class Driver:
+    """Stands for that of Triton."""
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", 90, 32)
+
+    def get_active_torch_device(self) -> torch.device:
+        return CUDA
+
+
+class Placed(NamedTuple):
+    """A graph on a GPU that is not there, what it is called with, and the mode they belong to."""
+
+    module: Any  # a GraphModule
+    inputs: list[Any]
+    fakes: FakeTensorMode
+
+
+def placed(module: fx.GraphModule, inputs: Sequence[Any]) -> Placed:
+    """``module``, without gradients, and ``inputs``, from any device; laid out as they are."""
+    fakes = FakeTensorMode(allow_non_fake_inputs=True)
+
+    def faked(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        with fakes:
+            return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=CUDA)
+
+    graph = moved(module.graph)
+    names = {str(node.target) for node in graph.find_nodes(op="get_attr")}
+    weights = {name: faked(getattr(module, name)) for name in names}
+    return Placed(fx.GraphModule(weights, graph), [faked(value) for value in inputs], fakes)
+
+
+def compiled(called: Placed) -> list[Kernel]:
+    """What Inductor would launch."""
+    with gpu_pretended(), torch.no_grad(), called.fakes:
+        try:
+            found: Any = compile_fx.compile_fx(called.module, called.inputs)
+            found(*called.inputs)
+        except Exception as error:
+            if (decided := cause_of(error)) is None:
+                raise
+            return decided.kernels
+    raise AssertionError("Inductor did not come to the end of its decisions")
+
+
+def eager(called: Placed) -> list[Kernel]:
+    """The operators one by one: each reads its inputs, and writes its results."""
+    counted = Counted()
+    with gpu_pretended(), torch.no_grad(), called.fakes, counted:
+        called.module(*called.inputs)
+    return counted.kernels
+
+
+class Counted(TorchDispatchMode):
+    """Notes what operators read and write. A view of an input is neither."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.kernels: list[Kernel] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        read, written = tensors_of((args, kwargs)), tensors_of(result)
+        memory = {tensor.untyped_storage()._cdata for tensor in read}
+        if not any(tensor.untyped_storage()._cdata in memory for tensor in written):
+            self.kernels.append(Kernel((str(func),), sum(map(size_of, (*read, *written)))))
+        return result
+
+
+def tensors_of(values: Any) -> list[Tensor]:
+    """Those among ``values``, each once."""
+    leaves = (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+    return list({id(leaf): leaf for leaf in leaves}.values())
+
+
+def size_of(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def moved(graph: fx.Graph) -> fx.Graph:
+    """A copy for the GPU, with its attention: for want of a GPU, torch would take that apart."""
+    found = copy.deepcopy(graph)
+    for node in list(found.nodes):
+        if "device" in node.kwargs:
+            node.update_kwarg("device", CUDA)
+        if node.target is ATTENTION and len(node.args) == 3:
+            with found.inserting_before(node):
+                flash = found.call_function(FLASH_ATTENTION, node.args)
+                node.replace_all_uses_with(found.call_function(operator.getitem, (flash, 0)))
+            found.erase_node(node)
+    return found
+
+
+def cause_of(error: BaseException | None) -> DecidedError | None:
+    """Inductor wraps what is raised inside of it."""
+    while error is not None and not isinstance(error, DecidedError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+@contextmanager
+def gpu_pretended() -> Iterator[None]:
+    """torch takes the GPU to be there, and Inductor stops when it has decided on its kernels."""
+    properties = lambda *_: PROPERTIES  # noqa: E731
+    replaced: list[tuple[Any, str, Any]] = [
+        (GraphLowering, "compile_to_module", stop),
+        (DeviceProperties, "create", classmethod(lambda *_: H200)),
+        (CudaInterface, "get_device_properties", staticmethod(properties)),
+        (CudaInterface, "is_bf16_supported", staticmethod(lambda *_, **__: True)),
+        (torch.cuda, "get_device_properties", properties),
+        (torch.cuda, "get_device_capability", lambda *_: (9, 0)),
+        (torch.cuda, "current_device", lambda: 0),
+        (torch._C, "_conv_determine_backend_memory_format", cudnn_memory_format),
+        (triton.runtime.driver, "_active", Driver()),
+        (scheduler, "has_triton", lambda *_: True),
+        # Patterns for attention and random numbers: traced with tensors on the GPU.
+        (joint_graph, "lazy_init", lambda *_: None),
+    ]
+    with ExitStack() as stack:
+        for owner, name, stand_in in replaced:
+            stack.enter_context(patch.object(owner, name, stand_in))
+        # Constants are folded with tensors on the GPU.
+        stack.enter_context(config.patch(joint_graph_constant_folding=False))
+        yield
+
+
+def stop(lowering: GraphLowering) -> None:
+    lowering.init_wrapper_code()
+    lowering._update_scheduler()
+    nodes = lowering.scheduler.nodes
+    kernels = [Kernel(ops_of(node), nbytes_of(node)) for node in nodes]
+    raise DecidedError([kernel for kernel in kernels if kernel.nbytes])
+
+
+def ops_of(node: scheduler.BaseSchedulerNode) -> tuple[str, ...]:
+    parts: list[Any] = [part.node for part in node.get_nodes()]
+    origins = (origin for part in parts for origin in part.get_origins())
+    return tuple(dict.fromkeys(str(origin.target) for origin in origins))
+
+
+def nbytes_of(node: scheduler.BaseSchedulerNode) -> int:
+    """As Inductor counts them; of a kernel that is not its own, each tensor once."""
+    if not isinstance(node.node, ir.UserDefinedTritonKernel):
+        return int(node.get_read_write_buffers_sizes())
+    inputs: Sequence[Any] = node.node.inputs
+    tensors = {tensor.get_name(): tensor for tensor in inputs}
+    return sum(int(t.get_numel()) * t.get_dtype().itemsize for t in tensors.values())
+
+
+def cudnn_memory_format(given: Tensor, weight: Tensor, _: Any) -> torch.memory_format:
+    """cuDNN's rule: channels last where the input or the weight has them so."""
+    last = any(
+        x.dim() == 4
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and not x.is_contiguous()
+        for x in (given, weight)
+    )
+    return torch.channels_last if last else torch.contiguous_format

@@ -1,0 +1,119 @@
+"""Bytes that a reuse step moves on a GPU, told without one: ``python -m bench.traffic --out FILE``.
+
+Of models at the sizes people run, in bfloat16: what the kernels read and write that Inductor
+decides on for an H200, and what the step's operators do one by one, each option by itself and the
+kernels of fxcache with it. Bytes are no times: a kernel may use the memory well or badly.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import fxcache
+from bench.hoisting import UNETS, model_and_inputs
+from bench.inductor import compiled, eager, gpu_pretended, placed
+from fxcache.program import value_of
+from fxcache.rewrite import operators
+from fxcache.rewrite.hoist import Level
+from fxcache.rewrite.runner import Variant, Variants
+from fxcache.runtime.module import engine_of
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "partial evaluation": {"partial_evaluation": True},
+    "hoisted": {"hoist": "table"},
+}
+MODELS: dict[str, dict[str, Any]] = {
+    **{name: {"cut": 0} for name in UNETS},
+    "FLUX.1-dev, 1024×1024": {"cut": ("transformer_blocks.1", "single_transformer_blocks.37")},
+}
+FORMATS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
+
+
+def half(value: Any) -> Any:
+    """Floats in bfloat16, all on meta."""
+    if isinstance(value, dict):
+        return {name: half(item) for name, item in value.items()}
+    if not isinstance(value, Tensor):
+        return value
+    return value.to("meta", torch.bfloat16 if value.is_floating_point() else value.dtype)
+
+
+def reuse_step(
+    model: nn.Module, inputs: dict[str, Any], **options: Any
+) -> tuple[Variants, Variant]:
+    """The graph of a reuse step, laid out as on a GPU."""
+    with gpu_pretended():
+        fxcache.optimize(model, example_inputs=inputs, **options)
+    engine = engine_of(model)
+    assert engine is not None
+    (variants,) = engine.captures.values()
+    level = Level.STEP if options.get("hoist") else Level.NOTHING
+    found = variants.variant(variants.all, variants.continued, level)
+    fxcache.restore(model)
+    return variants, found
+
+
+def inputs_of(variants: Variants, variant: Variant) -> list[Any]:
+    """What ``variant`` is called with. Statistics of cached values have no value in the graph."""
+    inputs = variant.module.graph.find_nodes(op="placeholder")
+    given = [value_of(node) for node in inputs[: len(inputs) - len(variant.moments)]]
+    points = variants.plan.points
+    return given + [
+        moments.of(value_of(points[moments.point].value)) for moments in variant.moments
+    ]
+
+
+def found(model: nn.Module, inputs: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Of a reuse step with these options: how many kernels, and their bytes."""
+    step = reuse_step(model, inputs, **options)
+    called = placed(step[1].module, inputs_of(*step))
+    ways = {"eager": eager(called), "compiled": compiled(called)}
+    return {
+        way: {"launches": len(kernels), "bytes": sum(kernel.nbytes for kernel in kernels)}
+        for way, kernels in ways.items()
+    }
+
+
+def results(name: str) -> dict[str, Any]:
+    """By memory format, options, with and without our kernels."""
+    built, inputs = model_and_inputs(name)
+    model: Any = built.to(torch.bfloat16).requires_grad_(False)
+    inputs = half(inputs)
+    formats = FORMATS if name in UNETS else {"contiguous": FORMATS["contiguous"]}
+    steps: dict[str, Any] = {}
+    for title, form in formats.items():
+        model.to(memory_format=form)
+        laid_out = {key: in_format(value, form) for key, value in inputs.items()}
+        steps[title] = {
+            option: {
+                "ATen": found(model, laid_out, MODELS[name] | given),
+                "kernels": found(model, laid_out, MODELS[name] | given | {"kernels": True}),
+            }
+            for option, given in OPTIONS.items()
+        }
+    return steps
+
+
+def in_format(value: Any, form: torch.memory_format) -> Any:
+    picture = isinstance(value, Tensor) and value.dim() == 4
+    return value.contiguous(memory_format=form) if picture else value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", choices=MODELS, action="append", help="default: all")
+    arguments = parser.parse_args()
+    operators.DEVICES = ("cuda", "meta")  # captured on meta, as what runs on the GPU
+    steps = {name: results(name) for name in arguments.model or MODELS}
+    text = json.dumps({"torch": torch.__version__, "models": steps}, indent=2, ensure_ascii=False)
+    arguments.out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Bytes that Inductor's kernels would move on a GPU, where they can be counted by hand."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from bench import inductor
+from bench.inductor import compiled, eager, placed
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "bench" / "results" / "traffic.json"
+VALUES = 2 * 64 * 32 * 32
+pytestmark = pytest.mark.usefixtures("clean_dynamo")
+
+
+def graph_of(model: nn.Module, *inputs: Tensor) -> fx.GraphModule:
+    module: fx.GraphModule = torch.export.export(model, inputs).module(check_guards=False)
+    return module
+
+
+class Chain(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return functional.silu(x + y) * 2
+
+
+class Attention(nn.Module):
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return functional.scaled_dot_product_attention(q, k, v)
+
+
+def convolution(weight: Tensor) -> fx.GraphModule:
+    """Of a SiLU; the weight an attribute, as those of variants are."""
+    graph = fx.Graph()
+    x = graph.call_function(torch.ops.aten.silu.default, (graph.placeholder("x"),))
+    given = (x, graph.get_attr("weight"), None, [1, 1], [1, 1])
+    graph.output((graph.call_function(torch.ops.aten.conv2d.default, given),))
+    return fx.GraphModule({"weight": weight}, graph)
+
+
+def test_a_chain_of_pointwise_operators_is_one_kernel():
+    x, y = torch.zeros(2, VALUES, dtype=torch.bfloat16)
+    called = placed(graph_of(Chain(), x, y), (x, y))
+    (fused,) = compiled(called)
+    assert fused.nbytes == 3 * 2 * VALUES
+    assert [kernel.nbytes // (2 * VALUES) for kernel in eager(called)] == [3, 2, 2]
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_convolutions_read_and_write_channels_last(last):
+    """As Inductor has them on NVIDIA: others are rewritten, the weight before, the result after."""
+    form = torch.channels_last if last else torch.contiguous_format
+    x, weight = torch.zeros(2, 64, 32, 32), torch.zeros(64, 64, 3, 3)
+    x, weight = (t.to(torch.bfloat16).contiguous(memory_format=form) for t in (x, weight))
+    kernels = compiled(placed(convolution(weight), (x,)))
+    of_weight, of_values = 2 * weight.numel(), 2 * VALUES
+    expected = [2 * of_values, 2 * of_values + of_weight]
+    if not last:
+        expected += [2 * of_weight, 2 * of_values]
+    assert sorted(kernel.nbytes for kernel in kernels) == sorted(expected)
+
+
+def test_attention_stays_one_kernel():
+    q, k, v = torch.zeros(3, 1, 8, 256, 64, dtype=torch.bfloat16)
+    found = compiled(placed(graph_of(Attention(), q, k, v), (q, k, v)))
+    assert len(found) == 1
+    assert "flash_attention" in str(found[0].ops)
+
+
+def test_nothing_stays_pretended():
+    """What stands in for a GPU is taken back."""
+    x = torch.zeros(8, dtype=torch.bfloat16)
+    compiled(placed(graph_of(Chain(), x, x), (x, x)))
+    torch.testing.assert_close(torch.compile(Chain())(x, x), Chain()(x, x))
+    assert torch._inductor.runtime.hints.DeviceProperties.create.__module__ != inductor.__name__
+
+
+@pytest.mark.slow
+def test_stable_diffusions_steps_move_what_the_results_say(tmp_path):
+    """In a process of its own: in this one kernels may be interpreted."""
+    (model,) = [name for name in json.loads(RESULTS.read_text())["models"] if "1.5" in name]
+    command = [sys.executable, "-m", "bench.traffic", "--model", model]
+    out = tmp_path / "traffic.json"
+    subprocess.run([*command, "--out", out], cwd=ROOT, check=True)
+    found, expected = (json.loads(path.read_text())["models"] for path in (out, RESULTS))
+    assert found[model] == expected[model]
