@@ -19,6 +19,7 @@ import triton
 from torch import Tensor, fx
 from torch._dynamo.device_interface import CudaInterface
 from torch._inductor import compile_fx, config, ir, scheduler
+from torch._inductor.cudagraph_utils import check_multiple_devices_or_any_cpu_nodes as refusal
 from torch._inductor.fx_passes import joint_graph
 from torch._inductor.graph import GraphLowering
 from torch._inductor.runtime.hints import DeviceProperties
@@ -57,12 +58,22 @@ class Kernel(NamedTuple):
     nbytes: int
 
 
-class DecidedError(Exception):
-    """Carries what Inductor decided on."""
+class Decision(NamedTuple):
+    """What Inductor decided on.
 
-    def __init__(self, kernels: list[Kernel]):
+    ``refused``: why it would not capture the graph as a CUDA graph; None where it would.
+    """
+
+    kernels: list[Kernel]
+    refused: str | None
+
+
+class DecidedError(Exception):
+    """Ends Inductor where it has decided."""
+
+    def __init__(self, decision: Decision):
         super().__init__()
-        self.kernels = kernels
+        self.decision = decision
 
 
 class Driver:
@@ -84,14 +95,17 @@ class Placed(NamedTuple):
 
 
 def placed(module: fx.GraphModule, inputs: Sequence[Any]) -> Placed:
-    """``module``, without gradients, and ``inputs``, from any device; laid out as they are."""
+    """``module``, without gradients, and ``inputs``, moved from meta; laid out as they are."""
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
 
     def faked(value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
+        device = CUDA if value.is_meta else value.device
         with fakes:
-            return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=CUDA)
+            return torch.empty_strided(
+                value.shape, value.stride(), dtype=value.dtype, device=device
+            )
 
     graph = moved(module.graph)
     names = {str(node.target) for node in graph.find_nodes(op="get_attr")}
@@ -99,7 +113,7 @@ def placed(module: fx.GraphModule, inputs: Sequence[Any]) -> Placed:
     return Placed(fx.GraphModule(weights, graph), [faked(value) for value in inputs], fakes)
 
 
-def compiled(called: Placed) -> list[Kernel]:
+def compiled(called: Placed) -> Decision:
     """What Inductor would launch."""
     with gpu_pretended(), torch.no_grad(), called.fakes:
         try:
@@ -108,7 +122,7 @@ def compiled(called: Placed) -> list[Kernel]:
         except Exception as error:
             if (decided := cause_of(error)) is None:
                 raise
-            return decided.kernels
+            return decided.decision
     raise AssertionError("Inductor did not come to the end of its decisions")
 
 
@@ -152,9 +166,9 @@ def moved(graph: fx.Graph) -> fx.Graph:
     """A copy for the GPU, with its attention: for want of a GPU, torch would take that apart."""
     found = copy.deepcopy(graph)
     for node in list(found.nodes):
-        if "device" in node.kwargs:
+        if torch.device(node.kwargs.get("device") or "cpu").type == "meta":
             node.update_kwarg("device", CUDA)
-        if node.target is ATTENTION and len(node.args) == 3:
+        if node.target is ATTENTION and len(node.args) == 3 and node.meta["val"].dim() == 4:
             with found.inserting_before(node):
                 flash = found.call_function(FLASH_ATTENTION, node.args)
                 node.replace_all_uses_with(found.call_function(operator.getitem, (flash, 0)))
@@ -200,7 +214,10 @@ def stop(lowering: GraphLowering) -> None:
     lowering._update_scheduler()
     nodes = lowering.scheduler.nodes
     kernels = [Kernel(ops_of(node), nbytes_of(node)) for node in nodes]
-    raise DecidedError([kernel for kernel in kernels if kernel.nbytes])
+    refused = lowering.disable_cudagraphs_reason or refusal(lowering.device_node_mapping)
+    if lowering.mutated_input_idxs:
+        refused = refused or "inputs are written"
+    raise DecidedError(Decision([kernel for kernel in kernels if kernel.nbytes], refused))
 
 
 def ops_of(node: scheduler.BaseSchedulerNode) -> tuple[str, ...]:

@@ -72,7 +72,12 @@ def found(model: nn.Module, inputs: dict[str, Any], options: dict[str, Any]) -> 
     """Of a reuse step with these options: how many kernels, and their bytes."""
     step = reuse_step(model, inputs, **options)
     called = placed(step[1].module, inputs_of(*step))
-    ways = {"eager": eager(called), "compiled": compiled(called)}
+    decision = compiled(called)
+    if decision.refused:
+        raise AssertionError(
+            f"no CUDA graph of {type(step[1].module).__name__}: {decision.refused}"
+        )
+    ways = {"eager": eager(called), "compiled": decision.kernels}
     return {
         way: {"launches": len(kernels), "bytes": sum(kernel.nbytes for kernel in kernels)}
         for way, kernels in ways.items()

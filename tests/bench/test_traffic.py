@@ -19,6 +19,10 @@ VALUES = 2 * 64 * 32 * 32
 pytestmark = pytest.mark.usefixtures("clean_dynamo")
 
 
+def zeros(*shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.bfloat16, device="meta")
+
+
 def graph_of(model: nn.Module, *inputs: Tensor) -> fx.GraphModule:
     module: fx.GraphModule = torch.export.export(model, inputs).module(check_guards=False)
     return module
@@ -44,9 +48,9 @@ def convolution(weight: Tensor) -> fx.GraphModule:
 
 
 def test_a_chain_of_pointwise_operators_is_one_kernel():
-    x, y = torch.zeros(2, VALUES, dtype=torch.bfloat16)
+    x, y = zeros(2, VALUES)
     called = placed(graph_of(Chain(), x, y), (x, y))
-    (fused,) = compiled(called)
+    (fused,) = compiled(called).kernels
     assert fused.nbytes == 3 * 2 * VALUES
     assert [kernel.nbytes // (2 * VALUES) for kernel in eager(called)] == [3, 2, 2]
 
@@ -55,9 +59,10 @@ def test_a_chain_of_pointwise_operators_is_one_kernel():
 def test_convolutions_read_and_write_channels_last(last):
     """As Inductor has them on NVIDIA: others are rewritten, the weight before, the result after."""
     form = torch.channels_last if last else torch.contiguous_format
-    x, weight = torch.zeros(2, 64, 32, 32), torch.zeros(64, 64, 3, 3)
-    x, weight = (t.to(torch.bfloat16).contiguous(memory_format=form) for t in (x, weight))
-    kernels = compiled(placed(convolution(weight), (x,)))
+    x, weight = (
+        t.contiguous(memory_format=form) for t in (zeros(2, 64, 32, 32), zeros(64, 64, 3, 3))
+    )
+    kernels, _ = compiled(placed(convolution(weight), (x,)))
     of_weight, of_values = 2 * weight.numel(), 2 * VALUES
     expected = [2 * of_values, 2 * of_values + of_weight]
     if not last:
@@ -66,16 +71,21 @@ def test_convolutions_read_and_write_channels_last(last):
 
 
 def test_attention_stays_one_kernel():
-    q, k, v = torch.zeros(3, 1, 8, 256, 64, dtype=torch.bfloat16)
-    found = compiled(placed(graph_of(Attention(), q, k, v), (q, k, v)))
-    assert len(found) == 1
-    assert "flash_attention" in str(found[0].ops)
+    q, k, v = zeros(3, 1, 8, 256, 64)
+    (found,) = compiled(placed(graph_of(Attention(), q, k, v), (q, k, v))).kernels
+    assert "flash_attention" in str(found.ops)
+
+
+def test_what_is_no_cuda_graph_is_told():
+    x, y = zeros(VALUES), torch.zeros(VALUES, dtype=torch.bfloat16)
+    assert compiled(placed(graph_of(Chain(), x, x), (x, x))).refused is None
+    assert "cpu" in str(compiled(placed(graph_of(Chain(), x, x), (y, y))).refused)
 
 
 def test_nothing_stays_pretended():
     """What stands in for a GPU is taken back."""
-    x = torch.zeros(8, dtype=torch.bfloat16)
-    compiled(placed(graph_of(Chain(), x, x), (x, x)))
+    meta, x = zeros(8), torch.ones(8)
+    compiled(placed(graph_of(Chain(), meta, meta), (meta, meta)))
     torch.testing.assert_close(torch.compile(Chain())(x, x), Chain()(x, x))
     assert torch._inductor.runtime.hints.DeviceProperties.create.__module__ != inductor.__name__
 

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, fx, nn
 
 import fxcache
+from bench.inductor import compiled, gpu_pretended, placed
+from fxcache.program import value_of
+from fxcache.rewrite.hoist import Level
 from fxcache.runtime.module import engine_of
 from tests import tiny
 from tests.loops import guided_sample
@@ -119,3 +122,26 @@ def test_guidance_keeps_no_result():
     model = fxcache.optimize(tiny.small_unet(), guidance=cache)
     found = guided_sample(replayed.calling(torch.compile(model, backend=replayed)))
     assert torch.equal(found, expected)
+
+
+@pytest.mark.usefixtures("clean_dynamo")
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_inductor_would_capture_every_graph(options):
+    """It refuses graphs that leave the GPU, or write to what they are given."""
+    model = dit().to("meta").requires_grad_(False)
+    inputs = {"timestep": torch.tensor(900.0), **dit_inputs()}
+    on_meta = {name: value.to("meta") for name, value in inputs.items()}
+    with gpu_pretended():
+        fxcache.optimize(model, example_inputs=on_meta, **options)
+    engine = engine_of(model)
+    assert engine is not None
+    (variants,) = engine.captures.values()
+    if options.get("hoist"):
+        variants.variant(variants.all, variants.continued, Level.STEP)
+    weights = torch.zeros(1, 2, device="meta")  # of a forecast: no value of the graph's
+    for module in variants.modules:
+        given = [value_of(node) for node in module.graph.find_nodes(op="placeholder")]
+        called = placed(module, [weights if value is None else value for value in given])
+        kernels, refused = compiled(called)
+        assert kernels
+        assert refused is None
