@@ -1,6 +1,6 @@
 """The one module that touches private torch APIs. Each entry says why and what it was tested on.
 
-Tested: torch 2.13.0 (CPU). Written against 2.11's names as well.
+Tested: torch 2.13.0 (CPU build) and 2.11.0 (CUDA build, on the CPU).
 """
 
 import functools
