@@ -147,7 +147,8 @@ class Counted(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         read, written = tensors_of((args, kwargs)), tensors_of(result)
         memory = {tensor.untyped_storage()._cdata for tensor in read}
-        if not any(tensor.untyped_storage()._cdata in memory for tensor in written):
+        views = any(tensor.untyped_storage()._cdata in memory for tensor in written)
+        if written and not views:
             self.kernels.append(Kernel((str(func),), sum(map(size_of, (*read, *written)))))
         return result
 
@@ -215,8 +216,6 @@ def stop(lowering: GraphLowering) -> None:
     nodes = lowering.scheduler.nodes
     kernels = [Kernel(ops_of(node), nbytes_of(node)) for node in nodes]
     refused = lowering.disable_cudagraphs_reason or refusal(lowering.device_node_mapping)
-    if lowering.mutated_input_idxs:
-        refused = refused or "inputs are written"
     raise DecidedError(Decision([kernel for kernel in kernels if kernel.nbytes], refused))
 
 

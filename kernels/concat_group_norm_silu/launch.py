@@ -165,7 +165,7 @@ def blocks_of_group(size: int, most: int = TILE) -> dict[str, Any]:
 def empty_like(fresh: Tensor, channels: int) -> Tensor:
     """``[N, channels, …]``, channels last where those of ``fresh`` are."""
     shape = (fresh.shape[0], channels, *fresh.shape[2:])
-    if fresh.shape[1] == 1 or fresh.stride(1) != 1:
+    if fresh.stride(1) != 1:
         return fresh.new_empty(shape)
     return fresh.new_empty_strided(shape, strides_last(shape))
 

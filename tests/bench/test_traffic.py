@@ -30,7 +30,7 @@ def graph_of(model: nn.Module, *inputs: Tensor) -> fx.GraphModule:
 
 class Chain(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return functional.silu(x + y) * 2
+        return functional.silu(x + y).reshape(-1, 2) * 2
 
 
 class Attention(nn.Module):
@@ -55,18 +55,18 @@ def test_a_chain_of_pointwise_operators_is_one_kernel():
     assert [kernel.nbytes // (2 * VALUES) for kernel in eager(called)] == [3, 2, 2]
 
 
-@pytest.mark.parametrize("last", [False, True])
-def test_convolutions_read_and_write_channels_last(last):
+@pytest.mark.parametrize("input_last", [False, True])
+@pytest.mark.parametrize("weight_last", [False, True])
+def test_convolutions_read_and_write_channels_last(input_last, weight_last):
     """As Inductor has them on NVIDIA: others are rewritten, the weight before, the result after."""
-    form = torch.channels_last if last else torch.contiguous_format
-    x, weight = (
-        t.contiguous(memory_format=form) for t in (zeros(2, 64, 32, 32), zeros(64, 64, 3, 3))
-    )
+    forms = [(torch.contiguous_format, torch.channels_last)[i] for i in (input_last, weight_last)]
+    x = zeros(2, 64, 32, 32).contiguous(memory_format=forms[0])
+    weight = zeros(64, 64, 3, 3).contiguous(memory_format=forms[1])
     kernels, _ = compiled(placed(convolution(weight), (x,)))
     of_weight, of_values = 2 * weight.numel(), 2 * VALUES
     expected = [2 * of_values, 2 * of_values + of_weight]
-    if not last:
-        expected += [2 * of_weight, 2 * of_values]
+    expected += [2 * of_weight] * (not weight_last)
+    expected += [2 * of_values] * (not (input_last or weight_last))
     assert sorted(kernel.nbytes for kernel in kernels) == sorted(expected)
 
 

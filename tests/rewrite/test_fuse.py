@@ -57,6 +57,7 @@ class Head(nn.Module):
         self.blocks = nn.ModuleList(nn.Linear(16, 16) for _ in range(2))
         self.norm, self.modulated, self.reads = norm, modulated, reads
         self.modulation, self.head = nn.Linear(1, 32), nn.Linear(16, 4)
+        self.channels = nn.Parameter(torch.randn(16))
 
     def forward(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
         x = self.embed(sample)
@@ -72,6 +73,10 @@ class Head(nn.Module):
             y = y * (1 + scale)[:, None]
         elif self.modulated == "no one":
             y = y * scale[:, None]
+        elif self.modulated == "by token":
+            y = y * x
+        elif self.modulated == "by channel":
+            y = y * self.channels
         if self.modulated in ("both", "shift", "one first"):
             y = y + shift[:, None]
         found: Tensor = self.head(y + before)
@@ -148,6 +153,16 @@ def test_norm_and_modulation_after_a_residual_read(name):
     assert (scale is None) == (modulated in ("shift", "neither"))
     assert adds_one == (scale is not None and modulated != "no one")
     assert (shift is None) == (modulated not in ("both", "shift", "one first"))
+
+
+@pytest.mark.usefixtures("on_any_device")
+@pytest.mark.parametrize("modulated", ["by token", "by channel"])
+def test_a_factor_that_is_no_modulation(modulated):
+    """It is not one for each sample: the norm is a kernel without it."""
+    expected, _ = run(Head(plain_norm(), modulated).eval(), kernels=False)
+    found, ran = run(Head(plain_norm(), modulated).eval(), kernels=True)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert ran == {"residual_norm_modulate": 2}
 
 
 @pytest.mark.usefixtures("on_any_device")
