@@ -164,15 +164,7 @@ def traffic_table() -> str:
             "bytes of a reuse step (bfloat16)": f"{model}, {form}" if len(forms) > 1 else model,
             "": option,
         }
-        | {
-            title: f"{step[ours][way]['bytes'] / 1e6:.0f} MB"
-            for title, ours, way in (
-                ("eager", "ATen", "eager"),
-                ("with kernels", "kernels", "eager"),
-                ("Inductor", "ATen", "compiled"),
-                ("Inductor and kernels", "kernels", "compiled"),
-            )
-        }
+        | {way: f"{total['bytes'] / 1e6:,.0f} MB" for way, total in step.items()}
         for model, forms in result("traffic")["models"].items()
         for form, steps in forms.items()
         for option, step in steps.items()

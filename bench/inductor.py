@@ -230,7 +230,7 @@ def nbytes_of(node: scheduler.BaseSchedulerNode) -> int:
     if not isinstance(node.node, ir.UserDefinedTritonKernel):
         return int(node.get_read_write_buffers_sizes())
     inputs: Sequence[Any] = node.node.inputs
-    tensors = {tensor.get_name(): tensor for tensor in inputs}
+    tensors = {(t.get_name(), str(t.get_layout())): t for t in inputs}
     return sum(int(t.get_numel()) * t.get_dtype().itemsize for t in tensors.values())
 
 

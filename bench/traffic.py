@@ -1,21 +1,26 @@
 """Bytes that a reuse step moves on a GPU, told without one: ``python -m bench.traffic --out FILE``.
 
 Of models at the sizes people run, in bfloat16: what the kernels read and write that Inductor
-decides on for an H200, and what the step's operators do one by one, each option by itself and the
-kernels of fxcache with it. Bytes are no times: a kernel may use the memory well or badly.
+decides on for an H200, and what the step's operators do one by one, ATen's or with the kernels of
+fxcache; and what Inductor would decide on around these. Bytes are no times: a kernel may use the
+memory well or badly.
 """
 
 import argparse
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 import fxcache
 from bench.hoisting import UNETS, model_and_inputs
-from bench.inductor import compiled, eager, gpu_pretended, placed
+from bench.inductor import Kernel, Placed, compiled, eager, gpu_pretended, placed
 from fxcache.program import value_of
 from fxcache.rewrite import operators
 from fxcache.rewrite.hoist import Level
@@ -31,6 +36,7 @@ MODELS: dict[str, dict[str, Any]] = {
     **{name: {"cut": 0} for name in UNETS},
     "FLUX.1-dev, 1024×1024": {"cut": ("transformer_blocks.1", "single_transformer_blocks.37")},
 }
+LEFT_TO_INDUCTOR = ("concat_group_norm_silu", "forecast_read", "residual_norm_modulate")
 FORMATS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 
 
@@ -68,24 +74,47 @@ def inputs_of(variants: Variants, variant: Variant) -> list[Any]:
     ]
 
 
+def totals(kernels: list[Kernel]) -> dict[str, int]:
+    return {"launches": len(kernels), "bytes": sum(kernel.nbytes for kernel in kernels)}
+
+
+def decided(called: Placed) -> list[Kernel]:
+    """What Inductor launches, in a graph that it would capture as a CUDA graph."""
+    kernels, refused = compiled(called)
+    if refused:
+        raise AssertionError(f"no CUDA graph of {type(called.module).__name__}: {refused}")
+    return kernels
+
+
+@contextmanager
+def kernels_in_compiled_graphs() -> Iterator[None]:
+    """Operators that are left to Inductor launch their kernels all the same."""
+    with ExitStack() as stack:
+        for name in LEFT_TO_INDUCTOR:
+            operator = import_module(f"fxcache.kernels.{name}.op")
+            stack.enter_context(patch.object(operator, "is_traced", lambda _: False))
+        yield
+
+
 def found(model: nn.Module, inputs: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """Of a reuse step with these options: how many kernels, and their bytes."""
-    step = reuse_step(model, inputs, **options)
-    called = placed(step[1].module, inputs_of(*step))
-    decision = compiled(called)
-    if decision.refused:
-        raise AssertionError(
-            f"no CUDA graph of {type(step[1].module).__name__}: {decision.refused}"
-        )
-    ways = {"eager": eager(called), "compiled": decision.kernels}
-    return {
-        way: {"launches": len(kernels), "bytes": sum(kernel.nbytes for kernel in kernels)}
-        for way, kernels in ways.items()
+    """Of a reuse step with these options, each way."""
+    variants, plain = reuse_step(model, inputs, **options)
+    plainly = placed(plain.module, inputs_of(variants, plain))
+    variants, fused = reuse_step(model, inputs, **options, kernels=True)
+    with_kernels = placed(fused.module, inputs_of(variants, fused))
+    ways = {
+        "eager": totals(eager(plainly)),
+        "eager, kernels": totals(eager(with_kernels)),
+        "Inductor": totals(decided(plainly)),
     }
+    if totals(decided(with_kernels)) != ways["Inductor"]:
+        raise AssertionError("with kernels=True a compiled step is to be the same")
+    with kernels_in_compiled_graphs():
+        return ways | {"Inductor around kernels": totals(decided(with_kernels))}
 
 
 def results(name: str) -> dict[str, Any]:
-    """By memory format, options, with and without our kernels."""
+    """By memory format and options."""
     built, inputs = model_and_inputs(name)
     model: Any = built.to(torch.bfloat16).requires_grad_(False)
     inputs = half(inputs)
@@ -95,10 +124,7 @@ def results(name: str) -> dict[str, Any]:
         model.to(memory_format=form)
         laid_out = {key: in_format(value, form) for key, value in inputs.items()}
         steps[title] = {
-            option: {
-                "ATen": found(model, laid_out, MODELS[name] | given),
-                "kernels": found(model, laid_out, MODELS[name] | given | {"kernels": True}),
-            }
+            option: found(model, laid_out, MODELS[name] | given)
             for option, given in OPTIONS.items()
         }
     return steps

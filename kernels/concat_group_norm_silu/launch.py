@@ -78,9 +78,13 @@ def normalize(
     keeps_joined: bool = False,
     wrap: Wrap = as_is,
 ) -> list[Tensor]:
-    """What the moments of both halves make of them, and both joined; laid out as ``fresh`` is."""
+    """What the moments of both halves make of them, and both joined.
+
+    With channels last where both halves have them so, else contiguous, as PyTorch has it.
+    """
     boundary, channels = cached.shape[1], cached.shape[1] + fresh.shape[1]
-    outs = [empty_like(fresh, channels) for _ in range(1 + keeps_joined)]
+    last = cached.stride(1) == fresh.stride(1) == 1
+    outs = [empty(fresh, channels, last) for _ in range(1 + keeps_joined)]
     cached, fresh = by_position(cached), by_position(fresh)
     samples, positions = fresh.shape[0], math.prod(fresh.shape[2:])
     if not outs[0].numel():
@@ -128,7 +132,7 @@ def normalize(
 
 
 def by_position(x: Tensor) -> Tensor:
-    """``x`` as it is where one stride leads from position to position; else flattened, a copy."""
+    """``x`` as it is where one stride leads from position to position; else flattened."""
     strides, sizes = x.stride()[2:], x.shape[2:]
     steps = zip(strides, strides[1:], sizes[1:], strict=False)
     return x if all([far == near * size for far, near, size in steps]) else x.flatten(2)  # noqa: C419, Dynamo
@@ -162,12 +166,12 @@ def blocks_of_group(size: int, most: int = TILE) -> dict[str, Any]:
     return {"block_c": block_c, "block_p": min(TILE // block_c, most)}
 
 
-def empty_like(fresh: Tensor, channels: int) -> Tensor:
-    """``[N, channels, …]``, channels last where those of ``fresh`` are."""
+def empty(fresh: Tensor, channels: int, last: bool) -> Tensor:
+    """``[N, channels, …]``, of so many positions as ``fresh``."""
     shape = (fresh.shape[0], channels, *fresh.shape[2:])
-    if fresh.stride(1) != 1:
-        return fresh.new_empty(shape)
-    return fresh.new_empty_strided(shape, strides_last(shape))
+    if last:
+        return fresh.new_empty_strided(shape, strides_last(shape))
+    return fresh.new_empty(shape)
 
 
 def strides_last(shape: Sequence[int]) -> tuple[int, ...]:

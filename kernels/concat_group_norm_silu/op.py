@@ -1,9 +1,9 @@
 """The operators ``fxcache::group_moments`` and ``fxcache::concat_group_norm_silu``.
 
 Tensors on the CPU take the plain reference, all others the Triton kernels; but in graphs that are
-compiled, those that are not laid out with channels last take the reference. Inductor computes
-convolutions with channels last, and would have to rewrite what a kernel of another layout reads and
-writes. Without Triton these modules can still be imported; it is asked for when a kernel is to run.
+compiled, normalising takes the reference. Inductor would have to write for a kernel what it fuses,
+and to rewrite what is not laid out as its convolutions are, and saves no byte by it. Without Triton
+these modules can still be imported; it is asked for when a kernel is to run.
 """
 
 from torch import Tensor
@@ -45,13 +45,11 @@ def concat_group_norm_silu(
     read ``fresh`` alone. Statistics and arithmetic are in float32. Returns one or two
     ``[N, C1 + C2, …]``.
     """
-    if is_traced(fresh) and not (is_last(cached) and is_last(fresh)):
+    if is_traced(fresh):
         return in_aten(cached, fresh, weight, bias, groups, eps, None, keeps_joined)
     from fxcache.kernels.concat_group_norm_silu import launch
 
     boundary, channels = cached.shape[1], cached.shape[1] + fresh.shape[1]
-    # A view, for which Inductor computes it once; by itself it would be once for each kernel.
-    fresh = fresh.as_strided(fresh.shape, fresh.stride())
     if cached_moments is None:
         cached_moments = launch.moments(cached, groups, channels, 0, wrap_triton)
     fresh_moments = launch.moments(fresh, groups, channels, boundary, wrap_triton)
@@ -80,7 +78,3 @@ def in_aten(
     del cached_moments  # of the same values
     found = reference.concat_group_norm_silu(cached, fresh, weight, bias, groups, eps)
     return found[: 1 + keeps_joined]
-
-
-def is_last(x: Tensor) -> bool:
-    return x.dim() > 2 and x.stride(1) == 1

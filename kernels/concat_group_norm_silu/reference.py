@@ -22,7 +22,10 @@ def group_moments(x: Tensor, groups: int, channels: int, first: int) -> Tensor:
     for group in range(groups):
         begin, end = (max(0, edge - first) for edge in (group * size, (group + 1) * size))
         pieces = [
-            torch.stack([part.mean((1, 2)), part.var((1, 2), correction=0) * part[0].numel()], -1)
+            torch.stack(
+                [part.mean((1, 2)), part.var((1, 2), correction=0) * part.shape[1] * part.shape[2]],
+                -1,
+            )
             if part.shape[1]
             else x.new_zeros((len(x), 2), dtype=torch.float32)
             for part in x.flatten(2)[:, begin:end].float().split(PIECE, dim=2)

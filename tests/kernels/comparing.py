@@ -26,12 +26,14 @@ class Ran:
 def assert_as_exact(found: Tensor, own: Tensor, exact: Tensor) -> None:
     """``found`` is ``K`` times as far from ``exact`` as PyTorch's ``own`` result, or nearer.
 
-    That may be exact by luck, where there are few values: then as far as rounding goes.
+    That may be exact by luck, where there are few values: then as far as rounding goes, once in
+    half precision. In float32 the last bit of a mean moves all values of its group, by some units.
     """
     assert (found.dtype, found.shape) == (own.dtype, own.shape)
     assert found.isfinite().all()
     error, allowed = (float((x.double() - exact).norm()) for x in (found, own))
-    rounding = torch.finfo(own.dtype).eps / 2 * float(exact.norm())
+    steps = 8 if own.dtype is torch.float32 else 1
+    rounding = steps * torch.finfo(own.dtype).eps / 2 * float(exact.norm())
     assert error <= K * max(allowed, rounding), (error, allowed, rounding)
 
 

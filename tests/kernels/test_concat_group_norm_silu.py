@@ -1,5 +1,6 @@
 """Against a float64 reference, to a multiple of the error of PyTorch's own result."""
 
+from itertools import product
 from types import ModuleType
 
 import pytest
@@ -140,10 +141,20 @@ def test_any_strides(launch, device, dtype, laid_out):
 
 def test_the_result_is_laid_out_as_pytorchs_is(launch, device):
     a, b, w, v = drawn((2, 6, 10), (12, 18), torch.float32, device)
-    for form in (torch.contiguous_format, torch.channels_last):
-        inputs = a.contiguous(memory_format=form), b.contiguous(memory_format=form), w, v
+    forms = (torch.contiguous_format, torch.channels_last)
+    for first, second in product(forms, repeat=2):
+        inputs = a.contiguous(memory_format=first), b.contiguous(memory_format=second), w, v
         expected, _ = reference.concat_group_norm_silu(*inputs, 6, EPS)
         assert computed(launch, *inputs, 6).stride() == expected.stride()
+
+
+def test_one_channel_of_more(launch, device):
+    """A slice of one channel has the strides of channels last, and is contiguous as well."""
+    torch.manual_seed(0)
+    cached, wide = (channels_last(torch.randn(1, c, 2, 3).to(device)) for c in (3, 8))
+    w, v = torch.randn(2, 4).to(device)
+    for inputs in ((cached, wide[:, :1], w, v), (wide[:, :1], cached, w, v)):
+        assert_close(computed(launch, *inputs, 2), *inputs, groups=2)
 
 
 @settings(
@@ -186,6 +197,7 @@ for form in (torch.contiguous_format, torch.channels_last):
     pair = a.contiguous(memory_format=form), b.contiguous(memory_format=form)
     opcheck(torch.ops.fxcache.concat_group_norm_silu, (*pair, w, w, 3, 1e-5), test_utils=checks)
     opcheck(torch.ops.fxcache.group_moments, (pair[0], 3, 12, 0), test_utils=checks)
+    opcheck(torch.ops.fxcache.group_moments, (pair[0][:0], 3, 12, 0), test_utils=checks)
 """
 
 
