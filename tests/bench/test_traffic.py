@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from bench import inductor
 from bench.inductor import compiled, eager, placed
+from tests.kernels.comparing import compiling
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results" / "traffic.json"
@@ -96,6 +97,6 @@ def test_stable_diffusions_steps_move_what_the_results_say(tmp_path):
     (model,) = [name for name in json.loads(RESULTS.read_text())["models"] if "1.5" in name]
     command = [sys.executable, "-m", "bench.traffic", "--model", model]
     out = tmp_path / "traffic.json"
-    subprocess.run([*command, "--out", out], cwd=ROOT, check=True)
+    subprocess.run([*command, "--out", out], cwd=ROOT, env=compiling(), check=True)
     found, expected = (json.loads(path.read_text())["models"] for path in (out, RESULTS))
     assert found[model] == expected[model]

@@ -37,9 +37,13 @@ def assert_as_exact(found: Tensor, own: Tensor, exact: Tensor) -> None:
     assert error <= K * max(allowed, rounding), (error, allowed, rounding)
 
 
+def compiling() -> dict[str, str]:
+    """The environment of a process in which kernels are compiled; in this one they may not be."""
+    return {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+
+
 def run_compiled(source: str) -> None:
     """Run Python in a process of its own: there the kernels are compiled ones."""
-    compiling = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-c", source]
-    done = subprocess.run(command, env=compiling, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=compiling(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,13 +1,14 @@
 """What each kernel's machine code takes: a change must say so, in ``binaries.json``."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.kernels.comparing import compiling
 
 KERNELS = Path(__file__).parents[2] / "kernels"
 FOLDERS = sorted(file.parent.name for file in KERNELS.glob("*/kernel.py"))
@@ -16,9 +17,8 @@ FOLDERS = sorted(file.parent.name for file in KERNELS.glob("*/kernel.py"))
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
     """Compiled in a process of its own: in this one kernels may be interpreted."""
-    compiling = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "fxcache.kernels.binaries"]
-    done = subprocess.run(command, env=compiling, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=compiling(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -1,7 +1,6 @@
 """torch.compile sees through our operators: their kernels, and what each of these writes."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,15 +8,16 @@ from typing import Any
 
 import pytest
 
+from tests.kernels.comparing import compiling
+
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
     """Traced in a process of its own: in this one kernels may be interpreted."""
-    compiling = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "tests.kernels.tracing"],
         cwd=Path(__file__).parents[2],
-        env=compiling,
+        env=compiling(),
         capture_output=True,
         text=True,
         check=False,
