@@ -8,7 +8,12 @@ the end, by the formula that ``kernel.py`` names.
 import triton
 import triton.language as tl
 
-from fxcache.kernels.concat_group_norm_silu.kernel import statistics
+from fxcache.kernels.concat_group_norm_silu.kernel import (
+    merged,
+    piece_of,
+    statistics,
+    store_normalized,
+)
 
 
 @triton.jit
@@ -27,10 +32,7 @@ def moments_last_kernel(
     block_c: tl.constexpr,
     block_p: tl.constexpr,
 ):
-    number, sample = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    pieces = tl.cdiv(positions, piece)
-    span, part = number // pieces, number % pieces
-    last = tl.minimum((part + 1) * piece, positions)
+    span, part, sample, pieces, last = piece_of(positions, piece)
     at = tl.arange(0, block_c)
     channel = span * (size * together) - first + at
     here = (at < size * together) & (channel >= 0) & (channel < channels)
@@ -46,11 +48,8 @@ def moments_last_kernel(
         more = (tl.minimum(p + block_p, last) - p).to(tl.float32)
         more_mean = tl.sum(value, 0) / more
         difference = tl.where(known, value - more_mean[None, :], 0.0)
-        total = count + more
-        delta = more_mean - mean
-        deviation += tl.sum(difference * difference, 0) + delta * delta * (count * more / total)
-        mean += delta * (more / total)
-        count = total
+        own = tl.sum(difference * difference, 0)
+        count, mean, deviation = merged(count, mean, deviation, more, more_mean, own)
 
     for i in tl.static_range(together):
         own = here & (at // size == i)
@@ -91,10 +90,7 @@ def normalize_last_kernel(
     block_c: tl.constexpr,
     block_p: tl.constexpr,
 ):
-    number, sample = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    pieces = tl.cdiv(positions, piece)
-    span, part = number // pieces, number % pieces
-    last = tl.minimum((part + 1) * piece, positions)
+    span, part, sample, _, last = piece_of(positions, piece)
     at = tl.arange(0, block_c)
     channel = span * (size * together) + at
     here = (at < size * together) & (channel < channels)
@@ -129,9 +125,5 @@ def normalize_last_kernel(
         at_fresh = sample * fresh_n + p * fresh_p + (c - boundary)
         from_fresh = tl.load(fresh + at_fresh, known & new[None], 0.0)
         both = tl.where(old[None], from_cached, from_fresh)
-        value = (both.to(tl.float32) - mean[None]) * factor[None] + shift[None]
-        value = value * tl.sigmoid(value)
-        place = sample * out_n + p * out_p + c
-        tl.store(out + place, value.to(out.dtype.element_ty), known & here[None])
-        if joined is not None:
-            tl.store(joined + place, both, known & here[None])
+        place, known = sample * out_n + p * out_p + c, known & here[None]
+        store_normalized(out, joined, place, both, mean[None], factor[None], shift[None], known)

@@ -16,6 +16,34 @@ MOST_CHANNELS = 32  # of a tile
 
 
 @triton.jit
+def piece_of(positions, piece: tl.constexpr):
+    """The channels, piece and sample of this program; how many pieces; where its own ends."""
+    number, sample = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    pieces = tl.cdiv(positions, piece)
+    part = number % pieces
+    return number // pieces, part, sample, pieces, tl.minimum((part + 1) * piece, positions)
+
+
+@triton.jit
+def merged(count, mean, deviation, more, more_mean, more_deviation):
+    """The count, mean and deviation of two sets of values together, by theirs (equation 2.1)."""
+    total = count + more
+    delta = more_mean - mean
+    deviation += more_deviation + delta * delta * (count * more / total)
+    return total, mean + delta * (more / total), deviation
+
+
+@triton.jit
+def store_normalized(out, joined, place, value, mean, factor, shift, known):
+    """``silu((value - mean) * factor + shift)``, and ``value`` itself where it is read again."""
+    found = (value.to(tl.float32) - mean) * factor + shift
+    found = found * tl.sigmoid(found)
+    tl.store(out + place, found.to(out.dtype.element_ty), known)
+    if joined is not None:
+        tl.store(joined + place, value, known)
+
+
+@triton.jit
 def moments_kernel(
     x,
     moments,  # [N, G, pieces, 2]
@@ -31,12 +59,9 @@ def moments_kernel(
     block_c: tl.constexpr,
     block_p: tl.constexpr,
 ):
-    number, sample = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    pieces = tl.cdiv(positions, piece)
-    group, part = number // pieces, number % pieces
+    group, part, sample, pieces, last = piece_of(positions, piece)
     begin = tl.maximum(group * size - first, 0)
     end = tl.minimum((group + 1) * size - first, channels)
-    last = tl.minimum((part + 1) * piece, positions)
     of_sample = x + sample * stride_n
     count, mean, deviation = 0.0, 0.0, 0.0
     for c in range(begin, end, block_c):
@@ -49,11 +74,8 @@ def moments_kernel(
             here = here.to(tl.float32)
             here_mean = tl.sum(value) / here
             difference = tl.where(known, value - here_mean, 0.0)
-            total = count + here
-            delta = here_mean - mean
-            deviation += tl.sum(difference * difference) + delta * delta * (count * here / total)
-            mean += delta * (here / total)
-            count = total
+            own = tl.sum(difference * difference)
+            count, mean, deviation = merged(count, mean, deviation, here, here_mean, own)
     place = moments + ((sample * groups + group) * pieces + part) * 2
     tl.store(place, mean)
     tl.store(place + 1, deviation)
@@ -164,9 +186,5 @@ def normalize_kernel(
     at_fresh = sample * fresh_n + (c - boundary) * fresh_c + p * fresh_p
     from_fresh = tl.load(fresh + at_fresh, new, 0.0)
     both = tl.where(old, from_cached, from_fresh)
-    value = (both.to(tl.float32) - mean) * factor[:, None] + shift[:, None]
-    value = value * tl.sigmoid(value)
     place = sample * out_n + c * out_c + p * out_p
-    tl.store(out + place, value.to(out.dtype.element_ty), known)
-    if joined is not None:
-        tl.store(joined + place, both, known)
+    store_normalized(out, joined, place, both, mean, factor[:, None], shift[:, None], known)

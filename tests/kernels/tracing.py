@@ -14,21 +14,14 @@ import triton
 from torch import Tensor, fx
 from torch._dynamo.backends.common import aot_autograd
 from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
-from triton.backends.compiler import GPUTarget
 
 import fxcache
+from bench.inductor import Driver
 from fxcache.rewrite import operators
 from fxcache.rewrite.operators import operator_of
 from tests import tiny
 
 Launches = list[dict[str, Any]]
-
-
-class Driver:
-    """Stands for a GPU's."""
-
-    def get_current_target(self) -> GPUTarget:
-        return GPUTarget("cuda", 90, 32)
 
 
 class Traced:
