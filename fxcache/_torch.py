@@ -25,6 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 __all__ = [
     "TreeSpec",
+    "base_of",
     "compiled_original",
     "expression_of",
     "forget_hooks",
@@ -93,6 +94,14 @@ def forget_hooks(module: nn.Module) -> None:
     """
     module._forward_pre_hooks = OrderedDict()
     module._forward_hooks = OrderedDict()
+
+
+def base_of(tensor: Tensor) -> Tensor | None:
+    """The tensor that ``tensor`` is a view of; None for what is no view, or made in inference mode.
+
+    Why: as for ``schedule_tensor``.
+    """
+    return tensor._base
 
 
 def schedule_tensor(timestep: Tensor) -> Tensor | None:

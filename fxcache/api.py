@@ -25,11 +25,10 @@ from fxcache.partition.frontier import Frontier
 from fxcache.report.report import Report, report_of
 from fxcache.rewrite.hoist import Level
 from fxcache.rewrite.quantized import LARGEST
-from fxcache.runtime.branch import Trust
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.mode import require_inference
 from fxcache.runtime.module import attach, detach, engine_of, untouched, unwrapped
-from fxcache.runtime.session import Branches, Session, require_key, require_num_steps
+from fxcache.runtime.session import Session, require_key, require_num_steps
 from fxcache.runtime.settings import Settings
 from fxcache.schedule import GuidanceCache, Policy, Uniform
 from fxcache.signature import Signature
@@ -192,8 +191,7 @@ def session(
         num_steps = length_of(timesteps)
     require_num_steps(num_steps)
     require_key(key)
-    branches = Branches(Trust.SESSION) if key is None else engine.branches_named(key)
-    return Session(module, branches, num_steps)
+    return Session(module, engine.store, num_steps, key)
 
 
 def report(model: nn.Module) -> Report:

@@ -63,6 +63,10 @@ class ScheduleError(FxcacheError, RuntimeError):
     code = "FXC007"
 
 
+class UnknownLengthError(ScheduleError):
+    """The policy needs the number of calls that the run will make, and nothing tells it."""
+
+
 class ModelFileError(FxcacheError, OSError):
     """A configuration, pipeline folder or report cannot be read."""
 

@@ -1,7 +1,7 @@
 """``fxcache.report``: what was captured, cut, cached and decided."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -12,6 +12,7 @@ from fxcache.rewrite.hoist import Level
 from fxcache.rewrite.runner import NOTHING, Variants
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.record import Run
+from fxcache.runtime.trajectory.store import Attributions
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Report:
     policy: dict[str, Any]
     captures: list[CaptureReport]
     runs: list[RunReport]
+    attributions: Attributions  # of calls to trajectories
     cached_bytes: int
     hoisted_bytes: int
     offloaded_bytes: int  # of weights, on the CPU now
@@ -98,8 +100,9 @@ def report_of(module: nn.Module, engine: Engine) -> Report:
         policy=engine.settings.policy.to_dict(),
         captures=[capture_report(v, given(v) if engine.runs else asked) for v in captured],
         runs=[run_report(r) for r in list(engine.runs)],
-        cached_bytes=engine.nbytes,
-        hoisted_bytes=engine.hoisted_bytes,
+        attributions=replace(engine.store.counts),
+        cached_bytes=engine.store.nbytes,
+        hoisted_bytes=engine.store.hoisted_bytes,
         offloaded_bytes=engine.offload.nbytes,
     )
 
@@ -204,7 +207,36 @@ def as_text(report: dict[str, Any]) -> str:
         lines += ["", f"captured {capture['inputs']}", cut_line(capture)]
     if report["runs"]:
         lines += ["", runs_table(report["runs"])]
+    if told := attribution_lines(report["attributions"]):
+        lines += ["", *told]
     return "\n".join(lines)
+
+
+def attribution_lines(counts: dict[str, int]) -> list[str]:
+    """What slowed calls down, or may do so, since it was unclear whose they were."""
+    calls, lines = f"of {counts['calls']} calls", []
+    if found := counts["by_latent"]:
+        lines.append(
+            f"{found} {calls} were attributed by comparing latents "
+            f"({counts['device_waits']} waited for the device): fxcache.session(model) around the "
+            "loop, or fxcache.optimize(pipe), makes that unnecessary"
+        )
+    if found := counts["ambiguous"]:
+        lines.append(
+            f"{found} {calls} refreshed since they may be another request's: give each request a "
+            "fxcache.session(model, key=...)"
+        )
+    if found := counts["lone_starts"]:
+        lines.append(
+            f"{found} {calls} began a run though the last runs ended with their first call: open "
+            "fxcache.session(model) around the loop"
+        )
+    if found := counts["evicted"]:
+        lines.append(
+            f"{found} trajectories were dropped before their end: raise "
+            "CacheConfig(max_trajectories=...)"
+        )
+    return lines
 
 
 def cut_line(capture: dict[str, Any]) -> str:

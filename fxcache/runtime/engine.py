@@ -10,9 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from fxcache._torch import tree_unflatten
-from fxcache.errors import FxcacheWarning
+from fxcache.errors import FxcacheWarning, UnknownLengthError
 from fxcache.rewrite.runner import NOTHING, Variants
-from fxcache.runtime.branch import Branch, Trust
 from fxcache.runtime.captures import Captures
 from fxcache.runtime.context import announcement_of
 from fxcache.runtime.forecast import Weights
@@ -23,21 +22,27 @@ from fxcache.runtime.offload import Offload
 from fxcache.runtime.prologue import Given, Hoisting
 from fxcache.runtime.record import Run, RunStep, Stopwatch
 from fxcache.runtime.recorder import Recorder
-from fxcache.runtime.session import MAX_BRANCHES, Branches, Session, current_session
+from fxcache.runtime.session import Session, current_session
 from fxcache.runtime.settings import Settings
 from fxcache.runtime.ticket import Ticket, seen_by
+from fxcache.runtime.trajectory.scope import Scope
+from fxcache.runtime.trajectory.state import length_of
+from fxcache.runtime.trajectory.store import TrajectoryStore, caller_of
+from fxcache.runtime.trajectory.trajectory import Trajectory
 from fxcache.runtime.trends import Trends
 from fxcache.schedule import Decision, Step
 from fxcache.signature import Call, Signature
 
-MAX_KEYS = 16
+MAX_TRAJECTORIES = 64
 MAX_RUNS = 16
-MANY_SINGLE_CALLS = 4
+MANY_CHANGES = 4  # of a trajectory's conditioning, in a row
 MAX_RECORDED_STEPS = 4096
+NOTHING_CACHED = "nothing cached for such inputs and weights"
 TELL_APART = (
-    "Tell requests apart with fxcache.session(model, key=...), or keep their tensors from call to "
-    "call, one timestep after another."
+    "Open fxcache.session(model) around each sampling loop, or fxcache.session(model, key=...) "
+    "around each call of requests that take turns."
 )
+CHANGING = "Keep the prompt's tensors from call to call, or name inputs that belong to a step: "
 NO_FASTER = "Results stay exact, but are no faster."
 CALLER = 9  # frames from _warn to the line that called the module
 
@@ -53,8 +58,8 @@ class Engine:
         self.signature = Signature(original, settings.latent, settings.dynamic)
         self.settings = settings
         self.runs: deque[Run] = deque(maxlen=MAX_RUNS)
-        self.unnamed = Branches(Trust.NONE)
-        self.named: OrderedDict[Hashable, Branches] = OrderedDict()
+        self.store = TrajectoryStore(MAX_TRAJECTORIES)
+        self._anyone = Scope()  # of calls that no session vouches for
         self._captures = Captures(self.signature, settings, self._warn)
         self._weights = Weights(settings.policy)
         self._hoisting = Hoisting(settings, self._captures) if settings.hoist else None
@@ -85,19 +90,35 @@ class Engine:
             yield
 
     def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ticket:
-        """Find the call's branch, and decide which variant runs, or say what to observe first."""
+        """Find the call's trajectory, and decide which variant runs, or what to observe first."""
         call = self.signature.call(args, kwargs)
         require_inference(module, call)
         session = current_session(module)
-        branches = session.branches if session else self.unnamed
-        branch, starts = branches.locate(call, announcement_of(module))
-        self._warn_of(branches)
-        part = self._part(call, branch, session)
+        trajectory = self._locate(module, call, session)
+        try:
+            return self._prepare(module, call, trajectory, session)
+        except BaseException:
+            trajectory.end_call(complete=False)
+            raise
+
+    def _locate(self, module: nn.Module, call: Call, session: Session | None) -> Trajectory:
+        """The call's trajectory, which takes note of the call."""
+        scope, place = (session.scope, session.place()) if session else (self._anyone, None)
+        caller = caller_of(scope, call.key, announcement_of(module), place)
+        return self.store.locate(call, caller)
+
+    def _prepare(
+        self, module: nn.Module, call: Call, trajectory: Trajectory, session: Session | None
+    ) -> Ticket:
+        """What runs first for ``call``, and on what."""
+        self._warn_of_callers(trajectory)
+        starts = trajectory.step == 0
+        part = self._part(call, trajectory, session)
         with self._captures.lock:
             if starts:
                 self._captures.notice_changes(module)
             half = None
-            if self._guidance and branch and branch.guided and (part is not Part.WHOLE or starts):
+            if self._guidance and trajectory.guided and (part is not Part.WHOLE or starts):
                 half = self._guidance.half(module, call)
             told = call
             if half and part is Part.HALF:
@@ -107,20 +128,15 @@ class Engine:
             if half and part is Part.BOTH:
                 source = self._source(half.call, half.variants)
         stopwatch = Stopwatch(call.latent.device)
-        ticket = Ticket(variants, call.tensors, branch, session, source, stopwatch)
+        ticket = Ticket(variants, call.tensors, trajectory, session, source, stopwatch)
         ticket.part, ticket.half = part, half
-        if branch is None:
-            self._warn_of_caller()
-            self.offload.bring_back()
-            ticket.variant = variants.variant(NOTHING)
-            return ticket.ready()
-        self._force(ticket, branch)
+        self._force(ticket)
         if self._trends:
-            self._trends.require_fitting(branch, call.latent)
-        ticket.given = self._given(branch, call, told, variants)
+            self._trends.require_fitting(trajectory, call.latent)
+        ticket.given = self._given(trajectory, call, told, variants)
         if variants.plan.signal is None:
             self._choose(ticket, self._decision(ticket), continued=False)
-        elif (signal := foreseen(branch, call, variants, self.offload)) is not None:
+        elif (signal := foreseen(trajectory, call, variants, self.offload)) is not None:
             self._choose(ticket, self._observed(ticket, signal), continued=False)
         return ticket.ready()
 
@@ -136,42 +152,48 @@ class Engine:
 
     def finish(self, ticket: Ticket, results: Sequence[Any]) -> Any:
         """Keep what the variant computed for the cache; give the module's own output back."""
-        variants, branch, variant = ticket.variants, ticket.branch, ticket.variant
+        variants, trajectory, variant = ticket.variants, ticket.trajectory, ticket.variant
+        assert variant is not None
         outputs, written = results[: variants.num_outputs], results[variants.num_outputs :]
-        if branch is not None and variant is not None:
-            if self._guidance and ticket.half:
-                if ticket.part is Part.WHOLE:
-                    self._guidance.require_separable(ticket.half, results)
-                elif ticket.part is Part.BOTH:
-                    kept = self._guidance.keep(branch, ticket.half, results)
-                    written = kept[variants.num_outputs :]
-                else:
-                    step = self._step(branch, ticket.session)
-                    outputs = self._guidance.rebuilt(branch, outputs, step)
-            branch.cache.write(
-                variant.writes,
-                written,
-                branch.step,
-                variants.form.order,
-                fresh=ticket.fresh,
-                quantized=variants.form.quantized,
-            )
-            branch.complete = True
-            if self.recorder:
-                self.recorder(seen_by(ticket, branch, variant, results))
+        if self._guidance and ticket.half:
+            if ticket.part is Part.WHOLE:
+                self._guidance.require_separable(ticket.half, results)
+            elif ticket.part is Part.BOTH:
+                kept = self._guidance.keep(trajectory, ticket.half, results)
+                written = kept[variants.num_outputs :]
+            else:
+                step = self._step(trajectory, ticket.session)
+                outputs = self._guidance.rebuilt(trajectory, outputs, step)
+        trajectory.cache.write(
+            variant.writes,
+            written,
+            trajectory.step,
+            variants.form.order,
+            fresh=ticket.fresh,
+            quantized=variants.form.quantized,
+        )
+        if self.recorder:
+            self.recorder(seen_by(ticket, variant, results))
+        returned = tree_unflatten(list(map(owned, outputs)), variants.program.out_spec)
         ticket.stopwatch.stop()
-        return tree_unflatten(list(map(owned, outputs)), variants.program.out_spec)
+        trajectory.cache.used(ticket.stopwatch.stopped)
+        trajectory.end_call(complete=True)
+        return returned
 
     def capture(self, module: nn.Module, call: Call) -> Variants:
         """The variants for ``call``, captured now if need be; other threads' calls wait."""
         return self._captures.find(module, call)
 
-    def _part(self, call: Call, branch: Branch | None, session: Session | None) -> Part:
+    def _part(self, call: Call, trajectory: Trajectory, session: Session | None) -> Part:
         """What the call computes of its batch."""
-        if self._guidance is None or branch is None:
+        if self._guidance is None:
             return Part.WHOLE
-        part = self._guidance.part(branch, call, self._step(branch, session))
-        if not branch.guided:
+        try:
+            part = self._guidance.part(trajectory, call, self._step(trajectory, session))
+        except UnknownLengthError as error:
+            self._warn_of_length(error, "Both halves are computed at every step.")
+            return Part.WHOLE
+        if not trajectory.guided:
             self._warn(
                 "the batch is not one tensor that holds the same latents twice",
                 "Leave guidance= out where there is no classifier-free guidance in one batch.",
@@ -182,108 +204,118 @@ class Engine:
     def _source(self, call: Call, variants: Variants) -> object:
         return (variants, self._captures.generation, *varying(call, variants))
 
-    def _force(self, ticket: Ticket, branch: Branch) -> None:
+    def _force(self, ticket: Ticket) -> None:
         """Note why the call must refresh, if it must."""
-        if branch.doubt:
-            self._warn(f"the caller of this model cannot be told for certain: {branch.doubt}")
-        stale = branch.source != ticket.source
-        reason = branch.forced or ("nothing cached for such inputs and weights" if stale else "")
+        trajectory = ticket.trajectory
+        stale = trajectory.source != ticket.source
+        reason = trajectory.refresh or (NOTHING_CACHED if stale else "")
         ticket.fresh = bool(reason)
         ticket.forced = reason or (ticket.part.value if ticket.part is Part.BOTH else "")
 
-    def _warn_of_caller(self) -> None:
-        self._warn(
-            "nothing identifies the caller of this model: no conditioning tensor and no "
-            "timesteps tensor that its calls share"
-        )
-
-    def _given(self, branch: Branch, call: Call, told: Call, variants: Variants) -> Given:
+    def _given(self, trajectory: Trajectory, call: Call, told: Call, variants: Variants) -> Given:
         """What the latent has no part in, so far as it was asked for and can be known."""
-        found = self._hoisting.given(branch, call, told, variants) if self._hoisting else Given()
+        found = self._hoisting.given(trajectory, call, told, variants) if self._hoisting else Given()
         if found.short:
             self._warn(*found.short, "What depends on it is computed at every step.")
         return found
 
     def _observed(self, ticket: Ticket, signal: Tensor) -> Decision:
         """The decision once ``signal`` is known, on every step, forced ones too."""
-        observes, branch = self.settings.policy.observes, ticket.branch
+        observes, trajectory = self.settings.policy.observes, ticket.trajectory
         assert observes is not None
-        assert branch is not None
         ticket.signal = signal
         if ticket.fresh:
-            branch.observer.restart()
-        branch.observer.note(signal, observes.since, self.settings.kernels)
-        branch.run.signal_waits += signal.device.type != "cpu"
+            trajectory.observer.restart()
+        trajectory.observer.note(signal, observes.since, self.settings.kernels)
+        trajectory.run.signal_waits += signal.device.type != "cpu"
         decision = self._decision(ticket)
         if decision.refresh:
-            branch.observer.refreshed(signal)
+            trajectory.observer.refreshed(signal)
         return decision
 
     def _decision(self, ticket: Ticket) -> Decision:
         if ticket.forced:
             return Decision(True, ticket.forced)
-        assert ticket.branch is not None
-        return self.settings.policy.decide(self._step(ticket.branch, ticket.session))
+        step = self._step(ticket.trajectory, ticket.session)
+        try:
+            if self._trends:
+                self._trends.require_length(step)
+            return self.settings.policy.decide(step)
+        except UnknownLengthError as error:
+            self._warn_of_length(error, NO_FASTER)
+            return Decision(True, "the run's length is unknown")
 
-    def _step(self, branch: Branch, session: Session | None) -> Step:
+    def _step(self, trajectory: Trajectory, session: Session | None) -> Step:
         """The call as its policy is told of it."""
         num_steps = session.num_steps if session else None
         return Step(
-            branch.step,
-            num_steps or branch.expected_steps,
-            branch.last_refresh,
-            tuple(branch.observer.changes),
+            trajectory.step,
+            num_steps or self.store.expected_steps(trajectory),
+            trajectory.last_refresh,
+            tuple(trajectory.observer.changes),
+            length_of(trajectory.position),
         )
 
     def _choose(self, ticket: Ticket, decision: Decision, continued: bool) -> None:
         """Let the variant run that carries ``decision`` out, on what it reads."""
-        variants, branch = ticket.variants, ticket.branch
-        assert branch is not None
+        variants, trajectory = ticket.variants, ticket.trajectory
         reused = NOTHING if decision.refresh else variants.all
         if decision.recompute:
             reused -= decision.recompute
         ticket.variant = variant = variants.variant(reused, continued, ticket.given.level)
         if not reused:
-            branch.last_refresh = branch.step
+            trajectory.last_refresh = trajectory.step
         if ticket.part is not Part.HALF:
-            branch.full_flops = variants.full_flops
+            trajectory.full_flops = variants.full_flops
         step = RunStep(
             decision,
             ticket.stopwatch,
             variant.flops + ticket.given.flops,
-            branch.full_flops,
+            trajectory.full_flops,
             variants.all,
             ticket.part is Part.HALF,
             ticket.given.level,
         )
-        self._record(branch, step)
-        branch.source = ticket.source
+        self._record(trajectory, step)
+        trajectory.source = ticket.source
         if not variant.reads:
             return
-        cached = branch.cache.read(variant.reads)
+        cached = trajectory.cache.read(variant.reads)
         if variants.form.order or variants.form.correction:
-            ages = branch.cache.ages(variant.reads, branch.step)
-            now = self._step(branch, ticket.session)
+            ages = trajectory.cache.ages(variant.reads, trajectory.step)
+            now = self._step(trajectory, ticket.session)
             if self._trends:
                 half = ticket.half if ticket.part is Part.HALF else None
                 part = half.halves.second if half else None
                 cached += self._trends.of(variants.plan, variant.reads, ages, now, cached, part)
             else:
                 cached += (self._weights.of(ages, now, cached[0]),)
-        ticket.cached = cached + branch.cache.moments(variant.moments)
+        ticket.cached = cached + trajectory.cache.moments(variant.moments)
 
-    def _record(self, branch: Branch, step: RunStep) -> None:
-        if len(branch.run.steps) < MAX_RECORDED_STEPS:
-            branch.run.steps.append(step)
-        if not branch.run.listed:
-            branch.run.listed = True
-            self.runs.append(branch.run)
+    def _record(self, trajectory: Trajectory, step: RunStep) -> None:
+        if len(trajectory.run.steps) < MAX_RECORDED_STEPS:
+            trajectory.run.steps.append(step)
+        if not trajectory.run.listed:
+            trajectory.run.listed = True
+            self.runs.append(trajectory.run)
 
-    def _warn_of(self, branches: Branches) -> None:
-        if branches.single_calls >= MANY_SINGLE_CALLS:
-            self._warn("call after call starts a run: its tensors are made anew each time")
-        if branches.crowded:
-            self._warn(f"more than {MAX_BRANCHES} requests take turns, and push each other out")
+    def _warn_of_callers(self, trajectory: Trajectory) -> None:
+        """Say so where calls refresh since it is unclear whose they are."""
+        counts = self.store.counts
+        if counts.ambiguous:
+            self._warn("some calls may be another request's as well as the one's before")
+        if counts.lone_starts:
+            self._warn("call after call starts a run: nothing ties it to the one before")
+        if counts.evicted:
+            self._warn(
+                f"more than {self.store.limit} requests take turns, and push each other out",
+                "Raise CacheConfig(max_trajectories=...), or let fewer requests take turns.",
+            )
+        if trajectory.changes >= MANY_CHANGES:
+            self._warn(f"conditioning changes at every call: {', '.join(trajectory.changed)}", CHANGING)
+
+    def _warn_of_length(self, error: UnknownLengthError, so: str) -> None:
+        self._warn(error.what, f"{error.remedy[0].upper()}{error.remedy[1:]}.", so)
 
     def _warn(self, what: str, remedy: str = TELL_APART, so: str = NO_FASTER) -> None:
         if what in self._warned:
@@ -295,24 +327,9 @@ class Engine:
             stacklevel=CALLER,
         )
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes cached for all sessions."""
-        return sum(b.nbytes for b in (self.unnamed, *self.named.values()))
-
-    @property
-    def hoisted_bytes(self) -> int:
-        """Bytes of hoisted values kept for all sessions."""
-        return sum(b.hoisted_bytes for b in (self.unnamed, *self.named.values()))
-
-    def branches_named(self, key: Hashable) -> Branches:
-        """The branches of the session named ``key``, kept between its openings; bounded."""
-        if key not in self.named:
-            self.named[key] = Branches(Trust.KEY)
-        self.named.move_to_end(key)
-        if len(self.named) > MAX_KEYS:
-            self.named.popitem(last=False)
-        return self.named[key]
+    def clear(self) -> None:
+        """Forget all that is cached, and every run under way."""
+        self.store.clear()
 
 
 def owned(output: Any) -> Any:

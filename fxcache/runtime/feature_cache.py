@@ -66,6 +66,20 @@ class FeatureCache:
 
     def __init__(self) -> None:
         self._held: dict[int, Held] = {}
+        self._last_use: torch.Event | None = None
+
+    def used(self, event: torch.Event | None) -> None:
+        """A call that read or wrote the buffers is over once ``event`` is; None on the host."""
+        self._last_use = event
+
+    def recycled(self) -> "FeatureCache":
+        """Itself, for another trajectory: its work waits for that of the last one.
+
+        The host may be done with a call that another stream still runs.
+        """
+        if self._last_use is not None:
+            self._last_use.wait()
+        return self
 
     def write(
         self,
@@ -122,11 +136,6 @@ class FeatureCache:
             with torch.inference_mode(False), torch.no_grad():
                 held.moments[which] = which.of(held.buffers[0])
         return held.moments[which]
-
-    def count_from(self, step: int) -> None:
-        """What was taken for call ``step`` of a run was the first of its own."""
-        for held in self._held.values():
-            held.step -= step
 
     def ages(self, numbers: Iterable[int], step: int) -> tuple[tuple[int, int], ...]:
         """For each point, how many calls ago it was written, and over how many it differs."""

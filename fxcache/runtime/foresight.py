@@ -4,24 +4,24 @@ import torch
 from torch import Tensor
 
 from fxcache.rewrite.runner import Variants
-from fxcache.runtime.branch import Branch
+from fxcache.runtime.trajectory.trajectory import Trajectory
 from fxcache.runtime.offload import Offload
-from fxcache.runtime.position import Element
+from fxcache.runtime.trajectory.position import Element
 from fxcache.signature import Call
 
 
-def foreseen(branch: Branch, call: Call, variants: Variants, offload: Offload) -> Tensor | None:
+def foreseen(trajectory: Trajectory, call: Call, variants: Variants, offload: Offload) -> Tensor | None:
     """This call's signal, if it was known before the run; on the CPU, so that none waits.
 
     Known where the signal depends on the timestep alone, and the call's timestep is an element of
     the noise scheduler's timesteps tensor: then all of them are known.
     """
-    position, signal = branch.position, variants.plan.signal
+    position, signal = trajectory.position, variants.plan.signal
     if signal is None or not signal.of_timestep_alone or not isinstance(position, Element):
         return None
-    if branch.run.signals is None:
-        branch.run.signals = evaluated(call, position, variants, offload)
-    return branch.run.signals[position.offset]
+    if trajectory.run.signals is None:
+        trajectory.run.signals = evaluated(call, position, variants, offload)
+    return trajectory.run.signals[position.offset]
 
 
 def timesteps_of(call: Call, position: Element) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fxcache.errors import CaptureError, CutError
 from fxcache.rewrite.runner import Variants
-from fxcache.runtime.branch import Branch
+from fxcache.runtime.trajectory.trajectory import Trajectory
 from fxcache.runtime.captures import Captures
 from fxcache.runtime.halves import Difference, Halves, equal_halves, parted
 from fxcache.runtime.offload import Offload
@@ -48,17 +48,17 @@ class Guidance:
         # For variants of half a batch: which of their results are half as large.
         self._sides: WeakKeyDictionary[Variants, tuple[bool, ...]] = WeakKeyDictionary()
 
-    def part(self, branch: Branch, call: Call, step: Step) -> Part:
+    def part(self, trajectory: Trajectory, call: Call, step: Step) -> Part:
         """What ``call`` computes. Where it may be both halves, their latents are compared."""
-        both = self.cache.computes_both(step) or branch.forced
-        if not both and branch.difference and branch.difference.fits(call.latent):
+        both = self.cache.computes_both(step) or trajectory.refresh
+        if not both and trajectory.difference and trajectory.difference.fits(call.latent):
             return Part.HALF
-        branch.difference = None
-        if branch.guided:
+        trajectory.difference = None
+        if trajectory.guided:
             one_tensor = isinstance(call.arguments[call.latent_name], Tensor)
-            branch.guided = one_tensor and equal_halves(call.latent)
-            branch.run.guidance_waits += call.latent.device.type != "cpu"
-        keeps = branch.guided and step.index >= self.cache.begins(step)
+            trajectory.guided = one_tensor and equal_halves(call.latent)
+            trajectory.run.guidance_waits += call.latent.device.type != "cpu"
+        keeps = trajectory.guided and step.index >= self.cache.begins(step)
         return Part.BOTH if keeps else Part.WHOLE
 
     def half(self, module: nn.Module, call: Call) -> Half:
@@ -83,21 +83,21 @@ class Guidance:
         for output in (o for o, sided in outputs if sided and self.cache.parts_frequencies):
             parted(output)
 
-    def keep(self, branch: Branch, half: Half, results: Sequence[Any]) -> list[Any]:
+    def keep(self, trajectory: Trajectory, half: Half, results: Sequence[Any]) -> list[Any]:
         """Keep the difference of both halves' outputs; the conditional half of ``results``."""
         self.require_separable(half, results)
         sided = self._sides[half.variants]
         outputs = {i: results[i] for i in range(half.variants.num_outputs) if sided[i]}
-        branch.difference = Difference(
+        trajectory.difference = Difference(
             half.halves, half.latents, outputs, self.cache.parts_frequencies
         )
         pairs = zip(results, sided, strict=True)
         return [half.halves.conditional(value) if is_sided else value for value, is_sided in pairs]
 
-    def rebuilt(self, branch: Branch, outputs: Sequence[Any], step: Step) -> list[Any]:
+    def rebuilt(self, trajectory: Trajectory, outputs: Sequence[Any], step: Step) -> list[Any]:
         """Both halves of the conditional one's ``outputs``."""
-        assert branch.difference is not None
-        return branch.difference.rebuild(outputs, self.cache.weights(step))
+        assert trajectory.difference is not None
+        return trajectory.difference.rebuild(outputs, self.cache.weights(step))
 
 
 def sides(half: Half, results: Sequence[Any], offload: Offload) -> tuple[bool, ...]:

@@ -137,11 +137,15 @@ def optimized_class(original: type[nn.Module]) -> type[nn.Module]:
         engine: Engine = self._fxcache  # type: ignore[assignment]
         with engine.turn:
             ticket = begin(engine, self, args, kwargs)
-            results = ticket.module(*ticket.tensors)
-            if ticket.undecided:
-                decide(engine, ticket, results)
+            try:
                 results = ticket.module(*ticket.tensors)
-            return finish(engine, ticket, results)
+                if ticket.undecided:
+                    decide(engine, ticket, results)
+                    results = ticket.module(*ticket.tensors)
+                return finish(engine, ticket, results)
+            except BaseException:
+                ticket.trajectory.end_call(complete=False)
+                raise
 
     setattr(forward, DISPATCHES, True)
 

@@ -9,10 +9,11 @@ from torch import Tensor
 from fxcache._torch import version_of
 from fxcache.rewrite.hoist import Level
 from fxcache.rewrite.runner import NOTHING, Variants
-from fxcache.runtime.branch import Anchor, Branch, Identity
+from fxcache.runtime.trajectory.tensor_ref import Match, TensorRef
+from fxcache.runtime.trajectory.trajectory import Trajectory
 from fxcache.runtime.captures import Captures
 from fxcache.runtime.offload import Offload
-from fxcache.runtime.position import Number
+from fxcache.runtime.trajectory.position import Number
 from fxcache.runtime.settings import Settings
 from fxcache.runtime.table import MAX_ROWS, Heard, Table, expected, tabulated
 from fxcache.signature import Call
@@ -58,15 +59,15 @@ class Prologue:
 
     def __init__(
         self,
-        branch: Branch,
+        trajectory: Trajectory,
         call: Call,
         told: Call,
         variants: Variants,
         captures: Captures,
         heard: Heard | None,
     ):
-        self.run = branch.run
-        self._anchors = [Anchor(told.tensors[i]) for i in variants.hoisted.inputs]
+        self.run = trajectory.run
+        self._anchors = [TensorRef(told.tensors[i]) for i in variants.hoisted.inputs]
         self._generation = captures.generation
         modules = (variants.prologue, *([variants.timestep_part] if heard else []))
         self._weights = [w for m in modules for w in (*m.parameters(), *m.buffers())]
@@ -78,13 +79,13 @@ class Prologue:
         self.table: Table | None = None
         self.untold = False  # whether no table can be made at all
         if heard:
-            self._tabulate(branch, call, variants, heard, captures.offload)
+            self._tabulate(trajectory, call, variants, heard, captures.offload)
         self.changed = False  # whether what it comes from changed in the middle of the run
 
     def _tabulate(
-        self, branch: Branch, call: Call, variants: Variants, heard: Heard, offload: Offload
+        self, trajectory: Trajectory, call: Call, variants: Variants, heard: Heard, offload: Offload
     ) -> None:
-        timesteps = expected(call, branch.position, heard)
+        timesteps = expected(call, trajectory.position, heard)
         if timesteps is None:
             self.untold = True
         elif rows := len(timesteps.tensor):
@@ -96,7 +97,7 @@ class Prologue:
         """Whether it was computed from this call's conditioning and these weights."""
         given = (told.tensors[i] for i in variants.hoisted.inputs)
         pairs = zip(self._anchors, given, strict=True)
-        same = all(anchor.compare(tensor) is Identity.SAME for anchor, tensor in pairs)
+        same = all(anchor.compare(tensor) is Match.SAME for anchor, tensor in pairs)
         written = [version_of(weight) for weight in self._weights] != self._versions
         return same and self._generation == generation and not written
 
@@ -117,13 +118,13 @@ class Hoisting:
         # How often weights had moved when they were last where these variants read them.
         self._settled: WeakKeyDictionary[Variants, int] = WeakKeyDictionary()
 
-    def given(self, branch: Branch, call: Call, told: Call, variants: Variants) -> Given:
+    def given(self, trajectory: Trajectory, call: Call, told: Call, variants: Variants) -> Given:
         """What the variants of ``call`` are given; computed now, where the run has not kept it.
 
         ``told``: the caller's own call, where ``call`` is half of it.
         """
-        begins = branch.step == 0
-        found = self._found(branch, call, told, variants)
+        begins = trajectory.step == 0
+        found = self._found(trajectory, call, told, variants)
         if self._offloads:
             self._settle(variants, found, begins)
         return found
@@ -140,24 +141,24 @@ class Hoisting:
                 offload.send(variants.weights_read(NOTHING, Level.NOTHING), read)
             self._settled[variants] = offload.moves
 
-    def _found(self, branch: Branch, call: Call, told: Call, variants: Variants) -> Given:
+    def _found(self, trajectory: Trajectory, call: Call, told: Call, variants: Variants) -> Given:
         if any(told.tensors[i].is_inference() for i in variants.hoisted.inputs):
             return Given(short=UNTRACKED)
         heard = self._heard.setdefault(variants, Heard()) if self._tabulates(variants) else None
-        kept, flops = branch.prologues.get(variants), 0
-        if kept is None or kept.run is not branch.run:
-            kept = Prologue(branch, call, told, variants, self._captures, heard)
-            branch.prologues[variants] = kept
+        kept, flops = trajectory.prologues.get(variants), 0
+        if kept is None or kept.run is not trajectory.run:
+            kept = Prologue(trajectory, call, told, variants, self._captures, heard)
+            trajectory.prologues[variants] = kept
             flops = kept.flops
         kept.changed = kept.changed or not kept.holds(told, variants, self._captures.generation)
         if kept.changed:
             return Given(short=CHANGING)
         if heard is None:
             return Given(Level.ONCE, kept.once, flops)
-        heard.note(branch.position)
-        row = kept.table.row(call, branch.position) if kept.table else None
+        heard.note(trajectory.position)
+        row = kept.table.row(call, trajectory.position) if kept.table else None
         if row is None:
-            numbered = isinstance(branch.position, Number) and not kept.untold
+            numbered = isinstance(trajectory.position, Number) and not kept.untold
             return Given(Level.ONCE, kept.once, flops, None if numbered else UNKNOWN)
         return Given(Level.STEP, kept.once + row, flops)
 

@@ -15,12 +15,13 @@ from fxcache.schedule import Decision
 class Stopwatch:
     """Time from making it to ``stop``, on the denoiser's device; nothing waits until asked."""
 
-    __slots__ = ("_device", "_elapsed_ms", "_started")
+    __slots__ = ("_device", "_elapsed_ms", "_started", "stopped")
 
     def __init__(self, device: torch.device):
         self._device = device
         self._elapsed_ms: Callable[[], float] | None = None
         self._started = self._mark()
+        self.stopped: torch.Event | None = None  # where the device runs on its own
 
     def _mark(self) -> "float | torch.Event":
         if self._device.type in ("cpu", "meta"):
@@ -35,6 +36,7 @@ class Stopwatch:
             elapsed_ms = 1000 * (stopped - started)
             self._elapsed_ms = lambda: elapsed_ms
         elif isinstance(started, torch.Event) and isinstance(stopped, torch.Event):
+            self.stopped = stopped
             self._elapsed_ms = lambda: waited_ms(started, stopped)
 
     @property

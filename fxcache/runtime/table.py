@@ -13,10 +13,10 @@ from torch import Tensor
 from fxcache._torch import hint_of
 from fxcache.program import value_of
 from fxcache.rewrite.runner import Variants
-from fxcache.runtime.branch import Anchor, Identity
+from fxcache.runtime.trajectory.tensor_ref import Match, TensorRef
 from fxcache.runtime.foresight import timesteps_of
 from fxcache.runtime.offload import Offload
-from fxcache.runtime.position import Element, Number, Position
+from fxcache.runtime.trajectory.position import Element, Number, Position
 from fxcache.signature import Call
 
 logger = logging.getLogger("fxcache.runtime")
@@ -29,7 +29,7 @@ MEMORY = 4  # runs after which a timestep that none went through is forgotten
 class Elements:
     """Rows of a noise scheduler's timesteps, from element ``first`` on."""
 
-    schedule: Anchor
+    schedule: TensorRef
     first: int
 
     def row(self, position: Position) -> int | None:
@@ -37,7 +37,7 @@ class Elements:
         if not isinstance(position, Element):
             return None
         schedule, index = position.schedule(), position.offset - self.first
-        if schedule is None or self.schedule.compare(schedule) is not Identity.SAME:
+        if schedule is None or self.schedule.compare(schedule) is not Match.SAME:
             return None
         return index if index >= 0 else None
 
@@ -125,7 +125,7 @@ def expected(call: Call, position: Position, heard: Heard) -> Timesteps | None:
     if position.length - position.offset > MAX_ROWS:
         return None
     tensor = timesteps_of(call, position)[position.offset :]
-    return Timesteps(tensor, Elements(Anchor(schedule), position.offset))
+    return Timesteps(tensor, Elements(TensorRef(schedule), position.offset))
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from fxcache.rewrite.runner import Variant, Variants
-from fxcache.runtime.branch import Branch
+from fxcache.runtime.trajectory.trajectory import Trajectory
 from fxcache.runtime.guidance import Half, Part
 from fxcache.runtime.prologue import Given
 from fxcache.runtime.record import Stopwatch
@@ -29,7 +29,7 @@ class Ticket:
 
     variants: Variants
     inputs: tuple[Tensor, ...]
-    branch: Branch | None
+    trajectory: Trajectory
     session: Session | None
     source: object
     stopwatch: Stopwatch
@@ -57,9 +57,9 @@ class Ticket:
         return self
 
 
-def seen_by(ticket: Ticket, branch: Branch, variant: Variant, results: Sequence[Any]) -> Seen:
+def seen_by(ticket: Ticket, variant: Variant, results: Sequence[Any]) -> Seen:
     """The step of ``ticket`` as a recorder is shown it."""
-    variants = ticket.variants
+    variants, trajectory = ticket.variants, ticket.trajectory
     written = dict(zip(variant.writes, results[variants.num_outputs :], strict=True))
     numbers = {name: variants.plan.numbers({name}) for name in variants.plan.groups}
     values = {
@@ -68,8 +68,8 @@ def seen_by(ticket: Ticket, branch: Branch, variant: Variant, results: Sequence[
         if all(n in written for n in found)
     }
     return Seen(
-        branch.run,
-        branch.step,
+        trajectory.run,
+        trajectory.step,
         values,
         first_tensor(results),
         ticket.signal,

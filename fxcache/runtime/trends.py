@@ -9,7 +9,7 @@ from fxcache.errors import PlanError
 from fxcache.partition.cut import CutPlan
 from fxcache.rewrite.adjustment import named_points
 from fxcache.rewrite.correction import Correction
-from fxcache.runtime.branch import Branch
+from fxcache.runtime.trajectory.trajectory import Trajectory
 from fxcache.runtime.halves import equal_halves
 from fxcache.schedule import Step
 from fxcache.schedule.policy import require_length
@@ -38,7 +38,6 @@ class Trends:
         ``ages``: how many steps ago that was. ``like``: the cached values. ``part``: the one part
         of the batch that there is; None for all of it.
         """
-        require_length("the correction", self._correction.num_steps, step)
         names = list(named_points(plan))
         found = zip(numbers, ages, like, strict=True)
         return tuple(
@@ -46,19 +45,23 @@ class Trends:
             for n, (age, _), t in found
         )
 
-    def require_fitting(self, branch: Branch, latents: Tensor) -> None:
+    def require_length(self, step: Step) -> None:
+        """ScheduleError unless the run is as long as those that the trends were measured on."""
+        require_length("the correction", self._correction.num_steps, step)
+
+    def require_fitting(self, trajectory: Trajectory, latents: Tensor) -> None:
         """PlanError where trends are of the halves of guided batches, and this is none.
 
         Looks at the first two steps of a run, as guided halves keep having the same latents.
         """
-        if self._correction.parts < 2 or branch.step > 1:
+        if self._correction.parts < 2 or trajectory.step > 1:
             return
-        branch.run.guidance_waits += latents.device.type != "cpu"
+        trajectory.run.guidance_waits += latents.device.type != "cpu"
         if not equal_halves(latents):
             raise PlanError(
                 "the correction was measured on guided batches, whose halves have the same "
                 "latents; those of this batch differ",
-                where=f"step {branch.step}",
+                where=f"step {trajectory.step}",
                 remedy="measure it again, with the guidance that it will be used with",
             )
 

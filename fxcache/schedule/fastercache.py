@@ -39,10 +39,10 @@ class FasterCache(Policy):
         require_number(self, "most", least=0)
 
     def scheduled(self, step: Step) -> Decision:
-        known_length(self, step)
+        known_length(type(self).__name__, step)
         after = step.index - max(self.first - 1, 0)
         return Decision(after % self.interval == 0, f"every {self.interval} steps")
 
     def forecast(self, age: int, distance: int, step: Step) -> tuple[float, ...]:
         del age
-        return (distance * self.most * step.index / known_length(self, step),)
+        return (distance * self.most * step.index / known_length(type(self).__name__, step),)

@@ -53,7 +53,7 @@ class GuidanceCache:
 
     def begins(self, step: Step) -> int:
         """The first step whose difference is kept."""
-        return max(WATCHED, math.ceil(self.start * known_length(self, step)))
+        return max(WATCHED, math.ceil(self.start * known_length(type(self).__name__, step)))
 
     def computes_both(self, step: Step) -> bool:
         after = step.index - self.begins(step)
@@ -65,7 +65,7 @@ class GuidanceCache:
 
     def weights(self, step: Step) -> tuple[float, float]:
         """Of the difference's low and high frequencies."""
-        early = step.index < self.turn * known_length(self, step)
+        early = step.index < self.turn * known_length(type(self).__name__, step)
         return (1 + self.low, 1.0) if early else (1.0, 1 + self.high)
 
     @property

@@ -39,7 +39,7 @@ class MagCache(Policy):
         require_number(self, "retention", least=0)
 
     def scheduled(self, step: Step) -> Decision:
-        length = known_length(self, step)
+        length = known_length(type(self).__name__, step)
         if step.index < int(self.retention * length + 0.5):
             return Decision(True, "first steps")
         if step.index - step.last_refresh > self.max_reuses:

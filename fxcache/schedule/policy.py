@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from typing import Any, ClassVar, NamedTuple
 
-from fxcache.errors import ConfigError, ScheduleError
+from fxcache.errors import ConfigError, ScheduleError, UnknownLengthError
 
 MAX_ORDER = 4
 
@@ -62,16 +62,20 @@ class Decision(NamedTuple):
 class Step:
     """One call of the denoiser within a run.
 
-    ``index`` counts the calls from 0, duplicated timesteps included; ``num_steps`` is how many
-    calls the run will make, or None where nobody said. ``last_refresh``: the index of the last
-    call that refreshed everything. ``changes``: what the policy asked to observe, for each call
-    after that one, this call's last.
+    Attributes:
+        index: The number of the call in its run, from 0; duplicated timesteps count.
+        num_steps: How many calls the run is expected to make; None where nothing tells.
+        last_refresh: The index of the last call that refreshed everything.
+        changes: What the policy asked to observe, for each call after that one, this call's last.
+        schedule_steps: How many timesteps the noise schedule has, of which a model may serve only
+            a part; None where nothing tells.
     """
 
     index: int
     num_steps: int | None
     last_refresh: int = 0
     changes: tuple[float, ...] = ()
+    schedule_steps: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +128,7 @@ class Policy(ABC):
         """Refresh or reuse at ``step``; raises ScheduleError where the run's length is missing."""
         if step.index < max(self.first, 1):
             return Decision(True, "first steps")
-        if self.last and step.index >= known_length(self, step) - self.last:
+        if self.last and step.index >= known_length(type(self).__name__, step) - self.last:
             return Decision(True, "last steps")
         return self.scheduled(step)
 
@@ -199,24 +203,33 @@ def require_numbers(policy: Policy, name: str, least: int) -> None:
 
 
 def require_length(what: str, length: int, step: Step) -> None:
-    """ScheduleError unless the run is as long as those that ``what`` was calibrated for."""
-    if step.num_steps != length:
+    """Check that the run is as long as those that ``what`` was calibrated for.
+
+    Raises:
+        UnknownLengthError: Nothing tells the run's length.
+        ScheduleError: It is another one.
+    """
+    num_steps = known_length(what, step)
+    if length not in (num_steps, step.schedule_steps):
         raise ScheduleError(
-            f"{what} was calibrated for runs of {length} steps; this run has "
-            f"{step.num_steps or 'an unknown number of'} steps",
+            f"{what} was calibrated for runs of {length} steps; this run has {num_steps} steps",
             where=f"step {step.index}",
-            remedy="calibrate for this number of steps; where the loop does not tell it, open it "
-            "with `with fxcache.session(model, num_steps=...):`",
+            remedy="calibrate for this number of steps",
         )
 
 
-def known_length(asker: object, step: Step) -> int:
-    """The run's number of calls; ScheduleError where it is unknown."""
+def known_length(what: str, step: Step) -> int:
+    """The number of calls that the run makes.
+
+    Raises:
+        UnknownLengthError: Nothing tells it.
+    """
     if step.num_steps is None:
-        raise ScheduleError(
-            f"{type(asker).__name__} needs to know how many steps the run has",
+        raise UnknownLengthError(
+            f"{what} needs to know how many steps the run has",
             where=f"step {step.index}",
-            remedy="iterate over the noise scheduler's timesteps tensor, or open the loop with "
+            remedy="optimize the pipeline instead of the model, iterate over the noise "
+            "scheduler's timesteps tensor, or open the loop with "
             "`with fxcache.session(model, num_steps=...):`",
         )
     return step.num_steps

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fxcache
-from fxcache.runtime.position import Element, Number, Place, Unknown, position_of
+from fxcache.runtime.trajectory.position import Element, Number, Place, Unknown, position_of
 from tests import tiny
 from tests.loops import last_reason, refreshes, sample, steps
 

@@ -1,0 +1,182 @@
+"""Whose call it is: a pure function of how the call compares with each known trajectory.
+
+A comparison that leaves no doubt decides by itself. Otherwise the latents are read, and the
+trajectory whose latent is closest has the call, if it is clearly closest and clearly close. A call
+that is neither is ambiguous: it goes on in a copy of the closest trajectory that shares no cached
+value with it, so that it refreshes, and whoever continues the original finds it untouched.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from fxcache.runtime.trajectory.latent import Likeness
+from fxcache.runtime.trajectory.position import Motion
+from fxcache.runtime.trajectory.tensor_ref import Match
+
+CLOSE = 0.5  # cosine from which a latent may follow another
+CLOSE_AGAIN = 0.9  # the same at a timestep that repeats: solvers that call twice a step move little
+CHANCE = 1e-9  # at most, that random latents are as much alike as close ones
+CLEARLY = 0.5  # the closest distance, 1 - cosine, is at most this share of the second closest
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """How a call compares with the last call of one trajectory.
+
+    Attributes:
+        motion: From the trajectory's position to the call's.
+        conditioning: How alike the prompts are, see ``Conditioning.summary``.
+        same_kind: Whether shapes, dtypes, options and hooks are the same.
+        same_name: Whether the pipeline gives both the same name.
+        scheduled: Whether the positions are places in one schedule, not values of their own.
+        vouched: Whether a session or a pipeline says that all its calls are one run.
+        keyed: Whether a key says that all its calls are one request, whatever they are given.
+        begun: Whether the trajectory has made one call so far.
+        busy: Whether the trajectory's last call is still under way.
+    """
+
+    motion: Motion
+    conditioning: Match = Match.SAME
+    same_kind: bool = True
+    same_name: bool = True
+    scheduled: bool = True
+    vouched: bool = False
+    keyed: bool = False
+    begun: bool = False
+    busy: bool = False
+
+
+class Verdict(Enum):
+    """What the evidence says, before latents are compared."""
+
+    NO = "the call does not continue the trajectory"
+    MAYBE = "the latents must tell"
+    YES = "it does, unless it may as well continue another one"
+
+
+class Certainty(Enum):
+    """How sure an attribution is."""
+
+    CERTAIN = "certain"
+    BY_LATENT = "by the latent"
+    AMBIGUOUS = "ambiguous"
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """The trajectory that a call continues.
+
+    Attributes:
+        index: Its number among the candidates; None for a new trajectory.
+        certainty: How sure that is.
+        reason: Why it is a new trajectory, or ambiguous.
+    """
+
+    index: int | None
+    certainty: Certainty
+    reason: str = ""
+
+
+Compare = Callable[[Sequence[int]], Sequence[Likeness]]
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """Whether the call may continue the trajectory."""
+    e = evidence
+    if e.busy or not e.same_name or e.motion in (Motion.BACK, Motion.OTHER):
+        return Verdict.NO
+    if e.conditioning is Match.FOREIGN and not e.keyed:
+        return Verdict.NO
+    trusted = e.vouched or e.keyed
+    if not e.same_kind and not (e.scheduled and e.motion is Motion.NEXT):
+        return Verdict.NO
+    if e.motion is Motion.NEXT and (e.scheduled or trusted):
+        return Verdict.YES
+    if e.motion is Motion.SKIP and trusted:
+        return Verdict.YES
+    return Verdict.MAYBE
+
+
+def attribute(candidates: Sequence[Evidence], compare: Compare) -> Attribution:
+    """The candidate that the call continues.
+
+    Args:
+        candidates: The evidence for each known trajectory.
+        compare: Reads the latents of these candidates; called only where it is needed.
+    """
+    verdicts = [judge(e) for e in candidates]
+    possible = [i for i, verdict in enumerate(verdicts) if verdict is not Verdict.NO]
+    possible = [i for i in possible if candidates[i].same_kind] or possible
+    if not possible:
+        return Attribution(None, Certainty.CERTAIN, why_none(candidates))
+    if len(possible) == 1 and verdicts[possible[0]] is Verdict.YES:
+        return Attribution(possible[0], Certainty.CERTAIN)
+    found = dict(zip(possible, compare(possible), strict=True))
+    return by_latent(candidates, found)
+
+
+def by_latent(candidates: Sequence[Evidence], found: dict[int, Likeness]) -> Attribution:
+    """The candidate whose latent the call's clearly follows; ambiguous if there is none such."""
+    found = {i: likeness for i, likeness in found.items() if follows(candidates[i], likeness)}
+    if not found:
+        return Attribution(None, Certainty.BY_LATENT, "the same latent again")
+    near = [i for i, likeness in found.items() if is_close(candidates[i], likeness)]
+    near = [i for i in near if candidates[i].conditioning < Match.REWRITTEN] or near
+    best = max(near or found, key=lambda i: (found[i].cosine, i))
+    motion, closest = candidates[best].motion, found[best]
+    if not near:
+        if closest.cosine < chance_cosine(closest.elements) or motion is Motion.REPEAT:
+            return Attribution(None, Certainty.BY_LATENT, "a latent unlike any other's")
+        return Attribution(best, Certainty.AMBIGUOUS, motion.value)
+    others = [l for i, l in found.items() if i != best and (i in near or len(near) == 1)]
+    again = motion is Motion.REPEAT and closest.identical
+    if again or not all(is_clear(closest, other) for other in others):
+        return Attribution(best, Certainty.AMBIGUOUS, motion.value)
+    return Attribution(best, Certainty.BY_LATENT)
+
+
+def follows(evidence: Evidence, likeness: Likeness) -> bool:
+    """Whether a call with such a latent can be the trajectory's next.
+
+    No sampler leaves its latent as it is. The same latent again is another call of that step, with
+    other conditioning, or a run that begins where the last one did. But numbers may repeat since
+    they were rounded, and a loop may call with one latent on purpose.
+    """
+    if not likeness.identical:
+        return True
+    if evidence.motion in (Motion.REPEAT, Motion.UNKNOWN):
+        return not evidence.scheduled and evidence.conditioning is Match.SAME
+    return not evidence.begun
+
+
+def is_close(evidence: Evidence, likeness: Likeness) -> bool:
+    """Whether the latents are too much alike to be those of two requests by chance."""
+    bound = CLOSE_AGAIN if evidence.motion is Motion.REPEAT else CLOSE
+    bound = max(bound, chance_cosine(likeness.elements))
+    return likeness.identical or likeness.cosine >= bound
+
+
+def is_clear(closest: Likeness, other: Likeness) -> bool:
+    """Whether the closest latent is clearly closer than another, or the two are the same."""
+    if closest == other:
+        return True
+    return 1 - closest.cosine <= CLEARLY * (1 - other.cosine) and closest.cosine > other.cosine
+
+
+def chance_cosine(elements: int) -> float:
+    """The cosine that two random vectors of so many elements exceed with the chance ``CHANCE``.
+
+    The chance of a cosine above c is at most (1 - c²) ** ((n - 2) / 2) for n normal elements.
+    """
+    if elements <= 2:
+        return 1.0
+    return math.sqrt(1 - CHANCE ** (2 / (elements - 2)))
+
+
+def why_none(candidates: Sequence[Evidence]) -> str:
+    """Why the call starts a trajectory of its own."""
+    alike = [e for e in candidates if e.same_kind and e.same_name and not e.busy]
+    alike = [e for e in alike if e.conditioning is not Match.FOREIGN]
+    return alike[-1].motion.value if alike else "first call"

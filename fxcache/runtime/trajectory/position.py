@@ -1,0 +1,161 @@
+"""Where in its run a call stands, read from its timestep or from its pipeline."""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fxcache._torch import schedule_tensor
+
+
+@dataclass(frozen=True)
+class Element:
+    """The timestep is an element of the noise scheduler's timesteps tensor, as in diffusers.
+
+    That tensor is new in every run (``set_timesteps`` makes it), so it identifies the run, and
+    the offset is the position in it: nothing is looked up by value, nothing read from a device.
+    """
+
+    schedule: Callable[[], Tensor | None]
+    offset: int
+    length: int
+
+    def same_schedule(self, other: "Element") -> bool | None:
+        """Whether both are elements of one tensor; None if this one's tensor is gone."""
+        mine, theirs = self.schedule(), other.schedule()
+        if mine is None or theirs is None:
+            return None
+        return mine is theirs or address(mine) == address(theirs)
+
+
+@dataclass(frozen=True)
+class Place:
+    """The pipeline says which step it is at, out of how many."""
+
+    offset: int
+    length: int | None
+
+
+@dataclass(frozen=True)
+class Number:
+    """The timestep is a value of its own.
+
+    Attributes:
+        value: The largest element.
+        waited: Whether reading it waited for its device.
+        uniform: Whether the whole batch has this value.
+    """
+
+    value: float
+    waited: bool = field(default=False, compare=False)
+    uniform: bool = field(default=True, compare=False)
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """There is no timestep, or none that can be read."""
+
+
+Position = Element | Place | Number | Unknown
+
+
+class Motion(Enum):
+    """How a position follows another one of the same trajectory."""
+
+    NEXT = "the next step"
+    SKIP = "timesteps are left out"
+    REPEAT = "the timestep repeats"
+    BACK = "timesteps start over"
+    UNKNOWN = "the timestep tells nothing"
+    OTHER = "another schedule"
+
+
+def position_of(timestep: Any, place: Place | None = None) -> Position:
+    """The position that ``timestep``, as the caller passed it, stands for.
+
+    Args:
+        timestep: A tensor of any shape, a number, or None.
+        place: What the pipeline says, for timesteps that do not tell their place themselves.
+    """
+    element = element_of(timestep) if isinstance(timestep, Tensor) else None
+    if element or place:
+        return element or place or Unknown()
+    if isinstance(timestep, Tensor):
+        return number_of(timestep)
+    return Number(float(timestep)) if isinstance(timestep, Real) else Unknown()
+
+
+def element_of(timestep: Tensor) -> Element | None:
+    """The element that ``timestep`` is a view of, batch-expanded or not; None if it is no view."""
+    if timestep.numel() != 1 and any(timestep.stride()):
+        return None
+    base = schedule_tensor(timestep)
+    if base is not None and base.numel() > 1:
+        offset = int(timestep.storage_offset() - base.storage_offset())
+        offset //= base.stride(-1) or 1
+        return Element(weakref.ref(base), offset, base.numel())
+    length = timestep.untyped_storage().nbytes() // timestep.element_size()
+    if base is None and length > timestep.numel():
+        # A view made in inference mode, which keeps no link: hold the storage itself.
+        return Element(lambda: timestep, int(timestep.storage_offset()), length)
+    return None
+
+
+def number_of(timestep: Tensor) -> Position:
+    """The largest of a timestep's elements: a token that is not denoised has timestep 0."""
+    if timestep.is_meta or not timestep.numel():
+        return Unknown()
+    least, greatest = torch.stack(torch.aminmax(timestep)).tolist()  # one copy from the device
+    return Number(float(greatest), timestep.device.type != "cpu", bool(least == greatest))
+
+
+def address(tensor: Tensor) -> int:
+    """Address of the memory that ``tensor`` lives in; unique while the tensor is alive."""
+    return tensor.untyped_storage().data_ptr()
+
+
+def motion(last: Position, now: Position, direction: int) -> Motion:
+    """How ``now`` follows ``last``.
+
+    Args:
+        last: The position of the trajectory's last call.
+        now: The position of the call at hand.
+        direction: 1 if the trajectory's numbers rise, -1 if they fall, 0 if that is not known yet.
+    """
+    match last, now:
+        case (Element(), Element()):
+            return between(last, now) if last.same_schedule(now) else Motion.OTHER
+        case (Place(), Place()):
+            return between(last, now)
+        case (Number(), Number()):
+            return between_numbers(last, now, direction)
+        case (Unknown(), Unknown()):
+            return Motion.UNKNOWN
+    return Motion.OTHER
+
+
+def between(last: Element | Place, now: Element | Place) -> Motion:
+    stride = now.offset - last.offset
+    if stride < 0:
+        return Motion.BACK
+    return (Motion.REPEAT, Motion.NEXT)[stride] if stride < 2 else Motion.SKIP
+
+
+def between_numbers(last: Number, now: Number, direction: int) -> Motion:
+    """Numbers fall during a run, or rise (flow matching): the second one tells which."""
+    found = direction_of(last, now)
+    if not found:
+        return Motion.REPEAT
+    return Motion.NEXT if direction in (0, found) else Motion.BACK
+
+
+def direction_of(last: Position, now: Position) -> int:
+    """1 if numbers rise from ``last`` to ``now``, -1 if they fall; 0 for other positions."""
+    if not isinstance(last, Number) or not isinstance(now, Number):
+        return 0
+    return (now.value > last.value) - (now.value < last.value)

@@ -1,0 +1,191 @@
+"""All trajectories of one module: found, bounded, recycled, cleared."""
+
+import threading
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from fxcache.runtime.context import Announcement
+from fxcache.runtime.feature_cache import FeatureCache
+from fxcache.runtime.trajectory import state as states
+from fxcache.runtime.trajectory.attribution import Attribution, Certainty, Evidence, attribute
+from fxcache.runtime.trajectory.inputs import Conditioning, Inputs
+from fxcache.runtime.trajectory.latent import Likeness, likenesses, sample_of
+from fxcache.runtime.trajectory.lengths import RunLengths
+from fxcache.runtime.trajectory.position import Motion, Place, Position, position_of
+from fxcache.runtime.trajectory.scope import AnyScope, Scope
+from fxcache.runtime.trajectory.state import Event, Transition
+from fxcache.runtime.trajectory.tensor_ref import Match
+from fxcache.runtime.trajectory.trajectory import Trajectory
+from fxcache.signature import Call
+
+LONE_STARTS = 4  # runs of one call in a row that are worth a warning
+
+
+@dataclass
+class Attributions:
+    """How the calls since the module was optimised were attributed.
+
+    Attributes:
+        calls: All of them.
+        by_latent: Those for which latents were compared.
+        ambiguous: Those that refreshed because no comparison told whose they were.
+        device_waits: Those that waited for another device to compare latents.
+        lone_starts: New runs after at least four that ended with their first call.
+        evicted: Trajectories that were dropped before their end, since there were too many.
+    """
+
+    calls: int = 0
+    by_latent: int = 0
+    ambiguous: int = 0
+    device_waits: int = 0
+    lone_starts: int = 0
+    evicted: int = 0
+
+
+class Caller(NamedTuple):
+    """What is known of who calls, besides the call itself.
+
+    Attributes:
+        scope: What vouches for the call.
+        kind: Shapes, dtypes and options of the call, and the hooks that are set.
+        name: That the pipeline gives the trajectory; empty if it gives none.
+        place: Where the pipeline stands in its schedule, if it says so.
+    """
+
+    scope: AnyScope
+    kind: Hashable
+    name: str = ""
+    place: Place | None = None
+
+
+def caller_of(
+    scope: AnyScope, kind: Hashable, announcement: Announcement | None, place: Place | None
+) -> Caller:
+    """The caller; what the pipeline announces for this call goes before its scheduler's place."""
+    if announcement is None:
+        return Caller(scope, kind, "", place)
+    if announcement.step_index is not None:
+        place = Place(announcement.step_index, announcement.num_steps)
+    return Caller(scope, kind, announcement.name, place)
+
+
+class TrajectoryStore:
+    """The trajectories of one module, least recently used first."""
+
+    def __init__(self, limit: int, step_inputs: frozenset[str] = frozenset()):
+        """Make an empty store.
+
+        Args:
+            limit: Most trajectories that are kept.
+            step_inputs: Names of inputs that are new at each step by design.
+        """
+        self.held: list[Trajectory] = []
+        self.lengths = RunLengths()
+        self.counts = Attributions()
+        self.limit = limit
+        self._inputs = Inputs(step_inputs)
+        self._lock = threading.Lock()
+
+    def locate(self, call: Call, caller: Caller) -> Trajectory:
+        """The trajectory that ``call`` belongs to; it takes note of the call."""
+        position = position_of(call.timestep, caller.place)
+        sample = sample_of(call.latent)
+        with self._lock:
+            conditioning = self._inputs.conditioning(call)
+            known = [t for t in self.held if t.scope == caller.scope]
+            evidence = [t.evidence(position, conditioning, caller.name, caller.kind) for t in known]
+
+            def compare(indices: Sequence[int]) -> list[Likeness]:
+                self.counts.by_latent += 1
+                self.counts.device_waits += sample.device.type != "cpu"
+                return likenesses([known[i].latent for i in indices], sample)
+
+            found = attribute(evidence, compare)
+            self.counts.calls += 1
+            if found.index is None:
+                trajectory = self._started(caller, known, evidence)
+                transition = states.begin(position, found.reason)
+            else:
+                trajectory = self._continued(known[found.index], found)
+                transition = advanced(trajectory, position, evidence[found.index], found)
+            self._inputs.note(trajectory.compare(conditioning), conditioning)
+            trajectory.begin_call(transition, conditioning, caller.kind, sample)
+            self.held.append(trajectory)
+        return trajectory
+
+    def _continued(self, trajectory: Trajectory, found: Attribution) -> Trajectory:
+        """``trajectory``, or a copy of it without cached values where the call is ambiguous."""
+        if found.certainty is Certainty.AMBIGUOUS:
+            self.counts.ambiguous += 1
+            return trajectory.fork(self._spare_cache())
+        self.held.remove(trajectory)
+        return trajectory
+
+    def _started(
+        self, caller: Caller, known: Sequence[Trajectory], evidence: Sequence[Evidence]
+    ) -> Trajectory:
+        lone = 0
+        for trajectory, e in zip(known, evidence, strict=True):
+            if e.conditioning is not Match.FOREIGN and e.same_name:
+                trajectory.newer_starts += e.motion is Motion.BACK
+                lone += trajectory.step == 0 and e.motion is not Motion.REPEAT
+        self.counts.lone_starts += lone >= LONE_STARTS
+        return Trajectory(caller.scope, caller.name, caller.kind, self._spare_cache())
+
+    def _spare_cache(self) -> FeatureCache:
+        """Buffers of a finished trajectory, or of the oldest of too many, or new ones."""
+        spare = next((t for t in self.held if t.finished), None)
+        if spare is None and len(self.held) >= self.limit:
+            spare = next((t for t in self.held if not t.busy), self.held[0])
+            self.counts.evicted += 1
+        if spare is None:
+            return FeatureCache()
+        self._drop(spare)
+        # A call that is under way writes to its cache when it ends.
+        return FeatureCache() if spare.busy else spare.cache.recycled()
+
+    def _drop(self, trajectory: Trajectory) -> None:
+        self.held.remove(trajectory)
+        self.lengths.note(trajectory.state, trajectory.first)
+
+    def expected_steps(self, trajectory: Trajectory) -> int | None:
+        """How many calls the run will make; None if nothing tells."""
+        return self.lengths.expected(trajectory.state, trajectory.first)
+
+    def close(self, scope: Scope) -> None:
+        """No further call belongs to ``scope``: its buffers are free for the next trajectory."""
+        with self._lock:
+            scope.closed = True
+            for trajectory in self.held:
+                if trajectory.scope is scope:
+                    self.lengths.note(trajectory.state, trajectory.first)
+
+    def clear(self) -> None:
+        """Forget every trajectory and free its buffers."""
+        with self._lock:
+            self.held.clear()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes cached."""
+        return sum(trajectory.nbytes for trajectory in list(self.held))
+
+    @property
+    def hoisted_bytes(self) -> int:
+        """Bytes of hoisted values."""
+        return sum(p.nbytes for t in list(self.held) for p in list(t.prologues.values()))
+
+
+def advanced(
+    trajectory: Trajectory, position: Position, evidence: Evidence, found: Attribution
+) -> Transition:
+    """The next step of ``trajectory``."""
+    event = Event(
+        position,
+        evidence.conditioning,
+        found.certainty,
+        found.reason,
+        vouched=evidence.vouched or evidence.keyed,
+    )
+    return states.advance(trajectory.state, event)

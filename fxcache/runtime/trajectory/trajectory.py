@@ -1,0 +1,152 @@
+"""What one trajectory keeps between its calls."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from fxcache.runtime.feature_cache import FeatureCache
+from fxcache.runtime.halves import Difference
+from fxcache.runtime.observer import Observer
+from fxcache.runtime.record import Run
+from fxcache.runtime.trajectory.attribution import Evidence
+from fxcache.runtime.trajectory.inputs import Conditioning
+from fxcache.runtime.trajectory.position import (
+    Element,
+    Number,
+    Place,
+    Position,
+    Unknown,
+    motion,
+)
+from fxcache.runtime.trajectory.scope import AnyScope
+from fxcache.runtime.trajectory.state import State, Transition, ended
+from fxcache.runtime.trajectory.tensor_ref import Match, TensorRef
+
+if TYPE_CHECKING:
+    from fxcache.rewrite.runner import Variants
+    from fxcache.runtime.prologue import Prologue
+
+NEWER_STARTS = 2  # after which a trajectory that nobody continued is given up
+
+
+class Trajectory:
+    """One run of one request, or of one half of its classifier-free guidance.
+
+    Its first call refreshes, and no value passes from one trajectory to another.
+    """
+
+    def __init__(self, scope: AnyScope, name: str, kind: Hashable, cache: FeatureCache):
+        self.scope = scope
+        self.name = name  # that the pipeline gives it, if it does
+        self.kind = kind  # shapes, dtypes, options and hooks of its last call
+        self.cache = cache
+        self.state = State(Unknown(), step=-1)
+        self.first: Position = Unknown()  # where its first call stood
+        self.latent = torch.empty(0)  # a sample of its last call's
+        self.busy = False  # whether its last call is under way
+        self.newer_starts = 0  # of trajectories like it, since it was last continued
+        self.refresh = ""  # why the call under way must refresh
+        self.changes = 0  # calls in a row that refresh since their conditioning is new
+        self.changed: tuple[str, ...] = ()  # its inputs
+        self.source: object = None  # which capture of which weights computed what is cached
+        self.last_refresh = 0  # the last step that refreshed everything
+        self.observer = Observer()
+        self.guided = True  # until a step's halves of the batch have different latents
+        self.difference: Difference | None = None  # of the halves, where one is computed by itself
+        self.full_flops = 0  # of a call of the whole batch
+        self.run = Run()
+        self._refs: tuple[TensorRef, ...] = ()
+        self._stable: frozenset[int] = frozenset()  # inputs that were the same at two calls
+        # By kind of call, what is given to its variants.
+        self.prologues: WeakKeyDictionary[Variants, Prologue] = WeakKeyDictionary()
+
+    @property
+    def step(self) -> int:
+        """The number of its last call, from 0."""
+        return self.state.step
+
+    @property
+    def position(self) -> Position:
+        """Of its last call."""
+        return self.state.position
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes cached."""
+        return self.cache.nbytes + (self.difference.nbytes if self.difference else 0)
+
+    def compare(self, conditioning: Conditioning) -> tuple[Match, ...]:
+        """How each conditioning tensor compares with the last call's."""
+        return conditioning.compare(self._refs)
+
+    def evidence(
+        self, position: Position, conditioning: Conditioning, name: str, kind: Hashable
+    ) -> Evidence:
+        """How a call of this scope compares with the last one."""
+        return Evidence(
+            motion(self.position, position, self.state.direction),
+            conditioning.summary(self.compare(conditioning)),
+            same_kind=self.kind == kind,
+            same_name=self.name == name,
+            scheduled=isinstance(position, Element | Place),
+            vouched=self.scope.vouched,
+            keyed=self.scope.keyed,
+            begun=self.step == 0,
+            busy=self.busy,
+        )
+
+    def begin_call(
+        self, transition: Transition, conditioning: Conditioning, kind: Hashable, latent: Tensor
+    ) -> None:
+        """Take note of a call that begins."""
+        if self.step < 0:
+            self.first, self.run = transition.state.position, Run(transition.refresh)
+        else:
+            same = (Match.SAME, Match.REWRITTEN)
+            matches = self.compare(conditioning)
+            self._stable |= {i for i, match in enumerate(matches) if match in same}
+            self._note_changes(conditioning, matches, transition.refresh)
+        self.state, self.refresh = transition.state, transition.refresh
+        self._refs, self.kind, self.latent = conditioning.refs(), kind, latent
+        self.busy, self.newer_starts = True, 0
+        self.run.waits += isinstance(self.position, Number) and self.position.waited
+
+    def _note_changes(
+        self, conditioning: Conditioning, matches: Sequence[Match], refresh: str
+    ) -> None:
+        changed = [i for i in conditioning.kinds.prompts if matches[i] >= Match.REWRITTEN]
+        self.changes = self.changes + 1 if changed and refresh else 0
+        self.changed = tuple(conditioning.paths[i] for i in changed)
+
+    def end_call(self, complete: bool) -> None:
+        """The call is over; ``complete``: it ran to its end, so that its values were cached."""
+        self.busy = False
+        self.state = replace(self.state, complete=complete)
+
+    def fork(self, cache: FeatureCache) -> "Trajectory":
+        """A trajectory in the same state, with nothing cached."""
+        fork = Trajectory(self.scope, self.name, self.kind, cache)
+        fork.state, fork.first, fork.run = self.state, self.first, self.run
+        fork.last_refresh, fork.guided = self.last_refresh, self.guided
+        fork._refs, fork._stable = self._refs, self._stable
+        return fork
+
+    @property
+    def finished(self) -> bool:
+        """Whether no call can continue it, or none is expected to."""
+        if self.busy:
+            return False
+        superseded = self.newer_starts >= NEWER_STARTS
+        return self.scope.closed or superseded or ended(self.state) or self._abandoned
+
+    @property
+    def _abandoned(self) -> bool:
+        """Whether what identified it is gone: its schedule, or a tensor that it kept."""
+        if isinstance(self.position, Element) and self.position.schedule() is None:
+            return True
+        refs = (ref for i, ref in enumerate(self._refs) if i in self._stable)
+        return any(not ref.alive for ref in refs)
