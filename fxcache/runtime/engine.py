@@ -214,7 +214,9 @@ class Engine:
 
     def _given(self, trajectory: Trajectory, call: Call, told: Call, variants: Variants) -> Given:
         """What the latent has no part in, so far as it was asked for and can be known."""
-        found = self._hoisting.given(trajectory, call, told, variants) if self._hoisting else Given()
+        found = (
+            self._hoisting.given(trajectory, call, told, variants) if self._hoisting else Given()
+        )
         if found.short:
             self._warn(*found.short, "What depends on it is computed at every step.")
         return found
@@ -312,9 +314,14 @@ class Engine:
                 "Raise CacheConfig(max_trajectories=...), or let fewer requests take turns.",
             )
         if trajectory.changes >= MANY_CHANGES:
-            self._warn(f"conditioning changes at every call: {', '.join(trajectory.changed)}", CHANGING)
+            self._warn(
+                f"conditioning changes at every call: {', '.join(trajectory.changed)}", CHANGING
+            )
 
     def _warn_of_length(self, error: UnknownLengthError, so: str) -> None:
+        """Say that the policy lacks the run's length; a calibration fails by it."""
+        if self.recorder:
+            raise error
         self._warn(error.what, f"{error.remedy[0].upper()}{error.remedy[1:]}.", so)
 
     def _warn(self, what: str, remedy: str = TELL_APART, so: str = NO_FASTER) -> None:

@@ -10,7 +10,9 @@ from fxcache.runtime.trajectory.position import Element
 from fxcache.signature import Call
 
 
-def foreseen(trajectory: Trajectory, call: Call, variants: Variants, offload: Offload) -> Tensor | None:
+def foreseen(
+    trajectory: Trajectory, call: Call, variants: Variants, offload: Offload
+) -> Tensor | None:
     """This call's signal, if it was known before the run; on the CPU, so that none waits.
 
     Known where the signal depends on the timestep alone, and the call's timestep is an element of

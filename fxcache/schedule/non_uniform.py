@@ -38,7 +38,10 @@ class NonUniform(Policy):
 
     def scheduled(self, step: Step) -> Decision:
         refreshes = refresh_steps(
-            known_length(type(self).__name__, step), self.interval, float(self.center), float(self.power)
+            known_length(type(self).__name__, step),
+            self.interval,
+            float(self.center),
+            float(self.power),
         )
         return Decision(step.index in refreshes, f"dense around step {self.center:g}")
 

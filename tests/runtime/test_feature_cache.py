@@ -67,7 +67,7 @@ def test_one_tensor_is_held_and_bytes_reported_are_bytes_held():
     gc.collect()
     engine = engine_of(unet)
     assert engine is not None
-    held = [buffer for branch in engine.unnamed.held for buffer in branch.cache.read([0])]
+    held = [buffer for t in engine.store.held for buffer in t.cache.read([0])]
     assert len(held) == 1, "four requests one after the other need one buffer"
     reported = fxcache.report(unet)
     assert reported.cached_bytes == held[0].untyped_storage().nbytes()

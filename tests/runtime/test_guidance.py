@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import fxcache
-from fxcache.errors import ConfigError, CutError, FxcacheWarning, ScheduleError
+from fxcache.errors import ConfigError, CutError, FxcacheWarning
 from fxcache.runtime.module import engine_of
 from fxcache.schedule import FirstBlock, GuidanceCache, Step, Uniform
 from tests import tiny
@@ -262,11 +262,13 @@ def test_halves_that_depend_on_each_other_are_refused():
         sample(model, *pictures())
 
 
-def test_the_length_must_be_known():
-    unet = fxcache.optimize(tiny.small_unet(), guidance=CACHE)
+def test_without_a_known_length_both_halves_are_computed():
+    unet, plain = fxcache.optimize(tiny.small_unet(), guidance=CACHE), tiny.small_unet()
     latents, text = pictures()
-    with torch.no_grad(), pytest.raises(ScheduleError, match="GuidanceCache"):
-        unet(torch.cat([latents] * 2), 900, encoder_hidden_states=text)
+    batch = torch.cat([latents] * 2)
+    with torch.no_grad(), pytest.warns(FxcacheWarning, match="GuidanceCache needs to know"):
+        got = unet(batch, 900, encoder_hidden_states=text).sample
+        assert torch.equal(got, plain(batch, 900, encoder_hidden_states=text).sample)
 
 
 @pytest.mark.parametrize(

@@ -164,18 +164,18 @@ def test_cache_context_tells_the_step_where_the_timestep_does_not():
 
 
 @torch.no_grad()
-def test_a_step_announced_twice_might_be_two_requests():
-    model, request = announced(), dit_request(1)
-    latents = request["sample"]
+def test_a_step_announced_twice_is_two_requests():
+    model, plain, request = announced(), dit(), dit_request(1)
+    latents = [request["sample"], torch.randn_like(request["sample"])]
     timestep = torch.tensor([5.0])
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        for index in (0, 0, 1, 1):
+    for index in range(STEPS):
+        for i, x in enumerate(latents):
             with model.cache_context("cond", step_index=index, num_inference_steps=STEPS):
-                got = model(latents, timestep, request["text"])
-            assert torch.equal(got, dit()(latents, timestep, request["text"]))
-            latents = latents + 1
-    assert "start over before their end" in str(warned[0].message)
+                got = model(x, timestep, request["text"])
+            if index == 0:
+                assert torch.equal(got, plain(x, timestep, request["text"]))
+            latents[i] = x - 0.1 * got
+    assert refreshes(model) == [[0, 3, 6]] * 2
 
 
 def test_cache_context_is_the_models_own_again_after_restore():
@@ -186,19 +186,19 @@ def test_cache_context_is_the_models_own_again_after_restore():
 
 
 @torch.no_grad()
+@pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
 def test_more_keys_than_the_bound_in_turns_stay_exact_and_bounded():
-    with optimized("dit") as (model, request, _):
-        engine = engine_of(model)
-        requests = {key: request(key) for key in range(24)}
-        for timestep in (900, 800):
-            for key, inputs in requests.items():
-                with fxcache.session(model, key=key):
-                    got = model(timestep=timestep, **inputs)
-                assert torch.equal(got, dit()(timestep=torch.tensor(timestep), **inputs)), key
-        assert engine is not None
-        (variants,) = engine.captures.values()
-        assert engine.nbytes == 16 * variants.plan.cut.cache_bytes
-        assert last_reason(model) == "first call"
+    bounded = fxcache.CacheConfig(max_trajectories=16)
+    model = fxcache.optimize(dit(), POLICY, cache=bounded)
+    requests = {key: dit_request(key) for key in range(24)}
+    for timestep in (900, 800):
+        for key, inputs in requests.items():
+            with fxcache.session(model, key=key):
+                got = model(timestep=timestep, **inputs)
+            assert torch.equal(got, dit()(timestep=torch.tensor(timestep), **inputs)), key
+    report = fxcache.report(model)
+    assert report.cached_bytes == 16 * report.captures[0].cut["cache_bytes"]
+    assert last_reason(model) == "first call"
 
 
 class Conditioned(DiT):
@@ -223,15 +223,22 @@ def test_requests_of_one_call_with_prompts_of_their_own_and_a_shared_mask(number
 
 
 @torch.no_grad()
-@pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
-def test_halves_of_guidance_that_are_fresh_views_do_not_share_in_a_session():
+@pytest.mark.parametrize("inference", [False, True])
+def test_halves_of_guidance_that_are_views_made_anew_do_not_share(inference):
     model, plain = fxcache.optimize(Conditioned().eval()), Conditioned().eval()
-    sample, both, mask = dit_inputs(1)["sample"], torch.randn(2, 5, 16), torch.ones(1, 5)
-    with fxcache.session(model):
-        for t in torch.linspace(900, 895, 4):
+    with torch.inference_mode(inference):
+        sample, both, mask = dit_inputs(1)["sample"], torch.randn(2, 5, 16), torch.ones(1, 5)
+        cached: dict[int, Tensor] = {}
+        for step, t in enumerate(torch.linspace(900, 895, 6)):
             for half in (0, 1):
                 got = model(sample, t, both[half : half + 1], mask)
-                assert torch.equal(got, plain(sample, t, both[half : half + 1], mask))
+                if step in (0, 3):
+                    cached[half] = got
+                    assert torch.equal(got, plain(sample, t, both[half : half + 1], mask))
+                error = [(got - cached[h]).norm() for h in (half, 1 - half) if h in cached]
+                assert error == sorted(error), "nearer to its own half"
+            sample = sample + 0.01
+    assert sum(map(len, refreshes(model))) <= 6
 
 
 @torch.no_grad()

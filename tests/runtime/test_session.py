@@ -3,6 +3,10 @@
 import copy
 import pickle
 import threading
+import warnings
+from collections.abc import Iterable
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +17,16 @@ from tests import tiny
 from tests.loops import last_reason, refreshes, sample, steps
 
 POLICY = fxcache.Uniform(interval=3)
+
+
+def moving(
+    model: torch.nn.Module, timesteps: Iterable[Any], inputs: dict[str, torch.Tensor]
+) -> None:
+    """A sampling loop: each step changes the latent by a little."""
+    inputs = dict(inputs)
+    for timestep in timesteps:
+        predicted = model(timestep=timestep, **inputs).sample
+        inputs["sample"] = inputs["sample"] - 0.1 * predicted
 
 
 @pytest.fixture(scope="module")
@@ -57,26 +71,21 @@ def test_what_tells_the_place_best():
 
 
 @torch.no_grad()
-def test_numbers_that_rise_are_one_run_from_their_third_on(optimized):
-    inputs = tiny.inputs()
-    for _ in range(2):
-        for timestep in (100, 300, 500, 700, 900):
-            optimized(timestep=timestep, **inputs)
-    assert refreshes(optimized) == [[0, 1, 3], [0, 1, 3]]
+@pytest.mark.parametrize("numbers", [(100, 300, 500, 700, 900), (900, 700, 500, 300, 100)])
+@pytest.mark.parametrize("made", [int, torch.tensor, lambda t: torch.full((2,), t)])
+def test_numbers_that_rise_or_fall_are_one_run(optimized, numbers, made):
+    for seed in range(2):
+        moving(optimized, map(made, numbers), tiny.inputs(seed=seed))
+    assert refreshes(optimized) == [[0, 3], [0, 3]]
 
 
 @torch.no_grad()
-def test_runs_of_one_call_are_told_apart_once_the_next_one_falls(optimized, unet):
+@pytest.mark.parametrize("first", [500, 999])
+def test_a_call_to_warm_up_is_no_part_of_the_run_after_it(optimized, first):
     inputs = tiny.inputs()
-    plain = tiny.small_unet()
-    for timestep in (500, 900):  # a run of one call; the first of another
-        assert torch.equal(
-            optimized(timestep=timestep, **inputs).sample, plain(timestep=timestep, **inputs).sample
-        )
-    for timestep in (700, 500, 300):
-        optimized(timestep=timestep, **inputs)
+    optimized(timestep=first, **inputs)
+    moving(optimized, (900, 700, 500, 300), inputs)
     assert refreshes(optimized) == [[0], [0, 3]]
-    assert steps(optimized) == [1, 4]
 
 
 def test_a_dead_timesteps_tensor_is_known_to_be_dead():
@@ -87,45 +96,34 @@ def test_a_dead_timesteps_tensor_is_known_to_be_dead():
 
 
 @torch.no_grad()
-def test_numbers_count_down_and_a_jump_back_starts_a_run(optimized):
+def test_a_jump_back_starts_a_run(optimized):
     inputs = tiny.inputs()
     for _ in range(2):
-        for timestep in (900, 700, 500, 300, 100):
-            optimized(timestep=timestep, **inputs)
+        moving(optimized, (900, 700, 500, 300, 100), inputs)
     assert refreshes(optimized) == [[0, 3], [0, 3]]
 
 
 @torch.no_grad()
-def test_tensors_made_anew_at_every_step_count_the_same(optimized):
-    inputs = tiny.inputs()
-    for _ in range(2):
-        for timestep in (900, 700, 500, 300, 100):
-            optimized(timestep=torch.tensor(timestep), **inputs)
-    assert refreshes(optimized) == [[0, 3], [0, 3]]
-
-
-@torch.no_grad()
-def test_a_repeated_number_without_a_session_is_exact_and_warned_of(optimized, unet):
+def test_a_repeated_number_with_another_latent_is_another_request(optimized):
     inputs = tiny.inputs()
     optimized(timestep=900, **inputs)
     other = inputs | {"sample": inputs["sample"] + 1}
-    with pytest.warns(fxcache.FxcacheWarning, match="timestep repeats"):
-        got = optimized(timestep=900, **other).sample
+    got = optimized(timestep=900, **other).sample
     assert torch.equal(got, tiny.small_unet()(timestep=900, **other).sample)
-    assert "caller unknown" in last_reason(optimized)
+    assert last_reason(optimized) == "a latent unlike any other's"
 
 
 @torch.no_grad()
-def test_a_loop_begun_again_before_its_end_might_be_two_requests(optimized):
+def test_a_loop_begun_again_before_its_end_is_a_run_of_its_own(optimized):
     inputs = tiny.inputs()
     timesteps = torch.arange(900, 0, -100)
-    for t in timesteps[:4]:
-        optimized(timestep=t, **inputs)
-    with pytest.warns(fxcache.FxcacheWarning, match="start over before their end"):
-        optimized(timestep=timesteps[0], **inputs)
-    for t in timesteps[1:]:
-        optimized(timestep=t, **inputs)
-    assert refreshes(optimized)[-1] == list(range(9))
+    moving(optimized, timesteps[:4], inputs)
+    moving(
+        optimized,
+        timesteps,
+        tiny.inputs(seed=5) | {"encoder_hidden_states": inputs["encoder_hidden_states"]},
+    )
+    assert refreshes(optimized) == [[0, 3], [0, 3, 6]]
 
 
 @torch.no_grad()
@@ -140,10 +138,8 @@ def test_a_loop_run_to_its_end_may_be_run_again_with_the_same_tensors(optimized)
 
 @torch.no_grad()
 def test_a_session_vouches_for_a_solver_that_calls_twice_a_step(optimized):
-    inputs = tiny.inputs()
     with fxcache.session(optimized):
-        for timestep in (900, 700, 700, 500, 500, 300, 300):
-            optimized(timestep=timestep, **inputs)
+        moving(optimized, (900, 700, 700, 500, 500, 300, 300), tiny.inputs())
     assert refreshes(optimized) == [[0, 3, 6]]
 
 
@@ -185,30 +181,47 @@ def test_keys_name_requests_whose_tensors_are_new_at_every_call(optimized):
 
 
 @torch.no_grad()
-def test_more_keys_than_the_bound_evict_the_oldest(optimized):
-    for key in range(40):
-        with fxcache.session(optimized, key=key):
-            optimized(timestep=900, **tiny.inputs())
-    one = fxcache.report(optimized).captures[0].cut["cache_bytes"]
-    assert fxcache.report(optimized).cached_bytes == 16 * one
+@pytest.mark.parametrize("keyed", [True, False])
+def test_requests_beyond_the_bound_push_out_the_oldest_and_are_warned_of(keyed):
+    unet = fxcache.optimize(
+        tiny.small_unet(), POLICY, cache=fxcache.CacheConfig(max_trajectories=5)
+    )
+    requests = [tiny.inputs(seed=s) for s in range(8)]
+
+    def call(index: int) -> None:
+        with fxcache.session(unet, key=index) if keyed else nullcontext():
+            unet(timestep=900, **requests[index])
+
+    for index in range(5):
+        call(index)
+    with pytest.warns(fxcache.FxcacheWarning, match="max_trajectories"):
+        call(5)
+    for index in (6, 7):
+        call(index)
+    report = fxcache.report(unet)
+    assert report.cached_bytes == 5 * report.captures[0].cut["cache_bytes"]
+    assert report.attributions.evicted == 3
+    assert "3 trajectories were dropped" in str(report)
 
 
 @torch.no_grad()
-def test_unnamed_requests_are_bounded(optimized):
-    requests = [tiny.inputs(seed=s) for s in range(12)]
-    for inputs in requests:
-        optimized(timestep=900, **inputs)
-    one = fxcache.report(optimized).captures[0].cut["cache_bytes"]
-    assert fxcache.report(optimized).cached_bytes == 8 * one
-
-
-@torch.no_grad()
-def test_tensors_made_anew_at_every_call_are_warned_of(optimized):
+def test_prompts_made_anew_at_every_call_are_told_by_their_content(optimized):
     with fxcache.session(optimized):
         for timestep in (900, 800, 700, 600):
             optimized(timestep=timestep, **tiny.inputs())
-        with pytest.warns(fxcache.FxcacheWarning, match="made anew"):
-            optimized(timestep=500, **tiny.inputs())
+    assert refreshes(optimized) == [[0, 1, 3]], "what the first one held is not known"
+
+
+@torch.no_grad()
+def test_another_prompt_at_every_call_is_exact_and_warned_of(optimized):
+    plain = tiny.small_unet()
+    with fxcache.session(optimized), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for seed, timestep in enumerate((900, 800, 700, 600, 500, 400, 300)):
+            inputs = tiny.inputs(seed=seed)
+            got = optimized(timestep=timestep, **inputs).sample
+            assert torch.equal(got, plain(timestep=timestep, **inputs).sample)
+    assert "changes at every call: encoder_hidden_states" in str(caught[0].message)
 
 
 def test_requests_in_threads_on_one_module(optimized):

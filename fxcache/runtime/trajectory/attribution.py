@@ -123,18 +123,31 @@ def by_latent(candidates: Sequence[Evidence], found: dict[int, Likeness]) -> Att
     if not found:
         return Attribution(None, Certainty.BY_LATENT, "the same latent again")
     near = [i for i, likeness in found.items() if is_close(candidates[i], likeness)]
-    near = [i for i in near if candidates[i].conditioning < Match.REWRITTEN] or near
+    near = most_alike(candidates, near)
     best = max(near or found, key=lambda i: (found[i].cosine, i))
     motion, closest = candidates[best].motion, found[best]
     if not near:
         if closest.cosine < chance_cosine(closest.elements) or motion is Motion.REPEAT:
             return Attribution(None, Certainty.BY_LATENT, "a latent unlike any other's")
         return Attribution(best, Certainty.AMBIGUOUS, motion.value)
-    others = [l for i, l in found.items() if i != best and (i in near or len(near) == 1)]
+    others = [i for i in (near if len(near) > 1 else found) if i != best]
+    if motion is Motion.NEXT:  # whoever leaves a step out is less likely than who does not
+        others = [i for i in others if candidates[i].motion is not Motion.SKIP]
     again = motion is Motion.REPEAT and closest.identical
-    if again or not all(is_clear(closest, other) for other in others):
+    if again or not all(is_clear(closest, found[i]) for i in others):
         return Attribution(best, Certainty.AMBIGUOUS, motion.value)
     return Attribution(best, Certainty.BY_LATENT)
+
+
+def most_alike(candidates: Sequence[Evidence], near: Sequence[int]) -> list[int]:
+    """Those of ``near`` whose prompts are most alike: the same ones, new ones, another caller's."""
+
+    def rank(index: int) -> int:
+        match = candidates[index].conditioning
+        return (match >= Match.REWRITTEN) + (match is Match.FOREIGN)
+
+    least = min(map(rank, near), default=0)
+    return [i for i in near if rank(i) == least]
 
 
 def follows(evidence: Evidence, likeness: Likeness) -> bool:

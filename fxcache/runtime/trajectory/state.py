@@ -44,14 +44,12 @@ class Event:
         conditioning: How alike the prompts are to the last call's.
         certainty: How sure it is that the call is this trajectory's.
         reason: What makes it unsure.
-        vouched: Whether a session, a pipeline or a key says that its calls are one run.
     """
 
     position: Position
     conditioning: Match = Match.SAME
     certainty: Certainty = Certainty.CERTAIN
     reason: str = ""
-    vouched: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def why_refresh(state: State, event: Event, moved: Motion, stride: int) -> str:
         return "conditioning was written in place"
     if event.conditioning >= Match.REPLACED:
         return "conditioning changed"
-    if moved is Motion.SKIP and stride != state.stride and not event.vouched:
+    if moved is Motion.SKIP and stride > state.stride:
         return moved.value
     return ""
 

@@ -120,6 +120,9 @@ class TrajectoryStore:
             self.counts.ambiguous += 1
             return trajectory.fork(self._spare_cache())
         self.held.remove(trajectory)
+        if (left := trajectory.left_behind) in self.held:
+            self.held.remove(left)
+            trajectory.copy_of = None
         return trajectory
 
     def _started(
@@ -128,7 +131,8 @@ class TrajectoryStore:
         lone = 0
         for trajectory, e in zip(known, evidence, strict=True):
             if e.conditioning is not Match.FOREIGN and e.same_name:
-                trajectory.newer_starts += e.motion is Motion.BACK
+                same_prompt = e.conditioning <= Match.REWRITTEN
+                trajectory.newer_starts += same_prompt and e.motion is Motion.BACK
                 lone += trajectory.step == 0 and e.motion is not Motion.REPEAT
         self.counts.lone_starts += lone >= LONE_STARTS
         return Trajectory(caller.scope, caller.name, caller.kind, self._spare_cache())
@@ -181,11 +185,5 @@ def advanced(
     trajectory: Trajectory, position: Position, evidence: Evidence, found: Attribution
 ) -> Transition:
     """The next step of ``trajectory``."""
-    event = Event(
-        position,
-        evidence.conditioning,
-        found.certainty,
-        found.reason,
-        vouched=evidence.vouched or evidence.keyed,
-    )
+    event = Event(position, evidence.conditioning, found.certainty, found.reason)
     return states.advance(trajectory.state, event)

@@ -56,7 +56,9 @@ class TensorRef:
             return Match.SAME if self._version == version_of(tensor) else Match.REWRITTEN
         if self.alive:
             return Match.FOREIGN
-        equal = self._digest is not None and digest is not None and same_digest(self._digest, digest)
+        equal = (
+            self._digest is not None and digest is not None and same_digest(self._digest, digest)
+        )
         return Match.EQUAL if equal else Match.REPLACED
 
     def _is(self, tensor: Tensor) -> bool:

@@ -16,6 +16,7 @@ from fxcache.runtime.trajectory.attribution import Evidence
 from fxcache.runtime.trajectory.inputs import Conditioning
 from fxcache.runtime.trajectory.position import (
     Element,
+    Motion,
     Number,
     Place,
     Position,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from fxcache.rewrite.runner import Variants
     from fxcache.runtime.prologue import Prologue
 
+STEPS_BEHIND = 2  # of its copy, after which a trajectory was the same caller's
 NEWER_STARTS = 2  # after which a trajectory that nobody continued is given up
 
 
@@ -47,6 +49,7 @@ class Trajectory:
         self.state = State(Unknown(), step=-1)
         self.first: Position = Unknown()  # where its first call stood
         self.latent = torch.empty(0)  # a sample of its last call's
+        self.copy_of: Trajectory | None = None  # where the two could not be told apart
         self.busy = False  # whether its last call is under way
         self.newer_starts = 0  # of trajectories like it, since it was last continued
         self.refresh = ""  # why the call under way must refresh
@@ -60,7 +63,7 @@ class Trajectory:
         self.full_flops = 0  # of a call of the whole batch
         self.run = Run()
         self._refs: tuple[TensorRef, ...] = ()
-        self._stable: frozenset[int] = frozenset()  # inputs that were the same at two calls
+        self._stable: frozenset[int] = frozenset()  # inputs that were the same at two steps
         # By kind of call, what is given to its variants.
         self.prologues: WeakKeyDictionary[Variants, Prologue] = WeakKeyDictionary()
 
@@ -106,10 +109,11 @@ class Trajectory:
         if self.step < 0:
             self.first, self.run = transition.state.position, Run(transition.refresh)
         else:
-            same = (Match.SAME, Match.REWRITTEN)
             matches = self.compare(conditioning)
-            self._stable |= {i for i, match in enumerate(matches) if match in same}
             self._note_changes(conditioning, matches, transition.refresh)
+            if motion(self.position, transition.state.position, 0) is not Motion.REPEAT:
+                same = (Match.SAME, Match.REWRITTEN)
+                self._stable |= {i for i, match in enumerate(matches) if match in same}
         self.state, self.refresh = transition.state, transition.refresh
         self._refs, self.kind, self.latent = conditioning.refs(), kind, latent
         self.busy, self.newer_starts = True, 0
@@ -132,8 +136,15 @@ class Trajectory:
         fork = Trajectory(self.scope, self.name, self.kind, cache)
         fork.state, fork.first, fork.run = self.state, self.first, self.run
         fork.last_refresh, fork.guided = self.last_refresh, self.guided
-        fork._refs, fork._stable = self._refs, self._stable
+        fork._refs, fork._stable, fork.copy_of = self._refs, self._stable, self
         return fork
+
+    @property
+    def left_behind(self) -> "Trajectory | None":
+        """The trajectory that it is a copy of, once that was not continued for several steps."""
+        original = self.copy_of
+        behind = original is not None and original.step + STEPS_BEHIND <= self.step
+        return original if behind else None
 
     @property
     def finished(self) -> bool:

@@ -1,0 +1,182 @@
+"""Whose call it is, decided from comparisons alone."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from fxcache.runtime.trajectory.attribution import (
+    Attribution,
+    Certainty,
+    Evidence,
+    Verdict,
+    attribute,
+    chance_cosine,
+    judge,
+)
+from fxcache.runtime.trajectory.latent import Likeness
+from fxcache.runtime.trajectory.position import Motion
+from fxcache.runtime.trajectory.tensor_ref import Match
+
+NEXT = Evidence(Motion.NEXT)
+NUMBER = Evidence(Motion.NEXT, scheduled=False)
+AGAIN = Evidence(Motion.REPEAT)
+NEAR, FAR, SAME = Likeness(0.999, 1024), Likeness(0.01, 1024), Likeness(1.0, 0)
+
+
+def never(_: Sequence[int]) -> Sequence[Likeness]:
+    raise AssertionError("latents are not read")
+
+
+def attributed(*pairs: tuple[Evidence, Likeness]) -> Attribution:
+    """The attribution, given the likeness of each candidate's latent."""
+    return attribute([e for e, _ in pairs], lambda indices: [pairs[i][1] for i in indices])
+
+
+def found(*pairs: tuple[Evidence, Likeness]) -> tuple[int | None, Certainty]:
+    attribution = attributed(*pairs)
+    return attribution.index, attribution.certainty
+
+
+# What decides by itself
+
+
+@pytest.mark.parametrize(
+    ("evidence", "verdict"),
+    [
+        (NEXT, Verdict.YES),
+        (replace(NEXT, conditioning=Match.REPLACED), Verdict.YES),
+        (replace(NEXT, conditioning=Match.FOREIGN), Verdict.NO),
+        (replace(NEXT, conditioning=Match.FOREIGN, keyed=True), Verdict.YES),
+        (replace(NEXT, busy=True), Verdict.NO),
+        (replace(NEXT, same_name=False), Verdict.NO),
+        (replace(NEXT, same_kind=False), Verdict.YES),
+        (replace(NUMBER, same_kind=False), Verdict.NO),
+        (NUMBER, Verdict.MAYBE),
+        (replace(NUMBER, vouched=True), Verdict.YES),
+        (replace(NUMBER, keyed=True), Verdict.YES),
+        (Evidence(Motion.SKIP), Verdict.MAYBE),
+        (Evidence(Motion.SKIP, vouched=True), Verdict.YES),
+        (Evidence(Motion.SKIP, same_kind=False, vouched=True), Verdict.NO),
+        (AGAIN, Verdict.MAYBE),
+        (replace(AGAIN, vouched=True), Verdict.MAYBE),
+        (Evidence(Motion.UNKNOWN), Verdict.MAYBE),
+        (Evidence(Motion.BACK, vouched=True), Verdict.NO),
+        (Evidence(Motion.OTHER, keyed=True), Verdict.NO),
+    ],
+)
+def test_what_the_evidence_says(evidence, verdict):
+    assert judge(evidence) is verdict
+
+
+def test_the_next_place_of_one_schedule_needs_no_latent():
+    assert attribute([NEXT], never) == Attribution(0, Certainty.CERTAIN)
+    others = [replace(NEXT, conditioning=Match.FOREIGN), replace(NEXT, busy=True)]
+    assert attribute([others[0], NEXT, others[1]], never).index == 1
+
+
+def test_nothing_that_it_can_continue():
+    assert attribute([], never) == Attribution(None, Certainty.CERTAIN, "first call")
+    back = Evidence(Motion.BACK)
+    assert attribute([back], never).reason == "timesteps start over"
+    foreign = replace(back, conditioning=Match.FOREIGN)
+    assert attribute([foreign], never).reason == "first call"
+
+
+def test_a_trajectory_of_the_same_kind_goes_first():
+    other = replace(NEXT, same_kind=False)
+    assert attribute([other, NEXT, other], never) == Attribution(1, Certainty.CERTAIN)
+    assert attribute([other], never).index == 0, "shapes may change in the middle of a run"
+
+
+# What latents decide
+
+
+def test_a_number_that_goes_on_is_checked_by_its_latent():
+    assert found((NUMBER, NEAR)) == (0, Certainty.BY_LATENT)
+    assert found((NUMBER, FAR)) == (None, Certainty.BY_LATENT)
+    assert found((NUMBER, Likeness(0.35, 1024))) == (0, Certainty.AMBIGUOUS)
+
+
+def test_the_closest_of_several():
+    assert found((NEXT, FAR), (NEXT, NEAR)) == (1, Certainty.BY_LATENT)
+    assert found((NEXT, NEAR), (NEXT, FAR)) == (0, Certainty.BY_LATENT)
+    assert found((NEXT, Likeness(0.9, 1024)), (NEXT, NEAR)) == (1, Certainty.BY_LATENT)
+    assert found((NEXT, FAR), (NEXT, FAR)) == (None, Certainty.BY_LATENT)
+
+
+def test_not_clearly_the_closest():
+    close = Likeness(0.9985, 1024)
+    assert found((NEXT, close), (NEXT, NEAR)) == (1, Certainty.AMBIGUOUS)
+    assert found((NEXT, NEAR), (NEXT, close)) == (0, Certainty.AMBIGUOUS)
+
+
+def test_of_two_with_the_same_latent_the_later_has_the_call():
+    assert found((NEXT, NEAR), (NEXT, NEAR)) == (1, Certainty.BY_LATENT)
+
+
+def test_few_elements_prove_nothing():
+    likely = Likeness(0.7, 32)
+    assert chance_cosine(32) > 0.8
+    assert found((NUMBER, likely)) == (None, Certainty.BY_LATENT)
+    assert found((NUMBER, Likeness(0.7, 1024))) == (0, Certainty.BY_LATENT)
+    assert found((NUMBER, Likeness(0.9, 2)))[0] is None
+
+
+def test_chance():
+    assert chance_cosine(1) == chance_cosine(2) == 1
+    assert chance_cosine(1024) == pytest.approx(0.2, abs=0.01)
+    assert all(chance_cosine(n) > chance_cosine(n + 1) for n in range(3, 200))
+
+
+def test_the_same_prompt_goes_before_one_made_anew():
+    replaced = replace(NEXT, conditioning=Match.REPLACED)
+    equal = replace(NEXT, conditioning=Match.EQUAL)
+    assert found((replaced, NEAR), (equal, NEAR))[0] == 1
+    assert found((equal, NEAR), (replaced, NEAR))[0] == 0
+    assert found((replaced, NEAR), (equal, FAR))[0] == 0, "but not before a latent"
+
+
+def test_under_a_key_a_prompt_that_is_gone_goes_before_one_that_is_not():
+    gone = replace(NEXT, conditioning=Match.REPLACED, keyed=True)
+    alive = replace(gone, conditioning=Match.FOREIGN)
+    assert found((gone, NEAR), (alive, NEAR)) == (0, Certainty.BY_LATENT)
+    assert found((alive, NEAR), (gone, NEAR)) == (1, Certainty.BY_LATENT)
+
+
+def test_the_next_step_goes_before_one_that_leaves_others_out():
+    skip, behind = Evidence(Motion.SKIP), Likeness(0.9985, 1024)
+    assert found((skip, behind), (NEXT, NEAR)) == (1, Certainty.BY_LATENT)
+    assert found((skip, NEAR), (NEXT, behind)) == (0, Certainty.AMBIGUOUS)
+    assert found((NEXT, behind), (NEXT, NEAR)) == (1, Certainty.AMBIGUOUS)
+
+
+# Timesteps that repeat
+
+
+def test_a_step_with_another_latent_is_another_trajectory():
+    assert found((AGAIN, FAR)) == (None, Certainty.BY_LATENT)
+    assert found((AGAIN, Likeness(0.7, 1024))) == (None, Certainty.BY_LATENT)
+    assert found((AGAIN, NEAR)) == (0, Certainty.BY_LATENT), "a solver that calls twice a step"
+
+
+def test_a_step_with_the_same_latent_is_another_call_of_that_step():
+    assert found((AGAIN, SAME)) == (None, Certainty.BY_LATENT)
+    unknown = Evidence(Motion.UNKNOWN)
+    assert found((unknown, SAME))[0] is None
+    assert found((unknown, NEAR))[0] == 0
+
+
+def test_numbers_may_repeat_since_they_were_rounded():
+    number = replace(AGAIN, scheduled=False)
+    assert found((number, NEAR)) == (0, Certainty.BY_LATENT)
+    assert found((number, SAME)) == (0, Certainty.AMBIGUOUS)
+    other_half = replace(number, conditioning=Match.REPLACED)
+    assert found((other_half, SAME))[0] is None, "guidance with a prompt made anew"
+
+
+def test_a_run_may_begin_where_a_single_call_did():
+    begun = replace(NUMBER, begun=True)
+    assert found((begun, SAME)) == (None, Certainty.BY_LATENT)
+    assert found((NUMBER, SAME)) == (0, Certainty.BY_LATENT)
+    assert found((begun, NEAR)) == (0, Certainty.BY_LATENT)

@@ -1,0 +1,132 @@
+"""Which step of its run a call is, and why it must refresh."""
+
+from dataclasses import replace
+
+import pytest
+
+from fxcache.runtime.trajectory.attribution import Certainty
+from fxcache.runtime.trajectory.lengths import RunLengths
+from fxcache.runtime.trajectory.position import Number, Place, Unknown
+from fxcache.runtime.trajectory.state import (
+    Event,
+    State,
+    advance,
+    begin,
+    ended,
+    expected_steps,
+)
+from fxcache.runtime.trajectory.tensor_ref import Match
+
+
+def test_a_run_begins():
+    begun = begin(Place(3, 10), "first call")
+    assert begun.refresh == "first call"
+    assert (begun.state.step, begun.state.first_offset) == (0, 3)
+
+
+def test_a_step_follows():
+    state = begin(Place(0, 10), "").state
+    for step in (1, 2, 3):
+        following = advance(state, Event(Place(step, 10)))
+        assert following.refresh == ""
+        state = following.state
+        assert state.step == step
+
+
+def test_numbers_keep_their_direction():
+    state = advance(begin(Number(5.0), "").state, Event(Number(3.0))).state
+    assert state.direction == -1
+    assert advance(state, Event(Number(3.0))).state.direction == -1
+    assert advance(begin(Number(5.0), "").state, Event(Number(5.0))).state.direction == 0
+
+
+STATE = State(Place(4, 10), step=4)
+
+
+@pytest.mark.parametrize(
+    ("state", "event", "reason"),
+    [
+        (STATE, Event(Place(5, 10)), ""),
+        (STATE, Event(Place(5, 10), Match.EQUAL), ""),
+        (STATE, Event(Place(5, 10), Match.REWRITTEN), "conditioning was written in place"),
+        (STATE, Event(Place(5, 10), Match.REPLACED), "conditioning changed"),
+        (STATE, Event(Place(5, 10), Match.FOREIGN), "conditioning changed"),
+        (STATE, Event(Place(5, 10), certainty=Certainty.BY_LATENT), ""),
+        (
+            STATE,
+            Event(Place(5, 10), certainty=Certainty.AMBIGUOUS, reason="the next step"),
+            "caller unknown: the next step",
+        ),
+        (replace(STATE, complete=False), Event(Place(5, 10)), "the last call did not finish"),
+        (STATE, Event(Place(7, 10)), "timesteps are left out"),
+        (replace(STATE, stride=3), Event(Place(7, 10)), ""),
+        (replace(STATE, stride=3), Event(Place(6, 10)), ""),
+        (replace(STATE, stride=2), Event(Place(7, 10)), "timesteps are left out"),
+        (STATE, Event(Place(4, 10)), ""),
+    ],
+)
+def test_why_a_call_refreshes(state, event, reason):
+    following = advance(state, event)
+    assert following.refresh == reason
+    assert following.state.step == 5
+    assert following.state.complete
+
+
+def test_a_call_that_failed_costs_one_refresh():
+    failed = replace(STATE, complete=False)
+    following = advance(failed, Event(Place(5, 10))).state
+    assert advance(following, Event(Place(6, 10))).refresh == ""
+
+
+def test_how_many_steps_a_schedule_has_left():
+    assert expected_steps(State(Place(0, 10))) == 10
+    assert expected_steps(State(Place(6, 10), step=2)) == 6
+    assert expected_steps(State(Place(6, 10), step=3, stride=2)) == 5
+    assert expected_steps(State(Number(3.0))) is None
+    assert expected_steps(State(Place(3, None))) is None
+    assert [ended(State(Place(i, 3))) for i in range(3)] == [False, False, True]
+    assert not ended(State(Unknown()))
+
+
+# How many calls runs make
+
+
+def test_a_run_makes_as_many_calls_as_the_last_one_of_its_schedule():
+    lengths, first = RunLengths(), Place(0, 20)
+    assert lengths.expected(State(first), first) == 20
+    lengths.note(State(Place(5, 20), step=5), first)
+    assert lengths.expected(State(first), first) == 6
+    assert lengths.expected(State(Place(5, 20), step=5), first) == 6
+    assert lengths.expected(State(Place(6, 20), step=6), first) == 20, "it goes on beyond"
+    assert lengths.expected(State(Place(0, 30)), Place(0, 30)) == 30
+    assert lengths.expected(State(Place(6, 20)), Place(6, 20)) == 14, "the second expert"
+
+
+def test_numbers_tell_their_length_from_the_second_run_on():
+    lengths, first = RunLengths(), Number(1000.0)
+    assert lengths.expected(State(first), first) is None
+    lengths.note(State(Number(20.0), step=49), first)
+    assert lengths.expected(State(first), first) == 50
+    assert lengths.expected(State(Number(900.0)), Number(900.0)) is None
+
+
+def test_a_warm_up_of_one_call_does_not_shorten_the_run_after_it():
+    lengths, first = RunLengths(), Number(1000.0)
+    lengths.note(State(first), first)
+    assert lengths.expected(State(Number(900.0), step=1), first) is None
+
+
+def test_a_run_that_failed_teaches_nothing():
+    lengths, first = RunLengths(), Place(0, 20)
+    lengths.note(State(Place(3, 20), step=3, complete=False), first)
+    assert lengths.expected(State(first), first) == 20
+
+
+def test_a_plan_knows_its_schedules():
+    lengths, first = RunLengths(), Place(0, 20)
+    lengths.note(State(Place(5, 20), step=5), first)
+    assert lengths.places() == {(20, 0): 6}
+    other = RunLengths()
+    other.fix(lengths.places())
+    other.note(State(Place(2, 20), step=2), first)
+    assert other.expected(State(first), first) == 6, "a run that was broken off changes nothing"
