@@ -15,10 +15,13 @@ from fxcache.runtime.trajectory.latent import Likeness
 from fxcache.runtime.trajectory.position import Motion
 from fxcache.runtime.trajectory.tensor_ref import Match
 
+# Bounds that `python -m bench.latents` measures, for each solver and number of steps.
 CLOSE = 0.5  # cosine from which a latent may follow another
 CLOSE_AGAIN = 0.9  # the same at a timestep that repeats: solvers that call twice a step move little
+FIRST_DISTANCE = 0.005  # 1 - cosine that a run whose position nothing proves may begin with
+GROWTH = 4.0  # of that distance from one step to the next
 CHANCE = 1e-9  # at most, that random latents are as much alike as close ones
-CLEARLY = 0.5  # the closest distance, 1 - cosine, is at most this share of the second closest
+CLEARLY = 0.5  # the closest distance is at most this share of the second closest
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Evidence:
         vouched: Whether a session or a pipeline says that all its calls are one run.
         keyed: Whether a key says that all its calls are one request, whatever they are given.
         begun: Whether the trajectory has made one call so far.
+        drift: The greater of the distances by which its latent moved at the last two steps, where
+            these were measured.
         busy: Whether the trajectory's last call is still under way.
     """
 
@@ -45,7 +50,13 @@ class Evidence:
     vouched: bool = False
     keyed: bool = False
     begun: bool = False
+    drift: float | None = None
     busy: bool = False
+
+    @property
+    def proven(self) -> bool:
+        """Whether more than the latent ties the call to the trajectory."""
+        return self.scheduled or self.vouched or self.keyed
 
 
 class Verdict(Enum):
@@ -72,11 +83,13 @@ class Attribution:
         index: Its number among the candidates; None for a new trajectory.
         certainty: How sure that is.
         reason: Why it is a new trajectory, or ambiguous.
+        distance: By how much its latent moved, where that was measured.
     """
 
     index: int | None
     certainty: Certainty
     reason: str = ""
+    distance: float | None = None
 
 
 Compare = Callable[[Sequence[int]], Sequence[Likeness]]
@@ -89,12 +102,11 @@ def judge(evidence: Evidence) -> Verdict:
         return Verdict.NO
     if e.conditioning is Match.FOREIGN and not e.keyed:
         return Verdict.NO
-    trusted = e.vouched or e.keyed
     if not e.same_kind and not (e.scheduled and e.motion is Motion.NEXT):
         return Verdict.NO
-    if e.motion is Motion.NEXT and (e.scheduled or trusted):
+    if e.motion is Motion.NEXT and e.proven:
         return Verdict.YES
-    if e.motion is Motion.SKIP and trusted:
+    if e.motion is Motion.SKIP and (e.vouched or e.keyed):
         return Verdict.YES
     return Verdict.MAYBE
 
@@ -126,28 +138,37 @@ def by_latent(candidates: Sequence[Evidence], found: dict[int, Likeness]) -> Att
     near = most_alike(candidates, near)
     best = max(near or found, key=lambda i: (found[i].cosine, i))
     motion, closest = candidates[best].motion, found[best]
-    if not near:
-        if closest.cosine < chance_cosine(closest.elements) or motion is Motion.REPEAT:
-            return Attribution(None, Certainty.BY_LATENT, "a latent unlike any other's")
-        return Attribution(best, Certainty.AMBIGUOUS, motion.value)
-    others = [i for i in (near if len(near) > 1 else found) if i != best]
+    unlike = closest.cosine < chance_cosine(closest.elements) or motion is Motion.REPEAT
+    if not near and unlike:
+        return Attribution(None, Certainty.BY_LATENT, "a latent unlike any other's")
+    clear = bool(near) and is_winner(best, candidates, found)
+    certainty = Certainty.BY_LATENT if clear else Certainty.AMBIGUOUS
+    return Attribution(best, certainty, motion.value, 1 - closest.cosine)
+
+
+def is_winner(best: int, candidates: Sequence[Evidence], found: dict[int, Likeness]) -> bool:
+    """Whether the call is the candidate ``best``'s rather than another one's."""
+    motion, closest = candidates[best].motion, found[best]
+    rivals = [i for i in found if i != best and rank(candidates[i]) <= rank(candidates[best])]
     if motion is Motion.NEXT:  # whoever leaves a step out is less likely than who does not
-        others = [i for i in others if candidates[i].motion is not Motion.SKIP]
-    again = motion is Motion.REPEAT and closest.identical
-    if again or not all(is_clear(closest, found[i]) for i in others):
-        return Attribution(best, Certainty.AMBIGUOUS, motion.value)
-    return Attribution(best, Certainty.BY_LATENT)
+        rivals = [i for i in rivals if candidates[i].motion is not Motion.SKIP]
+    if motion is Motion.REPEAT:  # whoever takes a step is as likely as who stays where he is
+        steps = (found[i].cosine for i in rivals if candidates[i].motion is Motion.NEXT)
+        if closest.identical or max(steps, default=0.0) >= CLOSE:
+            return False
+    return all(is_clear(closest, found[i]) for i in rivals)
+
+
+def rank(evidence: Evidence) -> int:
+    """How little alike the prompts are: 0 for the same, 1 for a new one, 2 for another caller's."""
+    match = evidence.conditioning
+    return (match >= Match.REWRITTEN) + (match is Match.FOREIGN)
 
 
 def most_alike(candidates: Sequence[Evidence], near: Sequence[int]) -> list[int]:
-    """Those of ``near`` whose prompts are most alike: the same ones, new ones, another caller's."""
-
-    def rank(index: int) -> int:
-        match = candidates[index].conditioning
-        return (match >= Match.REWRITTEN) + (match is Match.FOREIGN)
-
-    least = min(map(rank, near), default=0)
-    return [i for i in near if rank(i) == least]
+    """Those of ``near`` whose prompts are most alike."""
+    least = min((rank(candidates[i]) for i in near), default=0)
+    return [i for i in near if rank(candidates[i]) == least]
 
 
 def follows(evidence: Evidence, likeness: Likeness) -> bool:
@@ -165,10 +186,18 @@ def follows(evidence: Evidence, likeness: Likeness) -> bool:
 
 
 def is_close(evidence: Evidence, likeness: Likeness) -> bool:
-    """Whether the latents are too much alike to be those of two requests by chance."""
+    """Whether the latent is too near the trajectory's to be another request's.
+
+    Where nothing but the latent ties the two together, it must also have moved no further than
+    the trajectory did before: another request may begin with a noisy version of the same picture.
+    """
+    if likeness.identical:
+        return True
     bound = CLOSE_AGAIN if evidence.motion is Motion.REPEAT else CLOSE
-    bound = max(bound, chance_cosine(likeness.elements))
-    return likeness.identical or likeness.cosine >= bound
+    if likeness.cosine < max(bound, chance_cosine(likeness.elements)):
+        return False
+    farthest = FIRST_DISTANCE if evidence.drift is None else GROWTH * evidence.drift
+    return evidence.proven or 1 - likeness.cosine <= max(farthest, FIRST_DISTANCE)
 
 
 def is_clear(closest: Likeness, other: Likeness) -> bool:

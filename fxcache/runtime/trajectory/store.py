@@ -110,7 +110,9 @@ class TrajectoryStore:
                 trajectory = self._continued(known[found.index], found)
                 transition = advanced(trajectory, position, evidence[found.index], found)
             self._inputs.note(trajectory.compare(conditioning), conditioning)
-            trajectory.begin_call(transition, conditioning, caller.kind, sample)
+            trajectory.begin_call(
+                transition, conditioning, caller.kind, sample, found.distance
+            )
             self.held.append(trajectory)
         return trajectory
 

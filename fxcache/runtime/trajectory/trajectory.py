@@ -63,6 +63,7 @@ class Trajectory:
         self.full_flops = 0  # of a call of the whole batch
         self.run = Run()
         self._refs: tuple[TensorRef, ...] = ()
+        self._distances: tuple[float, ...] = ()  # by which its latent moved at the last two steps
         self._stable: frozenset[int] = frozenset()  # inputs that were the same at two steps
         # By kind of call, what is given to its variants.
         self.prologues: WeakKeyDictionary[Variants, Prologue] = WeakKeyDictionary()
@@ -99,13 +100,19 @@ class Trajectory:
             vouched=self.scope.vouched,
             keyed=self.scope.keyed,
             begun=self.step == 0,
+            drift=max(self._distances, default=None),
             busy=self.busy,
         )
 
     def begin_call(
-        self, transition: Transition, conditioning: Conditioning, kind: Hashable, latent: Tensor
+        self,
+        transition: Transition,
+        conditioning: Conditioning,
+        kind: Hashable,
+        latent: Tensor,
+        distance: float | None,
     ) -> None:
-        """Take note of a call that begins."""
+        """Take note of a call that begins; ``distance``: by which its latent has moved, if known."""
         if self.step < 0:
             self.first, self.run = transition.state.position, Run(transition.refresh)
         else:
@@ -116,6 +123,7 @@ class Trajectory:
                 self._stable |= {i for i, match in enumerate(matches) if match in same}
         self.state, self.refresh = transition.state, transition.refresh
         self._refs, self.kind, self.latent = conditioning.refs(), kind, latent
+        self._distances = () if distance is None else (*self._distances[-1:], distance)
         self.busy, self.newer_starts = True, 0
         self.run.waits += isinstance(self.position, Number) and self.position.waited
 
@@ -137,6 +145,7 @@ class Trajectory:
         fork.state, fork.first, fork.run = self.state, self.first, self.run
         fork.last_refresh, fork.guided = self.last_refresh, self.guided
         fork._refs, fork._stable, fork.copy_of = self._refs, self._stable, self
+        fork._distances = self._distances
         return fork
 
     @property

@@ -20,6 +20,7 @@ from fxcache.runtime.trajectory.tensor_ref import Match
 
 NEXT = Evidence(Motion.NEXT)
 NUMBER = Evidence(Motion.NEXT, scheduled=False)
+MOVING = Evidence(Motion.NEXT, scheduled=False, drift=0.1)
 AGAIN = Evidence(Motion.REPEAT)
 NEAR, FAR, SAME = Likeness(0.999, 1024), Likeness(0.01, 1024), Likeness(1.0, 0)
 
@@ -98,6 +99,22 @@ def test_a_number_that_goes_on_is_checked_by_its_latent():
     assert found((NUMBER, Likeness(0.35, 1024))) == (0, Certainty.AMBIGUOUS)
 
 
+def test_a_step_is_no_longer_than_the_last_ones_where_only_the_latent_tells():
+    step = Likeness(0.95, 1024)
+    assert found((NUMBER, step)) == (0, Certainty.AMBIGUOUS), "the second call may be a start"
+    assert found((replace(NUMBER, drift=0.02), step)) == (0, Certainty.BY_LATENT)
+    assert found((replace(NUMBER, drift=0.01), step)) == (0, Certainty.AMBIGUOUS)
+    assert found((replace(NUMBER, vouched=True), step), (NEXT, FAR)) == (0, Certainty.BY_LATENT)
+    assert attributed((replace(NUMBER, drift=0.02), step)).distance == pytest.approx(0.05)
+
+
+def test_a_call_at_the_same_step_and_one_at_the_next():
+    """A solver that calls twice a step, or another request of the same prompt."""
+    assert found((AGAIN, NEAR), (NEXT, Likeness(0.99, 1024)))[1] is Certainty.AMBIGUOUS
+    assert found((AGAIN, Likeness(0.99, 1024)), (NEXT, NEAR)) == (1, Certainty.BY_LATENT)
+    assert found((AGAIN, NEAR), (NEXT, FAR)) == (0, Certainty.BY_LATENT)
+
+
 def test_the_closest_of_several():
     assert found((NEXT, FAR), (NEXT, NEAR)) == (1, Certainty.BY_LATENT)
     assert found((NEXT, NEAR), (NEXT, FAR)) == (0, Certainty.BY_LATENT)
@@ -118,9 +135,9 @@ def test_of_two_with_the_same_latent_the_later_has_the_call():
 def test_few_elements_prove_nothing():
     likely = Likeness(0.7, 32)
     assert chance_cosine(32) > 0.8
-    assert found((NUMBER, likely)) == (None, Certainty.BY_LATENT)
-    assert found((NUMBER, Likeness(0.7, 1024))) == (0, Certainty.BY_LATENT)
-    assert found((NUMBER, Likeness(0.9, 2)))[0] is None
+    assert found((MOVING, likely)) == (None, Certainty.BY_LATENT)
+    assert found((MOVING, Likeness(0.7, 1024))) == (0, Certainty.BY_LATENT)
+    assert found((MOVING, Likeness(0.9, 2)))[0] is None
 
 
 def test_chance():
