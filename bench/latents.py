@@ -198,6 +198,8 @@ def main() -> None:
     parser.add_argument("--solver", choices=SOLVERS, action="append", help="default: all")
     parser.add_argument("--steps", type=int, action="append", help=f"default: {STEPS}")
     arguments = parser.parse_args()
+    if min(arguments.steps or STEPS) < 3:
+        parser.error("--steps must be at least 3: ratios of distances need three calls")
     pipeline, rows, results = load(), [], []
     for steps in arguments.steps or STEPS:
         for solver in arguments.solver or SOLVERS:
