@@ -20,7 +20,7 @@ NULL_SHARE = 0.1  # trains the unconditional half of classifier-free guidance
 def train(checkpoint: Path, vae: AutoencoderKL, steps: int) -> None:
     """A picture's class is its index among the taught pictures."""
     torch.manual_seed(0)
-    data, _ = pictures.load(pictures.TAUGHT)
+    data, _ = pictures.taught()
     fit(transformer(), encode(vae, data), checkpoint, steps)
 
 

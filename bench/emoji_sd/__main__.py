@@ -1,9 +1,9 @@
-"""``python -m bench.emoji_sd``: train, export and sample the bundled model."""
+"""``python -m bench.emoji_sd``: render, train, export and sample the bundled model."""
 
 import argparse
 from pathlib import Path
 
-from bench.emoji_sd import export, train_autoencoder, train_denoiser
+from bench.emoji_sd import export, font, pictures, train_autoencoder, train_denoiser
 
 BUNDLED = Path(__file__).parents[1] / "models" / "emoji-sd"
 
@@ -13,6 +13,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--work", type=Path, default=Path("build/emoji_sd"), help="checkpoints")
     top.add_argument("--out", type=Path, default=BUNDLED, help="the pipeline folder")
     commands = top.add_subparsers(dest="command", required=True)
+    sheet = commands.add_parser("sheet", help="render the training pictures from the font again")
+    sheet.add_argument("--to", type=Path, default=pictures.SHEET)
     first = commands.add_parser("autoencoder", help="train the autoencoder, or resume it")
     first.add_argument("--steps", type=int, default=2600)
     second = commands.add_parser("denoiser", help="train text encoder and U-Net, or resume them")
@@ -30,6 +32,8 @@ def main() -> None:
     autoencoder = arguments.work / "autoencoder.pt"
     denoiser = arguments.work / "denoiser.pt"
     match arguments.command:
+        case "sheet":
+            pictures.write_sheet(font.render_all(font.TAUGHT), font.digest(), arguments.to)
         case "autoencoder":
             train_autoencoder.train(autoencoder, arguments.steps)
         case "denoiser":

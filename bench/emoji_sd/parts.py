@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from bench.emoji_sd.pictures import PICTURE_SIZE
+from bench.emoji_sd.font import PICTURE_SIZE
 
 PROMPT_TOKENS = 16
 TEXT_WIDTH = 128

@@ -1,65 +1,71 @@
-"""The training pictures: Noto Color Emoji bitmaps, captioned by their Unicode names."""
+"""The training pictures: what the denoiser learns, from a sheet that is part of the repository.
 
-import unicodedata
-from collections.abc import Iterable, Iterator
+The sheet is one PNG file. It holds the 360 taught glyphs row by row, and their captions as text.
+The font that they come from is under the SIL Open Font License, as is the sheet
+(``glyphs.OFL.txt``).
+"""
+
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile, PngInfo
+from torch import Tensor
 
-FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
-FONT_SIZE = 109  # the one size at which the font holds bitmaps
-CANVAS = 136  # a glyph's bitmap is 136 x 128 pixels
-PICTURE_SIZE = 64
+from bench.emoji_sd.font import PICTURE_SIZE
 
-# Everything the font can draw as one code point; the autoencoder learns from all of it.
-ALL = ((0x203C, 0x3299), (0x1F004, 0x1FAFF))
-
-# What the denoiser learns: plants and food, animals, faces, vehicles.
-TAUGHT = (
-    (0x1F330, 0x1F37F),
-    (0x1F400, 0x1F43F),
-    (0x1F600, 0x1F640),
-    (0x1F680, 0x1F6A4),
-    (0x1F910, 0x1F917),
-    (0x1F920, 0x1F92F),
-    (0x1F950, 0x1F96F),
-    (0x1F970, 0x1F97A),
-    (0x1F980, 0x1F9AE),
-)
-
-Ranges = Iterable[tuple[int, int]]
+SHEET = Path(__file__).with_name("glyphs.png")
+COLUMNS = 20
+# Keys of the PNG text: one caption a line, and the SHA-256 of the font.
+CAPTIONS, FONT_DIGEST = "captions", "font sha256"
 
 
-def code_points(ranges: Ranges) -> Iterator[int]:
-    """The named code points in the inclusive ``ranges``."""
-    for first, last in ranges:
-        yield from (c for c in range(first, last + 1) if unicodedata.name(chr(c), ""))
+def as_tensor(glyphs: list[Image.Image]) -> Tensor:
+    """Pictures ``[P, 3, 64, 64]`` in [-1, 1] (float32)."""
+    stacked = torch.from_numpy(np.stack([np.asarray(glyph) for glyph in glyphs]))
+    return stacked.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def render(code_point: int, font: ImageFont.FreeTypeFont) -> Image.Image | None:
-    """The glyph on white, ``PICTURE_SIZE`` square; None where the font has no glyph."""
-    glyph = Image.new("RGBA", (CANVAS, CANVAS), (0, 0, 0, 0))
-    draw = ImageDraw.Draw(glyph)
-    draw.text((0, (CANVAS - 128) // 2), chr(code_point), font=font, embedded_color=True)
-    if glyph.getbbox() is None:
-        return None
-    page = Image.new("RGBA", glyph.size, (255, 255, 255, 255))
-    page.alpha_composite(glyph)
-    return page.convert("RGB").resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.LANCZOS)
+def tile(index: int) -> tuple[int, int, int, int]:
+    """Left, upper, right and lower edge of a picture on the sheet, in pixels."""
+    row, column = divmod(index, COLUMNS)
+    left, upper = column * PICTURE_SIZE, row * PICTURE_SIZE
+    return left, upper, left + PICTURE_SIZE, upper + PICTURE_SIZE
 
 
-def load(ranges: Ranges) -> tuple[torch.Tensor, list[str]]:
-    """Pictures ``[P, 3, 64, 64]`` in [-1, 1] (float32) and their captions."""
-    if not FONT.exists():
-        raise SystemExit(f"{FONT} is missing: install the package fonts-noto-color-emoji")
-    font = ImageFont.truetype(str(FONT), FONT_SIZE)
-    pictures, captions = [], []
-    for code_point in code_points(ranges):
-        picture = render(code_point, font)
-        if picture is not None:
-            pictures.append(np.asarray(picture))
-            captions.append(unicodedata.name(chr(code_point)).lower())
-    stacked = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
-    return stacked.float() / 127.5 - 1, captions
+def write_sheet(glyphs: dict[str, Image.Image], font_digest: str, file: Path) -> None:
+    """Write captioned pictures, and which font they come from, as one sheet."""
+    rows = -(-len(glyphs) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * PICTURE_SIZE, rows * PICTURE_SIZE), "white")
+    for index, glyph in enumerate(glyphs.values()):
+        sheet.paste(glyph, tile(index))
+    info = PngInfo()
+    info.add_text(CAPTIONS, "\n".join(glyphs), zip=True)
+    info.add_text(FONT_DIGEST, font_digest)
+    sheet.save(file, optimize=True, pnginfo=info)
+
+
+def read_sheet(file: Path = SHEET) -> dict[str, Image.Image]:
+    """The pictures of a sheet by their captions, in the order in which they were written."""
+    with PngImageFile(file) as sheet:
+        sheet.load()
+        captions = str(sheet.text[CAPTIONS]).splitlines()
+        return {caption: sheet.crop(tile(index)) for index, caption in enumerate(captions)}
+
+
+def read_font_digest(file: Path = SHEET) -> str:
+    """SHA-256 of the font that a sheet was rendered from."""
+    with PngImageFile(file) as sheet:
+        sheet.load()
+        return str(sheet.text[FONT_DIGEST])
+
+
+def taught() -> tuple[Tensor, list[str]]:
+    """What the bundled models are taught.
+
+    Returns:
+        Pictures ``[360, 3, 64, 64]`` in [-1, 1] (float32), and their captions.
+    """
+    glyphs = read_sheet()
+    return as_tensor(list(glyphs.values())), list(glyphs)

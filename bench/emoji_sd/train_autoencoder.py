@@ -1,4 +1,4 @@
-"""Train the autoencoder on every glyph of the font."""
+"""Train the autoencoder on every glyph of the font, which must be installed."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch.nn.functional import l1_loss, pad
 
-from bench.emoji_sd import parts, pictures
+from bench.emoji_sd import font, parts, pictures
 from bench.emoji_sd.training import Run, batches
 
 BATCH = 16
@@ -45,7 +45,7 @@ def latent_scale(vae: AutoencoderKL, batch: torch.Tensor) -> float:
 
 def train(checkpoint: Path, steps: int) -> None:
     torch.manual_seed(0)
-    data, _ = pictures.load(pictures.ALL)
+    data = pictures.as_tensor(list(font.render_all(font.ALL).values()))
     vae = parts.autoencoder().to(memory_format=torch.channels_last)
     run = Run(checkpoint, {"vae": vae}, steps, peak_lr=1.5e-3)
     order = batches(len(data), BATCH, seed=run.step)
@@ -56,6 +56,6 @@ def load(checkpoint: Path) -> AutoencoderKL:
     """The trained autoencoder, its ``scaling_factor`` set for the taught pictures."""
     vae = parts.autoencoder().eval()
     vae.load_state_dict(torch.load(checkpoint, weights_only=True)["vae"])
-    taught, _ = pictures.load(pictures.TAUGHT)
-    vae.register_to_config(scaling_factor=round(latent_scale(vae, taught), 5))
+    data, _ = pictures.taught()
+    vae.register_to_config(scaling_factor=round(latent_scale(vae, data), 5))
     return vae

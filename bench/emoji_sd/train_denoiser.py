@@ -37,7 +37,7 @@ def encode(vae: AutoencoderKL, data: torch.Tensor) -> torch.Tensor:
 
 def train(checkpoint: Path, vae: AutoencoderKL, steps: int) -> None:
     torch.manual_seed(0)
-    data, captions = pictures.load(pictures.TAUGHT)
+    data, captions = pictures.taught()
     tokenizer = parts.tokenizer(captions)
     latents = encode(vae, data)
     ids = tokenizer([*captions, ""], padding="max_length", return_tensors="pt").input_ids
@@ -63,7 +63,7 @@ def train(checkpoint: Path, vae: AutoencoderKL, steps: int) -> None:
 
 def load(checkpoint: Path) -> tuple[Denoiser, object]:
     """The averaged denoiser and its tokenizer."""
-    _, captions = pictures.load(pictures.TAUGHT)
+    _, captions = pictures.taught()
     tokenizer = parts.tokenizer(captions)
     denoiser = Denoiser(tokenizer)
     load_average(denoiser, checkpoint)

@@ -1,7 +1,7 @@
 """Measure what every policy does to the bundled models' pictures: ``python -m bench.quality``.
 
 Each setting is kept as soon as it is measured; the next call measures what is missing, or was
-measured otherwise. Needs the Debian package ``fonts-noto-color-emoji``.
+measured otherwise.
 """
 
 import argparse

@@ -59,7 +59,7 @@ def augmented(batch: Tensor) -> Tensor:
 def train(checkpoint: Path, steps: int) -> Classifier:
     """The averaged classifier; its class is the picture's index among the taught ones."""
     torch.manual_seed(0)
-    data, _ = pictures.load(pictures.TAUGHT)
+    data, _ = pictures.taught()
     model = Classifier()
     average = Average(model, decay=0.99)
     run = Run(checkpoint, {"classifier": model, "average": average}, steps, peak_lr=2e-3)
@@ -80,7 +80,7 @@ def train(checkpoint: Path, steps: int) -> Classifier:
 def accuracy(model: Classifier, rounds: int = 10) -> float:
     """The share of augmented glyphs that it names, each augmented ``rounds`` times anew."""
     torch.manual_seed(1)
-    data, _ = pictures.load(pictures.TAUGHT)
+    data, _ = pictures.taught()
     named = [model(augmented(data)).argmax(1) == torch.arange(len(data)) for _ in range(rounds)]
     return float(torch.cat(named).float().mean())
 

@@ -27,7 +27,7 @@ def draw_all(pipeline: Any, sampling: Sampling) -> Tensor:
 
 def taught() -> tuple[Sampling, Sampling, Tensor]:
     """What is measured, what policies are calibrated on, and the glyphs of what is measured."""
-    glyphs, captions = pictures.load(pictures.TAUGHT)
+    glyphs, captions = pictures.taught()
     order = torch.randperm(len(captions), generator=torch.Generator().manual_seed(0)).tolist()
     chosen, others = order[:MEASURED], order[MEASURED : MEASURED + CALIBRATION]
     return (

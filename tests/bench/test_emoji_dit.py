@@ -71,9 +71,8 @@ def test_the_bundled_dit_fits():
     assert sum(f.stat().st_size for f in files) <= 16 * 2**20
 
 
-@pytest.mark.skipif(not pictures.FONT.exists(), reason="needs the font of the training pictures")
 def test_the_bundled_dit_draws_what_it_was_taught(bundled):
-    taught, names = pictures.load(pictures.TAUGHT)
+    taught, names = pictures.taught()
     ids = [names.index(name) for name in DRAWN]
     assert bundled.get_label_ids(DRAWN) == ids
     generators = export.generators(len(ids))

@@ -1,0 +1,139 @@
+"""Latents that the denoiser of the bundled model is called with, for many requests at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from torch import Tensor
+
+from bench.emoji_sd import pictures
+
+MODEL = Path(__file__).parent / "models" / "emoji-sd"
+GUIDANCE = 7.5
+SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "DDIM": ("DDIMScheduler", {}),
+    "Euler": ("EulerDiscreteScheduler", {}),
+    "DPM-Solver++": ("DPMSolverMultistepScheduler", {}),
+    "UniPC": ("UniPCMultistepScheduler", {}),
+    "Heun": ("HeunDiscreteScheduler", {}),
+    "PNDM": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "ancestral Euler": ("EulerAncestralDiscreteScheduler", {}),
+    "DDPM": ("DDPMScheduler", {}),
+    "LCM": ("LCMScheduler", {}),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One picture to draw: from noise, or from the taught picture of its caption.
+
+    Attributes:
+        caption: The prompt.
+        seed: Of the first noise, and of what the solver adds.
+        strength: Of image-to-image, from 0 to 1; None where the picture starts from noise.
+    """
+
+    caption: str
+    seed: int
+    strength: float | None = None
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """What the denoiser is called with, after ``scale_model_input``.
+
+    Attributes:
+        latents: ``[K, N, C, H, W]`` for K calls and N requests; zeros before a request's first.
+        first: For each request, the number of its first call: image-to-image starts later.
+    """
+
+    latents: Tensor
+    first: tuple[int, ...]
+
+
+def load() -> Any:
+    """The bundled pipeline, in float32 on the CPU."""
+    return diffusers.StableDiffusionPipeline.from_pretrained(MODEL)
+
+
+def scheduler_of(pipeline: Any, solver: str, steps: int) -> Any:
+    """The solver's noise scheduler with the model's settings, at its first step."""
+    name, options = SOLVERS[solver]
+    scheduler = getattr(diffusers, name).from_config(pipeline.scheduler.config, **options)
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def first_call(steps: int, strength: float | None, order: int) -> int:
+    """The first call of a run, as diffusers' image-to-image pipelines have it."""
+    return 0 if strength is None else (steps - min(int(steps * strength), steps)) * order
+
+
+def encoded(pipeline: Any, captions: Sequence[str]) -> Tensor:
+    """Scaled latents of the taught pictures, ``[N, C, H, W]``."""
+    data, names = pictures.taught()
+    chosen = data[[names.index(caption) for caption in captions]]
+    return pipeline.vae.encode(chosen).latent_dist.mean * pipeline.vae.config.scaling_factor
+
+
+def start(pipeline: Any, scheduler: Any, requests: Sequence[Request], begin: int) -> Tensor:
+    """The first latents ``[N, C, H, W]``, not yet scaled for the model."""
+    unet = pipeline.unet.config
+    shape = (unet.in_channels, unet.sample_size, unet.sample_size)
+    generators = [torch.Generator().manual_seed(request.seed) for request in requests]
+    noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+    if requests[0].strength is None:
+        return noise * scheduler.init_noise_sigma
+    clean = encoded(pipeline, [request.caption for request in requests])
+    return scheduler.add_noise(clean, noise, scheduler.timesteps[begin].repeat(len(requests)))
+
+
+def sample(pipeline: Any, scheduler: Any, requests: Sequence[Request], begin: int) -> list[Tensor]:
+    """The inputs ``[N, C, H, W]`` of each call, for requests that begin at the same step."""
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(begin)
+    latents = start(pipeline, scheduler, requests, begin)
+    captions = [request.caption for request in requests]
+    prompts = torch.cat(pipeline.encode_prompt(captions, latents.device, 1, True)[::-1])
+    generators = [torch.Generator().manual_seed(10_000 + request.seed) for request in requests]
+    noise = {"generator": generators} if adds_noise(scheduler) else {}
+    inputs = []
+    for t in scheduler.timesteps[begin:]:
+        scaled = scheduler.scale_model_input(latents, t)
+        inputs.append(scaled)
+        without, guided = pipeline.unet(scaled.repeat(2, 1, 1, 1), t, prompts).sample.chunk(2)
+        predicted = without + GUIDANCE * (guided - without)
+        latents = scheduler.step(predicted, t, latents, **noise).prev_sample
+    return inputs
+
+
+def adds_noise(scheduler: Any) -> bool:
+    """Whether the solver draws new noise at each step."""
+    return type(scheduler).__name__ in {
+        "EulerAncestralDiscreteScheduler",
+        "DDPMScheduler",
+        "LCMScheduler",
+    }
+
+
+@torch.no_grad()
+def trajectories(
+    pipeline: Any, solver: str, steps: int, requests: Sequence[Request]
+) -> Trajectories:
+    """Draw all requests; those of one strength together in one batch."""
+    scheduler = scheduler_of(pipeline, solver, steps)
+    calls, order = len(scheduler.timesteps), scheduler.order
+    found = torch.empty(0)
+    first = [first_call(steps, request.strength, order) for request in requests]
+    for strength in {request.strength: None for request in requests}:
+        members = [i for i, request in enumerate(requests) if request.strength == strength]
+        begin = first[members[0]]
+        scheduler = scheduler_of(pipeline, solver, steps)
+        inputs = sample(pipeline, scheduler, [requests[i] for i in members], begin)
+        if not len(found):
+            found = torch.zeros(calls, len(requests), *inputs[0].shape[1:])
+        found[begin:, members] = torch.stack(inputs)
+    return Trajectories(found, tuple(first))
