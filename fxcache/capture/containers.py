@@ -27,7 +27,7 @@ class DictState:
 
     def __init__(self, container: dict[Any, Any]) -> None:
         self._now = container
-        self._base: Any = OrderedDict if isinstance(container, OrderedDict) else dict
+        self._base: Any = OrderedDict if is_a(container, OrderedDict) else dict
         self.entries = {key: dict.get(container, key) for key in self._keys()}
 
     def _keys(self) -> list[Any]:
@@ -56,7 +56,7 @@ class SequenceState:
 
     def __init__(self, container: Any) -> None:
         self._now = container
-        self._base: Any = deque if isinstance(container, deque) else list
+        self._base: Any = deque if is_a(container, deque) else list
         self.items = list(self._base.__iter__(container))
 
     def added(self) -> list[Any]:
@@ -110,7 +110,7 @@ class VariablesState:
                 self._base().__setattr__(self._place, name, value)
 
     def _base(self) -> Any:
-        return type if isinstance(self._place, type) else object
+        return type if is_a(self._place, type) else object
 
 
 class SlotsState:
@@ -151,10 +151,15 @@ def variables_of(place: Any) -> dict[str, Any]:
 def is_definition(value: Any) -> bool:
     """Whether ``value`` is a module, class, function, method or property: code, not data."""
     return (
-        isinstance(value, ModuleType | type | property)
+        is_a(value, ModuleType, type, property)
         or hasattr(type(value), "__code__")
         or hasattr(type(value), "__func__")
     )
+
+
+def is_a(value: Any, *kinds: type) -> bool:
+    """``isinstance``, without the ``__class__`` of a stand-in, which may load what it stands for."""
+    return issubclass(type(value), kinds)
 
 
 def live(entries: dict[Any, Any]) -> dict[Any, Any]:
@@ -164,4 +169,4 @@ def live(entries: dict[Any, Any]) -> dict[Any, Any]:
 
 def is_dead(value: Any) -> bool:
     """Whether ``value`` is a weak reference to an object that is gone."""
-    return isinstance(value, ref) and value() is None
+    return is_a(value, ref) and value() is None

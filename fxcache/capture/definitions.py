@@ -6,6 +6,8 @@ from types import FunctionType, ModuleType
 
 from torch import nn
 
+from fxcache.capture.containers import is_a
+
 # Their state is their own: torch puts back what a trace changes in it.
 EXCLUDED = frozenset({"torch", "torchgen", "functorch", "fxcache", "numpy", "sympy"})
 
@@ -33,14 +35,14 @@ def code_of(module: nn.Module) -> dict[ModuleType, list[type]]:
 def imports_of(file: ModuleType) -> Iterator[ModuleType]:
     """The files that are variables of ``file``."""
     for value in list(vars(file).values()):
-        name = vars(value).get("__name__") if isinstance(value, ModuleType) else None
+        name = vars(value).get("__name__") if is_a(value, ModuleType) else None
         if isinstance(name, str) and (found := file_of(name)) is not None:
             yield found
 
 
 def sources_of(file: ModuleType) -> Iterator[ModuleType]:
     """The files that define the functions and classes among the variables of ``file``."""
-    values = [v for v in list(vars(file).values()) if isinstance(v, type | FunctionType)]
+    values = [v for v in list(vars(file).values()) if is_a(v, type, FunctionType)]
     for name in {value.__module__ for value in values}:
         if isinstance(name, str) and (found := file_of(name)) is not None:
             yield found

@@ -75,7 +75,7 @@ def entered_with_dict(module: nn.Module, values: Specialize | None) -> Iterator[
     """Lets a stand-in be called with one dict, and corrects what torch.export gets wrong inside."""
     original = type(module).forward
 
-    def forward(arguments: dict[str, Any]) -> Any:
+    def enter(arguments: dict[str, Any]) -> Any:  # torch records only frames called "forward"
         accept_any_keyword()
         replacements = Replacements()
         with values or contextlib.nullcontext(), replacements:
@@ -86,7 +86,7 @@ def entered_with_dict(module: nn.Module, values: Specialize | None) -> Iterator[
         replacements.foreign_memory.require_unchanged()
         return result
 
-    module.forward = forward
+    module.forward = enter
     try:
         yield
     finally:

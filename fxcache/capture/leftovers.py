@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fxcache._torch import ModuleProxy, is_fake
-from fxcache.capture.containers import is_definition
+from fxcache.capture.containers import is_a, is_definition
 
 DEPTH = 5  # how far objects within objects are followed
 SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
@@ -15,11 +15,11 @@ SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 def holds_leftovers(value: Any, depth: int = DEPTH) -> bool:
     """Whether ``value`` is, or holds, a fake tensor, a symbolic size or a module's stand-in."""
-    if isinstance(value, (ModuleProxy, *SYMBOLS)):
+    if is_a(value, ModuleProxy, *SYMBOLS):
         return True
-    if isinstance(value, Tensor):
+    if is_a(value, Tensor):
         return is_fake(value)
-    if depth == 0 or isinstance(value, nn.Module) or is_definition(value):
+    if depth == 0 or is_a(value, nn.Module) or is_definition(value):
         return False
     return any(holds_leftovers(item, depth - 1) for item in gc.get_referents(value))
 

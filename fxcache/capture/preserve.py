@@ -1,6 +1,7 @@
 """What tracing must not leave behind: values of the trace that are kept for the next call."""
 
 import functools
+import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from fxcache.capture.containers import (
     SlotsState,
     State,
     VariablesState,
+    is_a,
     is_definition,
 )
 from fxcache.capture.definitions import code_of
@@ -72,7 +74,7 @@ class Contents:
 
     def keep(self, value: Any, depth: int) -> None:
         """Keep what ``value`` holds, if it is a container or an object with attributes."""
-        if depth == 0 or id(value) in self._known or isinstance(value, nn.Module | Tensor):
+        if depth == 0 or id(value) in self._known or is_a(value, nn.Module, Tensor):
             return
         self._known.add(id(value))
         if is_definition(value):
@@ -85,19 +87,19 @@ class Contents:
 
     def _keep_items(self, value: Any) -> list[Any]:
         """Keep the items of a container. Returns them."""
-        if isinstance(value, dict):
+        if is_a(value, dict):
             entries = DictState(value)
             self._states.append(entries)
             return list(entries.entries.values())
-        if isinstance(value, list | deque):
+        if is_a(value, list, deque):
             sequence = SequenceState(value)
             self._states.append(sequence)
             return sequence.items
-        if isinstance(value, functools._lru_cache_wrapper):
+        if is_a(value, functools._lru_cache_wrapper):
             self._states.append(LruCacheState(value))
-        if isinstance(value, set):
+        if is_a(value, set):
             self._states.append(SetState(value))
-        return list(tuple.__iter__(value)) if isinstance(value, tuple) else []
+        return list(tuple.__iter__(value)) if is_a(value, tuple) else []
 
     def _keep_attributes(self, value: Any, depth: int) -> None:
         """Keep the attributes of an object: they are as near as the object itself."""
@@ -124,8 +126,9 @@ class Contents:
 
 def attributes_of(value: Any) -> Any:
     """The ``__dict__`` of an object, without running code of its class; None if it has none."""
+    base: Any = threading.local if is_a(value, threading.local) else object
     try:
-        return object.__getattribute__(value, "__dict__")
+        return base.__getattribute__(value, "__dict__")
     except AttributeError:
         return None
 
@@ -143,9 +146,9 @@ def slots_of(kind: type) -> list[str]:
 
 def held_by_code(value: Any) -> list[Any]:
     """What a function keeps between calls: its closure, its attributes and its defaults."""
-    if isinstance(value, property):
+    if is_a(value, property):
         return [value.fget]
-    if not isinstance(value, FunctionType):
+    if not is_a(value, FunctionType):
         return [value.__func__] if hasattr(type(value), "__func__") else []
     if value.__module__ is None or value.__module__.partition(".")[0] in OPAQUE:
         return []

@@ -80,7 +80,7 @@ def as_strided(
     return torch.as_strided(base, size, stride, offset)
 
 
-def assign_data(tensor: Tensor, value: Tensor) -> None:
+def assign_data(_tensor: Tensor, _value: Tensor) -> None:
     """``tensor.data = value``: the trace would go on with the old value."""
     raise UntraceableError("it assigns to the .data of a tensor, which no graph can express")
 

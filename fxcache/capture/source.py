@@ -28,8 +28,7 @@ def innermost(frames: Iterable[traceback.FrameSummary]) -> str:
 
 def source_of(node: fx.Node) -> str:
     """Where in the model's source ``node`` comes from."""
-    lines = (node.meta.get("stack_trace") or "").strip().splitlines()
-    return " ".join(line.strip() for line in lines[-2:]) or f"graph node {node.name}"
+    return last_frame(node.meta.get("stack_trace") or "") or f"graph node {node.name}"
 
 
 def recorded_line(error: BaseException) -> str:
@@ -37,5 +36,10 @@ def recorded_line(error: BaseException) -> str:
 
     fx appends it to the message.
     """
-    _, found, recorded = str(error).partition("Original traceback:\n")
-    return " ".join(line.strip() for line in recorded.splitlines()[:2]) if found else ""
+    return last_frame(str(error).partition("Original traceback:\n")[2])
+
+
+def last_frame(trace: str) -> str:
+    """The last frame of a trace that fx recorded, and its line of code."""
+    _, found, frame = trace.rpartition('File "')
+    return found + " ".join(line.strip() for line in frame.splitlines()[:2])

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from fxcache._torch import no_dispatch_modes, same_memory, tree_flatten, tree_map_only
 
 # What turns a tensor into Python's own numbers, or into NumPy's arrays.
-READS = frozenset(
+READS: frozenset[Callable[..., Any]] = frozenset(
     {
         Tensor.item, Tensor.tolist, Tensor.__bool__, Tensor.__int__, Tensor.__float__,
         Tensor.__complex__, Tensor.__index__, Tensor.__contains__, Tensor.__format__,
@@ -21,7 +21,7 @@ READS = frozenset(
     }
 )  # fmt: skip
 # What shares the tensor's memory with NumPy.
-ARRAYS = frozenset({Tensor.numpy, Tensor.__array__})
+ARRAYS: frozenset[Callable[..., Any]] = frozenset({Tensor.numpy, Tensor.__array__})
 # Whose results have sizes that depend on values.
 INDEXING = frozenset({Tensor.__getitem__, Tensor.__setitem__})
 REPEATS = frozenset({torch.repeat_interleave, Tensor.repeat_interleave})
