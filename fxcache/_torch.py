@@ -40,6 +40,7 @@ __all__ = [
     "hint_of",
     "hooks_of",
     "is_fake",
+    "is_vmapped",
     "no_dispatch_modes",
     "returns_view",
     "same_memory",
@@ -172,11 +173,21 @@ def guards_of(size: Any) -> list[Any]:
     return [known.simplify(guard.expr) for guard in known.guards]
 
 
+def is_vmapped(tensor: Tensor) -> bool:
+    """Whether ``tensor`` stands for a batch inside ``torch.vmap``: it has no storage of its own.
+
+    Why: there is no public way to ask.
+    """
+    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
 def same_memory(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors, traced ones included, share their storage.
+    """Whether two tensors, traced ones included, share their storage, or may: inside vmap.
 
     Why: a traced tensor has no address; only the storage's own identity tells.
     """
+    if is_vmapped(first) or is_vmapped(second):
+        return True
     return first.untyped_storage()._cdata == second.untyped_storage()._cdata
 
 

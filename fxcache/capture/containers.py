@@ -158,7 +158,7 @@ def is_definition(value: Any) -> bool:
 
 
 def is_a(value: Any, *kinds: type) -> bool:
-    """``isinstance``, without the ``__class__`` of a stand-in, which may load what it stands for."""
+    """``isinstance`` that runs no code: a stand-in may load what it stands for."""
     return issubclass(type(value), kinds)
 
 

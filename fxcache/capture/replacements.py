@@ -31,6 +31,8 @@ class Replacements(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
+        if torch.compiler.is_dynamo_compiling():  # as in flex_attention: Dynamo traces this method
+            return func(*args, **(kwargs or {}))
         self.foreign_memory.observe()
         return REPLACEMENTS.get(func, func)(*args, **(kwargs or {}))
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from fxcache._torch import no_dispatch_modes, same_memory, tree_flatten, tree_map_only
+from fxcache._torch import is_vmapped, no_dispatch_modes, same_memory, tree_flatten, tree_map_only
 
 # What turns a tensor into Python's own numbers, or into NumPy's arrays.
-READS: frozenset[Callable[..., Any]] = frozenset(
+READS = frozenset[Callable[..., Any]](
     {
         Tensor.item, Tensor.tolist, Tensor.__bool__, Tensor.__int__, Tensor.__float__,
         Tensor.__complex__, Tensor.__index__, Tensor.__contains__, Tensor.__format__,
@@ -21,7 +21,7 @@ READS: frozenset[Callable[..., Any]] = frozenset(
     }
 )  # fmt: skip
 # What shares the tensor's memory with NumPy.
-ARRAYS: frozenset[Callable[..., Any]] = frozenset({Tensor.numpy, Tensor.__array__})
+ARRAYS = (Tensor.numpy, Tensor.__array__)
 # Whose results have sizes that depend on values.
 INDEXING = frozenset({Tensor.__getitem__, Tensor.__setitem__})
 REPEATS = frozenset({torch.repeat_interleave, Tensor.repeat_interleave})
@@ -67,6 +67,8 @@ class Specialize(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if torch.compiler.is_dynamo_compiling():  # as in flex_attention: Dynamo traces this method
+            return func(*args, **kwargs)
         given = [v for v in tree_flatten((args, kwargs))[0] if isinstance(v, Tensor)]
         known = [self._known[id(t)] for t in given if id(t) in self._known]
         written = (kwargs.get("out"), *args[: writes_in_place(func, kwargs)])
@@ -158,6 +160,8 @@ class Specialize(TorchFunctionMode):
             noted = [self._noted(r, v, sources) for r, v in pairs]
             return type(result)(*noted) if hasattr(result, "_fields") else type(result)(noted)
         if not isinstance(result, Tensor) or not isinstance(value, Tensor):
+            return result
+        if is_vmapped(result) or is_vmapped(value):
             return result
         if not all(isinstance(size, int) for size in result.shape):
             self.read |= sources

@@ -156,11 +156,11 @@ def test_other_threads_print_to_stderr_during_a_capture(monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream)
 
     def report(_: Tensor) -> None:
-        print("from the capture", file=sys.stderr)
-        thread = threading.Thread(target=lambda: print("from a thread", file=sys.stderr))
+        sys.stderr.write("from the capture")
+        thread = threading.Thread(target=sys.stderr.write, args=("from a thread",))
         thread.start()
         thread.join()
 
     capture_one(report)
-    assert stream.getvalue() == "from a thread\n"
+    assert stream.getvalue() == "from a thread"
     assert sys.stderr is stream

@@ -35,7 +35,7 @@ class Outer(nn.Module):
         return hidden + self.inner(hidden, {name}={name})
 """
     namespace: dict[str, Any] = {"nn": nn, "torch": torch, "__name__": __name__}
-    exec(source, namespace)  # noqa: S102
+    exec(source, namespace)
     return namespace["Outer"]
 
 
