@@ -40,6 +40,7 @@ __all__ = [
     "hint_of",
     "hooks_of",
     "is_fake",
+    "is_vmap_step",
     "is_vmapped",
     "no_dispatch_modes",
     "returns_view",
@@ -171,6 +172,14 @@ def guards_of(size: Any) -> list[Any]:
         return []
     known = size.node.shape_env
     return [known.simplify(guard.expr) for guard in known.guards]
+
+
+def is_vmap_step(op: object) -> bool:
+    """Whether ``op`` enters, leaves or prepares a ``torch.vmap`` in a graph.
+
+    Why: torch.export records the steps of vmap as calls of private functions with side effects.
+    """
+    return getattr(op, "__module__", None) == "torch._functorch.predispatch"
 
 
 def is_vmapped(tensor: Tensor) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
-from fxcache._torch import expression_of, guards_of, tree_flatten, writes
+from fxcache._torch import expression_of, guards_of, is_vmap_step, tree_flatten, writes
 from fxcache.analysis.dependence import Dependence
 from fxcache.capture.export import Dynamic, as_original, export, first_line
 from fxcache.capture.foreign_memory import own_constants
@@ -51,7 +51,7 @@ def capture(module: nn.Module, signature: Signature, call: Call, fixed: bool = F
     exported, specialized = export(as_original(module, signature.original), call, dynamic)
     remove_identities(exported.graph)
     own_constants(exported)
-    if any(writes(n.target) for n in all_nodes(exported)):
+    if any(writes(n.target) or is_vmap_step(n.target) for n in all_nodes(exported)):
         exported = functional(exported, model)
         remove_identities(exported.graph)
     require_functional(exported, model)
@@ -102,15 +102,14 @@ def remove_identities(graph: fx.Graph) -> None:
 
 
 def functional(exported: ExportedProgram, model: str) -> ExportedProgram:
-    """The same program without in-place writes, as far as torch can follow them."""
+    """The same program without in-place writes and vmaps, as far as torch can follow them."""
     try:
         with isolated():
             return exported.run_decompositions({})
     except Exception as error:
-        written = (source_of(node) for node in all_nodes(exported) if writes(node.target))
         raise CaptureError(
             f"{model} writes in place where torch cannot follow: {first_line(error)}",
-            where=recorded_line(error) or next(written),
+            where=recorded_line(error) or f"{model}.forward",
             remedy="make that line return a new tensor",
         ) from error
 
