@@ -15,15 +15,19 @@ EXCLUDED = frozenset({"torch", "torchgen", "functorch", "fxcache", "numpy", "sym
 def code_of(module: nn.Module) -> dict[ModuleType, list[type]]:
     """The files that ``module`` is made of, each with those of the module's classes in it.
 
-    These are the files that define the classes of the module and its submodules, the files that
-    these import, and all files whose functions and classes any of these files name. Not torch's,
-    nor Python's own.
+    These are the files that define the classes of the module and its submodules and of what these
+    hold, such as attention processors; the files that these import; and all files whose functions
+    and classes any of these files name. Not torch's, nor Python's own.
     """
     classes = {kind for submodule in module.modules() for kind in type(submodule).__mro__}
     found: dict[ModuleType, list[type]] = {}
     for kind in classes:
         if (file := file_of(kind.__module__)) is not None:
             found.setdefault(file, []).append(kind)
+    held = (value for submodule in module.modules() for value in vars(submodule).values())
+    for name in {v.__module__ if is_a(v, FunctionType) else type(v).__module__ for v in held}:
+        if isinstance(name, str) and (file := file_of(name)) is not None:
+            found.setdefault(file, [])
     waiting = [*found, *(f for file in found for f in imports_of(file))]
     while waiting:
         file = waiting.pop()

@@ -80,9 +80,6 @@ def test_what_a_model_kept_before_capture_stays():
         assert torch.equal(model(x, t), expected)
 
 
-RULES: dict[int, Tensor] = {}
-
-
 class Slots:
     """A helper without a ``__dict__``."""
 
@@ -267,37 +264,3 @@ def test_tables_that_were_full_stay_full():
     after = [GLOBAL, SLOTS.kept, *MAPS.values(), *ORDERED.values(), *DEQUE, InClass.table]
     assert all(a is b for a, b in zip(after, tables, strict=True))
     assert in_an_lru_cache.cache_info().currsize == hits == 1
-
-
-class Lazy(OrderedDict[str, Any]):
-    """Builds what is looked up, and refuses to be changed or listed."""
-
-    def __getitem__(self, key: str) -> Any:
-        return super().__getitem__(key)()
-
-    def refuse(self, *_: Any) -> Any:
-        raise AssertionError("capture must not call this")
-
-    items = values = keys = get = pop = update = __setitem__ = __iter__ = refuse  # type: ignore[assignment]
-
-
-ACTIVATIONS = Lazy()
-OrderedDict.__setitem__(ACTIVATIONS, "tanh", nn.Tanh)
-
-
-class Activated(Model):
-    def __init__(self) -> None:
-        super().__init__()
-        self.activation = ACTIVATIONS["tanh"]
-
-    def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        RULES.setdefault(0, torch.ones(8))
-        return self.activation(super().forward(sample, timestep))
-
-
-@torch.no_grad()
-def test_a_dict_with_methods_of_its_own_is_left_alone():
-    captured(Activated().eval(), torch.randn(2, 8), torch.tensor(3.0))
-    assert OrderedDict.__getitem__(ACTIVATIONS, "tanh") is nn.Tanh
-    assert isinstance(Activated().activation, nn.Tanh)
-    assert not RULES
