@@ -3,9 +3,10 @@
 Tested: torch 2.13.0 (CPU build) and 2.11.0 (CUDA build, on the CPU).
 """
 
+import contextlib
 import functools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FunctionType, SimpleNamespace
 from typing import Any, TypeVar
 
@@ -14,6 +15,10 @@ from torch import Tensor, nn
 
 # Why: models built under it have no values to read, and nothing public tells.
 from torch._subclasses.fake_tensor import is_fake
+
+# Why: what a trace leaves behind is known by these, and nothing public names them.
+from torch.fx.experimental.proxy_tensor import _AttrProxy as ModuleProxy
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 # Why: computing true values beside a trace must not be traced; nothing public suspends the trace.
 from torch.utils._python_dispatch import _disable_current_modes as no_dispatch_modes
@@ -24,7 +29,9 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unfl
 F = TypeVar("F", bound=Callable[..., Any])
 
 __all__ = [
+    "ModuleProxy",
     "TreeSpec",
+    "accept_any_keyword",
     "base_of",
     "compiled_original",
     "expression_of",
@@ -34,13 +41,17 @@ __all__ = [
     "hint_of",
     "hooks_of",
     "is_fake",
+    "is_vmap_step",
+    "is_vmapped",
     "no_dispatch_modes",
     "returns_view",
     "same_memory",
     "schedule_tensor",
+    "traced_constants",
     "tree_flatten",
     "tree_map_only",
     "tree_unflatten",
+    "untraced",
     "version_of",
     "writes",
 ]
@@ -68,6 +79,38 @@ def hidden_from_dynamo(function: F) -> F:
     own.__dict__.update(wrapper.__dict__)
     own._torchdynamo_wrapper_id = id(own)
     return own
+
+
+def accept_any_keyword() -> None:
+    """Let traced modules take a keyword that is called ``mod``. To be called inside a trace.
+
+    Why: for the length of a trace, fx puts a function ``(mod, *args, **kwargs)`` in the place of
+    ``nn.Module.__call__``. It makes one for each trace, and only that one is changed here.
+    """
+    wrapper: Any = nn.Module.__call__
+    if wrapper.__globals__ is vars(torch.fx._symbolic_trace):
+        wrapper.__code__ = wrapper.__code__.replace(co_posonlyargcount=1)
+
+
+def traced_constants() -> dict[str, Tensor]:
+    """The real tensors that the trace in progress has met, by their names in its graph.
+
+    Why: tensors that are made from NumPy arrays are hidden there while the model runs.
+    """
+    mode: Any = get_proxy_mode()
+    root = getattr(getattr(mode, "tracer", None), "root", None)
+    attributes = {} if root is None else vars(root)
+    return {k: v for k, v in attributes.items() if isinstance(v, Tensor) and not is_fake(v)}
+
+
+@contextlib.contextmanager
+def untraced() -> Iterator[None]:
+    """Inside it, operations run on real tensors and leave no trace.
+
+    Why: as for ``no_dispatch_modes``; this one also suspends the modes that see torch functions.
+    """
+    with no_dispatch_modes(), torch._C.DisableTorchFunction():
+        yield
 
 
 def compiled_original(module: nn.Module) -> nn.Module | None:
@@ -140,11 +183,29 @@ def guards_of(size: Any) -> list[Any]:
     return [known.simplify(guard.expr) for guard in known.guards]
 
 
+def is_vmap_step(op: object) -> bool:
+    """Whether ``op`` enters, leaves or prepares a ``torch.vmap`` in a graph.
+
+    Why: torch.export records the steps of vmap as calls of private functions with side effects.
+    """
+    return getattr(op, "__module__", None) == "torch._functorch.predispatch"
+
+
+def is_vmapped(tensor: Tensor) -> bool:
+    """Whether ``tensor`` stands for a batch inside ``torch.vmap``: it has no storage of its own.
+
+    Why: there is no public way to ask.
+    """
+    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
 def same_memory(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors, traced ones included, share their storage.
+    """Whether two tensors, traced ones included, share their storage, or may: inside vmap.
 
     Why: a traced tensor has no address; only the storage's own identity tells.
     """
+    if is_vmapped(first) or is_vmapped(second):
+        return True
     return first.untyped_storage()._cdata == second.untyped_storage()._cdata
 
 

@@ -1,6 +1,5 @@
 """nn.Module and a call -> Program: torch.export, weights shared, made functional and verified."""
 
-import warnings
 from collections.abc import Iterator
 from enum import Enum
 from typing import Any
@@ -10,9 +9,12 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
-from fxcache._torch import expression_of, guards_of, tree_flatten, writes
+from fxcache._torch import expression_of, guards_of, is_vmap_step, tree_flatten, writes
 from fxcache.analysis.dependence import Dependence
-from fxcache.capture.export import Dynamic, as_original, export
+from fxcache.capture.export import Dynamic, as_original, export, first_line
+from fxcache.capture.foreign_memory import own_constants
+from fxcache.capture.isolation import isolated
+from fxcache.capture.source import recorded_line, source_of
 from fxcache.errors import CaptureError, NotADenoiserError
 from fxcache.program import Program, VaryingSizes, is_tensor, output_node, remove_dead, value_of
 from fxcache.signature import Call, Signature
@@ -48,10 +50,9 @@ def capture(module: nn.Module, signature: Signature, call: Call, fixed: bool = F
     dynamic: Dynamic = {} if fixed else signature.dynamic
     exported, specialized = export(as_original(module, signature.original), call, dynamic)
     remove_identities(exported.graph)
-    if any(writes(n.target) for n in all_nodes(exported)):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch's, of its own ways
-            exported = exported.run_decompositions({})
+    own_constants(exported)
+    if any(writes(n.target) or is_vmap_step(n.target) for n in all_nodes(exported)):
+        exported = functional(exported, model)
         remove_identities(exported.graph)
     require_functional(exported, model)
     program = unlift(exported, model, call, specialized, dynamic)
@@ -100,10 +101,24 @@ def remove_identities(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
+def functional(exported: ExportedProgram, model: str) -> ExportedProgram:
+    """The same program without in-place writes and vmaps, as far as torch can follow them."""
+    try:
+        with isolated():
+            return exported.run_decompositions({})
+    except Exception as error:
+        raise CaptureError(
+            f"{model} writes in place where torch cannot follow: {first_line(error)}",
+            where=recorded_line(error) or f"{model}.forward",
+            remedy="make that line return a new tensor",
+        ) from error
+
+
 def require_functional(exported: ExportedProgram, model: str) -> None:
     """CaptureError if the graph writes to anything: a cached value could change afterwards."""
+    nodes = {node.name: node for node in exported.graph.nodes}
     written = [
-        f"output {s.target}"
+        source_of(nodes[s.arg.name])
         for s in exported.graph_signature.output_specs
         if s.kind is not OutputKind.USER_OUTPUT
     ]
@@ -114,12 +129,6 @@ def require_functional(exported: ExportedProgram, model: str) -> None:
             where=written[0],
             remedy="make that line return a new tensor",
         )
-
-
-def source_of(node: fx.Node) -> str:
-    """Where in the model's source ``node`` comes from."""
-    lines = (node.meta.get("stack_trace") or "").strip().splitlines()
-    return " ".join(line.strip() for line in lines[-2:]) or f"graph node {node.name}"
 
 
 def unlift(

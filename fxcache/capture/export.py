@@ -1,27 +1,31 @@
 """torch.export of one call, on stand-ins for the module and for the tensors it is given."""
 
 import contextlib
-import io
-import linecache
-import threading
-import traceback
-import warnings
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from fxcache._torch import forget_hooks, tree_flatten, tree_map_only, tree_unflatten
+from fxcache._torch import (
+    accept_any_keyword,
+    forget_hooks,
+    tree_flatten,
+    tree_map_only,
+    tree_unflatten,
+)
+from fxcache.capture.isolation import isolated
 from fxcache.capture.preserve import preserved
+from fxcache.capture.randomness import without_draws
+from fxcache.capture.replacements import Replacements, UntraceableError
+from fxcache.capture.source import source_line
 from fxcache.capture.specialize import Specialize
 from fxcache.errors import CaptureError
 from fxcache.program import OURS, has_unknown_size, is_tensor, value_of
 from fxcache.signature import Call, named_leaves
 
 Dynamic = Mapping[str, Set[int]]
-ONE_AT_A_TIME = threading.Lock()
 
 
 class Exported(NamedTuple):
@@ -34,62 +38,79 @@ class Exported(NamedTuple):
 def export(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
     """torch.export's graph for ``call``, in its training form: composite ops kept whole.
 
-    Where the model branches on values, or shapes depend on them, those of the call's conditioning
-    are told to the trace, and the graph is good for these values only.
+    Where the model branches on values, or shapes depend on them, a second attempt knows the values
+    of the call's conditioning, and the graph is good for these values only.
     """
-    try:
+    with contextlib.suppress(Exception):  # the second attempt says what is wrong
         exported = Exported(traced(module, call, dynamic), frozenset())
         if not has_unknown_sizes(exported.program):
             return exported
-    except Exception as error:
-        if not call.readable():
-            raise refusal(module, error) from error
     try:
         return specialized(module, call, dynamic)
+    except CaptureError:
+        raise
     except Exception as error:
         raise refusal(module, error) from error
 
 
-def traced(module: nn.Module, call: Call, dynamic: Dynamic) -> ExportedProgram:
-    """One attempt, quiet: where it fails, torch.export prints all of the graph.
+def traced(
+    module: nn.Module, call: Call, dynamic: Dynamic, values: Specialize | None = None
+) -> ExportedProgram:
+    """One attempt; ``values`` are what the model finds where it reads tensors.
 
-    One at a time: torch.export keeps global state, and so does redirecting what it prints.
+    All arguments are passed as one dict: their names cannot be those of torch.export's own.
     """
-    arguments = stand_ins(call.arguments)
-    shapes = dynamic_shapes(call, dynamic) if dynamic else None
-    silent, quiet = contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings()
-    as_is = preserved(module)
-    with ONE_AT_A_TIME, silent, quiet, torch.inference_mode(False), torch.no_grad(), as_is:
-        # It warns of attributes that the model assigns; as_is puts those back.
-        warnings.filterwarnings("ignore", "The tensor attribute", UserWarning)
-        return torch.export.export(module, (), arguments, dynamic_shapes=shapes, strict=False)
+    shapes = (dynamic_shapes(call, dynamic),) if dynamic else None
+
+    def trace() -> ExportedProgram:
+        arguments = (stand_ins(call.arguments),)
+        with entered_with_dict(module, values), isolated(), preserved(module):
+            return torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
+
+    return without_draws(trace)
+
+
+@contextlib.contextmanager
+def entered_with_dict(module: nn.Module, values: Specialize | None) -> Iterator[None]:
+    """Lets a stand-in be called with one dict, and corrects what torch.export gets wrong inside."""
+    original = type(module).forward
+
+    def enter(arguments: dict[str, Any]) -> Any:  # torch records only frames called "forward"
+        accept_any_keyword()
+        replacements = Replacements()
+        with values or contextlib.nullcontext(), replacements:
+            if values is not None:
+                found = named_leaves(arguments)
+                values.learn({path: leaf for path, leaf in found if isinstance(leaf, Tensor)})
+            result = original(module, **arguments)
+        replacements.foreign_memory.require_unchanged()
+        return result
+
+    module.forward = enter
+    try:
+        yield
+    finally:
+        del module.forward
 
 
 def dynamic_shapes(call: Call, dynamic: Dynamic) -> dict[str, Any]:
-    """What torch.export is told of each argument: which sizes to leave open, if the model can."""
+    """For each argument, the sizes that torch.export leaves open if the model allows it."""
 
-    def told(path: str, leaf: Any) -> dict[int, Any] | None:
+    def of_leaf(path: str, leaf: Any) -> dict[int, Any] | None:
         dims = dynamic.get(path) if isinstance(leaf, Tensor) else None
         return dict.fromkeys(sorted(dims), Dim.AUTO) if dims else None
 
     _, tree = tree_flatten(call.arguments)
-    return tree_unflatten([told(path, leaf) for path, leaf in call.leaves()], tree)
+    return tree_unflatten([of_leaf(path, leaf) for path, leaf in call.leaves()], tree)
 
 
 def specialized(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
-    """One attempt in which the model finds the call's own values wherever it reads them."""
-    mode = Specialize(call.readable())
+    """One attempt in which the model finds true values wherever it reads a tensor.
 
-    def learn(_: nn.Module, __: Any, arguments: dict[str, Any]) -> None:
-        found = named_leaves(arguments)
-        mode.learn({path: leaf for path, leaf in found if isinstance(leaf, Tensor)})
-
-    handle = module.register_forward_pre_hook(learn, with_kwargs=True)
-    try:
-        with mode:
-            return Exported(traced(module, call, dynamic), frozenset(mode.read))
-    finally:
-        handle.remove()
+    These are the values of the call's conditioning, and whatever depends on no input at all.
+    """
+    values = Specialize(call.readable())
+    return Exported(traced(module, call, dynamic, values), frozenset(values.read))
 
 
 def has_unknown_sizes(exported: ExportedProgram) -> bool:
@@ -98,9 +119,10 @@ def has_unknown_sizes(exported: ExportedProgram) -> bool:
 
 
 def refusal(module: nn.Module, error: Exception) -> CaptureError:
-    """torch.export's ``error`` as ours: the model's line, and what may help."""
+    """The ``error`` of a trace as ours: the model's line, and what may help."""
+    reason = str(error) if isinstance(error, UntraceableError) else first_line(error)
     return CaptureError(
-        f"torch.export cannot capture {type(module).__name__}: {first_line(error)}",
+        f"torch.export cannot capture {type(module).__name__}: {reason}",
         where=source_line(error),
         remedy=remedy_for(module),
     )
@@ -146,18 +168,3 @@ def remedy_for(module: nn.Module) -> str:
 def first_line(error: Exception) -> str:
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
-
-
-def source_line(error: Exception) -> str:
-    """The innermost line of the model's own code in the traceback: ``file:line: code``."""
-    inside = ("/torch/", "/fxcache/capture/", "<eval_with_key>")
-    frames = [
-        f
-        for f in traceback.extract_tb(error.__traceback__)
-        if not any(part in f.filename.replace("\\", "/") for part in inside)
-    ]
-    if not frames:
-        return "inside torch.export"
-    frame = frames[-1]
-    code = frame.line or linecache.getline(frame.filename, frame.lineno or 0).strip()
-    return f"{frame.filename}:{frame.lineno}: {code}"

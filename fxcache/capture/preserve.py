@@ -1,110 +1,161 @@
-"""What tracing must not leave behind in the module: values of the trace kept for the next call."""
+"""What tracing must not leave behind: values of the trace that are kept for the next call."""
 
 import functools
-import sys
+import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any
 
 from torch import Tensor, nn
 
+from fxcache.capture.containers import (
+    DictState,
+    SequenceState,
+    SetState,
+    SlotsState,
+    State,
+    VariablesState,
+    is_a,
+    is_definition,
+)
+from fxcache.capture.definitions import code_of
+from fxcache.capture.leftovers import LruCacheState, holds_leftovers
+
 DEPTH = 4  # how far objects within objects are followed
+OPAQUE = frozenset({"torch", "logging", "fxcache"})  # packages whose objects are not followed
 
 
 @contextmanager
 def preserved(module: nn.Module) -> Iterator[None]:
-    """Puts back, afterwards, what the block set on ``module``, its submodules and their helpers.
+    """Puts back, afterwards, what the block sets on ``module`` and on the code it is made of.
 
     A rotary embedding that keeps its frequencies after the first call would keep fake tensors.
     torch.export itself puts back some attributes of modules, and none of plain objects.
+
+    The module's own attributes, and the plain objects in them, become what they were. A file and
+    its classes are shared with all else in the process, which may change them meanwhile: they
+    become what they were only if a value of the trace is left in them.
     """
-    before = Snapshot(module)
+    known: set[int] = set()
+    own = Contents(known)
+    for submodule in module.modules():
+        own.keep(vars(submodule), DEPTH)
+    shared = []
+    for file, classes in code_of(module).items():
+        contents = Contents(known)
+        for place in (file, *classes):
+            contents.keep_variables(place)
+        shared.append(contents)
     try:
         yield
     finally:
-        before.put_back()
-        for function in cached_functions(module):
-            function.cache_clear()
+        own.put_back()
+        for contents in shared:
+            if contents.has_leftovers():
+                contents.put_back()
 
 
-class Snapshot:
-    """What a module keeps between its calls, to be put back as it was.
+class Contents:
+    """What some containers, and the containers and objects within them, held."""
 
-    That is the attributes of the module, of its submodules and of the plain objects that these
-    hold, and the containers of their classes and of the files that define them.
-    """
+    def __init__(self, known: set[int]) -> None:
+        """``known``: the ids of what is kept already, here or elsewhere."""
+        self._states: list[State] = []
+        self._known = known
 
-    def __init__(self, module: nn.Module):
-        self._dicts: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
-        self._lists: list[tuple[Any, list[Any]]] = []
-        self._sets: list[tuple[set[Any], set[Any]]] = []
-        self._known: set[int] = set()
-        for submodule in module.modules():
-            self._keep(vars(submodule), DEPTH)
-        for place in definitions(module):
-            for value in list(vars(place).values()):
-                if isinstance(value, dict | list | set | deque):
-                    self._keep(value, 1)
+    def keep_variables(self, place: Any) -> None:
+        """Keep what the variables of a file, or the attributes of a class, hold."""
+        state = VariablesState(place)
+        self._states.append(state)
+        for value in state.variables.values():
+            self.keep(value, DEPTH)
 
-    def _keep(self, value: Any, depth: int) -> None:
-        if depth == 0 or id(value) in self._known:
-            return
-        if isinstance(value, nn.Module | Tensor | type) or is_function(value):
+    def keep(self, value: Any, depth: int) -> None:
+        """Keep what ``value`` holds, if it is a container or an object with attributes."""
+        if depth == 0 or id(value) in self._known or is_a(value, nn.Module, Tensor):
             return
         self._known.add(id(value))
-        held: list[Any] = []
-        if isinstance(value, dict):
-            self._dicts.append((value, dict(value)))
-            held = list(value.values())
-        elif isinstance(value, list | deque):
-            self._lists.append((value, list(value)))
-            held = list(value)
-        elif isinstance(value, set):
-            self._sets.append((value, set(value)))
-        elif isinstance(value, tuple):
-            held = list(value)
-        elif isinstance(getattr(value, "__dict__", None), dict):
-            held = [vars(value)]
-            depth += 1  # an object's attributes are as near as the object
+        if is_definition(value):
+            held = held_by_code(value)
+        else:
+            held = self._keep_items(value)
+            self._keep_attributes(value, depth)
         for item in held:
-            self._keep(item, depth - 1)
+            self.keep(item, depth - 1)
+
+    def _keep_items(self, value: Any) -> list[Any]:
+        """Keep the items of a container. Returns them."""
+        if is_a(value, dict):
+            entries = DictState(value)
+            self._states.append(entries)
+            return list(entries.entries.values())
+        if is_a(value, list, deque):
+            sequence = SequenceState(value)
+            self._states.append(sequence)
+            return sequence.items
+        if is_a(value, functools._lru_cache_wrapper):
+            self._states.append(LruCacheState(value))
+        if is_a(value, set):
+            self._states.append(SetState(value))
+        return list(tuple.__iter__(value)) if is_a(value, tuple) else []
+
+    def _keep_attributes(self, value: Any, depth: int) -> None:
+        """Keep the attributes of an object: they are as near as the object itself."""
+        kind = type(value)
+        if kind.__module__.partition(".")[0] in OPAQUE:
+            return
+        if isinstance(attributes := attributes_of(value), dict):
+            self.keep(attributes, depth)
+        if names := slots_of(kind):
+            slots = SlotsState(value, names)
+            self._states.append(slots)
+            for item in slots.values.values():
+                self.keep(item, depth - 1)
+
+    def has_leftovers(self) -> bool:
+        """Whether a value of the trace has been added anywhere."""
+        return any(holds_leftovers(value) for state in self._states for value in state.added())
 
     def put_back(self) -> None:
-        for now, entries in self._dicts:
-            for name in [name for name in now if name not in entries]:
-                del now[name]
-            for name, value in entries.items():
-                if name not in now or now[name] is not value:
-                    now[name] = value
-        for sequence, items in self._lists:
-            if len(sequence) != len(items) or any(
-                a is not b for a, b in zip(sequence, items, strict=True)
-            ):
-                sequence.clear()
-                sequence.extend(items)
-        for members, kept in self._sets:
-            members.intersection_update(kept)
-            members.update(kept)
+        """Make everything as it was."""
+        for state in self._states:
+            state.put_back()
 
 
-def definitions(module: nn.Module) -> list[Any]:
-    """The classes of the module and its submodules, and the files they are in; not torch's."""
-    classes = {kind for submodule in module.modules() for kind in type(submodule).__mro__}
-    own = {
-        kind for kind in classes if kind.__module__.partition(".")[0] not in ("torch", "builtins")
-    }
-    files = {sys.modules[kind.__module__] for kind in own if kind.__module__ in sys.modules}
-    return [*own, *files]
+def attributes_of(value: Any) -> Any:
+    """The ``__dict__`` of an object, without running code of its class; None if it has none."""
+    base: Any = threading.local if is_a(value, threading.local) else object
+    try:
+        return base.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return None
 
 
-def cached_functions(module: nn.Module) -> list[Any]:
-    """The functions under ``functools.lru_cache`` in the module's classes and their files."""
-    values = [value for place in definitions(module) for value in list(vars(place).values())]
-    functions = [getattr(value, "__func__", value) for value in values]
-    return [f for f in functions if isinstance(f, functools._lru_cache_wrapper)]
+def slots_of(kind: type) -> list[str]:
+    """The attributes in the ``__slots__`` of a class and its bases."""
+    names = []
+    for base in kind.__mro__:
+        slots = vars(base).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            private = name.startswith("__") and not name.endswith("__")
+            names.append(f"_{base.__name__.lstrip('_')}{name}" if private else name)
+    return [name for name in names if name not in ("__dict__", "__weakref__")]
 
 
-def is_function(value: Any) -> bool:
-    """Whether ``value`` is a function or a method: nothing is kept on those."""
-    return hasattr(value, "__code__") or hasattr(value, "__func__")
+def held_by_code(value: Any) -> list[Any]:
+    """What a function keeps between calls: its closure, its attributes and its defaults."""
+    if is_a(value, property):
+        return [value.fget]
+    if not is_a(value, FunctionType):
+        return [value.__func__] if hasattr(type(value), "__func__") else []
+    if value.__module__ is None or value.__module__.partition(".")[0] in OPAQUE:
+        return []
+    cells = []
+    for cell in value.__closure__ or ():
+        try:
+            cells.append(cell.cell_contents)
+        except ValueError:
+            continue  # not set yet
+    return [*cells, vars(value), *(value.__defaults__ or ())]

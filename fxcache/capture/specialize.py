@@ -1,22 +1,27 @@
 """Tracing models that branch on values: on those of masks, lengths and ids, which a run keeps."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from fxcache._torch import no_dispatch_modes, same_memory, tree_flatten, tree_map_only
+from fxcache._torch import is_vmapped, no_dispatch_modes, same_memory, tree_flatten, tree_map_only
 
-# What turns a tensor into Python's own numbers.
-READS = frozenset(
+# What turns a tensor into Python's own numbers, or into NumPy's arrays.
+READS = frozenset[Callable[..., Any]](
     {
         Tensor.item, Tensor.tolist, Tensor.__bool__, Tensor.__int__, Tensor.__float__,
-        Tensor.__index__, Tensor.numpy, torch.equal, torch.allclose,
+        Tensor.__complex__, Tensor.__index__, Tensor.__contains__, Tensor.__format__,
+        Tensor.is_nonzero, torch.is_nonzero,
+        Tensor.numpy, Tensor.__array__,
+        torch.equal, Tensor.equal, torch.allclose, Tensor.allclose,
     }
 )  # fmt: skip
+# What shares the tensor's memory with NumPy.
+ARRAYS = (Tensor.numpy, Tensor.__array__)
 # Whose results have sizes that depend on values.
 INDEXING = frozenset({Tensor.__getitem__, Tensor.__setitem__})
 REPEATS = frozenset({torch.repeat_interleave, Tensor.repeat_interleave})
@@ -24,7 +29,7 @@ MAX_ELEMENTS = 2**20  # masks, lengths and ids are smaller
 
 
 class Known(NamedTuple):
-    """The true value of a traced tensor, on the CPU, and the inputs that it was computed from."""
+    """The true value of a traced tensor, on its device, and the inputs it was computed from."""
 
     traced: Tensor
     value: Tensor
@@ -44,7 +49,7 @@ class Specialize(TorchFunctionMode):
         super().__init__()
         self.read: set[str] = set()
         small = {path: v for path, v in values.items() if v.numel() <= MAX_ELEMENTS}
-        self._values = {path: value.detach().cpu() for path, value in small.items()}
+        self._values = {path: value.detach() for path, value in small.items()}
         self._known: dict[int, Known] = {}
 
     def learn(self, traced: Mapping[str, Tensor]) -> None:
@@ -62,6 +67,8 @@ class Specialize(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if torch.compiler.is_dynamo_compiling():  # as in flex_attention: Dynamo traces this method
+            return func(*args, **kwargs)
         given = [v for v in tree_flatten((args, kwargs))[0] if isinstance(v, Tensor)]
         known = [self._known[id(t)] for t in given if id(t) in self._known]
         written = (kwargs.get("out"), *args[: writes_in_place(func, kwargs)])
@@ -90,21 +97,27 @@ class Specialize(TorchFunctionMode):
         return self._noted(result, value, sources)
 
     def _computed(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """``func`` of the true values; Unknown where it fails or draws random numbers."""
+        """``func`` of the true values; Unknown where it fails or draws random numbers.
+
+        It runs on the model's device, since another one may round differently. Where that is
+        meta, which holds no values, it runs on the CPU.
+        """
         args, kwargs = tree_map_only(Tensor, lambda t: self._known[id(t)].value, (args, kwargs))
-        args, kwargs = tree_map_only(torch.device, lambda _: torch.device("cpu"), (args, kwargs))
+        args, kwargs = tree_map_only(torch.device, with_values, (args, kwargs))
         if kwargs.get("device") is not None:
-            kwargs["device"] = "cpu"
+            kwargs["device"] = with_values(torch.device(kwargs["device"]))
         with no_dispatch_modes():
-            random = torch.get_rng_state()
+            random = random_states()
             try:
                 value = func(*args, **kwargs)
             except Exception:
                 return Unknown()  # the trace itself will say what is wrong
-            if torch.equal(torch.get_rng_state(), random):
-                return value
-            torch.set_rng_state(random)
-            return Unknown()
+            if not all(map(torch.equal, random_states(), random)):
+                set_random_states(random)
+                return Unknown()
+            if func in ARRAYS:
+                value.flags.writeable = False  # the graph would not see what NumPy writes
+            return value
 
     def _sized(self, func: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The same call, told the size of a result that depends on known values."""
@@ -148,6 +161,8 @@ class Specialize(TorchFunctionMode):
             return type(result)(*noted) if hasattr(result, "_fields") else type(result)(noted)
         if not isinstance(result, Tensor) or not isinstance(value, Tensor):
             return result
+        if is_vmapped(result) or is_vmapped(value):
+            return result
         if not all(isinstance(size, int) for size in result.shape):
             self.read |= sources
             result = value.to(result.device)
@@ -177,6 +192,27 @@ def elements(result: Any) -> int:
     tensors = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]
     sizes = ([s for s in tensor.shape if isinstance(s, int)] for tensor in tensors)
     return sum(map(math.prod, sizes))
+
+
+def with_values(device: torch.device) -> torch.device:
+    """``device``, or the CPU in the place of meta."""
+    return torch.device("cpu") if device.type == "meta" else device
+
+
+def random_states() -> list[Tensor]:
+    """The states of torch's default generators: the CPU's, and the current GPU's if in use."""
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_initialized():
+        states.append(torch.cuda.get_rng_state())
+    return states
+
+
+def set_random_states(states: Sequence[Tensor]) -> None:
+    """Set the generators to ``states``."""
+    for state, put_back in zip(
+        states, (torch.set_rng_state, torch.cuda.set_rng_state), strict=False
+    ):
+        put_back(state)
 
 
 class Unknown:

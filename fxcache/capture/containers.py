@@ -1,0 +1,172 @@
+"""The state of one container, to be put back as it was.
+
+All reading and writing goes through the methods of the base class: those of a subclass may build,
+load or refuse things. Only what has changed is written.
+"""
+
+from collections import OrderedDict, deque
+from types import ModuleType
+from typing import Any, Protocol
+from weakref import ref
+
+MISSING = object()
+
+
+class State(Protocol):
+    """What a container held."""
+
+    def added(self) -> list[Any]:
+        """What the container holds now and did not hold then."""
+
+    def put_back(self) -> None:
+        """Make the container hold what it held."""
+
+
+class DictState:
+    """The entries of a dict, and their order."""
+
+    def __init__(self, container: dict[Any, Any]) -> None:
+        self._now = container
+        self._base: Any = OrderedDict if is_a(container, OrderedDict) else dict
+        self.entries = {key: dict.get(container, key) for key in self._keys()}
+
+    def _keys(self) -> list[Any]:
+        return list(self._base.__iter__(self._now))
+
+    def added(self) -> list[Any]:
+        now = ((key, dict.get(self._now, key)) for key in self._keys())
+        return [value for key, value in now if self.entries.get(key, MISSING) is not value]
+
+    def put_back(self) -> None:
+        now, entries = self._now, live(self.entries)
+        for key in self._keys():
+            if key not in entries:
+                self._base.__delitem__(now, key)
+        for key, value in entries.items():
+            if dict.get(now, key, MISSING) is not value:
+                self._base.__setitem__(now, key, value)
+        if self._keys() != list(entries):
+            self._base.clear(now)
+            for key, value in entries.items():
+                self._base.__setitem__(now, key, value)
+
+
+class SequenceState:
+    """The items of a list or deque."""
+
+    def __init__(self, container: Any) -> None:
+        self._now = container
+        self._base: Any = deque if is_a(container, deque) else list
+        self.items = list(self._base.__iter__(container))
+
+    def added(self) -> list[Any]:
+        known = set(map(id, self.items))
+        return [item for item in self._base.__iter__(self._now) if id(item) not in known]
+
+    def put_back(self) -> None:
+        now = list(self._base.__iter__(self._now))
+        if list(map(id, now)) != list(map(id, self.items)):
+            self._base.clear(self._now)
+            self._base.extend(self._now, self.items)
+
+
+class SetState:
+    """The members of a set."""
+
+    def __init__(self, container: set[Any]) -> None:
+        self._now = container
+        self.members = set(set.__iter__(container))
+
+    def added(self) -> list[Any]:
+        return list(set.difference(self._now, self.members))
+
+    def put_back(self) -> None:
+        members = {member for member in self.members if not is_dead(member)}
+        set.intersection_update(self._now, members)
+        set.update(self._now, members)
+
+
+class VariablesState:
+    """The variables of a file, or the attributes of a class."""
+
+    def __init__(self, place: Any) -> None:
+        self._place = place
+        self.variables = variables_of(place)
+
+    def added(self) -> list[Any]:
+        return [
+            value
+            for name, value in variables_of(self._place).items()
+            if self.variables.get(name, MISSING) is not value
+        ]
+
+    def put_back(self) -> None:
+        for name, value in variables_of(self._place).items():
+            if name not in self.variables and not is_definition(value):
+                self._base().__delattr__(self._place, name)
+        now = variables_of(self._place)
+        for name, value in self.variables.items():
+            if now.get(name, MISSING) is not value:
+                self._base().__setattr__(self._place, name, value)
+
+    def _base(self) -> Any:
+        return type if is_a(self._place, type) else object
+
+
+class SlotsState:
+    """The attributes of an object whose class has ``__slots__``."""
+
+    def __init__(self, owner: Any, names: list[str]) -> None:
+        self._owner, self._names = owner, names
+        self.values = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        found = {}
+        for name in self._names:
+            try:
+                found[name] = object.__getattribute__(self._owner, name)
+            except AttributeError:
+                continue  # not set
+        return found
+
+    def added(self) -> list[Any]:
+        now = self._read().items()
+        return [value for name, value in now if self.values.get(name, MISSING) is not value]
+
+    def put_back(self) -> None:
+        now = self._read()
+        for name in now.keys() - self.values.keys():
+            object.__delattr__(self._owner, name)
+        for name, value in self.values.items():
+            if now.get(name, MISSING) is not value:
+                object.__setattr__(self._owner, name, value)
+
+
+def variables_of(place: Any) -> dict[str, Any]:
+    """The variables of a file or class, without Python's own."""
+    names = list(vars(place).items())
+    return {k: v for k, v in names if not (k.startswith("__") and k.endswith("__"))}
+
+
+def is_definition(value: Any) -> bool:
+    """Whether ``value`` is a module, class, function, method or property: code, not data."""
+    return (
+        is_a(value, ModuleType, type, property)
+        or hasattr(type(value), "__code__")
+        or hasattr(type(value), "__func__")
+    )
+
+
+def is_a(value: Any, *kinds: type) -> bool:
+    """``isinstance`` that runs no code: a stand-in may load what it stands for."""
+    return issubclass(type(value), kinds)
+
+
+def live(entries: dict[Any, Any]) -> dict[Any, Any]:
+    """``entries`` without weak references whose object is gone."""
+    return {k: v for k, v in entries.items() if not is_dead(k) and not is_dead(v)}
+
+
+def is_dead(value: Any) -> bool:
+    """Whether ``value`` is a weak reference to an object that is gone."""
+    return is_a(value, ref) and value() is None

@@ -1,0 +1,72 @@
+"""Random numbers of Python and NumPy, which a graph would keep as they were drawn for the trace."""
+
+import random
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from fxcache._torch import untraced
+from fxcache.capture.foreign_memory import same_bits
+from fxcache.capture.replacements import UntraceableError
+
+
+def without_draws(trace: Callable[[], ExportedProgram]) -> ExportedProgram:
+    """What ``trace`` returns, if it is the same whatever Python and NumPy draw.
+
+    Other threads draw from the same generators. So a generator that has moved on is no proof: a
+    second trace, which would draw other numbers, decides. Raises UntraceableError if they differ.
+    """
+    before = GeneratorStates()
+    exported = trace()
+    if GeneratorStates() == before or same_program(exported, trace()):
+        return exported
+    before.put_back()
+    raise UntraceableError("it draws random numbers with the generators of Python or NumPy")
+
+
+class GeneratorStates:
+    """The states of the global generators of Python and NumPy."""
+
+    def __init__(self) -> None:
+        self._numpy: Any = sys.modules.get("numpy.random")
+        self._python_state = random.getstate()
+        self._numpy_state = self._numpy.get_state(legacy=True) if self._numpy else None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GeneratorStates) and self._comparable() == other._comparable()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def put_back(self) -> None:
+        """Set the generators to these states."""
+        random.setstate(self._python_state)
+        if self._numpy is not None:
+            self._numpy.set_state(self._numpy_state)
+
+    def _comparable(self) -> tuple[Any, ...]:
+        if self._numpy_state is None:
+            return (self._python_state,)
+        kind, keys, *rest = self._numpy_state
+        return (self._python_state, kind, keys.tobytes(), *rest)
+
+
+def same_program(first: ExportedProgram, second: ExportedProgram) -> bool:
+    """Whether two traces of one model give the same graph with the same constants."""
+    same_code = first.graph_module.code == second.graph_module.code
+    if not same_code or first.constants.keys() != second.constants.keys():
+        return False
+    with untraced():
+        return all(
+            same_constant(value, second.constants[name]) for name, value in first.constants.items()
+        )
+
+
+def same_constant(first: Any, second: Any) -> bool:
+    """Whether two constants are one object, or tensors of the same bits."""
+    if first is second or not isinstance(first, Tensor) or not isinstance(second, Tensor):
+        return first is second
+    alike = first.shape == second.shape and first.dtype == second.dtype
+    return alike and (first.is_meta or same_bits(first, second))
