@@ -1,0 +1,253 @@
+"""Denoisers in plain PyTorch with the structure of a U-Net, of FLUX and of DiT.
+
+Each is called as ``model(sample, timestep, text)`` and returns a tensor like ``sample``.
+``timestep`` is one number, ``[]``, and ``text`` is ``[B, words, width]``.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, scaled_dot_product_attention, silu
+
+LATENT_CHANNELS = 4
+
+
+@dataclass(frozen=True)
+class Size:
+    """``width``: channels; ``side``: of the square latent; ``words``: tokens of the text."""
+
+    width: int
+    blocks: int
+    heads: int
+    side: int
+    words: int
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """Attention over tokens: ``[B, T, C]`` and twice ``[B, S, C]`` -> ``[B, T, C]``."""
+    split = [x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value)]
+    return scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+
+
+class TimestepEmbedding(nn.Module):
+    """Sines and cosines of the timestep, and a perceptron: ``[]`` -> ``[1, width]``."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.register_buffer("rates", torch.logspace(0, -4, width // 2))
+        self.layers = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, timestep: Tensor) -> Tensor:
+        angles = timestep.reshape(1, 1).to(self.rates.dtype) * self.rates
+        embedded: Tensor = self.layers(torch.cat([angles.cos(), angles.sin()], dim=-1))
+        return embedded
+
+
+class MLP(nn.Sequential):
+    def __init__(self, width: int):
+        wide = 4 * width
+        super().__init__(nn.Linear(width, wide), nn.GELU("tanh"), nn.Linear(wide, width))
+
+
+class DiTBlock(nn.Module):
+    """Attention and a perceptron, scaled, shifted and gated by the timestep (adaLN)."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.first, self.second = (nn.LayerNorm(width, elementwise_affine=False) for _ in range(2))
+        self.modulation = nn.Linear(width, 6 * width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.query, self.key_value = nn.Linear(width, width), nn.Linear(width, 2 * width)
+        self.mlp = MLP(width)
+
+    def forward(self, x: Tensor, embedded: Tensor, text: Tensor) -> Tensor:
+        shift, scale, gate, shift2, scale2, gate2 = self.modulation(embedded)[:, None].chunk(6, -1)
+        qkv = self.qkv(self.first(x) * (1 + scale) + shift).chunk(3, -1)
+        x = x + gate * self.out(attention(*qkv, self.heads))
+        x = x + attention(self.query(x), *self.key_value(text).chunk(2, -1), self.heads)
+        return x + gate2 * self.mlp(self.second(x) * (1 + scale2) + shift2)
+
+
+class DiT(nn.Module):
+    """``sample``: ``[B, side², 4]``."""
+
+    def __init__(self, size: Size):
+        super().__init__()
+        self.embed, self.time = (
+            nn.Linear(LATENT_CHANNELS, size.width),
+            TimestepEmbedding(size.width),
+        )
+        self.position = nn.Parameter(torch.randn(1, size.side**2, size.width))
+        self.blocks = nn.ModuleList(DiTBlock(size.width, size.heads) for _ in range(size.blocks))
+        self.norm, self.head = nn.LayerNorm(size.width), nn.Linear(size.width, LATENT_CHANNELS)
+
+    def forward(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        embedded = silu(self.time(timestep))
+        x = self.embed(sample) + self.position
+        for block in self.blocks:
+            x = block(x, embedded, text)
+        return self.head(self.norm(x))
+
+
+class FluxBlock(nn.Module):
+    """One attention over text and image, for each of which there are weights of its own."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulation = nn.ModuleList(nn.Linear(width, 6 * width) for _ in range(2))
+        self.qkv = nn.ModuleList(nn.Linear(width, 3 * width) for _ in range(2))
+        self.out = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
+        self.mlp = nn.ModuleList(MLP(width) for _ in range(2))
+
+    def forward(
+        self, text: Tensor, image: Tensor, embedded: Tensor, rotary: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        streams = (text, image)
+        changes = [m(embedded)[:, None].chunk(6, -1) for m in self.modulation]
+        normed = [
+            self.norm(x) * (1 + change[1]) + change[0]
+            for x, change in zip(streams, changes, strict=True)
+        ]
+        qkv = torch.cat([m(x) for m, x in zip(self.qkv, normed, strict=True)], dim=1)
+        query, key, value = qkv.chunk(3, -1)
+        mixed = attention(rotated(query, rotary), rotated(key, rotary), value, self.heads)
+        words = text.shape[1]
+        found = []
+        for i, part in enumerate((mixed[:, :words], mixed[:, words:])):
+            _, _, gate, shift, scale, gate2 = changes[i]
+            x = streams[i] + gate * self.out[i](part)
+            found.append(x + gate2 * self.mlp[i](self.norm(x) * (1 + scale) + shift))
+        return found[0], found[1]
+
+
+class FluxSingleBlock(nn.Module):
+    """Attention and a perceptron side by side, over text and image as one sequence."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulation, self.enter = nn.Linear(width, 3 * width), nn.Linear(width, 7 * width)
+        self.act, self.out = nn.GELU("tanh"), nn.Linear(5 * width, width)
+
+    def forward(self, x: Tensor, embedded: Tensor, rotary: Tensor) -> Tensor:
+        shift, scale, gate = self.modulation(embedded)[:, None].chunk(3, -1)
+        entered = self.enter(self.norm(x) * (1 + scale) + shift)
+        width = x.shape[-1]
+        query, key, value, hidden = entered.split([width, width, width, 4 * width], -1)
+        mixed = attention(rotated(query, rotary), rotated(key, rotary), value, self.heads)
+        return x + gate * self.out(torch.cat([mixed, self.act(hidden)], dim=-1))
+
+
+def rotated(x: Tensor, angles: Tensor) -> Tensor:
+    """Rotary position embedding of ``x`` ``[B, T, C]`` by ``angles`` ``[T, C / 2]``."""
+    even, odd = x.chunk(2, -1)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
+
+
+class Flux(nn.Module):
+    """``sample``: ``[B, side², 4]``."""
+
+    def __init__(self, size: Size):
+        super().__init__()
+        width, heads, half = size.width, size.heads, size.blocks // 2
+        self.embed, self.time = nn.Linear(LATENT_CHANNELS, width), TimestepEmbedding(width)
+        self.read = nn.Linear(width, width)
+        self.register_buffer("rates", torch.logspace(0, -4, width // 2))
+        self.double_blocks = nn.ModuleList(FluxBlock(width, heads) for _ in range(half))
+        self.single_blocks = nn.ModuleList(FluxSingleBlock(width, heads) for _ in range(half))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, LATENT_CHANNELS)
+
+    def forward(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        embedded = silu(self.time(timestep) + text.mean(1))
+        words, tokens = text.shape[1], text.shape[1] + sample.shape[1]
+        positions = torch.arange(tokens, device=sample.device, dtype=self.rates.dtype)
+        rotary = positions[:, None] * self.rates
+        text, image = self.read(text), self.embed(sample)
+        for block in self.double_blocks:
+            text, image = block(text, image, embedded, rotary)
+        x = torch.cat([text, image], dim=1)
+        for block in self.single_blocks:
+            x = block(x, embedded, rotary)
+        return self.head(self.norm(x[:, words:]))
+
+
+class ResnetBlock(nn.Module):
+    def __init__(self, enter: int, leave: int, width: int):
+        super().__init__()
+        self.first, self.second = nn.GroupNorm(4, enter), nn.GroupNorm(4, leave)
+        self.enter = nn.Conv2d(enter, leave, 3, padding=1)
+        self.leave = nn.Conv2d(leave, leave, 3, padding=1)
+        self.time, self.shortcut = nn.Linear(width, leave), nn.Conv2d(enter, leave, 1)
+
+    def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
+        h = self.enter(silu(self.first(x))) + self.time(embedded)[..., None, None]
+        return self.shortcut(x) + self.leave(silu(self.second(h)))
+
+
+class CrossAttention(nn.Module):
+    def __init__(self, channels: int, width: int, heads: int):
+        super().__init__()
+        self.norm, self.heads = nn.GroupNorm(4, channels), heads
+        self.query, self.out = nn.Linear(channels, channels), nn.Linear(channels, channels)
+        self.key_value = nn.Linear(width, 2 * channels)
+
+    def forward(self, x: Tensor, text: Tensor) -> Tensor:
+        tokens = self.norm(x).flatten(2).transpose(1, 2)
+        mixed = attention(self.query(tokens), *self.key_value(text).chunk(2, -1), self.heads)
+        return x + self.out(mixed).transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class UNet(nn.Module):
+    """Two levels with skip connections. ``sample``: ``[B, 4, side, side]``."""
+
+    def __init__(self, size: Size):
+        super().__init__()
+        width, wide = size.width // 2, size.width
+        self.time, self.enter = (
+            TimestepEmbedding(wide),
+            nn.Conv2d(LATENT_CHANNELS, width, 3, padding=1),
+        )
+        self.down = nn.ModuleList([ResnetBlock(width, width, wide), ResnetBlock(width, wide, wide)])
+        self.shrink = nn.Conv2d(width, width, 3, stride=2, padding=1)
+        self.attend = CrossAttention(wide, wide, size.heads)
+        self.middle = ResnetBlock(wide, wide, wide)
+        self.up = nn.ModuleList(
+            [ResnetBlock(2 * wide, wide, wide), ResnetBlock(wide + width, width, wide)]
+        )
+        self.norm, self.leave = (
+            nn.GroupNorm(4, width),
+            nn.Conv2d(width, LATENT_CHANNELS, 3, padding=1),
+        )
+
+    def forward(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        embedded = silu(self.time(timestep))
+        high = self.down[0](self.enter(sample), embedded)
+        low = self.attend(self.down[1](self.shrink(high), embedded), text)
+        deep = self.middle(low, embedded)
+        deep = self.attend(self.up[0](torch.cat([deep, low], dim=1), embedded), text)
+        deep = interpolate(deep, scale_factor=2.0)
+        x = self.up[1](torch.cat([deep, high], dim=1), embedded)
+        return self.leave(silu(self.norm(x)))
+
+
+MODELS: Mapping[str, Callable[[Size], nn.Module]] = {"U-Net": UNet, "FLUX": Flux, "DiT": DiT}
+
+
+def build(name: str, size: Size, device: str, dtype: torch.dtype) -> nn.Module:
+    """The model of that name with seeded random weights, in eval mode."""
+    torch.manual_seed(0)
+    return MODELS[name](size).eval().requires_grad_(False).to(device, dtype)
+
+
+def sample_shape(name: str, size: Size, batch: int) -> tuple[int, ...]:
+    """Of the latent that the model of that name takes."""
+    tokens = (batch, size.side**2, LATENT_CHANNELS)
+    picture = (batch, LATENT_CHANNELS, size.side, size.side)
+    return {"U-Net": picture}.get(name, tokens)
