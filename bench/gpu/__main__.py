@@ -49,7 +49,8 @@ def main(arguments: Sequence[str]) -> int:
             return measured(options, setup, deadline)
         except DeviceLostError as error:
             print(f"the device is lost after {error}; a new process goes on", flush=True)
-    return restarted(arguments, deadline)
+    restart(arguments, deadline)
+    return 1
 
 
 def measured(options: argparse.Namespace, setup: Setup, deadline: float) -> int:
@@ -66,13 +67,12 @@ def measured(options: argparse.Namespace, setup: Setup, deadline: float) -> int:
     return int(left > 0)
 
 
-def restarted(arguments: Sequence[str], deadline: float) -> int:
+def restart(arguments: Sequence[str], deadline: float) -> None:
     """Go on in a new process in place of this one, which frees the device; what failed stays so."""
     kept = [argument for argument in arguments if argument != "--retry"]
     seconds = str(max(0.0, deadline - time.monotonic()))
     command = [sys.executable, "-m", "bench.gpu", *kept, "--seconds", seconds]
     os.execv(sys.executable, command)  # noqa: S606
-    return 1
 
 
 if __name__ == "__main__":

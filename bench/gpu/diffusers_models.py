@@ -13,21 +13,33 @@ from torch import Tensor, nn
 
 from bench.denoisers import RECIPES, classes
 from bench.frontier import MODELS
-from bench.gpu.setup import Setup
+from bench.gpu.setup import FLUX, SD_1_5, SDXL, WAN, Setup
 from fxcache.integrations.diffusers import example_inputs
 
 Inputs = dict[str, Any]
-UNET, FLUX, WAN = "UNet2DConditionModel", "FluxTransformer2DModel", "WanTransformer3DModel"
+UNET = "UNet2DConditionModel"
+FLUX_CLASS, WAN_CLASS = "FluxTransformer2DModel", "WanTransformer3DModel"
+TWO_LEVELS = {
+    "sample_size": 8,
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
 WAN_1_3B = {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}
 
 
 @dataclass(frozen=True)
 class Denoiser:
-    """One model. ``config``: of the size that people run; ``inputs(model, full)``: of one call."""
+    """One model. ``config``: of the size that people run; ``inputs(model, full)``: of one call.
+
+    ``tiny``: what a dry run changes in the small model of ``bench.denoisers``.
+    """
 
     kind: str
     config: Mapping[str, Any]
     inputs: Callable[[Any, bool], Inputs]
+    tiny: Mapping[str, Any]
     memory_format: torch.memory_format = torch.contiguous_format
 
 
@@ -36,6 +48,7 @@ def unet(name: str) -> Denoiser:
         UNET,
         MODELS[name],
         lambda model, _: example_inputs(model, batch=2),  # guided: with the prompt and without
+        TWO_LEVELS,
         torch.channels_last,
     )
 
@@ -45,22 +58,21 @@ def recipe_inputs(kind: str) -> Callable[[Any, bool], Inputs]:
 
 
 DENOISERS: Mapping[str, Denoiser] = {
-    "Stable Diffusion 1.5, 512×512": unet("Stable Diffusion 1.5, 512×512"),
-    "FLUX.1, 1024×1024": Denoiser(FLUX, RECIPES[FLUX].default, recipe_inputs(FLUX)),
-    "Stable Diffusion XL, 1024×1024": unet("Stable Diffusion XL, 1024×1024"),
-    "Wan 2.1 1.3B, 832×480, 81 frames": Denoiser(WAN, WAN_1_3B, recipe_inputs(WAN)),
+    SD_1_5: unet(SD_1_5),
+    FLUX: Denoiser(FLUX_CLASS, RECIPES[FLUX_CLASS].default, recipe_inputs(FLUX_CLASS), {}),
+    SDXL: unet(SDXL),
+    WAN: Denoiser(WAN_CLASS, WAN_1_3B, recipe_inputs(WAN_CLASS), {}),
 }
 
 
 def build(setup: Setup, denoiser: Denoiser) -> tuple[nn.Module, Inputs]:
     """The model on the device, and the arguments of one call."""
-    tiny = RECIPES[denoiser.kind].tiny
+    tiny = {**RECIPES[denoiser.kind].tiny, **denoiser.tiny}
     config = {True: denoiser.config, False: tiny}[setup.full]
     with torch.device(setup.device), default_dtype(torch.bfloat16):
         torch.manual_seed(0)
-        made: Any = classes()[denoiser.kind](**config)
-        model: nn.Module = made.eval().requires_grad_(False)
-        model.to(memory_format=denoiser.memory_format)
+        model: Any = classes()[denoiser.kind](**config)
+        model.eval().requires_grad_(False).to(memory_format=denoiser.memory_format)
         return model, placed(denoiser.inputs(model, setup.full), setup.device)
 
 

@@ -1,6 +1,7 @@
 """The calls of every kernel, from its ``examples.py``; at small sizes in a dry run."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,7 +39,7 @@ def cases(setup: Setup) -> list[Case]:
 def real_cases(device: str) -> list[Case]:
     modules = {name: examples_of(name) for name in FOLDERS}
     return [
-        Case(f"{name}: {title}", examples, lambda inputs=inputs: inputs(device))
+        Case(f"{name}: {title}", examples, partial(inputs, device))
         for name, examples in modules.items()
         for title, inputs in examples.CASES.items()
     ]
@@ -46,8 +47,8 @@ def real_cases(device: str) -> list[Case]:
 
 def small_cases(device: str) -> list[Case]:
     return [
-        Case(name, examples, lambda name=name, e=examples: SMALL[name](e, device))
-        for name, examples in ((name, examples_of(name)) for name in FOLDERS)
+        Case(name, examples_of(name), partial(SMALL[name], examples_of(name), device))
+        for name in FOLDERS
     ]
 
 

@@ -34,6 +34,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
 class TimestepEmbedding(nn.Module):
     """Sines and cosines of the timestep, and a perceptron: ``[]`` -> ``[1, width]``."""
 
+    rates: Tensor
+
     def __init__(self, width: int):
         super().__init__()
         self.register_buffer("rates", torch.logspace(0, -4, width // 2))
@@ -65,9 +67,10 @@ class DiTBlock(nn.Module):
 
     def forward(self, x: Tensor, embedded: Tensor, text: Tensor) -> Tensor:
         shift, scale, gate, shift2, scale2, gate2 = self.modulation(embedded)[:, None].chunk(6, -1)
-        qkv = self.qkv(self.first(x) * (1 + scale) + shift).chunk(3, -1)
-        x = x + gate * self.out(attention(*qkv, self.heads))
-        x = x + attention(self.query(x), *self.key_value(text).chunk(2, -1), self.heads)
+        query, key, value = self.qkv(self.first(x) * (1 + scale) + shift).chunk(3, -1)
+        x = x + gate * self.out(attention(query, key, value, self.heads))
+        key, value = self.key_value(text).chunk(2, -1)
+        x = x + attention(self.query(x), key, value, self.heads)
         return x + gate2 * self.mlp(self.second(x) * (1 + scale2) + shift2)
 
 
@@ -154,6 +157,8 @@ def rotated(x: Tensor, angles: Tensor) -> Tensor:
 class Flux(nn.Module):
     """``sample``: ``[B, side², 4]``."""
 
+    rates: Tensor
+
     def __init__(self, size: Size):
         super().__init__()
         width, heads, half = size.width, size.heads, size.blocks // 2
@@ -200,7 +205,8 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, text: Tensor) -> Tensor:
         tokens = self.norm(x).flatten(2).transpose(1, 2)
-        mixed = attention(self.query(tokens), *self.key_value(text).chunk(2, -1), self.heads)
+        key, value = self.key_value(text).chunk(2, -1)
+        mixed = attention(self.query(tokens), key, value, self.heads)
         return x + self.out(mixed).transpose(1, 2).unflatten(2, x.shape[2:])
 
 

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from bench.gpu.items import Item
 from bench.gpu.results import Results, Status
@@ -57,9 +58,10 @@ def run_item(item: Item, results: Results) -> None:
     started = time.monotonic()
     try:
         with ended_if_stuck(results.file.with_suffix(".stuck.txt")):
-            status, entry = Status.DONE, {"result": item.measure()}
+            outcome: tuple[Status, dict[str, Any]] = Status.DONE, {"result": item.measure()}
     except Exception:
-        status, entry = Status.FAILED, {"error": traceback.format_exc()}
+        outcome = Status.FAILED, {"error": traceback.format_exc()}
+    status, entry = outcome
     seconds = round(time.monotonic() - started, 1)
     results.write(item.name, status, {"seconds": seconds, **entry})
     print(f"{results.file.stem}: {item.name}: {status} ({seconds} s)", flush=True)

@@ -11,6 +11,8 @@ import torch
 from bench.gpu import stand_in
 from bench.gpu.models import Size
 
+SD_1_5, SDXL = "Stable Diffusion 1.5, 512×512", "Stable Diffusion XL, 1024×1024"
+FLUX, WAN = "FLUX.1, 1024×1024", "Wan 2.1 1.3B, 832×480, 81 frames"
 CompileOptions = Mapping[str, Any]  # keyword arguments of torch.compile
 
 
@@ -27,6 +29,8 @@ class Setup:
         full: Whether diffusers models and kernels have the sizes that people run.
         size: Of the denoisers in ``bench.gpu.models``.
         models: Names of those that hoisting and streams are checked with.
+        denoisers: Models of diffusers whose steps are timed.
+        features: Options of fxcache that are checked in compiled graphs.
         dtypes: That correctness is checked in.
         compiled: Options of torch.compile, by the name of the way to run.
         kernel_tests: Arguments of pytest that choose among the tests of each kernel.
@@ -44,6 +48,8 @@ class Setup:
     full: bool
     size: Size
     models: tuple[str, ...]
+    denoisers: tuple[str, ...]
+    features: tuple[str, ...]
     dtypes: tuple[torch.dtype, ...]
     compiled: Mapping[str, CompileOptions]
     kernel_tests: tuple[str, ...]
@@ -62,6 +68,8 @@ GPU = Setup(
     full=True,
     size=Size(width=512, blocks=8, heads=8, side=32, words=77),
     models=("DiT", "U-Net", "FLUX"),
+    denoisers=(SD_1_5, FLUX, SDXL, WAN),
+    features=("kernels", "hoisted", "signal", "forecast", "int8 cache"),
     dtypes=(torch.bfloat16, torch.float32),
     compiled={"compiled": {}, "graphs": {"mode": "reduce-overhead"}},
     kernel_tests=(),
@@ -79,9 +87,11 @@ DRY_RUN = Setup(
     full=False,
     size=Size(width=16, blocks=2, heads=2, side=4, words=3),
     models=("DiT",),
+    denoisers=(SD_1_5, WAN),
+    features=("kernels", "signal"),
     dtypes=(torch.float32,),
     compiled={"compiled": {"backend": "aot_eager"}, "graphs": {"backend": "eager"}},
-    kernel_tests=("-k", "any_strides and float32 or any_strides and both"),
+    kernel_tests=("-k", "any_strides"),
     repeats=2,
     trajectories=2,
     delay_cycles=1,

@@ -76,8 +76,9 @@ def pretended_device() -> Iterator[None]:
     """The CPU counts as an accelerator: fxcache uses its kernels there and offloads from there.
 
     An offloaded weight gets memory of its own, as on another device. The operators of kernels run
-    their references on the CPU.
+    their references on the CPU. One thread: more of them wait for each other at tiny sizes.
     """
+    threads = torch.get_num_threads()
     replaced = (
         (operators, "DEVICES", ("cpu", *operators.DEVICES)),
         (offload, "HOST", torch.device("meta")),
@@ -86,4 +87,6 @@ def pretended_device() -> Iterator[None]:
     with ExitStack() as stack:
         for owner, name, value in replaced:
             stack.enter_context(patch.object(owner, name, value))
+        stack.callback(torch.set_num_threads, threads)
+        torch.set_num_threads(1)
         yield

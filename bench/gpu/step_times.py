@@ -19,36 +19,30 @@ from bench.gpu.optimizing import optimize
 from bench.gpu.setup import CompileOptions, Setup
 from bench.gpu.timing import step_times_ms
 
-NAMES = (
-    "Stable Diffusion 1.5, 512×512",
-    "FLUX.1, 1024×1024",
-    "Stable Diffusion XL, 1024×1024",
-    "Wan 2.1 1.3B, 832×480, 81 frames",
-)
 INTERVALS = (2, 3, 5)
 LENGTH = 30  # steps of a run at one interval: a multiple of each
 WARMUP = 8  # steps, every second one a refresh: a CUDA graph is captured at its third call
 
 
 class Way(NamedTuple):
-    """``compiled``: whose options of torch.compile; None in eager mode."""
+    """``mode``: "eager", or the name of options of torch.compile in the setup."""
 
-    compiled: str | None
+    mode: str
     options: Mapping[str, Any]
 
 
 WAYS = {
-    "eager": Way(None, {}),
+    "eager": Way("eager", {}),
     "compiled": Way("compiled", {}),
     "graphs": Way("graphs", {}),
-    "eager, kernels": Way(None, {"kernels": True}),
+    "eager, kernels": Way("eager", {"kernels": True}),
     "graphs, hoisted": Way("graphs", {"hoist": "table"}),
 }
 
 
 def items(setup: Setup) -> Iterator[Item]:
     for way_name, way in WAYS.items():
-        for name in NAMES:
+        for name in setup.denoisers:
             yield Item(f"{name}, {way_name}", partial(measured, setup, name, way))
 
 
@@ -57,7 +51,7 @@ def measured(setup: Setup, name: str, way: Way) -> dict[str, Any]:
     # Diffusers may be installed from wheels, after this module was imported.
     models = import_module("bench.gpu.diffusers_models")
     model, inputs = models.build(setup, models.DENOISERS[name])
-    compiled = {None: None, **setup.compiled}[way.compiled]
+    compiled = setup.compiled.get(way.mode)
     torch.compiler.reset()
     setup.runtime.reset_peak_memory_stats()
     original = original_ms(setup, model, inputs, compiled)
