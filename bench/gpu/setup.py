@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bench.gpu import stand_in
-from bench.gpu.models import Size
+from bench.gpu.layers import Size
 
 SD_1_5, SDXL = "Stable Diffusion 1.5, 512×512", "Stable Diffusion XL, 1024×1024"
 FLUX, WAN = "FLUX.1, 1024×1024", "Wan 2.1 1.3B, 832×480, 81 frames"
