@@ -17,9 +17,17 @@ MODELS: Mapping[str, Callable[[Size], nn.Module]] = {"U-Net": UNet, "FLUX": Flux
 
 
 def build(name: str, size: Size, device: str, dtype: torch.dtype) -> nn.Module:
-    """The model of that name with seeded random weights, in eval mode."""
+    """The model of that name with seeded random weights, in eval mode.
+
+    Weights are drawn so that layers keep the scale of what they read: then what blocks add to their
+    stream counts, and reuse differs from recomputation.
+    """
     torch.manual_seed(0)
-    return MODELS[name](size).eval().requires_grad_(False).to(device, dtype)
+    model = MODELS[name](size).eval().requires_grad_(False)
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
+    return model.to(device, dtype)
 
 
 def sample_shape(name: str, size: Size, batch: int) -> tuple[int, ...]:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bench.gpu.items import Item
 from bench.gpu.results import Results, Status
 from bench.gpu.setup import Setup
@@ -84,6 +86,7 @@ def ended_if_stuck(stacks: Path) -> Iterator[None]:
 
 def released(setup: Setup) -> bool:
     """Free the memory of the last item; False if the device cannot be used any more."""
+    torch.compiler.reset()  # compiled graphs hold their model
     gc.collect()
     try:
         setup.runtime.synchronize()

@@ -24,7 +24,7 @@ class Setup:
         device: The type of the device, as PyTorch names it.
         runtime: ``torch.cuda``, or ``bench.gpu.stand_in``, which has the same names.
         pretended: Opens for as long as the bench runs; the dry run replaces parts of fxcache in it.
-        environment: Variables to set before Triton is imported.
+        environment: Variables to set before Triton is imported and the device is used.
         driver_command: Prints the version of the driver.
         full: Whether diffusers models and kernels have the sizes that people run.
         size: Of the denoisers in ``bench.gpu.models``.
@@ -63,7 +63,8 @@ GPU = Setup(
     device="cuda",
     runtime=torch.cuda,
     pretended=nullcontext,
-    environment={},
+    # Without this, cuBLAS may give other bits where two streams are at work.
+    environment={"CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
     driver_command=("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
     full=True,
     size=Size(width=512, blocks=8, heads=8, side=32, words=77),

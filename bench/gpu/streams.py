@@ -15,7 +15,7 @@ import fxcache
 from bench.gpu.items import Item, require
 from bench.gpu.optimizing import optimize
 from bench.gpu.setup import Setup
-from bench.gpu.trajectories import Trajectory, count_unequal, model_of, trajectory
+from bench.gpu.trajectories import Trajectory, count_unequal, largest_error, model_of, trajectory
 
 REUSES = fxcache.Uniform(3)
 
@@ -37,7 +37,7 @@ def check(setup: Setup, name: str, delayed: int) -> dict[str, Any]:
     originals = [trajectory(setup, name, dtype, seed) for seed in range(2)]
     expected = [one_after_the_other(setup, model, request) for request in originals]
     streams = [setup.runtime.Stream() for _ in range(2)]
-    wrong = [0, 0]
+    wrong, error = [0, 0], 0.0
     for _ in range(setup.trajectories):
         pair = [
             started(setup, model, request, stream, hold)
@@ -46,10 +46,12 @@ def check(setup: Setup, name: str, delayed: int) -> dict[str, Any]:
         setup.runtime.synchronize()
         for i, outputs in enumerate(pair):
             wrong[i] += count_unequal(outputs, expected[i]) > 0
+            error = max(error, largest_error(outputs, expected[i]))
     found = {
         "pairs": setup.trajectories,
         "wrong_first": wrong[0],
         "wrong_second": wrong[1],
+        "largest_error": error,
         "cached_bytes": fxcache.report(model).cached_bytes,
     }
     require(sum(wrong) == 0, "requests on two streams are as on one", found)
