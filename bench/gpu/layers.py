@@ -26,19 +26,24 @@ def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     return scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
 
 
+def angles_of(positions: Tensor, width: int) -> Tensor:
+    """Positions ``[T]`` at falling rates, in float32 as real models do: ``[T, width / 2]``."""
+    rates = torch.logspace(0, -4, width // 2, device=positions.device)
+    return positions.float()[:, None] * rates
+
+
 class TimestepEmbedding(nn.Module):
     """Sines and cosines of the timestep, and a perceptron: ``[]`` -> ``[1, width]``."""
 
-    rates: Tensor
-
     def __init__(self, width: int):
         super().__init__()
-        self.register_buffer("rates", torch.logspace(0, -4, width // 2))
+        self.width = width
         self.layers = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, timestep: Tensor) -> Tensor:
-        angles = timestep.reshape(1, 1).to(self.rates.dtype) * self.rates
-        embedded: Tensor = self.layers(torch.cat([angles.cos(), angles.sin()], dim=-1))
+        angles = angles_of(timestep.reshape(1), self.width)
+        waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
+        embedded: Tensor = self.layers(waves.to(timestep.dtype))
         return embedded
 
 

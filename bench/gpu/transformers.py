@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from bench.gpu.layers import LATENT_CHANNELS, MLP, Size, TimestepEmbedding, attention
+from bench.gpu.layers import LATENT_CHANNELS, MLP, Size, TimestepEmbedding, angles_of, attention
 
 
 class DiTBlock(nn.Module):
@@ -104,21 +104,19 @@ class FluxSingleBlock(nn.Module):
 def rotated(x: Tensor, angles: Tensor) -> Tensor:
     """Rotary position embedding of ``x`` ``[B, T, C]`` by ``angles`` ``[T, C / 2]``."""
     even, odd = x.chunk(2, -1)
-    cos, sin = angles.cos(), angles.sin()
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     return torch.cat([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
 
 
 class Flux(nn.Module):
     """``sample``: ``[B, side², 4]``."""
 
-    rates: Tensor
-
     def __init__(self, size: Size):
         super().__init__()
         width, heads, half = size.width, size.heads, size.blocks // 2
         self.embed, self.time = nn.Linear(LATENT_CHANNELS, width), TimestepEmbedding(width)
         self.read = nn.Linear(width, width)
-        self.register_buffer("rates", torch.logspace(0, -4, width // 2))
+        self.width = width
         self.double_blocks = nn.ModuleList(FluxBlock(width, heads) for _ in range(half))
         self.single_blocks = nn.ModuleList(FluxSingleBlock(width, heads) for _ in range(half))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, LATENT_CHANNELS)
@@ -126,8 +124,7 @@ class Flux(nn.Module):
     def forward(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
         embedded = silu(self.time(timestep) + text.mean(1))
         words, tokens = text.shape[1], text.shape[1] + sample.shape[1]
-        positions = torch.arange(tokens, device=sample.device, dtype=self.rates.dtype)
-        rotary = positions[:, None] * self.rates
+        rotary = angles_of(torch.arange(tokens, device=sample.device), self.width)
         text, image = self.read(text), self.embed(sample)
         for block in self.double_blocks:
             text, image = block(text, image, embedded, rotary)
