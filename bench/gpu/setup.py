@@ -30,6 +30,7 @@ class Setup:
         size: Of the denoisers in ``bench.gpu.models``.
         models: Names of those that hoisting and streams are checked with.
         denoisers: Models of diffusers whose steps are timed.
+        ways: How their steps run, of ``bench.gpu.step_times.WAYS``.
         features: Options of fxcache that are checked in compiled graphs.
         dtypes: That correctness is checked in.
         compiled: Options of torch.compile, by the name of the way to run.
@@ -49,6 +50,7 @@ class Setup:
     size: Size
     models: tuple[str, ...]
     denoisers: tuple[str, ...]
+    ways: tuple[str, ...]
     features: tuple[str, ...]
     dtypes: tuple[torch.dtype, ...]
     compiled: Mapping[str, CompileOptions]
@@ -70,6 +72,7 @@ GPU = Setup(
     size=Size(width=512, blocks=8, heads=8, side=32, words=77),
     models=("DiT", "U-Net", "FLUX"),
     denoisers=(SD_1_5, FLUX, SDXL, WAN),
+    ways=("eager", "compiled", "graphs", "eager, kernels", "graphs, hoisted"),
     features=("kernels", "hoisted", "signal", "forecast", "int8 cache"),
     dtypes=(torch.bfloat16, torch.float32),
     compiled={"compiled": {}, "graphs": {"mode": "reduce-overhead"}},
@@ -89,6 +92,7 @@ DRY_RUN = Setup(
     size=Size(width=16, blocks=2, heads=2, side=4, words=3),
     models=("DiT",),
     denoisers=(SD_1_5, WAN),
+    ways=("eager", "graphs"),
     features=("kernels", "signal"),
     dtypes=(torch.float32,),
     compiled={"compiled": {"backend": "aot_eager"}, "graphs": {"backend": "eager"}},

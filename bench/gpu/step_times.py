@@ -41,9 +41,9 @@ WAYS = {
 
 
 def items(setup: Setup) -> Iterator[Item]:
-    for way_name, way in WAYS.items():
+    for way in setup.ways:
         for name in setup.denoisers:
-            yield Item(f"{name}, {way_name}", partial(measured, setup, name, way))
+            yield Item(f"{name}, {way}", partial(measured, setup, name, WAYS[way]))
 
 
 def measured(setup: Setup, name: str, way: Way) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 import sys
 import zipfile
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ from bench import gpu
 from bench.gpu import environment, runner, stand_in, streams
 from bench.gpu.__main__ import PARTS, main
 from bench.gpu.items import Item
-from bench.gpu.results import Status
+from bench.gpu.results import Results, Status
+from bench.gpu.wheels import install
 from tests.bench.tracing import Line, lines_of_functions, lines_that_run
 
 FOLDER = Path(gpu.__file__).parent
@@ -63,7 +65,6 @@ def dry_run(tmp_path_factory: pytest.TempPathFactory) -> DryRun:
         patch.setattr(sys, "path", [*sys.path])
         everything = ["--dry-run", "--out", str(out)]
         first = main([*everything, "--wheels", str(wheel.parent)])
-        assert __import__("carried").ANSWER == 42
         before = contents(out)
         second = main(everything)
         files_changed = contents(out) != before
@@ -198,9 +199,15 @@ def test_without_a_gpu_nothing_is_written(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_was_cut_off_is_tried_last(tmp_path):
-    from bench.gpu.results import Results
+def test_packages_are_imported_from_wheels(tmp_path, monkeypatch):
+    wheel = a_wheel(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    install(wheel.parent, tmp_path / "unpacked")
+    assert import_module("carried").ANSWER == 42
+    del sys.modules["carried"]
 
+
+def test_what_was_cut_off_is_tried_last(tmp_path):
     known = {"device": "a", "driver": "b", "torch": "c", "triton": "d", "revision": "e"}
     items = [Item(name, succeeding) for name in ("cut off", "done", "failed", "new")]
     results = Results(tmp_path, "part", known)
