@@ -82,6 +82,9 @@ def dry_run(tmp_path_factory: pytest.TempPathFactory) -> DryRun:
         give_items(patch, failing, succeeding, names=("third", "fourth"))
         main([*one_part, "--retry"])
         environment.first_line(["/nowhere/nvidia-smi"])
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        with pytest.raises(SystemExit):
+            main(["--out", str(other)])
     torch._dynamo.reset()
     return DryRun(
         out, first, second, files_changed, no_time, failed, not_retried, retried, restarts, ran
@@ -132,7 +135,7 @@ def test_a_dry_run_measures_everything(dry_run):
 
 def test_a_dry_run_reaches_every_line(dry_run):
     missed = sorted(lines_of_functions(FOLDER) - dry_run.ran)
-    assert not missed, [f"{Path(file).name}:{number}" for file, number in missed]
+    assert [f"{Path(file).name}:{number}" for file, number in missed] == []
 
 
 def test_every_item_names_what_it_was_measured_on(dry_run):
