@@ -3,7 +3,10 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -35,6 +38,27 @@ def assert_as_exact(found: Tensor, own: Tensor, exact: Tensor) -> None:
     steps = 8 if own.dtype is torch.float32 else 1
     rounding = steps * torch.finfo(own.dtype).eps / 2 * float(exact.norm())
     assert error <= K * max(allowed, rounding), (error, allowed, rounding)
+
+
+@contextmanager
+def poisoned_memory() -> Iterator[None]:
+    """Memory that is given out is full of NaN, or 77: what a kernel does not write is seen."""
+
+    def full(make: Any) -> Any:
+        def poisoned(*args: Any, **kwargs: Any) -> Tensor:
+            given: Tensor = make(*args, **kwargs)
+            return given.fill_(float("nan") if given.is_floating_point() else 77)
+
+        return poisoned
+
+    with ExitStack() as stack:
+        for owner, name in (
+            (Tensor, "new_empty"),
+            (Tensor, "new_empty_strided"),
+            (torch, "empty_like"),
+        ):
+            stack.enter_context(patch.object(owner, name, full(getattr(owner, name))))
+        yield
 
 
 def compiling() -> dict[str, str]:

@@ -1,0 +1,36 @@
+"""What a result was measured on: device, driver, versions and the revision of the code."""
+
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from bench.gpu.setup import Setup
+
+ROOT = Path(__file__).parents[2]
+REVISION = ("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40")
+UNKNOWN = "unknown"
+
+
+def environment_of(setup: Setup, revision: str | None = None) -> dict[str, str]:
+    """By name, for the JSON files. ``revision``: where the code is not in a git checkout."""
+    return {
+        "device": setup.runtime.get_device_name(),
+        "driver": first_line(setup.driver_command),
+        "torch": torch.__version__,
+        "triton": version("triton"),
+        "python": platform.python_version(),
+        "revision": revision or first_line(REVISION),
+    }
+
+
+def first_line(command: Sequence[str]) -> str:
+    """Of what the command prints; "unknown" where it cannot run or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return UNKNOWN
+    return done.stdout.strip().partition("\n")[0]

@@ -1,0 +1,53 @@
+"""What the plain PyTorch denoisers are made of."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+LATENT_CHANNELS = 4
+
+
+@dataclass(frozen=True)
+class Size:
+    """``width``: channels; ``side``: of the square latent; ``words``: tokens of the text."""
+
+    width: int
+    blocks: int
+    heads: int
+    side: int
+    words: int
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """Attention over tokens: ``[B, T, C]`` and twice ``[B, S, C]`` -> ``[B, T, C]``."""
+    split = [x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value)]
+    return scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+
+
+def angles_of(positions: Tensor, width: int) -> Tensor:
+    """Positions ``[T]`` at falling rates, in float32 as real models do: ``[T, width / 2]``."""
+    rates = torch.logspace(0, -4, width // 2, device=positions.device)
+    return positions.float()[:, None] * rates
+
+
+class TimestepEmbedding(nn.Module):
+    """Sines and cosines of the timestep, and a perceptron: ``[]`` -> ``[1, width]``."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width
+        self.layers = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, timestep: Tensor) -> Tensor:
+        angles = angles_of(timestep.reshape(1), self.width)
+        waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
+        embedded: Tensor = self.layers(waves.to(timestep.dtype))
+        return embedded
+
+
+class MLP(nn.Sequential):
+    def __init__(self, width: int):
+        wide = 4 * width
+        super().__init__(nn.Linear(width, wide), nn.GELU("tanh"), nn.Linear(wide, width))

@@ -1,0 +1,135 @@
+"""Whole denoising steps of SD 1.5, FLUX.1, SDXL and Wan 1.3B: what becomes of the ideal speed-up.
+
+The original's steps, eager and compiled, against runs of fxcache that refresh at every second,
+third and fifth step. The ideal speed-up is that of the FLOPs.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from importlib import import_module
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+import fxcache
+from bench.gpu.items import Item
+from bench.gpu.optimizing import optimize
+from bench.gpu.setup import CompileOptions, Setup
+from bench.gpu.timing import step_times_ms
+
+INTERVALS = (2, 3, 5)
+LENGTH = 30  # steps of a run at one interval: a multiple of each
+WARMUP = 8  # steps, every second one a refresh: a CUDA graph is captured at its third call
+
+
+class Way(NamedTuple):
+    """``mode``: "eager", or the name of options of torch.compile in the setup."""
+
+    mode: str
+    options: Mapping[str, Any]
+
+
+WAYS = {
+    "eager": Way("eager", {}),
+    "compiled": Way("compiled", {}),
+    "graphs": Way("graphs", {}),
+    "eager, kernels": Way("eager", {"kernels": True}),
+    "graphs, hoisted": Way("graphs", {"hoist": "table"}),
+}
+
+
+def items(setup: Setup) -> Iterator[Item]:
+    for way in setup.ways:
+        for name in setup.denoisers:
+            yield Item(f"{name}, {way}", partial(measured, setup, name, WAYS[way]))
+
+
+def measured(setup: Setup, name: str, way: Way) -> dict[str, Any]:
+    """Milliseconds of the original and of fxcache, and the speed-up at each interval."""
+    # Diffusers may be installed from wheels, after this module was imported.
+    models = import_module("bench.gpu.diffusers_models")
+    model, inputs = models.build(setup, models.DENOISERS[name])
+    compiled = setup.compiled.get(way.mode)
+    torch.compiler.reset()
+    setup.runtime.reset_peak_memory_stats()
+    original = original_ms(setup, model, inputs, compiled)
+    original_bytes = setup.runtime.max_memory_allocated()
+    found = cached_ms(setup, model, inputs, way, compiled)
+    (capture,) = fxcache.report(model).captures
+    flops = capture.cut["full_flops"], capture.cut["full_flops"], capture.cut["reuse_flops"]
+    ideal = {n: speedup(*flops, n) for n in INTERVALS}
+    realised = {n: original * LENGTH / sum(found[n]) for n in INTERVALS}
+    return {
+        "original_ms": original,
+        "refresh_ms": median(t for n in INTERVALS for t in found[n][::n]),
+        "reuse_ms": median(t for n in INTERVALS for i, t in enumerate(found[n]) if i % n),
+        "intervals": {
+            n: {
+                "realised": realised[n],
+                "ideal": ideal[n],
+                "realised_over_ideal": realised[n] / ideal[n],
+            }
+            for n in INTERVALS
+        },
+        "cut": capture.cut["name"],
+        "kernels": capture.kernels,
+        "original_peak_bytes": original_bytes,
+        "peak_bytes": setup.runtime.max_memory_allocated(),
+    }
+
+
+@torch.no_grad()
+def original_ms(
+    setup: Setup, model: nn.Module, inputs: dict[str, Any], compiled: CompileOptions | None
+) -> float:
+    """Median of a step of the model as it was."""
+    called = in_mode(model, compiled)
+    calls = [partial(called, **at(inputs, t)) for t in schedule(inputs, WARMUP + LENGTH)]
+    return median(step_times_ms(setup, calls)[WARMUP:])
+
+
+@torch.no_grad()
+def cached_ms(
+    setup: Setup,
+    model: nn.Module,
+    inputs: dict[str, Any],
+    way: Way,
+    compiled: CompileOptions | None,
+) -> dict[int, list[float]]:
+    """By interval, the milliseconds of each of its ``LENGTH`` steps. The model stays optimised."""
+    starts = {n: WARMUP + i * LENGTH for i, n in enumerate(INTERVALS)}
+    refreshes = [
+        *range(0, WARMUP, 2),
+        *(start + step for n, start in starts.items() for step in range(0, LENGTH, n)),
+    ]
+    steps = WARMUP + LENGTH * len(INTERVALS)
+    optimize(model, fxcache.Explicit(tuple(refreshes)), way.options)
+    called = in_mode(model, compiled)
+    calls = [partial(called, **at(inputs, t)) for t in schedule(inputs, steps)]
+    with fxcache.session(model, num_steps=steps):
+        times = step_times_ms(setup, calls)
+    (run,) = fxcache.report(model).runs
+    assert run.refreshes == refreshes, "the steps refresh as listed"
+    return {n: times[start : start + LENGTH] for n, start in starts.items()}
+
+
+def in_mode(model: nn.Module, compiled: CompileOptions | None) -> Any:
+    return model if compiled is None else torch.compile(model, **compiled)
+
+
+def schedule(inputs: dict[str, Any], steps: int) -> list[Tensor]:
+    """Falling timesteps: elements of one tensor, shaped as the model takes its timestep."""
+    like: Tensor = inputs["timestep"]
+    timesteps = torch.linspace(999, 1, steps, device=like.device).to(like.dtype)
+    return [timestep.expand(like.shape) for timestep in timesteps]
+
+
+def at(inputs: dict[str, Any], timestep: Tensor) -> dict[str, Any]:
+    return {**inputs, "timestep": timestep}
+
+
+def speedup(original: float, refresh: float, reuse: float, interval: int) -> float:
+    """Of refreshes and reuses that take turns at this interval."""
+    return interval * original / (refresh + (interval - 1) * reuse)

@@ -1,0 +1,51 @@
+"""Which lines of functions run, by file, without another package."""
+
+import inspect
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+Line = tuple[str, int]
+
+
+@contextmanager
+def lines_that_run(folder: Path) -> Iterator[set[Line]]:
+    """The set grows as long as the block runs: file and number of each line under ``folder``."""
+    ran: set[Line] = set()
+    files = {str(file) for file in folder.rglob("*.py")}
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        if frame.f_code.co_filename not in files:
+            return None
+        ran.add((frame.f_code.co_filename, frame.f_lineno))
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield ran
+    finally:
+        sys.settrace(before)
+
+
+def lines_of_functions(folder: Path) -> set[Line]:
+    """Every line of every function under ``folder``. Lines of modules and classes run at import."""
+    return {
+        (str(file), number)
+        for file in folder.rglob("*.py")
+        for code in functions_in(compile(file.read_text(encoding="utf-8"), str(file), "exec"))
+        for _, _, number in code.co_lines()
+        if number is not None
+    }
+
+
+def functions_in(code: CodeType) -> Iterator[CodeType]:
+    """The functions defined in this code, at any depth."""
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            if constant.co_flags & inspect.CO_OPTIMIZED:
+                yield constant
+            yield from functions_in(constant)
