@@ -22,6 +22,7 @@ FIRST_DISTANCE = 0.005  # 1 - cosine that a run whose position nothing proves ma
 GROWTH = 4.0  # of that distance from one step to the next
 CHANCE = 1e-9  # at most, that random latents are as much alike as close ones
 CLEARLY = 0.5  # the closest distance is at most this share of the second closest
+CLEARLY_COPY = 0.8  # the same where the closest is a copy that was made at the last step
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Evidence:
         begun: Whether the trajectory has made one call so far.
         drift: The greater of the distances by which its latent moved at the last two steps, where
             these were measured.
+        copy_of: The number of the candidate that it is a copy of.
         busy: Whether the trajectory's last call is still under way.
     """
 
@@ -51,6 +53,7 @@ class Evidence:
     keyed: bool = False
     begun: bool = False
     drift: float | None = None
+    copy_of: int | None = None
     busy: bool = False
 
     @property
@@ -156,7 +159,9 @@ def is_winner(best: int, candidates: Sequence[Evidence], found: dict[int, Likene
         steps = (found[i].cosine for i in rivals if candidates[i].motion is Motion.NEXT)
         if closest.identical or max(steps, default=0.0) >= CLOSE:
             return False
-    return all(is_clear(closest, found[i]) for i in rivals)
+    original = candidates[best].copy_of
+    shares = {i: CLEARLY_COPY if i == original else CLEARLY for i in rivals}
+    return all(is_clear(closest, found[i], share) for i, share in shares.items())
 
 
 def rank(evidence: Evidence) -> int:
@@ -200,11 +205,17 @@ def is_close(evidence: Evidence, likeness: Likeness) -> bool:
     return evidence.proven or 1 - likeness.cosine <= max(farthest, FIRST_DISTANCE)
 
 
-def is_clear(closest: Likeness, other: Likeness) -> bool:
-    """Whether the closest latent is clearly closer than another, or the two are the same."""
+def is_clear(closest: Likeness, other: Likeness, share: float) -> bool:
+    """Whether the closest latent is clearly closer than another, or the two are the same.
+
+    Args:
+        closest: The likeness of the closest latent.
+        other: That of another one.
+        share: The closest distance is at most this share of the other.
+    """
     if closest == other:
         return True
-    return 1 - closest.cosine <= CLEARLY * (1 - other.cosine) and closest.cosine > other.cosine
+    return 1 - closest.cosine <= share * (1 - other.cosine) and closest.cosine > other.cosine
 
 
 def chance_cosine(elements: int) -> float:

@@ -94,7 +94,9 @@ class TrajectoryStore:
         with self._lock:
             conditioning = self._inputs.conditioning(call)
             known = [t for t in self.held if t.scope == caller.scope]
-            evidence = [t.evidence(position, conditioning, caller.name, caller.kind) for t in known]
+            evidence = [
+                t.evidence(position, conditioning, caller.name, caller.kind, known) for t in known
+            ]
 
             def compare(indices: Sequence[int]) -> list[Likeness]:
                 self.counts.by_latent += 1
@@ -110,9 +112,7 @@ class TrajectoryStore:
                 trajectory = self._continued(known[found.index], found)
                 transition = advanced(trajectory, position, evidence[found.index], found)
             self._inputs.note(trajectory.compare(conditioning), conditioning)
-            trajectory.begin_call(
-                transition, conditioning, caller.kind, sample, found.distance
-            )
+            trajectory.begin_call(transition, conditioning, caller.kind, sample, found.distance)
             self.held.append(trajectory)
         return trajectory
 

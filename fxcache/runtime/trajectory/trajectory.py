@@ -64,7 +64,7 @@ class Trajectory:
         self.run = Run()
         self._refs: tuple[TensorRef, ...] = ()
         self._distances: tuple[float, ...] = ()  # by which its latent moved at the last two steps
-        self._stable: frozenset[int] = frozenset()  # inputs that were the same at two steps
+        self._stable: frozenset[int] = frozenset()  # inputs that were the same at the last two steps
         # By kind of call, what is given to its variants.
         self.prologues: WeakKeyDictionary[Variants, Prologue] = WeakKeyDictionary()
 
@@ -88,9 +88,15 @@ class Trajectory:
         return conditioning.compare(self._refs)
 
     def evidence(
-        self, position: Position, conditioning: Conditioning, name: str, kind: Hashable
+        self,
+        position: Position,
+        conditioning: Conditioning,
+        name: str,
+        kind: Hashable,
+        candidates: Sequence["Trajectory"],
     ) -> Evidence:
-        """How a call of this scope compares with the last one."""
+        """How a call of this scope compares with the last one; it is one of ``candidates``."""
+        original = self.copy_of
         return Evidence(
             motion(self.position, position, self.state.direction),
             conditioning.summary(self.compare(conditioning)),
@@ -101,6 +107,7 @@ class Trajectory:
             keyed=self.scope.keyed,
             begun=self.step == 0,
             drift=max(self._distances, default=None),
+            copy_of=candidates.index(original) if original in candidates else None,
             busy=self.busy,
         )
 
@@ -120,7 +127,7 @@ class Trajectory:
             self._note_changes(conditioning, matches, transition.refresh)
             if motion(self.position, transition.state.position, 0) is not Motion.REPEAT:
                 same = (Match.SAME, Match.REWRITTEN)
-                self._stable |= {i for i, match in enumerate(matches) if match in same}
+                self._stable = frozenset(i for i, m in enumerate(matches) if m in same)
         self.state, self.refresh = transition.state, transition.refresh
         self._refs, self.kind, self.latent = conditioning.refs(), kind, latent
         self._distances = () if distance is None else (*self._distances[-1:], distance)
