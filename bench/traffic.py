@@ -54,7 +54,7 @@ def reuse_step(
 ) -> tuple[Variants, Variant]:
     """The graph of a reuse step, laid out as on a GPU."""
     with gpu_pretended():
-        fxcache.optimize(model, example_inputs=inputs, **options)
+        fxcache.optimize(model, capture=fxcache.CaptureConfig(example_inputs=inputs), **options)
     engine = engine_of(model)
     assert engine is not None
     (variants,) = engine.captures.values()

@@ -23,14 +23,13 @@ from fxcache.runtime.offload import Offload
 from fxcache.runtime.prologue import Given, Hoisting
 from fxcache.runtime.record import Run, RunStep, Stopwatch
 from fxcache.runtime.recorder import Recorder
-from fxcache.runtime.session import MAX_BRANCHES, Branches, Session, current_session
+from fxcache.runtime.session import Branches, Session, current_session
 from fxcache.runtime.settings import Settings
 from fxcache.runtime.ticket import Ticket, seen_by
 from fxcache.runtime.trends import Trends
 from fxcache.schedule import Decision, Step
 from fxcache.signature import Call, Signature
 
-MAX_KEYS = 16
 MAX_RUNS = 16
 MANY_SINGLE_CALLS = 4
 MAX_RECORDED_STEPS = 4096
@@ -50,10 +49,10 @@ class Engine:
     """
 
     def __init__(self, original: type[nn.Module], settings: Settings):
-        self.signature = Signature(original, settings.latent, settings.dynamic)
+        self.signature = Signature(original, settings.capture.latent, settings.capture.dynamic)
         self.settings = settings
         self.runs: deque[Run] = deque(maxlen=MAX_RUNS)
-        self.unnamed = Branches(Trust.NONE)
+        self.unnamed = Branches(Trust.NONE, settings.cache.max_trajectories)
         self.named: OrderedDict[Hashable, Branches] = OrderedDict()
         self._captures = Captures(self.signature, settings, self._warn)
         self._weights = Weights(settings.policy)
@@ -64,8 +63,19 @@ class Engine:
             self._guidance = Guidance(settings.guidance, self.signature, self._captures)
         self._warned: set[str] = set()
         # Calls take turns where one may move weights that another reads.
-        self.turn = threading.RLock() if settings.offload else nullcontext()
+        self.turn = threading.RLock() if settings.cache.offload else nullcontext()
         self.recorder: Recorder | None = None  # is shown every step of every trajectory
+
+    def inherit(self, previous: "Engine") -> None:
+        """Take over what ``previous`` captured of the same module, where the inputs' roles agree."""
+        if self.signature.same_roles(previous.signature):
+            self._captures.inherit(previous._captures)
+
+    def clear(self) -> None:
+        """Forget every trajectory and free its cached values."""
+        for branches in (self.unnamed, *self.named.values()):
+            branches.clear()
+        self.named.clear()
 
     @property
     def captures(self) -> OrderedDict[Hashable, Variants]:
@@ -212,7 +222,7 @@ class Engine:
         ticket.signal = signal
         if ticket.fresh:
             branch.observer.restart()
-        branch.observer.note(signal, observes.since, self.settings.kernels)
+        branch.observer.note(signal, observes.since, self.settings.cache.kernels)
         branch.run.signal_waits += signal.device.type != "cpu"
         decision = self._decision(ticket)
         if decision.refresh:
@@ -283,7 +293,7 @@ class Engine:
         if branches.single_calls >= MANY_SINGLE_CALLS:
             self._warn("call after call starts a run: its tensors are made anew each time")
         if branches.crowded:
-            self._warn(f"more than {MAX_BRANCHES} requests take turns, and push each other out")
+            self._warn(f"more than {branches.limit} requests take turns, and push each other out")
 
     def _warn(self, what: str, remedy: str = TELL_APART, so: str = NO_FASTER) -> None:
         if what in self._warned:
@@ -310,7 +320,7 @@ class Engine:
         if key not in self.named:
             self.named[key] = Branches(Trust.KEY)
         self.named.move_to_end(key)
-        if len(self.named) > MAX_KEYS:
+        if len(self.named) > self.settings.cache.max_trajectories:
             self.named.popitem(last=False)
         return self.named[key]
 

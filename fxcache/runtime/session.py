@@ -14,6 +14,7 @@ from fxcache.runtime.feature_cache import FeatureCache
 from fxcache.runtime.position import Element, Place, position_of
 
 if TYPE_CHECKING:
+    from fxcache.runtime.pipeline import PipelineRun
     from fxcache.signature import Call
 
 MAX_BRANCHES = 8
@@ -24,8 +25,8 @@ open_sessions: ContextVar[tuple["Session", ...]] = ContextVar("fxcache_sessions"
 class Branches:
     """The trajectories of one session, least recently used first, bounded."""
 
-    def __init__(self, trust: Trust) -> None:
-        self.trust = trust
+    def __init__(self, trust: Trust, limit: int = MAX_BRANCHES) -> None:
+        self.trust, self.limit = trust, limit
         self.held: list[Branch] = []
         self.single_calls = 0  # runs in a row that ended after one call
         self.crowded = False  # whether a request was ever pushed out before its end
@@ -66,7 +67,7 @@ class Branches:
     def _spare_cache(self) -> FeatureCache:
         """Buffers of a branch that nobody can continue, or of the oldest of too many, or new."""
         spare = next((b for b in self.held if b.abandoned), None)
-        if spare is None and len(self.held) >= MAX_BRANCHES:
+        if spare is None and len(self.held) >= self.limit:
             spare = self.held[0]
         if spare is None:
             return FeatureCache()
@@ -97,13 +98,22 @@ class Session:
 
     ``num_steps``: how many calls of each branch the run makes. ``key``: a name under which the
     branches outlive the block, so that interleaved requests can open it once a step.
+    ``pipeline_run``: the call of a pipeline that opened it, if one did.
     """
 
-    def __init__(self, module: nn.Module, branches: Branches, num_steps: int | None):
+    def __init__(
+        self,
+        module: nn.Module,
+        branches: Branches,
+        num_steps: int | None,
+        pipeline_run: "PipelineRun | None" = None,
+    ):
         self.module, self.branches, self.num_steps = module, branches, num_steps
+        self.pipeline_run = pipeline_run
 
     def __enter__(self) -> Self:
-        if current_session(self.module) is not None:
+        outer = current_session(self.module)
+        if outer is not None and outer.pipeline_run is None:
             raise StateError(
                 "a session of this module is open already in this thread or task",
                 where="with fxcache.session(...)",

@@ -93,8 +93,12 @@ def test_text_keys_and_values_are_computed_once(make):
         added = {"text_embeds": torch.ones(2, tiny.TEXT_WIDTH), "time_ids": torch.ones(2, 6)}
         inputs["added_cond_kwargs"] = added
     example = {**inputs, "timestep": torch.tensor(1)}
-    plain = fxcache.optimize(make(), policy=ALWAYS, example_inputs=example)
-    hoisted = fxcache.optimize(make(), policy=ALWAYS, hoist="once", example_inputs=example)
+    plain = fxcache.optimize(
+        make(), policy=ALWAYS, capture=fxcache.CaptureConfig(example_inputs=example)
+    )
+    hoisted = fxcache.optimize(
+        make(), policy=ALWAYS, hoist="once", capture=fxcache.CaptureConfig(example_inputs=example)
+    )
     saved = measured(plain) - measured(hoisted)
     (variants,) = variants_of(hoisted)
     once = [n.meta["nn_module_stack"] for n in variants.hoisted.once]
@@ -262,7 +266,9 @@ def test_a_row_lies_in_memory_as_the_graph_takes_views_of_it():
 
 def test_what_no_step_was_given_is_not_said_to_be_saved():
     example = {**dit_inputs(), "timestep": torch.tensor([900.0, 900.0])}
-    model = fxcache.optimize(dit(), hoist="table", policy=ALWAYS, example_inputs=example)
+    model = fxcache.optimize(
+        dit(), hoist="table", policy=ALWAYS, capture=fxcache.CaptureConfig(example_inputs=example)
+    )
     to_come = fxcache.report(model).captures[0].hoisted_weight_bytes
     saved = []
     for seed in range(2):
@@ -544,7 +550,9 @@ def test_timesteps_that_are_every_second_element():
 @torch.no_grad()
 def test_a_batch_that_changes_while_schedule_and_prompt_stay():
     sizes = {"x": (0,), "t": (0,)}
-    model = fxcache.optimize(Small().eval(), hoist="table", policy=ALWAYS, dynamic=sizes)
+    model = fxcache.optimize(
+        Small().eval(), hoist="table", policy=ALWAYS, capture=fxcache.CaptureConfig(dynamic=sizes)
+    )
     plain, text, timesteps = Small().eval(), torch.randn(1, 5, 4), SCHEDULE
     for batch in (4, 2, 3):
         for t in timesteps:

@@ -43,7 +43,9 @@ def test_restore_leaves_nothing_behind(unet):
 
 
 def test_weights_are_shared_not_copied(unet):
-    fxcache.optimize(unet, example_inputs={**tiny.inputs(), "timestep": 1})
+    fxcache.optimize(
+        unet, capture=fxcache.CaptureConfig(example_inputs={**tiny.inputs(), "timestep": 1})
+    )
     (variants,) = fxcache.runtime.module.engine_of(unet).captures.values()
     ours = {p.data_ptr() for v in (variants.full, variants.cached_skip) for p in v.parameters()}
     assert ours <= {p.data_ptr() for p in unet.parameters()}
