@@ -149,12 +149,10 @@ def main() -> None:
     if not torch.cuda.is_available():
         parser.error("no GPU: steps are timed on one")
     hoist: Literal["once", "table"] | None = given.hoist
-    options = {
-        "kernels": given.kernels,
-        "partial_evaluation": given.partial_evaluation,
-        "hoist": hoist,
-    }
-    found: dict[str, Any] = {**environment("cuda"), "options": options, "models": {}}
+    cache = {"kernels": given.kernels, "partial_evaluation": given.partial_evaluation}
+    options = {"hoist": hoist, "cache": fxcache.CacheConfig(**cache)}
+    found: dict[str, Any] = {**environment("cuda"), "options": {"hoist": hoist, **cache}}
+    found["models"] = {}
     for name in given.model or BUILDERS:
         found["models"][name] = results(BUILDERS[name], "cuda", options)
         text = json.dumps(found, indent=2, ensure_ascii=False)

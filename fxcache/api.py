@@ -1,4 +1,4 @@
-"""The public functions: each captures, partitions, rewrites and attaches, or shows what was done."""
+"""The public functions."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import nullcontext
@@ -104,8 +104,10 @@ def optimize(
         denoisers = denoisers_of(model)
     else:
         denoisers = {"": unwrapped(model)}  # type: ignore[arg-type]
+    engines = [(module, prepared(name, module, arguments)) for name, module in denoisers.items()]
+    if not is_pipeline(model):
         warn_unless_denoiser(denoisers[""], stacklevel=2)
-    install_all([(m, prepared(name, m, arguments)) for name, m in denoisers.items()])
+    install_all(engines)
     if is_pipeline(model):
         attach_pipeline(model, denoisers)
     return model

@@ -105,7 +105,7 @@ def require_plan(plan: object) -> Plan:
     raise ConfigError(
         f"plan={plan!r} is a {type(plan).__name__}",
         where="optimize(plan=...)",
-        remedy="pass a Plan, or the path of a file that `fxcache calibrate` or `fxcache tune` wrote",
+        remedy="pass a Plan, or the path of a file written by `fxcache calibrate` or `tune`",
     )
 
 

@@ -16,8 +16,8 @@ class CacheConfig:
 
     Args:
         dtype: ``torch.int8`` or ``torch.float8_e4m3fn`` keeps one byte for each cached value, with
-            a float32 scale for each token (in pictures, each channel). ``fxcache.rewrite.quantized``
-            bounds the error. By default values keep their own dtype.
+            a float32 scale for each token (in pictures, each channel); its module,
+            ``fxcache.rewrite.quantized``, bounds the error. By default values keep their own dtype.
         partial_evaluation: Whether a refresh also computes what convolutions and linear layers make
             of cached values, where the cost model finds that this pays. Reuse steps then do less;
             their results are equal up to the order of summation.
@@ -85,7 +85,7 @@ def require_cache_dtype(dtype: object) -> None:
         raise ConfigError(
             f"dtype={dtype!r} is no dtype to quantise to",
             where="CacheConfig(dtype=...)",
-            remedy=f"pass one of {', '.join(map(str, LARGEST))}, or None to keep values as they are",
+            remedy=f"pass None, or one of {', '.join(map(str, LARGEST))}",
         )
 
 

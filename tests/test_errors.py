@@ -81,7 +81,7 @@ class Variadic(nn.Module):
 
 
 def test_not_a_module():
-    assert "not a torch.nn.Module" in refused(fxcache.ConfigError, "unet")
+    assert "neither a torch.nn.Module nor a pipeline" in refused(fxcache.ConfigError, "unet")
 
 
 def test_a_model_that_writes_to_its_input():
@@ -163,9 +163,13 @@ def test_a_cut_of_no_known_kind(unet, cut):
     assert "skip index" in refused(fxcache.ConfigError, unet, cut=cut)
 
 
-@pytest.mark.parametrize("policy", ["uniform", 5, {"interval": 5}])
+@pytest.mark.parametrize("policy", [5, {"interval": 5}, fxcache.Uniform])
 def test_a_policy_that_is_none(unet, policy):
     assert "Uniform" in refused(fxcache.ConfigError, unet, policy=policy)
+
+
+def test_a_plan_that_is_not_there(unet):
+    assert "uniform" in refused(fxcache.ModelFileError, unet, policy="uniform")
 
 
 def test_unknown_options_are_errors(unet):
@@ -194,15 +198,9 @@ def test_gradients_wanted(unet):
         unet(timestep=1, **{k: v.requires_grad_() for k, v in tiny.inputs().items()})
 
 
-def test_optimize_twice(unet):
-    fxcache.optimize(unet)
-    with pytest.raises(fxcache.StateError, match="optimised already"):
-        fxcache.optimize(unet)
-    fxcache.restore(unet)
-    fxcache.optimize(unet)
-
-
-@pytest.mark.parametrize("call", [fxcache.restore, fxcache.report, fxcache.session])
+@pytest.mark.parametrize(
+    "call", [fxcache.restore, fxcache.report, fxcache.session, fxcache.clear]
+)
 def test_calls_that_need_an_optimised_module(unet, call):
     with pytest.raises(fxcache.StateError, match="not optimised"):
         call(unet)

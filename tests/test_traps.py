@@ -341,6 +341,7 @@ def test_a_request_pushed_out_while_it_runs_writes_to_nobodys_cache():
 
 def test_more_requests_than_are_kept_are_warned_of():
     model, _ = twins(interval=3)
+    fxcache.optimize(model, cache=fxcache.CacheConfig(max_trajectories=8))
     texts = [words(s) for s in range(9)]
     timesteps = torch.arange(900, 0, -100)
     for text in texts[:-1]:

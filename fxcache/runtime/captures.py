@@ -114,8 +114,7 @@ class Captures:
             self._warn(
                 f"more than {limit} kinds of call (shapes, dtypes, options) take turns, "
                 "and each is captured again when it comes back",
-                "Call with fewer shapes, leave sizes open (CaptureConfig(dynamic=...)), or keep more "
-                "(CaptureConfig(max_captures=...)).",
+                "Call with fewer shapes, or leave sizes open: CaptureConfig(dynamic=...).",
             )
 
     def notice_changes(self, module: nn.Module) -> None:

@@ -67,7 +67,7 @@ class Engine:
         self.recorder: Recorder | None = None  # is shown every step of every trajectory
 
     def inherit(self, previous: "Engine") -> None:
-        """Take over what ``previous`` captured of the same module, where the inputs' roles agree."""
+        """Take over the captures of ``previous`` for the same module, where the roles agree."""
         if self.signature.same_roles(previous.signature):
             self._captures.inherit(previous._captures)
 

@@ -98,11 +98,12 @@ def affine(norm: nn.Module) -> nn.Module:
 def run(model: nn.Module, kernels: bool, **options: Any) -> tuple[Tensor, Counter[str]]:
     """Outputs of a refresh and two reuses, and the operators that ran."""
     policy = options.pop("policy", fxcache.Explicit((0,)))
+    cache = fxcache.CacheConfig(dtype=options.pop("cache_dtype", None), kernels=kernels)
     fxcache.optimize(
         model,
         policy=policy,
         cut=("blocks.0", "blocks.1"),
-        cache=fxcache.CacheConfig(kernels=kernels),
+        cache=cache,
         **options,
     )
     found, inputs = [], dit_inputs()
@@ -279,8 +280,8 @@ def test_a_scale_for_each_channel_is_not_the_norms_to_read():
     outputs = []
     for kernels in (False, True):
         model = Head(plain_norm(), modulated="neither").eval()
-        options: dict[str, Any] = {"cache_dtype": torch.int8, "kernels": kernels}
-        fxcache.optimize(model, cut=("blocks.0", "blocks.1"), **options)
+        cache = fxcache.CacheConfig(dtype=torch.int8, kernels=kernels)
+        fxcache.optimize(model, cut=("blocks.0", "blocks.1"), cache=cache)
         torch.manual_seed(0)
         given = torch.randn(2, 3, 5, 4), torch.ones(2, 7)
         with Ran() as ran:

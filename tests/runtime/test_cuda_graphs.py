@@ -29,8 +29,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "hoisted": {"hoist": "once"},
     "table": {"hoist": "table"},
     "table and prefix": {"hoist": "table", "policy": fxcache.TeaCache(1.0)},
-    "quantized": {"cache_dtype": torch.int8},
-    "partly evaluated": {"partial_evaluation": True},
+    "quantized": {"cache": fxcache.CacheConfig(dtype=torch.int8)},
+    "partly evaluated": {"cache": fxcache.CacheConfig(partial_evaluation=True)},
 }
 
 

@@ -117,5 +117,5 @@ def test_a_unets_batch_and_size():
     "dynamic", [{"nothing": (0,)}, {"sample": ("batch",)}, {"sample": 0}, ["sample"], {0: (0,)}]
 )
 def test_options_that_cannot_be(dynamic: Any):
-    with pytest.raises(fxcache.ConfigError, match=r"optimize\(dynamic=...\)"):
+    with pytest.raises(fxcache.ConfigError, match=r"CaptureConfig\(dynamic=...\)"):
         fxcache.optimize(dit(), capture=fxcache.CaptureConfig(dynamic=dynamic))

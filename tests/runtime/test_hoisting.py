@@ -385,8 +385,8 @@ def levels_of(variants: Variants) -> set[Level]:
 @pytest.mark.parametrize("offload", [False, True])
 @pytest.mark.parametrize("hoist", ["once", "table"])
 def test_two_graphs_and_no_recompilation(hoist, offload):
-    counter, options = CompileCounterWithBackend("aot_eager"), {"hoist": hoist, "offload": offload}
-    unet = fxcache.optimize(tiny.small_unet(), policy=fxcache.Uniform(3), **options)
+    counter, cache = CompileCounterWithBackend("aot_eager"), fxcache.CacheConfig(offload=offload)
+    unet = fxcache.optimize(tiny.small_unet(), fxcache.Uniform(3), hoist=hoist, cache=cache)
     compiled = torch.compile(unet, backend=counter, fullgraph=True)
     with torch._dynamo.config.patch(error_on_recompile=True):
         for seed in (0, 1):

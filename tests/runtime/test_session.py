@@ -186,6 +186,7 @@ def test_keys_name_requests_whose_tensors_are_new_at_every_call(optimized):
 
 @torch.no_grad()
 def test_more_keys_than_the_bound_evict_the_oldest(optimized):
+    fxcache.optimize(optimized, cache=fxcache.CacheConfig(max_trajectories=16))
     for key in range(40):
         with fxcache.session(optimized, key=key):
             optimized(timestep=900, **tiny.inputs())
@@ -195,6 +196,7 @@ def test_more_keys_than_the_bound_evict_the_oldest(optimized):
 
 @torch.no_grad()
 def test_unnamed_requests_are_bounded(optimized):
+    fxcache.optimize(optimized, cache=fxcache.CacheConfig(max_trajectories=8))
     requests = [tiny.inputs(seed=s) for s in range(12)]
     for inputs in requests:
         optimized(timestep=900, **inputs)
