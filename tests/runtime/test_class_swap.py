@@ -20,10 +20,10 @@ from tests.loops import refreshes
 
 
 class Mini(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.enter, self.leave = nn.Linear(4, 8), nn.Linear(16, 4)
+        self.enter, self.leave = nn.Linear(channels, 8), nn.Linear(16, channels)
         self.deep, self.text = nn.Linear(8, 8), nn.Linear(6, 8)
 
     def __len__(self) -> int:
@@ -45,12 +45,12 @@ def outputs(model: nn.Module) -> list[Tensor]:
 
 @pytest.fixture
 def plain() -> nn.Module:
-    return Mini().eval()
+    return Mini(4).eval()
 
 
 @pytest.fixture
 def optimised() -> nn.Module:
-    return fxcache.optimize(Mini().eval(), fxcache.Uniform(3))
+    return fxcache.optimize(Mini(4).eval(), fxcache.Uniform(3))
 
 
 def test_it_goes_by_the_originals_name(optimised):
@@ -74,7 +74,7 @@ def test_it_equals_nothing_but_itself(optimised):
 
 
 def test_modules_of_one_class_share_theirs(optimised):
-    assert type(fxcache.optimize(Mini().eval())) is type(optimised)
+    assert type(fxcache.optimize(Mini(4).eval())) is type(optimised)
 
 
 @pytest.mark.parametrize("first", ["plain", "optimised"])
@@ -124,7 +124,7 @@ def test_a_class_with_a_metaclass_of_its_own():
     class Known(Mini, metaclass=Registered):
         pass
 
-    model, expected = fxcache.optimize(Known().eval(), fxcache.Uniform(1)), outputs(Known().eval())
+    model, expected = fxcache.optimize(Known(4).eval(), fxcache.Uniform(1)), outputs(Known(4).eval())
     assert isinstance(type(model), Registered)
     assert all(map(torch.equal, outputs(model), expected))
     assert type(fxcache.restore(model)) is Known
@@ -146,7 +146,7 @@ def reuses(model: nn.Module) -> int:
 def test_sharded_after_optimize(mesh, plain):
     fully_shard(plain, mesh=mesh)
     expected = outputs(plain)
-    model = fxcache.optimize(Mini().eval(), fxcache.Uniform(1))
+    model = fxcache.optimize(Mini(4).eval(), fxcache.Uniform(1))
     fully_shard(model, mesh=mesh)
     assert isinstance(model, FSDPModule)
     assert all(map(torch.equal, outputs(model), expected))
@@ -196,7 +196,7 @@ def test_parametrised_after_optimize(optimised):
 
 
 def test_wrapped_for_data_parallelism(mesh):
-    model = DistributedDataParallel(Mini().eval(), process_group=dist.group.WORLD)
+    model = DistributedDataParallel(Mini(4).eval(), process_group=dist.group.WORLD)
     assert fxcache.optimize(model, fxcache.Uniform(3)) is model
     outputs(model)
     assert refreshes(model.module) == [[0]]
