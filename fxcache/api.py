@@ -1,6 +1,6 @@
 """The public functions."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import nullcontext
 from typing import Any, TypeVar, overload
 
@@ -18,7 +18,7 @@ from fxcache.calibration.fingerprint import fingerprint
 from fxcache.calibration.plan import Plan
 from fxcache.capture.capture import capture as capture_program
 from fxcache.config import CacheConfig, CaptureConfig
-from fxcache.errors import ConfigError, FxcacheError, StateError
+from fxcache.errors import ConfigError
 from fxcache.integrations.diffusers import example_inputs as inputs_from_config
 from fxcache.partition.choose import AUTO, CutRequest, require_cut_request
 from fxcache.partition.cut import Cut
@@ -27,22 +27,20 @@ from fxcache.report.pipeline import PipelineReport
 from fxcache.report.report import Report, report_of
 from fxcache.runtime.branch import Trust
 from fxcache.runtime.denoisers import denoisers_of, is_pipeline, warn_unless_denoiser
-from fxcache.runtime.engine import Engine
-from fxcache.runtime.mode import require_eval, require_inference
 from fxcache.runtime.module import (
     detach,
     engine_of,
     forget,
+    install,
     install_all,
-    prepare,
     untouched,
     unwrapped,
 )
 from fxcache.runtime.pipeline import (
     attach_pipeline,
     detach_pipeline,
-    is_optimized,
-    optimized_components,
+    optimized_modules,
+    require_engine,
 )
 from fxcache.runtime.session import Branches, Session, require_key, require_num_steps
 from fxcache.schedule import GuidanceCache, Policy
@@ -102,14 +100,13 @@ def optimize(
     arguments = Arguments.of(policy, plan, cut, cache, hoist, guidance, capture)
     if is_pipeline(model):
         denoisers = denoisers_of(model)
-    else:
-        denoisers = {"": unwrapped(model)}  # type: ignore[arg-type]
-    engines = [(module, prepared(name, module, arguments)) for name, module in denoisers.items()]
-    if not is_pipeline(model):
-        warn_unless_denoiser(denoisers[""], stacklevel=2)
-    install_all(engines)
-    if is_pipeline(model):
+        install_all([(m, arguments.engine(m, name)) for name, m in denoisers.items()])
         attach_pipeline(model, denoisers)
+    else:
+        module = unwrapped(model)
+        engine = arguments.engine(module)
+        warn_unless_denoiser(module, stacklevel=2)
+        install(module, engine)
     return model
 
 
@@ -241,58 +238,3 @@ def length_of(timesteps: Sequence[float] | torch.Tensor) -> int:
             where="fxcache.session",
             remedy="pass the list or 1-D tensor that the loop goes through",
         ) from None
-
-
-def prepared(name: str, module: nn.Module, arguments: Arguments) -> Engine:
-    """An engine for ``module``, what the example's call needs captured; ``module`` is unchanged."""
-    try:
-        require_eval(module)
-        engine = prepare(module, arguments.settings(module))
-        if arguments.capture.example_inputs is not None:
-            capture_now(engine, module, arguments.capture.example_inputs)
-        return engine
-    except FxcacheError as error:
-        if not name:
-            raise
-        where = f"component {name}; {error.where}" if error.where else f"component {name}"
-        raise type(error)(error.what, where=where, remedy=error.remedy) from error
-
-
-def optimized_modules(model: Any, caller: str) -> dict[str, nn.Module]:
-    """The optimised modules that ``model`` stands for, by component; StateError for none."""
-    if not is_pipeline(model):
-        module = unwrapped(model)
-        require_engine(module, caller)
-        return {"": module}
-    modules = optimized_components(model)
-    if not modules and not is_optimized(model):
-        raise not_optimized(model, caller)
-    return modules
-
-
-def require_engine(module: nn.Module, caller: str) -> Engine:
-    """The engine of ``module``; StateError where it is not optimised."""
-    engine = engine_of(module)
-    if engine is None:
-        raise not_optimized(module, caller)
-    return engine
-
-
-def not_optimized(model: object, caller: str) -> StateError:
-    return StateError(
-        f"{type(model).__name__} is not optimised",
-        where=caller,
-        remedy="call fxcache.optimize(model) first",
-    )
-
-
-def capture_now(
-    engine: Engine, module: nn.Module, example: Mapping[str, Any] | Sequence[Any]
-) -> None:
-    """Capture for the call that ``example`` stands for."""
-    by_name = isinstance(example, Mapping)
-    args, kwargs = ((), dict(example)) if by_name else (tuple(example), {})
-    call = engine.signature.call(args, kwargs)
-    with torch.no_grad():
-        require_inference(module, call)
-    engine.capture(module, call)

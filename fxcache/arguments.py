@@ -1,16 +1,21 @@
 """The arguments of ``fxcache.optimize``, checked and brought into one form."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
+import torch
 from torch import nn
 
 from fxcache.calibration.plan import Plan
 from fxcache.config import CacheConfig, CaptureConfig
-from fxcache.errors import ConfigError
+from fxcache.errors import ConfigError, FxcacheError
 from fxcache.partition.choose import AUTO, CutRequest, require_cut_request
 from fxcache.rewrite.hoist import Level
+from fxcache.runtime.engine import Engine
+from fxcache.runtime.mode import require_eval, require_inference
+from fxcache.runtime.module import prepare
 from fxcache.runtime.settings import Settings
 from fxcache.schedule import GuidanceCache, Policy, Uniform
 
@@ -80,6 +85,37 @@ class Arguments:
             self.cache,
             replace(self.capture, example_inputs=None),  # nothing keeps its tensors alive
         )
+
+    def engine(self, module: nn.Module, component: str = "") -> Engine:
+        """An engine that runs ``module`` as asked for; ``module`` itself does not change.
+
+        Args:
+            module: A denoiser, in eval mode.
+            component: Its name in a pipeline, for errors.
+        """
+        try:
+            require_eval(module)
+            engine = prepare(module, self.settings(module))
+            if self.capture.example_inputs is not None:
+                capture_now(engine, module, self.capture.example_inputs)
+            return engine
+        except FxcacheError as error:
+            if not component:
+                raise
+            where = f"component {component}; {error.where}".removesuffix("; ")
+            raise type(error)(error.what, where=where, remedy=error.remedy) from error
+
+
+def capture_now(
+    engine: Engine, module: nn.Module, example: Mapping[str, Any] | Sequence[Any]
+) -> None:
+    """Capture for the call that ``example`` stands for."""
+    by_name = isinstance(example, Mapping)
+    args, kwargs = ((), dict(example)) if by_name else (tuple(example), {})
+    call = engine.signature.call(args, kwargs)
+    with torch.no_grad():
+        require_inference(module, call)
+    engine.capture(module, call)
 
 
 def require_one_plan(policy: object, plan: object, cut: object) -> Plan | None:

@@ -198,9 +198,7 @@ def test_gradients_wanted(unet):
         unet(timestep=1, **{k: v.requires_grad_() for k, v in tiny.inputs().items()})
 
 
-@pytest.mark.parametrize(
-    "call", [fxcache.restore, fxcache.report, fxcache.session, fxcache.clear]
-)
+@pytest.mark.parametrize("call", [fxcache.restore, fxcache.report, fxcache.session, fxcache.clear])
 def test_calls_that_need_an_optimised_module(unet, call):
     with pytest.raises(fxcache.StateError, match="not optimised"):
         call(unet)

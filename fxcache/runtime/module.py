@@ -73,8 +73,7 @@ def install(module: nn.Module, engine: Engine) -> None:
 
 def attach(module: nn.Module, settings: Settings) -> Engine:
     """Make ``module`` an optimised one in place."""
-    engine = prepare(module, settings)
-    install(module, engine)
+    install(module, engine := prepare(module, settings))
     return engine
 
 
@@ -105,7 +104,7 @@ def forget(module: nn.Module, engine: Engine) -> None:
         session.branches.clear()
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: object) -> nn.Module:
     """The module itself, out of the wrappers of torch.compile and of data parallelism.
 
     Raises:

@@ -8,11 +8,13 @@ from typing import Any, Self
 
 from torch import nn
 
-from fxcache.errors import FxcacheWarning
+from fxcache.errors import FxcacheWarning, StateError
 from fxcache.program import OURS
 from fxcache.runtime.branch import Trust
 from fxcache.runtime.class_swap import ClassSwap, without_swap
-from fxcache.runtime.module import engine_of, innermost
+from fxcache.runtime.denoisers import is_pipeline
+from fxcache.runtime.engine import Engine
+from fxcache.runtime.module import engine_of, innermost, unwrapped
 from fxcache.runtime.session import Branches, Session, open_sessions
 
 
@@ -86,6 +88,34 @@ def optimized_components(pipeline: Any) -> dict[str, nn.Module]:
     components = pipeline.components.items()
     modules = {name: innermost(c) for name, c in components if isinstance(c, nn.Module)}
     return {name: module for name, module in modules.items() if engine_of(module) is not None}
+
+
+def optimized_modules(model: Any, caller: str) -> dict[str, nn.Module]:
+    """The optimised modules that ``model`` stands for, by component; StateError for none."""
+    if not is_pipeline(model):
+        module = unwrapped(model)
+        require_engine(module, caller)
+        return {"": module}
+    modules = optimized_components(model)
+    if not modules and not is_optimized(model):
+        raise not_optimized(model, caller)
+    return modules
+
+
+def require_engine(module: nn.Module, caller: str) -> Engine:
+    """The engine of ``module``; StateError where it is not optimised."""
+    engine = engine_of(module)
+    if engine is None:
+        raise not_optimized(module, caller)
+    return engine
+
+
+def not_optimized(model: object, caller: str) -> StateError:
+    return StateError(
+        f"{type(model).__name__} is not optimised",
+        where=caller,
+        remedy="call fxcache.optimize(model) first",
+    )
 
 
 def warn_of_replaced(pipeline: Any, optimized: Container[str]) -> None:

@@ -124,7 +124,9 @@ def test_denoisers_are_not_warned_of(kind):
     assert fxcache.report(fxcache.optimize(kind().eval()))  # warnings are errors
 
 
-@pytest.mark.parametrize(("kind", "said"), [(Codec, "encode and decode"), (Projection, "no timestep")])
+@pytest.mark.parametrize(
+    ("kind", "said"), [(Codec, "encode and decode"), (Projection, "no timestep")]
+)
 def test_modules_that_no_loop_calls(kind, said):
     with pytest.warns(fxcache.FxcacheWarning, match=said) as caught:
         fxcache.optimize(kind().eval())

@@ -117,6 +117,8 @@ def test_policies_are_frozen():
 def test_positions_are_keyword_only_except_the_rules_own():
     assert Uniform(5) == Uniform(interval=5)
     assert NonUniform(5, 15, 1.4).power == 1.4
+
+
 def policy_of_a_user(default: int) -> type[Policy]:
     """A policy of the same name as one of fxcache's, as a notebook's cell defines it."""
 
