@@ -15,8 +15,8 @@ DENOISERS = ("unet", "transformer", "prior", "decoder")  # how pipelines name th
 
 
 def is_pipeline(candidate: object) -> bool:
-    """Whether ``candidate`` holds its modules as ``components``, as diffusers' pipelines do."""
-    if isinstance(candidate, nn.Module | type):
+    """Whether ``candidate`` can be called and has modules as ``components``, as diffusers' have."""
+    if isinstance(candidate, nn.Module | type) or not callable(candidate):
         return False
     components = getattr(candidate, "components", None)
     return isinstance(components, Mapping) and any(

@@ -112,9 +112,10 @@ def unwrapped(model: object) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise ConfigError(
-            f"{type(model).__name__} is neither a torch.nn.Module nor a pipeline",
+            f"{type(model).__name__} is not a torch.nn.Module",
             where="fxcache",
-            remedy="pass the denoiser, such as pipe.unet, or a pipeline that has one",
+            remedy="pass the denoiser, such as pipe.unet; optimize, restore, report and clear also "
+            "take a pipeline",
         )
     if isinstance(model, DataParallel) and len(model.device_ids) > 1:
         raise ConfigError(

@@ -73,14 +73,23 @@ class Denoiser(nn.Module):
         return sample * timestep
 
 
+def holding(components: object, **members: object) -> type:
+    return type("Pipe", (), {"components": components, **members})
+
+
+def call(self: object) -> None:
+    del self
+
+
 @pytest.mark.parametrize(
     ("candidate", "expected"),
     [
         (Denoiser(), False),
-        (type("Pipe", (), {"components": {"unet": Denoiser()}}), False),  # a class
-        (type("Pipe", (), {"components": {"unet": Denoiser()}})(), True),
-        (type("Pipe", (), {"components": {"scheduler": object()}})(), False),
-        (type("Machine", (), {"components": ["wheel"]})(), False),
+        (holding({"unet": Denoiser()}, __call__=call), False),  # a class
+        (holding({"unet": Denoiser()}, __call__=call)(), True),
+        (holding({"unet": Denoiser()})(), False),  # a mere container
+        (holding({"scheduler": object()}, __call__=call)(), False),
+        (holding(["wheel"], __call__=call)(), False),
         ({"unet": Denoiser()}, False),
         (None, False),
     ],

@@ -1,6 +1,7 @@
 """``optimize`` called again: new settings, the same captures where they fit, nothing cached."""
 
 import threading
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -261,3 +262,24 @@ def test_clear_forgets_values_and_keeps_captures(exports):
         model(SAMPLE, timesteps[3], TEXT)
     assert refreshes(model) == [[0], [0]]
     assert len(exports) == 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", [fxcache.restore, fxcache.optimize])
+def test_a_call_that_waits_for_its_turn_meanwhile(change):
+    """It runs as the module is once its turn has come."""
+    plain, model = Mini().eval(), fxcache.optimize(Mini().eval(), fxcache.Uniform(9))
+    engine = engine_of(model)
+    model(SAMPLE, 900.0, TEXT)
+
+    class Turn:
+        def __enter__(self) -> None:
+            engine.turn = nullcontext()
+            change(model)
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    engine.turn = Turn()
+    assert torch.equal(model(2 * SAMPLE, 800.0, TEXT), plain(2 * SAMPLE, 800.0, TEXT))
+    assert engine_of(model) is not engine
