@@ -99,12 +99,12 @@ def test_options_that_moved_are_unknown(old):
         (
             {"adjustment": Adjustment({"a": torch.ones(1)})}
             | {"cache": CacheConfig(partial_evaluation=True)},
-            "trained for",
+            "adjustment or correction",
         ),
         (
             {"correction": Correction({"a": torch.ones(1)})}
             | {"cache": CacheConfig(partial_evaluation=True)},
-            "trained for",
+            "adjustment or correction",
         ),
     ],
 )

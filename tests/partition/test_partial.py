@@ -305,7 +305,7 @@ def test_a_plan_with_trends_of_the_values_that_are_replaced():
     unet = tiny.small_unet()
     plan = fxcache.Plan.of(unet, fxcache.Uniform(3), 0)
     corrected = replace(plan, correction=Correction({"a.0": torch.zeros(3, 1, 2)}))
-    with pytest.raises(fxcache.ConfigError, match="trends"):
+    with pytest.raises(fxcache.ConfigError, match="adjustment or correction"):
         fxcache.optimize(unet, plan=corrected, cache=fxcache.CacheConfig(partial_evaluation=True))
     fxcache.optimize(unet, plan=plan, cache=fxcache.CacheConfig(partial_evaluation=True))
 
