@@ -47,7 +47,12 @@ def on_meta(config: dict[str, Any]) -> UNet2DConditionModel:
 def outermost_partially_evaluated(model: UNet2DConditionModel) -> dict[str, Any]:
     """The cut at index 0 where reuse steps leave out what the cached value alone decides."""
     inputs = example_inputs(model)
-    fxcache.optimize(model, cut=0, partial_evaluation=True, example_inputs=inputs)
+    fxcache.optimize(
+        model,
+        cut=0,
+        cache=fxcache.CacheConfig(partial_evaluation=True),
+        capture=fxcache.CaptureConfig(example_inputs=inputs),
+    )
     (capture,) = fxcache.report(model).captures
     fxcache.restore(model)
     return capture.cut

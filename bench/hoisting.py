@@ -48,7 +48,7 @@ def read_by(name: str) -> dict[str, Any]:
     model, inputs = model_and_inputs(name)
     found: dict[str, Any] = {}
     for hoist in HOISTED:
-        fxcache.optimize(model, hoist=hoist, example_inputs=inputs)
+        fxcache.optimize(model, hoist=hoist, capture=fxcache.CaptureConfig(example_inputs=inputs))
         (capture,) = fxcache.report(model).captures
         fxcache.restore(model)
         found[str(hoist).lower()] = capture.weight_bytes

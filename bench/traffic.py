@@ -10,6 +10,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from fxcache.runtime.module import engine_of
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "as it is": {},
-    "partial evaluation": {"partial_evaluation": True},
+    "partial evaluation": {"cache": fxcache.CacheConfig(partial_evaluation=True)},
     "hoisted": {"hoist": "table"},
 }
 MODELS: dict[str, dict[str, Any]] = {
@@ -54,7 +55,7 @@ def reuse_step(
 ) -> tuple[Variants, Variant]:
     """The graph of a reuse step, laid out as on a GPU."""
     with gpu_pretended():
-        fxcache.optimize(model, example_inputs=inputs, **options)
+        fxcache.optimize(model, capture=fxcache.CaptureConfig(example_inputs=inputs), **options)
     engine = engine_of(model)
     assert engine is not None
     (variants,) = engine.captures.values()
@@ -100,7 +101,8 @@ def found(model: nn.Module, inputs: dict[str, Any], options: dict[str, Any]) -> 
     """Of a reuse step with these options, each way."""
     variants, plain = reuse_step(model, inputs, **options)
     plainly = placed(plain.module, inputs_of(variants, plain))
-    variants, fused = reuse_step(model, inputs, **options, kernels=True)
+    cache = replace(options.get("cache", fxcache.CacheConfig()), kernels=True)
+    variants, fused = reuse_step(model, inputs, **{**options, "cache": cache})
     with_kernels = placed(fused.module, inputs_of(variants, fused))
     ways = {
         "eager": totals(eager(plainly)),

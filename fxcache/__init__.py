@@ -2,8 +2,9 @@
 
 import logging
 
-from fxcache.api import calibrate, frontier, optimize, report, restore, session
+from fxcache.api import calibrate, clear, frontier, optimize, report, restore, session
 from fxcache.calibration.plan import Plan
+from fxcache.config import CacheConfig, CaptureConfig
 from fxcache.errors import (
     CaptureError,
     ConfigError,
@@ -19,6 +20,7 @@ from fxcache.errors import (
     StateError,
 )
 from fxcache.partition.cut import Cut
+from fxcache.report.pipeline import PipelineReport
 from fxcache.report.report import Report
 from fxcache.runtime.session import Session
 from fxcache.schedule import (
@@ -40,6 +42,8 @@ from fxcache.schedule import (
 
 __all__ = [
     "BlockCaching",
+    "CacheConfig",
+    "CaptureConfig",
     "CaptureError",
     "ConfigError",
     "Cut",
@@ -56,6 +60,7 @@ __all__ = [
     "ModelFileError",
     "NonUniform",
     "NotADenoiserError",
+    "PipelineReport",
     "Plan",
     "PlanError",
     "Policy",
@@ -70,6 +75,7 @@ __all__ = [
     "TeaCache",
     "Uniform",
     "calibrate",
+    "clear",
     "frontier",
     "optimize",
     "report",

@@ -1,13 +1,13 @@
-"""The public functions. Each reads as the way through the house: capture, partition, attach."""
+"""The public functions."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import nullcontext
-from os import PathLike
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar, overload
 
 import torch
 from torch import nn
 
+from fxcache.arguments import Arguments, Hoist, PlanLike
 from fxcache.calibration.calibration import (
     calibrated,
     measurement_for,
@@ -16,117 +16,128 @@ from fxcache.calibration.calibration import (
 )
 from fxcache.calibration.fingerprint import fingerprint
 from fxcache.calibration.plan import Plan
-from fxcache.capture.capture import capture
-from fxcache.errors import ConfigError, StateError
+from fxcache.capture.capture import capture as capture_program
+from fxcache.config import CacheConfig, CaptureConfig
+from fxcache.errors import ConfigError
 from fxcache.integrations.diffusers import example_inputs as inputs_from_config
 from fxcache.partition.choose import AUTO, CutRequest, require_cut_request
 from fxcache.partition.cut import Cut
 from fxcache.partition.frontier import Frontier
+from fxcache.report.pipeline import PipelineReport
 from fxcache.report.report import Report, report_of
-from fxcache.rewrite.hoist import Level
-from fxcache.rewrite.quantized import LARGEST
-from fxcache.runtime.engine import Engine
-from fxcache.runtime.mode import require_inference
-from fxcache.runtime.module import attach, detach, engine_of, untouched, unwrapped
+from fxcache.runtime.denoisers import denoisers_of, is_pipeline, warn_unless_denoiser
+from fxcache.runtime.module import (
+    detach,
+    engine_of,
+    install,
+    install_all,
+    untouched,
+    unwrapped,
+)
+from fxcache.runtime.pipeline import (
+    attach_pipeline,
+    detach_pipeline,
+    optimized_modules,
+    require_engine,
+)
 from fxcache.runtime.session import Session, require_key, require_num_steps
-from fxcache.runtime.settings import Settings
-from fxcache.schedule import GuidanceCache, Policy, Uniform
+from fxcache.schedule import GuidanceCache, Policy
 from fxcache.signature import Signature
 
-M = TypeVar("M", bound=nn.Module)
-LEVELS = {None: Level.NOTHING, "once": Level.ONCE, "table": Level.STEP}  # by ``hoist``
+M = TypeVar("M")
 
 
 def optimize(
     model: M,
+    policy: Policy | PlanLike | None = None,
     *,
+    plan: PlanLike | None = None,
     cut: CutRequest = AUTO,
-    policy: Policy | None = None,
-    example_inputs: Mapping[str, Any] | Sequence[Any] | None = None,
-    latent: str | None = None,
-    dynamic: Mapping[str, Sequence[int]] | None = None,
-    plan: Plan | str | PathLike[str] | None = None,
+    cache: CacheConfig | None = None,
+    hoist: Hoist = None,
     guidance: GuidanceCache | None = None,
-    partial_evaluation: bool = False,
-    hoist: Literal["once", "table"] | None = None,
-    kernels: bool = False,
-    cache_dtype: torch.dtype | None = None,
-    offload: bool = False,
+    capture: CaptureConfig | None = None,
 ) -> M:
-    """Make a denoiser reuse its deep values between steps. In place; returns ``model`` itself.
+    """Make a denoiser, or all denoisers of a pipeline, reuse deep values between steps.
 
-    ``cut``: a skip index (0 is outermost), a module path, a pair of module paths (the first and
-    the last that a reuse step skips, adding what they added last), a Cut from ``frontier``, or
-    ``"auto"``: the skip connection, or the run of blocks, that saves the most FLOPs. ``policy``:
-    which steps refresh; by default ``Uniform(interval=3)``. ``example_inputs``: keyword or
-    positional arguments of one call, to capture at once; otherwise the first call captures, and
-    each call of another shape. ``latent``: the parameter of ``forward`` that takes the noisy
-    latent, where that is not the first. ``dynamic``: dimensions that may vary between calls without
-    another capture, by input: ``{"sample": (0,), "encoder_hidden_states": (0,)}`` for the batch.
-    ``plan``: instead of cut and policy, what ``calibrate`` or ``fxcache tune`` found, or its file.
-    ``guidance``: whether, and how often, both halves of classifier-free guidance are computed; by
-    default always. ``partial_evaluation``: whether convolutions and linear layers over a
-    concatenation with a cached value are computed as far as that goes when it is cached, where that
-    pays: reuse steps do less, and equal those without it up to the order of summation. ``hoist``:
-    "once", what depends on the conditioning alone, such as the text's keys and values, is computed
-    once a run, bit for bit as before; "table", also what depends on the timestep besides, such
-    as modulations, for all of the schedule at once, equal up to the order of summation.
-    ``kernels``: whether Triton kernels take the place of cache reads and the norms that follow
-    them, on CUDA devices; the report says where, and where not. ``cache_dtype``: torch.int8 or
-    torch.float8_e4m3fn, to keep a byte for each cached value, with a scale for each token or
-    channel; ``fxcache.rewrite.quantized`` bounds the error. By default values are kept as they are.
-    ``offload``: whether weights that no step reads, since what they give is hoisted, wait on the
-    CPU; ``restore`` brings them back, which comes before adapters are loaded.
-
-    Raises StateError (optimised already), ConfigError (options), ModeError (train mode), PlanError
-    (a plan for another model), ModelFileError (a plan that cannot be read); at
-    capture also CaptureError, NotADenoiserError and CutError. After an error the model is as it
+    ``model`` changes in place. Called again, the function replaces all settings by the new ones:
+    captures that still fit are kept, cached values are forgotten. After an error ``model`` is as it
     was before.
+
+    Args:
+        model: A denoiser, or a pipeline: an object with ``components``, of which those that take a
+            timestep at each step are optimised. Each call of an optimised pipeline is one run.
+        policy: Which steps refresh, by default ``Uniform(interval=3)``. Or a plan, or its path.
+        plan: What ``calibrate`` or ``fxcache tune`` found: a policy with its cut. Or its path.
+        cut: What is cached: a skip index (0 is outermost), a module path, a pair of module paths
+            (the first and the last that a reuse step skips), a Cut from ``frontier``, a list of
+            these, or ``"auto"``: the skip connection or run of blocks that saves the most FLOPs.
+        cache: In which form values are cached, and how many.
+        hoist: ``"once"`` computes what depends on the conditioning alone once a run, such as the
+            text's keys and values, bit for bit as before. ``"table"`` also computes what depends on
+            the timestep, such as modulations, for all of the schedule at once, equal up to the
+            order of summation.
+        guidance: How often both halves of classifier-free guidance are computed, by default always.
+        capture: How the model is captured, and whether at once. By default the first call of each
+            kind (shapes, dtypes, options) captures.
+
+    Returns:
+        ``model`` itself.
+
+    Raises:
+        ConfigError: An option has a value that it cannot have, two exclude each other, or a
+            pipeline has no denoiser.
+        StateError: The model contains an optimised one, or is being calibrated.
+        ModeError: The model is in train mode.
+        PlanError: The plan was made for another model.
+        ModelFileError: The plan cannot be read.
+        CaptureError: The model cannot be captured; also at the first call.
+        NotADenoiserError: The output does not depend on the latent; also at the first call.
+        CutError: The cut does not exist, or saves nothing; also at the first call.
     """
-    module = untouched(model, "fxcache.optimize")
-    adjustment = correction = None
-    if plan is not None:
-        found = planned(module, plan, cut, policy)
-        cut, policy = found.cut, found.policy
-        adjustment, correction = found.adjustment, found.correction
-        if partial_evaluation and (adjustment or correction):
-            raise ConfigError(
-                "what the plan's trained parts or trends belong to would not be cached any more",
-                where="optimize(plan=..., partial_evaluation=True)",
-                remedy="leave out partial_evaluation",
-            )
-    settings = Settings(
-        require_cut_request(cut),
-        require_policy(policy),
-        adjustment,
-        correction,
-        require_guidance(guidance),
-        latent,
-        require_dynamic(dynamic),
-        require_flag("partial_evaluation", partial_evaluation),
-        require_flag("kernels", kernels),
-        require_hoist(hoist),
-        require_cache_dtype(cache_dtype),
-        require_flag("offload", offload),
-    )
-    require_hoisting(settings)
-    require_plain_reads(settings)
-    engine = attach(module, settings)
-    if example_inputs is not None:
-        try:
-            capture_now(engine, module, example_inputs)
-        except Exception:
-            detach(module)
-            raise
+    arguments = Arguments.of(policy, plan, cut, cache, hoist, guidance, capture)
+    if is_pipeline(model):
+        denoisers = denoisers_of(model)
+        install_all([(m, arguments.engine(m, name)) for name, m in denoisers.items()])
+        attach_pipeline(model, denoisers)
+    else:
+        module = unwrapped(model)
+        engine = arguments.engine(module)
+        warn_unless_denoiser(module, stacklevel=2)
+        install(module, engine)
     return model
 
 
 def restore(model: M) -> M:
-    """Undo ``optimize``: the original class and forward, nothing left behind."""
-    module = unwrapped(model)
-    require_engine(module, "fxcache.restore")
-    detach(module)
+    """Undo ``optimize``: the original class and forward, nothing left behind.
+
+    Args:
+        model: An optimised module, or a pipeline with optimised components.
+
+    Returns:
+        ``model`` itself.
+
+    Raises:
+        StateError: Nothing of it is optimised.
+    """
+    for module in optimized_modules(model, "fxcache.restore").values():
+        detach(module)
+    if is_pipeline(model):
+        detach_pipeline(model)
     return model
+
+
+def clear(model: object) -> None:
+    """Drop every cached value and every trajectory. Captures are kept; the next call refreshes.
+
+    Args:
+        model: An optimised module, or a pipeline with optimised components.
+
+    Raises:
+        StateError: Nothing of it is optimised.
+    """
+    for module in optimized_modules(model, "fxcache.clear").values():
+        require_engine(module, "fxcache.clear").clear()
 
 
 def calibrate(
@@ -168,7 +179,7 @@ def frontier(model: nn.Module, *args: Any, **inputs: Any) -> list[Cut]:
     signature = engine.signature if engine else Signature(type(module))
     call = signature.call(args, inputs)
     with engine.at_rest() if engine else nullcontext():
-        return Frontier(capture(module, signature, call)).cuts()
+        return Frontier(capture_program(module, signature, call)).cuts()
 
 
 def session(
@@ -186,18 +197,33 @@ def session(
     trajectory that outlives the block, for requests that take turns.
     """
     module = unwrapped(model)
-    engine = require_engine(module, "fxcache.session")
+    require_engine(module, "fxcache.session")
     if timesteps is not None and num_steps is None:
         num_steps = length_of(timesteps)
     require_num_steps(num_steps)
     require_key(key)
-    return Session(module, engine.store, num_steps, key)
+    return Session(module, num_steps, key)
 
 
-def report(model: nn.Module) -> Report:
-    """What was captured, cut, cached and decided, with times; print it, or ``.to_dict()``."""
-    module = unwrapped(model)
-    return report_of(module, require_engine(module, "fxcache.report"))
+@overload
+def report(model: nn.Module) -> Report: ...  # type: ignore[overload-overlap]
+@overload
+def report(model: object) -> PipelineReport: ...
+def report(model: object) -> Report | PipelineReport:
+    """What was captured, cut, cached and decided, with times; print it, or call ``.to_dict()``.
+
+    Args:
+        model: An optimised module, or a pipeline with optimised components.
+
+    Returns:
+        A Report for a module, a PipelineReport for a pipeline.
+
+    Raises:
+        StateError: Nothing of it is optimised.
+    """
+    modules = optimized_modules(model, "fxcache.report")
+    reports = {n: report_of(m, require_engine(m, "fxcache.report")) for n, m in modules.items()}
+    return PipelineReport(type(model).__name__, reports) if is_pipeline(model) else reports[""]
 
 
 def length_of(timesteps: Sequence[float] | torch.Tensor) -> int:
@@ -209,139 +235,3 @@ def length_of(timesteps: Sequence[float] | torch.Tensor) -> int:
             where="fxcache.session",
             remedy="pass the list or 1-D tensor that the loop goes through",
         ) from None
-
-
-def planned(
-    module: nn.Module, plan: Plan | str | PathLike[str], cut: CutRequest, policy: Policy | None
-) -> Plan:
-    """``plan``, read if need be, if it was made for ``module``."""
-    if policy is not None or cut != AUTO:
-        raise ConfigError(
-            "a plan holds its cut and its policy",
-            where="optimize(plan=...)",
-            remedy="leave cut= and policy= out, or the plan",
-        )
-    found = plan if isinstance(plan, Plan) else Plan.load(plan)
-    found.require_match(module)
-    return found
-
-
-def require_policy(policy: object) -> Policy:
-    if policy is None:
-        return Uniform()
-    if not isinstance(policy, Policy):
-        raise ConfigError(
-            f"policy={policy!r} is a {type(policy).__name__}",
-            where="optimize(policy=...)",
-            remedy=f"pass one of: {', '.join(sorted(Policy.kinds))}",
-        )
-    return policy
-
-
-def require_guidance(guidance: object) -> GuidanceCache | None:
-    if guidance is None or isinstance(guidance, GuidanceCache):
-        return guidance
-    raise ConfigError(
-        f"guidance={guidance!r} is a {type(guidance).__name__}",
-        where="optimize(guidance=...)",
-        remedy="pass fxcache.GuidanceCache(...), or leave it out to compute both halves always",
-    )
-
-
-def require_dynamic(dynamic: object) -> dict[str, tuple[int, ...]]:
-    """``dynamic`` with its dimensions as tuples; ConfigError where it is no such thing."""
-    given = {} if dynamic is None else dynamic
-    if isinstance(given, Mapping) and all(
-        isinstance(path, str)
-        and isinstance(dims, Sequence)
-        and all(isinstance(dim, int) and dim >= 0 for dim in dims)
-        for path, dims in given.items()
-    ):
-        return {path: tuple(dims) for path, dims in given.items()}
-    raise ConfigError(
-        f"dynamic={dynamic!r} does not name dimensions by input",
-        where="optimize(dynamic=...)",
-        remedy='pass a dict such as {"sample": (0,), "encoder_hidden_states": (0,)}',
-    )
-
-
-def require_flag(name: str, value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise ConfigError(
-        f"{name}={value!r} is neither True nor False",
-        where=f"optimize({name}=...)",
-        remedy=f"pass {name}=True or {name}=False",
-    )
-
-
-def require_hoist(hoist: object) -> Level:
-    for name, level in LEVELS.items():
-        if hoist == name:
-            return level
-    raise ConfigError(
-        f"hoist={hoist!r} is neither None, 'once' nor 'table'",
-        where="optimize(hoist=...)",
-        remedy="pass one of these",
-    )
-
-
-def require_cache_dtype(dtype: object) -> torch.dtype | None:
-    if dtype is None or (isinstance(dtype, torch.dtype) and dtype in LARGEST):
-        return dtype
-    raise ConfigError(
-        f"cache_dtype={dtype!r} is no dtype to quantise to",
-        where="optimize(cache_dtype=...)",
-        remedy=f"pass one of {', '.join(map(str, LARGEST))}, or None to keep values as they are",
-    )
-
-
-def require_plain_reads(settings: Settings) -> None:
-    """ConfigError where what is quantised would have to be extrapolated or corrected."""
-    moved = "forecasts" if settings.policy.forecast_order else "corrections"
-    if settings.cache_dtype and (settings.policy.forecast_order or settings.correction):
-        raise ConfigError(
-            f"{moved} need differences of cached values, which eight bits do not keep",
-            where=f"optimize(cache_dtype={settings.cache_dtype})",
-            remedy="leave out cache_dtype, or use a policy and plan without them",
-        )
-
-
-def require_hoisting(settings: Settings) -> None:
-    """ConfigError where every step reads all weights, so that none may be elsewhere."""
-    if settings.offload and not settings.hoist:
-        raise ConfigError(
-            "every step reads all weights, as long as nothing is hoisted",
-            where="optimize(offload=True)",
-            remedy='pass hoist="once" or hoist="table" as well, or leave out offload',
-        )
-
-
-def require_engine(module: nn.Module, caller: str) -> Engine:
-    engine = engine_of(module)
-    if engine is None:
-        raise StateError(
-            f"{type(module).__name__} is not optimised",
-            where=caller,
-            remedy="call fxcache.optimize(model) first",
-        )
-    return engine
-
-
-def capture_now(
-    engine: Engine, module: nn.Module, example: Mapping[str, Any] | Sequence[Any]
-) -> None:
-    """Capture for the call that ``example`` stands for."""
-    if not isinstance(example, Mapping | Sequence):
-        raise ConfigError(
-            f"example_inputs={example!r} are neither a dict nor a list",
-            where="optimize(example_inputs=...)",
-            remedy="pass the arguments of one call, by name in a dict or by position in a list",
-        )
-    by_name = isinstance(example, Mapping)
-    call = engine.signature.call(
-        () if by_name else tuple(example), dict(example) if by_name else {}
-    )
-    with torch.no_grad():
-        require_inference(module, call)
-    engine.capture(module, call)

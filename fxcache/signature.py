@@ -112,11 +112,16 @@ class Signature:
         self.latent = self._require_parameter(latent, "latent") if latent else self.names[0]
         self.named_timestep = next((n for n in self.names[1:] if n in TIMESTEP_NAMES), None)
 
+    def same_roles(self, other: "Signature") -> bool:
+        """Whether both give the inputs of one class the same roles and the same open sizes."""
+        same_inputs = self.original is other.original and self.latent == other.latent
+        return same_inputs and self.dynamic == other.dynamic
+
     def _require_parameter(self, name: str, option: str) -> str:
         if name not in self.known:
             raise ConfigError(
                 f"{self.model}.forward has no parameter {name!r}",
-                where=f"optimize({option}=...)",
+                where=f"CaptureConfig({option}=...)",
                 remedy=f"choose one of: {', '.join(self.names)}",
             )
         return name
@@ -147,7 +152,8 @@ class Signature:
             raise NotADenoiserError(
                 f"the latent, {self.latent}, is {type(given).__name__}, not a tensor",
                 where=f"{self.model}.forward",
-                remedy="pass the noisy latent as the first input, or name it: optimize(latent=...)",
+                remedy="pass the noisy latent as the first input, or name it: "
+                "CaptureConfig(latent=...)",
             )
         return latent
 

@@ -35,7 +35,7 @@ def calibrate(folder: Path, out: Path, *more: str) -> list[str]:
 def test_a_plan_is_written_and_drawn_with(capsys, folder, tmp_path, policy):
     plan, picture = tmp_path / "plan.json", tmp_path / "x.png"
     text = said(capsys, *calibrate(folder, plan, "--policy", policy, "--option", "threshold=0.125"))
-    assert "optimize(model, plan=" in text
+    assert "optimize(model, '" in text
     written = fxcache.Plan.load(plan)
     assert type(written.policy).__name__.lower() == policy
     assert written.policy.threshold == 0.125

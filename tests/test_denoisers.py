@@ -88,7 +88,7 @@ def test_promises_1_and_2(kind):
     inputs = recipe.inputs(model.config, False)
     expected = tensors(model(**inputs))
     policy = fxcache.Explicit(steps=(0,))
-    fxcache.optimize(model, policy=policy, latent=recipe.latent)
+    fxcache.optimize(model, policy=policy, capture=fxcache.CaptureConfig(latent=recipe.latent))
     with fxcache.session(model):
         refreshed = tensors(model(**inputs))
         reused = tensors(model(**inputs))

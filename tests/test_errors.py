@@ -55,13 +55,19 @@ class Impure(nn.Module):
 
 def test_no_output_depends_on_the_latent():
     example = {"sample": torch.ones(1, 8), "timestep": torch.tensor(1.0)}
-    message = refused(fxcache.NotADenoiserError, Denoiserless().eval(), example_inputs=example)
+    message = refused(
+        fxcache.NotADenoiserError,
+        Denoiserless().eval(),
+        capture=fxcache.CaptureConfig(example_inputs=example),
+    )
     assert "depends on its first input" in message
 
 
 def test_the_first_input_is_no_tensor(unet):
     assert "not a tensor" in refused(
-        fxcache.NotADenoiserError, unet, example_inputs={"sample": "noise", "timestep": 1}
+        fxcache.NotADenoiserError,
+        unet,
+        capture=fxcache.CaptureConfig(example_inputs={"sample": "noise", "timestep": 1}),
     )
 
 
@@ -80,7 +86,9 @@ def test_not_a_module():
 
 def test_a_model_that_writes_to_its_input():
     example = {"sample": torch.ones(1, 8), "timestep": torch.tensor(1.0)}
-    message = refused(fxcache.CaptureError, Impure().eval(), example_inputs=example)
+    message = refused(
+        fxcache.CaptureError, Impure().eval(), capture=fxcache.CaptureConfig(example_inputs=example)
+    )
     assert "writes to its inputs" in message
 
 
@@ -90,7 +98,11 @@ def test_a_capture_that_fails_names_the_source_line(unet):
             return sample * float(sample.mean())  # leaves PyTorch
 
     example = {"sample": torch.ones(1, 8), "timestep": torch.tensor(1.0)}
-    message = refused(fxcache.CaptureError, Printing().eval(), example_inputs=example)
+    message = refused(
+        fxcache.CaptureError,
+        Printing().eval(),
+        capture=fxcache.CaptureConfig(example_inputs=example),
+    )
     assert "return sample * float(sample.mean())" in message
     assert "test_errors.py" in message
 
@@ -108,7 +120,9 @@ def test_a_capture_that_fails_names_the_source_line(unet):
     ],
 )
 def test_a_cut_that_does_not_exist_or_cuts_the_latent_off(unet, cut, expected):
-    assert expected in refused(fxcache.CutError, unet, cut=cut, example_inputs=EXAMPLE)
+    assert expected in refused(
+        fxcache.CutError, unet, cut=cut, capture=fxcache.CaptureConfig(example_inputs=EXAMPLE)
+    )
 
 
 def test_a_cut_that_saves_nothing():
@@ -122,17 +136,25 @@ def test_a_cut_that_saves_nothing():
             return self.work(self.act(sample * timestep) + sample)
 
     example = {"sample": torch.ones(1, 8), "timestep": torch.tensor(1.0)}
-    message = refused(fxcache.CutError, Bypassed().eval(), cut="act", example_inputs=example)
+    message = refused(
+        fxcache.CutError,
+        Bypassed().eval(),
+        cut="act",
+        capture=fxcache.CaptureConfig(example_inputs=example),
+    )
     assert "saves nothing" in message
 
 
 def test_no_skip_connection_at_all():
     example = {"sample": torch.ones(1, 8), "timestep": torch.tensor(1.0)}
     assert "neither a skip connection" in refused(
-        fxcache.CutError, Chain().eval(), example_inputs=example
+        fxcache.CutError, Chain().eval(), capture=fxcache.CaptureConfig(example_inputs=example)
     )
     assert "depends on the latent" in refused(
-        fxcache.CutError, Chain().eval(), cut="inner", example_inputs=example
+        fxcache.CutError,
+        Chain().eval(),
+        cut="inner",
+        capture=fxcache.CaptureConfig(example_inputs=example),
     )
 
 
@@ -141,9 +163,13 @@ def test_a_cut_of_no_known_kind(unet, cut):
     assert "skip index" in refused(fxcache.ConfigError, unet, cut=cut)
 
 
-@pytest.mark.parametrize("policy", ["uniform", 5, {"interval": 5}])
+@pytest.mark.parametrize("policy", [5, {"interval": 5}, fxcache.Uniform])
 def test_a_policy_that_is_none(unet, policy):
     assert "Uniform" in refused(fxcache.ConfigError, unet, policy=policy)
+
+
+def test_a_plan_that_is_not_there(unet):
+    assert "uniform" in refused(fxcache.ModelFileError, unet, policy="uniform")
 
 
 def test_unknown_options_are_errors(unet):
@@ -172,15 +198,7 @@ def test_gradients_wanted(unet):
         unet(timestep=1, **{k: v.requires_grad_() for k, v in tiny.inputs().items()})
 
 
-def test_optimize_twice(unet):
-    fxcache.optimize(unet)
-    with pytest.raises(fxcache.StateError, match="optimised already"):
-        fxcache.optimize(unet)
-    fxcache.restore(unet)
-    fxcache.optimize(unet)
-
-
-@pytest.mark.parametrize("call", [fxcache.restore, fxcache.report, fxcache.session])
+@pytest.mark.parametrize("call", [fxcache.restore, fxcache.report, fxcache.session, fxcache.clear])
 def test_calls_that_need_an_optimised_module(unet, call):
     with pytest.raises(fxcache.StateError, match="not optimised"):
         call(unet)

@@ -39,7 +39,10 @@ def test_promise_2_reuse_with_unchanged_inputs_equals_full_bit_for_bit(cut):
 
 def test_promise_3_the_same_inputs_and_versions_give_the_same_plan():
     def plan() -> tuple[object, str, str]:
-        unet = fxcache.optimize(tiny.small_unet(), example_inputs={**tiny.inputs(), "timestep": 1})
+        unet = fxcache.optimize(
+            tiny.small_unet(),
+            capture=fxcache.CaptureConfig(example_inputs={**tiny.inputs(), "timestep": 1}),
+        )
         engine = engine_of(unet)
         assert engine is not None
         (variants,) = engine.captures.values()

@@ -393,7 +393,7 @@ def test_an_optimised_module_inside_another():
         lambda m: fxcache.session(m, timesteps=5),
         lambda m: fxcache.session(m, timesteps=torch.tensor(5)),
         lambda m: fxcache.session(m, key=(1, [2])),
-        lambda m: fxcache.optimize(Mini().eval(), example_inputs=5),
+        lambda m: fxcache.optimize(Mini().eval(), capture=fxcache.CaptureConfig(example_inputs=5)),
     ],
 )
 def test_options_of_the_wrong_kind(call):

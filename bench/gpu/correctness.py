@@ -46,7 +46,7 @@ PLAIN = Feature(EVERY_THIRD, {})
 FEATURES = {
     "hoisted": Feature(EVERY_THIRD, {"hoist": "once"}),
     "forecast": Feature(fxcache.Uniform(3, forecast_order=1), {}),
-    "int8 cache": Feature(EVERY_THIRD, {"cache_dtype": torch.int8}),
+    "int8 cache": Feature(EVERY_THIRD, {"dtype": torch.int8}),
     "kernels": Feature(EVERY_THIRD, {"kernels": True}),
     "signal": Feature(fxcache.FirstBlock(1e9), {}, graphs=3),
 }

@@ -134,7 +134,7 @@ def as_original(module: nn.Module, original: type[nn.Module]) -> nn.Module:
     An optimised module keeps its class meanwhile, so that calls from other threads are not let
     past fxcache. The root's own hooks stay out: they run around every call anyway.
     """
-    stand_in = original.__new__(original)
+    stand_in: nn.Module = object.__new__(original)  # FSDP's own __new__ calls __init__
     hidden = {"forward", "_compiled_call_impl", OURS}
     held = vars(module).items()
     stand_in.__dict__.update((k, v) for k, v in held if k not in hidden)

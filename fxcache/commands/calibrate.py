@@ -42,4 +42,4 @@ def run(arguments: argparse.Namespace) -> Result:
     except KeyboardInterrupt:
         print("fxcache: the same command goes on after the last whole batch", file=sys.stderr)
         raise
-    return plan.to_dict(), f"wrote {out}; use it: fxcache.optimize(model, plan={str(out)!r})"
+    return plan.to_dict(), f"wrote {out}; use it: fxcache.optimize(model, {str(out)!r})"

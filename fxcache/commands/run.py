@@ -19,6 +19,7 @@ from fxcache.commands.options import (
     require_positive,
     require_suffix,
 )
+from fxcache.config import CacheConfig
 from fxcache.errors import ConfigError
 from fxcache.pipelines.drawing import Drawing, compare
 from fxcache.report.compare import Comparison, sheet
@@ -93,12 +94,9 @@ def run(arguments: argparse.Namespace) -> Result:
 def options_from(arguments: argparse.Namespace) -> dict[str, Any]:
     """What ``fxcache.optimize`` is told besides the schedule and the cut."""
     dtype = arguments.cache_dtype
-    flags = (flag.replace("-", "_") for flag in FLAGS)
-    return {
-        "hoist": arguments.hoist,
-        "cache_dtype": getattr(torch, dtype) if dtype else None,
-        **{flag: getattr(arguments, flag) for flag in flags},
-    }
+    flags = {name: getattr(arguments, name) for name in (f.replace("-", "_") for f in FLAGS)}
+    cache = CacheConfig(dtype=getattr(torch, dtype) if dtype else None, **flags)
+    return {"hoist": arguments.hoist, "cache": cache}
 
 
 def policy_from(arguments: argparse.Namespace) -> Policy | None:

@@ -53,4 +53,4 @@ def run(arguments: argparse.Namespace) -> Result:
 
     tuned = tune_pipeline(pipeline, sampling, target, out, arguments.picture, options, say)
     found = f"{tuned.trial.speedup:.2f} times as fast, from FLOPs, {tuned.trial.psnr_db:.1f} dB"
-    return tuned.to_dict(), f"{found}; wrote {out}: fxcache.optimize(model, plan={str(out)!r})"
+    return tuned.to_dict(), f"{found}; wrote {out}: fxcache.optimize(model, {str(out)!r})"

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from fxcache._torch import tree_map_only
 from fxcache.errors import ConfigError, ModelFileError
+from fxcache.runtime.denoisers import DENOISERS, denoisers_of
 
-DENOISERS = ("unet", "transformer")
 PROMPT_TOKENS = 77
 FRAMES = 16
 
@@ -246,15 +246,8 @@ def require_device(device: str) -> None:
 
 
 def denoiser_of(pipeline: Any) -> nn.Module:
-    """The pipeline's U-Net or transformer; ModelFileError if it has neither."""
-    for name in DENOISERS:
-        if isinstance(found := getattr(pipeline, name, None), nn.Module):
-            return found
-    raise ModelFileError(
-        f"{type(pipeline).__name__} has neither a unet nor a transformer",
-        where=type(pipeline).__name__,
-        remedy="pass a text-to-image pipeline",
-    )
+    """The pipeline's denoiser, of several the first; ConfigError if it has none."""
+    return next(iter(denoisers_of(pipeline).values()))
 
 
 def conditions(pipeline: Any, prompts: Sequence[str]) -> list[Any]:

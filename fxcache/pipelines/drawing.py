@@ -50,7 +50,7 @@ class Drawing:
     def cached(self, pipeline: Any) -> tuple[list[Any], Report]:
         """The pictures through fxcache, and its report of that run; the denoiser is restored."""
         denoiser = optimize(
-            denoiser_of(pipeline), cut=self.cut, policy=self.policy, plan=self.plan, **self.options
+            denoiser_of(pipeline), self.policy, plan=self.plan, cut=self.cut, **self.options
         )
         try:
             self.draw(pipeline, self.steps if self.plan else WARM_UP_STEPS)

@@ -59,8 +59,8 @@ class Quantized:
             if not value.is_floating_point():
                 raise CutError(
                     f"{point.value.name} is of {dtype_name(value.dtype)}, which is not quantised",
-                    where=f"optimize(cache_dtype={self.dtype})",
-                    remedy="leave out cache_dtype, or cut elsewhere",
+                    where=f"CacheConfig(dtype={self.dtype})",
+                    remedy="leave out dtype, or cut elsewhere",
                 )
 
     def placeholders(self, graph: fx.Graph, name: str, like: fx.Node) -> list[fx.Node]:

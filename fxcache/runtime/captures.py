@@ -17,7 +17,6 @@ from fxcache.runtime.values import Values
 from fxcache.runtime.watch import live_weights, structure, weights
 from fxcache.signature import Call, Signature
 
-MAX_SIGNATURES = 8
 MAX_KINDS = 256
 
 
@@ -63,8 +62,32 @@ class Captures:
         self.offload.bring_back()
         self.offload.belongs_to(module)
         frontier = Frontier(capture(module, self._signature, call, fixed))
-        plan = choose(frontier, settings.cut, settings.policy, settings.partial_evaluation)
+        plan = choose(frontier, settings.cut, settings.policy, settings.cache.partial_evaluation)
         return rewrite(frontier, plan, call.describe(), settings.cache_form)
+
+    def inherit(self, previous: "Captures") -> None:
+        """Take over the captures of ``previous``, which had other settings.
+
+        Those whose plan or graphs would differ are partitioned and rewritten anew from the same
+        program. Values cached before are stale. Raises what ``choose`` and ``rewrite`` raise.
+        """
+        with previous.lock:
+            kept = list(previous.held.items())[-self._settings.capture.max_captures :]
+            same = previous._settings.partition_key == self._settings.partition_key
+            self.held.update((key, v if same else self._partitioned(v)) for key, v in kept)
+            self._specialized, self._values = dict(previous._specialized), previous._values
+            self._structure, self._weights = previous._structure, previous._weights
+            self.lock = previous.lock  # calls under way still use what both now share
+            self.generation = previous.generation + 1
+
+    def _partitioned(self, old: Variants) -> Variants:
+        """Variants of the same program under these settings."""
+        settings = self._settings
+        partial = settings.cache.partial_evaluation
+        plan = choose(old.frontier, settings.cut, settings.policy, partial)
+        variants = rewrite(old.frontier, plan, old.inputs, settings.cache_form)
+        variants.read(old.weights)
+        return variants
 
     def _key(self, call: Call) -> Hashable:
         """What a capture for ``call`` is kept under: its kind, and the values it depends on."""
@@ -85,12 +108,13 @@ class Captures:
         if len(self._specialized) > MAX_KINDS:
             self._specialized.clear()
         self.held[key] = variants
-        if len(self.held) > MAX_SIGNATURES:
+        limit = self._settings.capture.max_captures
+        if len(self.held) > limit:
             self.held.popitem(last=False)
             self._warn(
-                f"more than {MAX_SIGNATURES} kinds of call (shapes, dtypes, options) take turns, "
+                f"more than {limit} kinds of call (shapes, dtypes, options) take turns, "
                 "and each is captured again when it comes back",
-                "Call with fewer shapes, or leave sizes open: optimize(dynamic=...).",
+                "Call with fewer shapes, or leave sizes open: CaptureConfig(dynamic=...).",
             )
 
     def notice_changes(self, module: nn.Module) -> None:

@@ -33,7 +33,6 @@ from fxcache.runtime.trends import Trends
 from fxcache.schedule import Decision, Step
 from fxcache.signature import Call, Signature
 
-MAX_TRAJECTORIES = 64
 MAX_RUNS = 16
 MANY_CHANGES = 4  # of a trajectory's conditioning, in a row
 MAX_RECORDED_STEPS = 4096
@@ -42,7 +41,10 @@ TELL_APART = (
     "Open fxcache.session(model) around each sampling loop, or fxcache.session(model, key=...) "
     "around each call of requests that take turns."
 )
-CHANGING = "Keep the prompt's tensors from call to call, or name inputs that belong to a step: "
+CHANGING = (
+    "Keep the prompt's tensors from call to call, or name inputs that belong to a step: "
+    "CaptureConfig(step_inputs=...)."
+)
 NO_FASTER = "Results stay exact, but are no faster."
 CALLER = 9  # frames from _warn to the line that called the module
 
@@ -55,10 +57,10 @@ class Engine:
     """
 
     def __init__(self, original: type[nn.Module], settings: Settings):
-        self.signature = Signature(original, settings.latent, settings.dynamic)
+        self.signature = Signature(original, settings.capture.latent, settings.capture.dynamic)
         self.settings = settings
         self.runs: deque[Run] = deque(maxlen=MAX_RUNS)
-        self.store = TrajectoryStore(MAX_TRAJECTORIES)
+        self.store = TrajectoryStore(settings.cache.max_trajectories, settings.capture.step_inputs)
         self._anyone = Scope()  # of calls that no session vouches for
         self._captures = Captures(self.signature, settings, self._warn)
         self._weights = Weights(settings.policy)
@@ -69,8 +71,17 @@ class Engine:
             self._guidance = Guidance(settings.guidance, self.signature, self._captures)
         self._warned: set[str] = set()
         # Calls take turns where one may move weights that another reads.
-        self.turn = threading.RLock() if settings.offload else nullcontext()
+        self.turn = threading.RLock() if settings.cache.offload else nullcontext()
         self.recorder: Recorder | None = None  # is shown every step of every trajectory
+
+    def inherit(self, previous: "Engine") -> None:
+        """Take over the captures of ``previous`` for the same module, where the roles agree."""
+        if self.signature.same_roles(previous.signature):
+            self._captures.inherit(previous._captures)
+
+    def clear(self) -> None:
+        """Forget every trajectory and free its cached values."""
+        self.store.clear()
 
     @property
     def captures(self) -> OrderedDict[Hashable, Variants]:
@@ -228,7 +239,7 @@ class Engine:
         ticket.signal = signal
         if ticket.fresh:
             trajectory.observer.restart()
-        trajectory.observer.note(signal, observes.since, self.settings.kernels)
+        trajectory.observer.note(signal, observes.since, self.settings.cache.kernels)
         trajectory.run.signal_waits += signal.device.type != "cpu"
         decision = self._decision(ticket)
         if decision.refresh:
@@ -334,9 +345,6 @@ class Engine:
             stacklevel=CALLER,
         )
 
-    def clear(self) -> None:
-        """Forget all that is cached, and every run under way."""
-        self.store.clear()
 
 
 def owned(output: Any) -> Any:

@@ -1,19 +1,24 @@
-"""The in-place class swap, and the ``forward`` that dispatches to the variants."""
+"""The in-place class swap of a module, and the ``forward`` that dispatches to the variants."""
 
 import copyreg
 import functools
+from collections.abc import Iterable
+from contextlib import ExitStack
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from fxcache._torch import compiled_original, hidden_from_dynamo
 from fxcache.errors import ConfigError, StateError
 from fxcache.program import OURS
+from fxcache.runtime.class_swap import ClassSwap, Swapped, without_swap
 from fxcache.runtime.context import announcing
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.mode import require_eval
+from fxcache.runtime.session import current_session
 from fxcache.runtime.settings import Settings
 
 DISPATCHES = "fxcache_dispatches"  # marks the forward of optimised classes
@@ -28,37 +33,99 @@ def engine_of(module: nn.Module) -> Engine | None:
     return vars(module).get(OURS) if isinstance(module, Optimized) else None
 
 
-def attach(module: nn.Module, settings: Settings) -> Engine:
-    """Make ``module`` an optimised one in place."""
-    original = type(module)
-    require_no_optimized_inside(module)
-    swapped = optimized_class(original)
-    engine = Engine(original, settings)
-    take_over_forward(module, original, swapped)
-    module.__dict__[OURS] = engine
-    module.__class__ = swapped
+def prepare(module: nn.Module, settings: Settings) -> Engine:
+    """The engine that runs ``module`` under ``settings``; the module itself does not change yet.
+
+    Where the module is optimised already, the engine takes over the captures that still fit.
+    """
+    previous = engine_of(module)
+    if previous is None:
+        require_no_optimized_inside(module)
+        return Engine(type(module), settings)
+    if previous.recorder is not None:
+        raise StateError(
+            f"{type(module).__name__} is being calibrated",
+            where="fxcache.optimize",
+            remedy="call fxcache.optimize after the calibration",
+        )
+    engine = Engine(previous.signature.original, settings)
+    engine.inherit(previous)
     return engine
 
 
+def install(module: nn.Module, engine: Engine) -> None:
+    """Let ``engine`` run ``module``, in place of the module's own forward or of another engine.
+
+    Calls under way end as they began; later ones find nothing cached.
+    """
+    previous = engine_of(module)
+    if previous is None:
+        original = type(module)
+        swapped = optimized_class(original)
+        take_over_forward(module, original, swapped)
+        module.__dict__[OURS] = engine
+        module.__class__ = swapped
+        return
+    with previous.at_rest():
+        module.__dict__[OURS] = engine
+    previous.clear()
+
+
+def attach(module: nn.Module, settings: Settings) -> Engine:
+    """Make ``module`` an optimised one in place."""
+    install(module, engine := prepare(module, settings))
+    return engine
+
+
+def install_all(engines: Iterable[tuple[nn.Module, Engine]]) -> None:
+    """Install each engine on its module; where one cannot be, all modules are as before."""
+    with ExitStack() as undo:
+        for module, engine in engines:
+            previous = engine_of(module)
+            install(module, engine)
+            undo.callback(install, module, previous) if previous else undo.callback(detach, module)
+        undo.pop_all()
+
+
 def detach(module: nn.Module) -> None:
-    """Undo ``attach``: nothing stays behind."""
+    """Undo ``install``: nothing of fxcache stays behind, and classes of others stay."""
     engine: Engine = module.__dict__[OURS]
-    original = engine.signature.original
     with engine.at_rest():
-        take_over_forward(module, type(module), original)
-        module.__class__ = original
+        restored = without_swap(type(module))
+        take_over_forward(module, type(module), restored)
+        module.__class__ = restored
         del module.__dict__[OURS]
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module itself, out of torch.compile's wrapper; ConfigError for what is no module."""
+def unwrapped(model: object) -> nn.Module:
+    """The module itself, out of the wrappers of torch.compile and of data parallelism.
+
+    Raises:
+        ConfigError: ``model`` is no module, or a DataParallel that copies it at every call.
+    """
     if not isinstance(model, nn.Module):
         raise ConfigError(
             f"{type(model).__name__} is not a torch.nn.Module",
             where="fxcache",
-            remedy="pass the denoiser itself, such as pipe.unet",
+            remedy="pass the denoiser, such as pipe.unet; optimize, restore, report and clear also "
+            "take a pipeline",
         )
-    return compiled_original(model) or model
+    if isinstance(model, DataParallel) and len(model.device_ids) > 1:
+        raise ConfigError(
+            "DataParallel copies its module to each device at every call",
+            where=f"DataParallel(device_ids={model.device_ids})",
+            remedy="run one process a device (DistributedDataParallel), or pass model.module and "
+            "call that",
+        )
+    return innermost(model)
+
+
+def innermost(model: nn.Module) -> nn.Module:
+    """The module that is no wrapper of torch.compile, DataParallel or DistributedDataParallel."""
+    inner = compiled_original(model)
+    if isinstance(model, DataParallel | DistributedDataParallel):
+        inner = model.module
+    return innermost(inner) if isinstance(inner, nn.Module) else model
 
 
 def untouched(model: nn.Module, caller: str) -> nn.Module:
@@ -70,6 +137,7 @@ def untouched(model: nn.Module, caller: str) -> nn.Module:
 
 
 def require_not_optimized(module: nn.Module, caller: str) -> None:
+    """StateError if ``module`` is optimised."""
     if engine_of(module) is not None:
         raise StateError(
             f"{type(module).__name__} is optimised already",
@@ -121,8 +189,8 @@ def is_bound(method: object, kind: type[nn.Module]) -> bool:
     return dispatches or method.__func__ is kind.forward
 
 
-def optimized_class(original: type[nn.Module]) -> type[nn.Module]:
-    """A subclass of ``original`` that goes by its name and dispatches each call.
+def dispatching(original: type[nn.Module]) -> dict[str, Any]:
+    """The members of an optimised class: ``forward`` dispatches each call to the engine.
 
     Only ``forward``'s own frame is hidden from Dynamo; the variant it calls is compiled whole.
     What it calls besides is hidden together with all that it calls.
@@ -136,6 +204,8 @@ def optimized_class(original: type[nn.Module]) -> type[nn.Module]:
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         engine: Engine = self._fxcache  # type: ignore[assignment]
         with engine.turn:
+            if vars(self).get(OURS) is not engine:  # replaced while this call waited
+                return type(self).forward(self, *args, **kwargs)
             ticket = begin(engine, self, args, kwargs)
             try:
                 results = ticket.module(*ticket.tensors)
@@ -156,25 +226,18 @@ def optimized_class(original: type[nn.Module]) -> type[nn.Module]:
             state = {k: v for k, v in vars(self).items() if k != OURS}
         return rebuild, (original, engine.settings), state
 
-    class Equal(type(original)):  # type: ignore[misc]
-        """Classes that equal ``original``: diffusers' ``from_pipe`` looks types up in a list."""
-
-        def __eq__(cls, other: object) -> bool:
-            return cls is other or other is original
-
-        def __hash__(cls) -> int:
-            return hash(original)
-
-    members: dict[str, Any] = {
-        "forward": forward,
-        "__reduce_ex__": reduce,
-        "__module__": original.__module__,
-        "__qualname__": original.__qualname__,
-        "__doc__": original.__doc__,
-    }
+    members: dict[str, Any] = {"forward": forward, "__reduce_ex__": reduce}
     if listened_to := getattr(original, "cache_context", None):
         members["cache_context"] = announcing(listened_to)
-    return Equal(original.__name__, (Optimized, original), members)
+    return members
+
+
+OPTIMIZED_CLASSES = ClassSwap(Optimized, dispatching, Swapped)
+
+
+def optimized_class(original: type[nn.Module]) -> type[nn.Module]:
+    """A subclass of ``original`` that goes by its name and dispatches each call."""
+    return OPTIMIZED_CLASSES.of(original)
 
 
 def rebuild(original: type[nn.Module], settings: Settings) -> nn.Module:

@@ -112,7 +112,7 @@ class Hoisting:
     """What the option of that name asks for, carried out for all trajectories of one module."""
 
     def __init__(self, settings: Settings, captures: Captures):
-        self._table, self._offloads = settings.hoist is Level.STEP, settings.offload
+        self._table, self._offloads = settings.hoist is Level.STEP, settings.cache.offload
         self._captures = captures
         self._heard: WeakKeyDictionary[Variants, Heard] = WeakKeyDictionary()
         # How often weights had moved when they were last where these variants read them.

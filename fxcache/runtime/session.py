@@ -3,60 +3,72 @@
 from collections.abc import Hashable
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from torch import nn
 
 from fxcache.errors import ConfigError, StateError
 from fxcache.runtime.trajectory.position import Place
 from fxcache.runtime.trajectory.scope import AnyScope, KeyScope, Scope
-from fxcache.runtime.trajectory.store import TrajectoryStore
+
+if TYPE_CHECKING:
+    from fxcache.runtime.pipeline import PipelineRun
 
 open_sessions: ContextVar[tuple["Session", ...]] = ContextVar("fxcache_sessions", default=())
 
 
 class Session:
-    """One run of a custom sampling loop: all calls inside ``with`` belong to it.
+    """One run of a sampling loop: all calls of the module inside ``with`` belong to it.
 
     Attributes:
         module: The optimised module.
         num_steps: How many calls of each trajectory the run makes; None if that is unknown.
+        pipeline_run: The call of a pipeline that opened it; None for a user's own session.
         scope: What its calls have in common.
     """
 
     def __init__(
         self,
         module: nn.Module,
-        store: TrajectoryStore,
         num_steps: int | None = None,
         key: Hashable = None,
+        pipeline_run: "PipelineRun | None" = None,
     ):
         """Make a session that is not open yet.
 
         Args:
             module: The optimised module.
-            store: Of its trajectories.
             num_steps: How many calls of each trajectory the run makes.
             key: A name under which trajectories outlive the block, so that requests which take
                 turns can open it once a step.
+            pipeline_run: The call of a pipeline that opens it.
         """
-        self.module, self.num_steps = module, num_steps
-        self._store, self._key = store, key
-        self.scope: AnyScope = Scope(vouched=True)
+        self.module, self.num_steps, self.pipeline_run = module, num_steps, pipeline_run
+        self._key = key
+        self.scope = self._new_scope()
+
+    def _new_scope(self) -> AnyScope:
+        return Scope(vouched=True) if self._key is None else KeyScope(self._key)
 
     def place(self) -> Place | None:
         """Where the run stands in its schedule; None where only its timesteps tell."""
-        return None
+        return self.pipeline_run.place() if self.pipeline_run else None
+
+    def close(self) -> None:
+        """No further call belongs to the run: its buffers are free for the next one."""
+        if isinstance(self.scope, Scope):
+            self.scope.closed = True
 
     def __enter__(self) -> Self:
-        if current_session(self.module) is not None:
+        outer = current_session(self.module)
+        if outer is not None and outer.pipeline_run is None:
             raise StateError(
                 "a session of this module is open already in this thread or task",
                 where="with fxcache.session(...)",
                 remedy="close it first; generators that take turns open a session(key=...) around "
                 "each call, not around their yield",
             )
-        self.scope = Scope(vouched=True) if self._key is None else KeyScope(self._key)
+        self.scope = self._new_scope()
         open_sessions.set((*open_sessions.get(), self))
         return self
 
@@ -67,8 +79,7 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         open_sessions.set(tuple(s for s in open_sessions.get() if s is not self))
-        if isinstance(self.scope, Scope):
-            self._store.close(self.scope)
+        self.close()
 
 
 def current_session(module: nn.Module) -> Session | None:

@@ -1,10 +1,10 @@
-"""What the user asked ``optimize`` for."""
+"""What one model is optimised with: every option of ``optimize``, checked together."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-import torch
-
+from fxcache.config import CacheConfig, CaptureConfig
+from fxcache.errors import ConfigError
 from fxcache.partition.choose import CutRequest
 from fxcache.rewrite.adjustment import Adjustment
 from fxcache.rewrite.correction import Correction
@@ -16,29 +16,63 @@ from fxcache.schedule import GuidanceCache, Policy
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of ``optimize``, validated."""
+    """The options of ``optimize``.
+
+    Raises:
+        ConfigError: Two options exclude each other.
+    """
 
     cut: CutRequest
     policy: Policy
     adjustment: Adjustment | None = None
     correction: Correction | None = None
     guidance: GuidanceCache | None = None
-    latent: str | None = None
-    dynamic: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    partial_evaluation: bool = False
-    kernels: bool = False
     hoist: Level = Level.NOTHING
-    cache_dtype: torch.dtype | None = None
-    offload: bool = False
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    capture: CaptureConfig = field(default_factory=CaptureConfig)
+
+    def __post_init__(self) -> None:
+        require_compatible(self)
 
     @property
     def cache_form(self) -> CacheForm:
         """How values are cached and read back."""
-        dtype = self.cache_dtype
+        dtype, kernels = self.cache.dtype, self.cache.kernels
         return CacheForm(
             self.policy.forecast_order,
             self.adjustment,
             self.correction,
-            Quantized(dtype, self.kernels) if dtype else None,
-            self.kernels,
+            Quantized(dtype, kernels) if dtype else None,
+            kernels,
+        )
+
+    @property
+    def partition_key(self) -> tuple[Any, ...]:
+        """Equal for two settings exactly when both lead to the same plan and the same graphs."""
+        policy = self.policy
+        wanted = (policy.caches, policy.points, policy.observes)
+        return self.cut, self.cache.partial_evaluation, self.cache_form, wanted
+
+
+def require_compatible(settings: Settings) -> None:
+    """ConfigError where two options exclude each other."""
+    cache = settings.cache
+    if cache.dtype and (settings.policy.forecast_order or settings.correction):
+        moved = "forecasts" if settings.policy.forecast_order else "corrections"
+        raise ConfigError(
+            f"{moved} need differences of cached values, which eight bits do not keep",
+            where=f"optimize(cache=CacheConfig(dtype={cache.dtype}))",
+            remedy="leave out dtype, or use a policy and a plan without them",
+        )
+    if cache.offload and not settings.hoist:
+        raise ConfigError(
+            "every step reads all weights as long as nothing is hoisted",
+            where="optimize(cache=CacheConfig(offload=True))",
+            remedy='pass hoist="once" or hoist="table" as well, or leave out offload',
+        )
+    if cache.partial_evaluation and (settings.adjustment or settings.correction):
+        raise ConfigError(
+            "partial evaluation caches other values than the plan's adjustment or correction is for",
+            where="optimize(plan, cache=CacheConfig(partial_evaluation=True))",
+            remedy="leave out partial_evaluation",
         )

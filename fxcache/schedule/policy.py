@@ -98,7 +98,13 @@ class Policy(ABC):
 
     def __init_subclass__(cls, abstract: bool = False) -> None:
         if not abstract:
-            Policy.kinds[cls.__name__] = cls
+            Policy.kinds[cls.plan_name()] = cls  # a class that is defined again replaces the first
+
+    @classmethod
+    def plan_name(cls) -> str:
+        """The name that plans know this policy by: ``module:QualName``, for fxcache's own short."""
+        ours = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
+        return cls.__name__ if ours else f"{cls.__module__}:{cls.__qualname__}"
 
     def __post_init__(self) -> None:
         require_integer(self, "first", 0)
@@ -138,7 +144,7 @@ class Policy(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; ``from_dict`` reads it back."""
-        return {"policy": type(self).__name__, **asdict(self)}
+        return {"policy": self.plan_name(), **asdict(self)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Policy":
@@ -147,10 +153,7 @@ class Policy(ABC):
         name = options.pop("policy", None)
         kind = Policy.kinds.get(name) if isinstance(name, str) else None
         if kind is None:
-            raise ConfigError(
-                f"there is no policy named {name!r}",
-                remedy=f"use one of: {', '.join(sorted(Policy.kinds))}",
-            )
+            raise unknown_policy(name)
         known = {field.name for field in fields(kind)}
         if unknown := sorted(options.keys() - known):
             raise ConfigError(
@@ -158,6 +161,16 @@ class Policy(ABC):
                 remedy=f"its options are: {', '.join(sorted(known))}",
             )
         return kind(**options)
+
+
+def unknown_policy(name: object) -> ConfigError:
+    """The error for a policy that is not registered; it says what to import."""
+    listed = f"use one of: {', '.join(sorted(Policy.kinds))}"
+    module, colon, qualname = str(name).partition(":")
+    return ConfigError(
+        f"there is no policy named {name!r}",
+        remedy=f"import {module} first, which defines {qualname}" if colon else listed,
+    )
 
 
 def require_integer(asker: object, name: str, least: int, most: int | None = None) -> None:

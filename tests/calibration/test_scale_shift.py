@@ -148,7 +148,9 @@ def variants_inputs(given: dict[str, Tensor]) -> tuple[Tensor, ...]:
 def bare(model: nn.Module, plan: fxcache.Plan) -> Variants:
     fxcache.restore(model)
     given = {**plain.dit_inputs(), "timestep": torch.tensor(500.0)}
-    return variants_of(fxcache.optimize(model, plan=plan, example_inputs=given))
+    return variants_of(
+        fxcache.optimize(model, plan=plan, capture=fxcache.CaptureConfig(example_inputs=given))
+    )
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,12 @@ class Sizes(nn.Module):
 def test_sizes_left_open_keep_to_what_the_model_compared():
     model, plain = Sizes().eval(), Sizes().eval()
     open_sizes = {"sample": (0, 2, 3), "text": (1,)}
-    fxcache.optimize(model, policy=EVERY, cut=("blocks.0", "blocks.2"), dynamic=open_sizes)
+    fxcache.optimize(
+        model,
+        policy=EVERY,
+        cut=("blocks.0", "blocks.2"),
+        capture=fxcache.CaptureConfig(dynamic=open_sizes),
+    )
     for height, width in ((16, 12), (20, 12), (8, 16), (12, 12), (18, 12), (24, 4)):
         sample, text = torch.randn(2, 4, height, width), torch.randn(2, 5, 16)
         t = torch.tensor(500.0)

@@ -58,7 +58,7 @@ def test_a_model_captured_before_its_first_call_still_works_without_fxcache():
     x, t = torch.randn(2, 8), torch.tensor(3.0)
     expected = Model()(x, t)
     model = Model().eval()
-    fxcache.optimize(model, example_inputs=(x, t))
+    fxcache.optimize(model, capture=fxcache.CaptureConfig(example_inputs=(x, t)))
     assert model.helper.kept is None
     assert model.helper.by_length == {}
     with fxcache.session(model):
@@ -74,7 +74,7 @@ def test_what_a_model_kept_before_capture_stays():
     model = Model().eval()
     expected = model(x, t)
     kept = model.helper.kept
-    fxcache.optimize(model, example_inputs=(x, t))
+    fxcache.optimize(model, capture=fxcache.CaptureConfig(example_inputs=(x, t)))
     assert model.helper.kept is kept
     with fxcache.session(model):
         assert torch.equal(model(x, t), expected)

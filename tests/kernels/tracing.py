@@ -82,7 +82,9 @@ def operator_launches() -> dict[str, Launches]:
 
 def reuse_step_launches() -> Launches:
     """Of a whole reuse step, compiled through the optimised module."""
-    unet = fxcache.optimize(tiny.small_unet(), cut=0, policy=fxcache.Uniform(2), kernels=True)
+    unet = fxcache.optimize(
+        tiny.small_unet(), cut=0, policy=fxcache.Uniform(2), cache=fxcache.CacheConfig(kernels=True)
+    )
     backend = Traced()
     compiled = torch.compile(unet, backend=backend, fullgraph=True)
     inputs = tiny.inputs()

@@ -99,14 +99,19 @@ def test_a_cut_can_be_named_by_index_path_or_itself():
     example = {**tiny.inputs(), "timestep": 1}
     cut = fxcache.frontier(tiny.small_unet(), **example)[1]
     for request in (1, cut.name, cut):
-        unet = fxcache.optimize(tiny.small_unet(), cut=request, example_inputs=example)
+        unet = fxcache.optimize(
+            tiny.small_unet(), cut=request, capture=fxcache.CaptureConfig(example_inputs=example)
+        )
         (captured,) = fxcache.report(unet).captures
         assert captured.cut["name"] == cut.name
         assert captured.cut["reuse_flops"] == cut.reuse_flops
 
 
 def test_auto_saves_the_most():
-    unet = fxcache.optimize(tiny.small_unet(), example_inputs={**tiny.inputs(), "timestep": 1})
+    unet = fxcache.optimize(
+        tiny.small_unet(),
+        capture=fxcache.CaptureConfig(example_inputs={**tiny.inputs(), "timestep": 1}),
+    )
     (captured,) = fxcache.report(unet).captures
     assert captured.cut["skip_index"] == 0
 

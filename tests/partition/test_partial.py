@@ -160,7 +160,7 @@ def test_cached_values_that_meet_are_left_as_they_are(cuts, bytes_are_free):
             Meeting().double().eval(),
             cut=cuts,
             policy=fxcache.Explicit((0,)),
-            partial_evaluation=wanted,
+            cache=fxcache.CacheConfig(partial_evaluation=wanted),
         )
         with fxcache.session(model):
             steps = [model(latent(model, seed=i), torch.tensor(900.0 - i)) for i in range(3)]
@@ -179,7 +179,9 @@ def latent(model: nn.Module, seed: int = 0) -> Tensor:
 @torch.no_grad()
 def run(model: nn.Module, wanted: bool) -> tuple[CaptureReport, Tensor]:
     """What was captured, and a reuse after a refresh, which equals the original bit for bit."""
-    made = fxcache.optimize(copy.deepcopy(model), cut="deep", partial_evaluation=wanted)
+    made = fxcache.optimize(
+        copy.deepcopy(model), cut="deep", cache=fxcache.CacheConfig(partial_evaluation=wanted)
+    )
     x, late, early = latent(model), torch.tensor(900.0), torch.tensor(500.0)
     with fxcache.session(made, num_steps=2):
         assert torch.equal(made(x, late), model(x, late))
@@ -234,7 +236,12 @@ def test_a_unet_over_a_run(cut, groups, bytes_are_free):
     outputs, flops = {}, {}
     for wanted in (False, True):
         unet = tiny.small_unet(**groups)
-        fxcache.optimize(unet, cut=cut, policy=fxcache.Uniform(3), partial_evaluation=wanted)
+        fxcache.optimize(
+            unet,
+            cut=cut,
+            policy=fxcache.Uniform(3),
+            cache=fxcache.CacheConfig(partial_evaluation=wanted),
+        )
         outputs[wanted] = sample(unet, 7, **tiny.inputs())
         flops[wanted] = captured(unet).cut["reuse_flops"]
     torch.testing.assert_close(outputs[True], outputs[False], rtol=1e-4, atol=2e-4)
@@ -243,7 +250,11 @@ def test_a_unet_over_a_run(cut, groups, bytes_are_free):
 
 
 def test_refreshing_every_step_is_the_original_bit_for_bit(bytes_are_free):
-    unet = fxcache.optimize(tiny.small_unet(), policy=fxcache.Uniform(1), partial_evaluation=True)
+    unet = fxcache.optimize(
+        tiny.small_unet(),
+        policy=fxcache.Uniform(1),
+        cache=fxcache.CacheConfig(partial_evaluation=True),
+    )
     assert captured_after(unet) == "residual"
     assert torch.equal(sample(unet, **tiny.inputs()), sample(tiny.small_unet(), **tiny.inputs()))
 
@@ -259,7 +270,9 @@ def test_forecasts_through_linear_maps_alone_are_the_same(bytes_are_free):
     outputs = []
     for wanted in (False, True):
         made = copy.deepcopy(model)
-        fxcache.optimize(made, cut="deep", policy=policy, partial_evaluation=wanted)
+        fxcache.optimize(
+            made, cut="deep", policy=policy, cache=fxcache.CacheConfig(partial_evaluation=wanted)
+        )
         with fxcache.session(made, num_steps=4):
             steps = [made(latent(model, seed=i), torch.tensor(900.0 - i)) for i in range(4)]
         outputs.append(torch.stack(steps))
@@ -269,7 +282,11 @@ def test_forecasts_through_linear_maps_alone_are_the_same(bytes_are_free):
 @pytest.mark.usefixtures("clean_dynamo")
 def test_two_graphs_and_no_recompilation(bytes_are_free):
     counter = CompileCounterWithBackend("aot_eager")
-    unet = fxcache.optimize(tiny.small_unet(), policy=fxcache.Uniform(3), partial_evaluation=True)
+    unet = fxcache.optimize(
+        tiny.small_unet(),
+        policy=fxcache.Uniform(3),
+        cache=fxcache.CacheConfig(partial_evaluation=True),
+    )
     compiled = torch.compile(unet, backend=counter, fullgraph=True)
     with torch._dynamo.config.patch(error_on_recompile=True):
         sample(compiled, 7, **tiny.inputs())
@@ -288,12 +305,12 @@ def test_a_plan_with_trends_of_the_values_that_are_replaced():
     unet = tiny.small_unet()
     plan = fxcache.Plan.of(unet, fxcache.Uniform(3), 0)
     corrected = replace(plan, correction=Correction({"a.0": torch.zeros(3, 1, 2)}))
-    with pytest.raises(fxcache.ConfigError, match="trends"):
-        fxcache.optimize(unet, plan=corrected, partial_evaluation=True)
-    fxcache.optimize(unet, plan=plan, partial_evaluation=True)
+    with pytest.raises(fxcache.ConfigError, match="adjustment or correction"):
+        fxcache.optimize(unet, plan=corrected, cache=fxcache.CacheConfig(partial_evaluation=True))
+    fxcache.optimize(unet, plan=plan, cache=fxcache.CacheConfig(partial_evaluation=True))
 
 
 @pytest.mark.parametrize("wrong", [1, None, "yes"])
 def test_partial_is_true_or_false(wrong):
     with pytest.raises(fxcache.ConfigError, match="partial_evaluation"):
-        fxcache.optimize(tiny.small_unet(), partial_evaluation=wrong)
+        fxcache.optimize(tiny.small_unet(), cache=fxcache.CacheConfig(partial_evaluation=wrong))

@@ -17,7 +17,7 @@ from tests.plain import dit, dit_inputs
 
 def cut(model: nn.Module, inputs: dict[str, Any], request: CutRequest = "auto") -> Variants:
     """The variants of ``model`` under ``request``."""
-    fxcache.optimize(model, cut=request, example_inputs=inputs)
+    fxcache.optimize(model, cut=request, capture=fxcache.CaptureConfig(example_inputs=inputs))
     engine = engine_of(model)
     assert engine is not None
     (variants,) = engine.captures.values()
@@ -137,7 +137,7 @@ def test_refreshing_in_half_precision_is_exact_although_the_difference_rounds(dt
 def test_cuts_that_cannot_be(request_, said):
     inputs = {**dit_inputs(), "timestep": torch.tensor(1.0)}
     with pytest.raises(fxcache.CutError, match=said):
-        fxcache.optimize(dit(), cut=request_, example_inputs=inputs)
+        fxcache.optimize(dit(), cut=request_, capture=fxcache.CaptureConfig(example_inputs=inputs))
 
 
 @pytest.mark.parametrize("request_", [("a",), ("a", "b", "c"), ("a", 1), ["a", ("b",)], [], None])

@@ -98,7 +98,14 @@ def affine(norm: nn.Module) -> nn.Module:
 def run(model: nn.Module, kernels: bool, **options: Any) -> tuple[Tensor, Counter[str]]:
     """Outputs of a refresh and two reuses, and the operators that ran."""
     policy = options.pop("policy", fxcache.Explicit((0,)))
-    fxcache.optimize(model, policy=policy, cut=("blocks.0", "blocks.1"), kernels=kernels, **options)
+    cache = fxcache.CacheConfig(dtype=options.pop("cache_dtype", None), kernels=kernels)
+    fxcache.optimize(
+        model,
+        policy=policy,
+        cut=("blocks.0", "blocks.1"),
+        cache=cache,
+        **options,
+    )
     found, inputs = [], dit_inputs()
     with Ran() as ran:
         for i, t in enumerate(torch.linspace(900, 100, 3)):
@@ -213,7 +220,7 @@ def test_a_unets_norm_of_a_concatenation(order):
     for kernels in (False, True):
         unet = tiny.small_unet()
         policy = fxcache.Uniform(3, forecast_order=order)
-        fxcache.optimize(unet, cut=0, policy=policy, kernels=kernels)
+        fxcache.optimize(unet, cut=0, policy=policy, cache=fxcache.CacheConfig(kernels=kernels))
         with Ran() as ran:
             outputs += [sample(unet, 3, **tiny.inputs()), sample(unet, 6, **tiny.inputs(seed=1))]
     torch.testing.assert_close(outputs[2:], outputs[:2], rtol=1e-4, atol=1e-4)
@@ -243,7 +250,9 @@ def test_what_is_adjusted_after_it_was_forecast():
     adjusted = replace(plan, adjustment=Adjustment(weights))
     outputs, ran = [], Ran()
     for kernels in (False, True):
-        unet = fxcache.optimize(tiny.small_unet(), plan=adjusted, kernels=kernels)
+        unet = fxcache.optimize(
+            tiny.small_unet(), plan=adjusted, cache=fxcache.CacheConfig(kernels=kernels)
+        )
         with ran:
             outputs.append(sample(unet, 6, **tiny.inputs()))
     torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-4, atol=1e-4)
@@ -271,8 +280,8 @@ def test_a_scale_for_each_channel_is_not_the_norms_to_read():
     outputs = []
     for kernels in (False, True):
         model = Head(plain_norm(), modulated="neither").eval()
-        options: dict[str, Any] = {"cache_dtype": torch.int8, "kernels": kernels}
-        fxcache.optimize(model, cut=("blocks.0", "blocks.1"), **options)
+        cache = fxcache.CacheConfig(dtype=torch.int8, kernels=kernels)
+        fxcache.optimize(model, cut=("blocks.0", "blocks.1"), cache=cache)
         torch.manual_seed(0)
         given = torch.randn(2, 3, 5, 4), torch.ones(2, 7)
         with Ran() as ran:
@@ -308,7 +317,7 @@ def test_two_norms_of_one_sum():
 def test_an_epsilon_that_depends_on_the_version_of_torch():
     model = Head(nn.RMSNorm(16)).to(torch.bfloat16).eval()
     inputs = {name: value.to(torch.bfloat16) for name, value in dit_inputs().items()}
-    fxcache.optimize(model, cut=("blocks.0", "blocks.1"), kernels=True)
+    fxcache.optimize(model, cut=("blocks.0", "blocks.1"), cache=fxcache.CacheConfig(kernels=True))
     model(timestep=torch.tensor(500.0, dtype=torch.bfloat16), **inputs)
     (fusion,) = captured(model).kernels["cached_skip"]
     assert "version of torch" in fusion["why_not"]
@@ -318,7 +327,7 @@ def test_an_epsilon_that_depends_on_the_version_of_torch():
 def test_why_not():
     model = Head(plain_norm()).double().eval()
     inputs = {k: v.double() for k, v in dit_inputs().items()}
-    fxcache.optimize(model, cut=("blocks.0", "blocks.1"), kernels=True)
+    fxcache.optimize(model, cut=("blocks.0", "blocks.1"), cache=fxcache.CacheConfig(kernels=True))
     with torch.no_grad():
         model(timestep=torch.tensor(1.0, dtype=torch.float64), **inputs)
     (fusion,) = captured(model).kernels["cached_skip"]
@@ -329,7 +338,9 @@ def test_why_not():
 def test_what_policies_observe_is_compared_by_a_kernel():
     found = []
     for kernels in (False, True):
-        model = fxcache.optimize(dit(), policy=fxcache.FirstBlock(0.3), kernels=kernels)
+        model = fxcache.optimize(
+            dit(), policy=fxcache.FirstBlock(0.3), cache=fxcache.CacheConfig(kernels=kernels)
+        )
         inputs = dit_inputs()
         with Ran() as ran, torch.no_grad():
             for t in torch.linspace(900, 100, 6):
@@ -344,7 +355,9 @@ def test_what_policies_observe_is_compared_by_a_kernel():
 def test_the_cache_is_quantised_by_a_kernel(dtype):
     outputs = []
     for kernels in (False, True):
-        unet = fxcache.optimize(tiny.small_unet(), cache_dtype=dtype, kernels=kernels)
+        unet = fxcache.optimize(
+            tiny.small_unet(), cache=fxcache.CacheConfig(dtype=dtype, kernels=kernels)
+        )
         sample(unet, 1, **tiny.inputs())
         with Ran() as ran:
             outputs.append(sample(unet, 6, **tiny.inputs()))
@@ -363,4 +376,4 @@ def test_on_the_cpu_atens_own_ops_run():
 @pytest.mark.parametrize("wrong", [1, "triton", None])
 def test_kernels_is_true_or_false(wrong):
     with pytest.raises(fxcache.ConfigError, match="kernels"):
-        fxcache.optimize(tiny.small_unet(), kernels=wrong)
+        fxcache.optimize(tiny.small_unet(), cache=fxcache.CacheConfig(kernels=wrong))

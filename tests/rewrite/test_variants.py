@@ -41,7 +41,7 @@ def variants_of(model: nn.Module) -> Variants:
 def plain() -> nn.Module:
     torch.manual_seed(0)
     example = {"x": torch.randn(1, 4, 8, 8), "t": torch.tensor(1.0)}
-    return fxcache.optimize(Plain().eval(), example_inputs=example)
+    return fxcache.optimize(Plain().eval(), capture=fxcache.CaptureConfig(example_inputs=example))
 
 
 def ops(graph: fx.Graph) -> list[str]:
@@ -125,7 +125,10 @@ def test_a_defective_rewrite_is_refused(plain):
 def test_dumps_are_numbered_python(tmp_path, monkeypatch):
     monkeypatch.setenv("FXCACHE_DUMP", str(tmp_path / "graphs"))
     for _ in range(2):
-        fxcache.optimize(tiny.small_unet(), example_inputs={**tiny.inputs(), "timestep": 1})
+        fxcache.optimize(
+            tiny.small_unet(),
+            capture=fxcache.CaptureConfig(example_inputs={**tiny.inputs(), "timestep": 1}),
+        )
     names = sorted(path.name for path in (tmp_path / "graphs").iterdir())
     assert [n.partition("_")[0] for n in names] == ["000", "001", "002", "003"]
     for path in (tmp_path / "graphs").iterdir():

@@ -29,8 +29,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "hoisted": {"hoist": "once"},
     "table": {"hoist": "table"},
     "table and prefix": {"hoist": "table", "policy": fxcache.TeaCache(1.0)},
-    "quantized": {"cache_dtype": torch.int8},
-    "partly evaluated": {"partial_evaluation": True},
+    "quantized": {"cache": fxcache.CacheConfig(dtype=torch.int8)},
+    "partly evaluated": {"cache": fxcache.CacheConfig(partial_evaluation=True)},
 }
 
 
@@ -133,7 +133,7 @@ def test_inductor_would_capture_every_graph(options):
     inputs = {"timestep": torch.tensor(900.0), **dit_inputs()}
     on_meta = {name: value.to("meta") for name, value in inputs.items()}
     with gpu_pretended():
-        fxcache.optimize(model, example_inputs=on_meta, **options)
+        fxcache.optimize(model, capture=fxcache.CaptureConfig(example_inputs=on_meta), **options)
     engine = engine_of(model)
     assert engine is not None
     (variants,) = engine.captures.values()

@@ -23,7 +23,9 @@ def captures(model: nn.Module) -> int:
 
 @torch.no_grad()
 def test_one_capture_serves_every_batch():
-    model = fxcache.optimize(dit(), policy=fxcache.Uniform(interval=3), dynamic=BATCH)
+    model = fxcache.optimize(
+        dit(), policy=fxcache.Uniform(interval=3), capture=fxcache.CaptureConfig(dynamic=BATCH)
+    )
     for batch in (2, 3, 5, 2):
         inputs = dit_inputs(batch)
         for index, t in enumerate(torch.linspace(900, 100, 5)):
@@ -38,7 +40,7 @@ def test_one_capture_serves_every_batch():
 @torch.no_grad()
 def test_reuse_equals_that_of_a_capture_for_one_batch_alone():
     policy = fxcache.Uniform(interval=3)
-    dynamic = fxcache.optimize(dit(), policy=policy, dynamic=BATCH)
+    dynamic = fxcache.optimize(dit(), policy=policy, capture=fxcache.CaptureConfig(dynamic=BATCH))
     dynamic(timestep=1, **dit_inputs(4))
     fixed = fxcache.optimize(dit(), policy=policy)
     inputs = dit_inputs(2)
@@ -48,7 +50,7 @@ def test_reuse_equals_that_of_a_capture_for_one_batch_alone():
 
 @torch.no_grad()
 def test_a_batch_of_one_and_unequal_batches_get_their_own():
-    model = fxcache.optimize(dit(), dynamic=BATCH)
+    model = fxcache.optimize(dit(), capture=fxcache.CaptureConfig(dynamic=BATCH))
     model(timestep=3, **dit_inputs(2))
     model(timestep=3, **dit_inputs(1))
     assert captures(model) == 2
@@ -66,7 +68,7 @@ class Fixing(DiT):
 
 @torch.no_grad()
 def test_a_model_that_fixes_its_batch_is_captured_for_each():
-    model = fxcache.optimize(Fixing().eval(), dynamic=BATCH)
+    model = fxcache.optimize(Fixing().eval(), capture=fxcache.CaptureConfig(dynamic=BATCH))
     for batch in (2, 3, 2, 3):
         inputs = dit_inputs(batch)
         got = model(timestep=float(9 - batch), **inputs)
@@ -77,7 +79,11 @@ def test_a_model_that_fixes_its_batch_is_captured_for_each():
 @torch.no_grad()
 def test_a_batch_that_changes_in_a_run_is_refreshed():
     """Although its text, one for all, is the same."""
-    model = fxcache.optimize(dit(), policy=fxcache.Uniform(interval=9), dynamic={"sample": (0,)})
+    model = fxcache.optimize(
+        dit(),
+        policy=fxcache.Uniform(interval=9),
+        capture=fxcache.CaptureConfig(dynamic={"sample": (0,)}),
+    )
     text = dit_inputs(1)["text"]
     with fxcache.session(model, key="request"):
         for timestep, batch in ((900, 2), (800, 2), (700, 3)):
@@ -90,7 +96,11 @@ def test_a_batch_that_changes_in_a_run_is_refreshed():
 
 def test_a_unets_batch_and_size():
     sizes = {"sample": (0, 2, 3), "encoder_hidden_states": (0,)}
-    unet = fxcache.optimize(tiny.small_unet(), policy=fxcache.Uniform(interval=3), dynamic=sizes)
+    unet = fxcache.optimize(
+        tiny.small_unet(),
+        policy=fxcache.Uniform(interval=3),
+        capture=fxcache.CaptureConfig(dynamic=sizes),
+    )
     for batch, size in ((2, 16), (3, 8), (4, 24)):
         inputs = tiny.inputs(batch, size)
         fixed = fxcache.optimize(tiny.small_unet(), policy=fxcache.Uniform(interval=3))
@@ -107,5 +117,5 @@ def test_a_unets_batch_and_size():
     "dynamic", [{"nothing": (0,)}, {"sample": ("batch",)}, {"sample": 0}, ["sample"], {0: (0,)}]
 )
 def test_options_that_cannot_be(dynamic: Any):
-    with pytest.raises(fxcache.ConfigError, match=r"optimize\(dynamic=...\)"):
-        fxcache.optimize(dit(), dynamic=dynamic)
+    with pytest.raises(fxcache.ConfigError, match=r"CaptureConfig\(dynamic=...\)"):
+        fxcache.optimize(dit(), capture=fxcache.CaptureConfig(dynamic=dynamic))

@@ -16,7 +16,7 @@ import fxcache
 from fxcache.rewrite.hoist import Level
 from fxcache.rewrite.runner import Variants
 from fxcache.runtime.module import engine_of
-from fxcache.runtime.position import Number, Place
+from fxcache.runtime.trajectory.position import Number, Place
 from fxcache.runtime.table import MAX_ROWS, MEMORY, Heard
 from tests import tiny
 from tests.loops import guided_sample, refreshes, sample
@@ -93,8 +93,12 @@ def test_text_keys_and_values_are_computed_once(make):
         added = {"text_embeds": torch.ones(2, tiny.TEXT_WIDTH), "time_ids": torch.ones(2, 6)}
         inputs["added_cond_kwargs"] = added
     example = {**inputs, "timestep": torch.tensor(1)}
-    plain = fxcache.optimize(make(), policy=ALWAYS, example_inputs=example)
-    hoisted = fxcache.optimize(make(), policy=ALWAYS, hoist="once", example_inputs=example)
+    plain = fxcache.optimize(
+        make(), policy=ALWAYS, capture=fxcache.CaptureConfig(example_inputs=example)
+    )
+    hoisted = fxcache.optimize(
+        make(), policy=ALWAYS, hoist="once", capture=fxcache.CaptureConfig(example_inputs=example)
+    )
     saved = measured(plain) - measured(hoisted)
     (variants,) = variants_of(hoisted)
     once = [n.meta["nn_module_stack"] for n in variants.hoisted.once]
@@ -262,7 +266,9 @@ def test_a_row_lies_in_memory_as_the_graph_takes_views_of_it():
 
 def test_what_no_step_was_given_is_not_said_to_be_saved():
     example = {**dit_inputs(), "timestep": torch.tensor([900.0, 900.0])}
-    model = fxcache.optimize(dit(), hoist="table", policy=ALWAYS, example_inputs=example)
+    model = fxcache.optimize(
+        dit(), hoist="table", policy=ALWAYS, capture=fxcache.CaptureConfig(example_inputs=example)
+    )
     to_come = fxcache.report(model).captures[0].hoisted_weight_bytes
     saved = []
     for seed in range(2):
@@ -379,8 +385,8 @@ def levels_of(variants: Variants) -> set[Level]:
 @pytest.mark.parametrize("offload", [False, True])
 @pytest.mark.parametrize("hoist", ["once", "table"])
 def test_two_graphs_and_no_recompilation(hoist, offload):
-    counter, options = CompileCounterWithBackend("aot_eager"), {"hoist": hoist, "offload": offload}
-    unet = fxcache.optimize(tiny.small_unet(), policy=fxcache.Uniform(3), **options)
+    counter, cache = CompileCounterWithBackend("aot_eager"), fxcache.CacheConfig(offload=offload)
+    unet = fxcache.optimize(tiny.small_unet(), fxcache.Uniform(3), hoist=hoist, cache=cache)
     compiled = torch.compile(unet, backend=counter, fullgraph=True)
     with torch._dynamo.config.patch(error_on_recompile=True):
         for seed in (0, 1):
@@ -544,7 +550,9 @@ def test_timesteps_that_are_every_second_element():
 @torch.no_grad()
 def test_a_batch_that_changes_while_schedule_and_prompt_stay():
     sizes = {"x": (0,), "t": (0,)}
-    model = fxcache.optimize(Small().eval(), hoist="table", policy=ALWAYS, dynamic=sizes)
+    model = fxcache.optimize(
+        Small().eval(), hoist="table", policy=ALWAYS, capture=fxcache.CaptureConfig(dynamic=sizes)
+    )
     plain, text, timesteps = Small().eval(), torch.randn(1, 5, 4), SCHEDULE
     for batch in (4, 2, 3):
         for t in timesteps:

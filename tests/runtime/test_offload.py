@@ -62,7 +62,9 @@ def away(model: nn.Module) -> set[str]:
 @pytest.mark.parametrize("hoist", ["once", "table"])
 @pytest.mark.parametrize("policy", [ALWAYS, fxcache.Uniform(3), fxcache.TeaCache(1.0)])
 def test_results_are_those_without(host, hoist, policy):
-    model = fxcache.optimize(dit(), policy=policy, hoist=hoist, offload=True)
+    model = fxcache.optimize(
+        dit(), policy=policy, hoist=hoist, cache=fxcache.CacheConfig(offload=True)
+    )
     plain = fxcache.optimize(dit(), policy=policy, hoist=hoist)
     for seed in range(3):
         assert torch.equal(denoised(model, seed=seed), denoised(plain, seed=seed))
@@ -76,7 +78,7 @@ def test_results_are_those_without(host, hoist, policy):
 
 
 def test_what_waits_is_back_when_the_model_is_restored(host):
-    model = fxcache.optimize(dit(), hoist="table", offload=True)
+    model = fxcache.optimize(dit(), hoist="table", cache=fxcache.CacheConfig(offload=True))
     denoised(model)
     assert away(model)
     copied = copy.deepcopy(model)
@@ -100,7 +102,9 @@ def test_another_shape_is_captured_with_all_weights_in_place(host, monkeypatch):
 
     capture = captures.capture
     monkeypatch.setattr(captures, "capture", checked)
-    model = fxcache.optimize(dit(), policy=ALWAYS, hoist="once", offload=True)
+    model = fxcache.optimize(
+        dit(), policy=ALWAYS, hoist="once", cache=fxcache.CacheConfig(offload=True)
+    )
     for batch in (1, 2, 1):
         inputs = dit_inputs(batch=batch)
         assert torch.equal(denoised(model, **inputs), denoised(dit(), **inputs))
@@ -110,7 +114,12 @@ def test_another_shape_is_captured_with_all_weights_in_place(host, monkeypatch):
 @torch.no_grad()
 def test_a_step_that_reads_what_waits_has_it_back(host):
     """A prompt that is rewritten in the middle of a run is not hoisted."""
-    model, plain = fxcache.optimize(dit(), policy=ALWAYS, hoist="once", offload=True), dit()
+    model, plain = (
+        fxcache.optimize(
+            dit(), policy=ALWAYS, hoist="once", cache=fxcache.CacheConfig(offload=True)
+        ),
+        dit(),
+    )
     inputs = dit_inputs()
     with pytest.warns(match="in the middle of a run"):  # noqa: PT031
         for step, t in enumerate(torch.linspace(900, 100, 5)):
@@ -123,7 +132,12 @@ def test_a_step_that_reads_what_waits_has_it_back(host):
 @torch.no_grad()
 def test_runs_that_know_their_timesteps_and_runs_that_do_not(host):
     """Numbers: the first run of a schedule reads modulations at every step."""
-    model, plain = fxcache.optimize(dit(), policy=ALWAYS, hoist="table", offload=True), dit()
+    model, plain = (
+        fxcache.optimize(
+            dit(), policy=ALWAYS, hoist="table", cache=fxcache.CacheConfig(offload=True)
+        ),
+        dit(),
+    )
     for seed, (steps, waits) in enumerate([(4, False), (4, True), (7, False), (7, True)]):
         inputs = dit_inputs(seed=seed)
         for t in torch.linspace(900, 150, steps).tolist():
@@ -135,7 +149,12 @@ def test_runs_that_know_their_timesteps_and_runs_that_do_not(host):
 
 def test_two_kinds_of_call_of_which_one_reads_what_the_other_does_not(host):
     """Interleaved: with and without text made in inference mode, which is not hoisted."""
-    model, plain = fxcache.optimize(dit(), policy=ALWAYS, hoist="once", offload=True), dit()
+    model, plain = (
+        fxcache.optimize(
+            dit(), policy=ALWAYS, hoist="once", cache=fxcache.CacheConfig(offload=True)
+        ),
+        dit(),
+    )
     tracked = dit_inputs()
     with torch.inference_mode():
         untracked = dit_inputs(batch=1, seed=1)
@@ -159,7 +178,11 @@ def test_what_one_kind_of_call_hoists_and_another_reads(host):
             return self.text(found) if again else found
 
     model = fxcache.optimize(
-        Forked().eval(), cut="deep", hoist="once", offload=True, policy=fxcache.Uniform(1)
+        Forked().eval(),
+        cut="deep",
+        hoist="once",
+        policy=fxcache.Uniform(1),
+        cache=fxcache.CacheConfig(offload=True),
     )
     plain, x = Forked().eval(), torch.ones(3, 4)
     schedule, again = torch.linspace(900, 100, 6), torch.linspace(900, 100, 6)
@@ -187,7 +210,9 @@ def test_a_caller_that_nothing_identifies(host):
             found: Tensor = self.last(self.deep(x) + emb + x)
             return found
 
-    model = fxcache.optimize(Unconditional().eval(), cut="deep", hoist="table", offload=True)
+    model = fxcache.optimize(
+        Unconditional().eval(), cut="deep", hoist="table", cache=fxcache.CacheConfig(offload=True)
+    )
     x = torch.ones(3, 4)
     for t in torch.linspace(900, 100, 3):
         model(x, t)
@@ -200,7 +225,9 @@ def test_a_caller_that_nothing_identifies(host):
 def test_guidance_that_runs_half_the_batch(host):
     options: dict[str, Any] = {"guidance": fxcache.GuidanceCache(interval=3, start=0.2)}
     expected = guided_sample(fxcache.optimize(tiny.small_unet(), **options))
-    model = fxcache.optimize(tiny.small_unet(), **options, hoist="once", offload=True)
+    model = fxcache.optimize(
+        tiny.small_unet(), hoist="once", cache=fxcache.CacheConfig(offload=True), **options
+    )
     assert torch.equal(guided_sample(model), expected)
     assert away(model)
 
@@ -209,7 +236,11 @@ def test_signals_that_are_known_before_the_run(host):
     """They are evaluated with the graph of a whole step's prefix."""
     options: dict[str, Any] = {"policy": fxcache.TeaCache(2.0)}
     unets = [fxcache.optimize(tiny.small_unet(), **options)]
-    unets.append(fxcache.optimize(tiny.small_unet(), **options, hoist="table", offload=True))
+    unets.append(
+        fxcache.optimize(
+            tiny.small_unet(), hoist="table", cache=fxcache.CacheConfig(offload=True), **options
+        )
+    )
     for seed in range(2):
         expected, found = (sample(unet, 6, **tiny.inputs(seed=seed)) for unet in unets)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -231,7 +262,9 @@ def test_the_first_parameter_and_what_shares_memory_stay(host):
         def forward(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
             return self.last(self.deep(x) + x * t) + self.other(self.text(self.more(text)))
 
-    model = fxcache.optimize(Tied().eval(), cut="deep", hoist="once", offload=True)
+    model = fxcache.optimize(
+        Tied().eval(), cut="deep", hoist="once", cache=fxcache.CacheConfig(offload=True)
+    )
     x, text = torch.ones(3, 4), torch.ones(3, 4)
     with torch.no_grad():
         for t in torch.linspace(900, 100, 3):
@@ -265,7 +298,12 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("copies")
 def test_in_inference_mode_weights_stay_what_they_are():
-    model, plain = fxcache.optimize(dit(), policy=ALWAYS, hoist="once", offload=True), dit()
+    model, plain = (
+        fxcache.optimize(
+            dit(), policy=ALWAYS, hoist="once", cache=fxcache.CacheConfig(offload=True)
+        ),
+        dit(),
+    )
     inputs, smaller = dit_inputs(), dit_inputs(batch=1)
     versions = [weight._version for weight in model.parameters()]
     with torch.inference_mode():
@@ -282,7 +320,7 @@ def test_in_inference_mode_weights_stay_what_they_are():
 def test_a_tie_to_a_weight_that_no_graph_reads():
     model = dit()
     model.alias = nn.Parameter(model.layers[0].key_value.weight.data)
-    fxcache.optimize(model, policy=ALWAYS, hoist="once", offload=True)
+    fxcache.optimize(model, policy=ALWAYS, hoist="once", cache=fxcache.CacheConfig(offload=True))
     denoised(model)
     assert fxcache.report(model).offloaded_bytes > 0
     assert model.alias.data_ptr() == model.layers[0].key_value.weight.data_ptr()
@@ -303,7 +341,9 @@ def test_buffers_stay(host):
             found: Tensor = self.last(self.deep(x) + x * t) + text @ self.mix
             return found
 
-    model = fxcache.optimize(Mixed().eval(), cut="deep", hoist="once", offload=True)
+    model = fxcache.optimize(
+        Mixed().eval(), cut="deep", hoist="once", cache=fxcache.CacheConfig(offload=True)
+    )
     text = torch.ones(3, 4)
     with torch.no_grad():
         for t in torch.linspace(900, 100, 3):
@@ -313,7 +353,12 @@ def test_buffers_stay(host):
 
 def test_calls_take_turns(host):
     """A thread's step reads what the run that another begins would send away."""
-    model, plain = fxcache.optimize(dit(), policy=ALWAYS, hoist="once", offload=True), dit()
+    model, plain = (
+        fxcache.optimize(
+            dit(), policy=ALWAYS, hoist="once", cache=fxcache.CacheConfig(offload=True)
+        ),
+        dit(),
+    )
     tracked = dit_inputs(seed=1)
     with torch.inference_mode():
         untracked = dit_inputs(seed=2)
@@ -358,7 +403,9 @@ def test_calls_take_turns(host):
 @pytest.mark.usefixtures("host")
 @pytest.mark.parametrize("act", [fxcache.restore, copy.copy])
 def test_weights_come_back_when_the_call_under_way_has_ended(act):
-    model = fxcache.optimize(dit(), policy=ALWAYS, hoist="once", offload=True)
+    model = fxcache.optimize(
+        dit(), policy=ALWAYS, hoist="once", cache=fxcache.CacheConfig(offload=True)
+    )
     denoised(model)
     engine = engine_of(model)
     assert engine is not None
@@ -374,11 +421,11 @@ def test_weights_come_back_when_the_call_under_way_has_ended(act):
 
 def test_nothing_to_offload_where_nothing_is_hoisted():
     with pytest.raises(fxcache.ConfigError, match="hoist"):
-        fxcache.optimize(dit(), offload=True)
+        fxcache.optimize(dit(), cache=fxcache.CacheConfig(offload=True))
 
 
 def test_on_the_cpu_nothing_moves():
-    model = fxcache.optimize(dit(), hoist="once", offload=True)
+    model = fxcache.optimize(dit(), hoist="once", cache=fxcache.CacheConfig(offload=True))
     addresses = [weight.data_ptr() for weight in model.parameters()]
     denoised(model)
     assert [weight.data_ptr() for weight in model.parameters()] == addresses

@@ -65,7 +65,9 @@ def test_rows_of_zeros_and_of_what_is_no_number(dtype):
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_reuse_reads_the_restored_value_and_a_refresh_is_exact(dtype):
-    model = fxcache.optimize(dit(), cache_dtype=dtype, policy=fxcache.Explicit((0,)))
+    model = fxcache.optimize(
+        dit(), policy=fxcache.Explicit((0,)), cache=fxcache.CacheConfig(dtype=dtype)
+    )
     plain, inputs = dit(), dit_inputs()
     t = torch.tensor(700.0)
     with fxcache.session(model):
@@ -85,7 +87,7 @@ def test_a_reuse_reads_the_restored_value_and_a_refresh_is_exact(dtype):
 def test_bytes(dtype):
     held = {}
     for kept_as in (None, dtype):
-        unet = fxcache.optimize(tiny.small_unet(), cache_dtype=kept_as)
+        unet = fxcache.optimize(tiny.small_unet(), cache=fxcache.CacheConfig(dtype=kept_as))
         sample(unet, 5, **tiny.inputs())
         held[kept_as] = fxcache.report(unet).cached_bytes
         batch, channels = 2, 16
@@ -96,7 +98,7 @@ def test_bytes(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_run_stays_close(dtype):
     expected = sample(fxcache.optimize(tiny.small_unet()), 9, **tiny.inputs())
-    unet = fxcache.optimize(tiny.small_unet(), cache_dtype=dtype)
+    unet = fxcache.optimize(tiny.small_unet(), cache=fxcache.CacheConfig(dtype=dtype))
     found = sample(unet, 9, **tiny.inputs())
     error = (found - expected).norm() / expected.norm()
     assert 0 < error < (0.01 if dtype is torch.int8 else 0.05)
@@ -119,7 +121,7 @@ def test_buffers_keep_their_addresses_and_follow_the_shape():
 @pytest.mark.usefixtures("clean_dynamo")
 def test_two_graphs_and_no_recompilation():
     counter = CompileCounterWithBackend("aot_eager")
-    unet = fxcache.optimize(tiny.small_unet(), cache_dtype=torch.int8)
+    unet = fxcache.optimize(tiny.small_unet(), cache=fxcache.CacheConfig(dtype=torch.int8))
     compiled = torch.compile(unet, backend=counter, fullgraph=True)
     with torch._dynamo.config.patch(error_on_recompile=True):
         sample(compiled, 7, **tiny.inputs())
@@ -129,7 +131,7 @@ def test_two_graphs_and_no_recompilation():
 @pytest.mark.parametrize("wrong", ["int8", torch.int16, 8])
 def test_dtypes_that_are_none_of_them(wrong):
     with pytest.raises(fxcache.ConfigError, match="int8"):
-        fxcache.optimize(tiny.small_unet(), cache_dtype=wrong)
+        fxcache.optimize(tiny.small_unet(), cache=fxcache.CacheConfig(dtype=wrong))
 
 
 @pytest.mark.parametrize("made", [torch.fft.fft, lambda value: value.argmax(-1)])
@@ -146,7 +148,9 @@ def test_values_that_are_no_real_numbers(made):
         def forward(self, x: Tensor, t: Tensor) -> Tensor:
             return x * t + self.inner(x).real.sum()
 
-    model = fxcache.optimize(Outer().eval(), cut="inner", cache_dtype=torch.int8)
+    model = fxcache.optimize(
+        Outer().eval(), cut="inner", cache=fxcache.CacheConfig(dtype=torch.int8)
+    )
     with torch.no_grad(), pytest.raises(fxcache.CutError, match="not quantised"):
         model(torch.randn(2, 3, 4), torch.tensor(1.0))
 
@@ -154,9 +158,13 @@ def test_values_that_are_no_real_numbers(made):
 def test_what_needs_differences_of_cached_values():
     unet = tiny.small_unet()
     with pytest.raises(fxcache.ConfigError, match="forecasts"):
-        fxcache.optimize(unet, cache_dtype=torch.int8, policy=fxcache.Uniform(3, forecast_order=1))
+        fxcache.optimize(
+            unet,
+            policy=fxcache.Uniform(3, forecast_order=1),
+            cache=fxcache.CacheConfig(dtype=torch.int8),
+        )
     plan = fxcache.Plan.of(unet, fxcache.Uniform(3), 0)
     plan = replace(plan, correction=Correction({"a.0": torch.zeros(3, 1, 2)}))
     with pytest.raises(fxcache.ConfigError, match="corrections"):
-        fxcache.optimize(unet, cache_dtype=torch.int8, plan=plan)
-    fxcache.optimize(unet, cache_dtype=torch.int8)
+        fxcache.optimize(unet, plan=plan, cache=fxcache.CacheConfig(dtype=torch.int8))
+    fxcache.optimize(unet, cache=fxcache.CacheConfig(dtype=torch.int8))

@@ -230,14 +230,21 @@ class NoBlocks(nn.Module):
 def test_a_model_without_the_signal_says_so():
     example = {"sample": torch.randn(1, 4), "timestep": torch.tensor(1.0)}
     with pytest.raises(fxcache.CutError, match="no first_block to observe"):
-        fxcache.optimize(NoBlocks().eval(), policy=FirstBlock(), example_inputs=example)
+        fxcache.optimize(
+            NoBlocks().eval(),
+            policy=FirstBlock(),
+            capture=fxcache.CaptureConfig(example_inputs=example),
+        )
 
 
 def test_a_cut_that_the_signal_lies_behind_is_refused():
     example = {**dit_inputs(), "timestep": torch.tensor(1.0)}
     with pytest.raises(fxcache.CutError, match="observes what is computed from it"):
         fxcache.optimize(
-            dit(), policy=FirstBlock(), cut=("layers.0", "layers.0"), example_inputs=example
+            dit(),
+            policy=FirstBlock(),
+            cut=("layers.0", "layers.0"),
+            capture=fxcache.CaptureConfig(example_inputs=example),
         )
 
 

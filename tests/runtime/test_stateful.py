@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fxcache
-from fxcache.runtime.branch import Branch
 from fxcache.runtime.module import engine_of
+from fxcache.runtime.trajectory.trajectory import Trajectory
 from tests.plain import CHANNELS, TOKENS, WIDTH, WORDS, DiT
 
 INTERVAL, RUN = 3, 7
@@ -46,8 +46,6 @@ class Request:
     difference: Tensor | None = None
     prompt: int = 0  # how often the text was replaced
     refreshed_for: Any = None  # prompt, weights as noticed, dtype
-    always_new_text: bool = True  # since the second call of the run
-    changed: bool = False
 
 
 def text_for(batch: int, dtype: torch.dtype) -> Tensor:
@@ -99,15 +97,14 @@ class Requests(RuleBasedStateMachine):
         timestep = request.timesteps[request.index]
         with torch.no_grad():
             got = self.model(sample, timestep, request.text)
-            branch = self._branch(request)
-            if branch.step == 0:  # a run started: changes of the weights are noticed
+            trajectory = self._trajectory()
+            if trajectory.step == 0:  # a run started: changes of the weights are noticed
                 self._notice()
                 self.noticed = self.weights
             expected = self.plain(sample, timestep, request.text)
-        refreshed = branch.run.steps[-1].decision.refresh
+        refreshed = trajectory.run.steps[-1].decision.refresh
         assert refreshed or request.index > 0, "the first call of a run"
         self._check(request, sample, timestep, refreshed, got, expected)
-        request.changed = False
         request.index += 1
 
     def _check(
@@ -121,15 +118,13 @@ class Requests(RuleBasedStateMachine):
     ) -> None:
         counted["calls"] += 1
         counted["refreshes" if refreshed else "reuses"] += 1
-        if request.index and not request.changed:
-            request.always_new_text = False
         if refreshed:
             assert torch.equal(got, expected), "a refresh is the plain model"
             request.difference = self._stream(sample, timestep, request.text, True)
             request.refreshed_for = (request.prompt, self.noticed, self.dtype)
             return
         prompt, noticed, dtype = request.refreshed_for
-        assert prompt == request.prompt or request.always_new_text, "another prompt"
+        assert prompt == request.prompt, "another prompt"
         assert noticed == self.noticed, "other weights, noticed since"
         assert dtype == self.dtype
         assert request.difference is not None
@@ -154,13 +149,11 @@ class Requests(RuleBasedStateMachine):
     def _embedded(self, timestep: Tensor, batch: int) -> Tensor:
         return self.plain.time(timestep.reshape(-1, 1).to(self.dtype) / 1000).expand(batch, -1)
 
-    def _branch(self, request: Request) -> Branch:
-        """The branch that served the request's call just now."""
+    def _trajectory(self) -> Trajectory:
+        """The trajectory that served the last call."""
         engine = engine_of(self.model)
         assert engine is not None
-        held = engine.unnamed.held
-        assert held[-1].anchors[0].reference() is request.text
-        return held[-1]
+        return engine.store.held[-1]
 
     @rule(slot=slots, keep_old=st.booleans())
     def change_prompt(self, slot: int, keep_old: bool) -> None:
@@ -171,7 +164,6 @@ class Requests(RuleBasedStateMachine):
             self.kept = request.text
         request.prompt += 1
         request.text = text_for(request.batch, self.dtype)
-        request.changed = True
 
     @rule(slot=slots)
     def change_shape(self, slot: int) -> None:
@@ -245,7 +237,7 @@ class Requests(RuleBasedStateMachine):
     def bounded(self) -> None:
         engine = engine_of(self.model)
         assert engine is not None
-        assert len(engine.unnamed.held) <= 8
+        assert len(engine.store.held) <= engine.store.limit
         assert len(engine.captures) <= 8
 
 

@@ -1,13 +1,14 @@
 """Golden schedules, and what every policy promises."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fxcache.errors import ConfigError, ScheduleError
-from fxcache.schedule import Explicit, NonUniform, Policy, Step, Uniform
+from fxcache.schedule import Decision, Explicit, NonUniform, Policy, Step, Uniform
 
 
 def refreshed(policy: Policy, steps: int) -> list[int]:
@@ -116,3 +117,45 @@ def test_policies_are_frozen():
 def test_positions_are_keyword_only_except_the_rules_own():
     assert Uniform(5) == Uniform(interval=5)
     assert NonUniform(5, 15, 1.4).power == 1.4
+
+
+def policy_of_a_user(default: int) -> type[Policy]:
+    """A policy of the same name as one of fxcache's, as a notebook's cell defines it."""
+
+    @dataclass(frozen=True)
+    class Uniform(Policy):
+        interval: int = default
+
+        def scheduled(self, step: Step) -> Decision:
+            return Decision(step.index % self.interval == 0, "mine")
+
+    return Uniform
+
+
+MINE = f"{__name__}:policy_of_a_user.<locals>.Uniform"
+
+
+def test_policies_of_one_name_are_told_apart():
+    mine = policy_of_a_user(7)()
+    assert mine.to_dict()["policy"] == MINE
+    assert type(Policy.from_dict(mine.to_dict())) is type(mine)
+    assert Uniform(5).to_dict()["policy"] == "Uniform"
+    assert type(Policy.from_dict(Uniform(5).to_dict())) is Uniform
+
+
+def test_a_class_that_is_defined_again_replaces_the_first():
+    old, new = policy_of_a_user(7), policy_of_a_user(8)
+    found = Policy.from_dict(old().to_dict())
+    assert type(found) is new
+    assert [name for name in Policy.kinds if name == MINE] == [MINE]
+
+
+def test_a_policy_that_is_not_imported_is_named_with_its_module():
+    with pytest.raises(ConfigError, match=r"import their\.policies first, which defines Theirs"):
+        Policy.from_dict({"policy": "their.policies:Theirs", "threshold": 0.3})
+
+
+def test_only_fxcaches_own_policies_have_short_names():
+    short = {name for name in Policy.kinds if ":" not in name}
+    assert {"Uniform", "TeaCache", "Scheduled"} <= short
+    assert all(Policy.kinds[name].__module__.startswith("fxcache.") for name in short)

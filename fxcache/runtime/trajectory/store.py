@@ -13,7 +13,7 @@ from fxcache.runtime.trajectory.inputs import Conditioning, Inputs
 from fxcache.runtime.trajectory.latent import Likeness, likenesses, sample_of
 from fxcache.runtime.trajectory.lengths import RunLengths
 from fxcache.runtime.trajectory.position import Motion, Place, Position, position_of
-from fxcache.runtime.trajectory.scope import AnyScope, Scope
+from fxcache.runtime.trajectory.scope import AnyScope
 from fxcache.runtime.trajectory.state import Event, Transition
 from fxcache.runtime.trajectory.tensor_ref import Match
 from fxcache.runtime.trajectory.trajectory import Trajectory
@@ -158,14 +158,6 @@ class TrajectoryStore:
     def expected_steps(self, trajectory: Trajectory) -> int | None:
         """How many calls the run will make; None if nothing tells."""
         return self.lengths.expected(trajectory.state, trajectory.first)
-
-    def close(self, scope: Scope) -> None:
-        """No further call belongs to ``scope``: its buffers are free for the next trajectory."""
-        with self._lock:
-            scope.closed = True
-            for trajectory in self.held:
-                if trajectory.scope is scope:
-                    self.lengths.note(trajectory.state, trajectory.first)
 
     def clear(self) -> None:
         """Forget every trajectory and free its buffers."""

@@ -1,0 +1,181 @@
+"""The arguments of ``fxcache.optimize``, checked and brought into one form."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import nn
+
+from fxcache.calibration.plan import Plan
+from fxcache.config import CacheConfig, CaptureConfig
+from fxcache.errors import ConfigError, FxcacheError
+from fxcache.partition.choose import AUTO, CutRequest, require_cut_request
+from fxcache.rewrite.hoist import Level
+from fxcache.runtime.engine import Engine
+from fxcache.runtime.mode import require_eval, require_inference
+from fxcache.runtime.module import prepare
+from fxcache.runtime.settings import Settings
+from fxcache.schedule import GuidanceCache, Policy, Uniform
+
+T = TypeVar("T")
+PlanLike = Plan | str | PathLike[str]
+Hoist = Literal["once", "table"] | None
+LEVELS = {None: Level.NOTHING, "once": Level.ONCE, "table": Level.STEP}  # by ``hoist``
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What ``optimize`` was called with, each argument checked by itself; a plan is read.
+
+    Raises:
+        ConfigError: An argument has a value that it cannot have, or excludes another.
+        ModelFileError: The plan cannot be read.
+        PlanError: The file holds no plan.
+    """
+
+    cut: CutRequest
+    policy: Policy
+    plan: Plan | None
+    guidance: GuidanceCache | None
+    hoist: Level
+    cache: CacheConfig
+    capture: CaptureConfig
+
+    @classmethod
+    def of(
+        cls,
+        policy: Policy | PlanLike | None = None,
+        plan: PlanLike | None = None,
+        cut: CutRequest = AUTO,
+        cache: CacheConfig | None = None,
+        hoist: Hoist = None,
+        guidance: GuidanceCache | None = None,
+        capture: CaptureConfig | None = None,
+    ) -> "Arguments":
+        """The arguments of ``optimize`` in one form."""
+        found = require_one_plan(policy, plan, cut)
+        return cls(
+            require_cut_request(found.cut if found else cut),
+            found.policy if found else require_policy(policy),
+            found,
+            require_kind(guidance, GuidanceCache, "guidance"),
+            require_hoist(hoist),
+            require_kind(cache, CacheConfig, "cache") or CacheConfig(),
+            require_kind(capture, CaptureConfig, "capture") or CaptureConfig(),
+        )
+
+    def settings(self, module: nn.Module) -> Settings:
+        """The settings of ``module``.
+
+        Raises:
+            ConfigError: Options exclude each other.
+            PlanError: The plan was made for another model.
+        """
+        if self.plan:
+            self.plan.require_match(module)
+        return Settings(
+            self.cut,
+            self.policy,
+            self.plan.adjustment if self.plan else None,
+            self.plan.correction if self.plan else None,
+            self.guidance,
+            self.hoist,
+            self.cache,
+            replace(self.capture, example_inputs=None),  # nothing keeps its tensors alive
+        )
+
+    def engine(self, module: nn.Module, component: str = "") -> Engine:
+        """An engine that runs ``module`` as asked for; ``module`` itself does not change.
+
+        Args:
+            module: A denoiser, in eval mode.
+            component: Its name in a pipeline, for errors.
+        """
+        try:
+            require_eval(module)
+            engine = prepare(module, self.settings(module))
+            if self.capture.example_inputs is not None:
+                capture_now(engine, module, self.capture.example_inputs)
+            return engine
+        except FxcacheError as error:
+            if not component:
+                raise
+            where = f"component {component}; {error.where}".removesuffix("; ")
+            raise type(error)(error.what, where=where, remedy=error.remedy) from error
+
+
+def capture_now(
+    engine: Engine, module: nn.Module, example: Mapping[str, Any] | Sequence[Any]
+) -> None:
+    """Capture for the call that ``example`` stands for."""
+    by_name = isinstance(example, Mapping)
+    args, kwargs = ((), dict(example)) if by_name else (tuple(example), {})
+    call = engine.signature.call(args, kwargs)
+    with torch.no_grad():
+        require_inference(module, call)
+    engine.capture(module, call)
+
+
+def require_one_plan(policy: object, plan: object, cut: object) -> Plan | None:
+    """The plan, passed as ``plan`` or as ``policy``; ConfigError where its parts are passed too."""
+    as_policy = isinstance(policy, Plan | str | PathLike)
+    if plan is None and not as_policy:
+        return None
+    if (plan is not None and policy is not None) or cut != AUTO:
+        raise ConfigError(
+            "a plan holds its cut and its policy",
+            where="optimize(plan, ...)",
+            remedy="leave out cut and policy, or the plan",
+        )
+    return require_plan(policy if as_policy else plan)
+
+
+def require_plan(plan: object) -> Plan:
+    """``plan``, read where it is a path."""
+    if isinstance(plan, Plan):
+        return plan
+    if isinstance(plan, str | PathLike):
+        return Plan.load(plan)
+    raise ConfigError(
+        f"plan={plan!r} is a {type(plan).__name__}",
+        where="optimize(plan=...)",
+        remedy="pass a Plan, or the path of a file written by `fxcache calibrate` or `tune`",
+    )
+
+
+def require_policy(policy: object) -> Policy:
+    """``policy``, or the default one; ConfigError where it is none."""
+    if policy is None:
+        return Uniform()
+    if not isinstance(policy, Policy):
+        raise ConfigError(
+            f"policy={policy!r} is a {type(policy).__name__}",
+            where="optimize(policy=...)",
+            remedy=f"pass a plan, or one of: {', '.join(sorted(Policy.kinds))}",
+        )
+    return policy
+
+
+def require_kind(value: object, kind: type[T], name: str) -> T | None:
+    """``value`` if it is a ``kind`` or None; ConfigError otherwise."""
+    if value is None or isinstance(value, kind):
+        return value
+    raise ConfigError(
+        f"{name}={value!r} is a {type(value).__name__}",
+        where=f"optimize({name}=...)",
+        remedy=f"pass fxcache.{kind.__name__}(...), or leave it out",
+    )
+
+
+def require_hoist(hoist: object) -> Level:
+    """What ``hoist`` names; ConfigError where it names nothing."""
+    for name, level in LEVELS.items():
+        if hoist == name:
+            return level
+    raise ConfigError(
+        f"hoist={hoist!r} is neither None, 'once' nor 'table'",
+        where="optimize(hoist=...)",
+        remedy="pass one of these",
+    )

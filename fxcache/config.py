@@ -1,0 +1,159 @@
+"""Configuration of ``fxcache.optimize``: frozen dataclasses that check themselves when built."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fxcache.errors import ConfigError
+from fxcache.rewrite.quantized import LARGEST
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheConfig:
+    """What is cached, in which form, and how much of it.
+
+    Args:
+        dtype: ``torch.int8`` or ``torch.float8_e4m3fn`` keeps one byte for each cached value, with
+            a float32 scale for each token (in pictures, each channel); its module,
+            ``fxcache.rewrite.quantized``, bounds the error. By default values keep their own dtype.
+        partial_evaluation: Whether a refresh also computes what convolutions and linear layers make
+            of cached values, where the cost model finds that this pays. Reuse steps then do less;
+            their results are equal up to the order of summation.
+        kernels: Whether Triton kernels read the cache and apply the norms that follow, on CUDA
+            devices. The report lists each place, and why a kernel does not run there.
+        offload: Whether weights that no step reads any more wait on the CPU. Needs ``hoist``.
+        max_trajectories: How many trajectories keep cached values at the same time. The least
+            recently used one goes first.
+
+    Raises:
+        ConfigError: An option has a value that it cannot have.
+    """
+
+    dtype: torch.dtype | None = None
+    partial_evaluation: bool = False
+    kernels: bool = False
+    offload: bool = False
+    max_trajectories: int = 64
+
+    def __post_init__(self) -> None:
+        require_cache_dtype(self.dtype)
+        for name in ("partial_evaluation", "kernels", "offload"):
+            require_flag(self, name)
+        require_positive(self, "max_trajectories")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptureConfig:
+    """How a model is captured.
+
+    Args:
+        latent: The parameter of ``forward`` that takes the noisy latent. By default the first one.
+        dynamic: Dimensions that may vary between calls without another capture, by input:
+            ``{"sample": (0,), "encoder_hidden_states": (0,)}`` for the batch.
+        example_inputs: The arguments of one call, by name in a mapping or by position in a
+            sequence. ``optimize`` then captures at once; otherwise the first call does.
+        step_inputs: Names of inputs that belong to a step, not to the request: they may be new at
+            each call without a refresh, as the residuals of a ControlNet are.
+        max_captures: How many captures are kept, one for each kind of call (shapes, dtypes,
+            options). The least recently used one goes first.
+
+    Raises:
+        ConfigError: An option has a value that it cannot have.
+    """
+
+    latent: str | None = None
+    dynamic: Mapping[str, Sequence[int]] | None = None
+    # Tensors: two configurations are not compared by these.
+    example_inputs: Mapping[str, Any] | Sequence[Any] | None = field(default=None, compare=False)
+    step_inputs: frozenset[str] = frozenset()
+    max_captures: int = 8
+
+    def __post_init__(self) -> None:
+        if self.latent is not None and not isinstance(self.latent, str):
+            raise ConfigError(
+                f"latent={self.latent!r} is a {type(self.latent).__name__}",
+                where="CaptureConfig(latent=...)",
+                remedy="pass the name of a parameter of forward",
+            )
+        object.__setattr__(self, "dynamic", dimensions(self.dynamic))
+        object.__setattr__(self, "step_inputs", names(self.step_inputs))
+        require_arguments(self.example_inputs)
+        require_positive(self, "max_captures")
+
+
+def require_cache_dtype(dtype: object) -> None:
+    """ConfigError unless values can be kept in ``dtype``."""
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype in LARGEST):
+        raise ConfigError(
+            f"dtype={dtype!r} is no dtype to quantise to",
+            where="CacheConfig(dtype=...)",
+            remedy=f"pass None, or one of {', '.join(map(str, LARGEST))}",
+        )
+
+
+def require_flag(config: object, name: str) -> None:
+    """ConfigError unless the option ``name`` is a bool."""
+    value = getattr(config, name)
+    if not isinstance(value, bool):
+        raise ConfigError(
+            f"{name}={value!r} is neither True nor False",
+            where=f"{type(config).__name__}({name}=...)",
+            remedy=f"pass {name}=True or {name}=False",
+        )
+
+
+def require_positive(config: object, name: str) -> None:
+    """ConfigError unless the option ``name`` is an int of at least 1."""
+    value = getattr(config, name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(
+            f"{name}={value!r} is not a whole number of at least 1",
+            where=f"{type(config).__name__}({name}=...)",
+            remedy=f"pass {name} as an int, 1 or more",
+        )
+
+
+def dimensions(dynamic: object) -> dict[str, tuple[int, ...]]:
+    """``dynamic`` with tuples of dimensions; ConfigError where it does not name any by input."""
+    by_input = {} if dynamic is None else dynamic
+    if isinstance(by_input, Mapping) and all(
+        isinstance(path, str) and is_dimensions(dims) for path, dims in by_input.items()
+    ):
+        return {path: tuple(dims) for path, dims in by_input.items()}
+    raise ConfigError(
+        f"dynamic={dynamic!r} does not name dimensions by input",
+        where="CaptureConfig(dynamic=...)",
+        remedy='pass a dict such as {"sample": (0,), "encoder_hidden_states": (0,)}',
+    )
+
+
+def is_dimensions(dims: object) -> bool:
+    """Whether ``dims`` is a sequence of numbers of dimensions."""
+    return isinstance(dims, Sequence) and all(isinstance(dim, int) and dim >= 0 for dim in dims)
+
+
+def require_arguments(example: object) -> None:
+    """ConfigError unless ``example`` can be the arguments of a call, or is None."""
+    if example is not None and (
+        isinstance(example, str) or not isinstance(example, Mapping | Sequence)
+    ):
+        raise ConfigError(
+            f"example_inputs={example!r} are neither a mapping nor a sequence",
+            where="CaptureConfig(example_inputs=...)",
+            remedy="pass the arguments of one call, by name in a dict or by position in a list",
+        )
+
+
+def names(value: object) -> frozenset[str]:
+    """``value`` as a set of names; ConfigError if it is a string or holds anything else."""
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        found = frozenset(value)
+        if all(isinstance(name, str) for name in found):
+            return found
+    raise ConfigError(
+        f"step_inputs={value!r} does not list names",
+        where="CaptureConfig(step_inputs=...)",
+        remedy='pass names of inputs of forward, such as ("residual",)',
+    )

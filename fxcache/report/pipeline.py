@@ -1,0 +1,32 @@
+"""``fxcache.report`` of a pipeline: the reports of its optimised components."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fxcache.report.report import Report
+
+
+@dataclass(frozen=True)
+class PipelineReport:
+    """The reports of a pipeline's optimised components, by name; printable.
+
+    Args:
+        pipeline: The name of the pipeline's class.
+        components: The report of each optimised component.
+    """
+
+    pipeline: str
+    components: Mapping[str, Report]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: for each component what its own report's ``to_dict`` gives."""
+        return {name: report.to_dict() for name, report in self.components.items()}
+
+    def __getitem__(self, name: str) -> Report:
+        """The report of the component ``name``."""
+        return self.components[name]
+
+    def __str__(self) -> str:
+        parts = [f"{name} of {self.pipeline}\n{r}" for name, r in self.components.items()]
+        return "\n\n".join(parts) or f"{self.pipeline}: no component is optimised any more"

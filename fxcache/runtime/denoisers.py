@@ -1,0 +1,97 @@
+"""Which modules are denoisers: those of a pipeline, and modules that are none."""
+
+import inspect
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from fxcache.errors import ConfigError, FxcacheWarning
+from fxcache.runtime.module import innermost, unwrapped
+from fxcache.signature import TIMESTEP_NAMES
+
+DENOISERS = ("unet", "transformer", "prior", "decoder")  # how pipelines name theirs
+
+
+def is_pipeline(candidate: object) -> bool:
+    """Whether ``candidate`` can be called and has modules as ``components``, as diffusers' have."""
+    if isinstance(candidate, nn.Module | type) or not callable(candidate):
+        return False
+    components = getattr(candidate, "components", None)
+    return isinstance(components, Mapping) and any(
+        isinstance(component, nn.Module) for component in components.values()
+    )
+
+
+def denoisers_of(pipeline: Any) -> dict[str, nn.Module]:
+    """The denoisers among the pipeline's components, by name, out of any wrapper.
+
+    Raises:
+        ConfigError: The pipeline has none.
+    """
+    found: dict[str, nn.Module] = {}
+    for name, component in pipeline.components.items():
+        if isinstance(component, nn.Module) and is_denoiser(name, innermost(component)):
+            found[name] = unwrapped(component)
+    if not found:
+        names = ", ".join(f"{k} ({type(v).__name__})" for k, v in pipeline.components.items())
+        raise ConfigError(
+            f"no component of {type(pipeline).__name__} is a denoiser: {names}",
+            where=type(pipeline).__name__,
+            remedy="pass a pipeline with a component whose forward takes a timestep, or the "
+            "denoiser itself",
+        )
+    return found
+
+
+def is_denoiser(name: str, module: nn.Module) -> bool:
+    """Whether a pipeline calls its component ``name`` once a step, with the noisy latent.
+
+    ControlNets are called once a step too, but for the denoiser's sake. A component that goes by
+    a denoiser's name may give its timestep any name, if it takes a second input at all.
+    """
+    kind = type(module)
+    by_name = not set(name.split("_")).isdisjoint(DENOISERS)
+    if encodes(kind) or (not by_name and "controlnet" in f"{name} {kind.__name__}".lower()):
+        return False
+    return takes_timestep(kind) or (by_name and takes_second_input(kind))
+
+
+def takes_timestep(kind: type[nn.Module]) -> bool:
+    """Whether a parameter of ``kind.forward`` has one of the field's names for a timestep."""
+    return any(name in TIMESTEP_NAMES or "timestep" in name for name in inputs_of(kind))
+
+
+def takes_second_input(kind: type[nn.Module]) -> bool:
+    """Whether ``kind.forward`` cannot be called with one input alone."""
+    required = [p for p in inputs_of(kind).values() if p.default is p.empty]
+    return len(required) > 1
+
+
+def encodes(kind: type[nn.Module]) -> bool:
+    """Whether ``kind`` is a codec, which pipelines call by other methods than ``forward``."""
+    return callable(getattr(kind, "encode", None)) or callable(getattr(kind, "decode", None))
+
+
+def inputs_of(kind: type[nn.Module]) -> dict[str, inspect.Parameter]:
+    """The parameters of ``kind.forward``, without ``self``."""
+    return dict(list(inspect.signature(kind.forward).parameters.items())[1:])
+
+
+def warn_unless_denoiser(module: nn.Module, stacklevel: int) -> None:
+    """FxcacheWarning for a module that no sampling loop calls once a step.
+
+    A required second input of any name may be a timestep, so that it passes.
+    """
+    kind = type(module)
+    if takes_timestep(kind) or (takes_second_input(kind) and not encodes(kind)):
+        return
+    called = "; pipelines call its encode and decode" if encodes(kind) else ""
+    warnings.warn(
+        f"{kind.__name__}.forward takes no timestep{called}. Nothing is reused where no sampling "
+        "loop calls it once a step. Optimize the denoiser, such as pipe.unet or pipe.transformer, "
+        "or the whole pipeline.",
+        FxcacheWarning,
+        stacklevel=stacklevel + 1,
+    )

@@ -1,0 +1,175 @@
+"""Pipelines whose every call is one run of their denoisers."""
+
+import functools
+import warnings
+from collections.abc import Callable, Container, Iterable
+from types import TracebackType
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from fxcache.errors import FxcacheWarning, StateError
+from fxcache.program import OURS
+from fxcache.runtime.class_swap import ClassSwap, without_swap
+from fxcache.runtime.denoisers import is_pipeline
+from fxcache.runtime.engine import Engine
+from fxcache.runtime.module import engine_of, innermost, unwrapped
+from fxcache.runtime.session import Session, open_sessions
+from fxcache.runtime.trajectory.position import Place
+
+
+class PipelineRun:
+    """One call of a pipeline: inside the block, one run of each of its denoisers.
+
+    Calls of one pipeline inside another's, and calls in other threads or tasks, are runs of their
+    own. Where several runs and sessions of a module are open, its calls belong to the innermost.
+
+    Args:
+        modules: The optimised denoisers.
+        scheduler: The pipeline's noise scheduler, or None.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module], scheduler: Any = None):
+        distinct = {id(module): module for module in modules}
+        self.modules, self.scheduler = tuple(distinct.values()), scheduler
+        self._sessions: tuple[Session, ...] = ()
+
+    def __enter__(self) -> Self:
+        self._sessions = tuple(
+            Session(module, pipeline_run=self) for module in self.modules
+        )
+        open_sessions.set((*open_sessions.get(), *self._sessions))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        ended = set(map(id, self._sessions))
+        open_sessions.set(tuple(s for s in open_sessions.get() if id(s) not in ended))
+        for session in self._sessions:
+            session.close()
+        self._sessions = ()
+
+    def place(self) -> Place | None:
+        """Where the noise scheduler stands; None for schedulers that do not count their steps."""
+        timesteps = getattr(self.scheduler, "timesteps", None)
+        if not isinstance(timesteps, Tensor) or not hasattr(self.scheduler, "step_index"):
+            return None
+        index = self.scheduler.step_index
+        if index is None:  # before the first step
+            index = getattr(self.scheduler, "begin_index", None) or 0
+        return Place(int(index), len(timesteps))
+
+
+class OptimizedPipeline:
+    """Mixed into the class of every optimised pipeline, in front of its own class."""
+
+
+def attach_pipeline(pipeline: Any, names: Iterable[str]) -> None:
+    """Make each call of ``pipeline`` one run; ``names``: the components that are optimised."""
+    if not is_optimized(pipeline):
+        pipeline.__class__ = PIPELINE_CLASSES.of(type(pipeline))
+    vars(pipeline)[OURS] = frozenset(names)
+
+
+def detach_pipeline(pipeline: Any) -> None:
+    """Undo ``attach_pipeline``; a pipeline that is not optimised stays as it is."""
+    if is_optimized(pipeline):
+        pipeline.__class__ = without_swap(type(pipeline))
+        vars(pipeline).pop(OURS, None)
+
+
+def is_optimized(pipeline: object) -> bool:
+    """Whether each call of ``pipeline`` is a run."""
+    return isinstance(pipeline, OptimizedPipeline)
+
+
+def run_of(pipeline: Any) -> PipelineRun:
+    """A run of the denoisers that ``pipeline`` has now."""
+    modules = optimized_components(pipeline)
+    warn_of_replaced(pipeline, modules)
+    return PipelineRun(modules.values(), getattr(pipeline, "scheduler", None))
+
+
+def optimized_components(pipeline: Any) -> dict[str, nn.Module]:
+    """The optimised modules among the pipeline's components, by name, out of any wrapper."""
+    components = pipeline.components.items()
+    modules = {name: innermost(c) for name, c in components if isinstance(c, nn.Module)}
+    return {name: module for name, module in modules.items() if engine_of(module) is not None}
+
+
+def optimized_modules(model: Any, caller: str) -> dict[str, nn.Module]:
+    """The optimised modules that ``model`` stands for, by component; StateError for none."""
+    if not is_pipeline(model):
+        module = unwrapped(model)
+        require_engine(module, caller)
+        return {"": module}
+    modules = optimized_components(model)
+    if not modules and not is_optimized(model):
+        raise not_optimized(model, caller)
+    return modules
+
+
+def require_engine(module: nn.Module, caller: str) -> Engine:
+    """The engine of ``module``; StateError where it is not optimised."""
+    engine = engine_of(module)
+    if engine is None:
+        raise not_optimized(module, caller)
+    return engine
+
+
+def not_optimized(model: object, caller: str) -> StateError:
+    return StateError(
+        f"{type(model).__name__} is not optimised",
+        where=caller,
+        remedy="call fxcache.optimize(model) first",
+    )
+
+
+def warn_of_replaced(pipeline: Any, optimized: Container[str]) -> None:
+    """FxcacheWarning, once, for components that were optimised and are not in ``optimized`` now."""
+    names: frozenset[str] = vars(pipeline).get(OURS, frozenset())
+    replaced = sorted(name for name in names if name not in optimized)
+    if replaced:
+        vars(pipeline)[OURS] = names.difference(replaced)
+        warnings.warn(
+            f"{', '.join(replaced)} of {type(pipeline).__name__}: not optimised any more, since "
+            "the component was replaced or restored. Its steps are exact, but no faster. Call "
+            "fxcache.optimize(pipe) again.",
+            FxcacheWarning,
+            stacklevel=4,  # the line that calls the pipeline
+        )
+
+
+def calling(original: type) -> dict[str, Any]:
+    """The members of an optimised pipeline's class: ``__call__`` opens a run."""
+    call = original.__call__
+
+    @functools.wraps(call)
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+        with run_of(self):
+            return call(self, *args, **kwargs)
+
+    def reduce(self: Any, protocol: int) -> Any:
+        """Copies and pickles are optimised too."""
+        reduced: Any = original.__reduce_ex__(self, max(2, protocol))  # type: ignore[call-arg]
+        make, arguments, *rest = reduced
+        arguments = tuple(original if a is type(self) else a for a in arguments)
+        return rebuild_pipeline, (original, make, arguments), *rest
+
+    return {"__call__": __call__, "__reduce_ex__": reduce}
+
+
+PIPELINE_CLASSES = ClassSwap(OptimizedPipeline, calling)
+
+
+def rebuild_pipeline(
+    original: type, make: Callable[..., Any], arguments: tuple[Any, ...]
+) -> OptimizedPipeline:
+    """An empty instance of ``original``, optimised; its state is set next."""
+    pipeline: OptimizedPipeline = make(*arguments)
+    pipeline.__class__ = PIPELINE_CLASSES.of(original)
+    return pipeline

@@ -1,0 +1,391 @@
+"""Pipelines: all denoisers at once, each call one run, and the pipeline stays what it is."""
+
+import asyncio
+import copy
+import gc
+import pickle
+import threading
+import weakref
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    AutoPipelineForImage2Image,
+    AutoPipelineForText2Image,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionPipeline,
+)
+from torch import Tensor, nn
+
+import fxcache
+from fxcache.runtime.module import engine_of
+from fxcache.runtime.pipeline import PipelineRun
+from fxcache.runtime.session import current_session, open_sessions
+from tests import tiny
+from tests.loops import refreshes
+
+
+class Denoiser(nn.Module):
+    """``forward(sample [1, 4], timestep [], text [1, 6])``: two levels joined by a skip."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.enter, self.leave = nn.Linear(4, 8), nn.Linear(16, 4)
+        self.deep, self.text = nn.Linear(8, 8), nn.Linear(6, 8)
+
+    def forward(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        h = self.enter(sample)
+        deep = self.deep(torch.tanh(h) + self.text(text))
+        return self.leave(torch.cat([deep, h], dim=-1)) * (1 + timestep / 1000)
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.layer(tokens)
+
+
+class Pipeline:
+    """Two experts: the second takes over half-way. Timesteps are new tensors at every call."""
+
+    def __init__(self, **components: Any) -> None:
+        self.components = components
+        self.scheduler = SimpleNamespace(step_index=0)
+
+    @torch.no_grad()
+    def __call__(self, seed: int = 0, steps: int = 6, inner: Any = None) -> Tensor:
+        """Draws a latent [1, 4]."""
+        generator = torch.Generator().manual_seed(seed)
+        latent, tokens = torch.randn(1, 4, generator=generator), torch.ones(1, 6)
+        text = self.components["text_encoder"](tokens)
+        for i in range(steps):
+            late = 2 * i >= steps and "transformer_2" in self.components
+            model = self.components["transformer_2" if late else "transformer"]
+            latent = latent - 0.1 * model(latent, torch.tensor(900.0 - 100 * i), text)
+            if inner and i == 1:
+                inner()
+        return latent
+
+
+def pipeline(**components: Any) -> Pipeline:
+    defaults = {"transformer": Denoiser(0).eval(), "transformer_2": Denoiser(1).eval()}
+    return Pipeline(**{"text_encoder": Encoder().eval(), **defaults, **components})
+
+
+def one_expert() -> Pipeline:
+    return Pipeline(text_encoder=Encoder().eval(), transformer=Denoiser().eval())
+
+
+def test_all_denoisers_and_no_other_component():
+    pipe = pipeline()
+    expected, kind = pipe(), type(pipe)
+    assert fxcache.optimize(pipe, fxcache.Uniform(1)) is pipe
+    assert isinstance(pipe, kind)
+    assert (type(pipe).__name__, type(pipe).__qualname__) == ("Pipeline", "Pipeline")
+    assert pipe.__call__.__doc__ == kind.__call__.__doc__
+    assert torch.equal(pipe(), expected)
+    optimised = {n for n, m in pipe.components.items() if engine_of(m) is not None}
+    assert optimised == {"transformer", "transformer_2"}
+    assert fxcache.restore(pipe) is pipe
+    assert type(pipe) is kind
+    assert vars(pipe).keys() == {"components", "scheduler"}
+    assert not any(engine_of(m) for m in pipe.components.values())
+
+
+def test_each_call_is_one_run():
+    pipe = fxcache.optimize(pipeline(), fxcache.Uniform(2))
+    first = pipe(seed=1)
+    assert torch.equal(pipe(seed=1), first)
+    pipe(steps=4)
+    for name in ("transformer", "transformer_2"):
+        assert refreshes(pipe.components[name]) == [[0, 2], [0, 2], [0]]
+
+
+def test_the_report_has_each_component():
+    pipe = fxcache.optimize(pipeline(), fxcache.Uniform(2))
+    pipe()
+    report = fxcache.report(pipe)
+    assert report.to_dict() == {
+        name: fxcache.report(pipe.components[name]).to_dict()
+        for name in ("transformer", "transformer_2")
+    }
+    assert report["transformer"].runs[0].steps == 3
+    assert all(name in str(report) for name in ("transformer of Pipeline", "transformer_2 of"))
+
+
+def test_clear_drops_what_all_denoisers_cached():
+    pipe = fxcache.optimize(pipeline())
+    transformer = pipe.components["transformer"]
+    with torch.no_grad():
+        transformer(torch.ones(1, 4), torch.tensor(5.0), torch.ones(1, 6))
+    assert fxcache.report(pipe)["transformer"].cached_bytes
+    fxcache.clear(pipe)
+    assert not fxcache.report(pipe)["transformer"].cached_bytes
+    assert fxcache.report(pipe)["transformer"].captures
+
+
+def test_optimised_twice_its_settings_change():
+    pipe = fxcache.optimize(pipeline(), fxcache.Uniform(2))
+    kind, _ = type(pipe), pipe()
+    captured = fxcache.report(pipe)["transformer"].captures
+    fxcache.optimize(pipe, fxcache.Uniform(3))
+    pipe()
+    assert type(pipe) is kind
+    assert refreshes(pipe.components["transformer"]) == [[0]]
+    assert len(fxcache.report(pipe)["transformer"].captures) == len(captured) == 1
+
+
+def test_a_pipeline_without_a_denoiser():
+    pipe = Pipeline(text_encoder=Encoder())
+    with pytest.raises(fxcache.ConfigError, match=r"text_encoder \(Encoder\)"):
+        fxcache.optimize(pipe)
+    assert type(pipe) is Pipeline
+    for call in (fxcache.restore, fxcache.report, fxcache.clear):
+        with pytest.raises(fxcache.StateError, match="Pipeline is not optimised"):
+            call(pipe)
+
+
+@pytest.mark.parametrize("wrong", ["train", "forward"])
+def test_all_or_nothing(wrong):
+    pipe = pipeline()
+    first, second = pipe.components["transformer"], pipe.components["transformer_2"]
+    if wrong == "train":
+        second.train()
+    else:
+        second.forward = lambda *args: args[0]
+    with pytest.raises(fxcache.FxcacheError):
+        fxcache.optimize(pipe)
+    assert (type(pipe), type(first), type(second)) == (Pipeline, Denoiser, Denoiser)
+
+
+def test_a_plan_for_another_denoiser_names_the_component():
+    pipe = pipeline()
+    plan = fxcache.Plan.of(pipe.components["transformer"], fxcache.Uniform(4))
+    with pytest.raises(fxcache.PlanError, match="component transformer_2"):
+        fxcache.optimize(pipe, plan)
+    assert not any(engine_of(m) for m in pipe.components.values())
+    alone = Pipeline(text_encoder=Encoder(), transformer=pipe.components["transformer"])
+    fxcache.optimize(alone, plan)
+    alone()
+    assert refreshes(alone.components["transformer"]) == [[0, 4]]
+
+
+def test_nested_calls_are_runs_of_their_own():
+    shared = Denoiser().eval()
+    outer = Pipeline(text_encoder=Encoder().eval(), transformer=shared)
+    inner = Pipeline(text_encoder=Encoder().eval(), transformer=shared)
+    for pipe in (outer, inner):
+        fxcache.optimize(pipe, fxcache.Uniform(3))
+    alone = outer(seed=1), inner(seed=2)
+    drawn: list[Tensor] = []
+    found = outer(seed=1, inner=lambda: drawn.append(inner(seed=2)))
+    assert torch.equal(found, alone[0])
+    assert torch.equal(drawn[0], alone[1])
+    assert refreshes(shared)[2:] == [[0, 3], [0, 3]]
+
+
+def test_a_call_inside_the_same_pipelines_call():
+    pipe = fxcache.optimize(one_expert(), fxcache.Uniform(3))
+    alone = pipe(seed=1)
+    assert torch.equal(pipe(seed=1, inner=lambda: pipe(seed=1)), alone)
+
+
+def test_concurrent_calls_in_threads():
+    pipe = fxcache.optimize(one_expert(), fxcache.Uniform(3))
+    alone = [pipe(seed=seed) for seed in range(4)]
+    found: dict[int, Tensor] = {}
+    barrier = threading.Barrier(4)
+
+    def draw(seed: int) -> None:
+        found[seed] = pipe(seed=seed, inner=barrier.wait)
+
+    threads = [threading.Thread(target=draw, args=(seed,)) for seed in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert all(torch.equal(found[seed], alone[seed]) for seed in range(4))
+    assert refreshes(pipe.components["transformer"]) == [[0, 3]] * 8
+
+
+def test_concurrent_calls_in_tasks():
+    pipe = fxcache.optimize(one_expert(), fxcache.Uniform(3))
+    alone = [pipe(seed=seed) for seed in range(2)]
+
+    async def both() -> list[Tensor]:
+        return await asyncio.gather(*(asyncio.to_thread(pipe, seed) for seed in range(2)))
+
+    assert all(map(torch.equal, asyncio.run(both()), alone))
+
+
+def test_a_call_that_fails_ends_its_run():
+    pipe = fxcache.optimize(one_expert(), fxcache.Uniform(9))
+    expected = pipe()
+
+    def fail() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipe(seed=5, inner=fail)
+    assert open_sessions.get() == ()
+    assert torch.equal(pipe(), expected)
+
+
+def test_the_innermost_session_wins():
+    pipe = fxcache.optimize(one_expert(), fxcache.Uniform(9))
+    model = pipe.components["transformer"]
+    seen: list[Any] = []
+
+    def look() -> None:
+        run = current_session(model).pipeline_run
+        seen.append(run)
+        with fxcache.session(model, num_steps=3) as own:
+            seen.append(current_session(model) is own)
+
+    with fxcache.session(model, num_steps=50) as outer:
+        pipe(inner=look)
+        assert current_session(model) is outer
+    assert isinstance(seen[0], PipelineRun)
+    assert seen[0].modules == (model,)
+    assert seen[0].scheduler is pipe.scheduler
+    assert seen[1] is True
+
+
+def test_a_component_that_is_replaced():
+    pipe = fxcache.optimize(pipeline(), fxcache.Uniform(3))
+    pipe()
+    pipe.components["transformer"] = Denoiser(2).eval()
+    plain = pipeline(transformer=Denoiser(2).eval())
+    with pytest.warns(fxcache.FxcacheWarning, match="transformer of Pipeline: not optimised"):
+        pipe()
+    fxcache.restore(pipe.components["transformer_2"])
+    with pytest.warns(fxcache.FxcacheWarning, match="transformer_2 of Pipeline: not optimised"):
+        assert torch.equal(pipe(), plain())
+    assert torch.equal(pipe(), plain())  # and says so once
+    fxcache.optimize(pipe, fxcache.Uniform(3))
+    pipe()
+    assert refreshes(pipe.components["transformer"]) == [[0]]
+
+
+def test_compiled_components(clean_dynamo):
+    pipe = fxcache.optimize(one_expert(), fxcache.Uniform(3))
+    expected = pipe()
+    pipe.components["transformer"] = torch.compile(pipe.components["transformer"], backend="eager")
+    assert torch.equal(pipe(), expected)
+    assert fxcache.report(pipe)["transformer"].runs[-1].refreshes == [0, 3]
+    fxcache.restore(pipe)
+    compiled = fxcache.optimize(pipe, fxcache.Uniform(3))
+    assert torch.equal(compiled(), expected)
+
+
+def test_copies_and_pickles_stay_optimised():
+    pipe = fxcache.optimize(pipeline(), fxcache.Uniform(2))
+    expected = pipe()
+    for twin in (copy.deepcopy(pipe), pickle.loads(pickle.dumps(pipe)), copy.copy(pipe)):
+        assert type(twin) is type(pipe)
+        assert torch.equal(twin(), expected)
+        assert refreshes(twin.components["transformer"])[-1] == [0, 2]
+        assert type(fxcache.restore(twin)) is Pipeline
+        if engine_of(pipe.components["transformer"]) is None:  # copy.copy shares the modules
+            fxcache.optimize(pipe, fxcache.Uniform(2))
+
+
+def test_nothing_keeps_a_pipeline_alive():
+    pipe = fxcache.optimize(pipeline())
+    pipe()
+    model = pipe.components["transformer"]
+    references = [weakref.ref(pipe), weakref.ref(pipe.components["transformer_2"])]
+    gc.disable()
+    try:
+        del pipe
+        assert [r() for r in references] == [None, None]
+    finally:
+        gc.enable()
+    assert engine_of(model)
+
+
+SIZE = {"height": 32, "width": 32}
+
+
+def draw(pipe: Any, **options: Any) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    given = {"num_inference_steps": 6, "output_type": "latent", "generator": generator, **options}
+    return pipe(tiny.PROMPT, **given).images
+
+
+@pytest.fixture(scope="module")
+def diffusers_pipe() -> Any:
+    return tiny.pipeline()
+
+
+@pytest.fixture
+def pipe(diffusers_pipe) -> Any:
+    """An optimised pipeline of diffusers, as new afterwards."""
+    yield fxcache.optimize(diffusers_pipe, fxcache.Uniform(3))
+    fxcache.restore(diffusers_pipe)
+
+
+def test_diffusers_pipelines(pipe):
+    assert isinstance(pipe, StableDiffusionPipeline)
+    first = draw(pipe, **SIZE)
+    assert torch.equal(draw(pipe, **SIZE), first)
+    assert refreshes(pipe.unet) == [[0, 3], [0, 3]]
+    assert list(fxcache.report(pipe).to_dict()) == ["unet"]
+    assert pipe.to(torch.float32) is pipe
+    assert [n for n, m in pipe.components.items() if isinstance(m, nn.Module) and engine_of(m)] == [
+        "unet"
+    ]
+
+
+def test_made_from_one_another(pipe):
+    image = torch.zeros(1, 3, 32, 32)
+    made = StableDiffusionImg2ImgPipeline.from_pipe(pipe)
+    assert made.unet is pipe.unet
+    assert type(made) is StableDiffusionImg2ImgPipeline
+    made.set_progress_bar_config(disable=True)
+    draw(made, image=image, strength=1.0)
+    assert refreshes(pipe.unet) == [[0, 3]]
+    fxcache.optimize(made, fxcache.Uniform(2))
+    for back in (StableDiffusionPipeline, AutoPipelineForText2Image):
+        assert back.from_pipe(made).unet is pipe.unet
+    assert AutoPipelineForImage2Image.from_pipe(pipe).unet is pipe.unet
+    assert type(pipe).from_pipe(made).unet is pipe.unet
+    fxcache.restore(made)
+    assert type(made) is StableDiffusionImg2ImgPipeline
+
+
+def test_made_from_a_pipeline_whose_module_alone_is_optimised(diffusers_pipe):
+    fxcache.optimize(diffusers_pipe.unet)
+    made = StableDiffusionImg2ImgPipeline.from_pipe(diffusers_pipe)
+    assert made.unet is diffusers_pipe.unet
+    fxcache.restore(diffusers_pipe.unet)
+
+
+def test_saved_and_loaded(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    loaded = StableDiffusionPipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    assert type(loaded) is StableDiffusionPipeline
+    assert engine_of(loaded.unet) is None
+    fxcache.optimize(loaded, fxcache.Uniform(3))
+    assert torch.equal(draw(loaded, **SIZE), draw(pipe, **SIZE))
+
+
+def test_copied(pipe):
+    twin = copy.deepcopy(pipe)
+    assert torch.equal(draw(twin, **SIZE), draw(pipe, **SIZE))
+    assert refreshes(twin.unet) == [[0, 3]]
+
+
+def test_another_unet_of_diffusers(pipe):
+    own = pipe.unet
+    pipe.unet = tiny.small_unet()
+    with pytest.warns(fxcache.FxcacheWarning, match="unet of StableDiffusionPipeline"):
+        draw(pipe, **SIZE)
+    pipe.unet = own
+    draw(pipe, **SIZE)
+    assert refreshes(own)[-1] == [0, 3]

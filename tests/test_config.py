@@ -1,0 +1,167 @@
+"""Configuration: frozen dataclasses that refuse what cannot be, and what cannot go together."""
+
+import dataclasses
+import inspect
+
+import pytest
+import torch
+from torch import nn
+
+import fxcache
+from fxcache import CacheConfig, CaptureConfig
+from fxcache.arguments import Arguments
+from fxcache.errors import ConfigError
+from fxcache.rewrite.adjustment import Adjustment
+from fxcache.rewrite.correction import Correction
+from fxcache.rewrite.hoist import Level
+from fxcache.runtime.settings import Settings
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        return self.layer(sample) + timestep
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (CacheConfig, {"dtype": torch.float32}),
+        (CacheConfig, {"dtype": "int8"}),
+        (CacheConfig, {"dtype": 8}),
+        (CacheConfig, {"kernels": 1}),
+        (CacheConfig, {"kernels": None}),
+        (CacheConfig, {"offload": "cpu"}),
+        (CacheConfig, {"partial_evaluation": "yes"}),
+        (CacheConfig, {"max_trajectories": 0}),
+        (CacheConfig, {"max_trajectories": True}),
+        (CacheConfig, {"max_trajectories": 2.0}),
+        (CaptureConfig, {"latent": 0}),
+        (CaptureConfig, {"dynamic": ["sample"]}),
+        (CaptureConfig, {"dynamic": {"sample": (-1,)}}),
+        (CaptureConfig, {"example_inputs": 5}),
+        (CaptureConfig, {"example_inputs": "sample"}),
+        (CaptureConfig, {"max_captures": -1}),
+    ],
+)
+def test_values_that_cannot_be(kind, options):
+    with pytest.raises(ConfigError) as caught:
+        kind(**options)
+    (name,) = options
+    assert f"{kind.__name__}({name}=...)" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [CacheConfig, CaptureConfig])
+def test_they_are_frozen_and_take_keywords_alone(kind):
+    config = kind()
+    assert config == kind()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.dtype = None
+    with pytest.raises(TypeError):
+        kind(None)
+    with pytest.raises(TypeError, match="unknown"):
+        kind(unknown=1)
+
+
+def test_dimensions_are_kept_as_tuples():
+    assert CaptureConfig(dynamic={"sample": [0, 2]}).dynamic == {"sample": (0, 2)}
+
+
+def test_optimize_has_at_most_nine_parameters():
+    assert list(inspect.signature(fxcache.optimize).parameters) == [
+        *("model", "policy", "plan", "cut", "cache", "hoist", "guidance", "capture")
+    ]
+
+
+@pytest.mark.parametrize(
+    "old", ["cache_dtype", "latent", "dynamic", "example_inputs", "partial_evaluation", "kernels"]
+)
+def test_options_that_moved_are_unknown(old):
+    with pytest.raises(TypeError, match=old):
+        fxcache.optimize(Small().eval(), **{old: None})
+
+
+@pytest.mark.parametrize(
+    ("options", "excluded"),
+    [
+        (
+            {"policy": fxcache.Taylor(4), "cache": CacheConfig(dtype=torch.int8)},
+            "forecasts need differences",
+        ),
+        (
+            {"correction": Correction({}), "cache": CacheConfig(dtype=torch.int8)},
+            "corrections need differences",
+        ),
+        ({"cache": CacheConfig(offload=True)}, "every step reads all weights"),
+        (
+            {"adjustment": Adjustment({"a": torch.ones(1)})}
+            | {"cache": CacheConfig(partial_evaluation=True)},
+            "adjustment or correction",
+        ),
+        (
+            {"correction": Correction({"a": torch.ones(1)})}
+            | {"cache": CacheConfig(partial_evaluation=True)},
+            "adjustment or correction",
+        ),
+    ],
+)
+def test_options_that_exclude_each_other(options, excluded):
+    with pytest.raises(ConfigError, match=excluded):
+        Settings("auto", options.pop("policy", fxcache.Uniform()), **options)
+
+
+def test_options_that_go_together():
+    cache = CacheConfig(dtype=torch.int8, kernels=True, offload=True, partial_evaluation=True)
+    made = Settings("auto", fxcache.Uniform(), hoist=Level.ONCE, cache=cache)
+    assert made.cache_form.quantized
+    assert made.cache_form.fuses
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cache", {"dtype": torch.int8}),
+        ("cache", torch.int8),
+        ("capture", {"latent": "x"}),
+        ("guidance", 5),
+        ("plan", fxcache.Uniform()),
+        ("hoist", "always"),
+        ("hoist", True),
+    ],
+)
+def test_arguments_of_the_wrong_kind(name, value):
+    with pytest.raises(ConfigError, match=name):
+        Arguments.of(**{name: value})
+
+
+@pytest.fixture
+def plan():
+    return fxcache.Plan.of(Small(), fxcache.Uniform(5), "layer")
+
+
+def test_a_plan_is_taken_in_three_spellings(plan, tmp_path):
+    plan.save(tmp_path / "plan.json")
+    spellings = (plan, tmp_path / "plan.json", str(tmp_path / "plan.json"))
+    for found in [Arguments.of(p) for p in spellings] + [Arguments.of(plan=p) for p in spellings]:
+        assert (found.policy, found.cut) == (fxcache.Uniform(5), "layer")
+
+
+@pytest.mark.parametrize("more", [{"policy": fxcache.Uniform()}, {"cut": 0}])
+def test_a_plan_beside_what_it_holds(plan, more):
+    with pytest.raises(ConfigError, match="a plan holds its cut and its policy"):
+        Arguments.of(plan=plan, **more)
+
+
+def test_two_plans(plan):
+    with pytest.raises(ConfigError, match="a plan holds"):
+        Arguments.of(plan, plan)
+
+
+def test_settings_keep_no_tensors_of_the_example_alive():
+    found = Arguments.of(capture=CaptureConfig(latent="sample", example_inputs=(torch.ones(1),)))
+    capture = found.settings(Small()).capture
+    assert capture.example_inputs is None
+    assert capture.latent == "sample"
