@@ -21,7 +21,8 @@ from fxcache.program import OURS, has_unknown_size, is_tensor, value_of
 from fxcache.signature import Call, named_leaves
 
 Dynamic = Mapping[str, Set[int]]
-ONE_AT_A_TIME = threading.Lock()
+# Held for the whole of a capture too, by the thread that makes it.
+ONE_AT_A_TIME = threading.RLock()
 
 
 class Exported(NamedTuple):

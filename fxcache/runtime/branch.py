@@ -65,8 +65,9 @@ class Branch:
     Values never pass from one branch to another.
     """
 
-    def __init__(self, trust: Trust, cache: FeatureCache, name: str = ""):
+    def __init__(self, trust: Trust, cache: FeatureCache, name: str = "", hooks: int = 0):
         self.name = name  # the pipeline's own for it, where it has one
+        self.hooks = hooks  # the number of the hooks that are set on submodules at its calls
         self.trust = trust
         self.cache = cache
         self.source: object = None  # which capture of which weights computed what is cached

@@ -13,7 +13,7 @@ from fxcache._torch import tree_unflatten
 from fxcache.errors import FxcacheWarning
 from fxcache.rewrite.runner import NOTHING, Variants
 from fxcache.runtime.branch import Branch, Trust
-from fxcache.runtime.captures import Captures
+from fxcache.runtime.captures import CaptureKey, Captures
 from fxcache.runtime.context import announcement_of
 from fxcache.runtime.forecast import Weights
 from fxcache.runtime.foresight import foreseen
@@ -68,7 +68,7 @@ class Engine:
         self.recorder: Recorder | None = None  # is shown every step of every trajectory
 
     @property
-    def captures(self) -> OrderedDict[Hashable, Variants]:
+    def captures(self) -> OrderedDict[CaptureKey, Variants]:
         """The variants of each kind of call."""
         return self._captures.held
 
@@ -90,22 +90,22 @@ class Engine:
         require_inference(module, call)
         session = current_session(module)
         branches = session.branches if session else self.unnamed
-        branch, starts = branches.locate(call, announcement_of(module))
+        hooks = self._captures.hooks_key(module)
+        branch, starts = branches.locate(call, announcement_of(module), hooks)
         self._warn_of(branches)
         part = self._part(call, branch, session)
-        with self._captures.lock:
-            if starts:
-                self._captures.notice_changes(module)
-            half = None
-            if self._guidance and branch and branch.guided and (part is not Part.WHOLE or starts):
-                half = self._guidance.half(module, call)
-            told = call
-            if half and part is Part.HALF:
-                call = half.call
-            variants = self._captures.find(module, call)
-            source = self._source(call, variants)
-            if half and part is Part.BOTH:
-                source = self._source(half.call, half.variants)
+        if starts:
+            self._captures.notice_changes(module, hooks)
+        half = None
+        if self._guidance and branch and branch.guided and (part is not Part.WHOLE or starts):
+            half = self._guidance.half(module, call)
+        told = call
+        if half and part is Part.HALF:
+            call = half.call
+        variants = self._captures.find(module, call, hooks)
+        source = self._source(call, variants)
+        if half and part is Part.BOTH:
+            source = self._source(half.call, half.variants)
         stopwatch = Stopwatch(call.latent.device)
         ticket = Ticket(variants, call.tensors, branch, session, source, stopwatch)
         ticket.part, ticket.half = part, half

@@ -31,8 +31,12 @@ class Branches:
         self.crowded = False  # whether a request was ever pushed out before its end
         self.lock = threading.Lock()
 
-    def locate(self, call: "Call", said: Announcement | None) -> tuple[Branch | None, bool]:
+    def locate(
+        self, call: "Call", said: Announcement | None, hooks: int = 0
+    ) -> tuple[Branch | None, bool]:
         """The branch that ``call`` belongs to, and whether it starts a run there.
+
+        ``hooks``: the number of the hooks on submodules; calls under other hooks are another's.
 
         None where nothing identifies the caller: then nothing may be reused or kept.
         """
@@ -42,12 +46,12 @@ class Branches:
             told = Place(said.step_index, said.num_steps)
         position = position_of(call.timestep, told, may_wait=self.trust is not Trust.SESSION)
         with self.lock:
-            named = (b for b in reversed(self.held) if b.name == name)
+            named = (b for b in reversed(self.held) if (b.name, b.hooks) == (name, hooks))
             branch = next((b for b in named if b.recognises(call, position)), None)
             if branch is not None:
                 self.held.remove(branch)
             elif call.conditioning or isinstance(position, Element) or self.trust:
-                branch = Branch(self.trust, self._spare_cache(), name)
+                branch = Branch(self.trust, self._spare_cache(), name, hooks)
             else:
                 return None, True
             self.held.append(branch)
