@@ -96,9 +96,9 @@ class HooksState:
         """The content of hooks and volatile slots now."""
         if not self._volatile and not self._hooked:
             return ()
-        registered = (self.tree.hooks_key(index) for index in self._hooked)
-        slots = tuple(slot.key_now() for slot in self._volatile)
-        return slots, tuple(key for key in registered if key)
+        registered = map(self.tree.hooks_key, self._hooked)
+        slots = (slot.key_now() for slot in self._volatile)
+        return (*slots, *filter(None, registered))
 
     def identities(self) -> Hashable:
         """The functions that are set as hooks, whatever they refer to."""
