@@ -2,9 +2,9 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from fxcache.partition.frontier import Frontier
 from fxcache.rewrite.runner import Variants, rewrite
 from fxcache.runtime.hooks import Hooks
 from fxcache.runtime.offload import Offload
+from fxcache.runtime.pending import resolving
 from fxcache.runtime.settings import Settings
 from fxcache.runtime.snapshot import Snapshot
 from fxcache.runtime.structure import live_weights, weights
@@ -104,9 +105,13 @@ class Captures:
                     return variants
                 pending = self._pending.setdefault(key, own)
             if pending is own:
-                with self._announced(key, own):
+                with resolving(own, partial(self._forget_pending, key)):
                     return self._captured(module, call, key)
             pending.result()
+
+    def _forget_pending(self, key: CaptureKey) -> None:
+        with self._lock:
+            del self._pending[key]
 
     def _lookup(self, call: Call, hooks: int) -> tuple[CaptureKey, Variants | None]:
         """What a capture for ``call`` is kept under, and the capture if there is one."""
@@ -131,26 +136,6 @@ class Captures:
         """The inputs whose values captures for calls of this kind depend on."""
         return self._specialized.get(call.key, frozenset())
 
-    @contextmanager
-    def _announced(self, key: CaptureKey, own: "Future[None]") -> Iterator[None]:
-        """Threads that need the capture ``key`` wait for the block, and raise what it raises.
-
-        An interrupt is the capturing thread's own: the others try again.
-        """
-        error: BaseException | None = None
-        try:
-            yield
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            with self._lock:
-                del self._pending[key]
-            if isinstance(error, Exception):
-                own.set_exception(error)
-            else:
-                own.set_result(None)
-
     def _captured(self, module: nn.Module, call: Call, key: CaptureKey) -> Variants:
         """Capture for ``call`` and keep the variants; one capture at a time in this process."""
         with ONE_AT_A_TIME:
@@ -163,6 +148,7 @@ class Captures:
                 if found is not None:
                     return found
             variants, snapshot = self._traced(module, call, fixed=bool(key.sizes))
+            variants.read(live_weights(module, variants.weights))
             self._hooks.settle(module, hooks, identities)
             evicted = self._keep(call, key, variants, snapshot)
             self._notice(module, hooks)
@@ -199,8 +185,8 @@ class Captures:
                 self._specialized.clear()
             self._specialized[call.key] = self._read(call) | variants.program.specialized
             kept = key if key.sizes else self._key(call, key.hooks)
+            self._replace_snapshot(key.hooks, now)
             self.held[kept] = variants
-            self._snapshots[key.hooks] = now
             evicted = len(self.held) > self._max_captures
             if evicted:
                 self.held.popitem(last=False)
@@ -233,16 +219,11 @@ class Captures:
 
     def _notice(self, module: nn.Module, hooks: int) -> None:
         """The exact comparison. The thread holds ONE_AT_A_TIME."""
-        known = self._snapshots.get(hooks)
-        if known is not None:
-            now = Snapshot(module, self.offload.homes)
+        known, homes = self._snapshots.get(hooks), self.offload.homes
+        if known is not None and not known.holds(homes):
+            now = Snapshot(module, homes)
             with self._lock:
-                if now.agrees(known):
-                    self._snapshots[hooks] = now
-                else:
-                    self.held.clear()
-                    self._snapshots.clear()
-                    self._hooks.forget()
+                self._replace_snapshot(hooks, now)
         found = weights(module)
         if found == self._weights:
             return
@@ -253,3 +234,12 @@ class Captures:
             variants.read(live_weights(module, variants.weights))
         with self._lock:
             self.generation += 1
+
+    def _replace_snapshot(self, hooks: int, now: Snapshot) -> None:
+        """Keep ``now``; where the model is another than before, drop its captures."""
+        known = self._snapshots.get(hooks)
+        if known is not None and not now.agrees(known):
+            self.held.clear()
+            self._snapshots.clear()
+            self._hooks.forget()
+        self._snapshots[hooks] = now

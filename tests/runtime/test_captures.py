@@ -21,16 +21,16 @@ class Gate:
     def __init__(self) -> None:
         self.entered, self.opened, self.error = threading.Event(), threading.Event(), ""
         self.batch = 2  # of the calls that are held back
-        self.traces = 0
-
-    def __deepcopy__(self, memo: Any) -> "Gate":
-        return self
+        self.traces, self.interrupted = 0, False
 
     def pass_through(self, batch: int) -> None:
         if torch.compiler.is_exporting() and batch == self.batch:
             self.traces += 1
             self.entered.set()
             assert self.opened.wait(WAIT)
+            if self.interrupted:
+                self.interrupted = False
+                raise KeyboardInterrupt
             if self.error:
                 raise ValueError(self.error)
 
@@ -42,10 +42,11 @@ class Denoiser(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.deep, self.middle, self.last = (nn.Linear(4, 4) for _ in range(3))
+        self.gain = 1.0
 
     def forward(self, x: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
         self.gates["gate"].pass_through(x.shape[0])
-        emb = timestep / 1000 + text
+        emb = self.gain * timestep / 1000 + text
         return self.last(x + self.middle(torch.tanh(self.deep(x) + emb)))
 
 
@@ -177,6 +178,29 @@ def test_callers_that_wait_see_the_error(gate):
     assert Request(1).agrees(model, plain)
 
 
+def test_callers_that_wait_try_again_after_an_interrupt(gate):
+    model, plain = twins()
+    gate.interrupted = True
+    with capturing(model, gate, count=3) as callers:
+        pass
+    interrupted = [caller for caller in callers if caller.error is not None]
+    assert [type(caller.error) for caller in interrupted] == [KeyboardInterrupt]
+    for caller in set(callers) - set(interrupted):
+        assert all(map(torch.equal, caller.found, caller.request.results(plain)))
+
+
+def test_weights_written_during_a_capture_count_for_runs_under_way(gate):
+    model, plain = twins()
+    request, weight = Request(1), model.deep.weight
+    assert request.agrees(model, plain)
+    engine = engine_of(model)
+    assert engine is not None
+    before = engine._captures.generation
+    with capturing(model, gate), torch.no_grad():
+        weight.mul_(2)
+    assert engine._captures.generation > before
+
+
 def test_restore_during_a_capture(gate):
     model, plain = twins()
     ready = Request(1)
@@ -217,6 +241,18 @@ def test_weights_replaced_just_before_a_capture_are_read_by_runs_that_start_duri
         m.deep.weight = nn.Parameter(2 * m.deep.weight)
     with capturing(model, gate):
         within(WAIT, lambda: request.agrees(model, plain) or pytest.fail("stale"))
+
+
+def test_a_setting_changed_during_a_capture(gate):
+    model, plain = twins()
+    request = Request(1)
+    assert request.agrees(model, plain)
+    with capturing(model, gate) as (caller,):
+        model.gain = plain.gain = 3.0
+    assert gate.traces == 2  # the first trace had the old setting
+    assert all(map(torch.equal, caller.found, caller.request.results(plain)))
+    assert captures(model) == 1
+    assert request.agrees(model, plain)
 
 
 def test_a_setting_changed_between_captures_drops_what_was_captured_before():
