@@ -11,7 +11,7 @@ from torch import nn
 from fxcache._torch import num_registered_hooks
 from fxcache.runtime.containers import Containers
 from fxcache.runtime.content import IdentityKey
-from fxcache.runtime.slots import FORWARD, Slot, Tree
+from fxcache.runtime.slots import Slot, Tree
 
 MAX_STATES = 64
 
@@ -101,10 +101,11 @@ class HooksState:
         return (*slots, *filter(None, registered))
 
     def identities(self) -> Hashable:
-        """The functions that are set as hooks, whatever they refer to."""
-        hooks = [s for s in self._volatile if s.name == FORWARD]
-        registered = tuple(map(self.tree.hook_identities, self._hooked))
-        return tuple((s.index, IdentityKey(s.value)) for s in hooks), registered
+        """What is set as a hook, whatever it refers to, and the content of all other slots."""
+        volatile = tuple(
+            (slot.index, slot.name, IdentityKey(slot.value)) for slot in self._volatile
+        )
+        return volatile, tuple(map(self.tree.hook_identities, self._hooked)), self.steady_key
 
     def _now(self) -> Iterable[object]:
         return map(dict.get, self._places, self._names)
@@ -132,7 +133,7 @@ class Hooks:
         return last[2]
 
     def identities(self, module: nn.Module) -> Hashable:
-        """The functions that are set as hooks on submodules now, whatever they refer to."""
+        """What ``settle`` compares: the hooks themselves, and the content of all else."""
         return self._current(module).identities()
 
     def settle(self, module: nn.Module, number: int, before: Hashable) -> None:
