@@ -14,7 +14,8 @@ from diffusers.guiders import (
     AutoGuidance,
     SkipLayerGuidance,
 )
-from diffusers.hooks import HookRegistry, LayerSkipConfig, ModelHook, apply_layer_skip_hook
+from diffusers.hooks import HookRegistry, LayerSkipConfig, ModelHook
+from diffusers.hooks.layer_skip import _apply_layer_skip_hook
 from torch import Tensor, nn
 
 import fxcache
@@ -270,7 +271,7 @@ def test_hooks_on_one_block_after_another():
     model, plain = Denoiser().eval(), Denoiser().eval()
     fxcache.optimize(model, policy=fxcache.Uniform(1))
     x, text = latents(), latents(1)[:, :1]
-    for way in (post_hook, own_forward_deleted):
+    for way in (post_hook, diffusers_hook):
         for t in torch.linspace(900, 100, 2):
             for block in range(3):
                 with way(model.blocks[block]), way(plain.blocks[block]):
@@ -407,7 +408,7 @@ def test_attention_scores_that_are_skipped():
         found = []
         for t in torch.linspace(900, 100, STEPS):
             found.append(model(x, t[None], class_labels=labels).sample)
-            apply_layer_skip_hook(model, config)
+            _apply_layer_skip_hook(model, config)
             found.append(model(x, t[None], class_labels=labels).sample)
             HookRegistry.check_if_exists_or_initialize(model).remove_hook("layer_skip_hook")
         return found
