@@ -5,6 +5,7 @@ Tested: torch 2.13.0 (CPU build) and 2.11.0 (CUDA build, on the CPU).
 
 import contextlib
 import functools
+import operator
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from types import FunctionType, SimpleNamespace
@@ -25,6 +26,7 @@ from torch.utils._python_dispatch import _disable_current_modes as no_dispatch_m
 
 # Why: torch.export flattens inputs and outputs with this pytree, and has no public spelling of it.
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
+from torch.utils.hooks import RemovableHandle
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,11 +41,14 @@ __all__ = [
     "guards_of",
     "hidden_from_dynamo",
     "hint_of",
+    "hook_dicts",
     "hooks_of",
     "is_fake",
     "is_vmap_step",
     "is_vmapped",
     "no_dispatch_modes",
+    "num_registered_hooks",
+    "replace_tensor",
     "returns_view",
     "same_memory",
     "schedule_tensor",
@@ -53,6 +58,8 @@ __all__ = [
     "tree_unflatten",
     "untraced",
     "version_of",
+    "weight_kind",
+    "weight_kind_and_version",
     "writes",
 ]
 
@@ -122,12 +129,65 @@ def compiled_original(module: nn.Module) -> nn.Module | None:
     return inner if isinstance(inner, nn.Module) else None
 
 
-def hooks_of(module: nn.Module) -> list[Callable[..., Any]]:
-    """The forward hooks and pre-hooks set on ``module`` itself.
+def hook_dicts(module: nn.Module) -> tuple[dict[int, Any], ...]:
+    """The dictionaries in which ``module`` keeps the hooks that run around its ``forward``.
 
-    Why: there is no public way to ask for them, and tracing follows them.
+    Why: there is no public way to ask for hooks, and tracing follows them.
     """
-    return [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+    return (
+        module._forward_pre_hooks,
+        module._forward_hooks,
+        module._backward_pre_hooks,
+        module._backward_hooks,
+    )
+
+
+def hooks_of(module: nn.Module) -> list[tuple[str, Callable[..., Any], bool, bool]]:
+    """The hooks set on ``module`` itself: kind, function, with kwargs?, even after errors?
+
+    Why: as for ``hook_dicts``.
+    """
+    kinds = ("pre", "post", "backward pre", "backward")
+    kwargs = (module._forward_pre_hooks_with_kwargs, module._forward_hooks_with_kwargs, (), ())
+    always = module._forward_hooks_always_called
+    return [
+        (kind, hook, number in passed, number in always)
+        for kind, hooks, passed in zip(kinds, hook_dicts(module), kwargs, strict=True)
+        for number, hook in hooks.items()
+    ]
+
+
+def replace_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Put ``tensor`` in place of the parameter or buffer ``name``, while other threads read it.
+
+    Why: the public way deletes and registers, and a thread that reads in between finds nothing.
+    ``getattr`` looks among the parameters, then among the buffers, and fails if an entry goes
+    between its test and its read. So the new entry comes first, and where the kind of tensor
+    changes, the old entry goes with its whole dictionary, by one assignment.
+    """
+    kept = name in module._parameters
+    if isinstance(tensor, nn.Parameter):
+        if kept:
+            module._parameters[name] = tensor
+            return
+        module._parameters = {**module._parameters, name: tensor}
+        module._buffers = {k: v for k, v in module._buffers.items() if k != name}
+        module._non_persistent_buffers_set.discard(name)
+    elif kept:
+        module._non_persistent_buffers_set.add(name)
+        module._buffers = {**module._buffers, name: tensor}
+        module._parameters = {k: v for k, v in module._parameters.items() if k != name}
+    else:
+        module._buffers[name] = tensor
+
+
+def num_registered_hooks() -> int:
+    """How many hooks were ever registered in this process.
+
+    Why: no public event tells of a new hook. Each one takes the next number of this counter, so
+    that one comparison shows that none was registered on any module.
+    """
+    return RemovableHandle.next_id
 
 
 def forget_hooks(module: nn.Module) -> None:
@@ -233,3 +293,9 @@ def version_of(tensor: Tensor) -> int:
     Why: an in-place change of the conditioning must not go unnoticed.
     """
     return 0 if tensor.is_inference() else tensor._version
+
+
+# As attribute getters, since all weights of a model are compared when a run starts.
+# Why: as for ``version_of``.
+weight_kind = operator.attrgetter("shape", "dtype", "device")
+weight_kind_and_version = operator.attrgetter("shape", "dtype", "device", "_version")

@@ -7,9 +7,9 @@ from enum import Enum
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
-from fxcache._torch import TreeSpec, hint_of
+from fxcache._torch import TreeSpec, hint_of, replace_tensor
 
 OURS = "_fxcache"  # the attribute under which an optimised module keeps its engine
 
@@ -166,15 +166,14 @@ def weight_names(module: fx.GraphModule) -> dict[str, str]:
 
 
 def rebind(module: fx.GraphModule, weights: Mapping[str, Any]) -> None:
-    """Make ``module`` read these tensors, where they were replaced."""
+    """Make ``module`` read these tensors, where they were replaced.
+
+    Another thread may run the module meanwhile: under each name it finds the old tensor or the new.
+    """
     for attribute, name in weight_names(module).items():
         live = weights[name]
         if live is not getattr(module, attribute):
-            delattr(module, attribute)
-            if isinstance(live, nn.Parameter):
-                module.register_parameter(attribute, live)
-            else:
-                module.register_buffer(attribute, live, persistent=False)
+            replace_tensor(module, attribute, live)
 
 
 def noted(node: fx.Node, what: str) -> tuple[Any, ...] | None:

@@ -9,7 +9,8 @@ from typing import Any, TextIO
 
 import torch
 
-ONE_AT_A_TIME = threading.Lock()
+# Held for the whole of a capture too, by the thread that makes it.
+ONE_AT_A_TIME = threading.RLock()
 # Of attributes that the model assigns, which are put back; of what torch does itself; and of
 # arrays that the trace has made read-only.
 IGNORED = (

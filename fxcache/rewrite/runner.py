@@ -109,6 +109,7 @@ class Variants:
         self.weights: Mapping[str, Any] = self.program.weights  # as the module holds them now
         self.made: dict[Kind, Variant] = {}
         self._prefixes: dict[Level, PrefixVariant] = {}
+        self.modules: list[fx.GraphModule] = []  # the graphs made so far
         self._lock = threading.RLock()
 
     def variant(
@@ -127,7 +128,10 @@ class Variants:
             return self.made[kind]
 
     def read(self, weights: Mapping[str, Any]) -> None:
-        """Let all graphs, those made later too, read these tensors under the program's names."""
+        """Let all graphs, those made later too, read these tensors under the program's names.
+
+        Other threads may run the graphs meanwhile.
+        """
         with self._lock:
             self.weights = weights
             for module in self.modules:
@@ -220,13 +224,6 @@ class Variants:
         signal = self.plan.signal
         return signal is not None and not signal.of_timestep_alone
 
-    @property
-    def modules(self) -> list[fx.GraphModule]:
-        """The graphs made so far."""
-        parts = [vars(self)[name] for name in ("prologue", "timestep_part") if name in vars(self)]
-        prefixes = [prefix.module for prefix in self._prefixes.values()]
-        return [variant.module for variant in self.made.values()] + prefixes + parts
-
     def _prefix(self, level: Level) -> PrefixVariant:
         assert self.plan.signal is not None
         given = self._given(level)
@@ -284,7 +281,9 @@ class Variants:
         added = self.adjusted.weights if self.adjusted else {}
         verify(graph, self.program, name, num_outputs, added)
         title = re.sub(r"\W+", "_", f"{self.program.model}_{name}")
-        module = graph_module(graph, self.weights, title, added)
+        with self._lock:  # read() finds it in the list, or it finds what read() has set
+            module = graph_module(graph, self.weights, title, added)
+            self.modules.append(module)
         elapsed_ms = 1000 * (time.perf_counter() - started)
         logger.info(
             "%s of %s: %d nodes in %.0f ms", name, self.program.model, len(graph.nodes), elapsed_ms

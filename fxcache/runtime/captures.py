@@ -1,69 +1,79 @@
-"""The captures of one optimised module: by kind of call, bounded, forgotten when it changes."""
+"""The captures of one optimised module: one for each kind of call, bounded, dropped when stale."""
 
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from fxcache.capture.capture import capture
+from fxcache.capture.isolation import ONE_AT_A_TIME
 from fxcache.partition.choose import choose
 from fxcache.partition.frontier import Frontier
 from fxcache.rewrite.runner import Variants, rewrite
+from fxcache.runtime.hooks import Hooks
 from fxcache.runtime.offload import Offload
+from fxcache.runtime.pending import resolving
 from fxcache.runtime.settings import Settings
+from fxcache.runtime.snapshot import Snapshot
+from fxcache.runtime.structure import live_weights, weights
 from fxcache.runtime.values import Values
-from fxcache.runtime.watch import live_weights, structure, weights
 from fxcache.signature import Call, Signature
 
 MAX_KINDS = 256
+MAX_ATTEMPTS = 2  # at a capture, where another thread changes the model meanwhile
+
+
+class CaptureKey(NamedTuple):
+    """What a capture is found by.
+
+    ``hooks``: the number of the hooks on submodules; ``kind``: the key of the call; ``values``: the
+    numbers of the inputs' values that the graph depends on; ``sizes``: of all inputs, where the
+    graph does not leave them open.
+    """
+
+    hooks: int
+    kind: Hashable
+    values: tuple[int, ...] = ()
+    sizes: tuple[torch.Size, ...] = ()
 
 
 class Captures:
-    """``held``: the variants of each kind of call, least recently used first.
+    """The variants of each kind of call, and whether they still fit the module.
 
-    ``offload``: of weights that no step reads; all are in place whenever something is captured.
-    ``warn``: told what goes wrong without harm, and what to do.
+    A lock is held for a look into the dictionaries, never during a capture: while one thread
+    captures, calls that need the same capture wait for it, and all others go on.
+
+    Attributes:
+        held: the variants by ``CaptureKey``, least recently used first.
+        generation: of the weights: values cached from an older one are stale.
+        offload: of weights that no step reads; all are in place whenever something is captured.
     """
 
     def __init__(
-        self, signature: Signature, settings: Settings, warn: Callable[[str, str], None]
+        self,
+        signature: Signature,
+        settings: Settings,
+        warn: Callable[[str, str], None],
     ) -> None:
-        self.held: OrderedDict[Hashable, Variants] = OrderedDict()
-        self.generation = 0  # of the weights: values cached from older ones are stale
-        self.lock = threading.RLock()
+        """``warn`` receives what goes wrong without harm, and what to do about it."""
+        self.held: OrderedDict[CaptureKey, Variants] = OrderedDict()
+        self.generation = 0
         self.offload = Offload()
         self._signature, self._settings, self._warn = signature, settings, warn
+        self._max_captures = settings.capture.max_captures
+        self._lock = threading.RLock()
+        self._pending: dict[CaptureKey, Future[None]] = {}
+        self._tracing = False  # then the module's parameters are stand-ins
         self._specialized: dict[Hashable, frozenset[str]] = {}
         self._values = Values()
-        self._structure: list[Any] = []
+        self._hooks = Hooks()
+        self._snapshots: dict[int, Snapshot] = {}  # by number of the hooks
         self._weights: list[Any] = []
-
-    def find(self, module: nn.Module, call: Call) -> Variants:
-        """The variants for ``call``, captured now if need be; other threads' calls wait."""
-        with self.lock:
-            key = self._key(call)
-            variants = self.held.get(key)
-            fixed = variants is not None and not variants.program.sizes.admit(call.tensors)
-            if fixed:  # a size that the graph does not leave open: a capture of its own
-                key = (key, *(t.shape for t in call.tensors))
-                variants = self.held.get(key)
-            if variants is not None:
-                self.held.move_to_end(key)
-                return variants
-            variants = self._capture(module, call, fixed)
-            self._specialized[call.key] = self._read(call) | variants.program.specialized
-            self._keep(key if fixed else self._key(call), variants, structure(module))
-            return variants
-
-    def _capture(self, module: nn.Module, call: Call, fixed: bool) -> Variants:
-        settings = self._settings
-        self.offload.bring_back()
-        self.offload.belongs_to(module)
-        frontier = Frontier(capture(module, self._signature, call, fixed))
-        plan = choose(frontier, settings.cut, settings.policy, settings.cache.partial_evaluation)
-        return rewrite(frontier, plan, call.describe(), settings.cache_form)
 
     def inherit(self, previous: "Captures") -> None:
         """Take over the captures of ``previous``, which had other settings.
@@ -71,14 +81,14 @@ class Captures:
         Those whose plan or graphs would differ are partitioned and rewritten anew from the same
         program. Values cached before are stale. Raises what ``choose`` and ``rewrite`` raise.
         """
-        with previous.lock:
-            kept = list(previous.held.items())[-self._settings.capture.max_captures :]
+        with previous._lock:
+            kept = list(previous.held.items())[-self._max_captures :]
             same = previous._settings.partition_key == self._settings.partition_key
             self.held.update((key, v if same else self._partitioned(v)) for key, v in kept)
             self._specialized, self._values = dict(previous._specialized), previous._values
-            self._structure, self._weights = previous._structure, previous._weights
-            self.lock = previous.lock  # calls under way still use what both now share
-            self.generation = previous.generation + 1
+            self._hooks, self._snapshots = previous._hooks, dict(previous._snapshots)
+            self._weights, self.generation = previous._weights, previous.generation + 1
+            self._lock = previous._lock  # calls under way still use what both now share
 
     def _partitioned(self, old: Variants) -> Variants:
         """Variants of the same program under these settings."""
@@ -89,43 +99,169 @@ class Captures:
         variants.read(old.weights)
         return variants
 
-    def _key(self, call: Call) -> Hashable:
-        """What a capture for ``call`` is kept under: its kind, and the values it depends on."""
+    def hooks_key(self, module: nn.Module) -> int:
+        """A number for the hooks that are set on submodules now: equal for equal content.
+
+        It is part of the key of a capture, and of the identity of a trajectory.
+        """
+        return self._hooks.key(module)
+
+    def find(self, module: nn.Module, call: Call, hooks: int | None = None) -> Variants:
+        """The variants for ``call``, captured now if need be.
+
+        Args:
+            module: the optimised module.
+            call: the call in canonical form.
+            hooks: the number of the hooks that are set, where the caller knows it.
+
+        Raises:
+            CaptureError: the module cannot be captured for this call. Threads that wait for the
+                same capture raise it too.
+        """
+        hooks = self.hooks_key(module) if hooks is None else hooks
+        while True:
+            own: Future[None] = Future()
+            with self._lock:
+                key, variants = self._lookup(call, hooks)
+                if variants is not None:
+                    return variants
+                pending = self._pending.setdefault(key, own)
+            if pending is own:
+                with resolving(own, partial(self._forget_pending, key)):
+                    return self._captured(module, call, key)
+            pending.result()
+
+    def _forget_pending(self, key: CaptureKey) -> None:
+        with self._lock:
+            del self._pending[key]
+
+    def _lookup(self, call: Call, hooks: int) -> tuple[CaptureKey, Variants | None]:
+        """What a capture for ``call`` is kept under, and the capture if there is one."""
+        key = self._key(call, hooks)
+        variants = self.held.get(key)
+        if variants is not None and not variants.program.sizes.admit(call.tensors):
+            key = key._replace(sizes=tuple(t.shape for t in call.tensors))
+            variants = self.held.get(key)
+        if variants is not None:
+            self.held.move_to_end(key)
+        return key, variants
+
+    def _key(self, call: Call, hooks: int) -> CaptureKey:
         paths = self._read(call)
         if not paths:
-            return call.key
+            return CaptureKey(hooks, call.key)
         tensors = call.by_path().items()
-        return call.key, tuple(self._values.number(t) for path, t in tensors if path in paths)
+        values = tuple(self._values.number(t) for path, t in tensors if path in paths)
+        return CaptureKey(hooks, call.key, values)
 
     def _read(self, call: Call) -> frozenset[str]:
         """The inputs whose values captures for calls of this kind depend on."""
         return self._specialized.get(call.key, frozenset())
 
-    def _keep(self, key: Hashable, variants: Variants, now: list[Any]) -> None:
-        if now != self._structure:  # captures of another state of the model
-            self.held.clear()
-            self._structure = now
-        if len(self._specialized) > MAX_KINDS:
-            self._specialized.clear()
-        self.held[key] = variants
-        limit = self._settings.capture.max_captures
-        if len(self.held) > limit:
-            self.held.popitem(last=False)
+    def _captured(self, module: nn.Module, call: Call, key: CaptureKey) -> Variants:
+        """Capture for ``call`` and keep the variants; one capture at a time in this process."""
+        with ONE_AT_A_TIME:
+            self._notice(module, key.hooks)
+            self._hooks.forget()  # modules may have come that no hook was looked for on
+            hooks, identities = self.hooks_key(module), self._hooks.identities(module)
+            if hooks != key.hooks:
+                with self._lock:
+                    key, found = self._lookup(call, hooks)
+                if found is not None:
+                    return found
+            variants, snapshot = self._traced(module, call, fixed=bool(key.sizes))
+            variants.read(live_weights(module, variants.weights))
+            self._hooks.settle(module, hooks, identities)
+            evicted = self._keep(call, key, variants, snapshot)
+            self._notice(module, hooks)
+        if evicted:
             self._warn(
-                f"more than {limit} kinds of call (shapes, dtypes, options) take turns, "
-                "and each is captured again when it comes back",
+                f"more than {self._max_captures} kinds of call (shapes, dtypes, options, hooks) "
+                "take turns, and each is captured again when it comes back",
                 "Call with fewer shapes, or leave sizes open: CaptureConfig(dynamic=...).",
             )
+        return variants
 
-    def notice_changes(self, module: nn.Module) -> None:
-        """At the start of a run: forget captures of a changed model, values of changed weights."""
-        with self.lock:
-            if self.held and structure(module, self.offload.homes) != self._structure:
-                self.held.clear()
-            now = weights(module)
-            if now == self._weights:
-                return
-            self._weights = now
+    def _traced(self, module: nn.Module, call: Call, fixed: bool) -> tuple[Variants, Snapshot]:
+        """The variants, and what the module held all the while that it was traced."""
+        settings = self._settings
+        self.offload.bring_back()
+        self.offload.belongs_to(module)
+        for _ in range(MAX_ATTEMPTS):
+            before = Snapshot(module)
+            self._tracing = True
+            try:
+                frontier = Frontier(capture(module, self._signature, call, fixed))
+            finally:
+                self._tracing = False
+            after = Snapshot(module)
+            if after.agrees(before):
+                break
+        plan = choose(frontier, settings.cut, settings.policy, settings.cache.partial_evaluation)
+        return rewrite(frontier, plan, call.describe(), settings.cache_form), after
+
+    def _keep(self, call: Call, key: CaptureKey, variants: Variants, now: Snapshot) -> bool:
+        """Keep the variants; returns whether others had to go."""
+        with self._lock:
+            if len(self._specialized) > MAX_KINDS:
+                self._specialized.clear()
+            self._specialized[call.key] = self._read(call) | variants.program.specialized
+            kept = key if key.sizes else self._key(call, key.hooks)
+            self._replace_snapshot(key.hooks, now)
+            self.held[kept] = variants
+            evicted = len(self.held) > self._max_captures
+            if evicted:
+                self.held.popitem(last=False)
+            used = {known.hooks for known in self.held}
+            self._snapshots = {h: s for h, s in self._snapshots.items() if h in used}
+            return evicted
+
+    def notice_changes(self, module: nn.Module, hooks: int | None = None) -> None:
+        """At the start of a run: drop captures of a changed model, values of changed weights.
+
+        Where nothing changed, no lock is taken.
+        """
+        hooks = self.hooks_key(module) if hooks is None else hooks
+        known = self._snapshots.get(hooks)
+        if known is None or known.holds(self.offload.homes):
+            return  # with nothing captured under these hooks, the capture to come looks
+        if self._tracing:
+            self._notice_writes(known)
+            return
+        with ONE_AT_A_TIME:  # else parameters may be stand-ins of another model's capture
+            self._notice(module, hooks)
+
+    def _notice_writes(self, known: Snapshot) -> None:
+        """During a capture of the module: only weights written in place can be noticed.
+
+        torch.export puts everything else back as it was when the capture began.
+        """
+        with self._lock:
+            self.generation += known.written()
+
+    def _notice(self, module: nn.Module, hooks: int) -> None:
+        """The exact comparison. The thread holds ONE_AT_A_TIME."""
+        known, homes = self._snapshots.get(hooks), self.offload.homes
+        if known is not None and not known.holds(homes):
+            now = Snapshot(module, homes)
+            with self._lock:
+                self._replace_snapshot(hooks, now)
+        found = weights(module)
+        if found == self._weights:
+            return
+        self._weights = found
+        with self._lock:
+            held = list(self.held.values())
+        for variants in held:  # before the new generation: its values come from the new weights
+            variants.read(live_weights(module, variants.weights))
+        with self._lock:
             self.generation += 1
-            for variants in self.held.values():
-                variants.read(live_weights(module, variants.weights))
+
+    def _replace_snapshot(self, hooks: int, now: Snapshot) -> None:
+        """Keep ``now``; where the model is another than before, drop its captures."""
+        known = self._snapshots.get(hooks)
+        if known is not None and not now.agrees(known):
+            self.held.clear()
+            self._snapshots.clear()
+            self._hooks.forget()
+        self._snapshots[hooks] = now

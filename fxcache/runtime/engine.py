@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fxcache._torch import tree_unflatten
 from fxcache.errors import FxcacheWarning, UnknownLengthError
 from fxcache.rewrite.runner import NOTHING, Variants
-from fxcache.runtime.captures import Captures
+from fxcache.runtime.captures import CaptureKey, Captures
 from fxcache.runtime.context import announcement_of
 from fxcache.runtime.forecast import Weights
 from fxcache.runtime.foresight import foreseen
@@ -84,7 +84,7 @@ class Engine:
         self.store.clear()
 
     @property
-    def captures(self) -> OrderedDict[Hashable, Variants]:
+    def captures(self) -> OrderedDict[CaptureKey, Variants]:
         """The variants of each kind of call."""
         return self._captures.held
 
@@ -105,39 +105,46 @@ class Engine:
         call = self.signature.call(args, kwargs)
         require_inference(module, call)
         session = current_session(module)
-        trajectory = self._locate(module, call, session)
+        hooks = self._captures.hooks_key(module)
+        trajectory = self._locate(module, call, session, hooks)
         try:
-            return self._prepare(module, call, trajectory, session)
+            return self._prepare(module, call, trajectory, session, hooks)
         except BaseException:
             trajectory.end_call(complete=False)
             raise
 
-    def _locate(self, module: nn.Module, call: Call, session: Session | None) -> Trajectory:
+    def _locate(
+        self, module: nn.Module, call: Call, session: Session | None, hooks: int
+    ) -> Trajectory:
         """The call's trajectory, which takes note of the call."""
         scope, place = (session.scope, session.place()) if session else (self._anyone, None)
-        caller = caller_of(scope, call.key, announcement_of(module), place)
+        caller = caller_of(scope, (call.key, hooks), announcement_of(module), place)
         return self.store.locate(call, caller)
 
     def _prepare(
-        self, module: nn.Module, call: Call, trajectory: Trajectory, session: Session | None
+        self,
+        module: nn.Module,
+        call: Call,
+        trajectory: Trajectory,
+        session: Session | None,
+        hooks: int,
     ) -> Ticket:
         """What runs first for ``call``, and on what."""
         self._warn_of_callers(trajectory)
         starts = trajectory.step == 0
         part = self._part(call, trajectory, session)
-        with self._captures.lock:
-            if starts:
-                self._captures.notice_changes(module)
-            half = None
-            if self._guidance and trajectory.guided and (part is not Part.WHOLE or starts):
-                half = self._guidance.half(module, call)
-            told = call
-            if half and part is Part.HALF:
-                call = half.call
-            variants = self._captures.find(module, call)
-            source = self._source(call, variants)
-            if half and part is Part.BOTH:
-                source = self._source(half.call, half.variants)
+        if starts:
+            self._captures.notice_changes(module, hooks)
+        half = None
+        if self._guidance and trajectory.guided and (part is not Part.WHOLE or starts):
+            half = self._guidance.half(module, call)
+        told = call
+        if half and part is Part.HALF:
+            call = half.call
+        variants = self._captures.find(module, call, hooks)
+        source = self._source(call, variants)
+        if half and part is Part.BOTH:
+            source = self._source(half.call, half.variants)
         stopwatch = Stopwatch(call.latent.device)
         ticket = Ticket(variants, call.tensors, trajectory, session, source, stopwatch)
         ticket.part, ticket.half = part, half

@@ -134,7 +134,8 @@ def attribute(candidates: Sequence[Evidence], compare: Compare) -> Attribution:
 
 def by_latent(candidates: Sequence[Evidence], found: dict[int, Likeness]) -> Attribution:
     """The candidate whose latent the call's clearly follows; ambiguous if there is none such."""
-    found = {i: likeness for i, likeness in found.items() if follows(candidates[i], likeness)}
+    on_purpose = sum(likeness.identical for likeness in found.values()) > 1
+    found = {i: l for i, l in found.items() if follows(candidates[i], l, on_purpose)}
     if not found:
         return Attribution(None, Certainty.BY_LATENT, "the same latent again")
     near = [i for i, likeness in found.items() if is_close(candidates[i], likeness)]
@@ -176,18 +177,23 @@ def most_alike(candidates: Sequence[Evidence], near: Sequence[int]) -> list[int]
     return [i for i in near if rank(candidates[i]) == least]
 
 
-def follows(evidence: Evidence, likeness: Likeness) -> bool:
+def follows(evidence: Evidence, likeness: Likeness, on_purpose: bool) -> bool:
     """Whether a call with such a latent can be the trajectory's next.
 
     No sampler leaves its latent as it is. The same latent again is another call of that step, with
-    other conditioning, or a run that begins where the last one did. But numbers may repeat since
-    they were rounded, and a loop may call with one latent on purpose.
+    other conditioning, or a run that begins where a single call did. But numbers may repeat since
+    they were rounded.
+
+    Args:
+        evidence: Of the trajectory.
+        likeness: Of the latents.
+        on_purpose: Whether calls before this one had the same latent too: the loop never moves it.
     """
     if not likeness.identical:
         return True
     if evidence.motion in (Motion.REPEAT, Motion.UNKNOWN):
         return not evidence.scheduled and evidence.conditioning is Match.SAME
-    return not evidence.begun
+    return on_purpose or not evidence.begun
 
 
 def is_close(evidence: Evidence, likeness: Likeness) -> bool:

@@ -197,3 +197,4 @@ def test_a_run_may_begin_where_a_single_call_did():
     assert found((begun, SAME)) == (None, Certainty.BY_LATENT)
     assert found((NUMBER, SAME)) == (0, Certainty.BY_LATENT)
     assert found((begun, NEAR)) == (0, Certainty.BY_LATENT)
+    assert found((begun, SAME), (begun, SAME)) == (1, Certainty.BY_LATENT), "it never moves"

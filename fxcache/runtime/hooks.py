@@ -1,0 +1,169 @@
+"""Which hooks are set on the submodules of a model: a number for each distinct state of them."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable, Mapping
+from itertools import compress
+from operator import is_, is_not
+
+from torch import nn
+
+from fxcache._torch import num_registered_hooks
+from fxcache.runtime.containers import Containers
+from fxcache.runtime.content import IdentityKey
+from fxcache.runtime.slots import Slot, Tree
+
+MAX_STATES = 64
+
+
+class Numbers:
+    """Equal numbers for equal keys. The keys that were used last are kept."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Hashable, int] = OrderedDict()
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def number(self, key: Hashable) -> int:
+        """The number of ``key``: a new one where it is unknown."""
+        with self._lock:
+            if key not in self._known:
+                self._last += 1
+                self._keep(key, self._last)
+            self._known.move_to_end(key)
+            return self._known[key]
+
+    def alias(self, key: Hashable, number: int) -> None:
+        """Give ``key`` the number of another key."""
+        with self._lock:
+            self._keep(key, number)
+
+    def _keep(self, key: Hashable, number: int) -> None:
+        self._known[key] = number
+        if len(self._known) > MAX_STATES:
+            self._known.popitem(last=False)
+
+
+class HooksState:
+    """The hooks of a model at one time, in flat lists that are compared at C speed.
+
+    ``steady`` slots are compared by identity, and by the identity of what their containers hold.
+    Hooks and volatile slots are few; their content is read again at each call.
+    """
+
+    def __init__(self, tree: Tree, slots: Mapping[int, list[Slot]]):
+        self.tree, self._slots_by_module = tree, slots
+        self._registered = num_registered_hooks()  # read first: a hook may be registered meanwhile
+        self._hooked = tree.hooked()
+        self._lengths = list(map(len, tree.attributes))
+        self._slots = [slot for index in sorted(slots) for slot in slots[index]]
+        self._places = [slot.attributes for slot in self._slots]
+        self._names = [slot.name for slot in self._slots]
+        self._values = [slot.value for slot in self._slots]
+        self._volatile = [slot for slot in self._slots if slot.volatile]
+        steady = [slot for slot in self._slots if not slot.volatile]
+        self.steady_key = tuple(slot.key for slot in steady if not slot.plain)
+        self._containers = Containers(c for slot in steady for c in slot.containers)
+
+    @classmethod
+    def of(cls, module: nn.Module) -> "HooksState":
+        """The hooks of ``module`` now."""
+        tree = Tree(module)
+        found = ((index, tree.slots(index)) for index in range(len(tree.modules)))
+        return cls(tree, {index: slots for index, slots in found if slots})
+
+    def holds(self) -> bool:
+        """Whether no hook was registered, and every steady slot holds what it held."""
+        return (
+            num_registered_hooks() == self._registered
+            and list(map(len, self.tree.attributes)) == self._lengths
+            and all(map(is_, self._now(), self._values))
+            and self._containers.hold()
+        )
+
+    def renewed(self) -> "HooksState":
+        """The hooks now. Only modules that changed are looked at."""
+        lengths = zip(map(len, self.tree.attributes), self._lengths, strict=True)
+        changed = {index for index, (now, then) in enumerate(lengths) if now != then}
+        replaced = compress(self._slots, map(is_not, self._now(), self._values))
+        changed.update(slot.index for slot in replaced)
+        if not self._containers.hold():
+            changed.update(slot.index for slot in self._slots if slot.containers)
+        slots = {**self._slots_by_module, **{i: self.tree.slots(i) for i in changed}}
+        return HooksState(self.tree, slots)
+
+    def volatile_key(self) -> Hashable:
+        """The content of hooks and volatile slots now."""
+        if not self._volatile and not self._hooked:
+            return ()
+        registered = map(self.tree.hooks_key, self._hooked)
+        slots = (slot.key_now() for slot in self._volatile)
+        return (*slots, *filter(None, registered))
+
+    def identities(self) -> Hashable:
+        """What is set as a hook, whatever it refers to, and the content of all other slots."""
+        volatile = tuple(
+            (slot.index, slot.name, IdentityKey(slot.value)) for slot in self._volatile
+        )
+        return volatile, tuple(map(self.tree.hook_identities, self._hooked)), self.steady_key
+
+    def _now(self) -> Iterable[object]:
+        return map(dict.get, self._places, self._names)
+
+
+class Hooks:
+    """The hooks on the submodules of one model.
+
+    ``key`` is read at each call. It is equal for hooks of equal content: hooks that are removed and
+    made anew have the same number again.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = Numbers()
+        self._state: HooksState | None = None
+        self._last: tuple[HooksState, Hashable, int] | None = None
+
+    def key(self, module: nn.Module) -> int:
+        """The number of the hooks that are set on submodules of ``module`` now."""
+        state = self._current(module)
+        volatile = state.volatile_key()
+        last = self._last
+        if last is None or last[0] is not state or last[1] != volatile:
+            last = self._last = (state, volatile, self._number(state, volatile))
+        return last[2]
+
+    def identities(self, module: nn.Module) -> Hashable:
+        """What ``settle`` compares: the hooks themselves, and the content of all else."""
+        return self._current(module).identities()
+
+    def settle(self, module: nn.Module, number: int, before: Hashable) -> None:
+        """After a capture: hooks that only note that they were traced are the same hooks still.
+
+        Args:
+            module: the model.
+            number: the key of the hooks when the capture began.
+            before: their ``identities`` then.
+        """
+        state = self._current(module)
+        if state.identities() == before:
+            self._numbers.alias(self._key_of(state, state.volatile_key()), number)
+            self._last = None
+
+    def forget(self) -> None:
+        """Look at the whole model anew at the next call: its modules changed."""
+        self._state = None
+
+    def _current(self, module: nn.Module) -> HooksState:
+        state = self._state
+        if state is None or state.tree.root is not module:
+            state = self._state = HooksState.of(module)
+        elif not state.holds():
+            state = self._state = state.renewed()
+        return state
+
+    def _number(self, state: HooksState, volatile: Hashable) -> int:
+        return self._numbers.number(self._key_of(state, volatile))
+
+    def _key_of(self, state: HooksState, volatile: Hashable) -> Hashable:
+        """A short key: the steady slots, of which there may be hundreds, count as one number."""
+        return self._numbers.number(state.steady_key), volatile

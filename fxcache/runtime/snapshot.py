@@ -1,0 +1,97 @@
+"""A structure in flat lists: whether it still holds is found at C speed, at the start of a run."""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from itertools import chain
+from operator import call, is_, itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxcache._torch import weight_kind, weight_kind_and_version
+from fxcache.runtime.containers import Containers
+from fxcache.runtime.structure import NOT_SETTINGS, is_callable_setting, own_tensors, structure
+
+REGISTRIES = ("_modules", "_parameters", "_buffers")
+NO_HOMES: Mapping[int, torch.device] = {}
+
+
+class Snapshot:
+    """What ``module`` held when the snapshot was taken.
+
+    ``holds`` compares identities. Where it is False, equal values may still stand in new objects:
+    ``agrees`` makes the exact comparison, by ``structure``.
+    """
+
+    def __init__(self, module: nn.Module, homes: Mapping[int, torch.device] = NO_HOMES):
+        visited: list[Any] = []
+        self.structure = structure(module, homes, visited)
+        self._modules = list(module.modules())
+        self._types = list(map(type, self._modules))
+        self._attributes = [vars(m) for m in self._modules]
+        self._num_attributes = list(map(len, self._attributes))
+        self._getters = [settings_getter(attributes) for attributes in self._attributes]
+        self._settings = list(self._settings_now())
+        registries = (attributes[name] for attributes in self._attributes for name in REGISTRIES)
+        nested = (v for v in visited if not isinstance(v, Tensor))
+        self._containers = Containers(chain(registries, nested))
+        weights = {id(t): t for m in self._modules for _, t in own_tensors(m)}
+        settings = {id(v): v for v in visited if isinstance(v, Tensor)}
+        tensors = (weights | settings).values()
+        self._inference = [t for t in tensors if t.is_inference()]  # these count no writes
+        self._tensors = [t for t in tensors if not t.is_inference()]
+        self._kinds = self._kinds_now(homes)
+
+    def _settings_now(self) -> Iterable[object]:
+        """The settings and registries of all modules, of a fixed number for each."""
+        return chain.from_iterable(map(call, self._getters, self._attributes))
+
+    def _kinds_now(self, homes: Mapping[int, torch.device]) -> list[tuple[Any, ...]]:
+        """Shape, dtype, device and version of each tensor, those offloaded taken to be at home."""
+        found: list[tuple[Any, ...]] = list(map(weight_kind_and_version, self._tensors))
+        found.extend(map(weight_kind, self._inference))
+        if homes:
+            pairs = zip((*self._tensors, *self._inference), found, strict=True)
+            found = [(*kind[:2], homes.get(id(t), kind[2]), *kind[3:]) for t, kind in pairs]
+        return found
+
+    def holds(self, homes: Mapping[int, torch.device] = NO_HOMES) -> bool:
+        """Whether every object is in its place, and no tensor was written or converted.
+
+        Args:
+            homes: by id of each offloaded weight, the device where it belongs.
+        """
+        try:
+            return (
+                list(map(len, self._attributes)) == self._num_attributes
+                and all(map(is_, self._settings_now(), self._settings))
+                and self._containers.hold()
+                and all(map(is_, map(type, self._modules), self._types))
+                and self._kinds_now(homes) == self._kinds
+            )
+        except KeyError:  # an attribute is gone
+            return False
+
+    def agrees(self, other: "Snapshot") -> bool:
+        """Whether a graph captured at the one is right at the other."""
+        return self.structure == other.structure
+
+    def written(self) -> bool:
+        """Whether a tensor was written in place since the snapshot, or since the last call."""
+        now = self._kinds_now(NO_HOMES)
+        found, self._kinds = now != self._kinds, now
+        return found
+
+
+@cache
+def getter_of(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], Any]:
+    """A function from a dictionary to the tuple of its values of these names."""
+    return itemgetter(*names)
+
+
+def settings_getter(attributes: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Any]:
+    """A function from a module's ``__dict__`` to a tuple of its registries and settings."""
+    names = [n for n, v in attributes.items() if n not in NOT_SETTINGS]
+    settings = (n for n in names if not is_callable_setting(attributes[n]))
+    return getter_of((*REGISTRIES, *settings))
