@@ -5,7 +5,7 @@ Tested: torch 2.13.0 (CPU build) and 2.11.0 (CUDA build, on the CPU).
 
 import functools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FunctionType, SimpleNamespace
 from typing import Any, TypeVar
 
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 # Why: models built under it have no values to read, and nothing public tells.
-from torch._subclasses.fake_tensor import is_fake
+# And: running a model without computing takes such tensors, and nothing public makes them.
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, is_fake
 
 # Why: computing true values beside a trace must not be traced; nothing public suspends the trace.
 from torch.utils._python_dispatch import _disable_current_modes as no_dispatch_modes
@@ -27,6 +28,7 @@ __all__ = [
     "TreeSpec",
     "compiled_original",
     "expression_of",
+    "fake_mode_for",
     "forget_hooks",
     "guards_of",
     "hidden_from_dynamo",
@@ -129,6 +131,17 @@ def guards_of(size: Any) -> list[Any]:
         return []
     known = size.node.shape_env
     return [known.simplify(guard.expr) for guard in known.guards]
+
+
+def fake_mode_for(tensors: Iterable[Tensor]) -> FakeTensorMode:
+    """The mode that ``tensors`` are fake under, or a new one that takes real weights as they are.
+
+    Why: one run cannot mix two modes, and a fake tensor's own is an attribute of it.
+    """
+    for tensor in tensors:
+        if isinstance(tensor, FakeTensor):
+            return tensor.fake_mode
+    return FakeTensorMode(allow_non_fake_inputs=True)
 
 
 def same_memory(first: Tensor, second: Tensor) -> bool:

@@ -14,21 +14,26 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from fxcache._torch import forget_hooks, tree_flatten, tree_map_only, tree_unflatten
+from fxcache.call import Call, named_leaves
+from fxcache.capture.boundary import Boundary
 from fxcache.capture.preserve import preserved
 from fxcache.capture.specialize import Specialize
 from fxcache.errors import CaptureError
 from fxcache.program import OURS, has_unknown_size, is_tensor, value_of
-from fxcache.signature import Call, named_leaves
 
 Dynamic = Mapping[str, Set[int]]
 ONE_AT_A_TIME = threading.Lock()
 
 
 class Exported(NamedTuple):
-    """torch.export's graph, and the paths of the inputs whose values it was specialised on."""
+    """torch.export's graph, and the paths of the inputs whose values it was specialised on.
+
+    ``boundary``: what it knows of the call's results.
+    """
 
     program: ExportedProgram
     specialized: frozenset[str]
+    boundary: Boundary
 
 
 def export(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
@@ -38,7 +43,7 @@ def export(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
     are told to the trace, and the graph is good for these values only.
     """
     try:
-        exported = Exported(traced(module, call, dynamic), frozenset())
+        exported = Exported(*traced(module, call, dynamic))
         if not has_unknown_sizes(exported.program):
             return exported
     except Exception as error:
@@ -50,30 +55,38 @@ def export(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
         raise refusal(module, error) from error
 
 
-def traced(module: nn.Module, call: Call, dynamic: Dynamic) -> ExportedProgram:
+def traced(
+    module: nn.Module, call: Call, dynamic: Dynamic
+) -> tuple[ExportedProgram, frozenset[str], Boundary]:
     """One attempt, quiet: where it fails, torch.export prints all of the graph.
 
     One at a time: torch.export keeps global state, and so does redirecting what it prints.
     """
-    arguments = stand_ins(call.arguments)
+    arguments = stand_ins(call.exported)
     shapes = dynamic_shapes(call, dynamic) if dynamic else None
     silent, quiet = contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings()
     as_is = preserved(module)
+    boundary = Boundary(module, call)
     with ONE_AT_A_TIME, silent, quiet, torch.inference_mode(False), torch.no_grad(), as_is:
         # It warns of attributes that the model assigns; as_is puts those back.
         warnings.filterwarnings("ignore", "The tensor attribute", UserWarning)
-        return torch.export.export(module, (), arguments, dynamic_shapes=shapes, strict=False)
+        with boundary.around(module):
+            program = torch.export.export(
+                module, (), arguments, dynamic_shapes=shapes, strict=False
+            )
+    return program, frozenset(), boundary
 
 
 def dynamic_shapes(call: Call, dynamic: Dynamic) -> dict[str, Any]:
     """What torch.export is told of each argument: which sizes to leave open, if the model can."""
+    paths = iter(call.paths)
 
-    def told(path: str, leaf: Any) -> dict[int, Any] | None:
-        dims = dynamic.get(path) if isinstance(leaf, Tensor) else None
+    def open_sizes(leaf: Any) -> dict[int, Any] | None:
+        dims = dynamic.get(next(paths)) if isinstance(leaf, Tensor) else None
         return dict.fromkeys(sorted(dims), Dim.AUTO) if dims else None
 
-    _, tree = tree_flatten(call.arguments)
-    return tree_unflatten([told(path, leaf) for path, leaf in call.leaves()], tree)
+    leaves, tree = tree_flatten(call.exported)
+    return tree_unflatten([open_sizes(leaf) for leaf in leaves], tree)
 
 
 def specialized(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
@@ -87,7 +100,8 @@ def specialized(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
     handle = module.register_forward_pre_hook(learn, with_kwargs=True)
     try:
         with mode:
-            return Exported(traced(module, call, dynamic), frozenset(mode.read))
+            program, _, boundary = traced(module, call, dynamic)
+        return Exported(program, frozenset(mode.read), boundary)
     finally:
         handle.remove()
 
@@ -99,6 +113,8 @@ def has_unknown_sizes(exported: ExportedProgram) -> bool:
 
 def refusal(module: nn.Module, error: Exception) -> CaptureError:
     """torch.export's ``error`` as ours: the model's line, and what may help."""
+    if isinstance(error, CaptureError):
+        return error
     return CaptureError(
         f"torch.export cannot capture {type(module).__name__}: {first_line(error)}",
         where=source_line(error),

@@ -11,6 +11,7 @@ from fxcache.capture.capture import capture
 from fxcache.partition.choose import choose
 from fxcache.partition.frontier import Frontier
 from fxcache.rewrite.runner import Variants, rewrite
+from fxcache.runtime.numbers import Numbers
 from fxcache.runtime.offload import Offload
 from fxcache.runtime.settings import Settings
 from fxcache.runtime.values import Values
@@ -38,8 +39,16 @@ class Captures:
         self._signature, self._settings, self._warn = signature, settings, warn
         self._specialized: dict[Hashable, frozenset[str]] = {}
         self._values = Values()
+        self._numbers = Numbers(signature.original)
         self._structure: list[Any] = []
         self._weights: list[Any] = []
+
+    def bound(self, module: nn.Module, call: Call) -> Call:
+        """``call`` with tensors for its timestep, where that is a Python number."""
+        if call.is_bound:
+            return call
+        with self.lock:
+            return self._numbers.bound(module, call)
 
     def find(self, module: nn.Module, call: Call) -> Variants:
         """The variants for ``call``, captured now if need be; other threads' calls wait."""
@@ -98,6 +107,7 @@ class Captures:
         with self.lock:
             if self.held and structure(module, self.offload.homes) != self._structure:
                 self.held.clear()
+                self._numbers.clear()
             now = weights(module)
             if now == self._weights:
                 return

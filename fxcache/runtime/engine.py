@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fxcache._torch import tree_unflatten
 from fxcache.errors import FxcacheWarning
 from fxcache.rewrite.runner import NOTHING, Variants
 from fxcache.runtime.branch import Branch, Trust
@@ -19,6 +18,7 @@ from fxcache.runtime.forecast import Weights
 from fxcache.runtime.foresight import foreseen
 from fxcache.runtime.guidance import Guidance, Part
 from fxcache.runtime.mode import require_inference
+from fxcache.runtime.objects import returned
 from fxcache.runtime.offload import Offload
 from fxcache.runtime.prologue import Given, Hoisting
 from fxcache.runtime.record import Run, RunStep, Stopwatch
@@ -96,6 +96,7 @@ class Engine:
         with self._captures.lock:
             if starts:
                 self._captures.notice_changes(module)
+            call = self._captures.bound(module, call)
             half = None
             if self._guidance and branch and branch.guided and (part is not Part.WHOLE or starts):
                 half = self._guidance.half(module, call)
@@ -107,7 +108,7 @@ class Engine:
             if half and part is Part.BOTH:
                 source = self._source(half.call, half.variants)
         stopwatch = Stopwatch(call.latent.device)
-        ticket = Ticket(variants, call.tensors, branch, session, source, stopwatch)
+        ticket = Ticket(variants, call, branch, session, source, stopwatch)
         ticket.part, ticket.half = part, half
         if branch is None:
             self._warn_of_caller()
@@ -160,11 +161,11 @@ class Engine:
             if self.recorder:
                 self.recorder(seen_by(ticket, branch, variant, results))
         ticket.stopwatch.stop()
-        return tree_unflatten(list(map(owned, outputs)), variants.program.out_spec)
+        return returned(ticket.call, list(map(owned, outputs)), variants.program)
 
     def capture(self, module: nn.Module, call: Call) -> Variants:
         """The variants for ``call``, captured now if need be; other threads' calls wait."""
-        return self._captures.find(module, call)
+        return self._captures.find(module, self._captures.bound(module, call))
 
     def _part(self, call: Call, branch: Branch | None, session: Session | None) -> Part:
         """What the call computes of its batch."""
