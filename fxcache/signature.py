@@ -142,7 +142,7 @@ class Signature:
         ordered += [n for n in kwargs if n not in self.known]
         by_position = self.positional if extra else self.positional_only
         defaults = self.defaults
-        if not by_position:
+        if not by_position and not extra:
             kept = (n for n in ordered if n not in defaults or arguments[n] is not defaults[n])
             return {n: arguments[n] for n in kept}, 0
         return self._by_position(arguments, ordered, by_position, extra)

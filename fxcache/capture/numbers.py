@@ -83,6 +83,8 @@ class Entry:
         tensors = [part for part in self.leaves if isinstance(part, Ref | Tensor)]
         if self.made and (name in LIKE or (name in FACTORIES and not tensors)):
             return Slot(call, RESULT)
+        if name == "where" and len(self.leaves) == 3:
+            return Slot(call, leaf) if len(tensors) == 2 else None
         last = leaf == len(self.leaves) - 1 and self.first is not None
         binary = name in ARITHMETIC and len(self.leaves) == 2
         return Slot(call, leaf) if last and (binary or name in ASSIGNMENTS) else None

@@ -170,24 +170,35 @@ class Substitute(TorchFunctionMode):
 def applied(
     func: Callable[..., Any], leaves: list[Any], spec: TreeSpec, tensors: dict[int, Tensor]
 ) -> Any:
-    """``func`` with ``tensors`` at the leaves of these numbers: the bits of the number's result."""
-    ((leaf, tensor),) = tensors.items()
-    number, first = leaves[leaf], leaves[0]
+    """``func`` with ``tensors`` at the leaves of these numbers: the bits of the number's result.
 
-    def call(first: Tensor, other: Tensor) -> Any:
-        args, kwargs = tree_unflatten([first, *leaves[1:leaf], other], spec)
+    A 0-dim tensor decides no dtype beside a tensor that has dimensions and is of its kind; else it
+    must have the dtype of the result.
+    """
+    ((leaf, tensor),) = tensors.items()
+    number, name = leaves[leaf], func.__name__
+    beside = 3 - leaf if name == "where" else 0  # the tensor that the number meets
+
+    def call(other: Tensor, tensor: Tensor) -> Any:
+        args, kwargs = tree_unflatten(put(leaves, {beside: other, leaf: tensor}), spec)
         return func(*args, **kwargs)
 
-    if func.__name__ in ASSIGNMENTS:
-        return call(first, tensor)
-    dtype = torch.result_type(first, number)
-    if first.dim() and dtype == first.dtype:  # then the number decides no dtype, as a 0-dim tensor
-        return call(first, tensor)
+    other: Tensor = leaves[beside]
+    if name in ASSIGNMENTS:
+        return call(other, tensor)
+    dtype = torch.result_type(other, number)
+    if other.dim() and dtype == other.dtype:
+        return call(other, tensor)
     if dtype in WIDE:
-        return call(first, tensor.to(dtype))
-    if dtype in HALF and first.dtype == dtype and not func.__name__.endswith("_"):
-        return call(first.reshape(1), tensor).reshape(())
-    raise other_calls(func.__name__)
+        return call(other, tensor.to(dtype))
+    if dtype in HALF and dtype == other.dtype and name != "where" and not name.endswith("_"):
+        return call(other.reshape(1), tensor).reshape(())
+    raise other_calls(name)
+
+
+def put(leaves: list[Any], changed: Mapping[int, Any]) -> list[Any]:
+    """``leaves`` with those of these numbers changed."""
+    return [changed.get(index, leaf) for index, leaf in enumerate(leaves)]
 
 
 def other_calls(name: str) -> CaptureError:
