@@ -21,6 +21,7 @@ from fxcache._torch import (
 )
 from fxcache.call import Call
 from fxcache.capture.numbers import (
+    ARITHMETIC,
     ASSIGNMENTS,
     RESULT,
     Entry,
@@ -31,7 +32,7 @@ from fxcache.capture.numbers import (
     same,
 )
 from fxcache.capture.preserve import preserved
-from fxcache.capture.specialize import Specialize
+from fxcache.capture.specialize import Specialize, writes_in_place
 from fxcache.errors import CaptureError
 
 # Scalars of arithmetic are computed with as these, or more precisely.
@@ -191,7 +192,12 @@ def applied(
         return call(other, tensor)
     if dtype in WIDE:
         return call(other, tensor.to(dtype))
-    if dtype in HALF and dtype == other.dtype and name != "where" and not name.endswith("_"):
+    if (
+        dtype in HALF
+        and dtype == other.dtype
+        and name in ARITHMETIC
+        and not writes_in_place(func, {})
+    ):
         return call(other.reshape(1), tensor).reshape(())
     raise other_calls(name)
 

@@ -209,9 +209,9 @@ def test_values_of_a_mask_and_a_number_together():
 
     model, plain = fxcache.optimize(Length().eval(), policy=EVERY), Length().eval()
     inputs = dit_inputs()
+    masks = [(torch.arange(5) < length).long() for length in (5, 2)]
     for sigma in SIGMAS[:3]:
-        for length in (5, 2):
-            mask = (torch.arange(5) < length).long()
+        for mask in masks:
             got = model(inputs["sample"], sigma, inputs["text"], mask)
             assert torch.equal(got, plain(inputs["sample"], sigma, inputs["text"], mask))
 

@@ -295,7 +295,7 @@ def test_a_view_of_what_the_object_holds_is_refused():
         fxcache.optimize(WithMemory(window).eval(), policy=fxcache.Uniform(1)),
         dit_inputs(),
     )
-    with pytest.raises(fxcache.CaptureError, match="memory.window shares its memory"):
+    with pytest.raises(fxcache.CaptureError, match=r"memory\.window shares its memory"):
         model(inputs["sample"], torch.tensor(9.0), inputs["text"], Buffered())
 
 
