@@ -120,12 +120,11 @@ class Call:
             else:
                 taken[name] = value
         state = len(self.state.tensors)
-        numbers = self.num_numbers
-        first = len(self.tensors) - state - numbers
+        end = len(self.tensors) - self.num_numbers
         if state:
-            taken[STATE] = list(self.tensors[first : first + state])
-        if numbers:
-            taken[NUMBER] = list(self.tensors[first + state :])
+            taken[STATE] = list(self.tensors[end - state : end])
+        if self.num_numbers:
+            taken[NUMBER] = list(self.tensors[end:])
         return taken
 
     @property
@@ -239,7 +238,7 @@ def with_leaves(value: Any, path: str, leaf: Callable[[str, Any], Any]) -> Any:
 
 
 def without(value: Any, path: str, hidden: set[str]) -> Any:
-    """``value`` with None at the leaves whose paths are ``hidden``."""
+    """``value`` with None at the paths that are ``hidden``."""
     return with_leaves(value, path, lambda at, leaf: None if at in hidden else leaf)
 
 

@@ -1,10 +1,11 @@
 """State objects: plain Python objects with tensors in them, which a model may read and write.
 
-A key/value cache is one. Its structure is hashable and belongs to the key of a capture; its
-tensors are inputs of the graph, and those that the model sets are outputs.
+A key/value cache is one. Its structure belongs to the key of a capture, its tensors are inputs of
+the graph, and those that the model sets are outputs.
 """
 
 import functools
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -67,9 +68,8 @@ Part = TensorAt | Plain | Seen | Container
 class Walk:
     """One pass over objects: their ``containers`` and ``tensors``, in the order of the visit.
 
-    ``tensors`` and ``origins`` (containers by id) are known before; tensors that are met
-    for the first time are appended, with their ``paths``. ``origins``: None where each container
-    is its own origin.
+    ``tensors`` are known before; others are appended when they are met, with their ``paths``.
+    ``origins``: of containers, by id; None where each is its own.
     """
 
     tensors: list[Tensor]
@@ -126,7 +126,7 @@ def held_by(part: Part) -> Iterator[int]:
 
 def contents(value: Any, path: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """The names and items of a container; CaptureError for what is none."""
-    kind = type(value)
+    kind: Any = type(value)
     if kind is dict:
         if not all(isinstance(key, PLAIN) for key in value):
             raise refusal(path, value, "has keys that are neither numbers nor strings")
@@ -141,8 +141,9 @@ def contents(value: Any, path: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
 
 def attributes(value: Any) -> dict[str, Any]:
     """The attributes of an object, by name, those in slots included."""
+    kind: Any = type(value)
     found = dict(getattr(value, "__dict__", {}))
-    for name in slots(type(value)):
+    for name in slots(kind):
         if hasattr(value, name):
             found[name] = getattr(value, name)
     return found
@@ -164,25 +165,17 @@ def slots(kind: Any) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=256)
 def is_state_class(kind: Any) -> bool:
-    """Whether attributes are all that an instance holds, and a blank one can be made.
-
-    Pickling makes the same demand: locks, files, generators and weak references fail it.
-    """
+    """Whether attributes are all that an instance holds: files, for one, cannot be pickled."""
     if kind is SimpleNamespace:
         return True
     own = [vars(base) for base in kind.__mro__ if base is not object]
     if issubclass(kind, OWN_STATE) or any("__reduce__" in v or "__reduce_ex__" in v for v in own):
         return False
     try:
-        reduced: Any = object.__reduce_ex__(blank(kind), 2)
+        reduced: Any = object.__reduce_ex__(kind.__new__(kind), 2)
     except Exception:
         return False
     return bool(reduced[3:] == (None, None))
-
-
-def blank(kind: type) -> Any:
-    """An instance without attributes."""
-    return kind.__new__(kind)  # type: ignore[call-overload]
 
 
 def is_named_tuple(kind: type) -> bool:
@@ -199,9 +192,9 @@ def refusal(path: str, value: Any, why: str) -> CaptureError:
 
 @dataclass
 class Build:
-    """Makes values of their structures, or writes the structures to the ``origins``.
+    """Makes values of their structures, or writes these to ``origins``, the containers before.
 
-    ``origins``: the containers before the call, by number; a container without one is made new.
+    A container that has no origin is made new.
     """
 
     tensors: Sequence[Tensor]
@@ -220,7 +213,8 @@ class Build:
         if issubclass(part.kind, tuple):
             return self._tuple(part)
         known = self.origins and part.origin is not None
-        target = self.origins[part.origin] if known else blank(part.kind)  # type: ignore[index]
+        new: Any = part.kind
+        target = self.origins[part.origin] if known else new.__new__(new)  # type: ignore[index]
         self.made.append(target)
         items = [self.value(item) for item in part.items]
         fill(target, part.names, items)
@@ -231,11 +225,10 @@ class Build:
         visit = len(self.made)
         self.made.append(None)
         items = [self.value(item) for item in part.items]
-        before = self.origins[part.origin] if self.origins and part.origin is not None else None
-        kept = before is not None and all(a is b for a, b in zip(before, items, strict=True))
-        made = (
-            before if kept else (part.kind(*items) if is_named_tuple(part.kind) else tuple(items))
-        )
+        made = part.kind(*items) if is_named_tuple(part.kind) else tuple(items)
+        if self.origins and part.origin is not None:
+            before = self.origins[part.origin]
+            made = before if all(map(operator.is_, before, items)) else made
         self.made[visit] = made
         return made
 
@@ -250,11 +243,12 @@ def fill(target: Any, names: tuple[Any, ...], items: list[Any]) -> None:
         target.clear()
         target.update(now)
         return
+    kind: Any = type(target)
     own = getattr(target, "__dict__", None)
     for name in attributes(target).keys() - now.keys():
         object.__delattr__(target, name)
     for name, value in now.items():
-        if own is not None and name not in slots(type(target)):
+        if own is not None and name not in slots(kind):
             own[name] = value
         else:
             object.__setattr__(target, name, value)

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from fxcache._torch import TreeSpec, same_memory, tree_flatten
 from fxcache.call import NUMBER, STATE, Call, named_leaves
 from fxcache.capture.numbers import NumberTrace
-from fxcache.capture.replay import Substitute
+from fxcache.capture.substitute import Substitute
 from fxcache.errors import CaptureError
 from fxcache.objects import Part, Walk, held_by
 from fxcache.program import StateChange

@@ -65,7 +65,8 @@ class Slot(NamedTuple):
 class Entry:
     """One call of a torch function: flat arguments and result, with each tensor as a ``Ref``.
 
-    ``made``: the kind of the result; ``first``: of the first argument.
+    ``made``: the kind of the result; ``first``: of the first argument. ``tensors``: whether the
+    result holds any.
     """
 
     func: Callable[..., Any]
@@ -74,13 +75,14 @@ class Entry:
     result: Any
     made: Kind | None
     first: Kind | None
+    tensors: bool
 
     def slot(self, call: int, leaf: int) -> Slot | None:
         """Where a number that is this leaf enters; None where no tensor can take its place."""
         if not is_number(self.leaves[leaf]):
             return None
         name = getattr(self.func, "__name__", "")
-        tensors = [part for part in self.leaves if isinstance(part, Ref | Tensor)]
+        tensors = [item for item in self.leaves if isinstance(item, Ref | Tensor)]
         if self.made and (name in LIKE or (name in FACTORIES and not tensors)):
             return Slot(call, RESULT)
         if name == "where" and len(self.leaves) == 3:

@@ -1,7 +1,7 @@
-"""Recording a model's calls of torch functions, replaying them, and exporting with slots."""
+"""Recording a model's calls of torch functions, and replaying them for another number."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 from numbers import Integral, Real
@@ -12,18 +12,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from fxcache._torch import (
-    TreeSpec,
     fake_mode_for,
     is_fake,
     tree_flatten,
     tree_map_only,
-    tree_unflatten,
 )
 from fxcache.call import Call
 from fxcache.capture.numbers import (
-    ARITHMETIC,
-    ASSIGNMENTS,
-    RESULT,
     Entry,
     Kind,
     NumberTrace,
@@ -32,12 +27,7 @@ from fxcache.capture.numbers import (
     same,
 )
 from fxcache.capture.preserve import preserved
-from fxcache.capture.specialize import Specialize, writes_in_place
-from fxcache.errors import CaptureError
-
-# Scalars of arithmetic are computed with as these, or more precisely.
-WIDE = frozenset({torch.float64, torch.float32, torch.int64, torch.int32})
-HALF = frozenset({torch.bfloat16, torch.float16})
+from fxcache.capture.specialize import Specialize
 
 
 class Names:
@@ -79,11 +69,13 @@ class Record(TorchFunctionMode):
         described = tuple(map(self._names.described, leaves))
         first = Kind.of(args[0]) if args else None
         result = func(*args, **(kwargs or {}))
-        for index, tensor in enumerate(tree_flatten(result)[0]):
-            if isinstance(tensor, Tensor):
-                self._names.add(Ref("call", (len(self.entries), index)), tensor)
-        named = tree_map_only(Tensor, self._names.described, result)
-        self.entries.append(Entry(func, spec, described, named, Kind.of(result), first))
+        found = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]
+        for index, tensor in enumerate(found):
+            self._names.add(Ref("call", (len(self.entries), index)), tensor)
+        # What holds no tensor is kept as it is: a torch.Size would come back as a tuple.
+        named = tree_map_only(Tensor, self._names.described, result) if found else result
+        made = Kind.of(result)
+        self.entries.append(Entry(func, spec, described, named, made, first, bool(found)))
         return result
 
 
@@ -116,7 +108,10 @@ class Replay(TorchFunctionMode):
             self._diverged = True
             raise Diverged
         self._next += 1
-        return tree_map_only(Ref, self._stand_in, self._entries[self._next - 1].result)
+        entry = self._entries[self._next - 1]
+        if isinstance(entry.result, Ref):
+            return self._stand_in(entry.result)
+        return tree_map_only(Ref, self._stand_in, entry.result) if entry.tensors else entry.result
 
     def _matches(self, entry: Entry, func: Callable[..., Any], args: Any, kwargs: Any) -> bool:
         leaves, spec = tree_flatten((args, kwargs))
@@ -139,80 +134,6 @@ class Replay(TorchFunctionMode):
 
 class Diverged(Exception):  # noqa: N818, it ends a replay and is no error
     """The model makes another call than the recorded one."""
-
-
-class Substitute(TorchFunctionMode):
-    """Puts tensors in the slots, while the model is exported."""
-
-    def __init__(self, trace: NumberTrace, tensors: Sequence[Tensor]):
-        super().__init__()
-        self._entries = trace.entries
-        self._next = 0
-        self._tensors: dict[int, dict[int, Tensor]] = defaultdict(dict)
-        for slot, tensor in zip(trace.slots, tensors, strict=True):
-            self._tensors[slot.call][slot.leaf] = tensor
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        kwargs, call = kwargs or {}, self._next
-        self._next += 1
-        if call >= len(self._entries) or func != self._entries[call].func:
-            raise other_calls(getattr(func, "__name__", str(func)))
-        tensors = self._tensors.get(call)
-        if tensors is None:
-            return func(*args, **kwargs)
-        if RESULT in tensors:
-            return tensors[RESULT].clone()  # which the model may write to
-        leaves, spec = tree_flatten((args, kwargs))
-        return applied(func, leaves, spec, tensors)
-
-
-def applied(
-    func: Callable[..., Any], leaves: list[Any], spec: TreeSpec, tensors: dict[int, Tensor]
-) -> Any:
-    """``func`` with ``tensors`` at the leaves of these numbers: the bits of the number's result.
-
-    A 0-dim tensor decides no dtype beside a tensor that has dimensions and is of its kind; else it
-    must have the dtype of the result.
-    """
-    ((leaf, tensor),) = tensors.items()
-    number, name = leaves[leaf], func.__name__
-    beside = 3 - leaf if name == "where" else 0  # the tensor that the number meets
-
-    def call(other: Tensor, tensor: Tensor) -> Any:
-        args, kwargs = tree_unflatten(put(leaves, {beside: other, leaf: tensor}), spec)
-        return func(*args, **kwargs)
-
-    other: Tensor = leaves[beside]
-    if name in ASSIGNMENTS:
-        return call(other, tensor)
-    dtype = torch.result_type(other, number)
-    if other.dim() and dtype == other.dtype:
-        return call(other, tensor)
-    if dtype in WIDE:
-        return call(other, tensor.to(dtype))
-    if (
-        dtype in HALF
-        and dtype == other.dtype
-        and name in ARITHMETIC
-        and not writes_in_place(func, {})
-    ):
-        return call(other.reshape(1), tensor).reshape(())
-    raise other_calls(name)
-
-
-def put(leaves: list[Any], changed: Mapping[int, Any]) -> list[Any]:
-    """``leaves`` with those of these numbers changed."""
-    return [changed.get(index, leaf) for index, leaf in enumerate(leaves)]
-
-
-def other_calls(name: str) -> CaptureError:
-    return CaptureError(
-        f"the timestep is a Python number, and {name} cannot take what is computed from it",
-        where=name,
-        remedy="pass the timestep as a tensor",
-    )
 
 
 def record(module: nn.Module, call: Call) -> NumberTrace:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import fxcache
 from fxcache._torch import tree_flatten
 from fxcache.capture.numbers import ARITHMETIC
-from fxcache.capture.replay import applied
+from fxcache.capture.substitute import applied
 from fxcache.runtime.module import engine_of
 from tests.plain import DiT, dit_inputs
 
@@ -100,8 +100,28 @@ class Mixed(OfSigma):
         return (whole * sigma).sum() + (sigma - single) + (sigma / (single + 1)) + chosen.sum()
 
 
+class Reshaped(OfSigma):
+    """Computes with sizes, and returns several tensors from one function."""
+
+    def embedded(self, sample, sigma):
+        shape = sample.shape[:1] + (-1,) + sample.shape[2:]  # noqa: RUF005, a torch.Size
+        low, high = sample.reshape(shape).aminmax()
+        emb = torch.as_tensor(sigma).to(sample.dtype).expand(sample.shape[0])
+        return emb * (high - low).sqrt() * sample.new_ones(sample.shape[:1])
+
+
 KINDS = [
-    *(MadeATensor, IsAFloat, Logarithm, ImportedLogarithm, Float, Rounded, Written, Mixed),
+    *(
+        MadeATensor,
+        IsAFloat,
+        Logarithm,
+        ImportedLogarithm,
+        Float,
+        Rounded,
+        Written,
+        Mixed,
+        Reshaped,
+    ),
 ]
 
 

@@ -196,6 +196,7 @@ def test_a_reuse_step_writes_what_the_model_would():
 
 
 @torch.no_grad()
+@pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
 def test_identity_of_what_the_object_holds():
     model, inputs = (
         fxcache.optimize(WithMemory(use).eval(), policy=fxcache.Uniform(2)),
