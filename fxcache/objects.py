@@ -115,15 +115,6 @@ class Walk:
         return Container(type(value), origin, names, parts)
 
 
-def held_by(part: Part) -> Iterator[int]:
-    """The numbers of the tensors in ``part``."""
-    if isinstance(part, TensorAt):
-        yield part.index
-    elif isinstance(part, Container):
-        for item in part.items:
-            yield from held_by(item)
-
-
 def contents(value: Any, path: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """The names and items of a container; CaptureError for what is none."""
     kind: Any = type(value)

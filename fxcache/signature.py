@@ -190,9 +190,11 @@ class Signature:
                     key.append(self._described(path, leaf))
                     if role is Role.CONDITIONING:
                         conditioning.append(leaf)
+                elif path == timestep_name and isinstance(leaf, Real):
+                    continue  # its value is no part of the key
                 elif not isinstance(leaf, PLAIN):
                     objects.append((path, leaf))
-                elif path != timestep_name or not isinstance(leaf, Real):
+                else:
                     key.append((path, type(leaf), leaf))
         state = self._state(objects, tensors) if objects else State()
         key.extend(map(self._described, state.paths, state.tensors))

@@ -17,7 +17,7 @@ from fxcache.call import NUMBER, STATE, Call, named_leaves
 from fxcache.capture.numbers import NumberTrace
 from fxcache.capture.substitute import Substitute
 from fxcache.errors import CaptureError
-from fxcache.objects import Part, Walk, held_by
+from fxcache.objects import Container, Part, TensorAt, Walk
 from fxcache.program import StateChange
 
 
@@ -114,3 +114,12 @@ def remove_copies(graph: fx.Graph, call: Call) -> None:
             if user.target is torch.ops.aten.clone.default and not user.kwargs:
                 user.replace_all_uses_with(node)
                 graph.erase_node(user)
+
+
+def held_by(part: Part) -> Iterator[int]:
+    """The numbers of the tensors in ``part``."""
+    if isinstance(part, TensorAt):
+        yield part.index
+    elif isinstance(part, Container):
+        for item in part.items:
+            yield from held_by(item)

@@ -9,6 +9,7 @@ computed. Where the calls themselves differ, the model takes another way, which 
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import torch
@@ -95,7 +96,7 @@ class Entry:
         """What enters there, if the arguments are ``leaves``; None if it is of another kind."""
         if slot.leaf != RESULT:
             number = leaves[slot.leaf]
-            dtype = torch.float64 if isinstance(number, float) else torch.int64
+            dtype = torch.int64 if isinstance(number, Integral) else torch.float64
             return torch.tensor(number, dtype=dtype)
         args, kwargs = tree_unflatten(leaves, self.spec)
         name = self.func.__name__
@@ -159,7 +160,7 @@ def like(name: str, made: Kind | None, args: Any, kwargs: Mapping[str, Any]) -> 
 
 def is_number(value: Any) -> bool:
     """Whether ``value`` is one that a tensor can stand for."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def same(first: Any, second: Any) -> bool:

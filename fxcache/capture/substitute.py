@@ -54,7 +54,7 @@ def applied(
     must have the dtype of the result.
     """
     ((leaf, tensor),) = tensors.items()
-    number, name = leaves[leaf], func.__name__
+    number, name = 0 if tensor.dtype is torch.int64 else 0.0, func.__name__
     beside = 3 - leaf if name == "where" else 0  # the tensor that the number meets
 
     def call(other: Tensor, tensor: Tensor) -> Any:

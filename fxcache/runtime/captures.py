@@ -39,7 +39,7 @@ class Captures:
         self._signature, self._settings, self._warn = signature, settings, warn
         self._specialized: dict[Hashable, frozenset[str]] = {}
         self._values = Values()
-        self._numbers = Numbers(signature.original)
+        self._numbers = Numbers(signature.original, self.offload)
         self._structure: list[Any] = []
         self._weights: list[Any] = []
 

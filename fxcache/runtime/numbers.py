@@ -10,17 +10,21 @@ from fxcache.call import Call
 from fxcache.capture.bind import Trace, number_tensors, trace_of
 from fxcache.capture.export import as_original
 from fxcache.errors import CaptureError
+from fxcache.runtime.offload import Offload
 from fxcache.runtime.values import Values
 
 MAX_WAYS = 8
-MAX_NUMBERS = 4096
+MAX_NUMBERS = 1024
 
 
 class Numbers:
-    """The traces of each kind of call, and the tensors that numbers became."""
+    """The traces of each kind of call, and the tensors that numbers became.
 
-    def __init__(self, original: type[nn.Module]):
-        self._original = original
+    ``offload``: of weights, which a trace needs where the model has them.
+    """
+
+    def __init__(self, original: type[nn.Module], offload: Offload):
+        self._original, self._offload = original, offload
         self._traces: dict[Hashable, list[Trace]] = {}
         self._read: dict[Hashable, frozenset[str]] = {}
         self._tensors: OrderedDict[Hashable, tuple[Trace, tuple[Tensor, ...]]] = OrderedDict()
@@ -66,6 +70,7 @@ class Numbers:
                 return found
         if len(traces) == MAX_WAYS:
             raise too_many(call, type(original).__name__)
+        self._offload.bring_back()
         trace = trace_of(original, call)
         self._read[kind] = self._read.get(kind, frozenset()) | trace.read
         found = number_tensors(original, call, trace)

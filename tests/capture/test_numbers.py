@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 
 import fxcache
 from fxcache._torch import tree_flatten
@@ -168,6 +169,28 @@ def test_other_dtypes(kind, dtype):
     for sigma in SIGMAS:
         got = model(inputs["sample"], sigma, inputs["text"])
         assert torch.equal(got, plain(inputs["sample"], sigma, inputs["text"])), sigma
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [MadeATensor, Float, Written])
+@pytest.mark.parametrize("number", [np.float64, np.float32, np.int64])
+def test_numbers_of_numpy(kind, number):
+    model, plain = fxcache.optimize(kind().eval(), policy=EVERY), kind().eval()
+    inputs = dit_inputs()
+    for sigma in (12, 7, 3):
+        got = model(inputs["sample"], number(sigma), inputs["text"])
+        assert torch.equal(got, plain(inputs["sample"], number(sigma), inputs["text"])), sigma
+    assert captures(model) == 1
+
+
+def test_numbers_compile_once(clean_dynamo):
+    counter = CompileCounter()
+    model, inputs = fxcache.optimize(Mixed().eval(), policy=fxcache.Uniform(2)), dit_inputs()
+    compiled = torch.compile(model, backend=counter, fullgraph=True)
+    with torch.no_grad():
+        for sigma in SIGMAS:
+            compiled(inputs["sample"], sigma, inputs["text"])
+    assert counter.frame_count == 2
 
 
 @torch.no_grad()
