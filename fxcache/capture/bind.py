@@ -21,8 +21,8 @@ def trace_of(module: nn.Module, call: Call) -> Trace:
     """
     try:
         return record(module, call)
-    except TAKES_NONE:
-        return AsTensor()
+    except TAKES_NONE as error:
+        return AsTensor(f"{type(error).__name__}: {error}")
     except Exception as error:
         raise CaptureError(
             f"{call.timestep_name} is the Python number {call.number}, and with it the model "
@@ -62,3 +62,13 @@ def bound(module: nn.Module, call: Call) -> Call:
         )
     trace, tensors = found
     return call.with_number(tensors, trace)
+
+
+def number_refusal(error: CaptureError, call: Call, trace: AsTensor) -> CaptureError:
+    """``error`` of a capture with a tensor for the number, which the model did not take."""
+    return CaptureError(
+        f"{call.timestep_name} is a Python number, which the model does not take "
+        f"({trace.reason}), and as a tensor: {error.what}",
+        where=error.where,
+        remedy="pass the timestep as the model takes it",
+    )

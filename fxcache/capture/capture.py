@@ -12,9 +12,10 @@ from torch.export.graph_signature import InputKind, OutputKind
 from fxcache._torch import expression_of, guards_of, tree_flatten, writes
 from fxcache.analysis.dependence import Dependence
 from fxcache.call import Call, named_leaves
-from fxcache.capture.bind import bound
+from fxcache.capture.bind import bound, number_refusal
 from fxcache.capture.boundary import Boundary, remove_copies, state_change
 from fxcache.capture.export import Dynamic, as_original, export
+from fxcache.capture.numbers import AsTensor
 from fxcache.errors import CaptureError, NotADenoiserError
 from fxcache.program import Program, VaryingSizes, is_tensor, output_node, remove_dead, value_of
 from fxcache.signature import Signature
@@ -45,7 +46,12 @@ def capture(module: nn.Module, signature: Signature, call: Call, fixed: bool = F
     original = as_original(module, signature.original)
     if not call.is_bound:
         call = bound(original, call)
-    exported, specialized, boundary = export(original, call, dynamic)
+    try:
+        exported, specialized, boundary = export(original, call, dynamic)
+    except CaptureError as error:
+        if isinstance(call.trace, AsTensor):
+            raise number_refusal(error, call, call.trace) from error
+        raise
     remove_identities(exported.graph)
     if any(writes(n.target) for n in all_nodes(exported)):
         with warnings.catch_warnings():

@@ -143,8 +143,9 @@ class NumberTrace:
 
 @dataclass(frozen=True)
 class AsTensor:
-    """The model takes no number: it is passed as a 0-dim tensor."""
+    """The model takes no number, for this ``reason``: it is passed as a 0-dim tensor."""
 
+    reason: str = field(compare=False)
     read: frozenset[str] = frozenset()
 
 

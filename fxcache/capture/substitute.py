@@ -62,8 +62,10 @@ def applied(
         return func(*args, **kwargs)
 
     other: Tensor = leaves[beside]
+    if name == "fill_":
+        return other.copy_(tensor)
     if name in ASSIGNMENTS:
-        return call(other, tensor)
+        return call(other, tensor.reshape(1))  # the value of a 0-dim tensor is asked for
     dtype = torch.result_type(other, number)
     if other.dim() and dtype == other.dtype:
         return call(other, tensor)

@@ -172,7 +172,7 @@ def test_other_dtypes(kind, dtype):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", [MadeATensor, Float, Written])
+@pytest.mark.parametrize("kind", [MadeATensor, Float, Rounded])
 @pytest.mark.parametrize("number", [np.float64, np.float32, np.int64])
 def test_numbers_of_numpy(kind, number):
     model, plain = fxcache.optimize(kind().eval(), policy=EVERY), kind().eval()
@@ -282,6 +282,18 @@ def test_a_model_that_takes_no_number_gets_a_tensor():
         got = model(inputs["sample"], float(t), inputs["text"])
         assert torch.equal(got, plain(inputs["sample"], torch.tensor(float(t)), inputs["text"]))
     assert captures(model) == 1
+
+
+@torch.no_grad()
+def test_a_model_that_takes_neither_is_refused_for_the_number():
+    class Neither(OfSigma):
+        def embedded(self, sample, sigma):
+            return sigma.reshape(()) * math.log(sigma)
+
+    model, inputs = fxcache.optimize(Neither().eval(), policy=EVERY), dit_inputs()
+    with pytest.raises(fxcache.CaptureError, match="Python number") as refused:
+        model(inputs["sample"], 2.0, inputs["text"])
+    assert "has no attribute 'reshape'" in str(refused.value)
 
 
 @torch.no_grad()
