@@ -7,7 +7,7 @@ import contextlib
 import functools
 import operator
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FunctionType, SimpleNamespace
 from typing import Any, TypeVar
 
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 # Why: models built under it have no values to read, and nothing public tells.
-from torch._subclasses.fake_tensor import is_fake
+# And: running a model without computing takes such tensors, and nothing public makes them.
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, is_fake
 
 # Why: what a trace leaves behind is known by these, and nothing public names them.
 from torch.fx.experimental.proxy_tensor import _AttrProxy as ModuleProxy
@@ -37,6 +38,7 @@ __all__ = [
     "base_of",
     "compiled_original",
     "expression_of",
+    "fake_mode_for",
     "forget_hooks",
     "guards_of",
     "hidden_from_dynamo",
@@ -257,6 +259,17 @@ def is_vmapped(tensor: Tensor) -> bool:
     Why: there is no public way to ask.
     """
     return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def fake_mode_for(tensors: Iterable[Tensor]) -> FakeTensorMode:
+    """The mode that ``tensors`` are fake under, or a new one that takes real weights as they are.
+
+    Why: one run cannot mix two modes, and a fake tensor's own is an attribute of it.
+    """
+    for tensor in tensors:
+        if isinstance(tensor, FakeTensor):
+            return tensor.fake_mode
+    return FakeTensorMode(allow_non_fake_inputs=True)
 
 
 def same_memory(first: Tensor, second: Tensor) -> bool:

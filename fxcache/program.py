@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from fxcache._torch import TreeSpec, hint_of, replace_tensor
+from fxcache.objects import Part
 
 OURS = "_fxcache"  # the attribute under which an optimised module keeps its engine
 
@@ -20,6 +21,7 @@ class Role(Enum):
     LATENT = "latent"
     TIMESTEP = "timestep"
     CONDITIONING = "conditioning"
+    STATE = "state"  # held by an object that the model may write to
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,26 @@ class VaryingSizes:
 
 
 @dataclass(frozen=True)
+class StateChange:
+    """What a call leaves in its state objects.
+
+    ``objects``: the structure of each. Its tensors are numbered: first those of the call, as in
+    ``Program.inputs``, then those that the call makes. ``written``: the numbers of inputs that the
+    call writes in place. The graph returns the new values of these, then those it makes.
+    """
+
+    objects: tuple[Part, ...]
+    written: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Program:
     """A denoiser as one graph.
 
     ``graph``: placeholders are ``inputs``, in order; ``get_attr`` nodes name ``weights``; every
     other node calls a functional ATen op on fake values kept in ``node.meta["val"]``; the output
-    is one flat tuple, which ``out_spec`` turns back into what the module returns. The graph holds
+    is one flat tuple: as many values as ``out_spec`` turns back into what the module returns, then
+    those of ``state``, where the call passes state objects. The graph holds
     for calls whose inputs at the paths in ``specialized`` have the values they had at capture, and
     whose sizes ``sizes`` admits.
     """
@@ -77,6 +93,7 @@ class Program:
     out_spec: TreeSpec
     specialized: frozenset[str] = frozenset()
     sizes: VaryingSizes = VaryingSizes()
+    state: StateChange | None = None
     placeholders: tuple[fx.Node, ...] = field(init=False)
 
     def __post_init__(self) -> None:

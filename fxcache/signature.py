@@ -1,89 +1,30 @@
-"""A denoiser's call in canonical form: named leaves, their roles, and the key of a capture."""
+"""How the ``forward`` of one class of modules names its inputs, and brings calls into one form."""
 
 import inspect
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from numbers import Integral, Real
+from collections.abc import Hashable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from fxcache._torch import is_fake
+from fxcache.call import Call, State, autocast_dtype, leaves
 from fxcache.errors import CaptureError, ConfigError, NotADenoiserError
-from fxcache.program import Input, Role, dtype_name
+from fxcache.objects import PLAIN, Walk
+from fxcache.program import Role
+
+__all__ = ["TIMESTEP_NAMES", "Call", "Signature"]
 
 TIMESTEP_NAMES = frozenset({"timestep", "timesteps", "time", "t", "sigma", "sigmas", "noise_level"})
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of the denoiser.
-
-    ``arguments``: by parameter name, defaults left out, a numeric timestep made a tensor.
-    ``tensors``: their tensor leaves, in order, at ``paths``. ``latent``: the first tensor of the
-    latent. ``timestep``: as the caller passed it (None where there is none). ``key`` is equal for
-    two calls exactly when one capture serves both: same tree, shapes, dtypes, devices, other
-    values and autocast state.
-    """
-
-    arguments: dict[str, Any]
-    paths: tuple[str, ...]
-    tensors: tuple[Tensor, ...]
-    conditioning: tuple[Tensor, ...]
-    latent: Tensor
-    latent_name: str
-    timestep: Any
-    timestep_name: str
-    key: Hashable
-
-    def inputs(self) -> tuple[Input, ...]:
-        """The path and role of each tensor."""
-        return tuple(Input(path, self._role(path)) for path in self.paths)
-
-    def leaves(self) -> Iterator[tuple[str, Any]]:
-        """All leaves of the arguments, with their paths."""
-        return named_leaves(self.arguments)
-
-    def by_path(self) -> dict[str, Tensor]:
-        """The tensors by their paths."""
-        return dict(zip(self.paths, self.tensors, strict=True))
-
-    @property
-    def timestep_index(self) -> int:
-        """The number of the timestep among the tensors, where it was passed as one."""
-        return self.paths.index(self.timestep_name)
-
-    def readable(self) -> dict[str, Tensor]:
-        """The conditioning whose values can be told: masks, lengths, ids and the like. By path."""
-        return {
-            path: tensor
-            for path, tensor in self.by_path().items()
-            if self._role(path) is Role.CONDITIONING
-            if not tensor.is_meta and not is_fake(tensor)
-        }
-
-    def _role(self, path: str) -> Role:
-        name = path.partition(".")[0]
-        if name == self.latent_name:
-            return Role.LATENT
-        return Role.TIMESTEP if name == self.timestep_name else Role.CONDITIONING
-
-    def describe(self) -> str:
-        """``sample[1, 4, 64, 64] float32, timestep[] int64, …`` for messages and reports."""
-        parts = (
-            f"{path}{list(tensor.shape)} {dtype_name(tensor.dtype)}"
-            for path, tensor in self.by_path().items()
-        )
-        return ", ".join(parts)
 
 
 class Signature:
     """How the ``forward`` of one class of modules names its inputs.
 
-    The latent is the first, unless another is named. The timestep is the parameter that has one of
-    the field's names for it, else the second one if it is given a number or a tensor of at most
-    one dimension; everything else is conditioning.
+    Parameters have their own names, what is passed to ``*args`` is ``args.0``, ``args.1``, …, and
+    what is passed to ``**kwargs`` has the name that the caller gives it. The latent is the first
+    parameter, unless another is named; where ``forward`` names none, it is the first tensor. The
+    timestep is the input that has one of the field's names for it, else the first one beside the
+    latent, if that is a number or a tensor of at most one dimension. The rest is conditioning.
     """
 
     def __init__(
@@ -97,164 +38,199 @@ class Signature:
         self.model = model = original.__name__
         self.declared = inspect.signature(original.forward)
         parameters = list(self.declared.parameters.values())[1:]  # without self
-        if any(p.kind is p.VAR_POSITIONAL for p in parameters) or not parameters:
+        if not parameters:
             raise NotADenoiserError(
-                f"{model}.forward does not name its inputs",
+                f"{model}.forward takes no inputs",
                 where=f"{model}.forward{self.declared}",
-                remedy="give forward named parameters: the latent first, then the timestep",
+                remedy="optimize the module that takes the noisy latent and the timestep",
             )
-        named = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+        variable = {p.kind: p.name for p in parameters}
+        self.extra_args = variable.get(inspect.Parameter.VAR_POSITIONAL)
+        self.extra_kwargs = variable.get(inspect.Parameter.VAR_KEYWORD)
+        named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         self.names = tuple(p.name for p in named)
+        self.positional = tuple(p.name for p in named if p.kind in by_position)
+        self.positional_only = tuple(p.name for p in named if p.kind is p.POSITIONAL_ONLY)
         self.defaults = {p.name: p.default for p in named if p.default is not p.empty}
         self.known = frozenset(self.names)
         for path in self.dynamic:
-            self._require_parameter(path.partition(".")[0], "dynamic")
-        self.latent = self._require_parameter(latent, "latent") if latent else self.names[0]
-        self.named_timestep = next((n for n in self.names[1:] if n in TIMESTEP_NAMES), None)
+            self._require_parameter(path, "dynamic")
+        if latent:
+            self._require_parameter(latent, "latent")
+        self.latent = latent or next(iter(self.names), None)
+        others = [name for name in self.names if name != self.latent]
+        self.named_timestep = next((name for name in others if name in TIMESTEP_NAMES), None)
 
     def same_roles(self, other: "Signature") -> bool:
         """Whether both give the inputs of one class the same roles and the same open sizes."""
         same_inputs = self.original is other.original and self.latent == other.latent
         return same_inputs and self.dynamic == other.dynamic
 
-    def _require_parameter(self, name: str, option: str) -> str:
-        if name not in self.known:
+    def _require_parameter(self, path: str, option: str) -> None:
+        """ConfigError where ``forward`` can have no input at ``path``."""
+        name, _, rest = path.partition(".")
+        in_args = name == self.extra_args and rest.partition(".")[0].isdigit()
+        if not (name in self.known or in_args or self.extra_kwargs):
+            extra = (f"{self.extra_args}.0, {self.extra_args}.1, …",) if self.extra_args else ()
             raise ConfigError(
                 f"{self.model}.forward has no parameter {name!r}",
                 where=f"CaptureConfig({option}=...)",
-                remedy=f"choose one of: {', '.join(self.names)}",
+                remedy=f"choose one of: {', '.join((*self.names, *extra))}",
             )
-        return name
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """The canonical form of ``forward(*args, **kwargs)``.
 
-        Raises TypeError where Python would, NotADenoiserError where the latent is no tensor.
+        Raises TypeError where Python would, NotADenoiserError where the latent is no tensor, and
+        CaptureError for an object that can be neither a constant nor a state of the graph.
         """
-        arguments = self._bound(args, kwargs)
-        latent = self._latent(arguments)
-        name = self.named_timestep or self._second_if_timestep(arguments)
-        timestep = arguments.get(name)
-        if not isinstance(timestep, Tensor) and isinstance(timestep, Real):
-            arguments[name] = number_tensor(timestep, latent.device)
-        return self._flattened(arguments, latent, name, timestep)
+        arguments, num_positional = self._bound(args, kwargs)
+        latent_name = self.latent or self._first_tensor(arguments)
+        latent = self._latent(arguments, latent_name)
+        timestep_name = self._timestep(arguments, latent_name)
+        return self._flattened(arguments, num_positional, latent, latent_name, timestep_name)
 
     def require_accepted(self, call: Call) -> None:
         """TypeError, as in Python, where an argument is missing or unknown."""
-        self.declared.bind(None, **call.arguments)
+        args, kwargs = call.invocation
+        self.declared.bind(None, *args, **kwargs)
 
-    def _latent(self, arguments: dict[str, Any]) -> Tensor:
+    def _first_tensor(self, arguments: dict[str, Any]) -> str:
+        """The name of the first tensor, where ``forward`` names no inputs."""
+        for name, argument in arguments.items():
+            if isinstance(argument, Tensor):
+                return name
+        raise NotADenoiserError(
+            f"{self.model}.forward names no inputs, and this call passes no tensor",
+            where=f"{self.model}.forward{self.declared}",
+            remedy="pass the noisy latent as a tensor, or name it: optimize(latent=...)",
+        )
+
+    def _latent(self, arguments: dict[str, Any], name: str) -> Tensor:
         """The latent, or the first of several that come in a list."""
-        given = arguments.get(self.latent)
-        found = (leaf for _, leaf in leaves(given, self.latent) if isinstance(leaf, Tensor))
+        argument = arguments.get(name)
+        found = (leaf for _, leaf in leaves(argument, name) if isinstance(leaf, Tensor))
         latent = next(found, None)
         if latent is None:
             raise NotADenoiserError(
-                f"the latent, {self.latent}, is {type(given).__name__}, not a tensor",
+                f"the latent, {name}, is {type(argument).__name__}, not a tensor",
                 where=f"{self.model}.forward",
                 remedy="pass the noisy latent as the first input, or name it: "
                 "CaptureConfig(latent=...)",
             )
         return latent
 
-    def _second_if_timestep(self, arguments: dict[str, Any]) -> str:
-        name = "".join(self.names[1:2])
-        second = arguments.get(name)
-        return "" if isinstance(second, Tensor) and second.dim() > 1 else name
+    def _timestep(self, arguments: dict[str, Any], latent_name: str) -> str:
+        """The name of the timestep; empty where there is none."""
+        if self.named_timestep:
+            return self.named_timestep
+        others = [n for n in (self.names or arguments) if n != latent_name]
+        unnamed = [n for n in arguments if n not in self.known and n in TIMESTEP_NAMES]
+        name = "".join((unnamed or others)[:1])
+        found = arguments.get(name)
+        return "" if isinstance(found, Tensor) and found.dim() > 1 else name
 
-    def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        arguments = dict(zip(self.names, args, strict=False))
-        if len(args) > len(self.names) or not arguments.keys().isdisjoint(kwargs):
+    def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], int]:
+        """The arguments by name, and how many of them go by position."""
+        arguments = dict(zip(self.positional, args, strict=False))
+        extra = args[len(self.positional) :]
+        misnamed = any(name in kwargs for name in self.positional_only)
+        if (extra and not self.extra_args) or misnamed or not arguments.keys().isdisjoint(kwargs):
             self.declared.bind(None, *args, **kwargs)  # raises as Python would
+            raise CaptureError(
+                f"a keyword in **{self.extra_kwargs} has the name of a positional-only parameter",
+                where=f"{self.model}.forward{self.declared}",
+                remedy="rename one of the two",
+            )
         arguments |= kwargs
+        ordered = [n for n in self.names if n in arguments]
+        ordered += [n for n in kwargs if n not in self.known]
+        by_position = self.positional if extra else self.positional_only
         defaults = self.defaults
-        given = [n for n in self.names if n in arguments]
-        given += [n for n in kwargs if n not in self.known]  # of **kwargs
-        return {
-            n: arguments[n] for n in given if n not in defaults or arguments[n] is not defaults[n]
-        }
+        if not by_position and not extra:
+            kept = (n for n in ordered if n not in defaults or arguments[n] is not defaults[n])
+            return {n: arguments[n] for n in kept}, 0
+        return self._by_position(arguments, ordered, by_position, extra)
+
+    def _by_position(
+        self,
+        arguments: dict[str, Any],
+        ordered: list[str],
+        by_position: tuple[str, ...],
+        extra: tuple[Any, ...],
+    ) -> tuple[dict[str, Any], int]:
+        """As ``_bound``; these go by position, and none before another may be left out."""
+        first = {n: arguments[n] for n in by_position if n in arguments}
+        first |= {f"{self.extra_args}.{i}": value for i, value in enumerate(extra)}
+        rest = [n for n in ordered if n not in first]
+        defaults = self.defaults
+        kept = (n for n in rest if n not in defaults or arguments[n] is not defaults[n])
+        return first | {n: arguments[n] for n in kept}, len(first)
 
     def _flattened(
-        self, arguments: dict[str, Any], latent: Tensor, timestep_name: str, timestep: Any
+        self,
+        arguments: dict[str, Any],
+        num_positional: int,
+        latent: Tensor,
+        latent_name: str,
+        timestep_name: str,
     ) -> Call:
         paths: list[str] = []
+        roles: list[Role] = []
         tensors: list[Tensor] = []
         conditioning: list[Tensor] = []
-        key: list[Any] = [autocast_dtype(latent.device.type)]
+        objects: list[tuple[str, Any]] = []
+        key: list[Any] = [autocast_dtype(latent.device.type), num_positional]
+        timestep = arguments.get(timestep_name)
         for name, argument in arguments.items():
+            role = Role.TIMESTEP if name == timestep_name else Role.CONDITIONING
+            role = Role.LATENT if name == latent_name else role
             key.append((name, type(argument)))  # an empty dict has no leaves, but is not None
             found = ((name, argument),) if isinstance(argument, Tensor) else leaves(argument, name)
             for path, leaf in found:
                 if isinstance(leaf, Tensor):
                     paths.append(path)
+                    roles.append(role)
                     tensors.append(leaf)
-                    key.append((path, self._shape(path, leaf), leaf.dtype, leaf.device))
-                    if name not in (self.latent, timestep_name):
+                    key.append(self._described(path, leaf))
+                    if role is Role.CONDITIONING:
                         conditioning.append(leaf)
+                elif path == timestep_name and isinstance(leaf, Real):
+                    continue  # its value is no part of the key
+                elif not isinstance(leaf, PLAIN):
+                    objects.append((path, leaf))
                 else:
-                    key.append((path, type(leaf), self._hashable(path, leaf)))
+                    key.append((path, type(leaf), leaf))
+        state = self._state(objects, tensors) if objects else State()
+        key.extend(map(self._described, state.paths, state.tensors))
+        key.append(state.objects)
         return Call(
             arguments,
-            tuple(paths),
-            tuple(tensors),
+            num_positional,
+            (*paths, *state.paths),
+            (*roles, *(Role.STATE for _ in state.paths)),
+            (*tensors, *state.tensors),
             tuple(conditioning),
+            state,
             latent,
-            self.latent,
+            latent_name,
             timestep,
             timestep_name,
             tuple(key),
         )
 
-    def _shape(self, path: str, tensor: Tensor) -> tuple[int | None, ...]:
-        """The shape that tells captures apart: None for sizes that may vary."""
+    def _state(self, objects: list[tuple[str, Any]], tensors: list[Tensor]) -> State:
+        """What the ``objects`` hold, by path, of a call with these ``tensors``."""
+        walk = Walk(list(tensors))
+        structures = tuple((path, walk.part(value, path)) for path, value in objects)
+        found = tuple(walk.tensors[len(tensors) :])
+        return State(found, tuple(walk.paths), structures, tuple(walk.containers))  # type: ignore[arg-type]
+
+    def _described(self, path: str, tensor: Tensor) -> Hashable:
+        """What tells captures apart of one tensor: sizes that may vary are None."""
         dims = self.dynamic.get(path)
-        if not dims:
-            return tensor.shape
-        return tuple(None if d in dims else size for d, size in enumerate(tensor.shape))
-
-    def _hashable(self, path: str, leaf: Any) -> Hashable:
-        try:
-            hash(leaf)
-        except TypeError:
-            raise CaptureError(
-                f"{path} is a {type(leaf).__name__}, which is neither a tensor nor hashable",
-                where=f"{self.model}.forward",
-                remedy="pass a tensor, a number, a string, or a list, tuple or dict of those",
-            ) from None
-        return leaf
-
-
-def autocast_dtype(device_type: str) -> torch.dtype | None:
-    """The dtype that autocast casts to on this kind of device; None where it is off."""
-    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
-        return None
-    return torch.get_autocast_dtype(device_type)
-
-
-def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """The leaves of nested dicts, lists and tuples, in torch's pytree order, with their paths."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from leaves(item, f"{path}.{key}")
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from leaves(item, f"{path}.{index}")
-    else:
-        yield path, value
-
-
-def named_leaves(arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The leaves of a call's arguments, with their paths."""
-    for name, argument in arguments.items():
-        yield from leaves(argument, name)
-
-
-def number_tensor(value: Real, device: torch.device) -> Tensor:
-    """A timestep given as a number, as diffusers itself would make it a tensor.
-
-    As a number it would be a constant of the graph: a capture for each timestep.
-    """
-    if isinstance(value, Integral):
-        return torch.tensor(int(value), dtype=torch.int64, device=device)
-    dtype = torch.float32 if device.type == "mps" else torch.float64
-    return torch.tensor(float(value), dtype=dtype, device=device)
+        shape: Sequence[int | None] = tensor.shape
+        if dims:
+            shape = tuple(None if d in dims else size for d, size in enumerate(tensor.shape))
+        return path, shape, tensor.dtype, tensor.device

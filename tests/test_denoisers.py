@@ -23,8 +23,6 @@ from tests.loops import refreshes
 # What cannot be captured, and the line of the model that is to blame.
 REFUSED = {
     "HiDreamImageTransformer2DModel": "transformer_hidream_image.py:389",
-    "SanaWMLTX2RefinerTransformer3DModel": "kv_cache is a SanaWMRefinerKVCache",
-    "WanAnimate2Transformer3DModel": "kv_cache is a WanAnimate2KVCache",
 }
 # Nothing to denoise: it holds weights for UNetMotionModel, and its forward does nothing.
 NO_MODEL = {"MotionAdapter"}

@@ -1,7 +1,6 @@
 """nn.Module and a call -> Program: torch.export, weights shared, made functional and verified."""
 
 from collections.abc import Iterator
-from enum import Enum
 from typing import Any
 
 import torch
@@ -11,21 +10,20 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from fxcache._torch import expression_of, guards_of, is_vmap_step, tree_flatten, writes
 from fxcache.analysis.dependence import Dependence
+from fxcache.call import Call, named_leaves
+from fxcache.capture.bind import bound, number_refusal
+from fxcache.capture.boundary import Boundary, remove_copies, state_change
 from fxcache.capture.export import Dynamic, as_original, export, first_line
 from fxcache.capture.foreign_memory import own_constants
 from fxcache.capture.isolation import isolated
+from fxcache.capture.numbers import AsTensor
 from fxcache.capture.source import recorded_line, source_of
 from fxcache.errors import CaptureError, NotADenoiserError
 from fxcache.program import Program, VaryingSizes, is_tensor, output_node, remove_dead, value_of
-from fxcache.signature import Call, Signature
+from fxcache.signature import Signature
 
 aten = torch.ops.aten
 
-# What a call may pass; any other object may hold state.
-PLAIN = (
-    *(Tensor, int, float, complex, str, bytes, Enum, type(None)),
-    *(torch.dtype, torch.device, torch.layout, torch.memory_format),
-)
 WEIGHTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 # Outside training, their third argument, these return the first.
 DROPOUTS = (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default)
@@ -45,30 +43,26 @@ def capture(module: nn.Module, signature: Signature, call: Call, fixed: bool = F
     """
     model = signature.model
     signature.require_accepted(call)
-    require_plain(call, model)
     require_no_cache_inside(module)
     dynamic: Dynamic = {} if fixed else signature.dynamic
-    exported, specialized = export(as_original(module, signature.original), call, dynamic)
+    original = as_original(module, signature.original)
+    if not call.is_bound:
+        call = bound(original, call)
+    try:
+        exported, specialized, boundary = export(original, call, dynamic)
+    except CaptureError as error:
+        if isinstance(call.trace, AsTensor):
+            raise number_refusal(error, call, call.trace) from error
+        raise
     remove_identities(exported.graph)
     own_constants(exported)
     if any(writes(n.target) or is_vmap_step(n.target) for n in all_nodes(exported)):
         exported = functional(exported, model)
         remove_identities(exported.graph)
     require_functional(exported, model)
-    program = unlift(exported, model, call, specialized, dynamic)
+    program = unlift(exported, model, call, boundary, dynamic, specialized)
     require_denoiser(program)
     return program
-
-
-def require_plain(call: Call, model: str) -> None:
-    """CaptureError if the call passes an object: what it holds, or keeps, the graph cannot know."""
-    for path, leaf in call.leaves():
-        if not isinstance(leaf, PLAIN):
-            raise CaptureError(
-                f"{path} is a {type(leaf).__name__}, which may hold state of its own",
-                where=f"{model}.forward",
-                remedy="pass tensors, numbers and strings, in dicts, lists or tuples",
-            )
 
 
 def require_no_cache_inside(module: nn.Module) -> None:
@@ -135,12 +129,13 @@ def unlift(
     exported: ExportedProgram,
     model: str,
     call: Call,
-    specialized: frozenset[str],
+    boundary: Boundary,
     dynamic: Dynamic,
+    specialized: frozenset[str],
 ) -> Program:
     """The program: weights as ``get_attr``, tensor inputs as placeholders, constants gone."""
-    leaves, _ = tree_flatten(((), call.arguments))
-    paths = [path for path, _ in call.leaves()]
+    leaves, _ = tree_flatten(call.exported)
+    paths = [path for path, _ in named_leaves(call.exported)]
     if len(leaves) != len(paths):
         raise CaptureError(
             f"{model} is called with a container other than dict, list or tuple",
@@ -166,12 +161,15 @@ def unlift(
             if node.op == "get_attr":
                 weights[str(node.target)] = getattr(exported.graph_module, str(node.target))
             nodes[node] = graph.node_copy(node, lambda n: nodes[n])
+    remove_copies(graph, call)
+    state = state_change(boundary, graph, call)
     remove_dead(graph)
     graph.lint()
-    out_spec = exported.call_spec.out_spec
-    assert out_spec is not None
+    assert boundary.out_spec is not None
     sizes = varying_sizes(graph, exported, call, dynamic)
-    return Program(model, graph, call.inputs(), weights, out_spec, specialized, sizes)
+    return Program(
+        model, graph, call.inputs(), weights, boundary.out_spec, specialized, sizes, state
+    )
 
 
 def varying_sizes(

@@ -15,6 +15,8 @@ from fxcache._torch import (
     tree_map_only,
     tree_unflatten,
 )
+from fxcache.call import Call, named_leaves
+from fxcache.capture.boundary import Boundary
 from fxcache.capture.isolation import isolated
 from fxcache.capture.preserve import preserved
 from fxcache.capture.randomness import without_draws
@@ -23,16 +25,19 @@ from fxcache.capture.source import source_line
 from fxcache.capture.specialize import Specialize
 from fxcache.errors import CaptureError
 from fxcache.program import OURS, has_unknown_size, is_tensor, value_of
-from fxcache.signature import Call, named_leaves
 
 Dynamic = Mapping[str, Set[int]]
 
 
 class Exported(NamedTuple):
-    """torch.export's graph, and the paths of the inputs whose values it was specialised on."""
+    """torch.export's graph, and the paths of the inputs whose values it was specialised on.
+
+    ``boundary``: what it knows of the call's results.
+    """
 
     program: ExportedProgram
     specialized: frozenset[str]
+    boundary: Boundary
 
 
 def export(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
@@ -42,7 +47,8 @@ def export(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
     of the call's conditioning, and the graph is good for these values only.
     """
     with contextlib.suppress(Exception):  # the second attempt says what is wrong
-        exported = Exported(traced(module, call, dynamic), frozenset())
+        program, boundary = traced(module, call, dynamic)
+        exported = Exported(program, frozenset(), boundary)
         if not has_unknown_sizes(exported.program):
             return exported
     try:
@@ -55,25 +61,28 @@ def export(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
 
 def traced(
     module: nn.Module, call: Call, dynamic: Dynamic, values: Specialize | None = None
-) -> ExportedProgram:
+) -> tuple[ExportedProgram, Boundary]:
     """One attempt; ``values`` are what the model finds where it reads tensors.
 
     All arguments are passed as one dict: their names cannot be those of torch.export's own.
     """
     shapes = (dynamic_shapes(call, dynamic),) if dynamic else None
 
-    def trace() -> ExportedProgram:
-        arguments = (stand_ins(call.arguments),)
-        with entered_with_dict(module, values), isolated(), preserved(module):
-            return torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
+    def trace() -> tuple[ExportedProgram, Boundary]:
+        arguments = (stand_ins(call.exported),)
+        boundary = Boundary(module, call)
+        with entered_with_dict(module, boundary, values), isolated(), preserved(module):
+            program = torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
+        return program, boundary
 
     return without_draws(trace)
 
 
 @contextlib.contextmanager
-def entered_with_dict(module: nn.Module, values: Specialize | None) -> Iterator[None]:
+def entered_with_dict(
+    module: nn.Module, boundary: Boundary, values: Specialize | None
+) -> Iterator[None]:
     """Lets a stand-in be called with one dict, and corrects what torch.export gets wrong inside."""
-    original = type(module).forward
 
     def enter(arguments: dict[str, Any]) -> Any:  # torch records only frames called "forward"
         accept_any_keyword()
@@ -82,7 +91,7 @@ def entered_with_dict(module: nn.Module, values: Specialize | None) -> Iterator[
             if values is not None:
                 found = named_leaves(arguments)
                 values.learn({path: leaf for path, leaf in found if isinstance(leaf, Tensor)})
-            result = original(module, **arguments)
+            result = boundary.run(dict(arguments))
         replacements.foreign_memory.require_unchanged()
         return result
 
@@ -95,13 +104,14 @@ def entered_with_dict(module: nn.Module, values: Specialize | None) -> Iterator[
 
 def dynamic_shapes(call: Call, dynamic: Dynamic) -> dict[str, Any]:
     """For each argument, the sizes that torch.export leaves open if the model allows it."""
+    paths = iter(call.paths)
 
-    def of_leaf(path: str, leaf: Any) -> dict[int, Any] | None:
-        dims = dynamic.get(path) if isinstance(leaf, Tensor) else None
+    def open_sizes(leaf: Any) -> dict[int, Any] | None:
+        dims = dynamic.get(next(paths)) if isinstance(leaf, Tensor) else None
         return dict.fromkeys(sorted(dims), Dim.AUTO) if dims else None
 
-    _, tree = tree_flatten(call.arguments)
-    return tree_unflatten([of_leaf(path, leaf) for path, leaf in call.leaves()], tree)
+    leaves, tree = tree_flatten(call.exported)
+    return tree_unflatten([open_sizes(leaf) for leaf in leaves], tree)
 
 
 def specialized(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
@@ -110,7 +120,8 @@ def specialized(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
     These are the values of the call's conditioning, and whatever depends on no input at all.
     """
     values = Specialize(call.readable())
-    return Exported(traced(module, call, dynamic, values), frozenset(values.read))
+    program, boundary = traced(module, call, dynamic, values)
+    return Exported(program, frozenset(values.read), boundary)
 
 
 def has_unknown_sizes(exported: ExportedProgram) -> bool:

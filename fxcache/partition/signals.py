@@ -72,7 +72,7 @@ FINDERS: Mapping[Signal, Callable[[Frontier], SignalPoint | None]] = {
 def signal(
     frontier: Frontier, kind: Signal, value: fx.Node, shortcut: Afresh | None = None
 ) -> SignalPoint:
-    others = (Role.LATENT, Role.CONDITIONING)
+    others = (Role.LATENT, Role.CONDITIONING, Role.STATE)
     alone = not any(frontier.needs.on(value, role) for role in others)
     return SignalPoint(kind, value, shortcut, alone)
 

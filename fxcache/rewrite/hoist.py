@@ -66,10 +66,15 @@ class Hoisted:
 def hoisted(program: Program, needs: Dependence) -> Hoisted:
     """What can be hoisted: the last values that the latent has no part in, views left in place.
 
-    What is drawn at random is drawn anew at every step, as if the latent had a part in it.
+    What is drawn at random is drawn anew at every step, as if the latent had a part in it, and so
+    is what comes from state objects, which any step may write to.
     """
     drawn = needs.mask(node for node in needs.nodes if draws(node.target))
-    with_latent = [n for n in needs.nodes if needs.on_latent(n) or needs.ancestors(n) & drawn]
+    with_latent = [
+        n
+        for n in needs.nodes
+        if needs.on_latent(n) or needs.on(n, Role.STATE) or needs.ancestors(n) & drawn
+    ]
     by_step = [n for n in read_by(with_latent) if needs.on(n, Role.TIMESTEP)]
     behind = needs.members(needs.between(program.given(Role.TIMESTEP), by_step))
     once = [

@@ -16,6 +16,7 @@ from fxcache.partition.choose import choose
 from fxcache.partition.frontier import Frontier
 from fxcache.rewrite.runner import Variants, rewrite
 from fxcache.runtime.hooks import Hooks
+from fxcache.runtime.numbers import Numbers
 from fxcache.runtime.offload import Offload
 from fxcache.runtime.pending import resolving
 from fxcache.runtime.settings import Settings
@@ -74,6 +75,7 @@ class Captures:
         self._hooks = Hooks()
         self._snapshots: dict[int, Snapshot] = {}  # by number of the hooks
         self._weights: list[Any] = []
+        self._numbers = Numbers(signature.original, self.offload)
 
     def inherit(self, previous: "Captures") -> None:
         """Take over the captures of ``previous``, which had other settings.
@@ -105,6 +107,22 @@ class Captures:
         It is part of the key of a capture, and of the identity of a trajectory.
         """
         return self._hooks.key(module)
+
+    def bound(self, module: nn.Module, call: Call, hooks: int | None = None) -> Call:
+        """``call`` with tensors for its timestep, where that is a Python number.
+
+        Args:
+            module: the optimised module.
+            call: the call in canonical form.
+            hooks: the number of the hooks that are set, where the caller knows it.
+
+        Raises:
+            CaptureError: each number would take a capture of its own.
+        """
+        if call.is_bound:
+            return call
+        hooks = self.hooks_key(module) if hooks is None else hooks
+        return self._numbers.bound(module, call, hooks)
 
     def find(self, module: nn.Module, call: Call, hooks: int | None = None) -> Variants:
         """The variants for ``call``, captured now if need be.
@@ -262,6 +280,7 @@ class Captures:
         known = self._snapshots.get(hooks)
         if known is not None and not now.agrees(known):
             self.held.clear()
+            self._numbers.clear()
             self._snapshots.clear()
             self._hooks.forget()
         self._snapshots[hooks] = now

@@ -3,13 +3,12 @@
 import threading
 import warnings
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
 
-from fxcache._torch import tree_unflatten
 from fxcache.errors import FxcacheWarning, UnknownLengthError
 from fxcache.rewrite.runner import NOTHING, Variants
 from fxcache.runtime.captures import CaptureKey, Captures
@@ -18,6 +17,7 @@ from fxcache.runtime.forecast import Weights
 from fxcache.runtime.foresight import foreseen
 from fxcache.runtime.guidance import Guidance, Part
 from fxcache.runtime.mode import require_inference
+from fxcache.runtime.objects import returned
 from fxcache.runtime.offload import Offload
 from fxcache.runtime.prologue import Given, Hoisting
 from fxcache.runtime.record import Run, RunStep, Stopwatch
@@ -135,6 +135,7 @@ class Engine:
         part = self._part(call, trajectory, session)
         if starts:
             self._captures.notice_changes(module, hooks)
+        call = self._captures.bound(module, call, hooks)
         half = None
         if self._guidance and trajectory.guided and (part is not Part.WHOLE or starts):
             half = self._guidance.half(module, call)
@@ -146,7 +147,7 @@ class Engine:
         if half and part is Part.BOTH:
             source = self._source(half.call, half.variants)
         stopwatch = Stopwatch(call.latent.device)
-        ticket = Ticket(variants, call.tensors, trajectory, session, source, stopwatch)
+        ticket = Ticket(variants, call, trajectory, session, source, stopwatch)
         ticket.part, ticket.half = part, half
         self._force(ticket)
         if self._trends:
@@ -192,15 +193,15 @@ class Engine:
         )
         if self.recorder:
             self.recorder(seen_by(ticket, variant, results))
-        returned = tree_unflatten(list(map(owned, outputs)), variants.program.out_spec)
+        output = returned(ticket.call, list(map(owned, outputs)), variants.program)
         ticket.stopwatch.stop()
         trajectory.cache.used(ticket.stopwatch.stopped)
         trajectory.end_call(complete=True)
-        return returned
+        return output
 
     def capture(self, module: nn.Module, call: Call) -> Variants:
         """The variants for ``call``, captured now if need be; other threads' calls wait."""
-        return self._captures.find(module, call)
+        return self._captures.find(module, self._captures.bound(module, call))
 
     def _part(self, call: Call, trajectory: Trajectory, session: Session | None) -> Part:
         """What the call computes of its batch."""
@@ -351,7 +352,6 @@ class Engine:
             FxcacheWarning,
             stacklevel=CALLER,
         )
-
 
 
 def owned(output: Any) -> Any:

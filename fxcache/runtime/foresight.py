@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from fxcache.rewrite.runner import Variants
-from fxcache.runtime.trajectory.trajectory import Trajectory
 from fxcache.runtime.offload import Offload
 from fxcache.runtime.trajectory.position import Element
+from fxcache.runtime.trajectory.trajectory import Trajectory
 from fxcache.signature import Call
 
 

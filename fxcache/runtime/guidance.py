@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from fxcache.errors import CaptureError, CutError
 from fxcache.rewrite.runner import Variants
-from fxcache.runtime.trajectory.trajectory import Trajectory
 from fxcache.runtime.captures import Captures
 from fxcache.runtime.halves import Difference, Halves, equal_halves, parted
 from fxcache.runtime.offload import Offload
+from fxcache.runtime.trajectory.trajectory import Trajectory
 from fxcache.schedule import GuidanceCache, Step
 from fxcache.signature import Call, Signature
 
@@ -64,7 +64,13 @@ class Guidance:
     def half(self, module: nn.Module, call: Call) -> Half:
         """The conditional half of ``call``, captured now if need be."""
         halves = Halves(call.latent.shape[0], self.cache.conditional == "second")
-        alone = halves.call(call, self._signature)
+        if call.state:
+            raise CutError(
+                "state objects cannot be split into the halves of the guidance",
+                where=", ".join(path for path, _ in call.state.objects),
+                remedy="leave guidance= out",
+            )
+        alone = self._captures.bound(module, halves.call(call, self._signature))
         try:
             return Half(halves, alone, call.latent, self._captures.find(module, alone))
         except CaptureError as error:

@@ -37,7 +37,8 @@ class Halves:
 
     def call(self, call: Call, signature: Signature) -> Call:
         """The call of the conditional half alone: what has no such batch stays whole."""
-        return signature.call((), tree_map_only(Tensor, self.part_of, call.arguments))
+        args, kwargs = tree_map_only(Tensor, self.part_of, call.invocation)
+        return signature.call(args, kwargs)
 
     def sided(self, both: Tensor, alone: Tensor) -> bool:
         """Whether ``alone``, of the conditional half, is half of ``both``; or it is all of it.

@@ -18,7 +18,6 @@ from fxcache.runtime.class_swap import ClassSwap, Swapped, without_swap
 from fxcache.runtime.context import announcing
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.mode import require_eval
-from fxcache.runtime.session import current_session
 from fxcache.runtime.settings import Settings
 
 DISPATCHES = "fxcache_dispatches"  # marks the forward of optimised classes

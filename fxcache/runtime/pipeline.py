@@ -35,9 +35,7 @@ class PipelineRun:
         self._sessions: tuple[Session, ...] = ()
 
     def __enter__(self) -> Self:
-        self._sessions = tuple(
-            Session(module, pipeline_run=self) for module in self.modules
-        )
+        self._sessions = tuple(Session(module, pipeline_run=self) for module in self.modules)
         open_sessions.set((*open_sessions.get(), *self._sessions))
         return self
 

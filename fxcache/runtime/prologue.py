@@ -9,13 +9,13 @@ from torch import Tensor
 from fxcache._torch import version_of
 from fxcache.rewrite.hoist import Level
 from fxcache.rewrite.runner import NOTHING, Variants
-from fxcache.runtime.trajectory.tensor_ref import Match, TensorRef
-from fxcache.runtime.trajectory.trajectory import Trajectory
 from fxcache.runtime.captures import Captures
 from fxcache.runtime.offload import Offload
-from fxcache.runtime.trajectory.position import Number
 from fxcache.runtime.settings import Settings
 from fxcache.runtime.table import MAX_ROWS, Heard, Table, expected, tabulated
+from fxcache.runtime.trajectory.position import Number
+from fxcache.runtime.trajectory.tensor_ref import Match, TensorRef
+from fxcache.runtime.trajectory.trajectory import Trajectory
 from fxcache.signature import Call
 
 UNTRACKED = (

@@ -13,10 +13,10 @@ from torch import Tensor
 from fxcache._torch import hint_of
 from fxcache.program import value_of
 from fxcache.rewrite.runner import Variants
-from fxcache.runtime.trajectory.tensor_ref import Match, TensorRef
 from fxcache.runtime.foresight import timesteps_of
 from fxcache.runtime.offload import Offload
 from fxcache.runtime.trajectory.position import Element, Number, Position
+from fxcache.runtime.trajectory.tensor_ref import Match, TensorRef
 from fxcache.signature import Call
 
 logger = logging.getLogger("fxcache.runtime")
@@ -111,10 +111,13 @@ class Table:
 def expected(call: Call, position: Position, heard: Heard) -> Timesteps | None:
     """The timesteps of the run that begins with ``call``; None where they cannot be known.
 
-    That is where they are neither elements of one tensor, of at most ``MAX_ROWS``, nor numbers; and
-    where that tensor was made in inference mode, which does not tell whether it was written.
+    That is where the model computes with them in Python; where they are neither elements of one
+    tensor, of at most ``MAX_ROWS``, nor numbers; and where that tensor was made in inference mode,
+    which does not tell whether it was written.
     """
     values = heard.begin()
+    if call.timestep_name not in call.paths:
+        return None
     if isinstance(position, Number) and position.uniform:
         like = call.tensors[call.timestep_index]
         tensor = torch.tensor(values, dtype=like.dtype, device=like.device)

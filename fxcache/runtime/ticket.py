@@ -6,20 +6,21 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from fxcache.call import Call
 from fxcache.rewrite.runner import Variant, Variants
-from fxcache.runtime.trajectory.trajectory import Trajectory
 from fxcache.runtime.guidance import Half, Part
 from fxcache.runtime.prologue import Given
 from fxcache.runtime.record import Stopwatch
 from fxcache.runtime.recorder import Seen, first_tensor
 from fxcache.runtime.session import Session
+from fxcache.runtime.trajectory.trajectory import Trajectory
 
 
 @dataclass(slots=True, eq=False)
 class Ticket:
     """A call under way: the ``module`` that runs next, on which ``tensors``, and what comes after.
 
-    ``inputs``: the call's own; ``given``: what was hoisted; ``shared``: what the prefix computed.
+    ``call``: what runs, ``given``: what was hoisted; ``shared``: what the prefix computed.
     ``source``: which capture of which weights what is cached then comes from. ``forced``: why the
     step refreshes whatever the policy says; ``fresh``: whether that is because nothing is cached
     that it could go on from. ``part``: of a guided batch; ``half``: of a call that computes both
@@ -28,7 +29,7 @@ class Ticket:
     """
 
     variants: Variants
-    inputs: tuple[Tensor, ...]
+    call: Call
     trajectory: Trajectory
     session: Session | None
     source: object
@@ -53,7 +54,9 @@ class Ticket:
         """Itself, what runs next prepared: Dynamo then finds nothing to trace but that."""
         following = self.variant or self.variants.prefix(self.given.level)
         self.module = following.module
-        self.tensors = self.inputs + self.given.take(following.given) + self.shared + self.cached
+        self.tensors = (
+            self.call.tensors + self.given.take(following.given) + self.shared + self.cached
+        )
         return self
 
 

@@ -9,8 +9,8 @@ from fxcache.errors import PlanError
 from fxcache.partition.cut import CutPlan
 from fxcache.rewrite.adjustment import named_points
 from fxcache.rewrite.correction import Correction
-from fxcache.runtime.trajectory.trajectory import Trajectory
 from fxcache.runtime.halves import equal_halves
+from fxcache.runtime.trajectory.trajectory import Trajectory
 from fxcache.schedule import Step
 from fxcache.schedule.policy import require_length
 

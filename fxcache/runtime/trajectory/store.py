@@ -9,7 +9,7 @@ from fxcache.runtime.context import Announcement
 from fxcache.runtime.feature_cache import FeatureCache
 from fxcache.runtime.trajectory import state as states
 from fxcache.runtime.trajectory.attribution import Attribution, Certainty, Evidence, attribute
-from fxcache.runtime.trajectory.inputs import Conditioning, Inputs
+from fxcache.runtime.trajectory.inputs import Inputs
 from fxcache.runtime.trajectory.latent import Likeness, likenesses, sample_of
 from fxcache.runtime.trajectory.lengths import RunLengths
 from fxcache.runtime.trajectory.position import Motion, Place, Position, position_of

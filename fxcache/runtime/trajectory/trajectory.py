@@ -64,7 +64,9 @@ class Trajectory:
         self.run = Run()
         self._refs: tuple[TensorRef, ...] = ()
         self._distances: tuple[float, ...] = ()  # by which its latent moved at the last two steps
-        self._stable: frozenset[int] = frozenset()  # inputs that were the same at the last two steps
+        self._stable: frozenset[int] = (
+            frozenset()
+        )  # inputs that were the same at the last two steps
         # By kind of call, what is given to its variants.
         self.prologues: WeakKeyDictionary[Variants, Prologue] = WeakKeyDictionary()
 

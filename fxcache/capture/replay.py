@@ -1,0 +1,189 @@
+"""Recording a model's calls of torch functions, and replaying them for another number."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from itertools import chain
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from fxcache._torch import (
+    fake_mode_for,
+    is_fake,
+    tree_flatten,
+    tree_map_only,
+)
+from fxcache.call import Call
+from fxcache.capture.numbers import (
+    Entry,
+    Kind,
+    NumberTrace,
+    Ref,
+    Slot,
+    same,
+)
+from fxcache.capture.preserve import preserved
+from fxcache.capture.specialize import Specialize
+
+
+class Names:
+    """The tensors of one run, by what they are."""
+
+    def __init__(self, module: nn.Module, inputs: Mapping[str, Tensor]):
+        weights = chain(module.named_parameters(), module.named_buffers())
+        self.tensors = {Ref("weight", name): weight for name, weight in weights}
+        self.tensors |= {Ref("input", path): tensor for path, tensor in inputs.items()}
+        self._refs = {id(tensor): ref for ref, tensor in self.tensors.items()}
+
+    def add(self, ref: Ref, tensor: Tensor) -> None:
+        """Name a tensor, unless it has a name."""
+        if id(tensor) not in self._refs:
+            self._refs[id(tensor)] = ref
+            self.tensors[ref] = tensor
+
+    def described(self, leaf: Any) -> Any:
+        """``leaf`` with each tensor that has a name as its ``Ref``."""
+        if isinstance(leaf, Tensor):
+            return self._refs.get(id(leaf), leaf)
+        if isinstance(leaf, slice):
+            return slice, tuple(map(self.described, (leaf.start, leaf.stop, leaf.step)))
+        return leaf
+
+
+class Record(TorchFunctionMode):
+    """Notes the calls of torch functions."""
+
+    def __init__(self, names: Names):
+        super().__init__()
+        self.entries: list[Entry] = []
+        self._names = names
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        leaves, spec = tree_flatten((args, kwargs or {}))
+        described = tuple(map(self._names.described, leaves))
+        first = Kind.of(args[0]) if args else None
+        result = func(*args, **(kwargs or {}))
+        found = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]
+        for index, tensor in enumerate(found):
+            self._names.add(Ref("call", (len(self.entries), index)), tensor)
+        # What holds no tensor is kept as it is: a torch.Size would come back as a tuple.
+        named = tree_map_only(Tensor, self._names.described, result) if found else result
+        made = Kind.of(result)
+        self.entries.append(Entry(func, spec, described, named, made, first, bool(found)))
+        return result
+
+
+class Replay(TorchFunctionMode):
+    """Returns what was recorded for each call, and notes the ``values`` that enter at slots."""
+
+    def __init__(self, trace: NumberTrace, names: Names):
+        super().__init__()
+        self.values: dict[Slot, Tensor] = {}
+        self._trace, self._entries, self._names = trace, trace.entries, names
+        self._next = 0
+        self._wanted: dict[int, list[Slot]] = defaultdict(list)
+        for slot in trace.slots:
+            self._wanted[slot.call].append(slot)
+        self._diverged = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether all recorded calls were made, and no other."""
+        return not self._diverged and self._next == len(self._entries)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if (
+            self._diverged
+            or self._next == len(self._entries)
+            or not self._matches(self._entries[self._next], func, args, kwargs or {})
+        ):
+            self._diverged = True
+            raise Diverged
+        self._next += 1
+        entry = self._entries[self._next - 1]
+        if isinstance(entry.result, Ref):
+            return self._stand_in(entry.result)
+        return tree_map_only(Ref, self._stand_in, entry.result) if entry.tensors else entry.result
+
+    def _matches(self, entry: Entry, func: Callable[..., Any], args: Any, kwargs: Any) -> bool:
+        leaves, spec = tree_flatten((args, kwargs))
+        if func != entry.func or spec != entry.spec:
+            return False
+        pairs = zip(map(self._names.described, leaves), entry.leaves, strict=True)
+        changed = [i for i, (now, then) in enumerate(pairs) if not same(now, then)]
+        for slot in (*(entry.slot(self._next, i) for i in changed), *self._wanted[self._next]):
+            value = entry.value(slot, leaves) if slot else None
+            if slot is None or value is None:
+                return False
+            self.values[slot] = value
+        return True
+
+    def _stand_in(self, ref: Ref) -> Tensor:
+        if ref not in self._names.tensors:
+            self._names.add(ref, self._trace.stand_in(ref))
+        return self._names.tensors[ref]
+
+
+class Diverged(Exception):  # noqa: N818, it ends a replay and is no error
+    """The model makes another call than the recorded one."""
+
+
+def record(module: nn.Module, call: Call) -> NumberTrace:
+    """The trace of ``module`` for ``call``, on fake tensors, with the slots found by other numbers.
+
+    Raises whatever the model raises for a number.
+    """
+    known = Specialize(call.readable())
+    fakes = fake_mode_for(call.tensors)
+    inputs = [t if is_fake(t) else fakes.from_tensor(t) for t in call.tensors]
+    named = dict(zip(call.paths, inputs, strict=True))
+    known.learn({path: tensor for path, tensor in named.items() if path in call.readable()})
+    mode = Record(Names(module, named))
+    given = call.rebuilt(inputs, call.number)
+    quiet = torch.inference_mode(False), torch.no_grad()
+    with preserved(module), quiet[0], quiet[1], fakes, known, mode:
+        module(*given.args, **given.kwargs)
+    trace = NumberTrace(tuple(mode.entries), frozenset(known.read))
+    found: set[Slot] = set()
+    for number in others(call.number):
+        found |= (values_at(trace, module, call, number) or {}).keys()
+    return replace(trace, slots=tuple(sorted(found)))
+
+
+def others(number: Any) -> Iterator[Real]:
+    """Numbers near ``number``, of its kind, which the model may take the same way."""
+    kind = type(number)
+    yield from (
+        kind(n)
+        for n in (
+            (number + 1, number - 1)
+            if isinstance(number, Integral)
+            else (number * 0.875, number * 1.125 + 0.0625)
+        )
+    )
+
+
+def values_at(
+    trace: NumberTrace, module: nn.Module, call: Call, number: Any
+) -> dict[Slot, Tensor] | None:
+    """What enters for ``number``, by slot; None where the model takes another way.
+
+    Slots that are not among those of the trace are there if their values differ.
+    """
+    inputs = [trace.stand_in(Ref("input", path)) for path in call.paths]
+    replay = Replay(trace, Names(module, dict(zip(call.paths, inputs, strict=True))))
+    given = call.rebuilt(inputs, number)
+    try:
+        with preserved(module), torch.inference_mode(False), torch.no_grad(), replay:
+            module(*given.args, **given.kwargs)
+    except Exception:
+        return None  # the replay's own end, or the model refuses the number: a record will tell
+    return replay.values if replay.complete else None

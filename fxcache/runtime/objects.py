@@ -1,0 +1,32 @@
+"""What a call returns, and what it leaves in the caller's own state objects."""
+
+from typing import Any
+
+import torch
+
+from fxcache._torch import tree_unflatten
+from fxcache.call import Call
+from fxcache.objects import Build
+from fxcache.program import Program
+
+
+def returned(call: Call, outputs: list[Any], program: Program) -> Any:
+    """What the module returns, of the graph's ``outputs``; state objects are written to.
+
+    Objects, lists and dicts of the caller keep their identity, and so do the tensors that the call
+    did not replace; those that it wrote in place are written in place.
+    """
+    count = program.out_spec.num_leaves
+    result = tree_unflatten(outputs[:count], program.out_spec)
+    if program.state is None:
+        return result
+    change, values = program.state, outputs[count:]
+    number = len(change.written)
+    with torch.no_grad():
+        for index, value in zip(change.written, values[:number], strict=True):
+            call.tensors[index].copy_(value)
+    inputs = call.tensors[: len(call.tensors) - call.num_numbers]
+    build = Build((*inputs, *values[number:]), call.state.containers)
+    for part in change.objects:
+        build.value(part)
+    return result

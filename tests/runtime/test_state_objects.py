@@ -1,0 +1,362 @@
+"""Objects with tensors that a model reads and writes: exact, and left as the model leaves them."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fxcache
+from fxcache.objects import Walk
+from fxcache.runtime.module import engine_of
+from tests.plain import WIDTH, DiT, dit_inputs
+
+STEPS = 8
+
+
+class WithMemory(DiT):
+    """Attends to the text and to what ``memory`` holds; ``use`` reads and writes it."""
+
+    def __init__(self, use: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__(depth=3)
+        self.use = use
+        self.key = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, sample, timestep, text, memory):  # type: ignore[no-untyped-def, override]
+        seen = torch.tanh(self.key(self.embed(sample).mean(1, keepdim=True)))
+        return super().forward(sample, timestep, text + self.use(memory, seen))
+
+
+class Filled:
+    """Written at the first call."""
+
+    def __init__(self) -> None:
+        self.keys: Tensor | None = None
+        self.filled = False
+
+    def use(self, seen: Tensor) -> Tensor:
+        if not self.filled:
+            self.keys, self.filled = seen, True
+        assert self.keys is not None
+        return self.keys
+
+
+class Replaced:
+    """Replaced at every call."""
+
+    def __init__(self) -> None:
+        self.keys = torch.zeros(2, 1, WIDTH)
+
+    def use(self, seen: Tensor) -> Tensor:
+        self.keys = 0.5 * self.keys + seen
+        return self.keys
+
+
+class Buffer:
+    """Written in place, as static caches are."""
+
+    __slots__ = ("keys", "once")
+
+    def __init__(self) -> None:
+        self.keys, self.once = torch.zeros(2, 3, WIDTH), torch.ones(())
+
+    def use(self, seen: Tensor) -> Tensor:
+        self.keys[:, 1:2] = seen
+        self.keys[:, :1].add_(self.once)
+        return self.keys.mean(1, keepdim=True)
+
+
+@dataclass
+class Layer:
+    keys: Tensor | None = None
+    length: int = 0
+
+
+@dataclass
+class Layered:
+    """Layers in lists and dicts, made when they are needed; entries move and go."""
+
+    layers: list[Layer] = field(default_factory=list)
+    by_name: dict[str, Any] = field(default_factory=dict)
+
+    def use(self, seen: Tensor) -> Tensor:
+        while len(self.layers) < 2:
+            self.layers.append(Layer())
+        for layer in self.layers:
+            layer.keys = seen if layer.keys is None else layer.keys + seen
+            layer.length = 1
+        self.by_name["last"], previous = (seen, seen * 2), self.by_name.pop("last", None)
+        total = sum((layer.keys for layer in self.layers if layer.keys is not None), seen)
+        return total if previous is None else total + previous[1]
+
+
+class Growing:
+    """Longer by the new keys at each call, up to a window."""
+
+    def __init__(self) -> None:
+        self.keys: Tensor | None = None
+
+    def use(self, seen: Tensor) -> Tensor:
+        keys = seen if self.keys is None else torch.cat([self.keys, seen], 1)
+        self.keys = keys[:, -3:].clone()
+        return self.keys.sum(1, keepdim=True)
+
+
+class Swapped:
+    """Exchanges what it holds, without a computation."""
+
+    def __init__(self) -> None:
+        self.now, self.next = torch.zeros(2, 1, WIDTH), torch.ones(2, 1, WIDTH)
+
+    def use(self, seen: Tensor) -> Tensor:
+        self.now, self.next = self.next, self.now
+        return self.now * seen
+
+
+MEMORIES = [Filled, Replaced, Buffer, Layered, Growing, Swapped]
+
+
+def use(memory: Any, seen: Tensor) -> Tensor:
+    return memory.use(seen)
+
+
+def state_of(memory: Any) -> tuple[Any, list[Tensor]]:
+    walk = Walk([])
+    return walk.part(memory, "memory"), walk.tensors
+
+
+def assert_same_state(first: Any, second: Any) -> None:
+    (one, held), (two, expected) = state_of(first), state_of(second)
+    assert one == two
+    for found, tensor in zip(held, expected, strict=True):
+        assert torch.equal(found, tensor)
+        assert found.shape == tensor.shape
+
+
+def loop(model: nn.Module, memory: Any, each: Callable[[], None] = lambda: None) -> Tensor:
+    inputs = dit_inputs()
+    latent, text = inputs["sample"], inputs["text"]
+    with torch.no_grad():
+        for t in torch.linspace(900, 100, STEPS):
+            latent = latent - 0.1 * model(latent, t, text, memory)
+            each()
+    return latent
+
+
+def steps(model: nn.Module) -> tuple[int, int]:
+    """Calls, and refreshes among them, of all runs."""
+    runs = fxcache.report(model).to_dict()["runs"]
+    return sum(r["steps"] for r in runs), sum(len(r["refreshes"]) for r in runs)
+
+
+@pytest.mark.parametrize("kind", MEMORIES)
+def test_refreshing_leaves_output_and_object_as_the_model_does(kind):
+    plain, memory, twin = WithMemory(use).eval(), kind(), kind()
+    model = fxcache.optimize(WithMemory(use).eval(), policy=fxcache.Uniform(1))
+    states: list[Any] = []
+    expected = loop(plain, twin, lambda: states.append(deepcopy(twin)))
+    after = iter(states)
+    found = loop(model, memory, lambda: assert_same_state(memory, next(after)))
+    assert torch.equal(found, expected)
+    assert_same_state(memory, twin)
+
+
+@pytest.mark.parametrize("kind", MEMORIES)
+def test_reuse_goes_on_while_the_object_changes(kind):
+    model = fxcache.optimize(WithMemory(use).eval(), policy=fxcache.Uniform(3))
+    memory, twin = kind(), kind()
+    loop(WithMemory(use).eval(), twin)
+    loop(model, memory)
+    calls, refreshes = steps(model)
+    assert calls == STEPS
+    assert calls - refreshes >= 3
+    structure, tensors = state_of(memory)
+    expected_structure, expected = state_of(twin)
+    assert structure == expected_structure
+    assert [t.shape for t in tensors] == [t.shape for t in expected]
+
+
+@torch.no_grad()
+def test_a_reuse_step_writes_what_the_model_would():
+    """What the object gets depends on the latent alone, which no cached value takes part in."""
+    model = fxcache.optimize(WithMemory(use).eval(), policy=fxcache.Uniform(4))
+    plain, inputs = WithMemory(use).eval(), dit_inputs()
+    memory, twin = Buffer(), Buffer()
+    for t in torch.linspace(900, 100, STEPS):
+        sample = torch.randn_like(inputs["sample"])
+        model(sample, t, inputs["text"], memory)
+        plain(sample, t, inputs["text"], twin)
+        assert_same_state(memory, twin)
+    calls, refreshes = steps(model)
+    assert refreshes < calls
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
+def test_identity_of_what_the_object_holds():
+    model, inputs = (
+        fxcache.optimize(WithMemory(use).eval(), policy=fxcache.Uniform(2)),
+        dit_inputs(),
+    )
+    timesteps = torch.linspace(900, 100, 3)
+    buffer, layered, filled, swapped = Buffer(), Layered(), Filled(), Swapped()
+    keys, once = buffer.keys, buffer.once
+    first, second = swapped.now, swapped.next
+    for memory in (buffer, layered, filled, swapped):
+        model(inputs["sample"], timesteps[0], inputs["text"], memory)
+    layers, layer, held = layered.layers, layered.layers[0], filled.keys
+    for memory in (buffer, layered, filled):
+        model(inputs["sample"], timesteps[1], inputs["text"], memory)
+    assert buffer.keys is keys
+    assert buffer.once is once
+    assert layered.layers is layers
+    assert layers[0] is layer
+    assert filled.keys is held
+    assert swapped.now is second
+    assert swapped.next is first
+
+
+@torch.no_grad()
+def test_objects_in_containers_that_share_tensors_with_each_other_and_with_the_call():
+    def both(memories: Any, seen: Tensor) -> Tensor:
+        first, second = memories["all"]
+        first.sum = first.keys + second.keys + seen
+        second.text = first.text
+        return first.sum
+
+    plain = WithMemory(both).eval()
+    model, inputs = (
+        fxcache.optimize(WithMemory(both).eval(), policy=fxcache.Uniform(1)),
+        dit_inputs(),
+    )
+    shared, text = torch.ones(2, 1, WIDTH), inputs["text"]
+    made = [
+        {"all": [SimpleNamespace(keys=shared, text=text), SimpleNamespace(keys=shared)]}
+        for _ in range(2)
+    ]
+    for t in torch.linspace(900, 100, 3):
+        got, expected = (
+            m(inputs["sample"], t, text, memory)
+            for m, memory in zip((model, plain), made, strict=True)
+        )
+        assert torch.equal(got, expected)
+        assert_same_state(made[0]["all"], made[1]["all"])
+    assert made[0]["all"][1].text is text
+
+
+@torch.no_grad()
+def test_two_requests_do_not_mix():
+    model, plain = (
+        fxcache.optimize(WithMemory(use).eval(), policy=fxcache.Uniform(1)),
+        WithMemory(use).eval(),
+    )
+    inputs = [dit_inputs(seed=seed) for seed in range(2)]
+    memories, twins = [Replaced(), Replaced()], [Replaced(), Replaced()]
+    for t in torch.linspace(900, 100, 4):
+        for given, memory, twin in zip(inputs, memories, twins, strict=True):
+            got = model(given["sample"], t, given["text"], memory)
+            assert torch.equal(got, plain(given["sample"], t, given["text"], twin))
+            assert_same_state(memory, twin)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("level", ["once", "table"])
+def test_what_comes_from_an_object_is_not_hoisted(level):
+    """The caller changes the object between calls, and nothing but the prompt is read beside it."""
+
+    def held(memory: Any, seen: Tensor) -> Tensor:
+        keys: Tensor = memory.keys
+        return keys
+
+    def run(model: nn.Module) -> Tensor:
+        memory = Replaced()
+
+        def change() -> None:
+            memory.keys = memory.keys + 1
+
+        return loop(model, memory, change)
+
+    model = fxcache.optimize(WithMemory(held).eval(), policy=fxcache.Uniform(1), hoist=level)
+    expected = run(WithMemory(held).eval())
+    torch.testing.assert_close(run(model), expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_call_that_fails_leaves_the_object_as_it_was():
+    model, inputs = (
+        fxcache.optimize(WithMemory(use).eval(), policy=fxcache.Uniform(1)),
+        dit_inputs(),
+    )
+    memory, twin = Layered(), Layered()
+    model(inputs["sample"], torch.tensor(9.0), inputs["text"], memory)
+    twin = deepcopy(memory)
+    with pytest.raises(fxcache.FxcacheError):
+        model(inputs["sample"][:, :7], torch.tensor(8.0), inputs["text"], memory)
+    assert_same_state(memory, twin)
+
+
+@torch.no_grad()
+def test_a_view_of_what_the_object_holds_is_refused():
+    def window(memory: Any, seen: Tensor) -> Tensor:
+        memory.keys[:, :1] = seen
+        memory.window = memory.keys[:, :1]
+        return memory.window
+
+    model, inputs = (
+        fxcache.optimize(WithMemory(window).eval(), policy=fxcache.Uniform(1)),
+        dit_inputs(),
+    )
+    with pytest.raises(fxcache.CaptureError, match=r"memory\.window shares its memory"):
+        model(inputs["sample"], torch.tensor(9.0), inputs["text"], Buffered())
+
+
+class Buffered:
+    def __init__(self) -> None:
+        self.keys = torch.zeros(2, 3, WIDTH)
+
+
+@torch.no_grad()
+def test_guidance_refuses_objects():
+    model = fxcache.optimize(
+        WithMemory(use).eval(), policy=fxcache.Uniform(1), guidance=fxcache.GuidanceCache()
+    )
+    inputs = dit_inputs()
+    latent = inputs["sample"][:1].repeat(2, 1, 1)
+
+    def run() -> None:
+        for t in torch.linspace(900, 100, 8):
+            model(latent, t, inputs["text"], Replaced())
+
+    with pytest.raises(fxcache.CutError, match="state objects"):
+        run()
+
+
+@torch.no_grad()
+def test_one_graph_for_all_steps_of_a_run():
+    model = fxcache.optimize(WithMemory(use).eval(), policy=fxcache.Uniform(2))
+    loop(model, Buffer())
+    engine = engine_of(model)
+    assert engine is not None
+    assert len(engine.captures) == 1
+
+
+def test_a_cache_of_transformers():
+    cache_utils = pytest.importorskip("transformers.cache_utils")
+
+    def attend(memory: Any, seen: Tensor) -> Tensor:
+        keys, values = memory.update(seen[:, None], seen[:, None] * 2, 0)
+        return (keys * values).mean(2)
+
+    memory, twin = cache_utils.DynamicCache(), cache_utils.DynamicCache()
+    model = fxcache.optimize(WithMemory(attend).eval(), policy=fxcache.Uniform(1))
+    inputs, plain = dit_inputs(), WithMemory(attend).eval()
+    with torch.no_grad():
+        for t in torch.linspace(900, 100, 3):
+            got = model(inputs["sample"], t, inputs["text"], memory)
+            assert torch.equal(got, plain(inputs["sample"], t, inputs["text"], twin))
+    assert torch.equal(memory.layers[0].keys, twin.layers[0].keys)
+    assert memory.get_seq_length() == twin.get_seq_length() == 3

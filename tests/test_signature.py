@@ -1,0 +1,165 @@
+"""What a caller may pass, and what it is called: names, roles, and the key of a capture."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import fxcache
+from fxcache.program import Role
+from fxcache.runtime.module import engine_of
+from fxcache.signature import Signature
+from tests.plain import DiT, dit_inputs
+
+EVERY = fxcache.Uniform(interval=1)
+# The same timestep again tells nothing of the trajectory, which is not what is tested here.
+UNKNOWN_CALLER = pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
+X, T, TEXT = torch.randn(1, 16, 4), torch.tensor(900.0), torch.randn(1, 5, 16)
+
+
+class Optional(DiT):
+    def forward(self, t, x, y=None, *args, **kwargs):  # type: ignore[no-untyped-def, override]
+        text = x.new_zeros(1, 5, 16) if y is None else y
+        for other in (*args, *kwargs.values()):
+            text = text + other
+        return super().forward(x, t, text)
+
+
+class Anything(DiT):
+    def forward(self, *args, **kwargs):  # type: ignore[no-untyped-def, override]
+        return super().forward(*args, **kwargs)
+
+
+class ByPosition(DiT):
+    def forward(self, x, t, text=None, /, scale=1.0, *, shift=0.0):  # type: ignore[no-untyped-def, override]
+        text = x.new_ones(1, 5, 16) if text is None else text
+        return super().forward(x, t, text) * scale + shift
+
+
+class ByKeyword(DiT):
+    def forward(self, *, x, sigma, text):  # type: ignore[no-untyped-def, override]
+        return super().forward(x, sigma, text)
+
+
+class Keywords(DiT):
+    def forward(self, **inputs):  # type: ignore[no-untyped-def, override]
+        return super().forward(inputs["sample"], inputs["timestep"], inputs["text"])
+
+
+CALLS: list[tuple[type[DiT], str | None, tuple[Any, ...], dict[str, Any]]] = [
+    (Optional, "x", (T, X), {}),
+    (Optional, "x", (T, X, TEXT), {}),
+    (Optional, "x", (T, X, None, TEXT), {}),
+    (Optional, "x", (T, X, TEXT, TEXT + 1, TEXT - 1), {}),
+    (Optional, "x", (T,), {"x": X, "more": TEXT}),
+    (Optional, "x", (T, X, None, TEXT), {"more": TEXT + 2}),
+    (Anything, None, (X, T, TEXT), {}),
+    (Anything, None, (X, T), {"text": TEXT}),
+    (Anything, None, (), {"sample": X, "timestep": T, "text": TEXT}),
+    (Anything, "args.0", (X, T, TEXT), {}),
+    (ByPosition, None, (X, T), {}),
+    (ByPosition, None, (X, T, TEXT), {"scale": 2.0}),
+    (ByPosition, None, (X, T, TEXT, 2.0), {"shift": torch.ones(1)}),
+    (ByKeyword, None, (), {"sigma": T, "text": TEXT, "x": X}),
+    (Keywords, None, (), {"sample": X, "timestep": T, "text": TEXT}),
+]
+
+
+@UNKNOWN_CALLER
+@torch.no_grad()
+@pytest.mark.parametrize(("kind", "latent", "args", "kwargs"), CALLS)
+def test_whatever_way_arguments_are_passed(kind, latent, args, kwargs):
+    plain = kind().eval()
+    model = fxcache.optimize(kind().eval(), policy=EVERY, latent=latent)
+    for _ in range(2):
+        assert torch.equal(model(*args, **kwargs), plain(*args, **kwargs))
+    engine = engine_of(model)
+    assert engine is not None
+    (variants,) = engine.captures.values()
+    roles = [given.role for given in variants.program.inputs]
+    assert roles.count(Role.LATENT) == 1
+    assert roles.count(Role.TIMESTEP) == 1
+
+
+@UNKNOWN_CALLER
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("kind", "latent", "args"),
+    [(Optional, "x", (0.5, X)), (Anything, None, (X, 3, TEXT)), (ByPosition, None, (X, 0.5))],
+)
+def test_numbers_among_them(kind, latent, args):
+    plain, model = kind().eval(), fxcache.optimize(kind().eval(), policy=EVERY, latent=latent)
+    tensors = [torch.tensor(a) if isinstance(a, float | int) else a for a in args]
+    assert torch.equal(model(*args), plain(*tensors))
+
+
+def test_paths_of_what_is_passed():
+    call = Signature(Optional, "x").call((T, X, TEXT, [TEXT, TEXT]), {"more": {"a": TEXT}})
+    assert call.paths == ("t", "x", "y", "args.0.0", "args.0.1", "more.a")
+    assert call.invocation[0][:3] == (T, X, TEXT)
+    assert call.timestep_name == "t"
+    assert list(call.exported) == ["t", "x", "y", "args", "more"]
+
+
+def test_what_is_not_passed_makes_no_difference():
+    signature = Signature(ByPosition)
+    first, second = (signature.call((X, T, TEXT), kwargs) for kwargs in ({}, {"scale": 1.0}))
+    assert first.key == second.key
+    assert first.key != signature.call((X, T, TEXT), {"scale": 2.0}).key
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [((X,), {"x": X, "t": T}), ((X, T, TEXT, 1.0, 2.0), {}), ((X, T), {"text": TEXT})],
+)
+def test_what_python_refuses_is_a_type_error(args, kwargs):
+    model = fxcache.optimize(ByPosition().eval(), policy=EVERY)
+    with pytest.raises(TypeError), torch.no_grad():
+        model(*args, **kwargs)
+
+
+def test_no_tensor_and_no_name():
+    with pytest.raises(fxcache.NotADenoiserError, match="passes no tensor"):
+        Signature(Anything).call((1, 2), {})
+
+    class Nothing(nn.Module):
+        def forward(self) -> None: ...
+
+    with pytest.raises(fxcache.NotADenoiserError, match="takes no inputs"):
+        Signature(Nothing)
+
+
+@pytest.mark.parametrize("latent", ["sample", "args", "args.first"])
+def test_a_latent_that_cannot_be_passed(latent):
+    class Positional(DiT):
+        def forward(self, x, t, *args):  # type: ignore[no-untyped-def, override]
+            return super().forward(x, t, *args)
+
+    with pytest.raises(fxcache.ConfigError, match="has no parameter") as refused:
+        Signature(Positional, latent)
+    assert "args.0" in refused.value.remedy
+
+
+def test_a_keyword_with_the_name_of_a_positional_parameter():
+    class Both(DiT):
+        def forward(self, x, t, /, **kwargs):  # type: ignore[no-untyped-def, override]
+            return super().forward(x, t, kwargs["x"])
+
+    with pytest.raises(fxcache.CaptureError, match="positional-only"):
+        Signature(Both).call((X, T), {"x": TEXT})
+
+
+@torch.no_grad()
+def test_guidance_of_positional_arguments():
+    class Doubled(DiT):
+        def forward(self, x, t, /, *args):  # type: ignore[no-untyped-def, override]
+            return super().forward(x, t, *args)
+
+    latent, text = dit_inputs(batch=1)["sample"], dit_inputs()["text"]
+    model = fxcache.optimize(
+        Doubled().eval(), policy=EVERY, guidance=fxcache.GuidanceCache(low=0, high=0)
+    )
+    plain, both = Doubled().eval(), latent.repeat(2, 1, 1)
+    timesteps = torch.linspace(900, 100, 4)
+    assert torch.equal(model(both, timesteps[0], text), plain(both, timesteps[0], text))
