@@ -51,7 +51,8 @@ def test_promise_3_the_same_inputs_and_versions_give_the_same_plan():
     assert plan() == plan()
     script = (
         "from tests.test_promises import *; import hashlib;"
-        "u = fxcache.optimize(tiny.small_unet(), example_inputs={**tiny.inputs(), 'timestep': 1});"
+        "c = fxcache.CaptureConfig(example_inputs={**tiny.inputs(), 'timestep': 1});"
+        "u = fxcache.optimize(tiny.small_unet(), capture=c);"
         "(v,) = engine_of(u).captures.values();"
         "print(v.plan.cut, hashlib.sha256((v.full.code + v.cached_skip.code).encode()).hexdigest())"
     )

@@ -72,7 +72,7 @@ def require_compatible(settings: Settings) -> None:
         )
     if cache.partial_evaluation and (settings.adjustment or settings.correction):
         raise ConfigError(
-            "partial evaluation caches other values than the plan's adjustment or correction is for",
+            "partial evaluation caches other values than the plan's adjustment or correction fits",
             where="optimize(plan, cache=CacheConfig(partial_evaluation=True))",
             remedy="leave out partial_evaluation",
         )
