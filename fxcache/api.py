@@ -160,9 +160,10 @@ def calibrate(
     module = untouched(model, "fxcache.calibrate")
     measurement = measurement_for(policy)
     require_options(policy, options)
-    with recording(module, measurement, require_cut_request(cut)):
+    with recording(module, measurement, require_cut_request(cut)) as run_lengths:
         sample()
-    return Plan(calibrated(measurement, options), cut, fingerprint(module))
+    fitted = calibrated(measurement, options)
+    return Plan(fitted, cut, fingerprint(module), run_lengths=tuple(run_lengths))
 
 
 def frontier(model: nn.Module, *args: Any, **inputs: Any) -> list[Cut]:

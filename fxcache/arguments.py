@@ -84,6 +84,7 @@ class Arguments:
             self.hoist,
             self.cache,
             replace(self.capture, example_inputs=None),  # nothing keeps its tensors alive
+            self.plan.run_lengths if self.plan else (),
         )
 
     def engine(self, module: nn.Module, component: str = "") -> Engine:

@@ -17,7 +17,7 @@ from fxcache.partition.choose import CutRequest
 from fxcache.runtime.module import attach, detach
 from fxcache.runtime.record import Run
 from fxcache.runtime.recorder import Recorder, Seen
-from fxcache.runtime.settings import Settings
+from fxcache.runtime.settings import RunLength, Settings
 from fxcache.schedule import Policy
 
 MEASUREMENTS: Mapping[type[Policy], type[Measurement]] = {
@@ -37,19 +37,25 @@ def measurement_for(kind: type[Policy]) -> Measurement:
 
 
 @contextmanager
-def recording(model: nn.Module, measurement: Measurement, cut: CutRequest) -> Iterator[None]:
+def recording(
+    model: nn.Module, measurement: Measurement, cut: CutRequest
+) -> Iterator[list[RunLength]]:
     """Runs of ``model`` inside the block are uncached, bit for bit, and shown to ``measurement``.
 
-    Raises ScheduleError at the end if there was no run, or its steps could not be told.
+    Yields the list that ``watched`` yields. Raises ScheduleError at the end if there was no run, or its steps could not be told.
     """
     policy = Recording(like=measurement.policy, observation=measurement.observes)
-    with watched(model, Settings(cut, policy), measurement.note):
-        yield
+    with watched(model, Settings(cut, policy), measurement.note) as run_lengths:
+        yield run_lengths
 
 
 @contextmanager
-def watched(model: nn.Module, settings: Settings, recorder: Recorder) -> Iterator[None]:
+def watched(
+    model: nn.Module, settings: Settings, recorder: Recorder
+) -> Iterator[list[RunLength]]:
     """Inside the block ``model`` is optimised, and ``recorder`` is shown every step of its runs.
+
+    Yields a list that holds, after the block, the ``run_lengths`` of a plan.
 
     Raises ScheduleError at the end if there was no run, its steps could not be told, or runs
     differed in length; single calls do not count.
@@ -62,8 +68,10 @@ def watched(model: nn.Module, settings: Settings, recorder: Recorder) -> Iterato
         recorder(seen)
 
     engine.recorder = note
+    run_lengths: list[RunLength] = []
     try:
-        yield
+        yield run_lengths
+        run_lengths += engine.store.run_lengths()
     finally:
         detach(model)
     several = sorted({length for length in lengths.values() if length > 1})

@@ -34,7 +34,8 @@ class Plan:
 
     ``settings``: how it was found (prompts, seed, steps, …); ``versions``: of the packages;
     ``adjustment``, ``correction``: of what is read from the cache, where one was trained or
-    measured.
+    measured. ``run_lengths``: for each schedule that it was calibrated on, its length, the place
+    where the run began, and how many calls the model made, which may be a part of them.
 
     Raises PlanError for a correction of what a policy forecasts.
     """
@@ -46,6 +47,7 @@ class Plan:
     versions: Mapping[str, str] = field(default_factory=lambda: installed_versions())
     adjustment: Adjustment | None = None
     correction: Correction | None = None
+    run_lengths: tuple[tuple[int, int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.correction and self.policy.forecast_order:
@@ -85,6 +87,7 @@ class Plan:
             "cut": cut_to_json(self.cut),
             "policy": self.policy.to_dict(),
             "settings": dict(self.settings),
+            "run_lengths": [list(length) for length in self.run_lengths],
         }
 
     @classmethod
@@ -103,6 +106,10 @@ class Plan:
                 model=Fingerprint(**data["model"]),
                 settings=data["settings"],
                 versions=data["versions"],
+                run_lengths=tuple(
+                    (int(length), int(first), int(calls))
+                    for length, first, calls in data.get("run_lengths", ())
+                ),
                 **parted(weights),
             )
         except FxcacheError:

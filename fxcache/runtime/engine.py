@@ -61,6 +61,7 @@ class Engine:
         self.settings = settings
         self.runs: deque[Run] = deque(maxlen=MAX_RUNS)
         self.store = TrajectoryStore(settings.cache.max_trajectories, settings.capture.step_inputs)
+        self.store.lengths.fix(settings.run_lengths)
         self._anyone = Scope()  # of calls that no session vouches for
         self._captures = Captures(self.signature, settings, self._warn)
         self._weights = Weights(settings.policy)

@@ -14,6 +14,9 @@ from fxcache.rewrite.runner import CacheForm
 from fxcache.schedule import GuidanceCache, Policy
 
 
+RunLength = tuple[int, int, int]  # of a schedule, where a run begins in it, calls of the run
+
+
 @dataclass(frozen=True)
 class Settings:
     """The options of ``optimize``.
@@ -30,6 +33,7 @@ class Settings:
     hoist: Level = Level.NOTHING
     cache: CacheConfig = field(default_factory=CacheConfig)
     capture: CaptureConfig = field(default_factory=CaptureConfig)
+    run_lengths: tuple[RunLength, ...] = ()  # that a plan knows
 
     def __post_init__(self) -> None:
         require_compatible(self)

@@ -96,7 +96,13 @@ class Tuner:
 
     def plan(self, trial: Trial, settings: Mapping[str, Any] | None = None) -> Plan:
         """What was tried, as a plan to keep."""
-        return Plan(trial.policy, trial.cut, fingerprint(self.model), settings or {})
+        return Plan(
+            trial.policy,
+            trial.cut,
+            fingerprint(self.model),
+            settings or {},
+            run_lengths=self.run_lengths,
+        )
 
     def best(self, speedup: float, costs: Mapping[str, float] | None = None) -> Trial:
         """The best schedule at ``speedup`` or more, of those that were predicted to be best.
@@ -186,7 +192,7 @@ class Tuner:
 
     def tried(self, policy: Policy, cut: CutRequest, predicted: float | None = None) -> Trial:
         """A real run under ``policy``."""
-        with optimized(self.model, Settings(cut, policy)) as engine:
+        with optimized(self.model, Settings(cut, policy, run_lengths=self.run_lengths)) as engine:
             sampled = as_tensor(self._sample())
         runs = [run.ideal_speedup or 1.0 for run in engine.runs]
         speedup = len(runs) / sum(1 / s for s in runs) if runs else 1.0
@@ -218,8 +224,9 @@ class Tuner:
     def _profiled(self) -> Profile:
         self._say(f"profiling {len(self.cuts)} cuts: {', '.join(self.cuts)}")
         profile = Profile(self.options.gaps, self.options.order)
-        with recording(self.model, profile, list(self.cuts)):
+        with recording(self.model, profile, list(self.cuts)) as run_lengths:
             self._sample()
+        self.run_lengths = tuple(run_lengths)
         return profile
 
     def _sensitivity(self) -> Tensor:

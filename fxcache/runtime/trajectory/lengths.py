@@ -1,12 +1,14 @@
 """How many calls runs make: what the last run of a schedule made, rather than all that it holds."""
 
-from collections.abc import Hashable
+from collections.abc import Iterable
 from threading import Lock
+from typing import Any
 
 from fxcache.runtime.trajectory.position import Element, Number, Place, Position
 from fxcache.runtime.trajectory.state import State, expected_steps, offset_of
 
 MAX_SCHEDULES = 256
+Schedule = tuple[Any, ...]  # what tells schedules apart
 
 
 class RunLengths:
@@ -18,8 +20,8 @@ class RunLengths:
     """
 
     def __init__(self) -> None:
-        self._calls: dict[Hashable, int] = {}
-        self._fixed: dict[Hashable, int] = {}  # from a plan, which was calibrated on it
+        self._calls: dict[Schedule, int] = {}
+        self._fixed: dict[Schedule, int] = {}  # from a plan, which was calibrated on it
         self._lock = Lock()
 
     def note(self, state: State, first: Position) -> None:
@@ -31,29 +33,30 @@ class RunLengths:
                 self._calls.clear()
             self._calls[key] = state.step + 1
 
-    def fix(self, lengths: dict[tuple[int, int], int]) -> None:
+    def fix(self, lengths: Iterable[tuple[int, int, int]]) -> None:
         """Runs of these schedules have so many calls.
 
         Args:
-            lengths: By the schedule's length and the place where a run begins.
+            lengths: Of each schedule, its length, the place where a run begins, and the calls.
         """
-        self._fixed = {("places", *key): calls for key, calls in lengths.items()}
+        self._fixed = {("places", length, first): calls for length, first, calls in lengths}
 
     def expected(self, state: State, first: Position) -> int | None:
         """How many calls the run in ``state`` will make; None if nothing tells."""
         key = schedule_of(first)
-        known = self._fixed.get(key) or self._calls.get(key)
+        known = None if key is None else self._fixed.get(key) or self._calls.get(key)
         if known is not None and state.step < known:
             return known
         return expected_steps(state)
 
-    def places(self) -> dict[tuple[int, int], int]:
+    def places(self) -> list[tuple[int, int, int]]:
         """What was noted of schedules with places, as ``fix`` takes it."""
-        items = list(self._calls.items())
-        return {key[1:]: calls for key, calls in items if key[0] == "places"}  # type: ignore[index]
+        with self._lock:
+            noted = list(self._calls.items())
+        return [(key[1], key[2], calls) for key, calls in noted if key[0] == "places"]
 
 
-def schedule_of(first: Position) -> Hashable:
+def schedule_of(first: Position) -> Schedule | None:
     """What tells schedules apart, by where a run begins; None where nothing does."""
     match first:
         case Element(length=int(length)) | Place(length=int(length)):

@@ -159,6 +159,13 @@ class TrajectoryStore:
         """How many calls the run will make; None if nothing tells."""
         return self.lengths.expected(trajectory.state, trajectory.first)
 
+    def run_lengths(self) -> list[tuple[int, int, int]]:
+        """How many calls the runs so far made, as ``RunLengths.fix`` takes it."""
+        with self._lock:
+            for trajectory in self.held:
+                self.lengths.note(trajectory.state, trajectory.first)
+        return self.lengths.places()
+
     def clear(self) -> None:
         """Forget every trajectory and free its buffers."""
         with self._lock:

@@ -125,7 +125,7 @@ def test_a_run_that_failed_teaches_nothing():
 def test_a_plan_knows_its_schedules():
     lengths, first = RunLengths(), Place(0, 20)
     lengths.note(State(Place(5, 20), step=5), first)
-    assert lengths.places() == {(20, 0): 6}
+    assert lengths.places() == [(20, 0, 6)]
     other = RunLengths()
     other.fix(lengths.places())
     other.note(State(Place(2, 20), step=2), first)
