@@ -104,7 +104,7 @@ class Signature:
         raise NotADenoiserError(
             f"{self.model}.forward names no inputs, and this call passes no tensor",
             where=f"{self.model}.forward{self.declared}",
-            remedy="pass the noisy latent as a tensor, or name it: optimize(latent=...)",
+            remedy="pass the noisy latent as a tensor, or name it: CaptureConfig(latent=...)",
         )
 
     def _latent(self, arguments: dict[str, Any], name: str) -> Tensor:

@@ -71,7 +71,7 @@ CALLS: list[tuple[type[DiT], str | None, tuple[Any, ...], dict[str, Any]]] = [
 @pytest.mark.parametrize(("kind", "latent", "args", "kwargs"), CALLS)
 def test_whatever_way_arguments_are_passed(kind, latent, args, kwargs):
     plain = kind().eval()
-    model = fxcache.optimize(kind().eval(), policy=EVERY, latent=latent)
+    model = fxcache.optimize(kind().eval(), EVERY, capture=fxcache.CaptureConfig(latent=latent))
     for _ in range(2):
         assert torch.equal(model(*args, **kwargs), plain(*args, **kwargs))
     engine = engine_of(model)
@@ -89,7 +89,7 @@ def test_whatever_way_arguments_are_passed(kind, latent, args, kwargs):
     [(Optional, "x", (0.5, X)), (Anything, None, (X, 3, TEXT)), (ByPosition, None, (X, 0.5))],
 )
 def test_numbers_among_them(kind, latent, args):
-    plain, model = kind().eval(), fxcache.optimize(kind().eval(), policy=EVERY, latent=latent)
+    plain, model = kind().eval(), fxcache.optimize(kind().eval(), EVERY, capture=fxcache.CaptureConfig(latent=latent))
     tensors = [torch.tensor(a) if isinstance(a, float | int) else a for a in args]
     assert torch.equal(model(*args), plain(*tensors))
 

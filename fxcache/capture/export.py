@@ -47,8 +47,7 @@ def export(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
     of the call's conditioning, and the graph is good for these values only.
     """
     with contextlib.suppress(Exception):  # the second attempt says what is wrong
-        program, boundary = traced(module, call, dynamic)
-        exported = Exported(program, frozenset(), boundary)
+        exported = traced(module, call, dynamic)
         if not has_unknown_sizes(exported.program):
             return exported
     try:
@@ -61,19 +60,19 @@ def export(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
 
 def traced(
     module: nn.Module, call: Call, dynamic: Dynamic, values: Specialize | None = None
-) -> tuple[ExportedProgram, Boundary]:
+) -> Exported:
     """One attempt; ``values`` are what the model finds where it reads tensors.
 
     All arguments are passed as one dict: their names cannot be those of torch.export's own.
     """
     shapes = (dynamic_shapes(call, dynamic),) if dynamic else None
 
-    def trace() -> tuple[ExportedProgram, Boundary]:
+    def trace() -> Exported:
         arguments = (stand_ins(call.exported),)
         boundary = Boundary(module, call)
         with entered_with_dict(module, boundary, values), isolated(), preserved(module):
             program = torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
-        return program, boundary
+        return Exported(program, frozenset(values.read if values else ()), boundary)
 
     return without_draws(trace)
 
@@ -119,9 +118,7 @@ def specialized(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
 
     These are the values of the call's conditioning, and whatever depends on no input at all.
     """
-    values = Specialize(call.readable())
-    program, boundary = traced(module, call, dynamic, values)
-    return Exported(program, frozenset(values.read), boundary)
+    return traced(module, call, dynamic, Specialize(call.readable()))
 
 
 def has_unknown_sizes(exported: ExportedProgram) -> bool:

@@ -3,7 +3,7 @@
 import random
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 from torch.export import ExportedProgram
@@ -13,16 +13,26 @@ from fxcache.capture.foreign_memory import same_bits
 from fxcache.capture.replacements import UntraceableError
 
 
-def without_draws(trace: Callable[[], ExportedProgram]) -> ExportedProgram:
+T = TypeVar("T", bound="Traced")
+
+
+class Traced(Protocol):
+    """What a trace returns."""
+
+    @property
+    def program(self) -> ExportedProgram: ...
+
+
+def without_draws(trace: Callable[[], T]) -> T:
     """What ``trace`` returns, if it is the same whatever Python and NumPy draw.
 
     Other threads draw from the same generators. So a generator that has moved on is no proof: a
     second trace, which would draw other numbers, decides. Raises UntraceableError if they differ.
     """
     before = GeneratorStates()
-    exported = trace()
-    if GeneratorStates() == before or same_program(exported, trace()):
-        return exported
+    traced = trace()
+    if GeneratorStates() == before or same_program(traced.program, trace().program):
+        return traced
     before.put_back()
     raise UntraceableError("it draws random numbers with the generators of Python or NumPy")
 

@@ -34,6 +34,8 @@ from fxcache.schedule import Decision, Step
 from fxcache.signature import Call, Signature
 
 MAX_RUNS = 16
+MANY_AMBIGUOUS = 4  # calls, and this share of all, that are worth a warning
+AMBIGUOUS_SHARE = 0.25
 MANY_CHANGES = 4  # of a trajectory's conditioning, in a row
 MAX_RECORDED_STEPS = 4096
 NOTHING_CACHED = "nothing cached for such inputs and weights"
@@ -324,7 +326,7 @@ class Engine:
     def _warn_of_callers(self, trajectory: Trajectory) -> None:
         """Say so where calls refresh since it is unclear whose they are."""
         counts = self.store.counts
-        if counts.ambiguous:
+        if counts.ambiguous >= max(MANY_AMBIGUOUS, counts.calls * AMBIGUOUS_SHARE):
             self._warn("some calls may be another request's as well as the one's before")
         if counts.lone_starts:
             self._warn("call after call starts a run: nothing ties it to the one before")
