@@ -89,7 +89,9 @@ def test_whatever_way_arguments_are_passed(kind, latent, args, kwargs):
     [(Optional, "x", (0.5, X)), (Anything, None, (X, 3, TEXT)), (ByPosition, None, (X, 0.5))],
 )
 def test_numbers_among_them(kind, latent, args):
-    plain, model = kind().eval(), fxcache.optimize(kind().eval(), EVERY, capture=fxcache.CaptureConfig(latent=latent))
+    plain = kind().eval()
+    capture = fxcache.CaptureConfig(latent=latent)
+    model = fxcache.optimize(kind().eval(), EVERY, capture=capture)
     tensors = [torch.tensor(a) if isinstance(a, float | int) else a for a in args]
     assert torch.equal(model(*args), plain(*tensors))
 

@@ -42,7 +42,9 @@ def recording(
 ) -> Iterator[list[RunLength]]:
     """Runs of ``model`` inside the block are uncached, bit for bit, and shown to ``measurement``.
 
-    Yields the list that ``watched`` yields. Raises ScheduleError at the end if there was no run, or its steps could not be told.
+    Yields the list that ``watched`` yields.
+
+    Raises ScheduleError at the end if there was no run, or its steps could not be told.
     """
     policy = Recording(like=measurement.policy, observation=measurement.observes)
     with watched(model, Settings(cut, policy), measurement.note) as run_lengths:
@@ -50,9 +52,7 @@ def recording(
 
 
 @contextmanager
-def watched(
-    model: nn.Module, settings: Settings, recorder: Recorder
-) -> Iterator[list[RunLength]]:
+def watched(model: nn.Module, settings: Settings, recorder: Recorder) -> Iterator[list[RunLength]]:
     """Inside the block ``model`` is optimised, and ``recorder`` is shown every step of its runs.
 
     Yields a list that holds, after the block, the ``run_lengths`` of a plan.

@@ -12,7 +12,6 @@ from fxcache._torch import untraced
 from fxcache.capture.foreign_memory import same_bits
 from fxcache.capture.replacements import UntraceableError
 
-
 T = TypeVar("T", bound="Traced")
 
 

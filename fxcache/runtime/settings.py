@@ -13,7 +13,6 @@ from fxcache.rewrite.quantized import Quantized
 from fxcache.rewrite.runner import CacheForm
 from fxcache.schedule import GuidanceCache, Policy
 
-
 RunLength = tuple[int, int, int]  # of a schedule, where a run begins in it, calls of the run
 
 

@@ -332,7 +332,7 @@ def draw(calls: int, seed: int = 0, together: int = 4, trace: bool = False) -> D
     running: list[tuple[Loop, Iterator[None]]] = []
     world.active = []
     while world.drawn.calls < calls:
-        if len(running) < together and world.random.random() < 0.3 or not running:
+        if (len(running) < together and world.random.random() < 0.3) or not running:
             loop = world.loop()
             running.append((loop, world.run(loop)))
             world.active.append(loop)

@@ -16,8 +16,8 @@ import fxcache
 from fxcache.rewrite.hoist import Level
 from fxcache.rewrite.runner import Variants
 from fxcache.runtime.module import engine_of
-from fxcache.runtime.trajectory.position import Number, Place
 from fxcache.runtime.table import MAX_ROWS, MEMORY, Heard
+from fxcache.runtime.trajectory.position import Number, Place
 from tests import tiny
 from tests.loops import guided_sample, refreshes, sample
 from tests.plain import denoised, dit, dit_inputs

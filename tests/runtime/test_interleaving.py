@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import fxcache
-from fxcache.runtime.module import engine_of
 from tests import tiny
 from tests.loops import last_reason, refreshes
 from tests.plain import DiT, dit, dit_inputs

@@ -135,7 +135,9 @@ def attribute(candidates: Sequence[Evidence], compare: Compare) -> Attribution:
 def by_latent(candidates: Sequence[Evidence], found: dict[int, Likeness]) -> Attribution:
     """The candidate whose latent the call's clearly follows; ambiguous if there is none such."""
     on_purpose = sum(likeness.identical for likeness in found.values()) > 1
-    found = {i: l for i, l in found.items() if follows(candidates[i], l, on_purpose)}
+    found = {
+        i: likeness for i, likeness in found.items() if follows(candidates[i], likeness, on_purpose)
+    }
     if not found:
         return Attribution(None, Certainty.BY_LATENT, "the same latent again")
     near = [i for i, likeness in found.items() if is_close(candidates[i], likeness)]

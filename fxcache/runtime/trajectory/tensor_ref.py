@@ -70,7 +70,7 @@ class TensorRef:
 
 def place_of(tensor: Tensor) -> tuple[int, torch.Size, tuple[int, ...], torch.dtype]:
     """Which elements of its memory ``tensor`` views."""
-    return tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+    return int(tensor.storage_offset()), tensor.shape, tensor.stride(), tensor.dtype
 
 
 @torch.no_grad()
