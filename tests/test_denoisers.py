@@ -41,7 +41,7 @@ def tensors(output: Any) -> list[Tensor]:
 
 
 def with_other_latent(model: nn.Module, recipe: Recipe, inputs: dict[str, Any]) -> dict[str, Any]:
-    """The same call with another latent."""
+    """The same call with the latent a step further."""
     name = recipe.latent or next(iter(inputs))
     given = inputs[name]
     if isinstance(given, list):
@@ -50,7 +50,9 @@ def with_other_latent(model: nn.Module, recipe: Recipe, inputs: dict[str, Any]) 
 
 
 def other(latent: Tensor) -> Tensor:
-    return latent * 0.5 + 1 if latent.is_floating_point() else (latent - 1).clamp_min(0)
+    if not latent.is_floating_point():
+        return (latent - 1).clamp_min(0)
+    return latent + 0.1 * torch.linspace(-1, 1, latent.numel()).reshape(latent.shape)
 
 
 def test_there_is_a_recipe_for_every_class():

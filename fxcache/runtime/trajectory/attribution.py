@@ -57,9 +57,14 @@ class Evidence:
     busy: bool = False
 
     @property
+    def trusted(self) -> bool:
+        """Whether the caller says that its calls belong together."""
+        return self.vouched or self.keyed
+
+    @property
     def proven(self) -> bool:
         """Whether more than the latent ties the call to the trajectory."""
-        return self.scheduled or self.vouched or self.keyed
+        return self.scheduled or self.trusted
 
 
 class Verdict(Enum):
@@ -109,7 +114,7 @@ def judge(evidence: Evidence) -> Verdict:
         return Verdict.NO
     if e.motion is Motion.NEXT and e.proven:
         return Verdict.YES
-    if e.motion is Motion.SKIP and (e.vouched or e.keyed):
+    if e.motion is Motion.SKIP and e.trusted:
         return Verdict.YES
     return Verdict.MAYBE
 
@@ -160,7 +165,8 @@ def is_winner(best: int, candidates: Sequence[Evidence], found: dict[int, Likene
         rivals = [i for i in rivals if candidates[i].motion is not Motion.SKIP]
     if motion is Motion.REPEAT:  # whoever takes a step is as likely as who stays where he is
         steps = (found[i].cosine for i in rivals if candidates[i].motion is Motion.NEXT)
-        if closest.identical or max(steps, default=0.0) >= CLOSE:
+        again = closest.identical and not candidates[best].trusted
+        if again or max(steps, default=0.0) >= CLOSE:
             return False
     original = candidates[best].copy_of
     shares = {i: CLEARLY_COPY if i == original else CLEARLY for i in rivals}

@@ -121,7 +121,7 @@ class Trajectory:
         latent: Tensor,
         distance: float | None,
     ) -> None:
-        """Take note of a call that begins; its latent has moved by ``distance``, if that is known."""
+        """Take note of a call that begins; ``distance``: by which its latent moved, if known."""
         if self.step < 0:
             self.first, self.run = transition.state.position, Run(transition.refresh)
         else:

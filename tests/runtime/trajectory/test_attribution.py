@@ -188,6 +188,7 @@ def test_numbers_may_repeat_since_they_were_rounded():
     number = replace(AGAIN, scheduled=False)
     assert found((number, NEAR)) == (0, Certainty.BY_LATENT)
     assert found((number, SAME)) == (0, Certainty.AMBIGUOUS)
+    assert found((replace(number, vouched=True), SAME)) == (0, Certainty.BY_LATENT)
     other_half = replace(number, conditioning=Match.REPLACED)
     assert found((other_half, SAME))[0] is None, "guidance with a prompt made anew"
 
