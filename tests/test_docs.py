@@ -19,7 +19,9 @@ DOCUMENTS = pytest.mark.parametrize("document", FILES, ids=lambda f: str(f.relat
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-PATH = re.compile(r"^(?:fxcache|tests|bench|docs|kernels|runtime|rewrite)/[\w/.-]*\w$")
+PATH = re.compile(
+    r"^(?:fxcache|tests|bench|docs|kernels|runtime|rewrite|capture|analysis|partition|calibration)/[\w/.-]*\w$"
+)
 
 
 def prose(document: Path) -> str:
