@@ -98,7 +98,7 @@ def sd3_controlnet(**options: Any) -> Made:
 
 
 # New residuals at the second call may as well be another request's prompt: it refreshes.
-RESIDUALS = [[0, 1, 3, 6]]
+RESIDUALS = [[0, 3, 6]]
 CONTROLNETS = [sd_controlnet, xl_controlnet, sd3_controlnet]
 PART = {"control_guidance_start": 0.3, "control_guidance_end": 0.7}
 
