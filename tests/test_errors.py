@@ -72,7 +72,11 @@ def test_the_first_input_is_no_tensor(unet):
 
 
 def test_forward_without_named_inputs():
-    message = refused(fxcache.NotADenoiserError, Variadic().eval(), example_inputs=[1, 2])
+    message = refused(
+        fxcache.NotADenoiserError,
+        Variadic().eval(),
+        capture=fxcache.CaptureConfig(example_inputs=[1, 2]),
+    )
     assert "names no inputs, and this call passes no tensor" in message
 
 

@@ -219,7 +219,7 @@ def attribution_lines(counts: dict[str, int]) -> list[str]:
         lines.append(
             f"{found} {calls} were attributed by comparing latents "
             f"({counts['device_waits']} waited for the device): fxcache.session(model) around the "
-            "loop, or fxcache.optimize(pipe), makes that unnecessary"
+            "loop (with a key for each tile), or fxcache.optimize(pipe), makes that unnecessary"
         )
     if found := counts["ambiguous"]:
         lines.append(

@@ -35,7 +35,7 @@ from fxcache.signature import Call, Signature
 
 MAX_RUNS = 16
 MANY_AMBIGUOUS = 4  # calls, and this share of all, that are worth a warning
-AMBIGUOUS_SHARE = 0.25
+AMBIGUOUS_SHARE = 0.34
 MANY_CHANGES = 4  # of a trajectory's conditioning, in a row
 MAX_RECORDED_STEPS = 4096
 NOTHING_CACHED = "nothing cached for such inputs and weights"

@@ -11,9 +11,9 @@ from torch import nn
 import fxcache
 from fxcache.runtime.module import engine_of
 from tests.pipelines.build import (
-    EVERY_THIRD,
     FLUX_PROMPT,
     SD_PROMPT,
+    every_third,
     flux,
     follows,
     keeps,
@@ -145,7 +145,7 @@ def test_flux_in_float16_with_a_cut():
         assert torch.equal(draw(), plain)
     with optimised(model, cut=cut):
         first = draw()
-        assert runs(model) == [EVERY_THIRD]
+        assert runs(model) == [every_third(model)]
         assert torch.equal(draw(), first)
         assert not torch.equal(first, plain)
 

@@ -6,7 +6,6 @@ import diffusers
 import pytest
 import torch
 
-import fxcache
 from tests.pipelines.build import (
     COGVIDEOX_PROMPT,
     EVERY_THIRD,

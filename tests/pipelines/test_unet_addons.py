@@ -10,10 +10,10 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 import fxcache
 from fxcache.runtime.module import engine_of
 from tests.pipelines.build import (
-    EVERY_THIRD,
     SD_PROMPT,
     Made,
     drawing,
+    every_third,
     flux,
     follows,
     follows_each_call,
@@ -168,7 +168,7 @@ def test_an_interrupted_run_leaves_nothing_behind(made, at):
         draw(callback_on_step_end=interrupt)
         runs(model)
         assert torch.equal(draw(), expected)
-        assert runs(model) == [EVERY_THIRD]
+        assert runs(model) == [every_third(model)]
 
 
 @pytest.mark.parametrize("after", [0, 1, 3])

@@ -167,7 +167,7 @@ def test_a_strided_timesteps_tensor_tells_the_length_too():
     with fxcache.session(unet):
         for t in timesteps:
             unet(timestep=t, **inputs)
-    assert refreshes(unet) == [[0, 4]]
+    assert refreshes(unet) == [[0, 1, 4]], "how many elements a step leaves out is new at first"
 
 
 @torch.no_grad()

@@ -41,6 +41,7 @@ class Evidence:
         drift: The greater of the distances by which its latent moved at the last two steps, where
             these were measured.
         copy_of: The number of the candidate that it is a copy of.
+        restarted: Whether a run with the same prompt has begun since the trajectory's last call.
         busy: Whether the trajectory's last call is still under way.
     """
 
@@ -54,6 +55,7 @@ class Evidence:
     begun: bool = False
     drift: float | None = None
     copy_of: int | None = None
+    restarted: bool = False
     busy: bool = False
 
     @property
@@ -189,8 +191,8 @@ def follows(evidence: Evidence, likeness: Likeness, on_purpose: bool) -> bool:
     """Whether a call with such a latent can be the trajectory's next.
 
     No sampler leaves its latent as it is. The same latent again is another call of that step, with
-    other conditioning, or a run that begins where a single call did. But numbers may repeat since
-    they were rounded.
+    other conditioning, or a run that begins where a single call did, or one that is sampled again
+    from the same seed. But numbers may repeat since they were rounded.
 
     Args:
         evidence: Of the trajectory.
@@ -200,7 +202,8 @@ def follows(evidence: Evidence, likeness: Likeness, on_purpose: bool) -> bool:
     if not likeness.identical:
         return True
     if evidence.motion in (Motion.REPEAT, Motion.UNKNOWN):
-        return not evidence.scheduled and evidence.conditioning is Match.SAME
+        rounded = not evidence.scheduled and evidence.conditioning is Match.SAME
+        return rounded and not (evidence.restarted or evidence.begun)
     return on_purpose or not evidence.begun
 
 

@@ -5,6 +5,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from torch import Tensor
+
 from fxcache.runtime.context import Announcement
 from fxcache.runtime.feature_cache import FeatureCache
 from fxcache.runtime.trajectory import state as states
@@ -30,8 +32,8 @@ class Attributions:
         calls: All of them.
         by_latent: Those for which latents were compared.
         ambiguous: Those that refreshed because no comparison told whose they were.
-        device_waits: Those that waited for another device to compare latents.
-        lone_starts: New runs after at least four that ended with their first call.
+        device_waits: Times that the host waited for the device to compare latents or prompts.
+        lone_starts: New runs after at least four in a row that ended with their first call.
         evicted: Trajectories that were dropped before their end, since there were too many.
     """
 
@@ -84,6 +86,7 @@ class TrajectoryStore:
         self.lengths = RunLengths()
         self.counts = Attributions()
         self.limit = limit
+        self._lone = 0  # starts in a row after runs that ended with their first call
         self._inputs = Inputs(step_inputs)
         self._lock = threading.Lock()
 
@@ -93,6 +96,7 @@ class TrajectoryStore:
         sample = sample_of(call.latent)
         with self._lock:
             conditioning = self._inputs.conditioning(call)
+            self.counts.device_waits += bool(conditioning.digests) and on_device(sample)
             known = [t for t in self.held if t.scope == caller.scope]
             evidence = [
                 t.evidence(position, conditioning, caller.name, caller.kind, known) for t in known
@@ -100,7 +104,7 @@ class TrajectoryStore:
 
             def compare(indices: Sequence[int]) -> list[Likeness]:
                 self.counts.by_latent += 1
-                self.counts.device_waits += sample.device.type != "cpu"
+                self.counts.device_waits += on_device(sample)
                 return likenesses([known[i].latent for i in indices], sample)
 
             found = attribute(evidence, compare)
@@ -121,6 +125,7 @@ class TrajectoryStore:
         if found.certainty is Certainty.AMBIGUOUS:
             self.counts.ambiguous += 1
             return trajectory.fork(self._spare_cache())
+        self._lone = 0
         self.held.remove(trajectory)
         if (left := trajectory.left_behind) in self.held:
             self.held.remove(left)
@@ -130,14 +135,19 @@ class TrajectoryStore:
     def _started(
         self, caller: Caller, known: Sequence[Trajectory], evidence: Sequence[Evidence]
     ) -> Trajectory:
-        lone = 0
         for trajectory, e in zip(known, evidence, strict=True):
-            if e.conditioning is not Match.FOREIGN and e.same_name:
-                same_prompt = e.conditioning <= Match.REWRITTEN
-                trajectory.newer_starts += same_prompt and e.motion is Motion.BACK
-                lone += trajectory.step == 0 and e.motion is not Motion.REPEAT
-        self.counts.lone_starts += lone >= LONE_STARTS
+            same_prompt = e.same_name and e.conditioning <= Match.REWRITTEN
+            trajectory.newer_starts += same_prompt and e.motion is Motion.BACK
+        self._count_lone_start(evidence[-1] if evidence else None)
         return Trajectory(caller.scope, caller.name, caller.kind, self._spare_cache())
+
+    def _count_lone_start(self, last: Evidence | None) -> None:
+        """Count starts in a row that may be one caller's; ``last``: of the scope's last call."""
+        if last is None or not last.begun or last.conditioning is Match.FOREIGN:
+            self._lone = 0
+        elif last.motion is not Motion.REPEAT:
+            self._lone += 1
+        self.counts.lone_starts += self._lone >= LONE_STARTS
 
     def _spare_cache(self) -> FeatureCache:
         """Buffers of a finished trajectory, or of the oldest of too many, or new ones."""
@@ -188,3 +198,8 @@ def advanced(
     """The next step of ``trajectory``."""
     event = Event(position, evidence.conditioning, found.certainty, found.reason)
     return states.advance(trajectory.state, event)
+
+
+def on_device(tensor: Tensor) -> bool:
+    """Whether reading ``tensor`` waits for another device."""
+    return tensor.device.type not in ("cpu", "meta")

@@ -110,6 +110,7 @@ class Trajectory:
             begun=self.step == 0,
             drift=max(self._distances, default=None),
             copy_of=candidates.index(original) if original in candidates else None,
+            restarted=self.newer_starts > 0,
             busy=self.busy,
         )
 

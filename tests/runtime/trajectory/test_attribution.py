@@ -193,6 +193,13 @@ def test_numbers_may_repeat_since_they_were_rounded():
     assert found((other_half, SAME))[0] is None, "guidance with a prompt made anew"
 
 
+def test_a_run_sampled_again_from_the_same_seed():
+    old = replace(AGAIN, scheduled=False, restarted=True)
+    assert found((old, SAME), (MOVING, NEAR)) == (1, Certainty.BY_LATENT)
+    assert found((old, SAME))[0] is None
+    assert found((replace(AGAIN, scheduled=False, begun=True), SAME))[0] is None
+
+
 def test_a_run_may_begin_where_a_single_call_did():
     begun = replace(NUMBER, begun=True)
     assert found((begun, SAME)) == (None, Certainty.BY_LATENT)
