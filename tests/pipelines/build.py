@@ -20,6 +20,8 @@ from tests.loops import refreshes
 
 STEPS = 7
 EVERY_THIRD = list(range(0, STEPS, 3))
+# Whose pipelines make timesteps of their own.
+NUMBERED = {"FluxTransformer2DModel", "QwenImageTransformer2DModel", "SanaTransformer2DModel"}
 PICTURE = Image.fromarray(
     np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)  # type: ignore[arg-type]
 )
@@ -89,10 +91,10 @@ def runs(model: nn.Module) -> list[list[int]]:
 def every_third(model: nn.Module) -> list[int]:
     """The refreshes of a run at interval 3.
 
-    FLUX's pipeline makes a timestep of its own at each call. In so few steps the second latent has
+    Some pipelines make a timestep of its own for each call. In so few steps the second latent has
     moved too far to be told from another request's, and refreshes too.
     """
-    return [0, 1, 3, 6] if type(model).__name__.startswith("Flux") else EVERY_THIRD
+    return [0, 1, 3, 6] if type(model).__name__ in NUMBERED else EVERY_THIRD
 
 
 def keeps(draw: Draw, *models: nn.Module, expected: Any = None, last: Any = None) -> None:

@@ -40,7 +40,8 @@ SAMPLE, TEXT = torch.ones(1, 4), torch.ones(1, 6)
 
 @torch.no_grad()
 def outputs(model: nn.Module) -> list[Tensor]:
-    return [model(i * SAMPLE, torch.tensor(900.0 - i), TEXT) for i in range(3)]
+    timesteps = torch.tensor([900.0, 899.0, 898.0])
+    return [model(i * SAMPLE, t, TEXT) for i, t in enumerate(timesteps)]
 
 
 @pytest.fixture

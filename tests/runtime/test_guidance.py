@@ -193,7 +193,7 @@ def test_a_forecast_goes_on_through_the_steps_of_both():
     )
     sample(unet, *pictures())
     assert not steps(unet)[-1].half
-    branch = engine_of(unet).unnamed.held[0]
+    branch = engine_of(unet).store.held[0]
     held = branch.cache._held[0]
     assert held.known == 1
     assert held.distance == 1

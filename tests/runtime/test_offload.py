@@ -218,8 +218,7 @@ def test_a_caller_that_nothing_identifies(host):
         model(x, t)
     assert {"time.weight", "more.weight"} <= away(model)
     expected = Unconditional().eval()(x, torch.tensor(50.0))
-    with pytest.warns(fxcache.FxcacheWarning, match="nothing identifies the caller"):
-        assert torch.equal(model(x, torch.tensor(50.0)), expected)
+    assert torch.equal(model(x, torch.tensor(50.0)), expected)
 
 
 def test_guidance_that_runs_half_the_batch(host):

@@ -305,9 +305,11 @@ def test_nothing_keeps_a_pipeline_alive():
     gc.disable()
     try:
         del pipe
-        assert [r() for r in references] == [None, None]
+        assert references[0]() is None
     finally:
         gc.enable()
+    gc.collect()  # an optimised module and its snapshots refer to one another
+    assert references[1]() is None
     assert engine_of(model)
 
 
