@@ -7,7 +7,7 @@ DEMO := --prompt "red apple" --prompt "grinning face" --prompt "slice of pizza" 
 	--prompt "tiger face" --prompt "fire engine" --prompt "penguin" \
 	--steps 50 --interval 5 --compare
 
-.PHONY: help install demo test test-slow test-oldest lint types unit figures coverage quality stateful clean
+.PHONY: help install demo test test-slow test-oldest lint types unit figures coverage quality stateful drawn cases clean
 
 help:
 	@echo "make demo         pictures with and without fxcache, side by side, with times"
@@ -18,6 +18,8 @@ help:
 	@echo "make coverage     try every denoiser of diffusers again (an hour at most)"
 	@echo "make quality      what every policy does to the bundled models' pictures (about two hours)"
 	@echo "make stateful     ten thousand calls of requests that get in each other's way"
+	@echo "make drawn        a hundred thousand calls of loops of every kind that take turns"
+	@echo "make cases CASES=FOLDER   run each script of a folder; each exits 0 where it is right"
 
 install: $(INSTALLED)
 
@@ -73,6 +75,15 @@ quality: install
 
 stateful: install
 	$(BIN)/python -m tests.runtime.test_stateful --out bench/results/stateful.json
+
+drawn: install
+	$(BIN)/python -m tests.runtime.drawn --out bench/results/drawn_calls.json
+
+# Scripts import one another from their own folder.
+cases: install
+	@failed=0; for script in $(CASES)/*.py; do \
+		echo "$$script"; $(BIN)/python "$$script" || failed=1; \
+	done; exit $$failed
 
 clean:
 	rm -rf build $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

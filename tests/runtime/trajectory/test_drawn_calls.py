@@ -1,0 +1,21 @@
+"""Loops of every kind take turns, and no call reads what is not its own."""
+
+import pytest
+
+from tests.runtime.drawn.world import draw, draw_in_threads
+
+CALLS = 400
+
+
+@pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
+@pytest.mark.parametrize("seed", range(3))
+def test_loops_that_take_turns(seed):
+    drawn = draw(CALLS, seed)
+    assert drawn.reuses > drawn.refreshes, "most calls reuse"
+    assert drawn.extra_refreshes < CALLS / 20
+
+
+@pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
+def test_loops_in_threads():
+    drawn = draw_in_threads(CALLS)
+    assert drawn.reuses > drawn.refreshes
