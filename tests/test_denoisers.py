@@ -29,6 +29,8 @@ NO_MODEL = {"MotionAdapter"}
 
 # The models' own: an old import, attention that wants compiling, autocast that cannot be.
 MODELS_WARN = pytest.mark.filterwarnings(
+    # A decoder of tokens, which no sampling loop calls.
+    "ignore:MiniMaxMusic3RVQDepthDecoder.forward takes no timestep:fxcache.FxcacheWarning",
     "ignore:.FluxPosEmbed. is deprecated:FutureWarning",
     "ignore:flex_attention called without torch.compile:UserWarning",
     "ignore:In CPU autocast, but the target dtype is not supported:UserWarning",

@@ -203,7 +203,7 @@ def follows(evidence: Evidence, likeness: Likeness, on_purpose: bool) -> bool:
         return True
     if evidence.motion in (Motion.REPEAT, Motion.UNKNOWN):
         rounded = not evidence.scheduled and evidence.conditioning is Match.SAME
-        return rounded and not (evidence.restarted or evidence.begun)
+        return rounded and (evidence.trusted or not (evidence.restarted or evidence.begun))
     return on_purpose or not evidence.begun
 
 

@@ -197,7 +197,9 @@ def test_a_run_sampled_again_from_the_same_seed():
     old = replace(AGAIN, scheduled=False, restarted=True)
     assert found((old, SAME), (MOVING, NEAR)) == (1, Certainty.BY_LATENT)
     assert found((old, SAME))[0] is None
-    assert found((replace(AGAIN, scheduled=False, begun=True), SAME))[0] is None
+    begun = replace(AGAIN, scheduled=False, begun=True)
+    assert found((begun, SAME))[0] is None
+    assert found((replace(begun, vouched=True), SAME)) == (0, Certainty.BY_LATENT)
 
 
 def test_a_run_may_begin_where_a_single_call_did():

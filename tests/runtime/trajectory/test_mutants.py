@@ -40,7 +40,7 @@ ATTRIBUTION = [
     ("again = closest.identical and not candidates[best].trusted", "again = closest.identical"),
     ("max(steps, default=0.0) >= CLOSE", "False"),
     ("(match is Match.FOREIGN)", "0"),
-    ("return rounded and not (evidence.restarted or evidence.begun)", "return rounded"),
+    ("(evidence.trusted or not (evidence.restarted or evidence.begun))", "True"),
     ("return on_purpose or not evidence.begun", "return True"),
     ("return on_purpose or not evidence.begun", "return not evidence.begun"),
     ("return evidence.proven or 1 - likeness.cosine", "return 1 - likeness.cosine"),
