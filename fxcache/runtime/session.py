@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 from torch import nn
 
 from fxcache.errors import ConfigError, StateError
+from fxcache.program import OURS
 from fxcache.runtime.trajectory.position import Place
 from fxcache.runtime.trajectory.scope import AnyScope, KeyScope, Scope
 
@@ -55,9 +56,17 @@ class Session:
         return self.pipeline_run.place() if self.pipeline_run else None
 
     def close(self) -> None:
-        """No further call belongs to the run: its buffers are free for the next one."""
-        if isinstance(self.scope, Scope):
-            self.scope.closed = True
+        """No further call belongs to the run.
+
+        The buffers of a user's session are freed; the next call of a pipeline takes over those of
+        its last one.
+        """
+        if not isinstance(self.scope, Scope):
+            return
+        self.scope.closed = True
+        engine = vars(self.module).get(OURS)
+        if engine is not None and self.pipeline_run is None:
+            engine.store.release(self.scope)
 
     def __enter__(self) -> Self:
         outer = current_session(self.module)

@@ -133,6 +133,7 @@ def test_a_dry_run_measures_everything(dry_run):
     assert dry_run.first == 0
 
 
+@pytest.mark.slow  # minutes: it compiles, and runs every kernel in the interpreter
 def test_a_dry_run_reaches_every_line(dry_run):
     missed = sorted(lines_of_functions(FOLDER) - dry_run.ran)
     assert [f"{Path(file).name}:{number}" for file, number in missed] == []

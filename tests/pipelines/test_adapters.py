@@ -121,13 +121,10 @@ def test_flux_controlnet_in_a_session(options):
     keeps(in_session(draw, model), model, expected=RESIDUALS)
 
 
-@pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
-def test_flux_controlnet_without_a_session_stays_exact():
-    """Timesteps and residuals are both new at every call: nothing says that it is one run."""
+def test_flux_controlnet_without_a_session():
+    """Timesteps and residuals are both new at every call: the latent says that it is one run."""
     model, draw, _ = flux_controlnet()
-    plain = draw()
-    with optimised(model):
-        assert torch.equal(draw(), plain)
+    keeps(draw, model)
 
 
 def test_controlnet_in_guess_mode():
@@ -164,7 +161,7 @@ def test_t2i_adapter(made):
 
 def test_t2i_adapter_for_a_part_of_the_run_splits_the_run():
     model, draw, _ = xl_t2i_adapter(adapter_conditioning_factor=0.5)
-    keeps(draw, model, expected=[[0, 1], [0, 3]])
+    keeps(draw, model, expected=[[0], [0, 3]])
 
 
 CLIP_WIDTH = 20

@@ -93,7 +93,7 @@ def test_ltx_with_a_timestep_for_each_token():
         LTX_PROMPT | {"image": PICTURE},
         vae=vae,
     )
-    keeps(draw, model)
+    keeps(draw, model, expected=[[0, 1, 3, 6]])
 
 
 def test_cogvideox():
@@ -144,7 +144,7 @@ def flux_twice(calls: int) -> tuple[Any, Draw, Draw]:
 
 
 @pytest.mark.parametrize("calls", [1, 2])
-@pytest.mark.parametrize("interval", [3, 100])
+@pytest.mark.parametrize("interval", [100])
 def test_flux_from_another_picture_with_the_same_prompt(calls, interval):
     model, first, second = flux_twice(calls)
     with optimised(model, interval=interval):

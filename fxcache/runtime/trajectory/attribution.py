@@ -148,6 +148,7 @@ def by_latent(candidates: Sequence[Evidence], found: dict[int, Likeness]) -> Att
     if not found:
         return Attribution(None, Certainty.BY_LATENT, "the same latent again")
     near = [i for i, likeness in found.items() if is_close(candidates[i], likeness)]
+    near = [i for i in near if not is_past(candidates[i])] or near
     near = most_alike(candidates, near)
     best = max(near or found, key=lambda i: (found[i].cosine, i))
     motion, closest = candidates[best].motion, found[best]
@@ -157,6 +158,11 @@ def by_latent(candidates: Sequence[Evidence], found: dict[int, Likeness]) -> Att
     clear = bool(near) and is_winner(best, candidates, found)
     certainty = Certainty.BY_LATENT if clear else Certainty.AMBIGUOUS
     return Attribution(best, certainty, motion.value, 1 - closest.cosine)
+
+
+def is_past(evidence: Evidence) -> bool:
+    """Whether the trajectory is an earlier run of a loop that now comes by the same timestep."""
+    return evidence.restarted and evidence.motion is Motion.REPEAT
 
 
 def is_winner(best: int, candidates: Sequence[Evidence], found: dict[int, Likeness]) -> bool:

@@ -176,6 +176,12 @@ class TrajectoryStore:
                 self.lengths.note(trajectory.state, trajectory.first)
         return self.lengths.places()
 
+    def release(self, scope: AnyScope) -> None:
+        """Forget the trajectories of ``scope``, to which no further call belongs."""
+        with self._lock:
+            for trajectory in [t for t in self.held if t.scope is scope]:
+                self._drop(trajectory)
+
     def clear(self) -> None:
         """Forget every trajectory and free its buffers."""
         with self._lock:
