@@ -129,7 +129,6 @@ class TrajectoryStore:
         self.held.remove(trajectory)
         if (left := trajectory.left_behind) in self.held:
             self.held.remove(left)
-            trajectory.copy_of = None
         return trajectory
 
     def _started(

@@ -1,5 +1,6 @@
 """What one trajectory keeps between its calls."""
 
+import weakref
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -49,7 +50,9 @@ class Trajectory:
         self.state = State(Unknown(), step=-1)
         self.first: Position = Unknown()  # where its first call stood
         self.latent = torch.empty(0)  # a sample of its last call's
-        self.copy_of: Trajectory | None = None  # where the two could not be told apart
+        # Of what it is a copy, where the two could not be told apart. Weak: a chain of copies
+        # would keep the buffers of all of them alive.
+        self._original: weakref.ref[Trajectory] | None = None
         self.busy = False  # whether its last call is under way
         self.newer_starts = 0  # of trajectories like it, since it was last continued
         self.refresh = ""  # why the call under way must refresh
@@ -64,9 +67,8 @@ class Trajectory:
         self.run = Run()
         self._refs: tuple[TensorRef, ...] = ()
         self._distances: tuple[float, ...] = ()  # by which its latent moved at the last two steps
-        self._stable: frozenset[int] = (
-            frozenset()
-        )  # inputs that were the same at the last two steps
+        # Inputs that were the same at the last two steps.
+        self._stable: frozenset[int] = frozenset()
         # By kind of call, what is given to its variants.
         self.prologues: WeakKeyDictionary[Variants, Prologue] = WeakKeyDictionary()
 
@@ -79,6 +81,11 @@ class Trajectory:
     def position(self) -> Position:
         """Of its last call."""
         return self.state.position
+
+    @property
+    def copy_of(self) -> "Trajectory | None":
+        """The trajectory that it is a copy of, as long as that is kept."""
+        return self._original() if self._original else None
 
     @property
     def nbytes(self) -> int:
@@ -154,7 +161,7 @@ class Trajectory:
         fork = Trajectory(self.scope, self.name, self.kind, cache)
         fork.state, fork.first, fork.run = self.state, self.first, self.run
         fork.last_refresh, fork.guided = self.last_refresh, self.guided
-        fork._refs, fork._stable, fork.copy_of = self._refs, self._stable, self
+        fork._refs, fork._stable, fork._original = self._refs, self._stable, weakref.ref(self)
         fork._distances = self._distances
         return fork
 
