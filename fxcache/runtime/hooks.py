@@ -3,7 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping
-from itertools import compress
+from itertools import chain, compress, repeat
 from operator import is_, is_not
 
 from torch import nn
@@ -57,7 +57,9 @@ class HooksState:
         self._hooked = tree.hooked()
         self._lengths = list(map(len, tree.attributes))
         self._slots = [slot for index in sorted(slots) for slot in slots[index]]
-        self._places = [slot.attributes for slot in self._slots]
+        # The model's own attributes are not kept, see Modules.
+        self._num_own = sum(slot.index == 0 for slot in self._slots)
+        self._places = [slot.attributes for slot in self._slots[self._num_own :]]
         self._names = [slot.name for slot in self._slots]
         self._values = [slot.value for slot in self._slots]
         self._volatile = [slot for slot in self._slots if slot.volatile]
@@ -69,7 +71,7 @@ class HooksState:
     def of(cls, module: nn.Module) -> "HooksState":
         """The hooks of ``module`` now."""
         tree = Tree(module)
-        found = ((index, tree.slots(index)) for index in range(len(tree.modules)))
+        found = ((index, tree.slots(index)) for index in range(len(tree.paths)))
         return cls(tree, {index: slots for index, slots in found if slots})
 
     def holds(self) -> bool:
@@ -108,7 +110,8 @@ class HooksState:
         return volatile, tuple(map(self.tree.hook_identities, self._hooked)), self.steady_key
 
     def _now(self) -> Iterable[object]:
-        return map(dict.get, self._places, self._names)
+        own = repeat(vars(self.tree.root), self._num_own)
+        return map(dict.get, chain(own, self._places), self._names)
 
 
 class Hooks:

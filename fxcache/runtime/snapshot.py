@@ -1,6 +1,6 @@
 """A structure in flat lists: whether it still holds is found at C speed, at the start of a run."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from operator import call, is_, itemgetter
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fxcache._torch import weight_kind, weight_kind_and_version
 from fxcache.runtime.containers import Containers
+from fxcache.runtime.modules import Modules
 from fxcache.runtime.structure import NOT_SETTINGS, is_callable_setting, own_tensors, structure
 
 REGISTRIES = ("_modules", "_parameters", "_buffers")
@@ -27,25 +28,25 @@ class Snapshot:
     def __init__(self, module: nn.Module, homes: Mapping[int, torch.device] = NO_HOMES):
         visited: list[Any] = []
         self.structure = structure(module, homes, visited)
-        self._modules = list(module.modules())
-        self._types = list(map(type, self._modules))
-        self._attributes = [vars(m) for m in self._modules]
-        self._num_attributes = list(map(len, self._attributes))
-        self._getters = [settings_getter(attributes) for attributes in self._attributes]
-        self._settings = list(self._settings_now())
-        registries = (attributes[name] for attributes in self._attributes for name in REGISTRIES)
+        self._modules = Modules(module)
+        self._types = list(map(type, self._modules.all))
+        attributes = self._modules.attributes
+        self._num_attributes = list(map(len, attributes))
+        self._getters = list(map(settings_getter, attributes))
+        self._settings = list(self._settings_in(attributes))
+        registries = (own[name] for own in attributes for name in REGISTRIES)
         nested = (v for v in visited if not isinstance(v, Tensor))
         self._containers = Containers(chain(registries, nested))
-        weights = {id(t): t for m in self._modules for _, t in own_tensors(m)}
+        weights = {id(t): t for m in self._modules.all for _, t in own_tensors(m)}
         settings = {id(v): v for v in visited if isinstance(v, Tensor)}
         tensors = (weights | settings).values()
         self._inference = [t for t in tensors if t.is_inference()]  # these count no writes
         self._tensors = [t for t in tensors if not t.is_inference()]
         self._kinds = self._kinds_now(homes)
 
-    def _settings_now(self) -> Iterable[object]:
+    def _settings_in(self, attributes: Sequence[Mapping[str, Any]]) -> Iterable[object]:
         """The settings and registries of all modules, of a fixed number for each."""
-        return chain.from_iterable(map(call, self._getters, self._attributes))
+        return chain.from_iterable(map(call, self._getters, attributes))
 
     def _kinds_now(self, homes: Mapping[int, torch.device]) -> list[tuple[Any, ...]]:
         """Shape, dtype, device and version of each tensor, those offloaded taken to be at home."""
@@ -62,12 +63,13 @@ class Snapshot:
         Args:
             homes: by id of each offloaded weight, the device where it belongs.
         """
+        attributes = self._modules.attributes
         try:
             return (
-                list(map(len, self._attributes)) == self._num_attributes
-                and all(map(is_, self._settings_now(), self._settings))
+                list(map(len, attributes)) == self._num_attributes
+                and all(map(is_, self._settings_in(attributes), self._settings))
                 and self._containers.hold()
-                and all(map(is_, map(type, self._modules), self._types))
+                and all(map(is_, map(type, self._modules.all), self._types))
                 and self._kinds_now(homes) == self._kinds
             )
         except KeyError:  # an attribute is gone

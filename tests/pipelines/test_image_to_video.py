@@ -144,7 +144,7 @@ def flux_twice(calls: int) -> tuple[Any, Draw, Draw]:
 
 
 @pytest.mark.parametrize("calls", [1, 2])
-@pytest.mark.parametrize("interval", [100])
+@pytest.mark.parametrize("interval", [3, 100])
 def test_flux_from_another_picture_with_the_same_prompt(calls, interval):
     model, first, second = flux_twice(calls)
     with optimised(model, interval=interval):

@@ -1,5 +1,8 @@
 """The class swap: the module stays what it is, and comes back as it was."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
@@ -39,6 +42,25 @@ def test_restore_leaves_nothing_behind(unet):
     assert torch.equal(sample(unet, **tiny.inputs()), expected)
     unet.train()(timestep=1, **tiny.inputs()).sample.sum().backward()
     assert unet.conv_in.weight.grad is not None
+
+
+def test_an_optimised_module_is_freed_when_the_last_reference_goes():
+    unet = fxcache.optimize(tiny.small_unet())
+    unet.mid_block.register_forward_hook(lambda *_: None)
+    unet.act = lambda value: value
+    with torch.no_grad():
+        unet(timestep=3, **tiny.inputs())
+    with fxcache.session(unet):
+        sample(unet, **tiny.inputs())
+    sample(fxcache.optimize(unet, fxcache.TeaCache(0.2), hoist="table"), **tiny.inputs())
+    reference = weakref.ref(unet)
+    gc.collect()
+    gc.disable()
+    try:
+        del unet
+        assert reference() is None
+    finally:
+        gc.enable()
 
 
 def test_weights_are_shared_not_copied(unet):

@@ -2,8 +2,9 @@
 
 A comparison that leaves no doubt decides by itself. Otherwise the latents are read, and the
 trajectory whose latent is closest has the call, if it is clearly closest and clearly close. A call
-that is neither is ambiguous: it goes on in a copy of the closest trajectory that shares no cached
-value with it, so that it refreshes, and whoever continues the original finds it untouched.
+that is neither is ambiguous, and refreshes. It goes on in a copy of the closest trajectory that
+shares no cached value with it, so that whoever continues the original finds it untouched. Where the
+closest latent is far, and nothing but the latent ties the call to it, the call begins a run.
 """
 
 import math
@@ -92,7 +93,7 @@ class Attribution:
     Attributes:
         index: Its number among the candidates; None for a new trajectory.
         certainty: How sure that is.
-        reason: Why it is a new trajectory, or ambiguous.
+        reason: Why the call refreshes, if it is the first of a trajectory, or ambiguous.
         distance: By how much its latent moved, where that was measured.
     """
 
@@ -155,9 +156,17 @@ def by_latent(candidates: Sequence[Evidence], found: dict[int, Likeness]) -> Att
     unlike = closest.cosine < chance_cosine(closest.elements) or motion is Motion.REPEAT
     if not near and unlike:
         return Attribution(None, Certainty.BY_LATENT, "a latent unlike any other's")
+    if closest.cosine < CLOSE and not candidates[best].proven:
+        return Attribution(None, Certainty.AMBIGUOUS, unknown(motion))
     clear = bool(near) and is_winner(best, candidates, found)
     certainty = Certainty.BY_LATENT if clear else Certainty.AMBIGUOUS
-    return Attribution(best, certainty, motion.value, 1 - closest.cosine)
+    reason = motion.value if clear else unknown(motion)
+    return Attribution(best, certainty, reason, 1 - closest.cosine)
+
+
+def unknown(motion: Motion) -> str:
+    """Why an ambiguous call refreshes."""
+    return f"caller unknown: {motion.value}"
 
 
 def is_past(evidence: Evidence) -> bool:

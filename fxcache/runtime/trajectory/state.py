@@ -43,7 +43,7 @@ class Event:
         position: Where it stands.
         conditioning: How alike the prompts are to the last call's.
         certainty: How sure it is that the call is this trajectory's.
-        reason: What makes it unsure.
+        reason: Why it refreshes, if it is unsure.
     """
 
     position: Position
@@ -85,7 +85,7 @@ def why_refresh(state: State, event: Event, moved: Motion, stride: int) -> str:
     if not state.complete:
         return "the last call did not finish"
     if event.certainty is Certainty.AMBIGUOUS:
-        return f"caller unknown: {event.reason}"
+        return event.reason
     if event.conditioning is Match.REWRITTEN:
         return "conditioning was written in place"
     if event.conditioning >= Match.REPLACED:

@@ -109,6 +109,7 @@ class TrajectoryStore:
 
             found = attribute(evidence, compare)
             self.counts.calls += 1
+            self.counts.ambiguous += found.certainty is Certainty.AMBIGUOUS
             if found.index is None:
                 trajectory = self._started(caller, known, evidence)
                 transition = states.begin(position, found.reason)
@@ -123,7 +124,6 @@ class TrajectoryStore:
     def _continued(self, trajectory: Trajectory, found: Attribution) -> Trajectory:
         """``trajectory``, or a copy of it without cached values where the call is ambiguous."""
         if found.certainty is Certainty.AMBIGUOUS:
-            self.counts.ambiguous += 1
             return trajectory.fork(self._spare_cache())
         self._lone = 0
         self.held.remove(trajectory)

@@ -96,7 +96,14 @@ def test_a_trajectory_of_the_same_kind_goes_first():
 def test_a_number_that_goes_on_is_checked_by_its_latent():
     assert found((NUMBER, NEAR)) == (0, Certainty.BY_LATENT)
     assert found((NUMBER, FAR)) == (None, Certainty.BY_LATENT)
-    assert found((NUMBER, Likeness(0.35, 1024))) == (0, Certainty.AMBIGUOUS)
+
+
+def test_a_latent_far_from_all_begins_a_run_though_it_may_go_on_in_one():
+    far = Likeness(0.35, 1024)
+    assert attributed((NUMBER, far)) == Attribution(
+        None, Certainty.AMBIGUOUS, "caller unknown: the next step"
+    )
+    assert found((NEXT, far), (NEXT, Likeness(0.3, 1024))) == (0, Certainty.AMBIGUOUS)
 
 
 def test_a_step_is_no_longer_than_the_last_ones_where_only_the_latent_tells():

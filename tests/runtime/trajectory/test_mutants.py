@@ -38,6 +38,8 @@ ATTRIBUTION = [
     ("is not Motion.SKIP]", "is not Motion.NEXT]"),
     ("again = closest.identical and not candidates[best].trusted", "again = False"),
     ("again = closest.identical and not candidates[best].trusted", "again = closest.identical"),
+    ("closest.cosine < CLOSE and not", "closest.cosine < CLOSE and"),
+    ("closest.cosine < CLOSE and not candidates[best].proven", "False"),
     ("max(steps, default=0.0) >= CLOSE", "False"),
     ("(match is Match.FOREIGN)", "0"),
     ("(evidence.trusted or not (evidence.restarted or evidence.begun))", "True"),

@@ -54,8 +54,8 @@ STATE = State(Place(4, 10), step=4)
         (STATE, Event(Place(5, 10), certainty=Certainty.BY_LATENT), ""),
         (
             STATE,
-            Event(Place(5, 10), certainty=Certainty.AMBIGUOUS, reason="the next step"),
-            "caller unknown: the next step",
+            Event(Place(5, 10), certainty=Certainty.AMBIGUOUS, reason="caller unknown"),
+            "caller unknown",
         ),
         (replace(STATE, complete=False), Event(Place(5, 10)), "the last call did not finish"),
         (STATE, Event(Place(7, 10)), "timesteps are left out"),

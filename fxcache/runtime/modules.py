@@ -1,0 +1,40 @@
+"""The modules of a model, held so that what is kept on the model does not keep it alive."""
+
+import weakref
+from typing import Any
+
+from torch import nn
+
+
+class Modules:
+    """The modules of a model, the model itself first.
+
+    The model is held weakly, and so is its ``__dict__``: what holds this object is itself kept on
+    the model, and a model in a reference cycle would keep its memory until a garbage collection.
+    """
+
+    def __init__(self, root: nn.Module):
+        _, *self._below = root.modules()
+        self._attributes_below = list(map(vars, self._below))
+        self._root = weakref.ref(root)
+
+    @property
+    def root(self) -> nn.Module:
+        """The model, which is alive: what is kept on it is asked by its calls."""
+        root = self._root()
+        assert root is not None
+        return root
+
+    @property
+    def all(self) -> list[nn.Module]:
+        """All modules."""
+        return [self.root, *self._below]
+
+    @property
+    def attributes(self) -> list[dict[str, Any]]:
+        """The ``__dict__`` of each."""
+        return [vars(self.root), *self._attributes_below]
+
+    def module(self, index: int) -> nn.Module:
+        """The module with this number."""
+        return self._below[index - 1] if index else self.root
