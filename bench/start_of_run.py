@@ -81,10 +81,11 @@ def of_tree(name: str) -> dict[str, Any]:
     model = fxcache.optimize(model_and_call(name)[0])
     captures = captures_of(model)
     pretend_captured(captures, model)
-    captures.notice_changes(model)
+    hooks = (captures.hooks_key(model),) if hasattr(captures, "hooks_key") else ()
+    captures.notice_changes(model, *hooks)
     found: dict[str, Any] = {
         "modules": len(list(model.modules())),
-        "start_ms": microseconds(lambda: captures.notice_changes(model), 5) / 1000,
+        "start_ms": microseconds(lambda: captures.notice_changes(model, *hooks), 5) / 1000,
     }
     return found | of_hooks(model)
 

@@ -192,10 +192,20 @@ def session(
 ) -> Session:
     """``with fxcache.session(model, num_steps=50):`` around a custom sampling loop.
 
-    Entering starts a run; all calls inside belong to it, and the two halves of sequential
-    classifier-free guidance are told apart by their conditioning tensors. ``num_steps``, or the
-    length of ``timesteps``: calls of each half, for policies that need it. ``key`` names one
-    trajectory that outlives the block, for requests that take turns.
+    Entering starts a run, and all calls inside belong to it. The two halves of classifier-free
+    guidance, where each is a call of its own, are told apart by their conditioning tensors.
+
+    Args:
+        model: An optimised module.
+        num_steps: How many calls each half makes, for policies that need to know.
+        timesteps: What the loop goes through; its length stands for ``num_steps``.
+        key: The name of one request, whose cached values outlive the block: requests that take
+            turns open a session around each step.
+
+    Raises:
+        StateError: The module is not optimised.
+        ConfigError: ``num_steps`` is no positive whole number, ``timesteps`` has no length, or
+            ``key`` cannot be hashed.
     """
     module = unwrapped(model)
     require_engine(module, "fxcache.session")

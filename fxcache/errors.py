@@ -28,7 +28,7 @@ class ConfigError(FxcacheError, ValueError):
 
 
 class StateError(FxcacheError, RuntimeError):
-    """The call does not fit the module's state: optimised twice, restored without optimising."""
+    """The module is in no state for this: not optimised, within another one, or in a session."""
 
     code = "FXC002"
 
@@ -58,7 +58,7 @@ class CutError(FxcacheError, ValueError):
 
 
 class ScheduleError(FxcacheError, RuntimeError):
-    """The policy needs to know something of the run that nobody told it."""
+    """The run is not one that the policy was calibrated for, or its length is unknown."""
 
     code = "FXC007"
 

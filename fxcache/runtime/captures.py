@@ -108,35 +108,31 @@ class Captures:
         """
         return self._hooks.key(module)
 
-    def bound(self, module: nn.Module, call: Call, hooks: int | None = None) -> Call:
+    def bound(self, module: nn.Module, call: Call, hooks: int) -> Call:
         """``call`` with tensors for its timestep, where that is a Python number.
 
         Args:
             module: the optimised module.
             call: the call in canonical form.
-            hooks: the number of the hooks that are set, where the caller knows it.
+            hooks: the number of the hooks that are set.
 
         Raises:
             CaptureError: each number would take a capture of its own.
         """
-        if call.is_bound:
-            return call
-        hooks = self.hooks_key(module) if hooks is None else hooks
-        return self._numbers.bound(module, call, hooks)
+        return call if call.is_bound else self._numbers.bound(module, call, hooks)
 
-    def find(self, module: nn.Module, call: Call, hooks: int | None = None) -> Variants:
+    def find(self, module: nn.Module, call: Call, hooks: int) -> Variants:
         """The variants for ``call``, captured now if need be.
 
         Args:
             module: the optimised module.
-            call: the call in canonical form.
-            hooks: the number of the hooks that are set, where the caller knows it.
+            call: the call in canonical form, bound.
+            hooks: the number of the hooks that are set.
 
         Raises:
             CaptureError: the module cannot be captured for this call. Threads that wait for the
                 same capture raise it too.
         """
-        hooks = self.hooks_key(module) if hooks is None else hooks
         while True:
             own: Future[None] = Future()
             with self._lock:
@@ -234,12 +230,11 @@ class Captures:
             self._snapshots = {h: s for h, s in self._snapshots.items() if h in used}
             return evicted
 
-    def notice_changes(self, module: nn.Module, hooks: int | None = None) -> None:
+    def notice_changes(self, module: nn.Module, hooks: int) -> None:
         """At the start of a run: drop captures of a changed model, values of changed weights.
 
         Where nothing changed, no lock is taken.
         """
-        hooks = self.hooks_key(module) if hooks is None else hooks
         known = self._snapshots.get(hooks)
         if known is None or known.holds(self.offload.homes):
             return  # with nothing captured under these hooks, the capture to come looks

@@ -9,7 +9,13 @@ from torch import nn
 
 
 class Announcement(NamedTuple):
-    """The name of the call's branch, and where in the loop it stands, so far as that was told."""
+    """What a pipeline says of a call.
+
+    Attributes:
+        name: Of the branch of guidance that the call computes.
+        step_index: The number of the step; None if it is not told.
+        num_steps: How many steps the run has; None if it is not told.
+    """
 
     name: str
     step_index: int | None = None

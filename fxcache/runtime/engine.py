@@ -141,7 +141,7 @@ class Engine:
         call = self._captures.bound(module, call, hooks)
         half = None
         if self._guidance and trajectory.guided and (part is not Part.WHOLE or starts):
-            half = self._guidance.half(module, call)
+            half = self._guidance.half(module, call, hooks)
         told = call
         if half and part is Part.HALF:
             call = half.call
@@ -204,7 +204,8 @@ class Engine:
 
     def capture(self, module: nn.Module, call: Call) -> Variants:
         """The variants for ``call``, captured now if need be; other threads' calls wait."""
-        return self._captures.find(module, self._captures.bound(module, call))
+        hooks = self._captures.hooks_key(module)
+        return self._captures.find(module, self._captures.bound(module, call, hooks), hooks)
 
     def _part(self, call: Call, trajectory: Trajectory, session: Session | None) -> Part:
         """What the call computes of its batch."""

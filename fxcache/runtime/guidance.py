@@ -61,8 +61,8 @@ class Guidance:
         keeps = trajectory.guided and step.index >= self.cache.begins(step)
         return Part.BOTH if keeps else Part.WHOLE
 
-    def half(self, module: nn.Module, call: Call) -> Half:
-        """The conditional half of ``call``, captured now if need be."""
+    def half(self, module: nn.Module, call: Call, hooks: int) -> Half:
+        """The conditional half of ``call``, captured now if need be under these ``hooks``."""
         halves = Halves(call.latent.shape[0], self.cache.conditional == "second")
         if call.state:
             raise CutError(
@@ -70,15 +70,16 @@ class Guidance:
                 where=", ".join(path for path, _ in call.state.objects),
                 remedy="leave guidance= out",
             )
-        alone = self._captures.bound(module, halves.call(call, self._signature))
+        alone = self._captures.bound(module, halves.call(call, self._signature), hooks)
         try:
-            return Half(halves, alone, call.latent, self._captures.find(module, alone))
+            variants = self._captures.find(module, alone, hooks)
         except CaptureError as error:
             raise CutError(
                 f"half the batch cannot be captured by itself: {error.what}",
                 where=f"guidance; {error.where}",
                 remedy="leave guidance= out",
             ) from error
+        return Half(halves, alone, call.latent, variants)
 
     def require_separable(self, half: Half, results: Sequence[Any]) -> None:
         """CutError unless the halves of ``results`` can be computed apart, and parted."""

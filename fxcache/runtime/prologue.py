@@ -13,7 +13,7 @@ from fxcache.runtime.captures import Captures
 from fxcache.runtime.offload import Offload
 from fxcache.runtime.settings import Settings
 from fxcache.runtime.table import MAX_ROWS, Heard, Table, expected, tabulated
-from fxcache.runtime.trajectory.position import Number
+from fxcache.runtime.trajectory.position import Number, Place, Position, position_of
 from fxcache.runtime.trajectory.tensor_ref import Match, TensorRef
 from fxcache.runtime.trajectory.trajectory import Trajectory
 from fxcache.signature import Call
@@ -65,6 +65,7 @@ class Prologue:
         variants: Variants,
         captures: Captures,
         heard: Heard | None,
+        position: Position,
     ):
         self.run = trajectory.run
         self._anchors = [TensorRef(told.tensors[i]) for i in variants.hoisted.inputs]
@@ -79,13 +80,13 @@ class Prologue:
         self.table: Table | None = None
         self.untold = False  # whether no table can be made at all
         if heard:
-            self._tabulate(trajectory, call, variants, heard, captures.offload)
+            self._tabulate(position, call, variants, heard, captures.offload)
         self.changed = False  # whether what it comes from changed in the middle of the run
 
     def _tabulate(
-        self, trajectory: Trajectory, call: Call, variants: Variants, heard: Heard, offload: Offload
+        self, position: Position, call: Call, variants: Variants, heard: Heard, offload: Offload
     ) -> None:
-        timesteps = expected(call, trajectory.position, heard)
+        timesteps = expected(call, position, heard)
         if timesteps is None:
             self.untold = True
         elif rows := len(timesteps.tensor):
@@ -145,9 +146,10 @@ class Hoisting:
         if any(told.tensors[i].is_inference() for i in variants.hoisted.inputs):
             return Given(short=UNTRACKED)
         heard = self._heard.setdefault(variants, Heard()) if self._tabulates(variants) else None
+        position = timestep_position(trajectory, call) if heard else trajectory.position
         kept, flops = trajectory.prologues.get(variants), 0
         if kept is None or kept.run is not trajectory.run:
-            kept = Prologue(trajectory, call, told, variants, self._captures, heard)
+            kept = Prologue(trajectory, call, told, variants, self._captures, heard, position)
             trajectory.prologues[variants] = kept
             flops = kept.flops
         kept.changed = kept.changed or not kept.holds(told, variants, self._captures.generation)
@@ -155,13 +157,25 @@ class Hoisting:
             return Given(short=CHANGING)
         if heard is None:
             return Given(Level.ONCE, kept.once, flops)
-        heard.note(trajectory.position)
-        row = kept.table.row(call, trajectory.position) if kept.table else None
+        heard.note(position)
+        row = kept.table.row(call, position) if kept.table else None
         if row is None:
-            numbered = isinstance(trajectory.position, Number) and not kept.untold
+            numbered = isinstance(position, Number) and not kept.untold
             return Given(Level.ONCE, kept.once, flops, None if numbered else UNKNOWN)
         return Given(Level.STEP, kept.once + row, flops)
 
     def _tabulates(self, variants: Variants) -> bool:
         """Whether a table is wanted, and there is one to make."""
         return self._table and bool(variants.hoisted.by_step)
+
+
+def timestep_position(trajectory: Trajectory, call: Call) -> Position:
+    """The position as the timestep itself tells it: a pipeline's place says nothing of its value.
+
+    A timestep that is no element of a schedule is read, which waits for its device.
+    """
+    if not isinstance(trajectory.position, Place):
+        return trajectory.position
+    position = position_of(call.timestep)
+    trajectory.run.waits += isinstance(position, Number) and position.waited
+    return position

@@ -82,11 +82,14 @@ class Step:
 class Policy(ABC):
     """Base of all policies: frozen, validated when made, free of state.
 
-    ``first`` and ``last`` steps of a run are refreshed whatever the schedule says. The first call
-    of a run always is. ``last`` needs the run's length, from the noise scheduler's timesteps or
-    from ``fxcache.session(num_steps=...)``. ``forecast_order``: what is cached is extrapolated by
-    a Taylor series of this order (TaylorSeer, 2503.06923, equation 3) from as many differences
-    between refreshes; 0 reuses it as it is.
+    Attributes:
+        first: So many first steps of a run are refreshed whatever the schedule says. The first
+            call of a run always is.
+        last: The same of its last steps. It needs the run's length: from the pipeline, the noise
+            scheduler's timesteps, the run before, a plan, or ``fxcache.session(num_steps=...)``.
+        forecast_order: What is cached is extrapolated by a Taylor series of this order (TaylorSeer,
+            2503.06923, equation 3) from as many differences between refreshes; 0 reuses it as it
+            is.
     """
 
     first: int = 1

@@ -18,11 +18,12 @@ from tests.pipelines.build import STEPS, Made, flux, sd3
         (sd3, [STEPS, STEPS, STEPS, STEPS - 2, STEPS - 2]),
     ],
 )
-def test_a_table_of_modulations(make: Callable[[], Made], tabulated: list[int]):
-    model, draw, _ = make()
+@pytest.mark.parametrize("whole", [False, True], ids=["module", "pipeline"])
+def test_a_table_of_modulations(make: Callable[[], Made], tabulated: list[int], whole: bool):
+    model, draw, pipe = make()
     schedules = [STEPS] * 3 + [STEPS - 2] * 2
     plain = [draw(num_inference_steps=steps, guidance_scale=3.0) for steps in schedules]
-    fxcache.optimize(model, policy=fxcache.Uniform(1), hoist="table")
+    fxcache.optimize(pipe if whole else model, fxcache.Uniform(1), hoist="table")
     for steps, expected in zip(schedules, plain, strict=True):
         found = draw(num_inference_steps=steps, guidance_scale=3.0)
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)

@@ -23,7 +23,6 @@ class State:
         step: The number of its last call, from 0.
         direction: 1 if its numbers rise, -1 if they fall, 0 if that is not known yet.
         stride: How many places of the schedule its last step went on by.
-        first_offset: The place in the schedule of its first call.
         complete: Whether its last call ran to its end.
     """
 
@@ -31,7 +30,6 @@ class State:
     step: int = 0
     direction: int = 0
     stride: int = 1
-    first_offset: int = 0
     complete: bool = True
 
 
@@ -62,7 +60,7 @@ class Transition:
 
 def begin(position: Position, reason: str) -> Transition:
     """A new trajectory, whose first call refreshes."""
-    return Transition(State(position, first_offset=offset_of(position)), reason)
+    return Transition(State(position), reason)
 
 
 def advance(state: State, event: Event) -> Transition:

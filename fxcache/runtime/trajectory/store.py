@@ -98,8 +98,10 @@ class TrajectoryStore:
             conditioning = self._inputs.conditioning(call)
             self.counts.device_waits += bool(conditioning.digests) and on_device(sample)
             known = [t for t in self.held if t.scope == caller.scope]
+            compared = [t.compare(conditioning) for t in known]
             evidence = [
-                t.evidence(position, conditioning, caller.name, caller.kind, known) for t in known
+                t.evidence(position, conditioning.summary(m), caller.name, caller.kind, known)
+                for t, m in zip(known, compared, strict=True)
             ]
 
             def compare(indices: Sequence[int]) -> list[Likeness]:
@@ -110,14 +112,17 @@ class TrajectoryStore:
             found = attribute(evidence, compare)
             self.counts.calls += 1
             self.counts.ambiguous += found.certainty is Certainty.AMBIGUOUS
+            matches = () if found.index is None else compared[found.index]
             if found.index is None:
                 trajectory = self._started(caller, known, evidence)
                 transition = states.begin(position, found.reason)
             else:
                 trajectory = self._continued(known[found.index], found)
                 transition = advanced(trajectory, position, evidence[found.index], found)
-            self._inputs.note(trajectory.compare(conditioning), conditioning)
-            trajectory.begin_call(transition, conditioning, caller.kind, sample, found.distance)
+            self._inputs.note(matches, conditioning)
+            trajectory.begin_call(
+                transition, conditioning, matches, caller.kind, sample, found.distance
+            )
             self.held.append(trajectory)
         return trajectory
 

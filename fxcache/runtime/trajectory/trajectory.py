@@ -99,16 +99,17 @@ class Trajectory:
     def evidence(
         self,
         position: Position,
-        conditioning: Conditioning,
+        conditioning: Match,
         name: str,
         kind: Hashable,
         candidates: Sequence["Trajectory"],
     ) -> Evidence:
         """How a call of this scope compares with the last one; it is one of ``candidates``."""
         original = self.copy_of
+        copied = original is not None and original in candidates
         return Evidence(
             motion(self.position, position, self.state.direction),
-            conditioning.summary(self.compare(conditioning)),
+            conditioning,
             same_kind=self.kind == kind,
             same_name=self.name == name,
             scheduled=isinstance(position, Element | Place),
@@ -116,7 +117,7 @@ class Trajectory:
             keyed=self.scope.keyed,
             begun=self.step == 0,
             drift=max(self._distances, default=None),
-            copy_of=candidates.index(original) if original in candidates else None,
+            copy_of=candidates.index(original) if copied else None,
             restarted=self.newer_starts > 0,
             busy=self.busy,
         )
@@ -125,21 +126,32 @@ class Trajectory:
         self,
         transition: Transition,
         conditioning: Conditioning,
+        matches: Sequence[Match],
         kind: Hashable,
         latent: Tensor,
         distance: float | None,
     ) -> None:
-        """Take note of a call that begins; ``distance``: by which its latent moved, if known."""
+        """Take note of a call that begins.
+
+        Args:
+            transition: To its step.
+            conditioning: What it is conditioned on.
+            matches: How that compares with the last call's.
+            kind: Of the call, see ``Caller``.
+            latent: A sample of its latent.
+            distance: By how much its latent moved; None where that was not measured.
+        """
         if self.step < 0:
             self.first, self.run = transition.state.position, Run(transition.refresh)
         else:
-            matches = self.compare(conditioning)
             self._note_changes(conditioning, matches, transition.refresh)
             if motion(self.position, transition.state.position, 0) is not Motion.REPEAT:
                 same = (Match.SAME, Match.REWRITTEN)
                 self._stable = frozenset(i for i, m in enumerate(matches) if m in same)
         self.state, self.refresh = transition.state, transition.refresh
-        self._refs, self.kind, self.latent = conditioning.refs(), kind, latent
+        if self.step == 0 or any(matches) or conditioning.digests:  # else all is as it was
+            self._refs = conditioning.refs()
+        self.kind, self.latent = kind, latent
         self._distances = () if distance is None else (*self._distances[-1:], distance)
         self.busy, self.newer_starts = True, 0
         self.run.waits += isinstance(self.position, Number) and self.position.waited
