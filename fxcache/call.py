@@ -1,7 +1,7 @@
 """One call of a denoiser in canonical form: named leaves, their roles, the key of its capture."""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -44,8 +44,7 @@ class Rebuilt(NamedTuple):
     containers: list[Any]
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """One call of the denoiser.
 
     ``arguments``: by parameter name, defaults left out; those in ``*args`` as ``args.0`` and so
@@ -87,8 +86,7 @@ class Call:
         name = self.timestep_name
         in_place = not hasattr(trace, "slots")
         paths = (name,) if in_place else tuple(f"{name}.{i}" for i in range(len(tensors)))
-        return replace(
-            self,
+        return self._replace(
             paths=self.paths + paths,
             roles=self.roles + (Role.TIMESTEP,) * len(tensors),
             tensors=self.tensors + tensors,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fxcache._torch import TreeSpec, hint_of, replace_tensor
+from fxcache._torch import TreeSpec, hint_of, replace_tensor, tree_flatten
 from fxcache.objects import Part
 
 OURS = "_fxcache"  # the attribute under which an optimised module keeps its engine
@@ -95,10 +95,13 @@ class Program:
     sizes: VaryingSizes = VaryingSizes()
     state: StateChange | None = None
     placeholders: tuple[fx.Node, ...] = field(init=False)
+    returns_tuple: bool = field(init=False)  # of values that are not nested
 
     def __post_init__(self) -> None:
         found = tuple(n for n in self.graph.nodes if n.op == "placeholder")
+        flat = tree_flatten((0,) * self.out_spec.num_leaves)[1]
         object.__setattr__(self, "placeholders", found)
+        object.__setattr__(self, "returns_tuple", self.out_spec == flat)
 
     @property
     def latents(self) -> list[fx.Node]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fxcache.call import Call, State, autocast_dtype, leaves
 from fxcache.errors import CaptureError, ConfigError, NotADenoiserError
+from fxcache.form import Form, Key, form_of
 from fxcache.objects import PLAIN, Walk
 from fxcache.program import Role
 
@@ -54,6 +55,7 @@ class Signature:
         self.positional_only = tuple(p.name for p in named if p.kind is p.POSITIONAL_ONLY)
         self.defaults = {p.name: p.default for p in named if p.default is not p.empty}
         self.known = frozenset(self.names)
+        self._form: Form | None = None  # of the last call
         for path in self.dynamic:
             self._require_parameter(path, "dynamic")
         if latent:
@@ -85,6 +87,17 @@ class Signature:
         Raises TypeError where Python would, NotADenoiserError where the latent is no tensor, and
         CaptureError for an object that can be neither a constant nor a state of the graph.
         """
+        form = self._form
+        if form is not None and (call := form.call_with(args, kwargs)) is not None:
+            return call
+        call = self._new_call(args, kwargs)
+        extra = range(len(args) - len(self.positional))
+        names = (*self.positional[: len(args)], *(f"{self.extra_args}.{i}" for i in extra))
+        self._form = form_of(call, args, kwargs, names)
+        return call
+
+    def _new_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        """As ``call``, from the arguments alone."""
         arguments, num_positional = self._bound(args, kwargs)
         latent_name = self.latent or self._first_tensor(arguments)
         latent = self._latent(arguments, latent_name)
@@ -217,7 +230,7 @@ class Signature:
             latent_name,
             timestep,
             timestep_name,
-            tuple(key),
+            Key(tuple(key)),
         )
 
     def _state(self, objects: list[tuple[str, Any]], tensors: list[Tensor]) -> State:

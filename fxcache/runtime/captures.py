@@ -134,11 +134,11 @@ class Captures:
                 same capture raise it too.
         """
         while True:
-            own: Future[None] = Future()
             with self._lock:
                 key, variants = self._lookup(call, hooks)
                 if variants is not None:
                     return variants
+                own: Future[None] = Future()
                 pending = self._pending.setdefault(key, own)
             if pending is own:
                 with resolving(own, partial(self._forget_pending, key)):

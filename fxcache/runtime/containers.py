@@ -20,8 +20,10 @@ class Containers:
 
     def hold(self) -> bool:
         """Whether each container holds the same objects, under the same keys, in the same order."""
+        if any(self._empty):
+            return False
         try:
-            return not any(self._empty) and all(map(is_, self._now(), self._then))
+            return not self._then or all(map(is_, self._now(), self._then))
         except RuntimeError:  # another thread adds to one of them
             return False
 

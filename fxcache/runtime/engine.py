@@ -155,7 +155,8 @@ class Engine:
         self._force(ticket)
         if self._trends:
             self._trends.require_fitting(trajectory, call.latent)
-        ticket.given = self._given(trajectory, call, told, variants)
+        if self._hoisting:
+            ticket.given = self._given(self._hoisting, trajectory, call, told, variants)
         if variants.plan.signal is None:
             self._choose(ticket, self._decision(ticket), continued=False)
         elif (signal := foreseen(trajectory, call, variants, self.offload)) is not None:
@@ -186,14 +187,15 @@ class Engine:
             else:
                 step = self._step(trajectory, ticket.session)
                 outputs = self._guidance.rebuilt(trajectory, outputs, step)
-        trajectory.cache.write(
-            variant.writes,
-            written,
-            trajectory.step,
-            variants.form.order,
-            fresh=ticket.fresh,
-            quantized=variants.form.quantized,
-        )
+        if written:
+            trajectory.cache.write(
+                variant.writes,
+                written,
+                trajectory.step,
+                variants.form.order,
+                fresh=ticket.fresh,
+                quantized=variants.form.quantized,
+            )
         if self.recorder:
             self.recorder(seen_by(ticket, variant, results))
         output = returned(ticket.call, list(map(owned, outputs)), variants.program)
@@ -235,11 +237,16 @@ class Engine:
         ticket.fresh = bool(reason)
         ticket.forced = reason or (ticket.part.value if ticket.part is Part.BOTH else "")
 
-    def _given(self, trajectory: Trajectory, call: Call, told: Call, variants: Variants) -> Given:
+    def _given(
+        self,
+        hoisting: Hoisting,
+        trajectory: Trajectory,
+        call: Call,
+        told: Call,
+        variants: Variants,
+    ) -> Given:
         """What the latent has no part in, so far as it was asked for and can be known."""
-        found = (
-            self._hoisting.given(trajectory, call, told, variants) if self._hoisting else Given()
-        )
+        found = hoisting.given(trajectory, call, told, variants)
         if found.short:
             self._warn(*found.short, "What depends on it is computed at every step.")
         return found
@@ -327,7 +334,8 @@ class Engine:
     def _warn_of_callers(self, trajectory: Trajectory) -> None:
         """Say so where calls refresh since it is unclear whose they are."""
         counts = self.store.counts
-        if counts.ambiguous >= max(MANY_AMBIGUOUS, counts.calls * AMBIGUOUS_SHARE):
+        ambiguous = counts.ambiguous >= MANY_AMBIGUOUS
+        if ambiguous and counts.ambiguous >= counts.calls * AMBIGUOUS_SHARE:
             self._warn("some calls may be another request's as well as the one's before")
         if counts.lone_starts:
             self._warn("call after call starts a run: nothing ties it to the one before")

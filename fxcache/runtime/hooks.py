@@ -55,7 +55,7 @@ class HooksState:
         self.tree, self._slots_by_module = tree, slots
         self._registered = num_registered_hooks()  # read first: a hook may be registered meanwhile
         self._hooked = tree.hooked()
-        self._lengths = list(map(len, tree.attributes))
+        self._length, self._lengths_below = len(vars(tree.root)), self._lengths_below_now()
         self._slots = [slot for index in sorted(slots) for slot in slots[index]]
         # The model's own attributes are not kept, see Modules.
         self._num_own = sum(slot.index == 0 for slot in self._slots)
@@ -78,15 +78,17 @@ class HooksState:
         """Whether no hook was registered, and every steady slot holds what it held."""
         return (
             num_registered_hooks() == self._registered
-            and list(map(len, self.tree.attributes)) == self._lengths
+            and len(vars(self.tree.root)) == self._length
+            and self._lengths_below_now() == self._lengths_below
             and all(map(is_, self._now(), self._values))
             and self._containers.hold()
         )
 
     def renewed(self) -> "HooksState":
         """The hooks now. Only modules that changed are looked at."""
-        lengths = zip(map(len, self.tree.attributes), self._lengths, strict=True)
-        changed = {index for index, (now, then) in enumerate(lengths) if now != then}
+        now = (len(vars(self.tree.root)), *self._lengths_below_now())
+        then = (self._length, *self._lengths_below)
+        changed = {i for i, pair in enumerate(zip(now, then, strict=True)) if pair[0] != pair[1]}
         replaced = compress(self._slots, map(is_not, self._now(), self._values))
         changed.update(slot.index for slot in replaced)
         if not self._containers.hold():
@@ -108,6 +110,9 @@ class HooksState:
             (slot.index, slot.name, IdentityKey(slot.value)) for slot in self._volatile
         )
         return volatile, tuple(map(self.tree.hook_identities, self._hooked)), self.steady_key
+
+    def _lengths_below_now(self) -> list[int]:
+        return list(map(len, self.tree.attributes_below))
 
     def _now(self) -> Iterable[object]:
         own = repeat(vars(self.tree.root), self._num_own)

@@ -15,7 +15,7 @@ class Modules:
 
     def __init__(self, root: nn.Module):
         _, *self._below = root.modules()
-        self._attributes_below = list(map(vars, self._below))
+        self.attributes_below = list(map(vars, self._below))  # of all modules but the model
         self._root = weakref.ref(root)
 
     @property
@@ -33,7 +33,7 @@ class Modules:
     @property
     def attributes(self) -> list[dict[str, Any]]:
         """The ``__dict__`` of each."""
-        return [vars(self.root), *self._attributes_below]
+        return [vars(self.root), *self.attributes_below]
 
     def module(self, index: int) -> nn.Module:
         """The module with this number."""

@@ -16,6 +16,8 @@ def returned(call: Call, outputs: list[Any], program: Program) -> Any:
     Objects, lists and dicts of the caller keep their identity, and so do the tensors that the call
     did not replace; those that it wrote in place are written in place.
     """
+    if program.state is None and program.returns_tuple:  # as pipelines ask for
+        return tuple(outputs)
     count = program.out_spec.num_leaves
     result = tree_unflatten(outputs[:count], program.out_spec)
     if program.state is None:

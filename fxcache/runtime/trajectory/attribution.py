@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from fxcache.runtime.trajectory.latent import Likeness
 from fxcache.runtime.trajectory.position import Motion
@@ -26,8 +27,7 @@ CLEARLY = 0.5  # the closest distance is at most this share of the second closes
 CLEARLY_COPY = 0.8  # the same where the closest is a copy that was made at the last step
 
 
-@dataclass(frozen=True)
-class Evidence:
+class Evidence(NamedTuple):
     """How a call compares with the last call of one trajectory.
 
     Attributes:
@@ -86,7 +86,7 @@ class Certainty(Enum):
     AMBIGUOUS = "ambiguous"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Attribution:
     """The trajectory that a call continues.
 
@@ -130,6 +130,8 @@ def attribute(candidates: Sequence[Evidence], compare: Compare) -> Attribution:
         compare: Reads the latents of these candidates; called only where it is needed.
     """
     verdicts = [judge(e) for e in candidates]
+    if verdicts == [Verdict.YES]:
+        return Attribution(0, Certainty.CERTAIN)
     possible = [i for i, verdict in enumerate(verdicts) if verdict is not Verdict.NO]
     possible = [i for i in possible if candidates[i].same_kind] or possible
     if not possible:

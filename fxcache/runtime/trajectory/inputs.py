@@ -3,6 +3,7 @@
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -53,8 +54,7 @@ def kinds_of(paths: Sequence[str], step_inputs: frozenset[str] = frozenset()) ->
     return Kinds(tuple(prompts), tuple(i for i in rest if i not in prompts))
 
 
-@dataclass(frozen=True)
-class Conditioning:
+class Conditioning(NamedTuple):
     """The conditioning of one call.
 
     Attributes:
@@ -77,8 +77,9 @@ class Conditioning:
         """How each tensor compares with those of ``refs``; all FOREIGN if not as many."""
         if len(refs) != len(self.tensors):
             return (Match.FOREIGN,) * max(1, len(self.tensors))
+        digests = self.digests
         pairs = zip(refs, self.tensors, strict=True)
-        return tuple(r.compare(t, self.digests.get(i)) for i, (r, t) in enumerate(pairs))
+        return tuple([r.compare(t, digests.get(i)) for i, (r, t) in enumerate(pairs)])
 
     def summary(self, matches: Sequence[Match]) -> Match:
         """How alike the conditioning is: that of the prompts, and FOREIGN if anything kept is.
@@ -86,8 +87,10 @@ class Conditioning:
         An input that is no prompt may be new at each step, or written, as long as the prompts are
         the same.
         """
-        if not matches or len(matches) != len(self.tensors):
-            return Match.FOREIGN if matches else Match.SAME
+        if not any(matches):
+            return Match.SAME
+        if len(matches) != len(self.tensors):
+            return Match.FOREIGN
         worst = max((matches[i] for i in self.kinds.prompts), default=Match.SAME)
         foreign = any(matches[i] is Match.FOREIGN for i in self.kinds.others)
         return Match.FOREIGN if foreign else worst
@@ -115,14 +118,15 @@ class Inputs:
             paths = tuple(inputs)
             found = self._known[call.key] = paths, kinds_of(paths, self._step_inputs)
         paths, kinds = found
-        digests = {
-            i: digest_of(call.conditioning[i]) for i in kinds.kept if paths[i] in self._rebuilt
-        }
+        digests: dict[int, Tensor] = {}
+        if self._rebuilt:
+            rebuilt = (i for i in kinds.kept if paths[i] in self._rebuilt)
+            digests = {i: digest_of(call.conditioning[i]) for i in rebuilt}
         return Conditioning(call.conditioning, paths, kinds, digests)
 
     def note(self, matches: Sequence[Match], conditioning: Conditioning) -> None:
         """Take note of which tensors were replaced, and digest them for the next call."""
-        if len(matches) != len(conditioning.tensors):
+        if not any(matches) or len(matches) != len(conditioning.tensors):
             return
         for i in conditioning.kinds.kept:
             if matches[i] is Match.REPLACED and i not in conditioning.digests:

@@ -36,9 +36,11 @@ class Likeness(NamedTuple):
 UNLIKE = Likeness(0.0, SAMPLE)  # of latents that cannot be compared
 
 
-@torch.no_grad()
 def sample_of(latent: Tensor) -> Tensor:
-    """At most ``SAMPLE`` elements of ``latent``, evenly spaced: a copy on its device."""
+    """At most ``SAMPLE`` elements of ``latent``, evenly spaced: a copy on its device.
+
+    It is taken at every call, so it costs one small kernel, and leaves grad mode as it is.
+    """
     count = latent.numel()
     stride = max(1, count // SAMPLE)
     taken = min(SAMPLE, count)

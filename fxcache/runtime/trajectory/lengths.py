@@ -24,14 +24,14 @@ class RunLengths:
         self._fixed: dict[Schedule, int] = {}  # from a plan, which was calibrated on it
         self._lock = Lock()
 
-    def note(self, state: State, first: Position) -> None:
-        """A run has ended in ``state``; it began at ``first``."""
-        if not state.complete or (key := schedule_of(first)) is None:
+    def note(self, state: State, schedule: Schedule | None) -> None:
+        """A run of ``schedule`` has ended in ``state``."""
+        if not state.complete or schedule is None:
             return
         with self._lock:
             if len(self._calls) >= MAX_SCHEDULES:
                 self._calls.clear()
-            self._calls[key] = state.step + 1
+            self._calls[schedule] = state.step + 1
 
     def fix(self, lengths: Iterable[tuple[int, int, int]]) -> None:
         """Runs of these schedules have so many calls.
@@ -41,10 +41,11 @@ class RunLengths:
         """
         self._fixed = {("places", length, first): calls for length, first, calls in lengths}
 
-    def expected(self, state: State, first: Position) -> int | None:
-        """How many calls the run in ``state`` will make; None if nothing tells."""
-        key = schedule_of(first)
-        known = None if key is None else self._fixed.get(key) or self._calls.get(key)
+    def expected(self, state: State, schedule: Schedule | None) -> int | None:
+        """How many calls the run of ``schedule`` in ``state`` will make; None if nothing tells."""
+        known = None
+        if schedule is not None:
+            known = self._fixed.get(schedule) or self._calls.get(schedule)
         if known is not None and state.step < known:
             return known
         return expected_steps(state)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,8 +13,7 @@ from torch import Tensor
 from fxcache._torch import schedule_tensor
 
 
-@dataclass(frozen=True)
-class Element:
+class Element(NamedTuple):
     """The timestep is an element of the noise scheduler's timesteps tensor, as in diffusers.
 
     That tensor is new in every run (``set_timesteps`` makes it), so it identifies the run, and
@@ -33,8 +32,7 @@ class Element:
         return mine is theirs or address(mine) == address(theirs)
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """The pipeline says which step it is at, out of how many."""
 
     offset: int
@@ -62,6 +60,7 @@ class Unknown:
 
 
 Position = Element | Place | Number | Unknown
+PLACES = (Element, Place)  # those that are places in a schedule
 
 
 class Motion(Enum):

@@ -11,7 +11,7 @@ from fxcache.runtime.context import Announcement
 from fxcache.runtime.feature_cache import FeatureCache
 from fxcache.runtime.trajectory import state as states
 from fxcache.runtime.trajectory.attribution import Attribution, Certainty, Evidence, attribute
-from fxcache.runtime.trajectory.inputs import Inputs
+from fxcache.runtime.trajectory.inputs import Conditioning, Inputs
 from fxcache.runtime.trajectory.latent import Likeness, likenesses, sample_of
 from fxcache.runtime.trajectory.lengths import RunLengths
 from fxcache.runtime.trajectory.position import Motion, Place, Position, position_of
@@ -98,6 +98,10 @@ class TrajectoryStore:
             conditioning = self._inputs.conditioning(call)
             self.counts.device_waits += bool(conditioning.digests) and on_device(sample)
             known = [t for t in self.held if t.scope == caller.scope]
+            self.counts.calls += 1
+            plain = self._plain_step(known, position, conditioning, caller, sample)
+            if plain is not None:
+                return plain
             compared = [t.compare(conditioning) for t in known]
             evidence = [
                 t.evidence(position, conditioning.summary(m), caller.name, caller.kind, known)
@@ -110,7 +114,6 @@ class TrajectoryStore:
                 return likenesses([known[i].latent for i in indices], sample)
 
             found = attribute(evidence, compare)
-            self.counts.calls += 1
             self.counts.ambiguous += found.certainty is Certainty.AMBIGUOUS
             matches = () if found.index is None else compared[found.index]
             if found.index is None:
@@ -123,6 +126,34 @@ class TrajectoryStore:
             trajectory.begin_call(
                 transition, conditioning, matches, caller.kind, sample, found.distance
             )
+            self.held.append(trajectory)
+        return trajectory
+
+    def _plain_step(
+        self,
+        known: Sequence[Trajectory],
+        position: Position,
+        conditioning: Conditioning,
+        caller: Caller,
+        sample: Tensor,
+    ) -> Trajectory | None:
+        """The only trajectory of the scope, if this is its next step and all else is as it was.
+
+        What ``attribute`` finds too, without the comparisons that are of no use then.
+        """
+        if len(known) != 1 or conditioning.digests:
+            return None
+        (trajectory,) = known
+        same = trajectory.kind == caller.kind and trajectory.name == caller.name
+        if trajectory.busy or not same:
+            return None
+        transition = states.step_on(trajectory.state, position)
+        if transition is None or any(matches := trajectory.compare(conditioning)):
+            return None
+        trajectory.begin_call(transition, conditioning, matches, caller.kind, sample, None)
+        self._lone = 0
+        if self.held[-1] is not trajectory:
+            self.held.remove(trajectory)
             self.held.append(trajectory)
         return trajectory
 
@@ -167,17 +198,17 @@ class TrajectoryStore:
 
     def _drop(self, trajectory: Trajectory) -> None:
         self.held.remove(trajectory)
-        self.lengths.note(trajectory.state, trajectory.first)
+        self.lengths.note(trajectory.state, trajectory.schedule)
 
     def expected_steps(self, trajectory: Trajectory) -> int | None:
         """How many calls the run will make; None if nothing tells."""
-        return self.lengths.expected(trajectory.state, trajectory.first)
+        return self.lengths.expected(trajectory.state, trajectory.schedule)
 
     def run_lengths(self) -> list[tuple[int, int, int]]:
         """How many calls the runs so far made, as ``RunLengths.fix`` takes it."""
         with self._lock:
             for trajectory in self.held:
-                self.lengths.note(trajectory.state, trajectory.first)
+                self.lengths.note(trajectory.state, trajectory.schedule)
         return self.lengths.places()
 
     def release(self, scope: AnyScope) -> None:

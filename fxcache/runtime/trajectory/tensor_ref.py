@@ -52,7 +52,7 @@ class TensorRef:
             tensor: The tensor at hand.
             digest: Of its content; without it, EQUAL is never found.
         """
-        if self._is(tensor):
+        if self._tensor() is tensor or self._is_same_view(tensor):
             return Match.SAME if self._version == version_of(tensor) else Match.REWRITTEN
         if self.alive:
             return Match.FOREIGN
@@ -61,9 +61,7 @@ class TensorRef:
         )
         return Match.EQUAL if equal else Match.REPLACED
 
-    def _is(self, tensor: Tensor) -> bool:
-        if self._tensor() is tensor:
-            return True
+    def _is_same_view(self, tensor: Tensor) -> bool:
         base = self._base() if self._base else None
         return base is not None and base_of(tensor) is base and place_of(tensor) == self._place
 

@@ -2,7 +2,6 @@
 
 import weakref
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -15,11 +14,11 @@ from fxcache.runtime.observer import Observer
 from fxcache.runtime.record import Run
 from fxcache.runtime.trajectory.attribution import Evidence
 from fxcache.runtime.trajectory.inputs import Conditioning
+from fxcache.runtime.trajectory.lengths import Schedule, schedule_of
 from fxcache.runtime.trajectory.position import (
+    PLACES,
     Element,
-    Motion,
     Number,
-    Place,
     Position,
     Unknown,
     motion,
@@ -48,7 +47,7 @@ class Trajectory:
         self.kind = kind  # shapes, dtypes, options and hooks of its last call
         self.cache = cache
         self.state = State(Unknown(), step=-1)
-        self.first: Position = Unknown()  # where its first call stood
+        self.schedule: Schedule | None = None  # what tells it from others; None where nothing does
         self.latent = torch.empty(0)  # a sample of its last call's
         # Of what it is a copy, where the two could not be told apart. Weak: a chain of copies
         # would keep the buffers of all of them alive.
@@ -67,8 +66,7 @@ class Trajectory:
         self.run = Run()
         self._refs: tuple[TensorRef, ...] = ()
         self._distances: tuple[float, ...] = ()  # by which its latent moved at the last two steps
-        # Inputs that were the same at the last two steps.
-        self._stable: frozenset[int] = frozenset()
+        self._matches: tuple[Match, ...] = ()  # of the conditioning at the last two steps
         # By kind of call, what is given to its variants.
         self.prologues: WeakKeyDictionary[Variants, Prologue] = WeakKeyDictionary()
 
@@ -105,17 +103,17 @@ class Trajectory:
         candidates: Sequence["Trajectory"],
     ) -> Evidence:
         """How a call of this scope compares with the last one; it is one of ``candidates``."""
-        original = self.copy_of
+        state, original = self.state, self.copy_of
         copied = original is not None and original in candidates
         return Evidence(
-            motion(self.position, position, self.state.direction),
+            motion(state.position, position, state.direction),
             conditioning,
             same_kind=self.kind == kind,
             same_name=self.name == name,
-            scheduled=isinstance(position, Element | Place),
+            scheduled=isinstance(position, PLACES),
             vouched=self.scope.vouched,
             keyed=self.scope.keyed,
-            begun=self.step == 0,
+            begun=state.step == 0,
             drift=max(self._distances, default=None),
             copy_of=candidates.index(original) if copied else None,
             restarted=self.newer_starts > 0,
@@ -141,24 +139,29 @@ class Trajectory:
             latent: A sample of its latent.
             distance: By how much its latent moved; None where that was not measured.
         """
-        if self.step < 0:
-            self.first, self.run = transition.state.position, Run(transition.refresh)
+        if self.state.step < 0:
+            self.schedule = schedule_of(transition.state.position)
+            self.run = Run(transition.refresh)
         else:
             self._note_changes(conditioning, matches, transition.refresh)
-            if motion(self.position, transition.state.position, 0) is not Motion.REPEAT:
-                same = (Match.SAME, Match.REWRITTEN)
-                self._stable = frozenset(i for i, m in enumerate(matches) if m in same)
+            if not transition.repeats:
+                self._matches = tuple(matches)
         self.state, self.refresh = transition.state, transition.refresh
-        if self.step == 0 or any(matches) or conditioning.digests:  # else all is as it was
+        unchanged = self._refs and not any(matches) and not conditioning.digests
+        if not unchanged:
             self._refs = conditioning.refs()
         self.kind, self.latent = kind, latent
         self._distances = () if distance is None else (*self._distances[-1:], distance)
         self.busy, self.newer_starts = True, 0
-        self.run.waits += isinstance(self.position, Number) and self.position.waited
+        position = transition.state.position
+        self.run.waits += isinstance(position, Number) and position.waited
 
     def _note_changes(
         self, conditioning: Conditioning, matches: Sequence[Match], refresh: str
     ) -> None:
+        if not any(matches):
+            self.changes, self.changed = 0, ()
+            return
         changed = [i for i in conditioning.kinds.prompts if matches[i] >= Match.REWRITTEN]
         self.changes = self.changes + 1 if changed and refresh else 0
         self.changed = tuple(conditioning.paths[i] for i in changed)
@@ -166,14 +169,15 @@ class Trajectory:
     def end_call(self, complete: bool) -> None:
         """The call is over; ``complete``: it ran to its end, so that its values were cached."""
         self.busy = False
-        self.state = replace(self.state, complete=complete)
+        if not complete:
+            self.state = self.state._replace(complete=False)
 
     def fork(self, cache: FeatureCache) -> "Trajectory":
         """A trajectory in the same state, with nothing cached."""
         fork = Trajectory(self.scope, self.name, self.kind, cache)
-        fork.state, fork.first, fork.run = self.state, self.first, self.run
+        fork.state, fork.schedule, fork.run = self.state, self.schedule, self.run
         fork.last_refresh, fork.guided = self.last_refresh, self.guided
-        fork._refs, fork._stable, fork._original = self._refs, self._stable, weakref.ref(self)
+        fork._refs, fork._matches, fork._original = self._refs, self._matches, weakref.ref(self)
         fork._distances = self._distances
         return fork
 
@@ -197,5 +201,6 @@ class Trajectory:
         """Whether what identified it is gone: its schedule, or a tensor that it kept."""
         if isinstance(self.position, Element) and self.position.schedule() is None:
             return True
-        refs = (ref for i, ref in enumerate(self._refs) if i in self._stable)
-        return any(not ref.alive for ref in refs)
+        kept = (Match.SAME, Match.REWRITTEN)
+        pairs = zip(self._refs, self._matches, strict=False)
+        return any(match in kept and not ref.alive for ref, match in pairs)

@@ -1,7 +1,6 @@
 """Whose call it is, decided from comparisons alone."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -46,21 +45,21 @@ def found(*pairs: tuple[Evidence, Likeness]) -> tuple[int | None, Certainty]:
     ("evidence", "verdict"),
     [
         (NEXT, Verdict.YES),
-        (replace(NEXT, conditioning=Match.REPLACED), Verdict.YES),
-        (replace(NEXT, conditioning=Match.FOREIGN), Verdict.NO),
-        (replace(NEXT, conditioning=Match.FOREIGN, keyed=True), Verdict.YES),
-        (replace(NEXT, busy=True), Verdict.NO),
-        (replace(NEXT, same_name=False), Verdict.NO),
-        (replace(NEXT, same_kind=False), Verdict.YES),
-        (replace(NUMBER, same_kind=False), Verdict.NO),
+        (NEXT._replace(conditioning=Match.REPLACED), Verdict.YES),
+        (NEXT._replace(conditioning=Match.FOREIGN), Verdict.NO),
+        (NEXT._replace(conditioning=Match.FOREIGN, keyed=True), Verdict.YES),
+        (NEXT._replace(busy=True), Verdict.NO),
+        (NEXT._replace(same_name=False), Verdict.NO),
+        (NEXT._replace(same_kind=False), Verdict.YES),
+        (NUMBER._replace(same_kind=False), Verdict.NO),
         (NUMBER, Verdict.MAYBE),
-        (replace(NUMBER, vouched=True), Verdict.YES),
-        (replace(NUMBER, keyed=True), Verdict.YES),
+        (NUMBER._replace(vouched=True), Verdict.YES),
+        (NUMBER._replace(keyed=True), Verdict.YES),
         (Evidence(Motion.SKIP), Verdict.MAYBE),
         (Evidence(Motion.SKIP, vouched=True), Verdict.YES),
         (Evidence(Motion.SKIP, same_kind=False, vouched=True), Verdict.NO),
         (AGAIN, Verdict.MAYBE),
-        (replace(AGAIN, vouched=True), Verdict.MAYBE),
+        (AGAIN._replace(vouched=True), Verdict.MAYBE),
         (Evidence(Motion.UNKNOWN), Verdict.MAYBE),
         (Evidence(Motion.BACK, vouched=True), Verdict.NO),
         (Evidence(Motion.OTHER, keyed=True), Verdict.NO),
@@ -72,7 +71,7 @@ def test_what_the_evidence_says(evidence, verdict):
 
 def test_the_next_place_of_one_schedule_needs_no_latent():
     assert attribute([NEXT], never) == Attribution(0, Certainty.CERTAIN)
-    others = [replace(NEXT, conditioning=Match.FOREIGN), replace(NEXT, busy=True)]
+    others = [NEXT._replace(conditioning=Match.FOREIGN), NEXT._replace(busy=True)]
     assert attribute([others[0], NEXT, others[1]], never).index == 1
 
 
@@ -80,12 +79,12 @@ def test_nothing_that_it_can_continue():
     assert attribute([], never) == Attribution(None, Certainty.CERTAIN, "first call")
     back = Evidence(Motion.BACK)
     assert attribute([back], never).reason == "timesteps start over"
-    foreign = replace(back, conditioning=Match.FOREIGN)
+    foreign = back._replace(conditioning=Match.FOREIGN)
     assert attribute([foreign], never).reason == "first call"
 
 
 def test_a_trajectory_of_the_same_kind_goes_first():
-    other = replace(NEXT, same_kind=False)
+    other = NEXT._replace(same_kind=False)
     assert attribute([other, NEXT, other], never) == Attribution(1, Certainty.CERTAIN)
     assert attribute([other], never).index == 0, "shapes may change in the middle of a run"
 
@@ -109,10 +108,10 @@ def test_a_latent_far_from_all_begins_a_run_though_it_may_go_on_in_one():
 def test_a_step_is_no_longer_than_the_last_ones_where_only_the_latent_tells():
     step = Likeness(0.95, 1024)
     assert found((NUMBER, step)) == (0, Certainty.AMBIGUOUS), "the second call may be a start"
-    assert found((replace(NUMBER, drift=0.02), step)) == (0, Certainty.BY_LATENT)
-    assert found((replace(NUMBER, drift=0.01), step)) == (0, Certainty.AMBIGUOUS)
-    assert found((replace(NUMBER, vouched=True), step), (NEXT, FAR)) == (0, Certainty.BY_LATENT)
-    assert attributed((replace(NUMBER, drift=0.02), step)).distance == pytest.approx(0.05)
+    assert found((NUMBER._replace(drift=0.02), step)) == (0, Certainty.BY_LATENT)
+    assert found((NUMBER._replace(drift=0.01), step)) == (0, Certainty.AMBIGUOUS)
+    assert found((NUMBER._replace(vouched=True), step), (NEXT, FAR)) == (0, Certainty.BY_LATENT)
+    assert attributed((NUMBER._replace(drift=0.02), step)).distance == pytest.approx(0.05)
 
 
 def test_a_call_at_the_same_step_and_one_at_the_next():
@@ -154,16 +153,16 @@ def test_chance():
 
 
 def test_the_same_prompt_goes_before_one_made_anew():
-    replaced = replace(NEXT, conditioning=Match.REPLACED)
-    equal = replace(NEXT, conditioning=Match.EQUAL)
+    replaced = NEXT._replace(conditioning=Match.REPLACED)
+    equal = NEXT._replace(conditioning=Match.EQUAL)
     assert found((replaced, NEAR), (equal, NEAR))[0] == 1
     assert found((equal, NEAR), (replaced, NEAR))[0] == 0
     assert found((replaced, NEAR), (equal, FAR))[0] == 0, "but not before a latent"
 
 
 def test_under_a_key_a_prompt_that_is_gone_goes_before_one_that_is_not():
-    gone = replace(NEXT, conditioning=Match.REPLACED, keyed=True)
-    alive = replace(gone, conditioning=Match.FOREIGN)
+    gone = NEXT._replace(conditioning=Match.REPLACED, keyed=True)
+    alive = gone._replace(conditioning=Match.FOREIGN)
     assert found((gone, NEAR), (alive, NEAR)) == (0, Certainty.BY_LATENT)
     assert found((alive, NEAR), (gone, NEAR)) == (1, Certainty.BY_LATENT)
 
@@ -192,25 +191,25 @@ def test_a_step_with_the_same_latent_is_another_call_of_that_step():
 
 
 def test_numbers_may_repeat_since_they_were_rounded():
-    number = replace(AGAIN, scheduled=False)
+    number = AGAIN._replace(scheduled=False)
     assert found((number, NEAR)) == (0, Certainty.BY_LATENT)
     assert found((number, SAME)) == (0, Certainty.AMBIGUOUS)
-    assert found((replace(number, vouched=True), SAME)) == (0, Certainty.BY_LATENT)
-    other_half = replace(number, conditioning=Match.REPLACED)
+    assert found((number._replace(vouched=True), SAME)) == (0, Certainty.BY_LATENT)
+    other_half = number._replace(conditioning=Match.REPLACED)
     assert found((other_half, SAME))[0] is None, "guidance with a prompt made anew"
 
 
 def test_a_run_sampled_again_from_the_same_seed():
-    old = replace(AGAIN, scheduled=False, restarted=True)
+    old = AGAIN._replace(scheduled=False, restarted=True)
     assert found((old, SAME), (MOVING, NEAR)) == (1, Certainty.BY_LATENT)
     assert found((old, SAME))[0] is None
-    begun = replace(AGAIN, scheduled=False, begun=True)
+    begun = AGAIN._replace(scheduled=False, begun=True)
     assert found((begun, SAME))[0] is None
-    assert found((replace(begun, vouched=True), SAME)) == (0, Certainty.BY_LATENT)
+    assert found((begun._replace(vouched=True), SAME)) == (0, Certainty.BY_LATENT)
 
 
 def test_a_run_may_begin_where_a_single_call_did():
-    begun = replace(NUMBER, begun=True)
+    begun = NUMBER._replace(begun=True)
     assert found((begun, SAME)) == (None, Certainty.BY_LATENT)
     assert found((NUMBER, SAME)) == (0, Certainty.BY_LATENT)
     assert found((begun, NEAR)) == (0, Certainty.BY_LATENT)

@@ -51,10 +51,11 @@ ATTRIBUTION = [
     ("if elements <= 2:", "if elements <= 0:"),
 ]
 STATE = [
-    ("step=state.step + 1", "step=state.step"),
-    ("direction=state.direction or direction_of", "direction=direction_of"),
-    ("stride=stride", "stride=1"),
-    ("complete=True,\n", "complete=state.complete,\n"),
+    ("state.step + 1, direction", "state.step, direction"),
+    ("direction = state.direction or direction_of", "direction = direction_of"),
+    ("direction, stride)", "direction, 1)"),
+    ("direction, stride)", "direction, stride, state.complete)"),
+    ("moved is Motion.REPEAT)", "False)"),
     ("if not state.complete:", "if False:"),
     ("if event.certainty is Certainty.AMBIGUOUS:", "if False:"),
     ("if event.conditioning is Match.REWRITTEN:", "if False:"),

@@ -1,11 +1,9 @@
 """Which step of its run a call is, and why it must refresh."""
 
-from dataclasses import replace
-
 import pytest
 
 from fxcache.runtime.trajectory.attribution import Certainty
-from fxcache.runtime.trajectory.lengths import RunLengths
+from fxcache.runtime.trajectory.lengths import RunLengths, schedule_of
 from fxcache.runtime.trajectory.position import Number, Place, Unknown
 from fxcache.runtime.trajectory.state import (
     Event,
@@ -57,11 +55,11 @@ STATE = State(Place(4, 10), step=4)
             Event(Place(5, 10), certainty=Certainty.AMBIGUOUS, reason="caller unknown"),
             "caller unknown",
         ),
-        (replace(STATE, complete=False), Event(Place(5, 10)), "the last call did not finish"),
+        (STATE._replace(complete=False), Event(Place(5, 10)), "the last call did not finish"),
         (STATE, Event(Place(7, 10)), "timesteps are left out"),
-        (replace(STATE, stride=3), Event(Place(7, 10)), ""),
-        (replace(STATE, stride=3), Event(Place(6, 10)), ""),
-        (replace(STATE, stride=2), Event(Place(7, 10)), "timesteps are left out"),
+        (STATE._replace(stride=3), Event(Place(7, 10)), ""),
+        (STATE._replace(stride=3), Event(Place(6, 10)), ""),
+        (STATE._replace(stride=2), Event(Place(7, 10)), "timesteps are left out"),
         (STATE, Event(Place(4, 10)), ""),
     ],
 )
@@ -73,7 +71,7 @@ def test_why_a_call_refreshes(state, event, reason):
 
 
 def test_a_call_that_failed_costs_one_refresh():
-    failed = replace(STATE, complete=False)
+    failed = STATE._replace(complete=False)
     following = advance(failed, Event(Place(5, 10))).state
     assert advance(following, Event(Place(6, 10))).refresh == ""
 
@@ -93,40 +91,47 @@ def test_how_many_steps_a_schedule_has_left():
 
 def test_a_run_makes_as_many_calls_as_the_last_one_of_its_schedule():
     lengths, first = RunLengths(), Place(0, 20)
-    assert lengths.expected(State(first), first) == 20
-    lengths.note(State(Place(5, 20), step=5), first)
-    assert lengths.expected(State(first), first) == 6
-    assert lengths.expected(State(Place(5, 20), step=5), first) == 6
-    assert lengths.expected(State(Place(6, 20), step=6), first) == 20, "it goes on beyond"
-    assert lengths.expected(State(Place(0, 30)), Place(0, 30)) == 30
-    assert lengths.expected(State(Place(6, 20)), Place(6, 20)) == 14, "the second expert"
+    schedule = schedule_of(first)
+    assert lengths.expected(State(first), schedule) == 20
+    lengths.note(State(Place(5, 20), step=5), schedule)
+    assert lengths.expected(State(first), schedule) == 6
+    assert lengths.expected(State(Place(5, 20), step=5), schedule) == 6
+    assert lengths.expected(State(Place(6, 20), step=6), schedule) == 20, "it goes on beyond"
+    assert lengths.expected(State(Place(0, 30)), schedule_of(Place(0, 30))) == 30
+    assert lengths.expected(State(Place(6, 20)), schedule_of(Place(6, 20))) == 14, (
+        "the second expert"
+    )
 
 
 def test_numbers_tell_their_length_from_the_second_run_on():
     lengths, first = RunLengths(), Number(1000.0)
-    assert lengths.expected(State(first), first) is None
-    lengths.note(State(Number(20.0), step=49), first)
-    assert lengths.expected(State(first), first) == 50
-    assert lengths.expected(State(Number(900.0)), Number(900.0)) is None
+    schedule = schedule_of(first)
+    assert lengths.expected(State(first), schedule) is None
+    lengths.note(State(Number(20.0), step=49), schedule)
+    assert lengths.expected(State(first), schedule) == 50
+    assert lengths.expected(State(Number(900.0)), schedule_of(Number(900.0))) is None
 
 
 def test_a_warm_up_of_one_call_does_not_shorten_the_run_after_it():
     lengths, first = RunLengths(), Number(1000.0)
-    lengths.note(State(first), first)
-    assert lengths.expected(State(Number(900.0), step=1), first) is None
+    schedule = schedule_of(first)
+    lengths.note(State(first), schedule)
+    assert lengths.expected(State(Number(900.0), step=1), schedule) is None
 
 
 def test_a_run_that_failed_teaches_nothing():
     lengths, first = RunLengths(), Place(0, 20)
-    lengths.note(State(Place(3, 20), step=3, complete=False), first)
-    assert lengths.expected(State(first), first) == 20
+    schedule = schedule_of(first)
+    lengths.note(State(Place(3, 20), step=3, complete=False), schedule)
+    assert lengths.expected(State(first), schedule) == 20
 
 
 def test_a_plan_knows_its_schedules():
     lengths, first = RunLengths(), Place(0, 20)
-    lengths.note(State(Place(5, 20), step=5), first)
+    schedule = schedule_of(first)
+    lengths.note(State(Place(5, 20), step=5), schedule)
     assert lengths.places() == [(20, 0, 6)]
     other = RunLengths()
     other.fix(lengths.places())
-    other.note(State(Place(2, 20), step=2), first)
-    assert other.expected(State(first), first) == 6, "a run that was broken off changes nothing"
+    other.note(State(Place(2, 20), step=2), schedule)
+    assert other.expected(State(first), schedule) == 6, "a run that was broken off changes nothing"

@@ -1,0 +1,164 @@
+"""The form of the last call, so that the next call of the same form is not worked out again."""
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fxcache.call import Call, autocast_dtype
+from fxcache.program import Role
+
+# Whether a value has this form; its tensors are appended.
+Test = Callable[[Any, list[Tensor]], bool]
+
+
+class Key:
+    """A key that is hashed once: it is nested, and looked up several times at each call."""
+
+    __slots__ = ("_hash", "parts")
+
+    def __init__(self, parts: Hashable):
+        self.parts, self._hash = parts, hash(parts)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Key) and self.parts == other.parts)
+
+    def __repr__(self) -> str:
+        return f"Key({self.parts})"
+
+
+class Form:
+    """What the arguments of a call must be like to have the key of ``call``.
+
+    Args:
+        call: A call without state objects, which passes no tensor twice.
+        args: Its arguments by position, as the caller passed them.
+        kwargs: Its arguments by name, as the caller passed them.
+        names: Of ``args``.
+    """
+
+    def __init__(
+        self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...]
+    ):
+        # Without its tensors: whether an earlier call's are alive tells requests apart.
+        nothing = torch.empty(0)
+        self._call = call._replace(
+            arguments={}, tensors=(), conditioning=(), latent=nothing, timestep=None
+        )
+        values = (*args, *kwargs.values())
+        self._num_args, self._names = len(args), tuple(kwargs)
+        named = list(zip((*names, *kwargs), values, strict=True))
+        self._tests = [
+            number_test(value)
+            if name == call.timestep_name and call.number is not None
+            else test_of(value)
+            for name, value in named
+        ]
+        self._device = call.latent.device.type
+        self._autocast = autocast_dtype(self._device)
+        places = {name: place for place, (name, _) in enumerate(named)}
+        self._arguments = [(name, places[name]) for name in call.arguments]
+        found: list[Tensor] = []
+        for test, value in zip(self._tests, values, strict=True):
+            test(value, found)
+        order = {id(tensor): number for number, tensor in enumerate(found)}
+        self._order = [order[id(tensor)] for tensor in call.tensors]
+        self._latent = next(i for i, t in enumerate(call.tensors) if t is call.latent)
+        roles = enumerate(call.roles)
+        self._conditioning = [i for i, role in roles if role is Role.CONDITIONING]
+
+    def call_with(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        """The call with these arguments; None where it has another form."""
+        if len(args) != self._num_args or tuple(kwargs) != self._names:
+            return None
+        values = (*args, *kwargs.values())
+        found: list[Tensor] = []
+        for test, value in zip(self._tests, values, strict=True):
+            if not test(value, found):
+                return None
+        if autocast_dtype(self._device) is not self._autocast:
+            return None
+        tensors = [found[i] for i in self._order]
+        arguments = {name: values[place] for name, place in self._arguments}
+        call = self._call
+        return Call(
+            arguments,
+            call.num_positional,
+            call.paths,
+            call.roles,
+            tuple(tensors),
+            tuple([tensors[i] for i in self._conditioning]),
+            call.state,
+            tensors[self._latent],
+            call.latent_name,
+            arguments.get(call.timestep_name),
+            call.timestep_name,
+            call.key,
+        )
+
+
+def form_of(
+    call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...]
+) -> Form | None:
+    """The form of ``call``; None where it has state objects, or passes a tensor twice."""
+    distinct = len(set(map(id, call.tensors))) == len(call.tensors)
+    return Form(call, args, kwargs, names) if distinct and not call.state else None
+
+
+def test_of(value: Any) -> Test:
+    """A test for values like ``value``."""
+    if isinstance(value, Tensor):
+        return tensor_test(value)
+    if isinstance(value, dict):
+        return dict_test(value)
+    if isinstance(value, list | tuple):
+        return sequence_test(value)
+    return constant_test(value)
+
+
+def tensor_test(value: Tensor) -> Test:
+    """Of the same type, shape, dtype and device."""
+    kind, shape, dtype, device = type(value), value.shape, value.dtype, value.device
+
+    def test(other: Any, found: list[Tensor]) -> bool:
+        if type(other) is not kind or other.shape != shape:
+            return False
+        found.append(other)
+        return other.dtype is dtype and other.device == device
+
+    return test
+
+
+def number_test(value: Any) -> Test:
+    """A number of the same type."""
+    kind = type(value)
+    return lambda other, _: type(other) is kind
+
+
+def constant_test(value: Any) -> Test:
+    """The same value of the same type."""
+    kind = type(value)
+    return lambda other, _: other is value or (type(other) is kind and bool(other == value))
+
+
+def dict_test(value: dict[Any, Any]) -> Test:
+    """The same keys in the same order, and values alike."""
+    kind, keys, inner = type(value), tuple(value), sequence_test(list(value.values()))
+    return lambda other, found: (
+        type(other) is kind and tuple(other) == keys and inner(list(other.values()), found)
+    )
+
+
+def sequence_test(value: Sequence[Any]) -> Test:
+    """As many items, alike."""
+    kind, tests = type(value), [test_of(item) for item in value]
+
+    def test(other: Any, found: list[Tensor]) -> bool:
+        same = type(other) is kind and len(other) == len(tests)
+        return same and all(check(item, found) for check, item in zip(tests, other, strict=True))
+
+    return test
