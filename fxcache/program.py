@@ -46,6 +46,8 @@ class VaryingSizes:
 
     def admit(self, tensors: Sequence[Tensor]) -> bool:
         """Whether the graph holds for these inputs, whose other sizes are as at capture."""
+        if not self.expressions and not self.guards:
+            return True
         found: dict[Any, int] = {}
         for (index, dim), expression in self.expressions.items():
             size = tensors[index].shape[dim]

@@ -1,5 +1,6 @@
 """What a caller may pass, and what it is called: names, roles, and the key of a capture."""
 
+import weakref
 from typing import Any
 
 import pytest
@@ -109,6 +110,54 @@ def test_what_is_not_passed_makes_no_difference():
     first, second = (signature.call((X, T, TEXT), kwargs) for kwargs in ({}, {"scale": 1.0}))
     assert first.key == second.key
     assert first.key != signature.call((X, T, TEXT), {"scale": 2.0}).key
+
+
+WIDE, DOUBLE, META = torch.randn(1, 7, 16), TEXT.double(), TEXT.to("meta")
+ALIKE: list[tuple[type[DiT], tuple[Any, ...], dict[str, Any]]] = [
+    *((kind, args, kwargs) for kind, latent, args, kwargs in CALLS if latent != "args.0"),
+    *((ByPosition, (X, T, text), {}) for text in (TEXT, WIDE, DOUBLE, META, None, X)),
+    *((ByPosition, (X, 1, TEXT, scale), {"shift": 1}) for scale in (1, 2, 1.0, True)),
+    *((ByPosition, (X, step, TEXT, 1), {"shift": 1}) for step in (2, 2.0)),
+    *((Optional, (T, X, TEXT), {"more": more}) for more in ({}, {"a": TEXT}, {"b": TEXT}, None)),
+    *((Optional, (T, X, TEXT), {"more": more}) for more in ([TEXT], (TEXT,), [TEXT, 1], [TEXT, 2])),
+    (Optional, (T, X, TEXT), {"more": TEXT, "other": WIDE}),
+    (Optional, (T, X, TEXT), {"other": WIDE, "more": TEXT}),
+    (Optional, (T, X, TEXT), {"more": TEXT, "other": TEXT}),
+    (Optional, (T, X, TEXT), {"more": TEXT.clone(), "other": TEXT.clone()}),
+]
+
+
+@pytest.mark.parametrize(("kind", "args", "kwargs"), ALIKE)
+def test_a_call_after_any_other_is_what_it_is_by_itself(kind, args, kwargs):
+    alone = Signature(kind).call(args, kwargs)
+    for before in (other[1:] for other in ALIKE if other[0] is kind):
+        signature = Signature(kind)
+        signature.call(*before)
+        for found in (signature.call(args, kwargs), signature.call(args, kwargs)):
+            pairs = zip(alone.arguments.items(), found.arguments.items(), strict=True)
+            assert all(a == b and v is w for (a, v), (b, w) in pairs)
+            assert all(t is u for t, u in zip(alone.tensors, found.tensors, strict=True))
+            conditioning = zip(alone.conditioning, found.conditioning, strict=True)
+            assert all(t is u for t, u in conditioning)
+            assert found.latent is alone.latent
+            assert found.timestep is alone.timestep
+            same = ("num_positional", "paths", "roles", "latent_name", "timestep_name", "key")
+            assert [getattr(found, name) for name in same] == [getattr(alone, n) for n in same]
+
+
+def test_autocast_is_part_of_the_form():
+    signature = Signature(Optional, "x")
+    first = signature.call((T, X, TEXT), {})
+    with torch.autocast("cpu", torch.bfloat16):
+        assert signature.call((T, X, TEXT), {}).key != first.key
+
+
+def test_the_last_call_is_not_kept_alive():
+    signature, text = Signature(Optional, "x"), torch.randn(1, 5, 16)
+    signature.call((T, X), {"more": {"a": text}})
+    reference = weakref.ref(text)
+    del text
+    assert reference() is None
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ class Captures:
         self._lock = threading.RLock()
         self._pending: dict[CaptureKey, Future[None]] = {}
         self._tracing = False  # then the module's parameters are stand-ins
+        # By the key of a call, the inputs whose values its captures depend on.
         self._specialized: dict[Hashable, frozenset[str]] = {}
         self._values = Values()
         self._hooks = Hooks()
@@ -161,16 +162,12 @@ class Captures:
         return key, variants
 
     def _key(self, call: Call, hooks: int) -> CaptureKey:
-        paths = self._read(call)
+        paths = self._specialized.get(call.key)
         if not paths:
             return CaptureKey(hooks, call.key)
         tensors = call.by_path().items()
         values = tuple(self._values.number(t) for path, t in tensors if path in paths)
         return CaptureKey(hooks, call.key, values)
-
-    def _read(self, call: Call) -> frozenset[str]:
-        """The inputs whose values captures for calls of this kind depend on."""
-        return self._specialized.get(call.key, frozenset())
 
     def _captured(self, module: nn.Module, call: Call, key: CaptureKey) -> Variants:
         """Capture for ``call`` and keep the variants; one capture at a time in this process."""
@@ -219,7 +216,8 @@ class Captures:
         with self._lock:
             if len(self._specialized) > MAX_KINDS:
                 self._specialized.clear()
-            self._specialized[call.key] = self._read(call) | variants.program.specialized
+            read = self._specialized.get(call.key, frozenset())
+            self._specialized[call.key] = read | variants.program.specialized
             kept = key if key.sizes else self._key(call, key.hooks)
             self._replace_snapshot(key.hooks, now)
             self.held[kept] = variants

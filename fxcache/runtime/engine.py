@@ -227,7 +227,10 @@ class Engine:
         return part
 
     def _source(self, call: Call, variants: Variants) -> object:
-        return (variants, self._captures.generation, *varying(call, variants))
+        """What is cached comes from this: a capture, weights, and sizes that it leaves open."""
+        expressions = variants.program.sizes.expressions
+        sizes = [call.tensors[i].shape[dim] for i, dim in expressions] if expressions else ()
+        return (variants, self._captures.generation, *sizes)
 
     def _force(self, ticket: Ticket) -> None:
         """Note why the call must refresh, if it must."""
@@ -372,8 +375,3 @@ def owned(output: Any) -> Any:
     A pipeline that calls the model twice a step holds the first result over the second call.
     """
     return output.clone() if isinstance(output, Tensor) else output
-
-
-def varying(call: Call, variants: Variants) -> list[int]:
-    """The call's sizes where the graph leaves them open."""
-    return [call.tensors[i].shape[dim] for i, dim in variants.program.sizes.expressions]

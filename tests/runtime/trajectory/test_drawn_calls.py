@@ -2,6 +2,7 @@
 
 import pytest
 
+from fxcache.runtime.trajectory.store import TrajectoryStore
 from tests.runtime.drawn.world import draw, draw_in_threads
 
 CALLS = 400
@@ -13,6 +14,13 @@ def test_loops_that_take_turns(seed):
     drawn = draw(CALLS, seed)
     assert drawn.reuses > drawn.refreshes, "most calls reuse"
     assert drawn.extra_refreshes < CALLS / 20
+
+
+@pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
+def test_the_short_way_of_a_plain_step_ends_where_the_long_one_does(monkeypatch):
+    short = draw(CALLS, seed=3)
+    monkeypatch.setattr(TrajectoryStore, "_plain_step", lambda *_: None)
+    assert draw(CALLS, seed=3) == short
 
 
 @pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")

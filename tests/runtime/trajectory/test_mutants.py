@@ -51,6 +51,9 @@ ATTRIBUTION = [
     ("if elements <= 2:", "if elements <= 0:"),
 ]
 STATE = [
+    ("if not state.complete or not isinstance", "if not isinstance"),
+    ("state.direction) is not Motion.NEXT:", "state.direction) is Motion.OTHER:"),
+    ("state.step + 1, state.direction)", "state.step, state.direction)"),
     ("state.step + 1, direction", "state.step, direction"),
     ("direction = state.direction or direction_of", "direction = direction_of"),
     ("direction, stride)", "direction, 1)"),

@@ -12,6 +12,7 @@ from fxcache.runtime.trajectory.state import (
     begin,
     ended,
     expected_steps,
+    step_on,
 )
 from fxcache.runtime.trajectory.tensor_ref import Match
 
@@ -68,6 +69,17 @@ def test_why_a_call_refreshes(state, event, reason):
     assert following.refresh == reason
     assert following.state.step == 5
     assert following.state.complete
+
+
+@pytest.mark.parametrize("state", [STATE, STATE._replace(stride=3), STATE._replace(complete=False)])
+@pytest.mark.parametrize("offset", [3, 4, 5, 6])
+def test_a_plain_step_is_what_the_general_rule_gives(state, offset):
+    plain, general = step_on(state, Place(offset, 10)), advance(state, Event(Place(offset, 10)))
+    assert plain == (general if offset == 5 and state.complete else None)
+
+
+def test_numbers_are_no_plain_step():
+    assert step_on(State(Number(3.0), direction=-1), Number(2.0)) is None
 
 
 def test_a_call_that_failed_costs_one_refresh():
