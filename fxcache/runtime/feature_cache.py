@@ -72,6 +72,11 @@ class FeatureCache:
         """A call that read or wrote the buffers is over once ``event`` is; None on the host."""
         self._last_use = event
 
+    @property
+    def in_use(self) -> bool:
+        """Whether the device still runs a call that reads or writes the buffers."""
+        return self._last_use is not None and not self._last_use.query()
+
     def recycled(self) -> "FeatureCache":
         """Itself, for another trajectory: its work waits for that of the last one.
 

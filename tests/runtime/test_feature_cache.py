@@ -1,15 +1,20 @@
 """One tensor, allocated once, written in place; what is reported is what is held."""
 
 import gc
+import weakref
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 
 import fxcache
 from fxcache.runtime.feature_cache import FeatureCache
 from fxcache.runtime.module import engine_of
+from fxcache.runtime.trajectory.store import TrajectoryStore
 from tests import tiny
 from tests.loops import sample
+
+ONE_TRAJECTORY = fxcache.CacheConfig(max_trajectories=1)
 
 
 def held(cache: FeatureCache) -> torch.Tensor:
@@ -80,6 +85,61 @@ def test_a_session_frees_its_buffers():
         unet(timestep=1, **tiny.inputs())
     gc.collect()
     assert fxcache.report(unet).cached_bytes == 0
+
+
+class Work:
+    """Work of a device that is not done before it is told to be: stands in for a CUDA event."""
+
+    def __init__(self) -> None:
+        self.done, self.waited = False, False
+
+    def query(self) -> bool:
+        return self.done
+
+    def wait(self) -> None:
+        self.waited = True
+
+
+def cached_call(unet: UNet2DConditionModel, work: Work) -> weakref.ref[torch.Tensor]:
+    """A call that the device has not finished; its one buffer."""
+    with torch.no_grad():
+        unet(timestep=1, **tiny.inputs())
+    cache = store_of(unet).held[-1].cache
+    cache.used(work)  # type: ignore[arg-type]
+    return weakref.ref(held(cache))
+
+
+def store_of(unet: UNet2DConditionModel) -> TrajectoryStore:
+    engine = engine_of(unet)
+    assert engine is not None
+    return engine.store
+
+
+@pytest.mark.parametrize("frees", ["session", "clear"])
+def test_a_buffer_that_the_device_still_reads_is_freed_when_it_is_done(frees):
+    unet, work = fxcache.optimize(tiny.small_unet()), Work()
+    if frees == "session":
+        with fxcache.session(unet):
+            buffer = cached_call(unet, work)
+    else:
+        buffer = cached_call(unet, work)
+        fxcache.clear(unet)
+    assert not store_of(unet).held
+    assert buffer() is not None
+    assert fxcache.report(unet).cached_bytes > 0
+    work.done = True
+    fxcache.clear(unet)
+    assert buffer() is None
+    assert fxcache.report(unet).cached_bytes == 0
+
+
+def test_a_buffer_goes_to_another_trajectory_after_the_work_on_it():
+    unet, work = fxcache.optimize(tiny.small_unet(), cache=ONE_TRAJECTORY), Work()
+    buffer = cached_call(unet, work)
+    with torch.no_grad(), pytest.warns(fxcache.FxcacheWarning, match="push each other out"):
+        unet(timestep=5, **tiny.inputs(seed=1))
+    assert held(store_of(unet).held[-1].cache) is buffer()
+    assert work.waited
 
 
 def test_channels_last_values_are_cached_as_they_are():

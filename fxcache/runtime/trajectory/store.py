@@ -1,7 +1,7 @@
 """All trajectories of one module: found, bounded, recycled, cleared."""
 
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -86,6 +86,9 @@ class TrajectoryStore:
         self.lengths = RunLengths()
         self.counts = Attributions()
         self.limit = limit
+        # Of dropped trajectories. PyTorch gives the memory of a freed buffer to the stream that
+        # allocated it at once, though another stream may still read it.
+        self._retired: list[FeatureCache] = []
         self._lone = 0  # starts in a row after runs that ended with their first call
         self._inputs = Inputs(step_inputs)
         self._lock = threading.Lock()
@@ -165,6 +168,7 @@ class TrajectoryStore:
         self.held.remove(trajectory)
         if (left := trajectory.left_behind) in self.held:
             self.held.remove(left)
+            self._retire([left.cache])
         return trajectory
 
     def _started(
@@ -186,6 +190,7 @@ class TrajectoryStore:
 
     def _spare_cache(self) -> FeatureCache:
         """Buffers of a finished trajectory, or of the oldest of too many, or new ones."""
+        self._retire(())
         spare = next((t for t in self.held if t.finished), None)
         if spare is None and len(self.held) >= self.limit:
             spare = next((t for t in self.held if not t.busy), self.held[0])
@@ -195,6 +200,10 @@ class TrajectoryStore:
         self._drop(spare)
         # A call that is under way writes to its cache when it ends.
         return FeatureCache() if spare.busy else spare.cache.recycled()
+
+    def _retire(self, caches: Iterable[FeatureCache]) -> None:
+        """Keep these, and those retired before, until the device is done with them."""
+        self._retired = [cache for cache in (*self._retired, *caches) if cache.in_use]
 
     def _drop(self, trajectory: Trajectory) -> None:
         self.held.remove(trajectory)
@@ -214,18 +223,22 @@ class TrajectoryStore:
     def release(self, scope: AnyScope) -> None:
         """Forget the trajectories of ``scope``, to which no further call belongs."""
         with self._lock:
-            for trajectory in [t for t in self.held if t.scope is scope]:
+            dropped = [t for t in self.held if t.scope is scope]
+            for trajectory in dropped:
                 self._drop(trajectory)
+            self._retire(t.cache for t in dropped)
 
     def clear(self) -> None:
         """Forget every trajectory and free its buffers."""
         with self._lock:
+            self._retire(t.cache for t in self.held)
             self.held.clear()
 
     @property
     def nbytes(self) -> int:
         """Bytes cached."""
-        return sum(trajectory.nbytes for trajectory in list(self.held))
+        held = sum(trajectory.nbytes for trajectory in list(self.held))
+        return held + sum(cache.nbytes for cache in list(self._retired))
 
     @property
     def hoisted_bytes(self) -> int:
