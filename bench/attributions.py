@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import permutations
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,13 +19,21 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from bench.environment import environment
-from bench.trajectories import SOLVERS, Request, Trajectories, load, scheduler_of, trajectories
+from bench.trajectories import (
+    Request,
+    Trajectories,
+    add_arguments,
+    load,
+    scheduler_of,
+    solvers_and_steps,
+    trajectories,
+)
+from fxcache.runtime.trajectory.caller import Caller
 from fxcache.runtime.trajectory.scope import Scope
-from fxcache.runtime.trajectory.store import Caller, TrajectoryStore
+from fxcache.runtime.trajectory.store import TrajectoryStore
 from fxcache.runtime.trajectory.trajectory import Trajectory
 from fxcache.signature import Signature
 
-STEPS = (4, 8, 20, 50)
 SAME_CAPTION = tuple(Request("red apple", seed) for seed in range(4))
 CAPTIONS = ("penguin", "fire engine", "sunflower", "green apple")
 OTHER_CAPTIONS = tuple(Request(caption, 10 + i) for i, caption in enumerate(CAPTIONS))
@@ -108,22 +115,19 @@ def measure(drawn: Trajectories, timesteps: Sequence[Any]) -> dict[str, Counts]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--solver", choices=SOLVERS, action="append", help="default: all")
-    parser.add_argument("--steps", type=int, action="append", help=f"default: {STEPS}")
+    add_arguments(parser)
     arguments = parser.parse_args()
     pipeline, rows, results = load(), list[list[Any]](), list[dict[str, Any]]()
-    for steps in arguments.steps or STEPS:
-        for solver in arguments.solver or SOLVERS:
-            begun = time.perf_counter()
-            drawn = trajectories(pipeline, solver, steps, REQUESTS)
-            timesteps = scheduler_of(pipeline, solver, steps).timesteps.tolist()
-            for name, counts in measure(drawn, timesteps).items():
-                results.append({"solver": solver, "steps": steps, "loop": name, **asdict(counts)})
-                rows.append(list(results[-1].values()))
-            print(f"{solver}, {steps} steps: {time.perf_counter() - begun:.0f} s", flush=True)
-            text = json.dumps(environment("cpu") | {"results": results}, indent=1)
-            arguments.out.write_text(text + "\n", encoding="utf-8")
+    for solver, steps in solvers_and_steps(arguments):
+        begun = time.perf_counter()
+        drawn = trajectories(pipeline, solver, steps, REQUESTS)
+        timesteps = scheduler_of(pipeline, solver, steps).timesteps.tolist()
+        for name, counts in measure(drawn, timesteps).items():
+            results.append({"solver": solver, "steps": steps, "loop": name, **asdict(counts)})
+            rows.append(list(results[-1].values()))
+        print(f"{solver}, {steps} steps: {time.perf_counter() - begun:.0f} s", flush=True)
+        text = json.dumps(environment("cpu") | {"results": results}, indent=1)
+        arguments.out.write_text(text + "\n", encoding="utf-8")
     print(tabulate(rows, list(results[0])))
 
 

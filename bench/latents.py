@@ -8,7 +8,6 @@ with those of other trajectories at the same step and the steps beside it.
 import argparse
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,9 +15,16 @@ from tabulate import tabulate
 from torch import Tensor
 
 from bench.environment import environment
-from bench.trajectories import SOLVERS, Request, Trajectories, load, trajectories
+from bench.trajectories import (
+    STEPS,
+    Request,
+    Trajectories,
+    add_arguments,
+    load,
+    solvers_and_steps,
+    trajectories,
+)
 
-STEPS = (4, 8, 20, 50)
 DTYPES = (torch.float32, torch.bfloat16)
 SHARES = (0.25, 0.5, 0.75)  # of the second closest's distance, that the closest's may be
 SAMPLE = 1024  # elements
@@ -194,26 +200,23 @@ HEADERS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--solver", choices=SOLVERS, action="append", help="default: all")
-    parser.add_argument("--steps", type=int, action="append", help=f"default: {STEPS}")
+    add_arguments(parser)
     arguments = parser.parse_args()
     if min(arguments.steps or STEPS) < 3:
         parser.error("--steps must be at least 3: ratios of distances need three calls")
     pipeline, rows, results = load(), [], []
-    for steps in arguments.steps or STEPS:
-        for solver in arguments.solver or SOLVERS:
-            begun = time.perf_counter()
-            drawn = trajectories(pipeline, solver, steps, REQUESTS)
-            for dtype in DTYPES:
-                name = str(dtype).removeprefix("torch.")
-                found = Comparison(drawn, REQUESTS, dtype).measure()
-                results.append({"solver": solver, "steps": steps, "dtype": name} | found)
-                rows.append(row(solver, steps, name, found))
-            print(f"{solver}, {steps} steps: {time.perf_counter() - begun:.0f} s", flush=True)
-            content = environment("cpu") | {"requests": len(REQUESTS), "results": results}
-            text = json.dumps(content, indent=1, ensure_ascii=False)
-            arguments.out.write_text(text + "\n", encoding="utf-8")
+    for solver, steps in solvers_and_steps(arguments):
+        begun = time.perf_counter()
+        drawn = trajectories(pipeline, solver, steps, REQUESTS)
+        for dtype in DTYPES:
+            name = str(dtype).removeprefix("torch.")
+            found = Comparison(drawn, REQUESTS, dtype).measure()
+            results.append({"solver": solver, "steps": steps, "dtype": name} | found)
+            rows.append(row(solver, steps, name, found))
+        print(f"{solver}, {steps} steps: {time.perf_counter() - begun:.0f} s", flush=True)
+        content = environment("cpu") | {"requests": len(REQUESTS), "results": results}
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        arguments.out.write_text(text + "\n", encoding="utf-8")
     print(tabulate(rows, HEADERS, floatfmt=".2f"))
 
 

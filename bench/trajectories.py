@@ -1,7 +1,9 @@
 """Latents that the denoiser of the bundled model is called with, for many requests at once."""
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from bench.emoji_sd import pictures
 
+STEPS = (4, 8, 20, 50)
 MODEL = Path(__file__).parent / "models" / "emoji-sd"
 GUIDANCE = 7.5
 SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -52,6 +55,19 @@ class Trajectories:
 
     latents: Tensor
     first: tuple[int, ...]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of commands that go through solvers and numbers of steps, and write what they find."""
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--solver", choices=SOLVERS, action="append", help="default: all")
+    parser.add_argument("--steps", type=int, action="append", help=f"default: {STEPS}")
+
+
+def solvers_and_steps(arguments: argparse.Namespace) -> list[tuple[str, int]]:
+    """What the command goes through."""
+    pairs = product(arguments.steps or STEPS, arguments.solver or SOLVERS)
+    return [(solver, steps) for steps, solver in pairs]
 
 
 def load() -> Any:

@@ -25,9 +25,10 @@ from fxcache.runtime.recorder import Recorder
 from fxcache.runtime.session import Session, current_session
 from fxcache.runtime.settings import Settings
 from fxcache.runtime.ticket import Ticket, seen_by
+from fxcache.runtime.trajectory.caller import caller_of
 from fxcache.runtime.trajectory.scope import Scope
 from fxcache.runtime.trajectory.state import length_of
-from fxcache.runtime.trajectory.store import TrajectoryStore, caller_of
+from fxcache.runtime.trajectory.store import TrajectoryStore
 from fxcache.runtime.trajectory.trajectory import Trajectory
 from fxcache.runtime.trends import Trends
 from fxcache.schedule import Decision, Step

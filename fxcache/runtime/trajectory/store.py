@@ -1,20 +1,19 @@
 """All trajectories of one module: found, bounded, recycled, cleared."""
 
 import threading
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from torch import Tensor
 
-from fxcache.runtime.context import Announcement
 from fxcache.runtime.feature_cache import FeatureCache
 from fxcache.runtime.trajectory import state as states
 from fxcache.runtime.trajectory.attribution import Attribution, Certainty, Evidence, attribute
+from fxcache.runtime.trajectory.caller import Caller
 from fxcache.runtime.trajectory.inputs import Conditioning, Inputs
 from fxcache.runtime.trajectory.latent import Likeness, likenesses, sample_of
 from fxcache.runtime.trajectory.lengths import RunLengths
-from fxcache.runtime.trajectory.position import Motion, Place, Position, position_of
+from fxcache.runtime.trajectory.position import Motion, Position, position_of
 from fxcache.runtime.trajectory.scope import AnyScope
 from fxcache.runtime.trajectory.state import Event, Transition
 from fxcache.runtime.trajectory.tensor_ref import Match
@@ -43,33 +42,6 @@ class Attributions:
     device_waits: int = 0
     lone_starts: int = 0
     evicted: int = 0
-
-
-class Caller(NamedTuple):
-    """What is known of who calls, besides the call itself.
-
-    Attributes:
-        scope: What vouches for the call.
-        kind: Shapes, dtypes and options of the call, and the hooks that are set.
-        name: That the pipeline gives the trajectory; empty if it gives none.
-        place: Where the pipeline stands in its schedule, if it says so.
-    """
-
-    scope: AnyScope
-    kind: Hashable
-    name: str = ""
-    place: Place | None = None
-
-
-def caller_of(
-    scope: AnyScope, kind: Hashable, announcement: Announcement | None, place: Place | None
-) -> Caller:
-    """The caller; what the pipeline announces for this call goes before its scheduler's place."""
-    if announcement is None:
-        return Caller(scope, kind, "", place)
-    if announcement.step_index is not None:
-        place = Place(announcement.step_index, announcement.num_steps)
-    return Caller(scope, kind, announcement.name, place)
 
 
 class TrajectoryStore:
