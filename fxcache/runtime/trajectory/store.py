@@ -112,18 +112,19 @@ class TrajectoryStore:
         caller: Caller,
         sample: Tensor,
     ) -> Trajectory | None:
-        """The only trajectory of the scope, if this is its next step and all else is as it was.
+        """The only trajectory with these prompts, if this is its next step and all is as it was.
 
         What ``attribute`` finds too, without the comparisons that are of no use then.
         """
-        if len(known) != 1 or conditioning.digests:
+        if conditioning.digests or (caller.scope.keyed and len(known) > 1):
             return None
-        (trajectory,) = known
-        same = trajectory.kind == caller.kind and trajectory.name == caller.name
-        if trajectory.busy or not same:
+        trajectory, matches = only_same(known, conditioning)
+        if trajectory is None or trajectory.busy:
+            return None
+        if trajectory.kind != caller.kind or trajectory.name != caller.name:
             return None
         transition = states.step_on(trajectory.state, position)
-        if transition is None or any(matches := trajectory.compare(conditioning)):
+        if transition is None:
             return None
         trajectory.begin_call(transition, conditioning, matches, caller.kind, sample, None)
         self._lone = 0
@@ -216,6 +217,20 @@ class TrajectoryStore:
     def hoisted_bytes(self) -> int:
         """Bytes of hoisted values."""
         return sum(p.nbytes for t in list(self.held) for p in list(t.prologues.values()))
+
+
+def only_same(
+    known: Sequence[Trajectory], conditioning: Conditioning
+) -> tuple[Trajectory | None, Sequence[Match]]:
+    """The one trajectory with the same prompts, and how they match; None if others may be meant."""
+    same: list[tuple[Trajectory, Sequence[Match]]] = []
+    for trajectory in known:
+        matches = trajectory.compare(conditioning)
+        if not any(matches):
+            same.append((trajectory, matches))
+        elif conditioning.summary(matches) is not Match.FOREIGN:
+            return None, ()
+    return same[0] if len(same) == 1 else (None, ())
 
 
 def advanced(
