@@ -48,6 +48,7 @@ class World:
             fxcache.Uniform(INTERVAL),
             cut="deep",
             cache=fxcache.CacheConfig(max_trajectories=limit),
+            capture=fxcache.CaptureConfig(max_captures=32),  # more than there are kinds of call
         )
         self.drawing = Drawing(self.model, seed)
         self.active: list[Loop] = []
@@ -90,7 +91,8 @@ class World:
         timestep, text = loop.timestep(), stream.prompt()
         if self.drawing.chance(0.02):
             self.fail(loop, stream, timestep, text, residual)
-            stream.cause = stream.cause or "the same call before"
+            for other in loop.streams:  # what is called twice may be taken for the other half
+                other.cause = other.cause or "the same call before"
         evicted = self.engine.store.counts.evicted
         got = self.called(loop, stream, timestep, text, residual)
         if self.engine.store.counts.evicted != evicted:
