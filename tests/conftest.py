@@ -1,5 +1,6 @@
 """Shared set-up: one thread, nothing from the network, Dynamo clean for each test that compiles."""
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -14,6 +15,13 @@ if not torch.cuda.is_available():
 
 # Tensors here are tiny, and threads that wait for each other lose to any other load.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen() -> None:
+    """Spares each collection of garbage the libraries: half a million objects that stay."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

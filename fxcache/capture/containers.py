@@ -5,11 +5,14 @@ load or refuse things. Only what has changed is written.
 """
 
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any, Protocol
 from weakref import ref
 
 MISSING = object()
+# Values of exactly these types hold nothing else. Most values are of these types.
+PLAIN = frozenset({str, int, float, bool, bytes, complex, type(None)})
 
 
 class State(Protocol):
@@ -28,13 +31,19 @@ class DictState:
     def __init__(self, container: dict[Any, Any]) -> None:
         self._now = container
         self._base: Any = OrderedDict if is_a(container, OrderedDict) else dict
-        self.entries = {key: dict.get(container, key) for key in self._keys()}
+        if type(container) is dict:  # the same, faster
+            self.entries = container.copy()
+        else:
+            self.entries = {key: dict.get(container, key) for key in self._keys()}
 
     def _keys(self) -> list[Any]:
         return list(self._base.__iter__(self._now))
 
     def added(self) -> list[Any]:
-        now = ((key, dict.get(self._now, key)) for key in self._keys())
+        if type(self._now) is dict:
+            now: Iterable[tuple[Any, Any]] = self._now.items()
+        else:
+            now = ((key, dict.get(self._now, key)) for key in self._keys())
         return [value for key, value in now if self.entries.get(key, MISSING) is not value]
 
     def put_back(self) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fxcache._torch import ModuleProxy, is_fake
-from fxcache.capture.containers import is_a, is_definition
+from fxcache.capture.containers import PLAIN, is_a, is_definition
 
 DEPTH = 5  # how far objects within objects are followed
 SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
@@ -15,6 +15,8 @@ SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 def holds_leftovers(value: Any, depth: int = DEPTH) -> bool:
     """Whether ``value`` is, or holds, a fake tensor, a symbolic size or a module's stand-in."""
+    if type(value) in PLAIN:
+        return False
     if is_a(value, ModuleProxy, *SYMBOLS):
         return True
     if is_a(value, Tensor):

@@ -3,7 +3,7 @@
 import functools
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fxcache.capture.containers import (
+    PLAIN,
     DictState,
     SequenceState,
     SetState,
@@ -64,13 +65,13 @@ class Contents:
         """``known``: the ids of what is kept already, here or elsewhere."""
         self._states: list[State] = []
         self._known = known
+        self._slots: dict[type, list[str]] = {}
 
     def keep_variables(self, place: Any) -> None:
         """Keep what the variables of a file, or the attributes of a class, hold."""
         state = VariablesState(place)
         self._states.append(state)
-        for value in state.variables.values():
-            self.keep(value, DEPTH)
+        self._keep_all(state.variables.values(), DEPTH)
 
     def keep(self, value: Any, depth: int) -> None:
         """Keep what ``value`` holds, if it is a container or an object with attributes."""
@@ -82,8 +83,12 @@ class Contents:
         else:
             held = self._keep_items(value)
             self._keep_attributes(value, depth)
-        for item in held:
-            self.keep(item, depth - 1)
+        self._keep_all(held, depth - 1)
+
+    def _keep_all(self, values: Iterable[Any], depth: int) -> None:
+        for value in values:
+            if type(value) not in PLAIN:
+                self.keep(value, depth)
 
     def _keep_items(self, value: Any) -> list[Any]:
         """Keep the items of a container. Returns them."""
@@ -108,11 +113,15 @@ class Contents:
             return
         if isinstance(attributes := attributes_of(value), dict):
             self.keep(attributes, depth)
-        if names := slots_of(kind):
+        if names := self._slots_of(kind):
             slots = SlotsState(value, names)
             self._states.append(slots)
-            for item in slots.values.values():
-                self.keep(item, depth - 1)
+            self._keep_all(slots.values.values(), depth - 1)
+
+    def _slots_of(self, kind: type) -> list[str]:
+        if kind not in self._slots:
+            self._slots[kind] = slots_of(kind)
+        return self._slots[kind]
 
     def has_leftovers(self) -> bool:
         """Whether a value of the trace has been added anywhere."""
