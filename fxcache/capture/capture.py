@@ -1,5 +1,6 @@
 """nn.Module and a call -> Program: torch.export, weights shared, made functional and verified."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,7 +50,7 @@ def capture(module: nn.Module, signature: Signature, call: Call, fixed: bool = F
     if not call.is_bound:
         call = bound(original, call)
     try:
-        found = export(original, call, dynamic)
+        found = export(original, call, dynamic, lines="FXCACHE_DUMP" in os.environ)
     except CaptureError as error:
         if isinstance(call.trace, AsTensor):
             raise number_refusal(error, call, call.trace) from error

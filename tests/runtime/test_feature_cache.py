@@ -11,6 +11,8 @@ from fxcache.runtime.module import engine_of
 from tests import tiny
 from tests.loops import sample
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 
 def held(cache: FeatureCache) -> torch.Tensor:
     (buffer,) = cache.read([0])
