@@ -5,7 +5,7 @@ load or refuse things. Only what has changed is written.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from operator import is_
 from types import ModuleType
 from typing import Any, Protocol
 from weakref import ref
@@ -40,13 +40,24 @@ class DictState:
         return list(self._base.__iter__(self._now))
 
     def added(self) -> list[Any]:
-        if type(self._now) is dict:
-            now: Iterable[tuple[Any, Any]] = self._now.items()
-        else:
-            now = ((key, dict.get(self._now, key)) for key in self._keys())
+        if self._is_unchanged():
+            return []
+        now = ((key, dict.get(self._now, key)) for key in self._keys())
         return [value for key, value in now if self.entries.get(key, MISSING) is not value]
 
+    def _is_unchanged(self) -> bool:
+        """Whether it is a plain dict of the same entries; to be told fast."""
+        now, entries = self._now, self.entries
+        return (
+            type(now) in (dict, OrderedDict)
+            and len(now) == len(entries)
+            and all(map(is_, list(now), entries))
+            and all(map(is_, list(now.values()), entries.values()))
+        )
+
     def put_back(self) -> None:
+        if self._is_unchanged():
+            return
         now, entries = self._now, live(self.entries)
         for key in self._keys():
             if key not in entries:
@@ -159,10 +170,15 @@ def variables_of(place: Any) -> dict[str, Any]:
 
 def is_definition(value: Any) -> bool:
     """Whether ``value`` is a module, class, function, method or property: code, not data."""
+    return is_definition_type(type(value))
+
+
+def is_definition_type(kind: type) -> bool:
+    """Whether values of this type are code."""
     return (
-        is_a(value, ModuleType, type, property)
-        or hasattr(type(value), "__code__")
-        or hasattr(type(value), "__func__")
+        issubclass(kind, (ModuleType, type, property))
+        or hasattr(kind, "__code__")
+        or hasattr(kind, "__func__")
     )
 
 

@@ -19,7 +19,7 @@ from fxcache.capture.containers import (
     State,
     VariablesState,
     is_a,
-    is_definition,
+    is_definition_type,
 )
 from fxcache.capture.definitions import code_of
 from fxcache.capture.leftovers import LruCacheState, holds_leftovers
@@ -40,12 +40,13 @@ def preserved(module: nn.Module) -> Iterator[None]:
     become what they were only if a value of the trace is left in them.
     """
     known: set[int] = set()
-    own = Contents(known)
+    kinds: dict[type, Kind] = {}
+    own = Contents(known, kinds)
     for submodule in module.modules():
         own.keep(vars(submodule), DEPTH)
     shared = []
     for file, classes in code_of(module).items():
-        contents = Contents(known)
+        contents = Contents(known, kinds)
         for place in (file, *classes):
             contents.keep_variables(place)
         shared.append(contents)
@@ -58,14 +59,29 @@ def preserved(module: nn.Module) -> Iterator[None]:
                 contents.put_back()
 
 
+class Kind:
+    """How objects of one type are kept. Most objects are of few types."""
+
+    def __init__(self, kind: type) -> None:
+        self.skipped = issubclass(kind, (nn.Module, Tensor))
+        self.is_definition = is_definition_type(kind)
+        self.is_dict = issubclass(kind, dict)
+        self.is_sequence = issubclass(kind, (list, deque))
+        self.is_cache = issubclass(kind, functools._lru_cache_wrapper)
+        self.is_set = issubclass(kind, set)
+        self.is_tuple = issubclass(kind, tuple)
+        self.is_opaque = kind.__module__.partition(".")[0] in OPAQUE
+        self.slots = slots_of(kind)
+
+
 class Contents:
     """What some containers, and the containers and objects within them, held."""
 
-    def __init__(self, known: set[int]) -> None:
-        """``known``: the ids of what is kept already, here or elsewhere."""
+    def __init__(self, known: set[int], kinds: dict[type, Kind]) -> None:
+        """``known``: the ids of what is kept already, here or elsewhere; ``kinds``: by type."""
         self._states: list[State] = []
         self._known = known
-        self._slots: dict[type, list[str]] = {}
+        self._kinds = kinds
 
     def keep_variables(self, place: Any) -> None:
         """Keep what the variables of a file, or the attributes of a class, hold."""
@@ -75,14 +91,17 @@ class Contents:
 
     def keep(self, value: Any, depth: int) -> None:
         """Keep what ``value`` holds, if it is a container or an object with attributes."""
-        if depth == 0 or id(value) in self._known or is_a(value, nn.Module, Tensor):
+        kind = self._kinds.get(type(value))
+        if kind is None:
+            kind = self._kinds[type(value)] = Kind(type(value))
+        if depth == 0 or id(value) in self._known or kind.skipped:
             return
         self._known.add(id(value))
-        if is_definition(value):
+        if kind.is_definition:
             held = held_by_code(value)
         else:
-            held = self._keep_items(value)
-            self._keep_attributes(value, depth)
+            held = self._keep_items(value, kind)
+            self._keep_attributes(value, kind, depth)
         self._keep_all(held, depth - 1)
 
     def _keep_all(self, values: Iterable[Any], depth: int) -> None:
@@ -90,38 +109,32 @@ class Contents:
             if type(value) not in PLAIN:
                 self.keep(value, depth)
 
-    def _keep_items(self, value: Any) -> list[Any]:
+    def _keep_items(self, value: Any, kind: Kind) -> list[Any]:
         """Keep the items of a container. Returns them."""
-        if is_a(value, dict):
+        if kind.is_dict:
             entries = DictState(value)
             self._states.append(entries)
             return list(entries.entries.values())
-        if is_a(value, list, deque):
+        if kind.is_sequence:
             sequence = SequenceState(value)
             self._states.append(sequence)
             return sequence.items
-        if is_a(value, functools._lru_cache_wrapper):
+        if kind.is_cache:
             self._states.append(LruCacheState(value))
-        if is_a(value, set):
+        if kind.is_set:
             self._states.append(SetState(value))
-        return list(tuple.__iter__(value)) if is_a(value, tuple) else []
+        return list(tuple.__iter__(value)) if kind.is_tuple else []
 
-    def _keep_attributes(self, value: Any, depth: int) -> None:
+    def _keep_attributes(self, value: Any, kind: Kind, depth: int) -> None:
         """Keep the attributes of an object: they are as near as the object itself."""
-        kind = type(value)
-        if kind.__module__.partition(".")[0] in OPAQUE:
+        if kind.is_opaque:
             return
         if isinstance(attributes := attributes_of(value), dict):
             self.keep(attributes, depth)
-        if names := self._slots_of(kind):
-            slots = SlotsState(value, names)
+        if kind.slots:
+            slots = SlotsState(value, kind.slots)
             self._states.append(slots)
             self._keep_all(slots.values.values(), depth - 1)
-
-    def _slots_of(self, kind: type) -> list[str]:
-        if kind not in self._slots:
-            self._slots[kind] = slots_of(kind)
-        return self._slots[kind]
 
     def has_leftovers(self) -> bool:
         """Whether a value of the trace has been added anywhere."""
