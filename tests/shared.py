@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fxcache.capture.capture import capture
 from fxcache.capture.export import as_original
+from fxcache.capture.numbers import NumberTrace
 from fxcache.program import Program
 from fxcache.runtime.structure import live_weights
 from fxcache.signature import Call, Signature
@@ -36,7 +37,7 @@ class Captures:
         if model is None:
             return capture(module, signature, call, fixed)
         dynamic = tuple(sorted((path, *dims) for path, dims in signature.dynamic.items()))
-        key = (model, signature.original, signature.latent, dynamic, call.key, fixed)
+        key = (model, signature.original, signature.latent, dynamic, key_of(call), fixed)
         if key not in self._programs:
             program = capture(module, signature, call, fixed)
             if program.specialized:  # for the values of this call's tensors only
@@ -47,6 +48,14 @@ class Captures:
             self._programs.popitem(last=False)
         program = self._programs[key]
         return replace(program, weights=live_weights(module, program.weights))
+
+
+def key_of(call: Call) -> Any:
+    """The key of the call. Equal models record equal traces for an equal number."""
+    if not isinstance(call.trace, NumberTrace):
+        return call.key
+    assert isinstance(call.key, tuple)
+    return call.key[0], type(call.number), call.number, call.trace.slots
 
 
 class Content(pickle.Pickler):
