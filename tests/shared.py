@@ -37,7 +37,9 @@ class Captures:
         if model is None:
             return capture(module, signature, call, fixed)
         dynamic = tuple(sorted((path, *dims) for path, dims in signature.dynamic.items()))
-        key = (model, signature.original, signature.latent, dynamic, key_of(call), fixed)
+        sizes = tuple(tensor.shape for tensor in call.tensors)  # a size of one is not left open
+        inputs = (signature.original, signature.latent, dynamic, key_of(call), sizes)
+        key = (model, inputs, fixed)
         if key not in self._programs:
             program = capture(module, signature, call, fixed)
             if program.specialized:  # for the values of this call's tensors only

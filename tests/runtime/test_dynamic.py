@@ -12,8 +12,6 @@ from tests import tiny
 from tests.loops import refreshes, sample
 from tests.plain import DiT, dit, dit_inputs
 
-pytestmark = pytest.mark.usefixtures("shared_captures")
-
 BATCH = {"sample": (0,), "text": (0,)}
 
 
