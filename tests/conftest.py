@@ -1,7 +1,9 @@
 """Shared set-up: one thread, nothing from the network, Dynamo clean for each test that compiles."""
 
+import gc
 import os
 from collections.abc import Iterator
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -14,6 +16,26 @@ if not torch.cuda.is_available():
 
 # Tensors here are tiny, and threads that wait for each other lose to any other load.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def captures() -> Any:
+    from tests import shared
+
+    return shared.Captures()
+
+
+@pytest.fixture
+def shared_captures(captures: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what happens after a capture: models of equal content are captured once."""
+    monkeypatch.setattr("fxcache.runtime.captures.capture", captures)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen() -> None:
+    """Spares each collection of garbage the libraries: half a million objects that stay."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from fxcache.schedule import MagCache, Policy, SmoothCache
 from tests import tiny
 from tests.test_cli import complaint, said
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 PROMPTS = ["a cat", "a dog", "a bus"]
 
 

@@ -15,6 +15,8 @@ from fxcache.cli import main
 from fxcache.pipelines.drawing import Drawing
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 ROOT = Path(__file__).parents[1]
 BUNDLED = ROOT / "bench" / "models" / "emoji-sd"
 BUNDLED_DIT = ROOT / "bench" / "models" / "emoji-dit"

@@ -16,6 +16,8 @@ from fxcache.rewrite.correction import Correction
 from fxcache.rewrite.hoist import Level
 from fxcache.runtime.settings import Settings
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 
 class Small(nn.Module):
     def __init__(self) -> None:

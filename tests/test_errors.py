@@ -11,6 +11,8 @@ from fxcache.errors import FxcacheError
 from tests import tiny
 from tests.loops import last_reason, refreshes
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 
 @pytest.fixture
 def unet() -> nn.Module:

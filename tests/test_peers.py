@@ -27,6 +27,8 @@ from fxcache.schedule import (
 )
 from tests.loops import refreshes
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 STEPS = 12
 
 

@@ -28,6 +28,8 @@ from tests import tiny
 from tests.loops import refreshes, steps
 from tests.pipelines.build import PICTURE
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 SCHEDULERS = {
     "ddim": tiny.ddim,

@@ -9,6 +9,8 @@ import fxcache
 from tests import tiny
 from tests.loops import sample
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 
 @pytest.fixture(scope="module")
 def reported() -> fxcache.Report:

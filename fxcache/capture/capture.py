@@ -1,5 +1,6 @@
 """nn.Module and a call -> Program: torch.export, weights shared, made functional and verified."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from fxcache.analysis.dependence import Dependence
 from fxcache.call import Call, named_leaves
 from fxcache.capture.bind import bound, number_refusal
 from fxcache.capture.boundary import Boundary, remove_copies, state_change
-from fxcache.capture.export import Dynamic, as_original, export, first_line
+from fxcache.capture.export import Dynamic, Exported, as_original, export, first_line
 from fxcache.capture.foreign_memory import own_constants
 from fxcache.capture.isolation import isolated
 from fxcache.capture.numbers import AsTensor
@@ -49,20 +50,30 @@ def capture(module: nn.Module, signature: Signature, call: Call, fixed: bool = F
     if not call.is_bound:
         call = bound(original, call)
     try:
-        exported, specialized, boundary = export(original, call, dynamic)
+        found = export(original, call, dynamic, lines="FXCACHE_DUMP" in os.environ)
     except CaptureError as error:
         if isinstance(call.trace, AsTensor):
             raise number_refusal(error, call, call.trace) from error
         raise
+    try:
+        program = program_of(found, model, call, dynamic)
+    except CaptureError:  # once more: the error tells the line of a node
+        lined = export(original, call, dynamic, lines=True)
+        program = program_of(lined, model, call, dynamic)
+    require_denoiser(program)
+    return program
+
+
+def program_of(found: Exported, model: str, call: Call, dynamic: Dynamic) -> Program:
+    """What was traced, made functional and verified."""
+    exported, specialized, boundary = found
     remove_identities(exported.graph)
     own_constants(exported)
     if any(writes(n.target) or is_vmap_step(n.target) for n in all_nodes(exported)):
         exported = functional(exported, model)
         remove_identities(exported.graph)
     require_functional(exported, model)
-    program = unlift(exported, model, call, boundary, dynamic, specialized)
-    require_denoiser(program)
-    return program
+    return unlift(exported, model, call, boundary, dynamic, specialized)
 
 
 def require_no_cache_inside(module: nn.Module) -> None:

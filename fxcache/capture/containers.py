@@ -5,11 +5,14 @@ load or refuse things. Only what has changed is written.
 """
 
 from collections import OrderedDict, deque
+from operator import is_
 from types import ModuleType
 from typing import Any, Protocol
 from weakref import ref
 
 MISSING = object()
+# Values of exactly these types hold nothing else. Most values are of these types.
+PLAIN = frozenset({str, int, float, bool, bytes, complex, type(None)})
 
 
 class State(Protocol):
@@ -28,16 +31,33 @@ class DictState:
     def __init__(self, container: dict[Any, Any]) -> None:
         self._now = container
         self._base: Any = OrderedDict if is_a(container, OrderedDict) else dict
-        self.entries = {key: dict.get(container, key) for key in self._keys()}
+        if type(container) is dict:  # the same, faster
+            self.entries = container.copy()
+        else:
+            self.entries = {key: dict.get(container, key) for key in self._keys()}
 
     def _keys(self) -> list[Any]:
         return list(self._base.__iter__(self._now))
 
     def added(self) -> list[Any]:
+        if self._is_unchanged():
+            return []
         now = ((key, dict.get(self._now, key)) for key in self._keys())
         return [value for key, value in now if self.entries.get(key, MISSING) is not value]
 
+    def _is_unchanged(self) -> bool:
+        """Whether it is a plain dict of the same entries; to be told fast."""
+        now, entries = self._now, self.entries
+        return (
+            type(now) in (dict, OrderedDict)
+            and len(now) == len(entries)
+            and all(map(is_, list(now), entries))
+            and all(map(is_, list(now.values()), entries.values()))
+        )
+
     def put_back(self) -> None:
+        if self._is_unchanged():
+            return
         now, entries = self._now, live(self.entries)
         for key in self._keys():
             if key not in entries:
@@ -150,10 +170,15 @@ def variables_of(place: Any) -> dict[str, Any]:
 
 def is_definition(value: Any) -> bool:
     """Whether ``value`` is a module, class, function, method or property: code, not data."""
+    return is_definition_type(type(value))
+
+
+def is_definition_type(kind: type) -> bool:
+    """Whether values of this type are code."""
     return (
-        is_a(value, ModuleType, type, property)
-        or hasattr(type(value), "__code__")
-        or hasattr(type(value), "__func__")
+        issubclass(kind, (ModuleType, type, property))
+        or hasattr(kind, "__code__")
+        or hasattr(kind, "__func__")
     )
 
 

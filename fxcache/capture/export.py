@@ -14,6 +14,7 @@ from fxcache._torch import (
     tree_flatten,
     tree_map_only,
     tree_unflatten,
+    without_lines,
 )
 from fxcache.call import Call, named_leaves
 from fxcache.capture.boundary import Boundary
@@ -40,18 +41,20 @@ class Exported(NamedTuple):
     boundary: Boundary
 
 
-def export(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
+def export(module: nn.Module, call: Call, dynamic: Dynamic, lines: bool = False) -> Exported:
     """torch.export's graph for ``call``, in its training form: composite ops kept whole.
 
     Where the model branches on values, or shapes depend on them, a second attempt knows the values
     of the call's conditioning, and the graph is good for these values only.
+
+    The nodes know their ``lines`` in the model's source only where that is asked for.
     """
     with contextlib.suppress(Exception):  # the second attempt says what is wrong
-        exported = traced(module, call, dynamic)
+        exported = traced(module, call, dynamic, lines)
         if not has_unknown_sizes(exported.program):
             return exported
     try:
-        return specialized(module, call, dynamic)
+        return specialized(module, call, dynamic, lines)
     except CaptureError:
         raise
     except Exception as error:
@@ -59,7 +62,11 @@ def export(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
 
 
 def traced(
-    module: nn.Module, call: Call, dynamic: Dynamic, values: Specialize | None = None
+    module: nn.Module,
+    call: Call,
+    dynamic: Dynamic,
+    lines: bool,
+    values: Specialize | None = None,
 ) -> Exported:
     """One attempt; ``values`` are what the model finds where it reads tensors.
 
@@ -70,7 +77,8 @@ def traced(
     def trace() -> Exported:
         arguments = (stand_ins(call.exported),)
         boundary = Boundary(module, call)
-        with entered_with_dict(module, boundary, values), isolated(), preserved(module):
+        noting = contextlib.nullcontext() if lines else without_lines()
+        with entered_with_dict(module, boundary, values), isolated(), noting, preserved(module):
             program = torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
         return Exported(program, frozenset(values.read if values else ()), boundary)
 
@@ -113,12 +121,12 @@ def dynamic_shapes(call: Call, dynamic: Dynamic) -> dict[str, Any]:
     return tree_unflatten([open_sizes(leaf) for leaf in leaves], tree)
 
 
-def specialized(module: nn.Module, call: Call, dynamic: Dynamic) -> Exported:
+def specialized(module: nn.Module, call: Call, dynamic: Dynamic, lines: bool) -> Exported:
     """One attempt in which the model finds true values wherever it reads a tensor.
 
     These are the values of the call's conditioning, and whatever depends on no input at all.
     """
-    return traced(module, call, dynamic, Specialize(call.readable()))
+    return traced(module, call, dynamic, lines, Specialize(call.readable()))
 
 
 def has_unknown_sizes(exported: ExportedProgram) -> bool:

@@ -7,21 +7,27 @@ import torch
 from torch import Tensor, nn
 
 from fxcache._torch import ModuleProxy, is_fake
-from fxcache.capture.containers import is_a, is_definition
+from fxcache.capture.containers import PLAIN, is_definition_type
 
 DEPTH = 5  # how far objects within objects are followed
-SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
+STAND_INS = (ModuleProxy, torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 def holds_leftovers(value: Any, depth: int = DEPTH) -> bool:
     """Whether ``value`` is, or holds, a fake tensor, a symbolic size or a module's stand-in."""
-    if is_a(value, ModuleProxy, *SYMBOLS):
+    kind = type(value)
+    if issubclass(kind, STAND_INS):
         return True
-    if is_a(value, Tensor):
+    if issubclass(kind, Tensor):
         return is_fake(value)
-    if depth == 0 or is_a(value, nn.Module) or is_definition(value):
+    if depth == 0 or issubclass(kind, nn.Module) or is_definition_type(kind):
         return False
-    return any(holds_leftovers(item, depth - 1) for item in gc.get_referents(value))
+    return any(holds_leftovers(item, depth - 1) for item in referents(value))
+
+
+def referents(value: Any) -> list[Any]:
+    """What ``value`` refers to, without plain values."""
+    return [item for item in gc.get_referents(value) if type(item) not in PLAIN]
 
 
 class LruCacheState:

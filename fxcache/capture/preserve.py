@@ -3,7 +3,7 @@
 import functools
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fxcache.capture.containers import (
+    PLAIN,
     DictState,
     SequenceState,
     SetState,
@@ -18,7 +19,7 @@ from fxcache.capture.containers import (
     State,
     VariablesState,
     is_a,
-    is_definition,
+    is_definition_type,
 )
 from fxcache.capture.definitions import code_of
 from fxcache.capture.leftovers import LruCacheState, holds_leftovers
@@ -39,12 +40,13 @@ def preserved(module: nn.Module) -> Iterator[None]:
     become what they were only if a value of the trace is left in them.
     """
     known: set[int] = set()
-    own = Contents(known)
+    kinds: dict[type, Kind] = {}
+    own = Contents(known, kinds)
     for submodule in module.modules():
         own.keep(vars(submodule), DEPTH)
     shared = []
     for file, classes in code_of(module).items():
-        contents = Contents(known)
+        contents = Contents(known, kinds)
         for place in (file, *classes):
             contents.keep_variables(place)
         shared.append(contents)
@@ -57,62 +59,82 @@ def preserved(module: nn.Module) -> Iterator[None]:
                 contents.put_back()
 
 
+class Kind:
+    """How objects of one type are kept. Most objects are of few types."""
+
+    def __init__(self, kind: type) -> None:
+        self.skipped = issubclass(kind, (nn.Module, Tensor))
+        self.is_definition = is_definition_type(kind)
+        self.is_dict = issubclass(kind, dict)
+        self.is_sequence = issubclass(kind, (list, deque))
+        self.is_cache = issubclass(kind, functools._lru_cache_wrapper)
+        self.is_set = issubclass(kind, set)
+        self.is_tuple = issubclass(kind, tuple)
+        self.is_opaque = kind.__module__.partition(".")[0] in OPAQUE
+        self.slots = slots_of(kind)
+
+
 class Contents:
     """What some containers, and the containers and objects within them, held."""
 
-    def __init__(self, known: set[int]) -> None:
-        """``known``: the ids of what is kept already, here or elsewhere."""
+    def __init__(self, known: set[int], kinds: dict[type, Kind]) -> None:
+        """``known``: the ids of what is kept already, here or elsewhere; ``kinds``: by type."""
         self._states: list[State] = []
         self._known = known
+        self._kinds = kinds
 
     def keep_variables(self, place: Any) -> None:
         """Keep what the variables of a file, or the attributes of a class, hold."""
         state = VariablesState(place)
         self._states.append(state)
-        for value in state.variables.values():
-            self.keep(value, DEPTH)
+        self._keep_all(state.variables.values(), DEPTH)
 
     def keep(self, value: Any, depth: int) -> None:
         """Keep what ``value`` holds, if it is a container or an object with attributes."""
-        if depth == 0 or id(value) in self._known or is_a(value, nn.Module, Tensor):
+        kind = self._kinds.get(type(value))
+        if kind is None:
+            kind = self._kinds[type(value)] = Kind(type(value))
+        if depth == 0 or id(value) in self._known or kind.skipped:
             return
         self._known.add(id(value))
-        if is_definition(value):
+        if kind.is_definition:
             held = held_by_code(value)
         else:
-            held = self._keep_items(value)
-            self._keep_attributes(value, depth)
-        for item in held:
-            self.keep(item, depth - 1)
+            held = self._keep_items(value, kind)
+            self._keep_attributes(value, kind, depth)
+        self._keep_all(held, depth - 1)
 
-    def _keep_items(self, value: Any) -> list[Any]:
+    def _keep_all(self, values: Iterable[Any], depth: int) -> None:
+        for value in values:
+            if type(value) not in PLAIN:
+                self.keep(value, depth)
+
+    def _keep_items(self, value: Any, kind: Kind) -> list[Any]:
         """Keep the items of a container. Returns them."""
-        if is_a(value, dict):
+        if kind.is_dict:
             entries = DictState(value)
             self._states.append(entries)
             return list(entries.entries.values())
-        if is_a(value, list, deque):
+        if kind.is_sequence:
             sequence = SequenceState(value)
             self._states.append(sequence)
             return sequence.items
-        if is_a(value, functools._lru_cache_wrapper):
+        if kind.is_cache:
             self._states.append(LruCacheState(value))
-        if is_a(value, set):
+        if kind.is_set:
             self._states.append(SetState(value))
-        return list(tuple.__iter__(value)) if is_a(value, tuple) else []
+        return list(tuple.__iter__(value)) if kind.is_tuple else []
 
-    def _keep_attributes(self, value: Any, depth: int) -> None:
+    def _keep_attributes(self, value: Any, kind: Kind, depth: int) -> None:
         """Keep the attributes of an object: they are as near as the object itself."""
-        kind = type(value)
-        if kind.__module__.partition(".")[0] in OPAQUE:
+        if kind.is_opaque:
             return
         if isinstance(attributes := attributes_of(value), dict):
             self.keep(attributes, depth)
-        if names := slots_of(kind):
-            slots = SlotsState(value, names)
+        if kind.slots:
+            slots = SlotsState(value, kind.slots)
             self._states.append(slots)
-            for item in slots.values.values():
-                self.keep(item, depth - 1)
+            self._keep_all(slots.values.values(), depth - 1)
 
     def has_leftovers(self) -> bool:
         """Whether a value of the trace has been added anywhere."""

@@ -3,23 +3,31 @@
 import inspect
 import json
 import os
+import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from torch._dynamo import convert_frame
+from triton.runtime.interpreter import GridExecutor
 
 from bench import gpu
 from bench.gpu import environment, runner, stand_in, streams
 from bench.gpu.__main__ import PARTS, main
-from bench.gpu.items import Item
+from bench.gpu.items import Item, require
+from bench.gpu.kernel_cases import cases
 from bench.gpu.results import Results, Status
+from bench.gpu.setup import DRY_RUN
 from bench.gpu.wheels import install
-from tests.bench.tracing import Line, lines_of_functions, lines_that_run
+from fxcache.runtime import captures
+from tests import shared
+from tests.bench.tracing import Line, lines_of_functions, lines_that_run, untraced
 
 FOLDER = Path(gpu.__file__).parent
 pytestmark = [
@@ -45,7 +53,8 @@ class DryRun(NamedTuple):
 
 
 def failing() -> dict[str, Any]:
-    raise ValueError("this one fails")
+    require(False, "this one holds", {})
+    return {}
 
 
 def succeeding() -> dict[str, Any]:
@@ -63,6 +72,11 @@ def dry_run(tmp_path_factory: pytest.TempPathFactory) -> DryRun:
     torch._dynamo.reset()
     with pytest.MonkeyPatch.context() as patch, lines_that_run(FOLDER) as ran:
         patch.setattr(sys, "path", [*sys.path])
+        # What the bench itself does not do takes most of the time.
+        patch.setattr(captures, "capture", untraced(shared.Captures()))
+        patch.setattr(subprocess, "run", untraced(subprocess.run))
+        patch.setattr(GridExecutor, "__call__", untraced(GridExecutor.__call__))
+        patch.setattr(convert_frame, "compile_frame", untraced(convert_frame.compile_frame))
         everything = ["--dry-run", "--out", str(out)]
         first = main([*everything, "--wheels", str(wheel.parent)])
         before = contents(out)
@@ -81,6 +95,7 @@ def dry_run(tmp_path_factory: pytest.TempPathFactory) -> DryRun:
         patch.setattr(stand_in, "synchronize", failing_device)
         give_items(patch, failing, succeeding, names=("third", "fourth"))
         main([*one_part, "--retry"])
+        cases(replace(DRY_RUN, full=True))  # which are listed only, without a GPU
         environment.first_line(["/nowhere/nvidia-smi"])
         patch.setattr(torch.cuda, "is_available", lambda: False)
         with pytest.raises(SystemExit):
@@ -133,7 +148,6 @@ def test_a_dry_run_measures_everything(dry_run):
     assert dry_run.first == 0
 
 
-@pytest.mark.slow  # minutes: it compiles, and runs every kernel in the interpreter
 def test_a_dry_run_reaches_every_line(dry_run):
     missed = sorted(lines_of_functions(FOLDER) - dry_run.ran)
     assert [f"{Path(file).name}:{number}" for file, number in missed] == []

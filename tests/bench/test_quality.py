@@ -38,6 +38,8 @@ from fxcache.pipelines.calibrate import Sampling
 from fxcache.schedule import GuidanceCache, Uniform
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 CAPTIONS = ["a cat", "a dog", "a bus", "a hat"]
 MEASURED = Sampling(CAPTIONS, steps=4, batch=2)
 CALIBRATION = Sampling(["a cow", "a pie"], steps=4, seed=100, batch=2)

@@ -1,14 +1,17 @@
 """Which lines of functions run, by file, without another package."""
 
+import functools
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 Line = tuple[str, int]
+COMPREHENSIONS = ("<genexpr>", "<listcomp>", "<setcomp>", "<dictcomp>")
 
 
 @contextmanager
@@ -31,6 +34,21 @@ def lines_that_run(folder: Path) -> Iterator[set[Line]]:
         sys.settrace(before)
 
 
+def untraced(function: Callable[..., T]) -> Callable[..., T]:
+    """``function``, whose lines are not looked at: that makes Python several times slower."""
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> T:
+        before = sys.gettrace()
+        sys.settrace(None)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            sys.settrace(before)
+
+    return called
+
+
 def lines_of_functions(folder: Path) -> set[Line]:
     """Every line of every function under ``folder``. Lines of modules and classes run at import."""
     return {
@@ -43,9 +61,15 @@ def lines_of_functions(folder: Path) -> set[Line]:
 
 
 def functions_in(code: CodeType) -> Iterator[CodeType]:
-    """The functions defined in this code, at any depth."""
+    """The functions defined in this code, at any depth.
+
+    Comprehensions outside of functions are none: they run at import, which may be long past.
+    """
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            if constant.co_flags & inspect.CO_OPTIMIZED:
+            inside = code.co_flags & inspect.CO_OPTIMIZED
+            if constant.co_flags & inspect.CO_OPTIMIZED and (
+                inside or constant.co_name not in COMPREHENSIONS
+            ):
                 yield constant
             yield from functions_in(constant)

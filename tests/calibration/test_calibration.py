@@ -20,6 +20,8 @@ from tests import tiny
 from tests.loops import refreshes, sample
 from tests.test_peers import FLUX, STEPS, denoise, model_and_call
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 T = 8
 CALIBRATED = (BlockCaching, SmoothCache, MagCache, TeaCache)
 

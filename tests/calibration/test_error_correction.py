@@ -21,6 +21,8 @@ from fxcache.schedule import Explicit, FirstBlock, Policy, Step, Uniform
 from tests import tiny
 from tests.loops import sample
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 STEPS = 6
 POLICY = Explicit(steps=(0, 3))
 CUT = "up_blocks.0"  # its output meets no skip connection that is computed later

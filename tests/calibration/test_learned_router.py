@@ -25,6 +25,8 @@ from fxcache.schedule import LearnedRouter
 from tests import plain, tiny
 from tests.loops import sample
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 T = 6
 LAYERS = Settings("auto", Recording(like=LearnedRouter))
 

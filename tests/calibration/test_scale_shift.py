@@ -24,6 +24,8 @@ from tests import plain, tiny
 from tests.loops import sample
 from tests.test_peers import denoise
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 T, HELD_OUT = 6, range(100, 103)
 
 

@@ -8,6 +8,8 @@ import fxcache
 from bench.frontier import MODELS, on_meta
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 # Convolutions and linears of a reuse step, in 10⁹ multiply-accumulates: SD 1.5, 512×512, batch 1.
 SD15_FULL = 338.61
 SD15_REUSE = (

@@ -17,6 +17,8 @@ from fxcache.rewrite.correction import Correction
 from tests import tiny
 from tests.loops import refreshes, sample
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 CHANNELS = 6
 
 

@@ -14,6 +14,8 @@ from fxcache.rewrite.runner import Variants
 from fxcache.runtime.module import engine_of
 from tests.plain import dit, dit_inputs
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 
 def cut(model: nn.Module, inputs: dict[str, Any], request: CutRequest = "auto") -> Variants:
     """The variants of ``model`` under ``request``."""

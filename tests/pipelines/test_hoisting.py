@@ -8,6 +8,8 @@ import torch
 import fxcache
 from tests.pipelines.build import STEPS, Made, flux, sd3
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 
 @pytest.mark.parametrize(
     ("make", "tabulated"),

@@ -26,6 +26,8 @@ from tests.pipelines.build import (
     optimised,
 )
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 TWICE = [EVERY_THIRD] * 2
 
 

@@ -23,10 +23,13 @@ from tests.pipelines.build import (
 pytest.importorskip("peft")
 
 # What PEFT says to diffusers, which loads and deletes adapters by ways of its own.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Already found a .peft_config.:UserWarning",
-    "ignore:Adapter two was active which is now deleted:UserWarning",
-)
+pytestmark = [
+    pytest.mark.filterwarnings(
+        "ignore:Already found a .peft_config.:UserWarning",
+        "ignore:Adapter two was active which is now deleted:UserWarning",
+    ),
+    pytest.mark.usefixtures("shared_captures"),
+]
 TARGETS = ("to_q", "to_v")
 
 

@@ -28,6 +28,8 @@ from tests.pipelines.build import (
     square,
 )
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 TWICE = [EVERY_THIRD] * 2
 
 

@@ -24,6 +24,8 @@ from tests.pipelines.build import (
     stable_diffusion,
 )
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 MODELS = pytest.mark.parametrize("made", [stable_diffusion, flux])
 
 

@@ -18,6 +18,8 @@ from tests.pipelines.build import (
     stable_diffusion,
 )
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 
 @pytest.mark.parametrize("made", [stable_diffusion, flux, sd3])
 def test_exact_and_reusing(made):

@@ -21,6 +21,8 @@ from tests import tiny
 from tests.loops import refreshes, sample
 from tests.plain import dit, dit_inputs
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 
 @pytest.fixture
 def on_any_device(monkeypatch):

@@ -132,4 +132,6 @@ def test_dumps_are_numbered_python(tmp_path, monkeypatch):
     names = sorted(path.name for path in (tmp_path / "graphs").iterdir())
     assert [n.partition("_")[0] for n in names] == ["000", "001", "002", "003"]
     for path in (tmp_path / "graphs").iterdir():
-        compile(path.read_text(), path, "exec")
+        source = path.read_text()
+        compile(source, path, "exec")
+        assert "unet_2d_blocks.py" in source  # the file that a line comes from

@@ -18,6 +18,8 @@ from fxcache.runtime.class_swap import original_of
 from fxcache.runtime.module import engine_of
 from tests.loops import refreshes
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 
 class Mini(nn.Module):
     def __init__(self, channels: int) -> None:

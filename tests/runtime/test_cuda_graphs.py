@@ -20,6 +20,8 @@ from tests import tiny
 from tests.loops import guided_sample
 from tests.plain import dit, dit_inputs
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 STEPS = 9
 OPTIONS: dict[str, dict[str, Any]] = {
     "uniform": {"policy": fxcache.Uniform(3)},

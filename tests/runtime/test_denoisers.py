@@ -13,6 +13,8 @@ import fxcache
 from fxcache.runtime.denoisers import is_denoiser, is_pipeline
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 
 def pipelines() -> Iterator[Any]:
     """All pipeline classes that this diffusers can import."""

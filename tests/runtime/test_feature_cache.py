@@ -14,6 +14,8 @@ from fxcache.runtime.trajectory.store import TrajectoryStore
 from tests import tiny
 from tests.loops import sample
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 ONE_TRAJECTORY = fxcache.CacheConfig(max_trajectories=1)
 
 

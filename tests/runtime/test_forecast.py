@@ -10,6 +10,8 @@ from fxcache.schedule import Explicit, FirstBlock, Taylor, Uniform
 from tests import tiny
 from tests.loops import refreshes, sample
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 POLICY = Taylor(interval=3, forecast_order=2)
 
 

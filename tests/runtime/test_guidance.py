@@ -15,6 +15,8 @@ from fxcache.schedule import FirstBlock, GuidanceCache, Step, Uniform
 from tests import tiny
 from tests.tiny import ddim
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 STEPS = 20
 SCALE = 5.0
 CACHE = GuidanceCache(interval=4, start=0.3)

@@ -22,6 +22,8 @@ from tests import tiny
 from tests.loops import guided_sample, refreshes, sample
 from tests.plain import denoised, dit, dit_inputs
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 ALWAYS = fxcache.Uniform(1)
 POLICIES = [
     ALWAYS,

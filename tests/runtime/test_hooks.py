@@ -22,6 +22,8 @@ import fxcache
 from fxcache.runtime.hooks import Hooks
 from fxcache.runtime.module import engine_of
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 STEPS = 6
 Setting = Callable[[Any], Any]
 

@@ -17,6 +17,8 @@ from tests import tiny
 from tests.loops import last_reason, refreshes
 from tests.plain import DiT, dit, dit_inputs
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 POLICY = fxcache.Uniform(interval=3)
 STEPS = 8
 

@@ -12,6 +12,8 @@ import fxcache
 from tests import tiny
 from tests.loops import refreshes, sample
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 
 @pytest.fixture
 def unet() -> UNet2DConditionModel:

@@ -26,6 +26,8 @@ from fxcache.runtime.session import current_session, open_sessions
 from tests import tiny
 from tests.loops import refreshes
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 
 class Denoiser(nn.Module):
     """``forward(sample [1, 4], timestep [], text [1, 6])``: two levels joined by a skip."""

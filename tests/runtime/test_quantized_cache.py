@@ -17,6 +17,8 @@ from tests import tiny
 from tests.loops import refreshes, sample
 from tests.plain import dit, dit_inputs
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 DTYPES = [torch.int8, torch.float8_e4m3fn]
 SHAPES = [(2, 7, 16), (2, 5, 4, 6), (1, 3, 2, 4, 4), (3, 8)]
 LEAST = 458_752  # 448 · 2¹⁰: half a step of the smallest float8_e4m3fn

@@ -16,6 +16,8 @@ from fxcache.runtime.trajectory.position import Element, Number, Place, Unknown,
 from tests import tiny
 from tests.loops import last_reason, refreshes, sample, steps
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 POLICY = fxcache.Uniform(interval=3)
 
 

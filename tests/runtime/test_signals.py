@@ -15,6 +15,8 @@ from tests import tiny
 from tests.loops import refreshes, sample
 from tests.plain import DiT, dit, dit_inputs
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 TIMES = torch.linspace(900, 100, 10)
 
 

@@ -22,6 +22,8 @@ from tests import tiny
 from tests.loops import sample
 from tests.test_cli import complaint, said
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 T = 10
 
 

@@ -1,0 +1,86 @@
+"""Captures that tests share: those of one model, made once by each process that runs tests."""
+
+import hashlib
+import io
+import pickle
+from collections import OrderedDict
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxcache.capture.capture import capture
+from fxcache.capture.export import as_original
+from fxcache.capture.numbers import NumberTrace
+from fxcache.program import Program
+from fxcache.runtime.structure import live_weights
+from fxcache.signature import Call, Signature
+
+MOST = 64
+
+
+class Captures:
+    """``capture``, which gives again what it found for the same call of the same model.
+
+    The same: all that a module holds has equal content, weights included. Most tests build one of a
+    few small models, and half of their time would go into captures of it.
+    """
+
+    def __init__(self) -> None:
+        self._programs: OrderedDict[Any, Program] = OrderedDict()
+
+    def __call__(
+        self, module: nn.Module, signature: Signature, call: Call, fixed: bool = False
+    ) -> Program:
+        model = content_of(as_original(module, signature.original))
+        if model is None:
+            return capture(module, signature, call, fixed)
+        dynamic = tuple(sorted((path, *dims) for path, dims in signature.dynamic.items()))
+        sizes = tuple(tensor.shape for tensor in call.tensors)  # a size of one is not left open
+        inputs = (signature.original, signature.latent, dynamic, key_of(call), sizes)
+        key = (model, inputs, fixed)
+        if key not in self._programs:
+            program = capture(module, signature, call, fixed)
+            if program.specialized:  # for the values of this call's tensors only
+                return program
+            self._programs[key] = program
+        self._programs.move_to_end(key)
+        if len(self._programs) > MOST:
+            self._programs.popitem(last=False)
+        program = self._programs[key]
+        return replace(program, weights=live_weights(module, program.weights))
+
+
+def key_of(call: Call) -> Any:
+    """The key of the call. Equal models record equal traces for an equal number."""
+    if not isinstance(call.trace, NumberTrace):
+        return call.key
+    assert isinstance(call.key, tuple)
+    return call.key[0], type(call.number), call.number, call.trace.slots
+
+
+class Content(pickle.Pickler):
+    """Writes objects with their content; a tensor as its kind, its values and its number."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self._numbers: dict[int, int] = {}
+
+    def persistent_id(self, value: Any) -> Any:
+        """What stands for ``value``, if that is a tensor."""
+        if type(value) not in (Tensor, nn.Parameter):
+            return None
+        number = self._numbers.setdefault(id(value), len(self._numbers))
+        kind = (value.shape, value.stride(), value.dtype, value.device, value.requires_grad)
+        return repr((number, kind)), value.detach().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def content_of(module: nn.Module) -> bytes | None:
+    """What is equal for modules of equal content; None where that cannot be told."""
+    file = io.BytesIO()
+    try:
+        Content(file).dump(module)
+    except Exception:  # a local class, a hook that is a local function, a weight of another kind
+        return None
+    return hashlib.sha256(file.getvalue()).digest()
