@@ -1,4 +1,4 @@
-"""What the first call of a run costs, what hooks cost each call, and what a capture holds up.
+"""What the first call of a run costs, what each call costs, and what a capture holds up.
 
 ``python -m bench.start_of_run --out FILE`` measures this version and, in the same run, the version
 of ``--baseline`` (a git revision), each in a process of its own with one thread. The trees of
@@ -6,6 +6,7 @@ FLUX.1 and SDXL are on meta: comparing them takes no arithmetic.
 
 - ``start_ms``: comparing structure and weights with those at capture, where nothing changed.
 - ``hooks_us``: comparing the hooks on all submodules, at each call.
+- ``dispatch``: what ``bench.dispatch`` measures, in microseconds a call.
 - ``steps_per_s``: of a small U-Net in one thread, alone and while another thread captures the same
   U-Net for another shape.
 """
@@ -29,6 +30,7 @@ import torch
 from torch import nn
 
 import fxcache
+from bench.dispatch import measure as dispatch
 from bench.dispatch import unet
 from bench.planning import model_and_call
 from fxcache.runtime.module import engine_of
@@ -155,7 +157,8 @@ def measure() -> dict[str, Any]:
     found = {name: of_tree(name) for name in TREES}
     for name, model in bundled().items():
         found[name] = of_hooks(fxcache.optimize(model.eval()))
-    return {**found, "threads": of_threads()}
+    times = {name: us for name, us in dispatch().items() if name in ("reuse_us", "refresh_us")}
+    return {**found, "dispatch": times, "threads": of_threads()}
 
 
 def measured_in(folder: Path) -> dict[str, Any]:
