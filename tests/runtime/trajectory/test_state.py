@@ -71,6 +71,13 @@ def test_why_a_call_refreshes(state, event, reason):
     assert following.state.complete
 
 
+def test_a_call_tells_how_far_it_went():
+    skipped = advance(STATE, Event(Place(7, 10)))
+    assert (skipped.state.stride, skipped.repeats) == (3, False)
+    again = advance(STATE, Event(Place(4, 10)))
+    assert (again.state.stride, again.repeats) == (1, True)
+
+
 @pytest.mark.parametrize("state", [STATE, STATE._replace(stride=3), STATE._replace(complete=False)])
 @pytest.mark.parametrize("offset", [3, 4, 5, 6])
 def test_a_plain_step_is_what_the_general_rule_gives(state, offset):
@@ -92,6 +99,7 @@ def test_how_many_steps_a_schedule_has_left():
     assert expected_steps(State(Place(0, 10))) == 10
     assert expected_steps(State(Place(6, 10), step=2)) == 6
     assert expected_steps(State(Place(6, 10), step=3, stride=2)) == 5
+    assert expected_steps(State(Place(5, 10), step=3, stride=2)) == 6, "the last one counts"
     assert expected_steps(State(Number(3.0))) is None
     assert expected_steps(State(Place(3, None))) is None
     assert [ended(State(Place(i, 3))) for i in range(3)] == [False, False, True]
