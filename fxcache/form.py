@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from fxcache.call import Call, autocast_dtype
+from fxcache.objects import PLAIN
 from fxcache.program import Role
 
 # Whether a value has this form; its tensors are appended.
+TESTED = object()  # stands for an argument that only its test can tell
 Test = Callable[[Any, list[Tensor]], bool]
 
 
@@ -58,6 +60,7 @@ class Form:
             else test_of(value)
             for name, value in named
         ]
+        self._constants = [v if isinstance(v, PLAIN) else TESTED for v in values]
         self._device = call.latent.device.type
         self._autocast = autocast_dtype(self._device)
         places = {name: place for place, (name, _) in enumerate(named)}
@@ -77,8 +80,8 @@ class Form:
             return None
         values = (*args, *kwargs.values())
         found: list[Tensor] = []
-        for test, value in zip(self._tests, values, strict=True):
-            if not test(value, found):
+        for test, value, last in zip(self._tests, values, self._constants, strict=True):
+            if value is not last and not test(value, found):
                 return None
         if autocast_dtype(self._device) is not self._autocast:
             return None

@@ -199,7 +199,10 @@ class Engine:
             )
         if self.recorder:
             self.recorder(seen_by(ticket, variant, results))
-        output = returned(ticket.call, list(map(owned, outputs)), variants.program)
+        # Copies, since a captured CUDA graph overwrites what it returned when any is replayed. A
+        # pipeline that calls the model twice a step holds the first result over the second call.
+        copies = [o.clone() if isinstance(o, Tensor) else o for o in outputs]
+        output = returned(ticket.call, copies, variants.program)
         ticket.stopwatch.stop()
         trajectory.cache.used(ticket.stopwatch.stopped)
         trajectory.end_call(complete=True)
@@ -368,11 +371,3 @@ class Engine:
             FxcacheWarning,
             stacklevel=CALLER,
         )
-
-
-def owned(output: Any) -> Any:
-    """A copy, since a captured CUDA graph overwrites what it returned when any is replayed.
-
-    A pipeline that calls the model twice a step holds the first result over the second call.
-    """
-    return output.clone() if isinstance(output, Tensor) else output

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping
 from itertools import chain, compress, repeat
 from operator import is_, is_not
+from typing import Any
 
 from torch import nn
 
@@ -55,7 +56,8 @@ class HooksState:
         self.tree, self._slots_by_module = tree, slots
         self._registered = num_registered_hooks()  # read first: a hook may be registered meanwhile
         self._hooked = tree.hooked()
-        self._length, self._lengths_below = len(vars(tree.root)), self._lengths_below_now()
+        self._length = len(vars(tree.root))
+        self._lengths_below = list(map(len, tree.attributes_below))
         self._slots = [slot for index in sorted(slots) for slot in slots[index]]
         # The model's own attributes are not kept, see Modules.
         self._num_own = sum(slot.index == 0 for slot in self._slots)
@@ -76,20 +78,21 @@ class HooksState:
 
     def holds(self) -> bool:
         """Whether no hook was registered, and every steady slot holds what it held."""
+        own = vars(self.tree.root)
         return (
             num_registered_hooks() == self._registered
-            and len(vars(self.tree.root)) == self._length
-            and self._lengths_below_now() == self._lengths_below
-            and all(map(is_, self._now(), self._values))
+            and len(own) == self._length
+            and list(map(len, self.tree.attributes_below)) == self._lengths_below
+            and all(map(is_, self._now(own), self._values))
             and self._containers.hold()
         )
 
     def renewed(self) -> "HooksState":
         """The hooks now. Only modules that changed are looked at."""
-        now = (len(vars(self.tree.root)), *self._lengths_below_now())
+        now = list(map(len, self.tree.attributes))
         then = (self._length, *self._lengths_below)
         changed = {i for i, pair in enumerate(zip(now, then, strict=True)) if pair[0] != pair[1]}
-        replaced = compress(self._slots, map(is_not, self._now(), self._values))
+        replaced = compress(self._slots, map(is_not, self._now(vars(self.tree.root)), self._values))
         changed.update(slot.index for slot in replaced)
         if not self._containers.hold():
             changed.update(slot.index for slot in self._slots if slot.containers)
@@ -111,12 +114,9 @@ class HooksState:
         )
         return volatile, tuple(map(self.tree.hook_identities, self._hooked)), self.steady_key
 
-    def _lengths_below_now(self) -> list[int]:
-        return list(map(len, self.tree.attributes_below))
-
-    def _now(self) -> Iterable[object]:
-        own = repeat(vars(self.tree.root), self._num_own)
-        return map(dict.get, chain(own, self._places), self._names)
+    def _now(self, own: dict[str, Any]) -> Iterable[object]:
+        """What stands in each slot now; ``own``: the model's ``__dict__``."""
+        return map(dict.get, chain(repeat(own, self._num_own), self._places), self._names)
 
 
 class Hooks:

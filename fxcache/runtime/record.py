@@ -18,13 +18,13 @@ class Stopwatch:
     __slots__ = ("_device", "_elapsed_ms", "_started", "stopped")
 
     def __init__(self, device: torch.device):
-        self._device = device
+        self._device = None if device.type in ("cpu", "meta") else device
         self._elapsed_ms: Callable[[], float] | None = None
-        self._started = self._mark()
         self.stopped: torch.Event | None = None  # where the device runs on its own
+        self._started = self._mark() if self._device else time.perf_counter()
 
     def _mark(self) -> "float | torch.Event":
-        if self._device.type in ("cpu", "meta"):
+        if self._device is None:
             return time.perf_counter()
         event = torch.Event(self._device, enable_timing=True)
         event.record()
