@@ -10,8 +10,8 @@ from fxcache.call import Call, autocast_dtype
 from fxcache.objects import PLAIN
 from fxcache.program import Role
 
-# Whether a value has this form; its tensors are appended.
 TESTED = object()  # stands for an argument that only its test can tell
+# Whether a value has this form; its tensors are appended.
 Test = Callable[[Any, list[Tensor]], bool]
 
 
