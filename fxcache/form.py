@@ -1,6 +1,6 @@
 """The form of the last call, so that the next call of the same form is not worked out again."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,38 +37,34 @@ class Form:
     """What the arguments of a call must be like to have the key of ``call``.
 
     Args:
-        call: A call without state objects, which passes no tensor twice.
-        args: Its arguments by position, as the caller passed them.
-        kwargs: Its arguments by name, as the caller passed them.
-        names: Of ``args``.
+        call: The call.
+        num_args: How many arguments go by position.
+        names: Of all arguments, in the caller's order.
+        tests: What the arguments must pass.
+        values: The arguments.
+        tensors: Those that the tests found in them, none twice.
     """
 
     def __init__(
-        self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...]
+        self,
+        call: Call,
+        num_args: int,
+        names: Sequence[str],
+        tests: Sequence[Test],
+        values: Sequence[Any],
+        tensors: Sequence[Tensor],
     ):
         # Without its tensors: whether an earlier call's are alive tells requests apart.
         nothing = torch.empty(0)
         self._call = call._replace(
             arguments={}, tensors=(), conditioning=(), latent=nothing, timestep=None
         )
-        values = (*args, *kwargs.values())
-        self._num_args, self._names = len(args), tuple(kwargs)
-        named = list(zip((*names, *kwargs), values, strict=True))
-        self._tests = [
-            number_test(value)
-            if name == call.timestep_name and call.number is not None
-            else test_of(value)
-            for name, value in named
-        ]
+        self._num_args, self._names, self._tests = num_args, tuple(names[num_args:]), tests
         self._constants = [v if isinstance(v, PLAIN) else TESTED for v in values]
         self._device = call.latent.device.type
         self._autocast = autocast_dtype(self._device)
-        places = {name: place for place, (name, _) in enumerate(named)}
-        self._arguments = [(name, places[name]) for name in call.arguments]
-        found: list[Tensor] = []
-        for test, value in zip(self._tests, values, strict=True):
-            test(value, found)
-        order = {id(tensor): number for number, tensor in enumerate(found)}
+        self._arguments = [(name, names.index(name)) for name in call.arguments]
+        order = {id(tensor): number for number, tensor in enumerate(tensors)}
         self._order = [order[id(tensor)] for tensor in call.tensors]
         self._latent = next(i for i, t in enumerate(call.tensors) if t is call.latent)
         roles = enumerate(call.roles)
@@ -105,22 +101,64 @@ class Form:
 
 
 def form_of(
-    call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...]
+    call: Call,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    names: tuple[str, ...],
+    defaults: Mapping[str, Any],
 ) -> Form | None:
-    """The form of ``call``; None where it has state objects, or passes a tensor twice."""
-    distinct = len(set(map(id, call.tensors))) == len(call.tensors)
-    return Form(call, args, kwargs, names) if distinct and not call.state else None
+    """The form of ``call``; None where its arguments alone do not tell it.
+
+    That is where there are state objects or others of an unknown kind, or a tensor is passed twice.
+
+    Args:
+        call: The call.
+        args: Its arguments by position, as the caller passed them.
+        kwargs: Its arguments by name, as the caller passed them.
+        names: Of ``args``.
+        defaults: Of the parameters that have one.
+    """
+    named, values = (*names, *kwargs), (*args, *kwargs.values())
+    pairs = list(zip(named, values, strict=True))
+    tests = [argument_test(call, name, value, defaults) for name, value in pairs]
+    found: list[Tensor] = []
+    known = all(test(value, found) for test, value in zip(tests, values, strict=True))
+    distinct = len(set(map(id, found))) == len(found)
+    if call.state or not known or not distinct:
+        return None
+    return Form(call, len(args), named, tests, values, found)
+
+
+def argument_test(call: Call, name: str, value: Any, defaults: Mapping[str, Any]) -> Test:
+    """A test for the argument ``name``, which was ``value`` in ``call``.
+
+    An argument that is its parameter's default is left out of a call: it must be the default again,
+    and one that was not must not become it.
+    """
+    if name not in call.arguments:  # it is the default
+        return lambda other, _: other is value
+    numbered = name == call.timestep_name and call.number is not None
+    test = number_test(value) if numbered else test_of(value)
+    if name not in defaults:
+        return test
+    default = defaults[name]
+    return lambda other, found: other is not default and test(other, found)
 
 
 def test_of(value: Any) -> Test:
-    """A test for values like ``value``."""
+    """A test for values like ``value``; none passes that of an object of an unknown kind."""
     if isinstance(value, Tensor):
         return tensor_test(value)
     if isinstance(value, dict):
         return dict_test(value)
     if isinstance(value, list | tuple):
         return sequence_test(value)
-    return constant_test(value)
+    return constant_test(value) if isinstance(value, PLAIN) else fails
+
+
+def fails(*_: Any) -> bool:
+    """The test that nothing passes."""
+    return False
 
 
 def tensor_test(value: Tensor) -> Test:
@@ -149,11 +187,17 @@ def constant_test(value: Any) -> Test:
 
 
 def dict_test(value: dict[Any, Any]) -> Test:
-    """The same keys in the same order, and values alike."""
+    """The same keys in the same order, each a string or an int, and values alike."""
     kind, keys, inner = type(value), tuple(value), sequence_test(list(value.values()))
-    return lambda other, found: (
-        type(other) is kind and tuple(other) == keys and inner(list(other.values()), found)
-    )
+    kinds = list(map(type, keys))
+    if not all(key in (str, int) for key in kinds):
+        return fails
+
+    def test(other: Any, found: list[Tensor]) -> bool:
+        same = type(other) is kind and list(map(type, other)) == kinds and tuple(other) == keys
+        return same and inner(list(other.values()), found)
+
+    return test
 
 
 def sequence_test(value: Sequence[Any]) -> Test:

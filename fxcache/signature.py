@@ -93,7 +93,7 @@ class Signature:
         call = self._new_call(args, kwargs)
         extra = range(len(args) - len(self.positional))
         names = (*self.positional[: len(args)], *(f"{self.extra_args}.{i}" for i in extra))
-        self._form = form_of(call, args, kwargs, names)
+        self._form = form_of(call, args, kwargs, names, self.defaults)
         return call
 
     def _new_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:

@@ -1,6 +1,7 @@
 """What a caller may pass, and what it is called: names, roles, and the key of a capture."""
 
 import weakref
+from enum import StrEnum
 from typing import Any
 
 import pytest
@@ -113,11 +114,29 @@ def test_what_is_not_passed_makes_no_difference():
 
 
 WIDE, DOUBLE, META = torch.randn(1, 7, 16), TEXT.double(), TEXT.to("meta")
+NULL = torch.zeros(1, 5, 16)
+
+
+class Kind(StrEnum):
+    A = "a"
+
+
+class NullText(DiT):
+    def forward(self, x, t, text=NULL, sizes=(NULL, 1.5), scale=1.5):  # type: ignore[no-untyped-def, override]
+        return super().forward(x, t, text + sizes[0]) * scale
+
+
 ALIKE: list[tuple[type[DiT], tuple[Any, ...], dict[str, Any]]] = [
     *((kind, args, kwargs) for kind, latent, args, kwargs in CALLS if latent != "args.0"),
     *((ByPosition, (X, T, text), {}) for text in (TEXT, WIDE, DOUBLE, META, None, X)),
     *((ByPosition, (X, 1, TEXT, scale), {"shift": 1}) for scale in (1, 2, 1.0, True)),
     *((ByPosition, (X, step, TEXT, 1), {"shift": 1}) for step in (2, 2.0)),
+    *((NullText, (X, T, text), {}) for text in (NULL, TEXT, NULL.clone())),
+    *((NullText, (X, T), {"text": text}) for text in (NULL, TEXT)),
+    *((NullText, (X, T, TEXT, sizes), {}) for sizes in ((NULL, 1.5), (TEXT, 1.5))),
+    *((NullText, (X, T, TEXT), {"scale": scale}) for scale in (1.5, float("1.5"), 2.0)),
+    *((NullText, (x, T, NULL), {}) for x in (NULL, TEXT)),
+    *((Optional, (T, X), {"more": {key: TEXT}}) for key in (1, True, 1.0, "a", Kind.A)),
     *((Optional, (T, X, TEXT), {"more": more}) for more in ({}, {"a": TEXT}, {"b": TEXT}, None)),
     *((Optional, (T, X, TEXT), {"more": more}) for more in ([TEXT], (TEXT,), [TEXT, 1], [TEXT, 2])),
     (Optional, (T, X, TEXT), {"more": TEXT, "other": WIDE}),

@@ -66,13 +66,16 @@ def test_a_request_that_another_stream_spoils_is_noticed(monkeypatch, wrong):
     monkeypatch.setattr(streams, "started", started)
     name = ("wrong_first", "wrong_second")[wrong]
     with pytest.raises(CheckError, match=f"'{name}': {DRY_RUN.trajectories}"):
-        streams.check(DRY_RUN, "DiT", delayed=1)
+        streams.check(DRY_RUN, "DiT", delayed=1, in_session=False)
 
 
 def test_requests_on_two_streams_share_buffers():
     """Else the check would show nothing: the second request is given those of the first."""
     one_pair, many = (replace(DRY_RUN, trajectories=n) for n in (1, 4))
-    found = [streams.check(setup, "DiT", delayed=-1)["cached_bytes"] for setup in (one_pair, many)]
+    found = [
+        streams.check(setup, "DiT", -1, in_session=False)["cached_bytes"]
+        for setup in (one_pair, many)
+    ]
     assert found[0] == found[1] > 0
 
 
