@@ -11,8 +11,9 @@ from typing import Any, Protocol
 from weakref import ref
 
 MISSING = object()
-# Values of exactly these types hold nothing else. Most values are of these types.
-PLAIN = frozenset({str, int, float, bool, bytes, complex, type(None)})
+# Values of exactly these types hold nothing else. Most values are of these types. Told by the ids
+# of types, since a metaclass may allow no hash.
+PLAIN = frozenset(map(id, (str, int, float, bool, bytes, complex, type(None))))
 
 
 class State(Protocol):

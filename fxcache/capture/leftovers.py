@@ -27,7 +27,7 @@ def holds_leftovers(value: Any, depth: int = DEPTH) -> bool:
 
 def referents(value: Any) -> list[Any]:
     """What ``value`` refers to, without plain values."""
-    return [item for item in gc.get_referents(value) if type(item) not in PLAIN]
+    return [item for item in gc.get_referents(value) if id(type(item)) not in PLAIN]
 
 
 class LruCacheState:

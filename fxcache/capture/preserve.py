@@ -40,7 +40,7 @@ def preserved(module: nn.Module) -> Iterator[None]:
     become what they were only if a value of the trace is left in them.
     """
     known: set[int] = set()
-    kinds: dict[type, Kind] = {}
+    kinds: dict[int, Kind] = {}
     own = Contents(known, kinds)
     for submodule in module.modules():
         own.keep(vars(submodule), DEPTH)
@@ -63,6 +63,7 @@ class Kind:
     """How objects of one type are kept. Most objects are of few types."""
 
     def __init__(self, kind: type) -> None:
+        self.kind = kind  # alive, so that its id stays its own
         self.skipped = issubclass(kind, (nn.Module, Tensor))
         self.is_definition = is_definition_type(kind)
         self.is_dict = issubclass(kind, dict)
@@ -70,15 +71,15 @@ class Kind:
         self.is_cache = issubclass(kind, functools._lru_cache_wrapper)
         self.is_set = issubclass(kind, set)
         self.is_tuple = issubclass(kind, tuple)
-        self.is_opaque = kind.__module__.partition(".")[0] in OPAQUE
+        self.is_opaque = str(kind.__module__).partition(".")[0] in OPAQUE
         self.slots = slots_of(kind)
 
 
 class Contents:
     """What some containers, and the containers and objects within them, held."""
 
-    def __init__(self, known: set[int], kinds: dict[type, Kind]) -> None:
-        """``known``: the ids of what is kept already, here or elsewhere; ``kinds``: by type."""
+    def __init__(self, known: set[int], kinds: dict[int, Kind]) -> None:
+        """``known``: ids of what is kept, here or elsewhere; ``kinds``: by id of the type."""
         self._states: list[State] = []
         self._known = known
         self._kinds = kinds
@@ -91,9 +92,9 @@ class Contents:
 
     def keep(self, value: Any, depth: int) -> None:
         """Keep what ``value`` holds, if it is a container or an object with attributes."""
-        kind = self._kinds.get(type(value))
+        kind = self._kinds.get(id(type(value)))
         if kind is None:
-            kind = self._kinds[type(value)] = Kind(type(value))
+            kind = self._kinds[id(type(value))] = Kind(type(value))
         if depth == 0 or id(value) in self._known or kind.skipped:
             return
         self._known.add(id(value))
@@ -106,7 +107,7 @@ class Contents:
 
     def _keep_all(self, values: Iterable[Any], depth: int) -> None:
         for value in values:
-            if type(value) not in PLAIN:
+            if id(type(value)) not in PLAIN:
                 self.keep(value, depth)
 
     def _keep_items(self, value: Any, kind: Kind) -> list[Any]:

@@ -80,6 +80,27 @@ def test_what_a_model_kept_before_capture_stays():
         assert torch.equal(model(x, t), expected)
 
 
+class Unhashable(type):
+    """A metaclass whose classes have no hash and name no module."""
+
+    __hash__ = None  # type: ignore[assignment]
+    __module__ = None  # type: ignore[assignment]
+
+
+class Odd(metaclass=Unhashable):
+    pass
+
+
+ODD = Odd()
+
+
+@torch.no_grad()
+def test_odd_classes_in_the_models_file_do_no_harm():
+    model, x, t = Model().eval(), torch.randn(2, 8), torch.tensor(3.0)
+    expected = model(x, t)
+    assert torch.equal(fxcache.optimize(model)(x, t), expected)
+
+
 class Slots:
     """A helper without a ``__dict__``."""
 

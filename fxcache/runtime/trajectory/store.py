@@ -58,9 +58,9 @@ class TrajectoryStore:
         self.lengths = RunLengths()
         self.counts = Attributions()
         self.limit = limit
-        # Of dropped trajectories. PyTorch gives the memory of a freed buffer to the stream that
-        # allocated it at once, though another stream may still read it.
-        self._retired: list[FeatureCache] = []
+        # Dropped ones whose buffers are in use. PyTorch gives the memory of a freed buffer to the
+        # stream that allocated it at once, though another stream may still read it.
+        self._retired: list[Trajectory] = []
         self._lone = 0  # starts in a row after runs that ended with their first call
         self._inputs = Inputs(step_inputs)
         self._lock = threading.Lock()
@@ -92,7 +92,9 @@ class TrajectoryStore:
             self.counts.ambiguous += found.certainty is Certainty.AMBIGUOUS
             matches = () if found.index is None else compared[found.index]
             if found.index is None:
-                trajectory = self._started(caller, known, evidence)
+                if found.certainty is not Certainty.AMBIGUOUS:  # else it may be no start
+                    self._note_start(known, evidence)
+                trajectory = self._new_trajectory(caller)
                 transition = states.begin(position, found.reason)
             else:
                 trajectory = self._continued(known[found.index], found)
@@ -141,16 +143,17 @@ class TrajectoryStore:
         self.held.remove(trajectory)
         if (left := trajectory.left_behind) in self.held:
             self.held.remove(left)
-            self._retire([left.cache])
+            self._retire([left])
         return trajectory
 
-    def _started(
-        self, caller: Caller, known: Sequence[Trajectory], evidence: Sequence[Evidence]
-    ) -> Trajectory:
+    def _note_start(self, known: Sequence[Trajectory], evidence: Sequence[Evidence]) -> None:
+        """A run begins that is none of ``known``."""
         for trajectory, e in zip(known, evidence, strict=True):
             same_prompt = e.same_name and e.conditioning <= Match.REWRITTEN
             trajectory.newer_starts += same_prompt and e.motion is Motion.BACK
         self._count_lone_start(evidence[-1] if evidence else None)
+
+    def _new_trajectory(self, caller: Caller) -> Trajectory:
         return Trajectory(caller.scope, caller.name, caller.kind, self._spare_cache())
 
     def _count_lone_start(self, last: Evidence | None) -> None:
@@ -171,12 +174,14 @@ class TrajectoryStore:
         if spare is None:
             return FeatureCache()
         self._drop(spare)
-        # A call that is under way writes to its cache when it ends.
-        return FeatureCache() if spare.busy else spare.cache.recycled()
+        if spare.busy:  # a call that is under way writes to its cache when it ends
+            self._retire([spare])
+            return FeatureCache()
+        return spare.cache.recycled()
 
-    def _retire(self, caches: Iterable[FeatureCache]) -> None:
-        """Keep these, and those retired before, until the device is done with them."""
-        self._retired = [cache for cache in (*self._retired, *caches) if cache.in_use]
+    def _retire(self, trajectories: Iterable[Trajectory]) -> None:
+        """Keep these, and those retired before, until the device is done with their buffers."""
+        self._retired = [t for t in (*self._retired, *trajectories) if t.cache.in_use]
 
     def _drop(self, trajectory: Trajectory) -> None:
         self.held.remove(trajectory)
@@ -199,24 +204,25 @@ class TrajectoryStore:
             dropped = [t for t in self.held if t.scope is scope]
             for trajectory in dropped:
                 self._drop(trajectory)
-            self._retire(t.cache for t in dropped)
+            self._retire(dropped)
 
     def clear(self) -> None:
         """Forget every trajectory and free its buffers."""
         with self._lock:
-            self._retire(t.cache for t in self.held)
+            self._retire(self.held)
             self.held.clear()
 
     @property
     def nbytes(self) -> int:
         """Bytes cached."""
-        held = sum(trajectory.nbytes for trajectory in list(self.held))
-        return held + sum(cache.nbytes for cache in list(self._retired))
+        return sum(trajectory.nbytes for trajectory in [*self.held, *self._retired])
 
     @property
     def hoisted_bytes(self) -> int:
         """Bytes of hoisted values."""
-        return sum(p.nbytes for t in list(self.held) for p in list(t.prologues.values()))
+        return sum(
+            p.nbytes for t in [*self.held, *self._retired] for p in list(t.prologues.values())
+        )
 
 
 def only_same(
