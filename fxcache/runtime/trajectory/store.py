@@ -92,9 +92,7 @@ class TrajectoryStore:
             self.counts.ambiguous += found.certainty is Certainty.AMBIGUOUS
             matches = () if found.index is None else compared[found.index]
             if found.index is None:
-                if found.certainty is not Certainty.AMBIGUOUS:  # else it may be no start
-                    self._note_start(known, evidence)
-                trajectory = self._new_trajectory(caller)
+                trajectory = self._started(caller, known, evidence)
                 transition = states.begin(position, found.reason)
             else:
                 trajectory = self._continued(known[found.index], found)
@@ -146,14 +144,13 @@ class TrajectoryStore:
             self._retire([left])
         return trajectory
 
-    def _note_start(self, known: Sequence[Trajectory], evidence: Sequence[Evidence]) -> None:
-        """A run begins that is none of ``known``."""
+    def _started(
+        self, caller: Caller, known: Sequence[Trajectory], evidence: Sequence[Evidence]
+    ) -> Trajectory:
         for trajectory, e in zip(known, evidence, strict=True):
             same_prompt = e.same_name and e.conditioning <= Match.REWRITTEN
             trajectory.newer_starts += same_prompt and e.motion is Motion.BACK
         self._count_lone_start(evidence[-1] if evidence else None)
-
-    def _new_trajectory(self, caller: Caller) -> Trajectory:
         return Trajectory(caller.scope, caller.name, caller.kind, self._spare_cache())
 
     def _count_lone_start(self, last: Evidence | None) -> None:
