@@ -45,4 +45,7 @@ def announcing(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def announcement_of(module: nn.Module) -> Announcement | None:
     """What is said of calls of ``module`` in this thread or task."""
-    return next((said for held, said in reversed(open_contexts.get()) if held is module), None)
+    for held, said in reversed(open_contexts.get()):
+        if held is module:
+            return said
+    return None

@@ -341,6 +341,8 @@ class Engine:
     def _warn_of_callers(self, trajectory: Trajectory) -> None:
         """Say so where calls refresh since it is unclear whose they are."""
         counts = self.store.counts
+        if not (counts.ambiguous or counts.lone_starts or counts.evicted or trajectory.changes):
+            return
         ambiguous = counts.ambiguous >= MANY_AMBIGUOUS
         if ambiguous and counts.ambiguous >= counts.calls * AMBIGUOUS_SHARE:
             self._warn("some calls may be another request's as well as the one's before")
