@@ -147,6 +147,19 @@ def has_unknown_size(value: Any) -> bool:
     return any(isinstance(size, torch.SymInt) and hint_of(size) is None for size in sizes)
 
 
+def same_kind(first: Tensor, second: Tensor) -> bool:
+    """Whether two recorded values have one dtype and shape.
+
+    A size that depends on values equals only itself: to compare it with another would be to ask
+    for its value.
+    """
+    if has_unknown_size(first) or has_unknown_size(second):
+        same = list(map(str, first.shape)) == list(map(str, second.shape))
+    else:
+        same = first.shape == second.shape
+    return same and first.dtype == second.dtype
+
+
 def nbytes_of(node: fx.Node) -> int:
     """Bytes, at capture, of the one tensor that ``node`` yields."""
     value: Tensor = node.meta["val"]

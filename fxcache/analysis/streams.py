@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 from fxcache.analysis.cost import op_name
 from fxcache.analysis.dependence import Dependence
-from fxcache.program import value_of
+from fxcache.program import same_kind, value_of
 
 # These move values about, cast or limit them, and compute nothing else.
 MOVES = frozenset({
@@ -167,4 +167,4 @@ class Streams:
         if operand in self.inside and operand not in self.carried:
             return False
         mine, total = value_of(operand), value_of(addition)
-        return isinstance(mine, Tensor) and mine.shape == total.shape and mine.dtype == total.dtype
+        return isinstance(mine, Tensor) and same_kind(mine, total)

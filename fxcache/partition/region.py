@@ -3,13 +3,13 @@
 import operator
 from collections.abc import Iterable, Set
 
-from torch import Tensor, fx
+from torch import fx
 
 from fxcache.analysis.cost import op_name
 from fxcache.analysis.dependence import Dependence
 from fxcache.analysis.streams import ADDS, Shortcut, Streams
 from fxcache.partition.cut import CachePoint
-from fxcache.program import is_tensor, nbytes_of, value_of
+from fxcache.program import is_tensor, nbytes_of, same_kind, value_of
 
 # Through these an exit is followed to where less of it is left, as to the image part of a stream.
 NARROWING = frozenset({"slice", "narrow", "select", "view", "reshape", "squeeze", "unsqueeze"})
@@ -32,7 +32,7 @@ def cache_points(
     entries = entries_of(streams.inside, needs)
     points = {}
     for *_, value in ends:
-        shortcut = streams.shortcut(value) or same_kind(value, entries)
+        shortcut = streams.shortcut(value) or only_like(value, entries)
         if shortcut is None or not shortcut.exact:  # what is only moved is moved afresh
             points[value] = CachePoint(value, shortcut)
     return tuple(points.values())
@@ -99,15 +99,11 @@ def entries_of(inside: Set[fx.Node], needs: Dependence) -> list[fx.Node]:
     return [s for s in sources if s not in inside and needs.on_latent(s)]
 
 
-def same_kind(value: fx.Node, entries: list[fx.Node]) -> Shortcut | None:
+def only_like(value: fx.Node, entries: list[fx.Node]) -> Shortcut | None:
     """The one entry that has the shape and dtype of ``value``, as its shortcut.
 
     For blocks that do more to their stream than add to it: a difference is still nearer to the
     value than nothing. None where no or more than one entry fits.
     """
-    like = [e for e in entries if is_tensor(e) and same_shape(value_of(e), value_of(value))]
+    like = [e for e in entries if is_tensor(e) and same_kind(value_of(e), value_of(value))]
     return Shortcut(like[0], (), {}, (like[0],)) if len(like) == 1 else None
-
-
-def same_shape(first: Tensor, second: Tensor) -> bool:
-    return first.shape == second.shape and first.dtype == second.dtype
