@@ -79,7 +79,7 @@ class Call(NamedTuple):
     @property
     def is_bound(self) -> bool:
         """Whether ``tensors`` are all that a graph takes."""
-        return isinstance(self.timestep, Tensor) or self.number is None or self.trace is not None
+        return self.number is None or self.trace is not None
 
     def with_number(self, tensors: tuple[Tensor, ...], trace: Hashable) -> "Call":
         """This call with ``tensors`` for its number, by their slots, or one in its place."""

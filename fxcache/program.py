@@ -46,8 +46,6 @@ class VaryingSizes:
 
     def admit(self, tensors: Sequence[Tensor]) -> bool:
         """Whether the graph holds for these inputs, whose other sizes are as at capture."""
-        if not self.expressions and not self.guards:
-            return True
         found: dict[Any, int] = {}
         for (index, dim), expression in self.expressions.items():
             size = tensors[index].shape[dim]
@@ -145,19 +143,6 @@ def has_unknown_size(value: Any) -> bool:
     """Whether a recorded value has, or is, a size that depends on values."""
     sizes = value.shape if isinstance(value, Tensor) else [value]
     return any(isinstance(size, torch.SymInt) and hint_of(size) is None for size in sizes)
-
-
-def same_kind(first: Tensor, second: Tensor) -> bool:
-    """Whether two recorded values have one dtype and shape.
-
-    A size that depends on values equals only itself: to compare it with another would be to ask
-    for its value.
-    """
-    if has_unknown_size(first) or has_unknown_size(second):
-        same = list(map(str, first.shape)) == list(map(str, second.shape))
-    else:
-        same = first.shape == second.shape
-    return same and first.dtype == second.dtype
 
 
 def nbytes_of(node: fx.Node) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 from fxcache.analysis.cost import op_name
 from fxcache.analysis.dependence import Dependence
-from fxcache.program import same_kind, value_of
+from fxcache.program import has_unknown_size, value_of
 
 # These move values about, cast or limit them, and compute nothing else.
 MOVES = frozenset({
@@ -168,3 +168,16 @@ class Streams:
             return False
         mine, total = value_of(operand), value_of(addition)
         return isinstance(mine, Tensor) and same_kind(mine, total)
+
+
+def same_kind(first: Tensor, second: Tensor) -> bool:
+    """Whether two recorded values have one dtype and shape.
+
+    A size that depends on values equals only itself: to compare it with another would be to ask
+    for its value.
+    """
+    if has_unknown_size(first) or has_unknown_size(second):
+        same = list(map(str, first.shape)) == list(map(str, second.shape))
+    else:
+        same = first.shape == second.shape
+    return same and first.dtype == second.dtype

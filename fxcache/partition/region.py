@@ -7,9 +7,9 @@ from torch import fx
 
 from fxcache.analysis.cost import op_name
 from fxcache.analysis.dependence import Dependence
-from fxcache.analysis.streams import ADDS, Shortcut, Streams
+from fxcache.analysis.streams import ADDS, Shortcut, Streams, same_kind
 from fxcache.partition.cut import CachePoint
-from fxcache.program import is_tensor, nbytes_of, same_kind, value_of
+from fxcache.program import is_tensor, nbytes_of, value_of
 
 # Through these an exit is followed to where less of it is left, as to the image part of a stream.
 NARROWING = frozenset({"slice", "narrow", "select", "view", "reshape", "squeeze", "unsqueeze"})

@@ -233,7 +233,7 @@ class Engine:
     def _source(self, call: Call, variants: Variants) -> object:
         """What is cached comes from this: a capture, weights, and sizes that it leaves open."""
         expressions = variants.program.sizes.expressions
-        sizes = [call.tensors[i].shape[dim] for i, dim in expressions] if expressions else ()
+        sizes = [call.tensors[index].shape[dim] for index, dim in expressions]
         return (variants, self._captures.generation, *sizes)
 
     def _force(self, ticket: Ticket) -> None:

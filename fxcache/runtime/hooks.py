@@ -91,7 +91,8 @@ class HooksState:
         """The hooks now. Only modules that changed are looked at."""
         now = list(map(len, self.tree.attributes))
         then = (self._length, *self._lengths_below)
-        changed = {i for i, pair in enumerate(zip(now, then, strict=True)) if pair[0] != pair[1]}
+        lengths = zip(now, then, strict=True)
+        changed = {index for index, (new, old) in enumerate(lengths) if new != old}
         replaced = compress(self._slots, map(is_not, self._now(vars(self.tree.root)), self._values))
         changed.update(slot.index for slot in replaced)
         if not self._containers.hold():

@@ -21,7 +21,7 @@ class Stopwatch:
         self._device = None if device.type in ("cpu", "meta") else device
         self._elapsed_ms: Callable[[], float] | None = None
         self.stopped: torch.Event | None = None  # where the device runs on its own
-        self._started = self._mark() if self._device else time.perf_counter()
+        self._started = self._mark()
 
     def _mark(self) -> "float | torch.Event":
         if self._device is None:

@@ -74,10 +74,10 @@ class TrajectoryStore:
             self.counts.device_waits += bool(conditioning.digests) and on_device(sample)
             known = [t for t in self.held if t.scope == caller.scope]
             self.counts.calls += 1
-            plain = self._plain_step(known, position, conditioning, caller, sample)
+            compared = [t.compare(conditioning) for t in known]
+            plain = self._plain_step(known, compared, position, conditioning, caller, sample)
             if plain is not None:
                 return plain
-            compared = [t.compare(conditioning) for t in known]
             evidence = [
                 t.evidence(position, conditioning.summary(m), caller.name, caller.kind, known)
                 for t, m in zip(known, compared, strict=True)
@@ -107,6 +107,7 @@ class TrajectoryStore:
     def _plain_step(
         self,
         known: Sequence[Trajectory],
+        compared: Sequence[tuple[Match, ...]],
         position: Position,
         conditioning: Conditioning,
         caller: Caller,
@@ -118,14 +119,16 @@ class TrajectoryStore:
         """
         if conditioning.digests or (caller.scope.keyed and len(known) > 1):
             return None
-        trajectory, matches = only_same(known, conditioning)
-        if trajectory is None or trajectory.busy:
+        index = only_same(compared, conditioning)
+        if index is None:
             return None
-        if trajectory.kind != caller.kind or trajectory.name != caller.name:
+        trajectory = known[index]
+        if trajectory.busy or trajectory.kind != caller.kind or trajectory.name != caller.name:
             return None
         transition = states.step_on(trajectory.state, position)
         if transition is None:
             return None
+        matches = compared[index]
         trajectory.begin_call(transition, conditioning, matches, caller.kind, sample, None)
         self._lone = 0
         if self.held[-1] is not trajectory:
@@ -222,18 +225,15 @@ class TrajectoryStore:
         )
 
 
-def only_same(
-    known: Sequence[Trajectory], conditioning: Conditioning
-) -> tuple[Trajectory | None, Sequence[Match]]:
-    """The one trajectory with the same prompts, and how they match; None if others may be meant."""
-    same: list[tuple[Trajectory, Sequence[Match]]] = []
-    for trajectory in known:
-        matches = trajectory.compare(conditioning)
+def only_same(compared: Sequence[tuple[Match, ...]], conditioning: Conditioning) -> int | None:
+    """The number of the one trajectory with the same inputs; None if others may be meant."""
+    same = []
+    for index, matches in enumerate(compared):
         if not any(matches):
-            same.append((trajectory, matches))
+            same.append(index)
         elif conditioning.summary(matches) is not Match.FOREIGN:
-            return None, ()
-    return same[0] if len(same) == 1 else (None, ())
+            return None
+    return same[0] if len(same) == 1 else None
 
 
 def advanced(
