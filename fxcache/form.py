@@ -1,4 +1,4 @@
-"""The form of the last call, so that the next call of the same form is not worked out again."""
+"""The form of a call, so that the next call of the same form is not worked out again."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any

@@ -17,6 +17,8 @@ __all__ = ["TIMESTEP_NAMES", "Call", "Signature"]
 
 TIMESTEP_NAMES = frozenset({"timestep", "timesteps", "time", "t", "sigma", "sigmas", "noise_level"})
 
+MAX_FORMS = 4  # of calls that take turns, such as a whole batch and the half of it
+
 
 class Signature:
     """How the ``forward`` of one class of modules names its inputs.
@@ -55,7 +57,7 @@ class Signature:
         self.positional_only = tuple(p.name for p in named if p.kind is p.POSITIONAL_ONLY)
         self.defaults = {p.name: p.default for p in named if p.default is not p.empty}
         self.known = frozenset(self.names)
-        self._form: Form | None = None  # of the last call
+        self._forms: tuple[Form, ...] = ()  # of the last calls
         for path in self.dynamic:
             self._require_parameter(path, "dynamic")
         if latent:
@@ -87,13 +89,14 @@ class Signature:
         Raises TypeError where Python would, NotADenoiserError where the latent is no tensor, and
         CaptureError for an object that can be neither a constant nor a state of the graph.
         """
-        form = self._form
-        if form is not None and (call := form.call_with(args, kwargs)) is not None:
-            return call
+        for form in self._forms:
+            if (call := form.call_with(args, kwargs)) is not None:
+                return call
         call = self._new_call(args, kwargs)
         extra = range(len(args) - len(self.positional))
         names = (*self.positional[: len(args)], *(f"{self.extra_args}.{i}" for i in extra))
-        self._form = form_of(call, args, kwargs, names, self.defaults)
+        if new := form_of(call, args, kwargs, names, self.defaults):
+            self._forms = (new, *self._forms[: MAX_FORMS - 1])
         return call
 
     def _new_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
