@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from fxcache.schedule.policy import Caches, require_number
+from fxcache.schedule.checks import require_number
+from fxcache.schedule.policy import Caches
 from fxcache.schedule.table import Row, Table, require_series
 
 

@@ -3,15 +3,8 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from fxcache.schedule.policy import (
-    Caches,
-    Decision,
-    Policy,
-    Step,
-    known_length,
-    require_integer,
-    require_number,
-)
+from fxcache.schedule.checks import require_integer, require_number
+from fxcache.schedule.policy import Caches, Decision, Policy, Step, known_length
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,8 @@
 
 from dataclasses import dataclass
 
-from fxcache.schedule.policy import (
-    Decision,
-    Observation,
-    Policy,
-    Signal,
-    Since,
-    Step,
-    require_integer,
-    require_number,
-)
+from fxcache.schedule.checks import require_integer, require_number
+from fxcache.schedule.policy import Decision, Observation, Policy, Signal, Since, Step
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 
 from fxcache.errors import ConfigError
-from fxcache.schedule.policy import Step, known_length, require_integer, require_number
+from fxcache.schedule.checks import require_integer, require_number
+from fxcache.schedule.policy import Step, known_length
 
 HALVES = ("first", "second")
 WATCHED = 2  # steps at the start whose halves must be seen to have equal latents

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from fxcache.errors import ConfigError
-from fxcache.schedule.policy import Caches, require_number
+from fxcache.schedule.checks import require_number
+from fxcache.schedule.policy import Caches
 from fxcache.schedule.table import Row, Table, require_series
 
 

@@ -2,15 +2,8 @@
 
 from dataclasses import dataclass
 
-from fxcache.schedule.policy import (
-    Decision,
-    Policy,
-    Step,
-    known_length,
-    require_integer,
-    require_number,
-    require_numbers,
-)
+from fxcache.schedule.checks import require_integer, require_number, require_numbers
+from fxcache.schedule.policy import Decision, Policy, Step, known_length
 
 
 @dataclass(frozen=True)

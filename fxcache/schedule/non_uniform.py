@@ -4,14 +4,8 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from fxcache.schedule.policy import (
-    Decision,
-    Policy,
-    Step,
-    known_length,
-    require_integer,
-    require_number,
-)
+from fxcache.schedule.checks import require_integer, require_number
+from fxcache.schedule.policy import Decision, Policy, Step, known_length
 
 POWER_STEP = 0.02
 LEAST_POWER = 0.1  # below, the roots overflow and only the ends of the run are refreshed

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from fxcache.errors import ConfigError
-from fxcache.schedule.policy import Caches, is_number, require_number
+from fxcache.schedule.checks import is_number, require_number
+from fxcache.schedule.policy import Caches
 from fxcache.schedule.table import Row, Table
 
 

@@ -6,14 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fxcache.errors import ConfigError
-from fxcache.schedule.policy import (
-    Decision,
-    Policy,
-    Step,
-    is_number,
-    require_integer,
-    require_length,
-)
+from fxcache.schedule.checks import is_number, require_integer
+from fxcache.schedule.policy import Decision, Policy, Step, require_length
 
 Row = frozenset[str]
 

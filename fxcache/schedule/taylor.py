@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from fxcache.schedule.policy import Decision, Policy, Step, require_integer
+from fxcache.schedule.checks import require_integer
+from fxcache.schedule.policy import Decision, Policy, Step
 
 
 @dataclass(frozen=True)

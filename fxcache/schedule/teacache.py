@@ -5,16 +5,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Self
 
 from fxcache.errors import ConfigError
-from fxcache.schedule.policy import (
-    Decision,
-    Observation,
-    Policy,
-    Signal,
-    Since,
-    Step,
-    require_number,
-    require_numbers,
-)
+from fxcache.schedule.checks import require_number, require_numbers
+from fxcache.schedule.policy import Decision, Observation, Policy, Signal, Since, Step
 
 SIGNALS = {
     "auto": (Signal.MODULATED_INPUT, Signal.TIMESTEP_EMBEDDING),

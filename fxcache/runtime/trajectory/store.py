@@ -8,8 +8,9 @@ from torch import Tensor
 
 from fxcache.runtime.feature_cache import FeatureCache
 from fxcache.runtime.trajectory import state as states
-from fxcache.runtime.trajectory.attribution import Attribution, Certainty, Evidence, attribute
+from fxcache.runtime.trajectory.attribution import Attribution, Certainty, attribute
 from fxcache.runtime.trajectory.caller import Caller
+from fxcache.runtime.trajectory.evidence import Evidence
 from fxcache.runtime.trajectory.inputs import Conditioning, Inputs
 from fxcache.runtime.trajectory.latent import Likeness, likenesses, sample_of
 from fxcache.runtime.trajectory.lengths import RunLengths

@@ -12,7 +12,7 @@ from fxcache.runtime.feature_cache import FeatureCache
 from fxcache.runtime.halves import Difference
 from fxcache.runtime.observer import Observer
 from fxcache.runtime.record import Run
-from fxcache.runtime.trajectory.attribution import Evidence
+from fxcache.runtime.trajectory.evidence import Evidence
 from fxcache.runtime.trajectory.inputs import Conditioning
 from fxcache.runtime.trajectory.lengths import Schedule, schedule_of
 from fxcache.runtime.trajectory.position import (

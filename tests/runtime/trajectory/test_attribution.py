@@ -7,12 +7,12 @@ import pytest
 from fxcache.runtime.trajectory.attribution import (
     Attribution,
     Certainty,
-    Evidence,
     Verdict,
     attribute,
     chance_cosine,
     judge,
 )
+from fxcache.runtime.trajectory.evidence import Evidence
 from fxcache.runtime.trajectory.latent import Likeness
 from fxcache.runtime.trajectory.position import Motion
 from fxcache.runtime.trajectory.tensor_ref import Match
