@@ -1,7 +1,6 @@
 """The state of one optimised module, and the way of one call through it."""
 
 import threading
-import warnings
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -9,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fxcache.errors import FxcacheWarning, UnknownLengthError
+from fxcache.errors import UnknownLengthError
 from fxcache.rewrite.runner import NOTHING, Variants
 from fxcache.runtime.captures import CaptureKey, Captures
 from fxcache.runtime.context import announcement_of
@@ -17,6 +16,7 @@ from fxcache.runtime.forecast import Weights
 from fxcache.runtime.foresight import foreseen
 from fxcache.runtime.guidance import Guidance, Part
 from fxcache.runtime.mode import require_inference
+from fxcache.runtime.notices import NO_FASTER, Notices
 from fxcache.runtime.objects import returned
 from fxcache.runtime.offload import Offload
 from fxcache.runtime.prologue import Given, Hoisting
@@ -35,21 +35,8 @@ from fxcache.schedule import Decision, Step
 from fxcache.signature import Call, Signature
 
 MAX_RUNS = 16
-MANY_AMBIGUOUS = 4  # calls, and this share of all, that are worth a warning
-AMBIGUOUS_SHARE = 0.34
-MANY_CHANGES = 4  # of a trajectory's conditioning, in a row
 MAX_RECORDED_STEPS = 4096
 NOTHING_CACHED = "nothing cached for such inputs and weights"
-TELL_APART = (
-    "Open fxcache.session(model) around each sampling loop, or fxcache.session(model, key=...) "
-    "around each call of requests that take turns."
-)
-CHANGING = (
-    "Keep the prompt's tensors from call to call, or name inputs that belong to a step: "
-    "CaptureConfig(step_inputs=...)."
-)
-NO_FASTER = "Results stay exact, but are no faster."
-CALLER = 9  # frames from _warn to the line that called the module
 
 
 class Engine:
@@ -66,14 +53,14 @@ class Engine:
         self.store = TrajectoryStore(settings.cache.max_trajectories, settings.capture.step_inputs)
         self.store.lengths.fix(settings.run_lengths)
         self._anyone = Scope()  # of calls that no session vouches for
-        self._captures = Captures(self.signature, settings, self._warn)
+        self._notices = Notices()
+        self._captures = Captures(self.signature, settings, self._notices.say)
         self._weights = Weights(settings.policy)
         self._hoisting = Hoisting(settings, self._captures) if settings.hoist else None
         self._trends = Trends(settings.correction) if settings.correction else None
         self._guidance = None
         if settings.guidance:
             self._guidance = Guidance(settings.guidance, self.signature, self._captures)
-        self._warned: set[str] = set()
         # Calls take turns where one may move weights that another reads.
         self.turn = threading.RLock() if settings.cache.offload else nullcontext()
         self.recorder: Recorder | None = None  # is shown every step of every trajectory
@@ -134,7 +121,7 @@ class Engine:
         hooks: int,
     ) -> Ticket:
         """What runs first for ``call``, and on what."""
-        self._warn_of_callers(trajectory)
+        self._notices.of_callers(self.store, trajectory)
         starts = trajectory.step == 0
         part = self._part(call, trajectory, session)
         if starts:
@@ -220,10 +207,10 @@ class Engine:
         try:
             part = self._guidance.part(trajectory, call, self._step(trajectory, session))
         except UnknownLengthError as error:
-            self._warn_of_length(error, "Both halves are computed at every step.")
+            self._tell_of_length(error, "Both halves are computed at every step.")
             return Part.WHOLE
         if not trajectory.guided:
-            self._warn(
+            self._notices.say(
                 "the batch is not one tensor that holds the same latents twice",
                 "Leave guidance= out where there is no classifier-free guidance in one batch.",
                 "Both halves are computed at every step.",
@@ -255,7 +242,7 @@ class Engine:
         """What the latent has no part in, so far as it was asked for and can be known."""
         found = hoisting.given(trajectory, call, told, variants)
         if found.short:
-            self._warn(*found.short, "What depends on it is computed at every step.")
+            self._notices.say(*found.short, "What depends on it is computed at every step.")
         return found
 
     def _observed(self, ticket: Ticket, signal: Tensor) -> Decision:
@@ -281,7 +268,7 @@ class Engine:
                 self._trends.require_length(step)
             return self.settings.policy.decide(step)
         except UnknownLengthError as error:
-            self._warn_of_length(error, NO_FASTER)
+            self._tell_of_length(error, NO_FASTER)
             return Decision(True, "the run's length is unknown")
 
     def _step(self, trajectory: Trajectory, session: Session | None) -> Step:
@@ -338,38 +325,8 @@ class Engine:
             trajectory.run.listed = True
             self.runs.append(trajectory.run)
 
-    def _warn_of_callers(self, trajectory: Trajectory) -> None:
-        """Say so where calls refresh since it is unclear whose they are."""
-        counts = self.store.counts
-        if not (counts.ambiguous or counts.lone_starts or counts.evicted or trajectory.changes):
-            return
-        ambiguous = counts.ambiguous >= MANY_AMBIGUOUS
-        if ambiguous and counts.ambiguous >= counts.calls * AMBIGUOUS_SHARE:
-            self._warn("some calls may be another request's as well as the one's before")
-        if counts.lone_starts:
-            self._warn("call after call starts a run: nothing ties it to the one before")
-        if counts.evicted:
-            self._warn(
-                f"more than {self.store.limit} requests take turns, and push each other out",
-                "Raise CacheConfig(max_trajectories=...), or let fewer requests take turns.",
-            )
-        if trajectory.changes >= MANY_CHANGES:
-            self._warn(
-                f"conditioning changes at every call: {', '.join(trajectory.changed)}", CHANGING
-            )
-
-    def _warn_of_length(self, error: UnknownLengthError, so: str) -> None:
+    def _tell_of_length(self, error: UnknownLengthError, so: str) -> None:
         """Say that the policy lacks the run's length; a calibration fails by it."""
         if self.recorder:
             raise error
-        self._warn(error.what, f"{error.remedy[0].upper()}{error.remedy[1:]}.", so)
-
-    def _warn(self, what: str, remedy: str = TELL_APART, so: str = NO_FASTER) -> None:
-        if what in self._warned:
-            return
-        self._warned.add(what)
-        warnings.warn(
-            f"{what}. {so} {remedy}",
-            FxcacheWarning,
-            stacklevel=CALLER,
-        )
+        self._notices.say(error.what, f"{error.remedy[0].upper()}{error.remedy[1:]}.", so)
