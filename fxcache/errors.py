@@ -28,7 +28,7 @@ class ConfigError(FxcacheError, ValueError):
 
 
 class StateError(FxcacheError, RuntimeError):
-    """The module is in no state for this: not optimised, within another one, or in a session."""
+    """The module is not optimised, contains an optimised module, or has a session open already."""
 
     code = "FXC002"
 

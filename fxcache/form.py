@@ -10,8 +10,8 @@ from fxcache.call import Call, autocast_dtype
 from fxcache.objects import PLAIN
 from fxcache.program import Role
 
-TESTED = object()  # stands for an argument that only its test can tell
-# Whether a value has this form; its tensors are appended.
+TESTED = object()  # in place of an argument that must be tested at each call
+# Tells whether a value has the form, and appends its tensors to the list.
 Test = Callable[[Any, list[Tensor]], bool]
 
 
@@ -146,7 +146,7 @@ def argument_test(call: Call, name: str, value: Any, defaults: Mapping[str, Any]
 
 
 def test_of(value: Any) -> Test:
-    """A test for values like ``value``; none passes that of an object of an unknown kind."""
+    """A test for values like ``value``; nothing passes it where the kind of value is unknown."""
     if isinstance(value, Tensor):
         return tensor_test(value)
     if isinstance(value, dict):

@@ -9,8 +9,8 @@ from torch import nn
 class Modules:
     """The modules of a model, the model itself first.
 
-    The model is held weakly, and so is its ``__dict__``: what holds this object is itself kept on
-    the model, and a model in a reference cycle would keep its memory until a garbage collection.
+    The model is held weakly, and its ``__dict__`` is not held: this object is kept on the model
+    itself. A model in a reference cycle would be freed by a garbage collection only.
     """
 
     def __init__(self, root: nn.Module):

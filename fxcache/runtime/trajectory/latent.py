@@ -39,7 +39,7 @@ UNLIKE = Likeness(0.0, SAMPLE)  # of latents that cannot be compared
 def sample_of(latent: Tensor) -> Tensor:
     """At most ``SAMPLE`` elements of ``latent``, evenly spaced: a copy on its device.
 
-    It is taken at every call, so it costs one small kernel, and leaves grad mode as it is.
+    It is taken at every call: one small kernel. No gradients are wanted then.
     """
     count = latent.numel()
     stride = max(1, count // SAMPLE)

@@ -77,10 +77,10 @@ def advance(state: State, event: Event) -> Transition:
 
 
 def step_on(state: State, position: Position) -> Transition | None:
-    """The transition to the next place of the schedule, where all else is as it was; else None.
+    """The transition to the next place in the schedule; None where the call is another step.
 
-    What ``advance`` gives where nothing is in doubt, at a fraction of its cost: nearly all calls
-    are such.
+    ``advance`` gives the same where nothing else changed, which costs more. Nearly all calls are
+    such steps.
     """
     if not state.complete or not isinstance(position, PLACES):
         return None

@@ -116,7 +116,7 @@ class TrajectoryStore:
     ) -> Trajectory | None:
         """The only trajectory with these prompts, if this is its next step and all is as it was.
 
-        What ``attribute`` finds too, without the comparisons that are of no use then.
+        ``attribute`` finds the same one, but makes comparisons that are not needed here.
         """
         if conditioning.digests or (caller.scope.keyed and len(known) > 1):
             return None
@@ -227,7 +227,7 @@ class TrajectoryStore:
 
 
 def only_same(compared: Sequence[tuple[Match, ...]], conditioning: Conditioning) -> int | None:
-    """The number of the one trajectory with the same inputs; None if others may be meant."""
+    """The number of the one trajectory with the same inputs; None if another may have the call."""
     same = []
     for index, matches in enumerate(compared):
         if not any(matches):
