@@ -1,6 +1,7 @@
 """A capture leaves the process as it was, also when it fails, and other threads alone."""
 
 import contextlib
+import copy
 import gc
 import importlib
 import io
@@ -19,10 +20,14 @@ from torch import Tensor, nn
 import fxcache
 from tests.capture.prepared import Layer, captured
 
-# torch counts calls in the first, and replaces all of the second, in each export.
+# torch counts calls in the first, and replaces all of the second, in each export. It replaces what
+# the last two hold by equal copies: two threads that trace at once, with or without fxcache, can
+# leave something in them. ``settings`` compares what they hold.
 COUNTERS = {
     "torch.utils._stats.simple_call_counter",
     "torch.fx.experimental.proxy_tensor._FAKE_TENSOR_ID_TO_PROXY_MAP_FOR_EXPORT",
+    "torch.fx.traceback.current_meta",
+    "torch._higher_order_ops.flex_attention.current_meta",
 }
 LOGGERS = ("torch", "torch._dynamo", "torch.export", "diffusers", "transformers", "fxcache")
 EVENTS: list[str] = []
@@ -77,6 +82,7 @@ def settings() -> dict[str, Any]:
         "streams": (sys.stdout, sys.stderr, sys.excepthook, threading.excepthook),
         "size_of": size_of.cache_info().currsize,
         "modes": len(torch.overrides._get_current_function_mode_stack()),
+        "annotations": copy.deepcopy(torch.fx.traceback.get_current_meta()),
     }
 
 
