@@ -89,7 +89,7 @@ def dispatch(interval: int) -> float:
     kept = torch.randn(2, 16, 8, 8)
     for variants in engine.captures.values():
         for key, variant in variants.made.items():
-            instant: Any = Instant((kept,) * (1 + len(variant.writes)))
+            instant: Any = Instant((kept,) * (1 + len(variant.signature.writes)))
             instant.meta = {"weight_names": {}}
             variants.made[key] = dataclasses.replace(variant, module=instant)
     return microseconds(call(model, torch.arange(CALLS, 0, -1)))

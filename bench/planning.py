@@ -21,7 +21,7 @@ from fxcache.capture.capture import capture
 from fxcache.integrations.diffusers import example_inputs
 from fxcache.partition.choose import AUTO, choose
 from fxcache.partition.frontier import Frontier
-from fxcache.rewrite.runner import rewrite
+from fxcache.rewrite.variants import rewrite
 from fxcache.signature import Signature
 
 TRANSFORMERS = {

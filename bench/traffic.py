@@ -22,10 +22,10 @@ from torch import Tensor, nn
 import fxcache
 from bench.hoisting import UNETS, model_and_inputs
 from bench.inductor import Kernel, Placed, compiled, eager, gpu_pretended, placed
+from fxcache import operators
+from fxcache.analysis.hoisting import HoistLevel
 from fxcache.program import value_of
-from fxcache.rewrite import operators
-from fxcache.rewrite.hoist import Level
-from fxcache.rewrite.runner import Variant, Variants
+from fxcache.rewrite.variants import Variant, Variants
 from fxcache.runtime.module import engine_of
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -59,7 +59,7 @@ def reuse_step(
     engine = engine_of(model)
     assert engine is not None
     (variants,) = engine.captures.values()
-    level = Level.STEP if options.get("hoist") else Level.NOTHING
+    level = HoistLevel.PER_STEP if options.get("hoist") else HoistLevel.NOTHING
     found = variants.variant(variants.all, variants.continued, level)
     fxcache.restore(model)
     return variants, found
@@ -68,10 +68,10 @@ def reuse_step(
 def inputs_of(variants: Variants, variant: Variant) -> list[Any]:
     """What ``variant`` is called with. Statistics of cached values have no value in the graph."""
     inputs = variant.module.graph.find_nodes(op="placeholder")
-    given = [value_of(node) for node in inputs[: len(inputs) - len(variant.moments)]]
+    given = [value_of(node) for node in inputs[: len(inputs) - len(variant.signature.moments)]]
     points = variants.plan.points
     return given + [
-        moments.of(value_of(points[moments.point].value)) for moments in variant.moments
+        moments.of(value_of(points[moments.point].value)) for moments in variant.signature.moments
     ]
 
 

@@ -9,7 +9,7 @@ from bench.rounds import HELD_OUT, checkpoint_of, parser, rounds_from, tell
 from fxcache.calibration.learned_router import RouterOptions, train
 from fxcache.calibration.training import prediction_error
 from fxcache.integrations.diffusers import denoiser_of
-from fxcache.schedule import LearnedRouter
+from fxcache.policies import LearnedRouter
 
 
 def main() -> None:

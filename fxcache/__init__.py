@@ -19,11 +19,9 @@ from fxcache.errors import (
     ScheduleError,
     StateError,
 )
+from fxcache.forecasts import Forecast, Hermite, Ramp, Taylor
 from fxcache.partition.cut import Cut
-from fxcache.report.pipeline import PipelineReport
-from fxcache.report.report import Report
-from fxcache.runtime.session import Session
-from fxcache.schedule import (
+from fxcache.policies import (
     BlockCaching,
     Explicit,
     FasterCache,
@@ -32,13 +30,20 @@ from fxcache.schedule import (
     LearnedRouter,
     MagCache,
     NonUniform,
+    Observation,
     Policy,
     Scheduled,
+    Signal,
+    Since,
     SmoothCache,
-    Taylor,
+    TaylorSeer,
     TeaCache,
     Uniform,
 )
+from fxcache.report.pipeline import PipelineReport
+from fxcache.report.report import Report
+from fxcache.runtime.session import Session
+from fxcache.step import Decision, Step
 
 __all__ = [
     "BlockCaching",
@@ -48,30 +53,39 @@ __all__ = [
     "ConfigError",
     "Cut",
     "CutError",
+    "Decision",
     "Explicit",
     "FasterCache",
     "FirstBlock",
+    "Forecast",
     "FxcacheError",
     "FxcacheWarning",
     "GuidanceCache",
+    "Hermite",
     "LearnedRouter",
     "MagCache",
     "ModeError",
     "ModelFileError",
     "NonUniform",
     "NotADenoiserError",
+    "Observation",
     "PipelineReport",
     "Plan",
     "PlanError",
     "Policy",
+    "Ramp",
     "Report",
     "RewriteError",
     "ScheduleError",
     "Scheduled",
     "Session",
+    "Signal",
+    "Since",
     "SmoothCache",
     "StateError",
+    "Step",
     "Taylor",
+    "TaylorSeer",
     "TeaCache",
     "Uniform",
     "calibrate",

@@ -37,6 +37,8 @@ __all__ = [
     "accept_any_keyword",
     "base_of",
     "compiled_original",
+    "copy_all",
+    "divided_differences",
     "expression_of",
     "fake_mode_for",
     "forget_hooks",
@@ -64,6 +66,7 @@ __all__ = [
     "weight_kind_and_version",
     "without_lines",
     "writes",
+    "zero_all",
 ]
 
 
@@ -331,3 +334,27 @@ def version_of(tensor: Tensor) -> int:
 # Why: as for ``version_of``.
 weight_kind = operator.attrgetter("shape", "dtype", "device")
 weight_kind_and_version = operator.attrgetter("shape", "dtype", "device", "_version")
+
+
+def copy_all(buffers: list[Tensor], values: list[Tensor]) -> None:
+    """Copy each of ``values`` into one of ``buffers``, of the same shape.
+
+    Why: one launch for many small tensors; torch has no public spelling of its batched operators.
+    """
+    if len(buffers) == 1:
+        buffers[0].copy_(values[0])
+    elif buffers:
+        torch._foreach_copy_(buffers, values)
+
+
+def zero_all(buffers: list[Tensor]) -> None:
+    """Fill all ``buffers`` with zeros, in one launch. Why: as for ``copy_all``."""
+    if buffers:
+        torch._foreach_zero_(buffers)
+
+
+def divided_differences(values: list[Tensor], others: list[Tensor], distance: int) -> list[Tensor]:
+    """(value - other) / distance for each pair, in two launches. Why: as for ``copy_all``."""
+    differences = torch._foreach_sub(values, others)
+    torch._foreach_div_(differences, distance)
+    return list(differences)

@@ -19,10 +19,12 @@ from fxcache.calibration.plan import Plan
 from fxcache.capture.capture import capture as capture_program
 from fxcache.config import CacheConfig, CaptureConfig
 from fxcache.errors import ConfigError
+from fxcache.forecasts import Forecast
 from fxcache.integrations.diffusers import example_inputs as inputs_from_config
 from fxcache.partition.choose import AUTO, CutRequest, require_cut_request
 from fxcache.partition.cut import Cut
 from fxcache.partition.frontier import Frontier
+from fxcache.policies import GuidanceCache, Policy
 from fxcache.report.pipeline import PipelineReport
 from fxcache.report.report import Report, report_of
 from fxcache.runtime.denoisers import denoisers_of, is_pipeline, warn_unless_denoiser
@@ -41,7 +43,6 @@ from fxcache.runtime.pipeline import (
     require_engine,
 )
 from fxcache.runtime.session import Session, require_key, require_num_steps
-from fxcache.schedule import GuidanceCache, Policy
 from fxcache.signature import Signature
 
 M = TypeVar("M")
@@ -52,6 +53,7 @@ def optimize(
     policy: Policy | PlanLike | None = None,
     *,
     plan: PlanLike | None = None,
+    forecast: Forecast | None = None,
     cut: CutRequest = AUTO,
     cache: CacheConfig | None = None,
     hoist: Hoist = None,
@@ -69,6 +71,8 @@ def optimize(
             timestep at each step are optimised. Each call of an optimised pipeline is one run.
         policy: Which steps refresh, by default ``Uniform(interval=3)``. Or a plan, or its path.
         plan: What ``calibrate`` or ``fxcache tune`` found: a policy with its cut. Or its path.
+        forecast: How cached values are extrapolated to a reuse step, such as ``Taylor(order=1)`` or
+            ``Hermite(order=2)``. By default as the policy's method does, mostly not at all.
         cut: What is cached: a skip index (0 is outermost), a module path, a pair of module paths
             (the first and the last that a reuse step skips), a Cut from ``frontier``, a list of
             these, or ``"auto"``: the skip connection or run of blocks that saves the most FLOPs.
@@ -95,7 +99,7 @@ def optimize(
         NotADenoiserError: The output does not depend on the latent; also at the first call.
         CutError: The cut does not exist, or saves nothing; also at the first call.
     """
-    arguments = Arguments.of(policy, plan, cut, cache, hoist, guidance, capture)
+    arguments = Arguments.of(policy, plan, forecast, cut, cache, hoist, guidance, capture)
     if is_pipeline(model):
         denoisers = denoisers_of(model)
         install_all([(m, arguments.engine(m, name)) for name, m in denoisers.items()])
@@ -179,7 +183,7 @@ def frontier(model: nn.Module, *args: Any, **inputs: Any) -> list[Cut]:
     engine = engine_of(module)
     signature = engine.signature if engine else Signature(type(module))
     call = signature.call(args, inputs)
-    with engine.at_rest() if engine else nullcontext():
+    with engine.weights_resident() if engine else nullcontext():
         return Frontier(capture_program(module, signature, call)).cuts()
 
 

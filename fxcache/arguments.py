@@ -8,21 +8,26 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import nn
 
+from fxcache.analysis.hoisting import HoistLevel
 from fxcache.calibration.plan import Plan
 from fxcache.config import CacheConfig, CaptureConfig
 from fxcache.errors import ConfigError, FxcacheError
+from fxcache.forecasts import Forecast
 from fxcache.partition.choose import AUTO, CutRequest, require_cut_request
-from fxcache.rewrite.hoist import Level
+from fxcache.policies import GuidanceCache, Policy, Uniform
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.mode import require_eval, require_inference
 from fxcache.runtime.module import prepare
 from fxcache.runtime.settings import Settings
-from fxcache.schedule import GuidanceCache, Policy, Uniform
 
 T = TypeVar("T")
 PlanLike = Plan | str | PathLike[str]
 Hoist = Literal["once", "table"] | None
-LEVELS = {None: Level.NOTHING, "once": Level.ONCE, "table": Level.STEP}  # by ``hoist``
+LEVELS = {
+    None: HoistLevel.NOTHING,
+    "once": HoistLevel.PER_RUN,
+    "table": HoistLevel.PER_STEP,
+}  # by ``hoist``
 
 
 @dataclass(frozen=True)
@@ -37,9 +42,10 @@ class Arguments:
 
     cut: CutRequest
     policy: Policy
+    forecast: Forecast | None
     plan: Plan | None
     guidance: GuidanceCache | None
-    hoist: Level
+    hoist: HoistLevel
     cache: CacheConfig
     capture: CaptureConfig
 
@@ -48,6 +54,7 @@ class Arguments:
         cls,
         policy: Policy | PlanLike | None = None,
         plan: PlanLike | None = None,
+        forecast: Forecast | None = None,
         cut: CutRequest = AUTO,
         cache: CacheConfig | None = None,
         hoist: Hoist = None,
@@ -55,10 +62,12 @@ class Arguments:
         capture: CaptureConfig | None = None,
     ) -> "Arguments":
         """The arguments of ``optimize`` in one form."""
-        found = require_one_plan(policy, plan, cut)
+        found = require_one_plan(policy, plan, cut, forecast)
+        chosen = found.policy if found else require_policy(policy)
         return cls(
             require_cut_request(found.cut if found else cut),
-            found.policy if found else require_policy(policy),
+            chosen,
+            found.forecast if found else require_forecast(forecast),
             found,
             require_kind(guidance, GuidanceCache, "guidance"),
             require_hoist(hoist),
@@ -78,6 +87,7 @@ class Arguments:
         return Settings(
             self.cut,
             self.policy,
+            self.forecast,
             self.plan.adjustment if self.plan else None,
             self.plan.correction if self.plan else None,
             self.guidance,
@@ -119,16 +129,16 @@ def capture_now(
     engine.capture(module, call)
 
 
-def require_one_plan(policy: object, plan: object, cut: object) -> Plan | None:
+def require_one_plan(policy: object, plan: object, cut: object, forecast: object) -> Plan | None:
     """The plan, passed as ``plan`` or as ``policy``; ConfigError where its parts are passed too."""
     as_policy = isinstance(policy, Plan | str | PathLike)
     if plan is None and not as_policy:
         return None
-    if (plan is not None and policy is not None) or cut != AUTO:
+    if (plan is not None and policy is not None) or cut != AUTO or forecast is not None:
         raise ConfigError(
-            "a plan holds its cut and its policy",
+            "a plan holds its cut, its policy and its forecast",
             where="optimize(plan, ...)",
-            remedy="leave out cut and policy, or the plan",
+            remedy="leave out cut, policy and forecast, or the plan",
         )
     return require_plan(policy if as_policy else plan)
 
@@ -159,6 +169,17 @@ def require_policy(policy: object) -> Policy:
     return policy
 
 
+def require_forecast(forecast: object) -> Forecast | None:
+    """``forecast`` if it is one or None; ConfigError otherwise."""
+    if forecast is None or isinstance(forecast, Forecast):
+        return forecast
+    raise ConfigError(
+        f"forecast={forecast!r} is a {type(forecast).__name__}",
+        where="optimize(forecast=...)",
+        remedy=f"pass one of: {', '.join(sorted(Forecast.kinds))}",
+    )
+
+
 def require_kind(value: object, kind: type[T], name: str) -> T | None:
     """``value`` if it is a ``kind`` or None; ConfigError otherwise."""
     if value is None or isinstance(value, kind):
@@ -170,7 +191,7 @@ def require_kind(value: object, kind: type[T], name: str) -> T | None:
     )
 
 
-def require_hoist(hoist: object) -> Level:
+def require_hoist(hoist: object) -> HoistLevel:
     """What ``hoist`` names; ConfigError where it names nothing."""
     for name, level in LEVELS.items():
         if hoist == name:

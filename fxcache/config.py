@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from fxcache.codecs.quantized_rows import LARGEST
 from fxcache.errors import ConfigError
-from fxcache.rewrite.quantized import LARGEST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,8 +16,8 @@ class CacheConfig:
 
     Args:
         dtype: ``torch.int8`` or ``torch.float8_e4m3fn`` keeps one byte for each cached value, with
-            a float32 scale for each token (in pictures, each channel); its module,
-            ``fxcache.rewrite.quantized``, bounds the error. By default values keep their own dtype.
+            a float32 scale for each token (in pictures, each channel). The documentation of
+            ``fxcache.codecs.quantized_rows`` bounds the error. By default values keep their dtype.
         partial_evaluation: Whether a refresh also computes what convolutions and linear layers make
             of cached values, where the cost model finds that this pays. Reuse steps then do less;
             their results are equal up to the order of summation.

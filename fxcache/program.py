@@ -202,20 +202,6 @@ def noted(node: fx.Node, what: str) -> tuple[Any, ...] | None:
     return tuple(found) if owner is node else None
 
 
-def after_inputs(graph: fx.Graph) -> fx.Node:
-    """The node before which further placeholders go."""
-    following: fx.Node = [n for n in graph.nodes if n.op == "placeholder"][-1].next
-    return following
-
-
-def new_input(graph: fx.Graph, name: str, like: fx.Node | None = None) -> fx.Node:
-    """A placeholder in ``graph``, called otherwise where the model has an input of that name."""
-    made = graph.placeholder(name)
-    made.target = made.name  # which is unique; the target becomes the parameter's name
-    made.meta = {} if like is None else dict(like.meta)
-    return made
-
-
 def copy_graph(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
     """An independent copy of ``graph``, and the map from its nodes to the copy's."""
     copy = fx.Graph()

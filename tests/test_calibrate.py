@@ -10,7 +10,7 @@ import fxcache
 from fxcache.cli import main
 from fxcache.pipelines.calibrate import Sampling, calibrate_pipeline
 from fxcache.pipelines.drawing import Drawing
-from fxcache.schedule import MagCache, Policy, SmoothCache
+from fxcache.policies import MagCache, Policy, SmoothCache
 from tests import tiny
 from tests.test_cli import complaint, said
 

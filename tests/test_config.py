@@ -9,11 +9,12 @@ from torch import nn
 
 import fxcache
 from fxcache import CacheConfig, CaptureConfig
+from fxcache.analysis.hoisting import HoistLevel
 from fxcache.arguments import Arguments
+from fxcache.codecs.drift import DriftCorrection
+from fxcache.codecs.quantized_rows import QuantizedRows
+from fxcache.codecs.scale_shift import ScaleShift
 from fxcache.errors import ConfigError
-from fxcache.rewrite.adjustment import Adjustment
-from fxcache.rewrite.correction import Correction
-from fxcache.rewrite.hoist import Level
 from fxcache.runtime.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
@@ -74,7 +75,8 @@ def test_dimensions_are_kept_as_tuples():
 
 def test_optimize_has_at_most_nine_parameters():
     assert list(inspect.signature(fxcache.optimize).parameters) == [
-        *("model", "policy", "plan", "cut", "cache", "hoist", "guidance", "capture")
+        *("model", "policy", "plan", "forecast", "cut"),
+        *("cache", "hoist", "guidance", "capture"),
     ]
 
 
@@ -90,21 +92,21 @@ def test_options_that_moved_are_unknown(old):
     ("options", "excluded"),
     [
         (
-            {"policy": fxcache.Taylor(4), "cache": CacheConfig(dtype=torch.int8)},
+            {"policy": fxcache.TaylorSeer(4), "cache": CacheConfig(dtype=torch.int8)},
             "forecasts need differences",
         ),
         (
-            {"correction": Correction({}), "cache": CacheConfig(dtype=torch.int8)},
+            {"correction": DriftCorrection({}), "cache": CacheConfig(dtype=torch.int8)},
             "corrections need differences",
         ),
         ({"cache": CacheConfig(offload=True)}, "every step reads all weights"),
         (
-            {"adjustment": Adjustment({"a": torch.ones(1)})}
+            {"adjustment": ScaleShift({"a": torch.ones(1)})}
             | {"cache": CacheConfig(partial_evaluation=True)},
             "adjustment or correction",
         ),
         (
-            {"correction": Correction({"a": torch.ones(1)})}
+            {"correction": DriftCorrection({"a": torch.ones(1)})}
             | {"cache": CacheConfig(partial_evaluation=True)},
             "adjustment or correction",
         ),
@@ -117,9 +119,9 @@ def test_options_that_exclude_each_other(options, excluded):
 
 def test_options_that_go_together():
     cache = CacheConfig(dtype=torch.int8, kernels=True, offload=True, partial_evaluation=True)
-    made = Settings("auto", fxcache.Uniform(), hoist=Level.ONCE, cache=cache)
-    assert made.cache_form.quantized
-    assert made.cache_form.fuses
+    made = Settings("auto", fxcache.Uniform(), hoist=HoistLevel.PER_RUN, cache=cache)
+    assert made.cache_format.codec == QuantizedRows(torch.int8, kernels=True)
+    assert made.cache_format.kernels
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,7 @@ def test_a_plan_is_taken_in_three_spellings(plan, tmp_path):
 
 @pytest.mark.parametrize("more", [{"policy": fxcache.Uniform()}, {"cut": 0}])
 def test_a_plan_beside_what_it_holds(plan, more):
-    with pytest.raises(ConfigError, match="a plan holds its cut and its policy"):
+    with pytest.raises(ConfigError, match="a plan holds its cut, its policy and its forecast"):
         Arguments.of(plan=plan, **more)
 
 

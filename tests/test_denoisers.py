@@ -15,8 +15,8 @@ from fxcache.partition.choose import choose
 from fxcache.partition.cut import CutPlan
 from fxcache.partition.frontier import Frontier
 from fxcache.partition.points import groups_of
-from fxcache.rewrite.runner import NOTHING, Variants, rewrite
-from fxcache.schedule import Caches, FirstBlock, TeaCache
+from fxcache.policies import Caches, FirstBlock, TeaCache
+from fxcache.rewrite.variants import NOTHING, Variants, rewrite
 from fxcache.signature import Signature
 from tests.loops import refreshes
 

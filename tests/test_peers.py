@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 import fxcache
 from bench.denoisers import RECIPES, tiny
-from fxcache.schedule import (
+from fxcache.forecasts import Taylor
+from fxcache.policies import (
     Explicit,
     FasterCache,
     FirstBlock,
@@ -105,8 +106,9 @@ def test_taylorseer(order):
         taylor_factors_dtype=torch.float32,
         cache_identifiers=[r"transformer_blocks\.\d+\.ff"],
     )
-    policy = Explicit(steps=(0, 1, 2, 4, 8), forecast_order=order)
-    latent, refreshed = ours(FLUX, policy, cut=cut)
+    policy = Explicit(steps=(0, 1, 2, 4, 8))
+    forecast = Taylor(order) if order else None
+    latent, refreshed = ours(FLUX, policy, cut=cut, forecast=forecast)
     assert refreshed == [0, 1, 2, 4, 8]
     torch.testing.assert_close(latent, theirs(FLUX, config), rtol=1e-4, atol=1e-5)
 

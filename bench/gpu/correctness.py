@@ -5,6 +5,7 @@ a tolerance. Two graphs are compiled, and none again over two runs.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ class Feature(NamedTuple):
 PLAIN = Feature(EVERY_THIRD, {})
 FEATURES = {
     "hoisted": Feature(EVERY_THIRD, {"hoist": "once"}),
-    "forecast": Feature(fxcache.Uniform(3, forecast_order=1), {}),
+    "forecast": Feature(fxcache.Uniform(3), {"forecast": fxcache.Taylor(1)}),
     "int8 cache": Feature(EVERY_THIRD, {"dtype": torch.int8}),
     "kernels": Feature(EVERY_THIRD, {"kernels": True}),
     "signal": Feature(fxcache.FirstBlock(1e9), {}, graphs=3),
@@ -112,7 +113,7 @@ def check_compiled(
         "tolerance": TOLERANCE[dtype],
         "graphs": counters["stats"]["unique_graphs"],
         "cuda_graphs_skipped": counters["inductor"]["cudagraph_skips"],
-        "kernels": capture.kernels,
+        "variants": [asdict(variant) for variant in capture.variants],
     }
     require(found["largest_error"] <= TOLERANCE[dtype], "compiled equals eager", found)
     require(found["graphs"] == feature.graphs, f"{feature.graphs} graphs are compiled", found)

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import torch
 
-from fxcache.rewrite import operators
+from fxcache import operators
 from fxcache.runtime import offload
 
 

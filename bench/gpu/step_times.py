@@ -5,6 +5,7 @@ third and fifth step. The ideal speed-up is that of the FLOPs.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from importlib import import_module
 from statistics import median
@@ -74,7 +75,7 @@ def measured(setup: Setup, name: str, way: Way) -> dict[str, Any]:
             for n in INTERVALS
         },
         "cut": capture.cut["name"],
-        "kernels": capture.kernels,
+        "variants": [asdict(variant) for variant in capture.variants],
         "original_peak_bytes": original_bytes,
         "peak_bytes": setup.runtime.max_memory_allocated(),
     }

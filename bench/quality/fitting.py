@@ -15,14 +15,14 @@ from fxcache.calibration import error_correction
 from fxcache.calibration.calibration import MEASUREMENTS
 from fxcache.calibration.fingerprint import fingerprint
 from fxcache.calibration.plan import Plan
+from fxcache.codecs.drift import DriftCorrection
 from fxcache.errors import CutError
 from fxcache.integrations.diffusers import denoiser_of
 from fxcache.partition.choose import AUTO
 from fxcache.pipelines.calibrate import Sampling
-from fxcache.rewrite.correction import Correction
+from fxcache.policies import LearnedRouter, Policy
 from fxcache.runtime.record import Run
 from fxcache.runtime.settings import Settings
-from fxcache.schedule import LearnedRouter, Policy
 from fxcache.tuning.tune import Tuner, optimized
 
 LOWEST, HIGHEST = 1e-4, 100.0  # thresholds: of almost no reuse, and of as much as there can be
@@ -100,7 +100,7 @@ class Fitter:
             self.sample()
         return ideal_speedup(engine.runs)
 
-    def correction(self, policy: Policy) -> Correction:
+    def correction(self, policy: Policy) -> DriftCorrection:
         """Of what this policy reuses of the default cut."""
         plan = Plan.of(self.model, policy)
 

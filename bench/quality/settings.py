@@ -7,8 +7,8 @@ from typing import Any
 from bench.quality.fitting import Family, Fitter
 from bench.quality.sampling import STEPS
 from fxcache.partition.choose import AUTO
+from fxcache.policies import FasterCache, GuidanceCache, NonUniform, TaylorSeer, Uniform
 from fxcache.runtime.settings import Settings
-from fxcache.schedule import FasterCache, GuidanceCache, NonUniform, Taylor, Uniform
 
 UNCACHED, FEWER, TUNED = "no caching", "fewer steps", "tuned"
 
@@ -51,7 +51,7 @@ class Steps(Setting):
 class HandSet(Setting):
     """A policy with an interval."""
 
-    policy: Uniform | NonUniform | Taylor | FasterCache
+    policy: Uniform | NonUniform | TaylorSeer | FasterCache
 
     def candidate(self, fitter: Fitter) -> Candidate:
         settings = Settings(AUTO, self.policy)
@@ -119,7 +119,7 @@ class Tuned(Setting):
 
     def candidate(self, fitter: Fitter) -> Candidate:
         trial = fitter.tuner.best(self.speedup)
-        settings = Settings(trial.cut, trial.policy)
+        settings = Settings(trial.cut, trial.policy, trial.forecast)
         return Candidate(f"at {self.speedup:g}×", fitter.sampling.steps, settings)
 
 
@@ -130,9 +130,7 @@ def fitted(kind: str, threshold: str = "threshold", **options: Any) -> list[Sett
 
 def taylor(order: int) -> list[Setting]:
     """TaylorSeer's schedule with forecasts of this order; its own is 2."""
-    return [
-        HandSet(f"Taylor, order {order}", Taylor(n, forecast_order=order)) for n in (2, 3, 4, 6, 8)
-    ]
+    return [HandSet(f"Taylor, order {order}", TaylorSeer(n, order)) for n in (2, 3, 4, 6, 8)]
 
 
 INTERVALS = (2, 3, 4, 5, 7, 10)

@@ -7,9 +7,9 @@ from weakref import WeakKeyDictionary
 from torch import Tensor
 
 from fxcache.calibration.measurement import Means, Measurement, relative_l1
+from fxcache.policies import BlockCaching
+from fxcache.runtime.features.recording import RecordedStep
 from fxcache.runtime.record import Run
-from fxcache.runtime.recorder import Seen
-from fxcache.schedule import BlockCaching
 
 
 class BlockChanges(Measurement):
@@ -21,7 +21,7 @@ class BlockChanges(Measurement):
         self._means = Means()
         self._last: WeakKeyDictionary[Run, Mapping[str, tuple[Tensor, ...]]] = WeakKeyDictionary()
 
-    def note(self, seen: Seen) -> None:
+    def note(self, seen: RecordedStep) -> None:
         last = self._last.get(seen.run)
         for block, now in seen.values.items():
             change = relative_l1(now, last[block]) if last else 0.0

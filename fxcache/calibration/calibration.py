@@ -14,11 +14,11 @@ from fxcache.calibration.smoothcache import LayerErrors
 from fxcache.calibration.teacache import OutputChanges
 from fxcache.errors import ConfigError, ScheduleError
 from fxcache.partition.choose import CutRequest
+from fxcache.policies import Policy
+from fxcache.runtime.features.recording import RecordedStep, Recorder
 from fxcache.runtime.module import attach, detach
 from fxcache.runtime.record import Run
-from fxcache.runtime.recorder import Recorder, Seen
 from fxcache.runtime.settings import RunLength, Settings
-from fxcache.schedule import Policy
 
 MEASUREMENTS: Mapping[type[Policy], type[Measurement]] = {
     kind.policy: kind for kind in (BlockChanges, LayerErrors, Magnitudes, OutputChanges)
@@ -63,7 +63,7 @@ def watched(model: nn.Module, settings: Settings, recorder: Recorder) -> Iterato
     engine = attach(model, settings)
     lengths: dict[Run, int] = {}
 
-    def note(seen: Seen) -> None:
+    def note(seen: RecordedStep) -> None:
         lengths[seen.run] = seen.step + 1
         recorder(seen)
 

@@ -11,13 +11,14 @@ from fxcache.calibration.calibration import watched
 from fxcache.calibration.measurement import Means, Recording
 from fxcache.calibration.plan import Plan
 from fxcache.calibration.training import Sample, frozen
+from fxcache.codecs.drift import DriftCorrection
+from fxcache.codecs.scale_shift import channel_dim
 from fxcache.errors import PlanError
-from fxcache.rewrite.adjustment import channel_dim
-from fxcache.rewrite.correction import Correction
-from fxcache.runtime.halves import equal_halves
+from fxcache.graph_inputs import InputKind
+from fxcache.runtime.features.cfg_split import equal_halves
+from fxcache.runtime.features.recording import RecordedStep, first_tensor
 from fxcache.runtime.module import untouched
 from fxcache.runtime.record import Run
-from fxcache.runtime.recorder import Seen, first_tensor
 from fxcache.runtime.settings import Settings
 
 MEASURED, JUDGED = 0, 1  # the rounds
@@ -42,7 +43,7 @@ def measure(model: nn.Module, plan: Plan, sample: Sample) -> Plan:
     recording = Recording(like=type(plan.policy), observation=plan.policy.observes)
     with watched(module, Settings(plan.cut, recording), changes.note):
         sample(MEASURED)
-    correction = Correction(changes.trends())
+    correction = DriftCorrection(changes.trends())
     judgement = Judgement()
     settings = Settings(plan.cut, plan.policy, correction=correction)
     with frozen(module), watched(module, settings, judgement.note):
@@ -52,11 +53,11 @@ def measure(model: nn.Module, plan: Plan, sample: Sample) -> Plan:
 
 def require_correctable(plan: Plan) -> None:
     """PlanError where something else takes care of the drift."""
-    if plan.policy.forecast_order:
+    if plan.forecast or plan.policy.default_forecast:
         raise PlanError(
-            f"{type(plan.policy).__name__} forecasts what it reuses",
+            "the plan forecasts what it reuses",
             where="error_correction.measure",
-            remedy="use the plan as it is, or a policy with forecast_order=0",
+            remedy="use the plan as it is, or one without a forecast",
         )
     if plan.adjustment:
         raise PlanError(
@@ -77,7 +78,7 @@ class Changes:
         self._changes: dict[str, dict[int, list[Tensor]]] = {}
         self._guided = True
 
-    def note(self, seen: Seen) -> None:
+    def note(self, seen: RecordedStep) -> None:
         self._guided = self._guided and equal_halves(seen.latent)
         now = {
             f"{group}.{i}": channel_means(value)
@@ -114,18 +115,21 @@ class Judgement:
     def __init__(self) -> None:
         self._with, self._without = Means(), Means()
 
-    def note(self, seen: Seen) -> None:
-        count = len(seen.variant.reads)
-        if not count:
+    def note(self, seen: RecordedStep) -> None:
+        signature = seen.variant.signature
+        if not signature.reads:
             return
         judged = guidance_of if equal_halves(seen.latent) else torch.Tensor.float
-        expected = judged(first_tensor(seen.variants.full(*seen.inputs)))
-        uncorrected = [torch.zeros_like(trend) for trend in seen.tensors[-count:]]
-        plain = first_tensor(seen.variant.module(*seen.tensors[:-count], *uncorrected))
+        expected = judged(first_tensor(seen.variants.full(*seen.user_inputs)))
+        uncorrected = [
+            torch.zeros_like(t) if spec.source.kind is InputKind.COEFFICIENT else t
+            for spec, t in zip(signature.inputs, seen.inputs, strict=True)
+        ]
+        plain = first_tensor(seen.variant.module(*uncorrected))
         self._with.add("error", seen.step, float(mse_loss(judged(seen.output), expected)))
         self._without.add("error", seen.step, float(mse_loss(judged(plain), expected)))
 
-    def applied(self, correction: Correction) -> Correction:
+    def applied(self, correction: DriftCorrection) -> DriftCorrection:
         """At the steps where it helped."""
         length = correction.num_steps
         pairs = zip(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fxcache.schedule.checks import is_number
+from fxcache.checks import is_number
 
 PROBES = 8
 TOLERANCE = 0.01  # between a model and its copy in half precision, or with a light adapter

@@ -23,13 +23,15 @@ from fxcache.calibration.training import (
     quiet,
     usable,
 )
+from fxcache.codecs.codec import entries_of
 from fxcache.errors import ScheduleError
 from fxcache.partition.choose import AUTO
+from fxcache.policies import LearnedRouter
+from fxcache.rewrite.passes.blend import BETAS
+from fxcache.runtime.features.recording import RecordedStep, first_tensor
 from fxcache.runtime.module import untouched
 from fxcache.runtime.record import Run
-from fxcache.runtime.recorder import Seen, first_tensor
 from fxcache.runtime.settings import Settings
-from fxcache.schedule import LearnedRouter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class Router:
         self.learner = Learner(logits, options)
         self._before: WeakKeyDictionary[Run, tuple[Tensor, ...]] = WeakKeyDictionary()
 
-    def note(self, seen: Seen) -> None:
+    def note(self, seen: RecordedStep) -> None:
         """Learn at an odd step what it may reuse of the even one before it."""
         if seen.step >= self.length:
             raise ScheduleError(
@@ -70,10 +72,14 @@ class Router:
             with gradients():
                 self.learner.update(self.loss(seen, self._before[seen.run]))
 
-    def loss(self, seen: Seen, cached: tuple[Tensor, ...]) -> Tensor:
+    def loss(self, seen: RecordedStep, cached: tuple[Tensor, ...]) -> Tensor:
         """Squared error of the blended prediction against the full one, and λ · Σ β."""
         betas = self.learner.parameters[str(seen.step)].sigmoid().to(seen.output.device)
-        mixed = seen.variants.blend(*usable(seen.inputs), *usable(cached), betas)
+        blend, stored = seen.variants.blend, entries_of(dict(enumerate(usable(cached))))
+        inputs = blend.signature.bind(
+            usable(seen.user_inputs), cached=stored, coefficients={BETAS: betas}
+        )
+        mixed = blend.module(*inputs)
         (output,) = usable((seen.output,))
         missed = mse_loss(first_tensor(mixed).float(), output.float())
         return missed + self.options.penalty * betas.sum()

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from fxcache.calibration.measurement import Means, Measurement
+from fxcache.policies import MagCache
+from fxcache.runtime.features.recording import RecordedStep
 from fxcache.runtime.record import Run
-from fxcache.runtime.recorder import Seen
-from fxcache.schedule import MagCache
 
 RATIO = "ratio"
 NO_ZERO = 1e-8  # added to norms that are divided by, as the authors do
@@ -28,7 +28,7 @@ class Magnitudes(Measurement):
         self._means = Means()
         self._last: WeakKeyDictionary[Run, tuple[Tensor, ...]] = WeakKeyDictionary()
 
-    def note(self, seen: Seen) -> None:
+    def note(self, seen: RecordedStep) -> None:
         norms = tuple(token_norms(v) for values in seen.values.values() for v in values)
         last = self._last.get(seen.run)
         ratio = 1.0

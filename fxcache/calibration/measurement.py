@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from fxcache.runtime.recorder import Seen
-from fxcache.schedule import Caches, Decision, Observation, Policy, Step
+from fxcache.policies import Caches, Observation, Policy
+from fxcache.runtime.features.recording import RecordedStep
+from fxcache.step import Decision, Step
 
 
 class Measurement(ABC):
@@ -21,7 +22,7 @@ class Measurement(ABC):
     observes: ClassVar[Observation | None] = None
 
     @abstractmethod
-    def note(self, seen: Seen) -> None:
+    def note(self, seen: RecordedStep) -> None:
         """Take note of one step, in the order in which its run makes them."""
 
     @abstractmethod

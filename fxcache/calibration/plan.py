@@ -12,16 +12,17 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from fxcache.calibration.fingerprint import Fingerprint, fingerprint
+from fxcache.codecs.drift import DriftCorrection
+from fxcache.codecs.scale_shift import ScaleShift
 from fxcache.errors import FxcacheError, ModelFileError, PlanError
+from fxcache.forecasts import Forecast
 from fxcache.integrations.diffusers import installed
 from fxcache.partition.choose import AUTO, CutRequest, One, require_cut_request
 from fxcache.partition.cut import SPAN, Cut
-from fxcache.rewrite.adjustment import Adjustment
-from fxcache.rewrite.correction import Correction
+from fxcache.policies import Policy
 from fxcache.runtime.module import unwrapped
-from fxcache.schedule import Policy
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS = ".safetensors"  # ends the name of the file with weights, beside the plan's
 CORRECTION = "trend:"  # begins a correction's names among them
 NONE: Mapping[str, Tensor] = MappingProxyType({})
@@ -36,8 +37,9 @@ class Plan:
     ``adjustment``, ``correction``: of what is read from the cache, where one was trained or
     measured. ``run_lengths``: for each schedule that it was calibrated on, its length, the place
     where the run began, and how many calls the model made, which may be a part of them.
+    ``forecast``: how cached values are extrapolated; None for as the policy's method does.
 
-    Raises PlanError for a correction of what a policy forecasts.
+    Raises PlanError for a correction of what is forecast.
     """
 
     policy: Policy
@@ -45,22 +47,30 @@ class Plan:
     model: Fingerprint
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=lambda: installed_versions())
-    adjustment: Adjustment | None = None
-    correction: Correction | None = None
+    adjustment: ScaleShift | None = None
+    correction: DriftCorrection | None = None
     run_lengths: tuple[tuple[int, int, int], ...] = ()
+    forecast: Forecast | None = None
 
     def __post_init__(self) -> None:
-        if self.correction and self.policy.forecast_order:
+        if self.correction and (self.forecast or self.policy.default_forecast):
             raise PlanError(
-                "a correction takes the place of a forecast, and the policy has one",
-                where=f"{type(self.policy).__name__}(forecast_order=...)",
-                remedy="use either: forecast_order=0, or the plan without its correction",
+                "a correction takes the place of a forecast, and the plan has both",
+                where=f"Plan({type(self.policy).__name__}, forecast={self.forecast!r})",
+                remedy="leave out either; policies such as TaylorSeer always forecast",
             )
 
     @classmethod
-    def of(cls, model: nn.Module, policy: Policy, cut: CutRequest = AUTO) -> Self:
+    def of(
+        cls,
+        model: nn.Module,
+        policy: Policy,
+        cut: CutRequest = AUTO,
+        forecast: Forecast | None = None,
+    ) -> Self:
         """A plan made by hand."""
-        return cls(policy, require_cut_request(cut), fingerprint(unwrapped(model)))
+        found = fingerprint(unwrapped(model))
+        return cls(policy, require_cut_request(cut), found, forecast=forecast)
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -86,6 +96,7 @@ class Plan:
             "model": self.model.to_dict(),
             "cut": cut_to_json(self.cut),
             "policy": self.policy.to_dict(),
+            "forecast": self.forecast.to_dict() if self.forecast else None,
             "settings": dict(self.settings),
             "run_lengths": [list(length) for length in self.run_lengths],
         }
@@ -102,6 +113,7 @@ class Plan:
         try:
             return cls(
                 policy=Policy.from_dict(data["policy"]),
+                forecast=Forecast.from_dict(data["forecast"]) if data["forecast"] else None,
                 cut=require_cut_request(data["cut"]),
                 model=Fingerprint(**data["model"]),
                 settings=data["settings"],
@@ -181,8 +193,8 @@ def parted(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     trends = {n.removeprefix(CORRECTION): w for n, w in weights.items() if n.startswith(CORRECTION)}
     adjusting = {n: w for n, w in weights.items() if not n.startswith(CORRECTION)}
     return {
-        "adjustment": Adjustment(adjusting) if adjusting else None,
-        "correction": Correction.of(trends) if trends else None,
+        "adjustment": ScaleShift(adjusting) if adjusting else None,
+        "correction": DriftCorrection.of(trends) if trends else None,
     }
 
 

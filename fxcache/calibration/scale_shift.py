@@ -18,9 +18,9 @@ from fxcache.calibration.training import (
     look,
     quiet,
 )
-from fxcache.rewrite.adjustment import Adjustment, zeros
+from fxcache.codecs.scale_shift import ScaleShift, zeros
+from fxcache.runtime.features.recording import RecordedStep
 from fxcache.runtime.module import untouched
-from fxcache.runtime.recorder import Seen
 from fxcache.runtime.settings import Settings
 
 
@@ -47,19 +47,23 @@ def train(
     start = unadjusted(model, plan, sample)
     learner = Learner({name: nn.Parameter(w) for name, w in start.items()}, options)
 
-    def note(seen: Seen) -> None:
-        if seen.variant.reads:
+    def note(seen: RecordedStep) -> None:
+        if seen.variant.signature.reads:
             with gradients():
                 learner.update(error(seen))
 
     settings = Settings(
-        plan.cut, plan.policy, Adjustment(learner.parameters), correction=plan.correction
+        plan.cut,
+        plan.policy,
+        plan.forecast,
+        adjustment=ScaleShift(learner.parameters),
+        correction=plan.correction,
     )
     if learner.rounds_left:
         with frozen(model), watched(model, settings, note):
             learner.train(sample, progress)
     told = {**plan.settings, "scale_shift": options.to_dict()}
-    return replace(plan, adjustment=Adjustment(learner.learned()), settings=told)
+    return replace(plan, adjustment=ScaleShift(learner.learned()), settings=told)
 
 
 def unadjusted(model: nn.Module, plan: Plan, sample: Sample) -> dict[str, Tensor]:

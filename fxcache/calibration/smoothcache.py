@@ -9,9 +9,9 @@ from weakref import WeakKeyDictionary
 from torch import Tensor
 
 from fxcache.calibration.measurement import Means, Measurement, relative_l1
+from fxcache.policies import SmoothCache
+from fxcache.runtime.features.recording import RecordedStep
 from fxcache.runtime.record import Run
-from fxcache.runtime.recorder import Seen
-from fxcache.schedule import SmoothCache
 
 MAX_GAP = 6  # steps over which a layer may be reused
 
@@ -30,7 +30,7 @@ class LayerErrors(Measurement):
             WeakKeyDictionary()
         )
 
-    def note(self, seen: Seen) -> None:
+    def note(self, seen: RecordedStep) -> None:
         last = self._last.setdefault(seen.run, deque(maxlen=MAX_GAP))
         for kind, now in seen.values.items():
             self._means[1].add(kind, 0, 0.0)

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from fxcache.calibration.measurement import Measurement
 from fxcache.errors import ScheduleError
-from fxcache.runtime.observer import relative_l1
+from fxcache.policies import TeaCache
+from fxcache.runtime.features.observation import relative_l1
+from fxcache.runtime.features.recording import RecordedStep
 from fxcache.runtime.record import Run
-from fxcache.runtime.recorder import Seen
-from fxcache.schedule import TeaCache
 
 DEGREE = 4
 
@@ -28,7 +28,7 @@ class OutputChanges(Measurement):
         self._pairs: list[tuple[float, float]] = []
         self._last: WeakKeyDictionary[Run, tuple[Tensor, Tensor]] = WeakKeyDictionary()
 
-    def note(self, seen: Seen) -> None:
+    def note(self, seen: RecordedStep) -> None:
         assert seen.signal is not None
         last = self._last.get(seen.run)
         if last:

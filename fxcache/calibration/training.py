@@ -15,8 +15,8 @@ from torch.nn.functional import mse_loss
 from fxcache.calibration.calibration import watched
 from fxcache.calibration.plan import Plan
 from fxcache.errors import ConfigError, ScheduleError
-from fxcache.rewrite.runner import Variants
-from fxcache.runtime.recorder import Seen, first_tensor
+from fxcache.rewrite.variants import Variants
+from fxcache.runtime.features.recording import RecordedStep, first_tensor
 from fxcache.runtime.settings import Settings
 
 Sample = Callable[[int], object]  # runs the sampling loop of the round of that number, seeded by it
@@ -147,7 +147,7 @@ def look(model: nn.Module, settings: Settings, sample: Sample) -> tuple[Variants
     variants: list[Variants] = []
     length = 0
 
-    def note(seen: Seen) -> None:
+    def note(seen: RecordedStep) -> None:
         nonlocal length
         variants.append(seen.variants)
         length = max(length, seen.step + 1)
@@ -157,10 +157,10 @@ def look(model: nn.Module, settings: Settings, sample: Sample) -> tuple[Variants
     return variants[0], length
 
 
-def error(seen: Seen) -> Tensor:
+def error(seen: RecordedStep) -> Tensor:
     """Mean squared error of a step's prediction against that of the uncached model, there."""
-    tensors = usable(seen.tensors)
-    inputs = usable(seen.inputs)
+    tensors = usable(seen.inputs)
+    inputs = usable(seen.user_inputs)
     with torch.no_grad():
         teacher = first_tensor(seen.variants.full(*inputs))
     student = first_tensor(seen.variant.module(*tensors))
@@ -171,12 +171,16 @@ def prediction_error(model: nn.Module, plan: Plan, sample: Sample, rounds: range
     """The mean of ``error`` over the steps of these rounds that reuse something under ``plan``."""
     errors: list[float] = []
 
-    def note(seen: Seen) -> None:
-        if seen.variant.reads:
+    def note(seen: RecordedStep) -> None:
+        if seen.variant.signature.reads:
             errors.append(error(seen).item())
 
     settings = Settings(
-        plan.cut, plan.policy, adjustment=plan.adjustment, correction=plan.correction
+        plan.cut,
+        plan.policy,
+        plan.forecast,
+        adjustment=plan.adjustment,
+        correction=plan.correction,
     )
     with frozen(model), watched(model, settings, note):
         for index in rounds:

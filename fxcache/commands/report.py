@@ -6,7 +6,7 @@ from pathlib import Path
 from fxcache.commands.options import Result
 from fxcache.errors import ModelFileError
 from fxcache.integrations.diffusers import parsed
-from fxcache.report.report import as_text
+from fxcache.report.text import as_text
 
 REPORT = "a file written by `fxcache run --report FILE`"
 

@@ -9,6 +9,7 @@ import torch
 from tabulate import tabulate
 
 from fxcache.calibration.plan import Plan
+from fxcache.codecs.quantized_rows import LARGEST
 from fxcache.commands.options import (
     PICTURES,
     Result,
@@ -22,9 +23,8 @@ from fxcache.commands.options import (
 from fxcache.config import CacheConfig
 from fxcache.errors import ConfigError
 from fxcache.pipelines.drawing import Drawing, compare
+from fxcache.policies import NonUniform, Policy, Uniform
 from fxcache.report.compare import Comparison, sheet
-from fxcache.rewrite.quantized import LARGEST
-from fxcache.schedule import NonUniform, Policy, Uniform
 
 INTERVAL = 3
 CACHE_DTYPES = tuple(str(dtype).removeprefix("torch.") for dtype in LARGEST)

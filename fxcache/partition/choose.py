@@ -14,7 +14,7 @@ from fxcache.partition.frontier import ENOUGH, Frontier, Points
 from fxcache.partition.partial import partially_evaluated_groups
 from fxcache.partition.points import groups_of
 from fxcache.partition.signals import find
-from fxcache.schedule import Caches, Policy
+from fxcache.policies import Caches, Policy
 
 One = int | str | tuple[str, str] | Cut
 CutRequest = One | list[One]

@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol
 
 from torch import fx
 
-from fxcache.schedule import Signal
+from fxcache.policies import Signal
 
 SPAN = ".."  # between the first and the last module of a residual cut's name
 
@@ -126,6 +126,15 @@ class CutPlan:
     def points(self) -> tuple[CachePoint, ...]:
         """All cache points, group by group."""
         return tuple(point for points in self.groups.values() for point in points)
+
+    @property
+    def named_points(self) -> dict[str, CachePoint]:
+        """All cache points in order, by ``{group}.{number in it}``."""
+        return {
+            f"{group}.{i}": point
+            for group, points in self.groups.items()
+            for i, point in enumerate(points)
+        }
 
     def numbers(self, names: Set[str]) -> tuple[int, ...]:
         """The numbers, among all, of the points in the groups of these names."""

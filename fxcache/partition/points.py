@@ -12,8 +12,8 @@ from fxcache.errors import CutError
 from fxcache.partition.cut import CachePoint
 from fxcache.partition.frontier import Frontier, Points
 from fxcache.partition.region import streams_between
+from fxcache.policies import Caches
 from fxcache.program import is_tensor, module_paths
-from fxcache.schedule import Caches
 
 Groups = Mapping[str, Points]  # by name: the points that are refreshed together
 

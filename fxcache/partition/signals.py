@@ -7,8 +7,8 @@ from torch import fx
 from fxcache.errors import CutError
 from fxcache.partition.cut import Afresh, SignalPoint
 from fxcache.partition.frontier import Frontier
+from fxcache.policies import Signal
 from fxcache.program import Role, is_tensor
-from fxcache.schedule import Signal
 
 
 def find(frontier: Frontier, wanted: tuple[Signal, ...]) -> SignalPoint:
@@ -19,7 +19,7 @@ def find(frontier: Frontier, wanted: tuple[Signal, ...]) -> SignalPoint:
     raise CutError(
         f"{frontier.program.model} has no {' and no '.join(s.value for s in wanted)} to observe",
         where="the policy's signal",
-        remedy="use a policy that needs no signal: Uniform, NonUniform, Taylor, …",
+        remedy="use a policy that needs no signal: Uniform, NonUniform, TaylorSeer, …",
     )
 
 

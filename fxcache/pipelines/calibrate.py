@@ -19,7 +19,7 @@ from fxcache.errors import ConfigError, ModelFileError
 from fxcache.integrations.diffusers import denoiser_of, installed
 from fxcache.partition.choose import AUTO, CutRequest
 from fxcache.pipelines.drawing import Drawing
-from fxcache.schedule import Policy
+from fxcache.policies import Policy
 
 
 @dataclass(frozen=True)

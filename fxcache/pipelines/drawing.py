@@ -11,9 +11,10 @@ from fxcache.api import optimize, report, restore
 from fxcache.calibration.plan import Plan
 from fxcache.integrations.diffusers import conditions, denoiser_of
 from fxcache.partition.choose import AUTO, CutRequest
+from fxcache.policies import Policy
 from fxcache.report.compare import Comparison, likeness, sheet, timed_calls, typical_ms
-from fxcache.report.report import Report, RunReport
-from fxcache.schedule import Policy
+from fxcache.report.records import RunReport
+from fxcache.report.report import Report
 
 WARM_UP_STEPS = 2
 

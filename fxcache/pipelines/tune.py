@@ -13,8 +13,8 @@ from fxcache.errors import ConfigError, CutError
 from fxcache.integrations.diffusers import denoiser_of
 from fxcache.partition.choose import AUTO
 from fxcache.pipelines.calibrate import Sampling
+from fxcache.policies import NonUniform, Policy, TaylorSeer, Uniform
 from fxcache.report.pareto import Point, draw_pareto
-from fxcache.schedule import NonUniform, Policy, Taylor, Uniform
 from fxcache.tuning.tune import Options, Trial, Tuner
 
 INTERVALS = (2, 3, 4, 5, 6)
@@ -66,7 +66,7 @@ def tune_pipeline(
     """The best plan for the pipeline's denoiser, written to ``out``.
 
     ``picture``: where to draw quality against speed, with the hand-set policies Uniform,
-    NonUniform and Taylor, and the tuner's own schedules for other speed-ups.
+    NonUniform and TaylorSeer, and the tuner's own schedules for other speed-ups.
 
     Raises ConfigError for options, CutError where the target cannot be reached.
     """
@@ -100,7 +100,7 @@ def compared(tuner: Tuner, chosen: Trial, steps: int) -> dict[str, list[Point]]:
     hand_set: dict[str, list[Policy]] = {
         "Uniform": [Uniform(n) for n in INTERVALS],
         "NonUniform": [NonUniform(n, center=0.3 * steps) for n in INTERVALS],
-        "Taylor": [Taylor(n) for n in INTERVALS],
+        "TaylorSeer": [TaylorSeer(n) for n in INTERVALS],
     }
     curves = {}
     for name, policies in hand_set.items():

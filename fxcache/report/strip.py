@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from fxcache.errors import ConfigError
+from fxcache.policies import Policy
 from fxcache.report.drawing import figure, save
-from fxcache.schedule import Policy, Step
+from fxcache.step import Step
 
 Rows = Sequence[Set[str]]  # for each step, the cache points that it computes
 THE_CUT = "the cut"

@@ -3,49 +3,39 @@
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
-import torch
 from torch import fx
 
 from fxcache.analysis.dependence import Dependence
 from fxcache.partition.cut import CachePoint, SignalPoint
-from fxcache.program import Program, copy_graph, is_tensor
-from fxcache.rewrite.hoist import GIVEN, SHARED, give, returning
+from fxcache.program import is_tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """The part of a program that computes ``signal``; ``shared`` is what the rest reads of it."""
+    """The part of a program that computes a signal.
+
+    Attributes:
+        signal: What the policy observes.
+        shared: What the rest of the program reads of the prefix. Variants take it as inputs.
+    """
 
     signal: SignalPoint
     shared: tuple[fx.Node, ...]
 
-    def graph(self, program: Program, hoisted: Iterable[fx.Node] = ()) -> fx.Graph:
-        """``f(inputs, *hoisted) -> (signal, *shared)``."""
-        graph, copied = copy_graph(program.graph)
-        give(graph, hoisted, GIVEN, copied)
-        value = copied[self.signal.value]
-        if self.signal.shortcut is not None:
-            with graph.inserting_before(value.next):
-                base = self.signal.shortcut.insert(graph, copied)
-                difference = graph.call_function(torch.ops.aten.sub.Tensor, (value, base))
-            difference.meta = dict(value.meta)
-            value = difference
-        return returning(graph, [value, *(copied[node] for node in self.shared)])
 
-    def continue_in(self, graph: fx.Graph, copied: dict[fx.Node, fx.Node]) -> None:
-        """Take ``shared`` as inputs, ``shared_0`` and so on; what only they needed is left dead."""
-        give(graph, self.shared, SHARED, copied)
-
-
-def prefix_of(
+def find_prefix(
     needs: Dependence,
     signal: SignalPoint,
     points: Iterable[CachePoint],
     hoisted: Iterable[fx.Node] = (),
 ) -> Prefix:
-    """The prefix that ends where ``signal`` is known; ``points`` are cached after it.
+    """The prefix that ends where ``signal`` is known.
 
-    ``hoisted``: what is given to it, and to what continues from it.
+    Args:
+        needs: What each value of the program depends on.
+        signal: What the policy observes.
+        points: What is cached after it.
+        hoisted: Values that the prefix, and what continues from it, take as inputs.
     """
     bases = {leaf for point in points for leaf in point.needed}
     inside = set(needs.live_without(dict.fromkeys(hoisted, ()), signal.needed))

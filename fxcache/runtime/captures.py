@@ -14,7 +14,7 @@ from fxcache.capture.capture import capture
 from fxcache.capture.isolation import ONE_AT_A_TIME
 from fxcache.partition.choose import choose
 from fxcache.partition.frontier import Frontier
-from fxcache.rewrite.runner import Variants, rewrite
+from fxcache.rewrite.variants import Variants, rewrite
 from fxcache.runtime.hooks import Hooks
 from fxcache.runtime.numbers import Numbers
 from fxcache.runtime.offload import Offload
@@ -98,9 +98,19 @@ class Captures:
         settings = self._settings
         partial = settings.cache.partial_evaluation
         plan = choose(old.frontier, settings.cut, settings.policy, partial)
-        variants = rewrite(old.frontier, plan, old.inputs, settings.cache_form)
+        variants = rewrite(old.frontier, plan, old.inputs, settings.cache_format)
         variants.read(old.weights)
         return variants
+
+    def source(self, call: Call, variants: Variants) -> tuple[object, ...]:
+        """What values that ``variants`` compute for ``call`` come from.
+
+        The capture, its weights, and sizes that it leaves open: equal sources give values of equal
+        shapes, and values of another source are stale.
+        """
+        expressions = variants.program.sizes.expressions
+        sizes = [call.tensors[index].shape[dim] for index, dim in expressions]
+        return (variants, self.generation, *sizes)
 
     def hooks_key(self, module: nn.Module) -> int:
         """A number for the hooks that are set on submodules now: equal for equal content.
@@ -209,7 +219,7 @@ class Captures:
             if after.agrees(before):
                 break
         plan = choose(frontier, settings.cut, settings.policy, settings.cache.partial_evaluation)
-        return rewrite(frontier, plan, call.describe(), settings.cache_form), after
+        return rewrite(frontier, plan, call.describe(), settings.cache_format), after
 
     def _keep(self, call: Call, key: CaptureKey, variants: Variants, now: Snapshot) -> bool:
         """Keep the variants; returns whether others had to go."""

@@ -65,7 +65,7 @@ def install(module: nn.Module, engine: Engine) -> None:
         module.__dict__[OURS] = engine
         module.__class__ = swapped
         return
-    with previous.at_rest():
+    with previous.weights_resident():
         module.__dict__[OURS] = engine
     previous.clear()
 
@@ -89,7 +89,7 @@ def install_all(engines: Iterable[tuple[nn.Module, Engine]]) -> None:
 def detach(module: nn.Module) -> None:
     """Undo ``install``: nothing of fxcache stays behind, and classes of others stay."""
     engine: Engine = module.__dict__[OURS]
-    with engine.at_rest():
+    with engine.weights_resident():
         restored = without_swap(type(module))
         take_over_forward(module, type(module), restored)
         module.__class__ = restored
@@ -202,18 +202,18 @@ def dispatching(original: type[nn.Module]) -> dict[str, Any]:
     @functools.wraps(original.forward)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         engine: Engine = self._fxcache  # type: ignore[assignment]
-        with engine.turn:
+        with engine.call_lock:
             if vars(self).get(OURS) is not engine:  # replaced while this call waited
                 return type(self).forward(self, *args, **kwargs)
-            ticket = begin(engine, self, args, kwargs)
+            step = begin(engine, self, args, kwargs)
             try:
-                results = ticket.module(*ticket.tensors)
-                if ticket.undecided:
-                    decide(engine, ticket, results)
-                    results = ticket.module(*ticket.tensors)
-                return finish(engine, ticket, results)
+                results = step.module(*step.inputs)
+                if step.variant is None:
+                    decide(engine, step, results)
+                    results = step.module(*step.inputs)
+                return finish(engine, step, results)
             except BaseException:
-                ticket.trajectory.end_call(complete=False)
+                step.trajectory.end_call(complete=False)
                 raise
 
     setattr(forward, DISPATCHES, True)
@@ -221,7 +221,7 @@ def dispatching(original: type[nn.Module]) -> dict[str, Any]:
     def reduce(self: nn.Module, _protocol: Any) -> Any:
         """Copies and pickles are optimised with the same settings, with nothing captured yet."""
         engine: Engine = self._fxcache  # type: ignore[assignment]
-        with engine.at_rest():
+        with engine.weights_resident():
             state = {k: v for k, v in vars(self).items() if k != OURS}
         return rebuild, (original, engine.settings), state
 

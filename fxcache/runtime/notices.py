@@ -1,8 +1,9 @@
 """Warnings of one optimised module: each is given once, with what to do."""
 
+import sys
 import warnings
 
-from fxcache.errors import FxcacheWarning
+from fxcache.errors import FxcacheWarning, UnknownLengthError
 from fxcache.runtime.trajectory.store import TrajectoryStore
 from fxcache.runtime.trajectory.trajectory import Trajectory
 
@@ -18,7 +19,7 @@ CHANGING = (
     "CaptureConfig(step_inputs=...)."
 )
 NO_FASTER = "Results stay exact, but are no faster."
-CALLER = 9  # frames from Notices.say to the line that called the module
+OURS = ("fxcache.", "torch.")  # packages whose frames a warning does not point at
 
 
 class Notices:
@@ -35,7 +36,7 @@ class Notices:
             trajectory: That of the call at hand.
         """
         counts = store.counts
-        if not (counts.ambiguous or counts.lone_starts or counts.evicted or trajectory.changes):
+        if not (counts.ambiguous or counts.lone_starts or counts.evicted or trajectory.new_prompts):
             return
         ambiguous = counts.ambiguous >= MANY_AMBIGUOUS
         if ambiguous and counts.ambiguous >= counts.calls * AMBIGUOUS_SHARE:
@@ -47,9 +48,9 @@ class Notices:
                 f"more than {store.limit} requests take turns, and push each other out",
                 "Raise CacheConfig(max_trajectories=...), or let fewer requests take turns.",
             )
-        if trajectory.changes >= MANY_CHANGES:
+        if trajectory.new_prompts >= MANY_CHANGES:
             self.say(
-                f"conditioning changes at every call: {', '.join(trajectory.changed)}", CHANGING
+                f"conditioning changes at every call: {', '.join(trajectory.new_inputs)}", CHANGING
             )
 
     def say(self, what: str, remedy: str = TELL_APART, so: str = NO_FASTER) -> None:
@@ -63,4 +64,16 @@ class Notices:
         if what in self._said:
             return
         self._said.add(what)
-        warnings.warn(f"{what}. {so} {remedy}", FxcacheWarning, stacklevel=CALLER)
+        warnings.warn(f"{what}. {so} {remedy}", FxcacheWarning, stacklevel=caller_level())
+
+    def of_length(self, error: UnknownLengthError, so: str) -> None:
+        """Warn that the run's length is missing; ``so``: what follows from it, a sentence."""
+        self.say(error.what, f"{error.remedy[0].upper()}{error.remedy[1:]}.", so)
+
+
+def caller_level() -> int:
+    """The ``stacklevel``, seen from the caller, of the line that called the module."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and str(frame.f_globals.get("__name__")).startswith(OURS):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fxcache.rewrite.hoist import Level
-from fxcache.schedule import Decision
+from fxcache.analysis.hoisting import HoistLevel
+from fxcache.step import Decision
 
 
 class Stopwatch:
@@ -63,7 +63,7 @@ class RunStep(NamedTuple):
     full_flops: int
     groups: frozenset[str] = frozenset()
     half: bool = False
-    level: Level = Level.NOTHING
+    level: HoistLevel = HoistLevel.NOTHING
 
     def computes(self, group: str) -> bool:
         """Whether it computes these cache points instead of reusing them."""

@@ -3,15 +3,19 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from fxcache.analysis.hoisting import HoistLevel
+from fxcache.codecs.codec import Codec
+from fxcache.codecs.differences import Differences
+from fxcache.codecs.drift import DriftCorrection
+from fxcache.codecs.format import CacheFormat
+from fxcache.codecs.identity import Identity
+from fxcache.codecs.quantized_rows import QuantizedRows
+from fxcache.codecs.scale_shift import ScaleShift
 from fxcache.config import CacheConfig, CaptureConfig
 from fxcache.errors import ConfigError
+from fxcache.forecasts import Forecast
 from fxcache.partition.choose import CutRequest
-from fxcache.rewrite.adjustment import Adjustment
-from fxcache.rewrite.correction import Correction
-from fxcache.rewrite.hoist import Level
-from fxcache.rewrite.quantized import Quantized
-from fxcache.rewrite.runner import CacheForm
-from fxcache.schedule import GuidanceCache, Policy
+from fxcache.policies import GuidanceCache, Policy
 
 RunLength = tuple[int, int, int]  # of a schedule, where a run begins in it, calls of the run
 
@@ -26,46 +30,54 @@ class Settings:
 
     cut: CutRequest
     policy: Policy
-    adjustment: Adjustment | None = None
-    correction: Correction | None = None
+    forecast: Forecast | None = None
+    adjustment: ScaleShift | None = None
+    correction: DriftCorrection | None = None
     guidance: GuidanceCache | None = None
-    hoist: Level = Level.NOTHING
+    hoist: HoistLevel = HoistLevel.NOTHING
     cache: CacheConfig = field(default_factory=CacheConfig)
     capture: CaptureConfig = field(default_factory=CaptureConfig)
     run_lengths: tuple[RunLength, ...] = ()  # that a plan knows
 
     def __post_init__(self) -> None:
+        forecast = self.forecast or self.policy.default_forecast
+        object.__setattr__(self, "forecast", forecast)
         require_compatible(self)
 
     @property
-    def cache_form(self) -> CacheForm:
-        """How values are cached and read back."""
-        dtype, kernels = self.cache.dtype, self.cache.kernels
-        return CacheForm(
-            self.policy.forecast_order,
-            self.adjustment,
-            self.correction,
-            Quantized(dtype, kernels) if dtype else None,
-            kernels,
-        )
+    def cache_format(self) -> CacheFormat:
+        """How values are stored and read back."""
+        return CacheFormat(self._codec, self.correction, self.adjustment, self.cache.kernels)
+
+    @property
+    def _codec(self) -> Codec:
+        if self.cache.dtype:
+            return QuantizedRows(self.cache.dtype, self.cache.kernels)
+        return Differences(self.forecast) if self.forecast else Identity()
 
     @property
     def partition_key(self) -> tuple[Any, ...]:
         """Equal for two settings exactly when both lead to the same plan and the same graphs."""
         policy = self.policy
         wanted = (policy.caches, policy.points, policy.observes)
-        return self.cut, self.cache.partial_evaluation, self.cache_form, wanted
+        return self.cut, self.cache.partial_evaluation, self.cache_format, wanted
 
 
 def require_compatible(settings: Settings) -> None:
     """ConfigError where two options exclude each other."""
     cache = settings.cache
-    if cache.dtype and (settings.policy.forecast_order or settings.correction):
-        moved = "forecasts" if settings.policy.forecast_order else "corrections"
+    if cache.dtype and (settings.forecast or settings.correction):
+        moved = "forecasts" if settings.forecast else "corrections"
         raise ConfigError(
             f"{moved} need differences of cached values, which eight bits do not keep",
             where=f"optimize(cache=CacheConfig(dtype={cache.dtype}))",
-            remedy="leave out dtype, or use a policy and a plan without them",
+            remedy="leave out dtype, or use a policy, a forecast and a plan without them",
+        )
+    if settings.forecast and settings.correction:
+        raise ConfigError(
+            "a correction takes the place of a forecast",
+            where=f"optimize(plan, forecast={settings.forecast!r})",
+            remedy="leave out forecast, or use a plan without a correction",
         )
     if cache.offload and not settings.hoist:
         raise ConfigError(

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from fxcache.calibration.measurement import Means, Measurement
+from fxcache.codecs.codec import entries_of
+from fxcache.policies import Scheduled
+from fxcache.runtime.features.recording import RecordedStep
 from fxcache.runtime.record import Run
-from fxcache.runtime.recorder import Seen
-from fxcache.schedule import Scheduled
 
 Values = tuple[Tensor, ...]
 
@@ -32,7 +33,7 @@ class Profile(Measurement):
         self._means = Means()
         self._past: WeakKeyDictionary[Run, deque[Mapping[str, Values]]] = WeakKeyDictionary()
 
-    def note(self, seen: Seen) -> None:
+    def note(self, seen: RecordedStep) -> None:
         memory = self.gaps + self.order * (self.gaps + 1)
         past = self._past.setdefault(seen.run, deque(maxlen=memory))
         self._means.add("steps", seen.step, 0.0)
@@ -44,9 +45,10 @@ class Profile(Measurement):
                     self._means.add(name(cut, order, gap), seen.step, error)
         past.appendleft({k: tuple(t.clone() for t in v) for k, v in seen.values.items()})
 
-    def _error(self, seen: Seen, cut: str, values: Values) -> float:
+    def _error(self, seen: RecordedStep, cut: str, values: Values) -> float:
         variant = seen.variants.variant(frozenset({cut}))
-        results = variant.module(*seen.inputs, *values)
+        stored = entries_of(dict(zip(variant.signature.reads, values, strict=True)))
+        results = variant.module(*variant.signature.bind(seen.user_inputs, cached=stored))
         output = next(r for r in results if isinstance(r, Tensor))
         return float((output.float() - seen.output.float()).square().mean())
 

@@ -15,13 +15,14 @@ from fxcache.calibration.calibration import recording
 from fxcache.calibration.fingerprint import fingerprint
 from fxcache.calibration.plan import Plan
 from fxcache.errors import ConfigError, CutError
+from fxcache.forecasts import Forecast, Taylor
 from fxcache.partition.choose import AUTO, CutRequest, One
 from fxcache.partition.cut import Cut
+from fxcache.policies import Explicit, Policy, Scheduled, Uniform
 from fxcache.runtime.engine import Engine
+from fxcache.runtime.features.recording import RecordedStep
 from fxcache.runtime.module import attach, detach, untouched
-from fxcache.runtime.recorder import Seen
 from fxcache.runtime.settings import Settings
-from fxcache.schedule import Explicit, Policy, Scheduled, Uniform
 from fxcache.tuning.profile import Profile
 from fxcache.tuning.solve import Solution, solve
 
@@ -72,6 +73,7 @@ class Trial:
     speedup: float
     psnr_db: float
     predicted: float | None = None
+    forecast: Forecast | None = None
 
 
 class Tuner:
@@ -102,6 +104,7 @@ class Tuner:
             fingerprint(self.model),
             settings or {},
             run_lengths=self.run_lengths,
+            forecast=trial.forecast,
         )
 
     def best(self, speedup: float, costs: Mapping[str, float] | None = None) -> Trial:
@@ -123,8 +126,9 @@ class Tuner:
         solutions.sort(key=lambda found: found[1].error)
         trials = []
         for order, solution in solutions[: self.options.verified]:
-            policy, cut = scheduled(solution, order)
-            trials.append(self.tried(policy, cut, solution.error))
+            policy, cut = scheduled(solution)
+            forecast = Taylor(order) if order else None
+            trials.append(self.tried(policy, cut, solution.error, forecast))
         return max(trials, key=lambda trial: -math.inf if broken(trial) else trial.psnr_db)
 
     def closest(self, psnr_db: float) -> Trial:
@@ -190,13 +194,21 @@ class Tuner:
                     if found and set(found.reused) - {None} == set(chosen):
                         yield order, found
 
-    def tried(self, policy: Policy, cut: CutRequest, predicted: float | None = None) -> Trial:
+    def tried(
+        self,
+        policy: Policy,
+        cut: CutRequest,
+        predicted: float | None = None,
+        forecast: Forecast | None = None,
+    ) -> Trial:
         """A real run under ``policy``."""
-        with optimized(self.model, Settings(cut, policy, run_lengths=self.run_lengths)) as engine:
+        settings = Settings(cut, policy, forecast, run_lengths=self.run_lengths)
+        with optimized(self.model, settings) as engine:
             sampled = as_tensor(self._sample())
         runs = [run.ideal_speedup or 1.0 for run in engine.runs]
         speedup = len(runs) / sum(1 / s for s in runs) if runs else 1.0
-        trial = Trial(policy, cut, speedup, psnr_db(sampled, self.original), predicted)
+        quality_db = psnr_db(sampled, self.original)
+        trial = Trial(policy, cut, speedup, quality_db, predicted, forecast)
         self._say(f"{type(policy).__name__}: {trial.speedup:.2f}×, {trial.psnr_db:.2f} dB")
         return trial
 
@@ -205,7 +217,7 @@ class Tuner:
         self._say("sampling without caching")
         found: list[Cut] = []
 
-        def note(seen: Seen) -> None:
+        def note(seen: RecordedStep) -> None:
             if not found:
                 found.extend(candidates(seen.variants.frontier.cuts(), self.options.cuts))
 
@@ -284,11 +296,11 @@ def candidates(cuts: Sequence[Cut], most: int) -> list[Cut]:
     return [saving[i] for i in sorted(picked)]
 
 
-def scheduled(solution: Solution, order: int) -> tuple[Scheduled, list[One]]:
+def scheduled(solution: Solution) -> tuple[Scheduled, list[One]]:
     """A solution as a policy and the cuts it goes with."""
     names = tuple(dict.fromkeys(cut for cut in solution.reused if cut))
     reused = tuple((cut,) if cut else () for cut in solution.reused)
-    return Scheduled(names=names, reused=reused, forecast_order=order), list(names)
+    return Scheduled(names=names, reused=reused), list(names)
 
 
 @contextmanager

@@ -197,7 +197,7 @@ def test_the_stand_in_has_the_names_and_parameters_of_torch_cuda():
 
 
 def test_the_dry_run_leaves_nothing_behind():
-    from fxcache.rewrite import operators
+    from fxcache import operators
     from fxcache.runtime import offload
 
     threads = torch.get_num_threads()

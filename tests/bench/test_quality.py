@@ -35,7 +35,7 @@ from bench.quality.settings import (
 from bench.quality.suite import Bench, Protocol, measure
 from fxcache.errors import ModelFileError
 from fxcache.pipelines.calibrate import Sampling
-from fxcache.schedule import GuidanceCache, Uniform
+from fxcache.policies import GuidanceCache, Uniform
 from tests import tiny
 
 pytestmark = pytest.mark.usefixtures("shared_captures")

@@ -8,7 +8,7 @@ import pytest
 import fxcache
 from bench import train_router, train_scale_shift
 from fxcache.calibration.fingerprint import fingerprint
-from fxcache.schedule import BlockCaching
+from fxcache.policies import BlockCaching
 from tests import tiny
 
 FEW = ("--steps", "4", "--batch", "2", "--rounds", "2")

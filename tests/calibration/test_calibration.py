@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 import fxcache
 from fxcache.calibration.teacache import fitted
-from fxcache.rewrite.correction import Correction
+from fxcache.codecs.drift import DriftCorrection
+from fxcache.policies import BlockCaching, MagCache, SmoothCache, TeaCache, Uniform
 from fxcache.runtime.module import engine_of
-from fxcache.schedule import BlockCaching, MagCache, SmoothCache, TeaCache, Uniform
 from tests import tiny
 from tests.loops import refreshes, sample
 from tests.test_peers import FLUX, STEPS, denoise, model_and_call
@@ -236,7 +236,7 @@ def test_plans_of_like_names_keep_their_own_weights(tmp_path):
     unet = tiny.small_unet()
     for value in (1, 2):
         trends = {"mid_block.0": torch.full((T, 1, 32), float(value))}
-        plan = replace(fxcache.Plan.of(unet, Uniform(2)), correction=Correction(trends))
+        plan = replace(fxcache.Plan.of(unet, Uniform(2)), correction=DriftCorrection(trends))
         plan.save(tmp_path / f"uniform-0.{value}")
     for value in (1, 2):
         found = fxcache.Plan.load(tmp_path / f"uniform-0.{value}").correction
@@ -276,7 +276,7 @@ def test_magnitudes_of_other_weights_are_a_difference():
 def test_weights_that_are_not_finite_are_refused(tmp_path):
     trends = {"mid_block.0": torch.full((T, 1, 32), torch.nan)}
     plan = fxcache.Plan.of(tiny.small_unet(), Uniform(2))
-    replace(plan, correction=Correction(trends)).save(tmp_path / "plan.json")
+    replace(plan, correction=DriftCorrection(trends)).save(tmp_path / "plan.json")
     with pytest.raises(fxcache.PlanError, match="not all finite"):
         fxcache.Plan.load(tmp_path / "plan.json")
 

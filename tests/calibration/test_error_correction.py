@@ -12,12 +12,13 @@ from torch import Tensor, nn
 import fxcache
 from fxcache.calibration.error_correction import measure
 from fxcache.calibration.training import prediction_error
+from fxcache.codecs.codec import CacheEntry, ReadContext
+from fxcache.codecs.drift import DriftCoefficients, DriftCorrection
+from fxcache.codecs.scale_shift import ScaleShift
 from fxcache.errors import PlanError, ScheduleError
-from fxcache.rewrite.adjustment import Adjustment
-from fxcache.rewrite.correction import Correction
+from fxcache.policies import Explicit, FirstBlock, Policy
 from fxcache.runtime.module import engine_of
-from fxcache.runtime.trends import Trends
-from fxcache.schedule import Explicit, FirstBlock, Policy, Step, Uniform
+from fxcache.step import Step
 from tests import tiny
 from tests.loops import sample
 
@@ -38,7 +39,7 @@ def runs(model: nn.Module, index: int = 0) -> None:
         sample(model, STEPS, **tiny.inputs(seed=seed))
 
 
-def measured(model: nn.Module, plan: fxcache.Plan) -> tuple[fxcache.Plan, Correction]:
+def measured(model: nn.Module, plan: fxcache.Plan) -> tuple[fxcache.Plan, DriftCorrection]:
     found = measure(model, plan, lambda index: runs(model, index))
     assert found.correction is not None
     return found, found.correction
@@ -191,7 +192,7 @@ def test_forecasts_are_refused():
     unet = tiny.small_unet()
     plan, _ = measured(unet, plan_for(unet))
     with pytest.raises(PlanError, match="forecast"):
-        fxcache.Plan(Uniform(2, forecast_order=1), CUT, plan.model, correction=plan.correction)
+        replace(plan, forecast=fxcache.Taylor(1))
 
 
 @torch.no_grad()
@@ -221,10 +222,10 @@ def test_the_halves_of_the_guidance_have_trends_of_their_own():
     guided(unet, seed=3)
     cut = next(iter(engine_of(unet).captures.values())).plan
     for part, count in ((0, 4), (1, 4), (None, 8)):
-        like = (torch.empty(count, 1),)
-        (found,) = Trends(Correction(plan.correction.trends)).of(
-            cut, (0,), ((2, 1),), Step(5, STEPS), like, part
-        )
+        entries = {0: CacheEntry((torch.empty(count, 1),), step=3)}
+        context = ReadContext(entries, (0,), Step(5, STEPS), part)
+        correction = DriftCorrection(plan.correction.trends)
+        (found,) = DriftCoefficients(correction, cut).at(context).values()
         of_both = trend[4:6].sum(0).repeat_interleave(4, dim=0)
         expected = of_both if part is None else of_both.chunk(2)[part]
         torch.testing.assert_close(found, expected)
@@ -252,7 +253,7 @@ def test_a_policy_that_observes_is_corrected_at_its_own_points():
 
 def test_an_adjusted_plan_is_not_corrected():
     unet = tiny.small_unet()
-    plan = replace(plan_for(unet), adjustment=Adjustment({"a.0.weight": torch.zeros(2, 2)}))
+    plan = replace(plan_for(unet), adjustment=ScaleShift({"a.0.weight": torch.zeros(2, 2)}))
     with pytest.raises(PlanError, match="correct first, then train"):
         measured(unet, plan)
 
@@ -286,6 +287,6 @@ def test_a_compiled_module_is_the_module():
 )
 def test_trends_of_another_form_are_refused(broken):
     unet = tiny.small_unet()
-    fxcache.optimize(unet, plan=replace(plan_for(unet), correction=Correction(broken)))
+    fxcache.optimize(unet, plan=replace(plan_for(unet), correction=DriftCorrection(broken)))
     with pytest.raises(PlanError):
         runs(unet)

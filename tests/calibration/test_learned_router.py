@@ -17,11 +17,12 @@ from fxcache.calibration.calibration import watched
 from fxcache.calibration.learned_router import RouterOptions
 from fxcache.calibration.measurement import Recording
 from fxcache.calibration.training import prediction_error
-from fxcache.rewrite.runner import Kind, Variants
+from fxcache.policies import LearnedRouter
+from fxcache.rewrite.factory import VariantKey
+from fxcache.rewrite.variants import Variants
+from fxcache.runtime.features.recording import RecordedStep
 from fxcache.runtime.module import engine_of
-from fxcache.runtime.recorder import Seen
 from fxcache.runtime.settings import Settings
-from fxcache.schedule import LearnedRouter
 from tests import plain, tiny
 from tests.loops import sample
 
@@ -45,11 +46,11 @@ def rounds(dit: nn.Module) -> Callable[..., Tensor]:
     return lambda index=0: denoise(dit, **plain.dit_inputs(seed=index))
 
 
-def seen_in(model: nn.Module, run: Callable[[], object]) -> list[Seen]:
+def seen_in(model: nn.Module, run: Callable[[], object]) -> list[RecordedStep]:
     """The steps of an uncached run, with copies of what they computed."""
-    found: list[Seen] = []
+    found: list[RecordedStep] = []
 
-    def note(seen: Seen) -> None:
+    def note(seen: RecordedStep) -> None:
         copies = {k: tuple(t.clone() for t in v) for k, v in seen.values.items()}
         found.append(seen._replace(values=copies))
 
@@ -58,7 +59,7 @@ def seen_in(model: nn.Module, run: Callable[[], object]) -> list[Seen]:
     return found
 
 
-def flat(seen: Seen) -> tuple[Tensor, ...]:
+def flat(seen: RecordedStep) -> tuple[Tensor, ...]:
     return tuple(t for values in seen.values.values() for t in values)
 
 
@@ -159,7 +160,7 @@ def test_what_the_router_chose_errs_less_than_as_many_other_layers():
     rounds(dit)()
     variants = variants_of(dit)
     odd = frozenset(variants.all - plan.policy.rows[1])
-    assert Kind(odd) in variants.made
+    assert VariantKey(odd) in variants.made
 
 
 def variants_of(model: nn.Module) -> Variants:

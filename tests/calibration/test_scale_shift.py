@@ -16,10 +16,10 @@ from bench.denoisers import tiny as tiny_denoiser
 from fxcache.calibration import scale_shift
 from fxcache.calibration.fingerprint import fingerprint
 from fxcache.calibration.training import Learner, Options, prediction_error
-from fxcache.rewrite.adjustment import Adjustment
-from fxcache.rewrite.runner import Variants
+from fxcache.codecs.scale_shift import ScaleShift
+from fxcache.policies import BlockCaching
+from fxcache.rewrite.variants import Variants
 from fxcache.runtime.module import engine_of
-from fxcache.schedule import BlockCaching
 from tests import plain, tiny
 from tests.loops import sample
 from tests.test_peers import denoise
@@ -54,17 +54,17 @@ def variants_of(model: nn.Module) -> Variants:
     return variants
 
 
-def layers(unet: nn.Module, fill: Callable[..., Tensor]) -> Adjustment:
+def layers(unet: nn.Module, fill: Callable[..., Tensor]) -> ScaleShift:
     weights = {}
     width = unet.time_embedding.linear_2.out_features
     for name, block in attentions(unet).items():
         doubled = 2 * block.proj_out.out_channels
         weights[f"{name}.0.weight"] = fill(doubled, width)
         weights[f"{name}.0.bias"] = fill(doubled)
-    return Adjustment(weights)
+    return ScaleShift(weights)
 
 
-def random_layers(unet: nn.Module) -> Adjustment:
+def random_layers(unet: nn.Module) -> ScaleShift:
     generator = torch.Generator().manual_seed(3)
     return layers(unet, lambda *size: 0.1 * torch.randn(*size, generator=generator))
 
@@ -94,7 +94,7 @@ def test_it_is_what_hooks_compute_by_hand():
     torch.testing.assert_close(rounds(unet)(1), rounds(by_hand)(1), rtol=1e-4, atol=1e-4)
 
 
-def adjust_by_hand(unet: Any, adjustment: Adjustment, refreshed: list[int]) -> None:
+def adjust_by_hand(unet: Any, adjustment: ScaleShift, refreshed: list[int]) -> None:
     """Attention blocks of ``unet`` that add what they added last, scaled and shifted."""
     now: dict[str, Any] = {"step": -1}
 
@@ -131,7 +131,7 @@ def test_tokens_have_their_channels_last():
     plan = plan_for(dit, names)
     shift = {f"{n}.0.bias": torch.cat([torch.zeros(16), torch.arange(16.0)]) for n in names}
     scale = {f"{n}.0.weight": torch.zeros(32, 16) for n in names}
-    fxcache.optimize(dit, plan=replace(plan, adjustment=Adjustment({**scale, **shift})))
+    fxcache.optimize(dit, plan=replace(plan, adjustment=ScaleShift({**scale, **shift})))
     given = {**plain.dit_inputs(), "timestep": torch.tensor(500.0)}
     with fxcache.session(dit, num_steps=T):
         dit(**given)
@@ -241,7 +241,7 @@ def test_an_adjustment_of_other_points_is_refused(trained):
     )
     for held in wrong:
         unet = tiny.small_unet()
-        fxcache.optimize(unet, plan=replace(learned, adjustment=Adjustment(held)))
+        fxcache.optimize(unet, plan=replace(learned, adjustment=ScaleShift(held)))
         with pytest.raises(fxcache.PlanError, match="other cache points"):
             rounds(unet)()
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from fxcache.codecs.quantized_rows import QuantizedRows
 from fxcache.kernels.quantize_rows import reference
-from fxcache.rewrite.quantized import Quantized
 from tests.kernels.comparing import DTYPES, Ran, run_compiled
 
 pytestmark = [
@@ -83,7 +83,7 @@ def test_rows_of_nothing_but_subnormal_numbers(launch, device, kept_as):
     for steps, scales in (
         launch.quantize_rows(rows, kept_as),
         reference.quantize_rows(rows, kept_as),
-        Quantized(kept_as).of(rows[None]),
+        QuantizedRows(kept_as).quantize(rows[None]),
     ):
         assert (steps.float() * scales).abs().max() <= 2e-44
 

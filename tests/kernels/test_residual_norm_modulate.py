@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from fxcache.codecs.quantized_rows import QuantizedRows
 from fxcache.kernels.residual_norm_modulate import reference
-from fxcache.rewrite.quantized import Quantized
 from tests.kernels.comparing import DTYPES, Ran, assert_as_exact, run_compiled
 
 EPS = 1e-6
@@ -116,7 +116,7 @@ def test_what_is_cached_is_forecast_on_the_way(launch, device, dtype, order):
 @pytest.mark.parametrize("shape", [(2, 7, 64), (3, 5), (1, 2, 3, 33)])
 def test_what_is_cached_in_eight_bits_is_restored_on_the_way(launch, device, dtype, shape, steps):
     given = drawn(shape, dtype, device)
-    kept, row_scale = Quantized(steps).of(given.terms[0].flatten(0, -2)[None])
+    kept, row_scale = QuantizedRows(steps).quantize(given.terms[0].flatten(0, -2)[None])
     kept, row_scale = kept.view(shape), row_scale.view(*shape[:-1], 1)
     given = given._replace(terms=[kept], row_scale=row_scale)
     assert_close(given.computed(launch), given)

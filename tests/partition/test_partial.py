@@ -11,9 +11,9 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import fxcache
 from bench.frontier import MODELS, on_meta, outermost_partially_evaluated
+from fxcache.codecs.drift import DriftCorrection
 from fxcache.partition import partial
 from fxcache.report.report import CaptureReport
-from fxcache.rewrite.correction import Correction
 from tests import tiny
 from tests.loops import refreshes, sample
 
@@ -268,12 +268,16 @@ def captured_after(unet: nn.Module) -> str:
 
 @torch.no_grad()
 def test_forecasts_through_linear_maps_alone_are_the_same(bytes_are_free):
-    model, policy = Joined(conv(4, 3)).double().eval(), fxcache.Uniform(2, forecast_order=1)
+    model, policy = Joined(conv(4, 3)).double().eval(), fxcache.Uniform(2)
     outputs = []
     for wanted in (False, True):
         made = copy.deepcopy(model)
         fxcache.optimize(
-            made, cut="deep", policy=policy, cache=fxcache.CacheConfig(partial_evaluation=wanted)
+            made,
+            cut="deep",
+            policy=policy,
+            forecast=fxcache.Taylor(1),
+            cache=fxcache.CacheConfig(partial_evaluation=wanted),
         )
         with fxcache.session(made, num_steps=4):
             steps = [made(latent(model, seed=i), torch.tensor(900.0 - i)) for i in range(4)]
@@ -306,7 +310,7 @@ def test_a_third_of_sdxls_outermost_reuse_step_is_known_at_the_refresh():
 def test_a_plan_with_trends_of_the_values_that_are_replaced():
     unet = tiny.small_unet()
     plan = fxcache.Plan.of(unet, fxcache.Uniform(3), 0)
-    corrected = replace(plan, correction=Correction({"a.0": torch.zeros(3, 1, 2)}))
+    corrected = replace(plan, correction=DriftCorrection({"a.0": torch.zeros(3, 1, 2)}))
     with pytest.raises(fxcache.ConfigError, match="adjustment or correction"):
         fxcache.optimize(unet, plan=corrected, cache=fxcache.CacheConfig(partial_evaluation=True))
     fxcache.optimize(unet, plan=plan, cache=fxcache.CacheConfig(partial_evaluation=True))

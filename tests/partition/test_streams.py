@@ -10,7 +10,7 @@ import fxcache
 from bench.denoisers import RECIPES, tiny
 from fxcache.partition.choose import CutRequest
 from fxcache.program import module_paths
-from fxcache.rewrite.runner import Variants
+from fxcache.rewrite.variants import Variants
 from fxcache.runtime.module import engine_of
 from tests.plain import dit, dit_inputs
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fxcache
+from fxcache import operators
+from fxcache.analysis.hoisting import HoistLevel
+from fxcache.codecs.scale_shift import ScaleShift, layer_shapes
 from fxcache.report.report import CaptureReport
-from fxcache.rewrite import operators
-from fxcache.rewrite.adjustment import Adjustment, layer_shapes
-from fxcache.rewrite.hoist import Level
-from fxcache.rewrite.runner import Variants
+from fxcache.rewrite.variants import Variants
 from fxcache.runtime.module import engine_of
 from tests import tiny
 from tests.loops import refreshes, sample
@@ -127,6 +127,12 @@ def captured(model: nn.Module) -> CaptureReport:
     return capture
 
 
+def fusions(model: nn.Module) -> list[dict[str, str]]:
+    """The places in its reuse step where a kernel could run."""
+    (variant,) = (v for v in captured(model).variants if v.reused)
+    return variant.kernels
+
+
 HEADS = {
     "scale and shift": (plain_norm, "both"),
     "one first": (plain_norm, "one first"),
@@ -151,9 +157,7 @@ def test_norm_and_modulation_after_a_residual_read(name):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert not none
     assert ran == {"residual_norm_modulate": 2}, "in both reuses, and not in the refresh"
-    assert captured(model).kernels["cached_skip"] == [
-        {"kernel": "residual_norm_modulate", "where": "norm", "why_not": ""}
-    ]
+    assert fusions(model) == [{"kernel": "residual_norm_modulate", "where": "norm", "why_not": ""}]
     (variants,) = variants_of(model)
     called = [n for n in variants.cached_skip.graph.nodes if n.op == "call_function"]
     (left,) = [n for n in called if "norm" in n.name and n.target is not operator.getitem]
@@ -184,7 +188,7 @@ def test_a_modulation_that_is_hoisted(modulated):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert ran == {"residual_norm_modulate": 2}
     (variants,) = variants_of(model)
-    reuse = variants.variant(variants.all, variants.continued, Level.STEP).module.graph
+    reuse = variants.variant(variants.all, variants.continued, HoistLevel.PER_STEP).module.graph
     (call,) = reuse.find_nodes(
         op="call_function", target=torch.ops.fxcache.residual_norm_modulate.default
     )
@@ -207,7 +211,7 @@ def test_a_sum_that_is_read_again(reads):
 
 @pytest.mark.usefixtures("on_any_device")
 def test_a_forecast_is_read_on_the_way():
-    options = {"policy": fxcache.Uniform(2, forecast_order=2)}
+    options = {"policy": fxcache.Uniform(2), "forecast": fxcache.Taylor(2)}
     expected, _ = run(Head(plain_norm()).eval(), kernels=False, **options)
     found, ran = run(Head(plain_norm()).eval(), kernels=True, **options)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
@@ -221,14 +225,15 @@ def test_a_unets_norm_of_a_concatenation(order):
     outputs = []
     for kernels in (False, True):
         unet = tiny.small_unet()
-        policy = fxcache.Uniform(3, forecast_order=order)
-        fxcache.optimize(unet, cut=0, policy=policy, cache=fxcache.CacheConfig(kernels=kernels))
+        options: dict[str, Any] = {"forecast": fxcache.Taylor(order)} if order else {}
+        cache = fxcache.CacheConfig(kernels=kernels)
+        fxcache.optimize(unet, cut=0, policy=fxcache.Uniform(3), cache=cache, **options)
         with Ran() as ran:
             outputs += [sample(unet, 3, **tiny.inputs()), sample(unet, 6, **tiny.inputs(seed=1))]
     torch.testing.assert_close(outputs[2:], outputs[:2], rtol=1e-4, atol=1e-4)
     if order:
         assert ran.counts == {"forecast_read": 6}
-        (concat,) = [k for k in captured(unet).kernels["cached_skip"] if "concat" in k["kernel"]]
+        (concat,) = [k for k in fusions(unet) if "concat" in k["kernel"]]
         assert "forecast" in concat["why_not"]
         return
     # Statistics of the cached half are taken once for each refresh, and read by two reuses.
@@ -243,13 +248,13 @@ def test_a_unets_norm_of_a_concatenation(order):
 @pytest.mark.usefixtures("on_any_device")
 def test_what_is_adjusted_after_it_was_forecast():
     """What the adjustment makes of a forecast is no forecast, though it looks like one."""
-    plan = fxcache.Plan.of(tiny.small_unet(), fxcache.Uniform(3, forecast_order=1), 0)
+    plan = fxcache.Plan.of(tiny.small_unet(), fxcache.Uniform(3), 0, fxcache.Taylor(1))
     unet = fxcache.optimize(tiny.small_unet(), plan=plan)
     sample(unet, 1, **tiny.inputs())
     (variants,) = variants_of(unet)
     shapes = layer_shapes(variants.frontier, variants.plan)
     weights = {name: torch.full(shape, 0.05) for name, shape in shapes.items()}
-    adjusted = replace(plan, adjustment=Adjustment(weights))
+    adjusted = replace(plan, adjustment=ScaleShift(weights))
     outputs, ran = [], Ran()
     for kernels in (False, True):
         unet = fxcache.optimize(
@@ -290,7 +295,7 @@ def test_a_scale_for_each_channel_is_not_the_norms_to_read():
             outputs += [model(given[0], t, given[1]) for t in torch.linspace(900, 100, 2)]
     assert torch.equal(outputs[1], outputs[3])
     assert "residual_norm_modulate" not in ran.counts
-    assert "for each channel" in captured(model).kernels["cached_skip"][0]["why_not"]
+    assert "for each channel" in fusions(model)[0]["why_not"]
 
 
 @torch.no_grad()
@@ -309,7 +314,7 @@ def test_two_norms_of_one_sum():
     found, ran = run(model, kernels=True)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert ran == {"residual_norm_modulate": 2}
-    first, second = captured(model).kernels["cached_skip"]
+    first, second = fusions(model)
     assert not first["why_not"]
     assert second["why_not"] == "another kernel computes what it reads"
 
@@ -321,7 +326,7 @@ def test_an_epsilon_that_depends_on_the_version_of_torch():
     inputs = {name: value.to(torch.bfloat16) for name, value in dit_inputs().items()}
     fxcache.optimize(model, cut=("blocks.0", "blocks.1"), cache=fxcache.CacheConfig(kernels=True))
     model(timestep=torch.tensor(500.0, dtype=torch.bfloat16), **inputs)
-    (fusion,) = captured(model).kernels["cached_skip"]
+    (fusion,) = fusions(model)
     assert "version of torch" in fusion["why_not"]
 
 
@@ -332,7 +337,7 @@ def test_why_not():
     fxcache.optimize(model, cut=("blocks.0", "blocks.1"), cache=fxcache.CacheConfig(kernels=True))
     with torch.no_grad():
         model(timestep=torch.tensor(1.0, dtype=torch.float64), **inputs)
-    (fusion,) = captured(model).kernels["cached_skip"]
+    (fusion,) = fusions(model)
     assert "float64" in fusion["why_not"]
 
 
@@ -371,7 +376,7 @@ def test_on_the_cpu_atens_own_ops_run():
     model = Head(plain_norm()).eval()
     _, ran = run(model, kernels=True)
     assert not ran
-    (fusion,) = captured(model).kernels["cached_skip"]
+    (fusion,) = fusions(model)
     assert fusion["why_not"] == "on cpu, ATen's own ops run"
 
 

@@ -11,14 +11,16 @@ from torch import Tensor, fx, nn
 
 from fxcache.analysis.cost import op_name
 from fxcache.capture.capture import capture
+from fxcache.codecs.codec import entries_of
+from fxcache.codecs.format import CacheFormat
+from fxcache.codecs.scale_shift import ScaleShift, zeros
 from fxcache.errors import CutError
 from fxcache.partition.choose import CutRequest, choose
 from fxcache.partition.cut import CutPlan
 from fxcache.partition.frontier import Frontier
 from fxcache.partition.points import groups_of
-from fxcache.rewrite.adjustment import Adjustment, zeros
-from fxcache.rewrite.runner import NOTHING, CacheForm, Variants, rewrite
-from fxcache.schedule import Caches, Observation, Signal, Since, Uniform
+from fxcache.policies import Caches, Observation, Signal, Since, Uniform
+from fxcache.rewrite.variants import NOTHING, Variants, rewrite
 from fxcache.signature import Signature
 
 WIDTH, TOKENS, WORDS = 8, 6, 3
@@ -173,11 +175,13 @@ def every_subset_is_reused(
         blended_and_adjusted(variants, tensors, cached)
         some = frozenset(data.draw(st.sets(st.sampled_from(sorted(groups)))))
         variant = variants.variant(some)
-        output, *written = variant.module(*tensors, *(cached[n] for n in variant.reads))
-        assert set(variant.reads) == set(variants.plan.numbers(some))
-        assert not set(variant.reads) & set(variant.writes)
+        signature, stored = variant.signature, entries_of(dict(enumerate(cached)))
+        values = variant.module(*signature.bind(tensors, cached=stored))
+        (output,), written, _, _ = signature.unpack(values)
+        assert set(signature.reads) == set(variants.plan.numbers(some))
+        assert not set(signature.reads) & set(signature.writes)
         torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-5)
-        for number, value in zip(variant.writes, written, strict=True):
+        for number, value in written.items():
             torch.testing.assert_close(value, cached[number], rtol=1e-3, atol=1e-4)
 
 
@@ -188,15 +192,15 @@ def blended_and_adjusted(
     older = [value + 1 for value in cached]
     reused = variants.cached_skip(*tensors, *older)[0]
     groups = len(variants.plan.groups)
-    assert torch.equal(variants.blend(*tensors, *older, torch.zeros(groups))[0], reused)
+    assert torch.equal(variants.blend.module(*tensors, *older, torch.zeros(groups))[0], reused)
     full = variants.full(*tensors)[0]
-    assert torch.equal(variants.blend(*tensors, *older, torch.ones(groups))[0], full)
+    assert torch.equal(variants.blend.module(*tensors, *older, torch.ones(groups))[0], full)
     frontier, plan = variants.frontier, variants.plan
     try:
-        unadjusted = Adjustment(zeros(frontier, plan))
+        unadjusted = ScaleShift(zeros(frontier, plan))
     except CutError:
         return
-    adjusted = rewrite(frontier, plan, "", CacheForm(adjustment=unadjusted))
+    adjusted = rewrite(frontier, plan, "", CacheFormat(scale_shift=unadjusted))
     assert torch.equal(adjusted.cached_skip(*tensors, *older)[0], reused)
 
 

@@ -1,12 +1,21 @@
 """The two graphs themselves: what is in them, what is not, and what they may not do."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, fx, nn
 
 import fxcache
+from fxcache.codecs.format import CacheFormat
 from fxcache.errors import RewriteError
-from fxcache.rewrite.runner import Variants
+from fxcache.graph_inputs import OutputKind, Sink, note_outputs
+from fxcache.rewrite.draft import Draft, Property
+from fxcache.rewrite.pass_manager import PassManager
+from fxcache.rewrite.passes.clean import own_outputs, remove_dead_nodes
+from fxcache.rewrite.passes.read_cache import read_cache
+from fxcache.rewrite.passes.write_cache import write_cache
+from fxcache.rewrite.variants import Variants
 from fxcache.rewrite.verify import verify
 from fxcache.runtime.module import engine_of
 from tests import tiny
@@ -107,31 +116,63 @@ def test_keyword_order_and_defaults_share_one_capture():
 
 
 def test_a_defective_rewrite_is_refused(plain):
-    variants = variants_of(plain)
+    program = variants_of(plain).program
     dead = fx.Graph()
     x = dead.placeholder("x")
     dead.call_function(torch.ops.aten.relu.default, (x,))
-    dead.output((x,) * 4)
+    dead.output((x,))
     writing = fx.Graph()
     y = writing.placeholder("x")
-    writing.output((writing.call_function(torch.ops.aten.relu_.default, (y,)),) * 4)
-    short = fx.Graph()
-    short.output((short.placeholder("x"),))
-    for graph, expected in ((dead, "nothing reads"), (writing, "writes"), (short, "fewer")):
+    writing.output((writing.call_function(torch.ops.aten.relu_.default, (y,)),))
+    unnoted = fx.Graph()
+    unnoted.output((unnoted.placeholder("x"),))
+    note_outputs(unnoted, (Sink(OutputKind.RESULT, 0), Sink(OutputKind.CACHED, 0)))
+    foreign = fx.Graph()
+    foreign.placeholder("x")
+    foreign.output((foreign.get_attr("nowhere"),))
+    for graph, expected in (
+        (dead, "nothing reads"),
+        (writing, "writes"),
+        (unnoted, "other values than it says"),
+        (foreign, "weights the program does not have"),
+    ):
+        draft = Draft(program, graph, {}, properties={Property.NO_DEAD_NODES})
         with pytest.raises(RewriteError, match=expected):
-            verify(graph, variants.program, "test", variants.num_outputs)
+            verify(draft, "test", "a pass")
 
 
-def test_dumps_are_numbered_python(tmp_path, monkeypatch):
+def test_a_pass_must_come_after_what_it_requires():
+    with pytest.raises(RewriteError, match="'own outputs' requires: all outputs are there"):
+        PassManager([own_outputs(), write_cache({})])
+    with pytest.raises(RewriteError, match="no node of the program has been removed"):
+        PassManager([read_cache({}, CacheFormat(), None), write_cache({}), remove_dead_nodes()] * 2)
+
+
+@torch.no_grad()
+def test_dumps_are_numbered_python_that_runs(tmp_path, monkeypatch):
+    """One file after each pass. The last of a variant, with its weights, is that variant."""
     monkeypatch.setenv("FXCACHE_DUMP", str(tmp_path / "graphs"))
-    for _ in range(2):
-        fxcache.optimize(
-            tiny.small_unet(),
-            capture=fxcache.CaptureConfig(example_inputs={**tiny.inputs(), "timestep": 1}),
-        )
+    unet, inputs = tiny.small_unet(), {**tiny.inputs(), "timestep": torch.tensor(1)}
+    fxcache.optimize(unet, capture=fxcache.CaptureConfig(example_inputs=inputs))
     names = sorted(path.name for path in (tmp_path / "graphs").iterdir())
-    assert [n.partition("_")[0] for n in names] == ["000", "001", "002", "003"]
-    for path in (tmp_path / "graphs").iterdir():
-        source = path.read_text()
-        compile(source, path, "exec")
-        assert "unet_2d_blocks.py" in source  # the file that a line comes from
+    assert [int(n.partition("_")[0]) for n in names] == list(range(len(names)))
+    passes = [n.partition("full_")[2] for n in names if "full_" in n]
+    assert passes[1:3] == ["read_cache.py", "write_cache.py"]
+    (last,) = [n for n in names if n.endswith(f"full_{passes[-1]}")]
+    source = (tmp_path / "graphs" / last).read_text()
+    assert "unet_2d_blocks.py" in source  # the file that a line comes from
+    variants = variants_of(unet)
+    dumped = loaded(source, variants.full)
+    call = [inputs[given.path] for given in variants.program.inputs]
+    assert all(map(torch.equal, dumped(*call), variants.full(*call)))
+
+
+def loaded(source: str, like: fx.GraphModule) -> nn.Module:
+    """The module that ``source`` defines, with the weights of ``like``."""
+    defined: dict[str, Any] = {}
+    exec(source, defined)
+    (kind,) = (v for v in defined.values() if isinstance(v, type) and issubclass(v, nn.Module))
+    module: nn.Module = kind()
+    for name, value in [*like.named_parameters(), *like.named_buffers()]:
+        setattr(module, name, value)
+    return module

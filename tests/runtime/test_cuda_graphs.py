@@ -13,8 +13,8 @@ from torch import Tensor, fx, nn
 
 import fxcache
 from bench.inductor import compiled, gpu_pretended, placed
+from fxcache.analysis.hoisting import HoistLevel
 from fxcache.program import value_of
-from fxcache.rewrite.hoist import Level
 from fxcache.runtime.module import engine_of
 from tests import tiny
 from tests.loops import guided_sample
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("shared_captures")
 STEPS = 9
 OPTIONS: dict[str, dict[str, Any]] = {
     "uniform": {"policy": fxcache.Uniform(3)},
-    "forecast": {"policy": fxcache.Uniform(3, forecast_order=2)},
+    "forecast": {"policy": fxcache.Uniform(3), "forecast": fxcache.Taylor(2)},
     "prefix": {"policy": fxcache.TeaCache(1.0)},
     "residual of the first block": {"policy": fxcache.FirstBlock(0.3)},
     "hoisted": {"hoist": "once"},
@@ -140,7 +140,7 @@ def test_inductor_would_capture_every_graph(options):
     assert engine is not None
     (variants,) = engine.captures.values()
     if options.get("hoist"):
-        variants.variant(variants.all, variants.continued, Level.STEP)
+        variants.variant(variants.all, variants.continued, HoistLevel.PER_STEP)
     weights = torch.zeros(1, 2, device="meta")  # of a forecast: no value of the graph's
     for module in variants.modules:
         given = [value_of(node) for node in module.graph.find_nodes(op="placeholder")]

@@ -13,6 +13,7 @@ from fxcache.runtime.module import engine_of
 from fxcache.runtime.trajectory.store import TrajectoryStore
 from tests import tiny
 from tests.loops import sample
+from tests.runtime.stored import store, stored
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
@@ -20,15 +21,15 @@ ONE_TRAJECTORY = fxcache.CacheConfig(max_trajectories=1)
 
 
 def held(cache: FeatureCache) -> torch.Tensor:
-    (buffer,) = cache.read([0])
+    (buffer,) = stored(cache)
     return buffer
 
 
 def test_buffers_keep_their_address():
     cache = FeatureCache()
-    cache.write([0], [torch.ones(2, 3)], step=0)
+    store(cache, torch.ones(2, 3))
     address = held(cache).data_ptr()
-    cache.write([0], [torch.zeros(2, 3)], step=0)
+    store(cache, torch.zeros(2, 3))
     assert held(cache).data_ptr() == address
     assert torch.equal(held(cache), torch.zeros(2, 3))
 
@@ -44,8 +45,8 @@ def test_buffers_keep_their_address():
 )
 def test_another_shape_kind_or_layout_gets_new_buffers(other):
     cache = FeatureCache()
-    cache.write([0], [torch.zeros(2, 3)], step=0)
-    cache.write([0], [other], step=0)
+    store(cache, torch.zeros(2, 3))
+    store(cache, other, source="another capture")
     found = held(cache)
     assert (found.shape, found.dtype, found.device) == (other.shape, other.dtype, other.device)
     assert found.stride() == other.stride()
@@ -54,7 +55,7 @@ def test_another_shape_kind_or_layout_gets_new_buffers(other):
 def test_a_later_change_of_the_value_does_not_reach_the_cache():
     value = torch.ones(4)
     cache = FeatureCache()
-    cache.write([0], [value], step=0)
+    store(cache, value)
     value.fill_(9)
     assert torch.equal(held(cache), torch.ones(4))
 
@@ -62,8 +63,8 @@ def test_a_later_change_of_the_value_does_not_reach_the_cache():
 def test_buffers_made_in_inference_mode_serve_outside_it():
     cache = FeatureCache()
     with torch.inference_mode():
-        cache.write([0], [torch.ones(4) + 1], step=0)
-    cache.write([0], [torch.zeros(4)], step=0)
+        store(cache, torch.ones(4) + 1)
+    store(cache, torch.zeros(4))
     assert not held(cache).is_inference()
 
 
@@ -74,7 +75,7 @@ def test_one_tensor_is_held_and_bytes_reported_are_bytes_held():
     gc.collect()
     engine = engine_of(unet)
     assert engine is not None
-    held = [buffer for t in engine.store.held for buffer in t.cache.read([0])]
+    held = [buffer for t in engine.store.held for buffer in stored(t.cache)]
     assert len(held) == 1, "four requests one after the other need one buffer"
     reported = fxcache.report(unet)
     assert reported.cached_bytes == held[0].untyped_storage().nbytes()

@@ -5,38 +5,43 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import fxcache
+from fxcache.codecs.differences import Differences
+from fxcache.forecasts import Taylor
+from fxcache.policies import Explicit, FirstBlock, TaylorSeer, Uniform
 from fxcache.runtime.feature_cache import FeatureCache
-from fxcache.schedule import Explicit, FirstBlock, Taylor, Uniform
 from tests import tiny
 from tests.loops import refreshes, sample
+from tests.runtime.stored import store, stored
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
-POLICY = Taylor(interval=3, forecast_order=2)
+POLICY = TaylorSeer(interval=3)
+SECOND = Differences(Taylor(2))
 
 
 def test_derivatives_are_divided_differences_over_whatever_distance():
     """Values t², refreshed at 0, 2, 5: differences of 4/2 and 21/3, their difference over 3."""
     cache = FeatureCache()
     for step in (0, 2, 5):
-        cache.write([0], [torch.tensor([float(step**2)])], step, order=2, fresh=step == 0)
-    assert [float(t) for t in cache.read([0])] == pytest.approx([25, 7, 5 / 3])
-    assert cache.ages([0], step=7) == ((2, 3),)
-    cache.write([0], [torch.tensor([1.0])], 0, order=2, fresh=True)
-    assert [float(t) for t in cache.read([0])] == [1, 0, 0]
+        store(cache, torch.tensor([float(step**2)]), step, SECOND, fresh=step == 0)
+    assert [float(t) for t in stored(cache)] == pytest.approx([25, 7, 5 / 3])
+    entry = cache.entries[0]
+    assert (entry.age(7), entry.distance) == (2, 3)
+    store(cache, torch.tensor([1.0]), 0, SECOND)
+    assert [float(t) for t in stored(cache)] == [1, 0, 0]
 
 
 def test_the_addresses_stay():
     cache = FeatureCache()
-    cache.write([0], [torch.ones(3)], 0, order=1)
-    before = [t.data_ptr() for t in cache.read([0])]
-    cache.write([0], [torch.zeros(3)], 1, order=1, fresh=False)
-    cache.write([0], [torch.zeros(3)], 0, order=1, fresh=True)
-    assert [t.data_ptr() for t in cache.read([0])] == before
+    store(cache, torch.ones(3), 0, SECOND)
+    before = [t.data_ptr() for t in stored(cache)]
+    store(cache, torch.zeros(3), 1, SECOND, fresh=False)
+    store(cache, torch.zeros(3), 0, SECOND)
+    assert [t.data_ptr() for t in stored(cache)] == before
 
 
 def test_bytes_count_the_derivatives():
-    unet = fxcache.optimize(tiny.small_unet(), policy=Uniform(5, forecast_order=2))
+    unet = fxcache.optimize(tiny.small_unet(), policy=Uniform(5), forecast=Taylor(2))
     sample(unet, **tiny.inputs())
     report = fxcache.report(unet)
     assert report.cached_bytes == 3 * report.captures[0].cut["cache_bytes"]
@@ -53,8 +58,8 @@ def test_a_second_run_extrapolates_nothing_of_the_first():
 
 @torch.no_grad()
 def test_another_prompt_in_the_middle_of_a_run_starts_the_differences_anew():
-    policy = Explicit(steps=(0, 2), forecast_order=1)
-    unet = fxcache.optimize(tiny.small_unet(), policy=policy)
+    policy = Explicit(steps=(0, 2))
+    unet = fxcache.optimize(tiny.small_unet(), policy=policy, forecast=Taylor(1))
     first, second = tiny.inputs(seed=1), tiny.inputs(seed=2)
     with fxcache.session(unet, key="request"):
         unet(timestep=900, **first)
@@ -89,11 +94,11 @@ def test_forecasts_keep_the_dtype(dtype):
 
 
 def test_orders_have_a_bound():
-    with pytest.raises(fxcache.ConfigError, match="0 to 4"):
-        Uniform(forecast_order=5)
+    with pytest.raises(fxcache.ConfigError, match="1 to 4"):
+        Taylor(order=5)
 
 
-@pytest.mark.parametrize("policy", [Taylor(3), FirstBlock(1e6, max_reuses=2), Uniform(3)])
+@pytest.mark.parametrize("policy", [TaylorSeer(3), FirstBlock(1e6, max_reuses=2), Uniform(3)])
 @torch.no_grad()
 def test_a_single_call_before_the_run_is_none_of_it(policy):
     """A warm-up at a low timestep: only the third call shows that the second began a run."""

@@ -10,8 +10,9 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import fxcache
 from fxcache.errors import ConfigError, CutError, FxcacheWarning
+from fxcache.policies import FirstBlock, GuidanceCache, Uniform
 from fxcache.runtime.module import engine_of
-from fxcache.schedule import FirstBlock, GuidanceCache, Step, Uniform
+from fxcache.step import Step
 from tests import tiny
 from tests.tiny import ddim
 
@@ -190,15 +191,16 @@ def test_a_forecast_goes_on_through_the_steps_of_both():
     cache = GuidanceCache(interval=4, start=0.35, low=0, high=0)
     unet = fxcache.optimize(
         tiny.small_unet(),
-        policy=fxcache.Explicit(steps=tuple(set(range(STEPS)) - {12}), forecast_order=1),
+        policy=fxcache.Explicit(steps=tuple(set(range(STEPS)) - {12})),
+        forecast=fxcache.Taylor(1),
         guidance=cache,
     )
     sample(unet, *pictures())
     assert not steps(unet)[-1].half
     branch = engine_of(unet).store.held[0]
-    held = branch.cache._held[0]
-    assert held.known == 1
-    assert held.distance == 1
+    entry = branch.cache.entries[0]
+    assert entry.known == 1
+    assert entry.distance == 1
 
 
 @pytest.mark.usefixtures("clean_dynamo")

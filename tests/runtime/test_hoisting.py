@@ -13,10 +13,10 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.flop_counter import FlopCounterMode
 
 import fxcache
-from fxcache.rewrite.hoist import Level
-from fxcache.rewrite.runner import Variants
+from fxcache.analysis.hoisting import HoistLevel
+from fxcache.rewrite.variants import Variants
+from fxcache.runtime.features.timestep_table import MAX_ROWS, MEMORY, TimestepHistory
 from fxcache.runtime.module import engine_of
-from fxcache.runtime.table import MAX_ROWS, MEMORY, Heard
 from fxcache.runtime.trajectory.position import Number, Place
 from tests import tiny
 from tests.loops import guided_sample, refreshes, sample
@@ -28,7 +28,7 @@ ALWAYS = fxcache.Uniform(1)
 POLICIES = [
     ALWAYS,
     fxcache.Uniform(3),
-    fxcache.Uniform(3, forecast_order=1),
+    fxcache.TaylorSeer(3, order=1, first=1),
     fxcache.TeaCache(1.0),
     fxcache.FirstBlock(0.3),
     fxcache.FasterCache(2),
@@ -51,10 +51,10 @@ def variants_of(model: nn.Module) -> list[Variants]:
     return list(engine.captures.values())
 
 
-def levels(model: nn.Module) -> set[Level]:
+def levels(model: nn.Module) -> set[HoistLevel]:
     """What the variants that ran were given."""
     made = [kind.level for variants in variants_of(model) for kind in variants.made]
-    return {level for level in made if level} or {Level.NOTHING}
+    return {level for level in made if level} or {HoistLevel.NOTHING}
 
 
 def spent(model: nn.Module) -> int:
@@ -73,9 +73,9 @@ def test_once_a_request_is_bit_for_bit_the_same(policy):
             tiny.small_unet, lambda m: sample(m, 7, **tiny.inputs()), policy=policy
         )
     assert torch.equal(found, expected)
-    assert levels(model) == {Level.ONCE}
+    assert levels(model) == {HoistLevel.PER_RUN}
     if isinstance(policy, fxcache.FirstBlock):
-        read = variants_of(model)[0].prefix(Level.ONCE).module.meta["weight_names"].values()
+        read = variants_of(model)[0].prefix(HoistLevel.PER_RUN).module.meta["weight_names"].values()
         assert not [name for name in read if "key_value" in name]
     if policy == ALWAYS:
         assert torch.equal(found, sample(tiny.small_unet(), 7, **tiny.inputs()))
@@ -103,7 +103,7 @@ def test_text_keys_and_values_are_computed_once(make):
     )
     saved = measured(plain) - measured(hoisted)
     (variants,) = variants_of(hoisted)
-    once = [n.meta["nn_module_stack"] for n in variants.hoisted.once]
+    once = [n.meta["nn_module_stack"] for n in variants.hoisted.per_run]
     paths = [next(reversed(list(stack.values())))[0] for stack in once]
     texts = [path for path in paths if path.endswith(("attn2.to_k", "attn2.to_v"))]
     assert len(texts) == sum(
@@ -115,7 +115,7 @@ def test_text_keys_and_values_are_computed_once(make):
 def test_a_table_is_the_same_but_for_rounding():
     expected, found, model = both(dit, denoised, hoist="table")
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    assert levels(model) == {Level.STEP}
+    assert levels(model) == {HoistLevel.PER_STEP}
 
 
 def test_a_table_in_double_precision():
@@ -130,7 +130,7 @@ def test_a_table_in_double_precision():
 def test_a_table_under_policies_that_observe(observing):
     expected, found, model = both(dit, denoised, hoist="table", policy=observing)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    assert levels(model) == {Level.STEP}
+    assert levels(model) == {HoistLevel.PER_STEP}
 
 
 def test_a_table_where_timesteps_repeat_and_where_a_run_begins_late():
@@ -149,7 +149,7 @@ def test_a_table_where_timesteps_repeat_and_where_a_run_begins_late():
 
     expected, found, model = both(tiny.small_unet, run, hoist="table")
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    assert levels(model) == {Level.STEP}
+    assert levels(model) == {HoistLevel.PER_STEP}
 
 
 @torch.no_grad()
@@ -160,7 +160,7 @@ def test_timesteps_that_cannot_be_known_are_said_to_be():
         for last in (900.0, 500.0):
             each = torch.tensor([1000.0, last])
             assert torch.equal(model(timestep=each, **inputs), plain(timestep=each, **inputs))
-    assert levels(model) == {Level.ONCE}
+    assert levels(model) == {HoistLevel.PER_RUN}
 
 
 def as_numbers(model: nn.Module, schedule: Tensor, seed: int, **inputs: Any) -> list[Tensor]:
@@ -289,7 +289,7 @@ def test_what_no_step_was_given_is_not_said_to_be_saved():
 
 
 def test_timesteps_are_heard_of_and_forgotten():
-    heard = Heard()
+    heard = TimestepHistory()
     assert heard.begin() == ()
     for value, uniform in ((9.0, True), (5.0, True), (7.0, False)):
         heard.note(Number(value, uniform=uniform))
@@ -352,7 +352,7 @@ def test_a_named_request_whose_next_run_has_a_new_prompt():
         for t in torch.linspace(900, 100, 3):
             with fxcache.session(model, key="one"):
                 assert torch.equal(model(timestep=t, **inputs), plain(timestep=t, **inputs))
-    assert levels(model) == {Level.ONCE}
+    assert levels(model) == {HoistLevel.PER_RUN}
 
 
 @torch.no_grad()
@@ -365,7 +365,7 @@ def test_new_prompts_and_requests_that_take_turns():
             for inputs, timesteps in zip(requests, schedules, strict=True):
                 t = timesteps[step]
                 assert torch.equal(model(timestep=t, **inputs), plain(timestep=t, **inputs))
-    assert levels(model) == {Level.ONCE}
+    assert levels(model) == {HoistLevel.PER_RUN}
 
 
 def test_conditioning_that_does_not_count_its_writes_is_not_hoisted():
@@ -375,17 +375,17 @@ def test_conditioning_that_does_not_count_its_writes_is_not_hoisted():
         for t in timesteps:
             inputs["text"].mul_(1.1)
             assert torch.equal(model(timestep=t, **inputs), plain(timestep=t, **inputs))
-    assert levels(model) == {Level.NOTHING}
+    assert levels(model) == {HoistLevel.NOTHING}
 
 
 def test_guidance_at_half_the_batch():
     cache = fxcache.GuidanceCache(interval=3, start=0.2)
     expected, found, model = both(tiny.small_unet, guided_sample, guidance=cache)
     assert torch.equal(found, expected)
-    assert [levels_of(variants) for variants in variants_of(model)] == [{Level.ONCE}] * 2
+    assert [levels_of(variants) for variants in variants_of(model)] == [{HoistLevel.PER_RUN}] * 2
 
 
-def levels_of(variants: Variants) -> set[Level]:
+def levels_of(variants: Variants) -> set[HoistLevel]:
     return {kind.level for kind in variants.made if kind.level}
 
 
@@ -495,9 +495,9 @@ class Named(Small):
     """With names of inputs that graphs use for their own."""
 
     def forward(  # type: ignore[override]
-        self, x: Tensor, t: Tensor, given_0: Tensor, cached: list[Tensor], weights: Tensor
+        self, x: Tensor, t: Tensor, hoisted_0: Tensor, cached: list[Tensor], weights: Tensor
     ) -> tuple[Tensor, ...]:
-        found, read = super().forward(x, t, given_0)
+        found, read = super().forward(x, t, hoisted_0)
         return found + weights + cached[0], read
 
 
@@ -532,7 +532,7 @@ def test_what_the_prefix_shares_is_not_written_to(hoist):
     """The output is a view of a hoisted value, which both graphs of a step are given."""
     model = fxcache.optimize(Small().eval(), hoist=hoist, policy=OBSERVING)
     assert_equal(model, Small().eval(), SCHEDULE, atol=1e-6)
-    assert levels(model) == {Level.ONCE if hoist == "once" else Level.STEP}
+    assert levels(model) == {HoistLevel.PER_RUN if hoist == "once" else HoistLevel.PER_STEP}
 
 
 @pytest.mark.parametrize("hoist", ["once", "table"])
@@ -545,14 +545,14 @@ def test_where_no_table_can_be_made_values_are_computed_in_the_loop():
     model = fxcache.optimize(Looked().eval(), hoist="table", policy=ALWAYS)
     with pytest.warns(fxcache.FxcacheWarning, match="no table of timesteps"):
         assert_equal(model, Looked().eval(), torch.tensor([999, 749, 499, -1001]), steps=3)
-    assert levels(model) == {Level.ONCE}
+    assert levels(model) == {HoistLevel.PER_RUN}
 
 
 def test_timesteps_that_are_every_second_element():
     model = fxcache.optimize(Small().eval(), hoist="table", policy=ALWAYS)
     strided = torch.from_numpy(torch.linspace(900, 100, 10).numpy()[::2])
     assert_equal(model, Small().eval(), strided, atol=1e-6)
-    assert levels(model) == {Level.STEP}
+    assert levels(model) == {HoistLevel.PER_STEP}
 
 
 @torch.no_grad()
@@ -613,10 +613,10 @@ def test_what_changed_in_one_run_is_hoisted_again_in_the_next():
 
 
 @pytest.mark.parametrize("hoist", [None, "once", "table"])
-@pytest.mark.parametrize("policy", [ALWAYS, fxcache.Uniform(1, forecast_order=1), OBSERVING])
+@pytest.mark.parametrize("policy", [ALWAYS, fxcache.TaylorSeer(1, order=1), OBSERVING])
 def test_inputs_that_are_named_as_graphs_name_theirs(hoist, policy):
     model = fxcache.optimize(Named().eval(), hoist=hoist, policy=policy)
-    more = {"given_0": torch.randn(2, 5, 4), "cached": [torch.ones(4)], "weights": torch.ones(4)}
+    more = {"hoisted_0": torch.randn(2, 5, 4), "cached": [torch.ones(4)], "weights": torch.ones(4)}
     assert_equal(model, Named().eval(), SCHEDULE, atol=1e-6, **more)
 
 
@@ -635,4 +635,4 @@ def test_one_tensor_that_is_passed_as_another_input_too():
     with fxcache.session(model, key="one"):
         for t in SCHEDULE:
             torch.testing.assert_close(model(x, t, t), plain(x, t, t))
-    assert levels(model) == {Level.STEP}
+    assert levels(model) == {HoistLevel.PER_STEP}

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import fxcache
-from fxcache.rewrite.correction import Correction
-from fxcache.rewrite.quantized import Quantized, rows_of
+from fxcache.codecs.drift import DriftCorrection
+from fxcache.codecs.quantized_rows import QuantizedRows, dims_of_row
 from fxcache.runtime.feature_cache import FeatureCache
 from tests import tiny
 from tests.loops import refreshes, sample
 from tests.plain import dit, dit_inputs
+from tests.runtime.stored import store, stored
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
@@ -25,14 +26,14 @@ LEAST = 458_752  # 448 · 2¹⁰: half a step of the smallest float8_e4m3fn
 
 
 def restored(value: Tensor, dtype: torch.dtype) -> Tensor:
-    steps, scale = Quantized(dtype).of(value)
+    steps, scale = QuantizedRows(dtype).quantize(value)
     assert steps.dtype is dtype
     return steps.float() * scale
 
 
 def bound(value: Tensor, dtype: torch.dtype) -> Tensor:
     """As documented, and two roundings of float32."""
-    absmax = value.abs().amax(rows_of(value.dim()), keepdim=True)
+    absmax = value.abs().amax(dims_of_row(value.dim()), keepdim=True)
     if dtype is torch.int8:
         return absmax / 254 * (1 + 1e-5)
     return torch.maximum(value.abs() / 16, absmax / LEAST) * (1 + 1e-5)
@@ -108,14 +109,14 @@ def test_a_run_stays_close(dtype):
 
 
 def test_buffers_keep_their_addresses_and_follow_the_shape():
-    cache, kept_as = FeatureCache(), Quantized(torch.int8)
+    cache, kept_as = FeatureCache(), QuantizedRows(torch.int8)
     values = [torch.randn(2, 3, 4), torch.randn(2, 3, 4), torch.randn(1, 3, 4)]
     seen = []
     for step, value in enumerate(values):
-        cache.write((0,), (value,), step, quantized=kept_as)
-        parts = cache.read((0,))
-        assert all(map(torch.equal, parts, kept_as.of(value)))
-        assert cache.ages((0,), step + 2) == ((2, 1),)
+        store(cache, value, step, kept_as, source=value.shape)
+        parts = stored(cache)
+        assert all(map(torch.equal, parts, kept_as.quantize(value)))
+        assert cache.entries[0].age(step + 2) == 2
         seen.append([part.data_ptr() for part in parts])
     assert seen[0] == seen[1]
 
@@ -162,11 +163,12 @@ def test_what_needs_differences_of_cached_values():
     with pytest.raises(fxcache.ConfigError, match="forecasts"):
         fxcache.optimize(
             unet,
-            policy=fxcache.Uniform(3, forecast_order=1),
+            policy=fxcache.Uniform(3),
+            forecast=fxcache.Taylor(1),
             cache=fxcache.CacheConfig(dtype=torch.int8),
         )
     plan = fxcache.Plan.of(unet, fxcache.Uniform(3), 0)
-    plan = replace(plan, correction=Correction({"a.0": torch.zeros(3, 1, 2)}))
+    plan = replace(plan, correction=DriftCorrection({"a.0": torch.zeros(3, 1, 2)}))
     with pytest.raises(fxcache.ConfigError, match="corrections"):
         fxcache.optimize(unet, plan=plan, cache=fxcache.CacheConfig(dtype=torch.int8))
     fxcache.optimize(unet, cache=fxcache.CacheConfig(dtype=torch.int8))

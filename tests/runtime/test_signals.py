@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import fxcache
-from fxcache.rewrite.runner import Kind, Variants
+from fxcache.policies import FirstBlock, Policy, TeaCache
+from fxcache.rewrite.factory import VariantKey
+from fxcache.rewrite.variants import Variants
 from fxcache.runtime.module import engine_of
-from fxcache.schedule import FirstBlock, Policy, TeaCache
 from tests import tiny
 from tests.loops import refreshes, sample
 from tests.plain import DiT, dit, dit_inputs
@@ -114,7 +115,7 @@ def test_the_prefix_is_computed_once_and_reaches_only_as_far_as_the_signal():
     model = fxcache.optimize(dit(), policy=FirstBlock(0.1))
     denoised(model, dit_inputs())
     variants = variants_of(model)
-    assert set(variants.made) == {Kind(frozenset(), True), Kind(variants.all, True)}
+    assert set(variants.made) == {VariantKey(frozenset(), True), VariantKey(variants.all, True)}
     assert layers_in(variants.prefix().module) == {0}
     assert layers_in(variants.variant(frozenset(), continued=True).module) == {1, 2, 3}
     assert layers_in(variants.variant(variants.all, continued=True).module) == set()

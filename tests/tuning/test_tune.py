@@ -14,12 +14,17 @@ from fxcache.calibration.calibration import recording
 from fxcache.calibration.fingerprint import fingerprint
 from fxcache.calibration.plan import Plan
 from fxcache.cli import main
+from fxcache.codecs.differences import Differences
+from fxcache.codecs.identity import Identity
+from fxcache.forecasts import Taylor
+from fxcache.policies import Scheduled, Uniform
 from fxcache.runtime.feature_cache import FeatureCache
-from fxcache.schedule import Scheduled, Step, Uniform
+from fxcache.step import Step
 from fxcache.tuning.profile import Profile, forecast
 from fxcache.tuning.tune import Options, Trial, Tuner, interpolated, psnr_db
 from tests import tiny
 from tests.loops import sample
+from tests.runtime.stored import store, stored
 from tests.test_cli import complaint, said
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
@@ -75,9 +80,10 @@ def test_profiled_forecasts_are_those_of_the_cache(order, gap):
     values = torch.randn(30, 3, dtype=torch.float64).cumsum(0)
     refreshed = [29 - gap - i * distance for i in range(order, -1, -1)]
     for step in refreshed:
-        cache.write([0], [values[step]], step, order, fresh=step == refreshed[0])
-    total, *derivatives = cache.read([0])
-    weights = Uniform(forecast_order=order).forecast(gap, distance, Step(29, 30))
+        codec = Differences(Taylor(order)) if order else Identity()
+        store(cache, values[step], step, codec, fresh=step == refreshed[0])
+    total, *derivatives = stored(cache)
+    weights = Taylor(order).weights(gap, distance, Step(29, 30)) if order else ()
     expected = total + sum(w * d for w, d in zip(weights, derivatives, strict=True))
     past = [(value,) for value in values[:29].flip(0)]
     (found,) = forecast(past, gap, order)
@@ -243,7 +249,7 @@ def test_the_command_writes_a_plan_and_two_pictures(capsys, folder, tmp_path):
         said(capsys, *arguments(folder, plan, "--speedup", "1.5", "--picture", pareto, "--json"))
     )
     assert data["speedup"] >= 1.5
-    assert set(data["curves"]) == {"tuned", "Uniform", "NonUniform", "Taylor"}
+    assert set(data["curves"]) == {"tuned", "Uniform", "NonUniform", "TaylorSeer"}
     written = Plan.load(plan)
     assert isinstance(written.policy, Scheduled)
     assert written.settings["speedup"] == 1.5

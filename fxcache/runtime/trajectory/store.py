@@ -218,12 +218,9 @@ class TrajectoryStore:
         """Bytes cached."""
         return sum(trajectory.nbytes for trajectory in [*self.held, *self._retired])
 
-    @property
-    def hoisted_bytes(self) -> int:
-        """Bytes of hoisted values."""
-        return sum(
-            p.nbytes for t in [*self.held, *self._retired] for p in list(t.prologues.values())
-        )
+    def slot_bytes(self, kind: type) -> int:
+        """Bytes that one feature keeps for all trajectories, in its slots of the class ``kind``."""
+        return sum(t.slot(kind).nbytes for t in [*self.held, *self._retired])
 
 
 def only_same(compared: Sequence[tuple[Match, ...]], conditioning: Conditioning) -> int | None:

@@ -2,15 +2,12 @@
 
 import weakref
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from fxcache.runtime.feature_cache import FeatureCache
-from fxcache.runtime.halves import Difference
-from fxcache.runtime.observer import Observer
 from fxcache.runtime.record import Run
 from fxcache.runtime.trajectory.evidence import Evidence
 from fxcache.runtime.trajectory.inputs import Conditioning
@@ -27,10 +24,7 @@ from fxcache.runtime.trajectory.scope import AnyScope
 from fxcache.runtime.trajectory.state import State, Transition, ended
 from fxcache.runtime.trajectory.tensor_ref import Match, TensorRef
 
-if TYPE_CHECKING:
-    from fxcache.rewrite.runner import Variants
-    from fxcache.runtime.prologue import Prologue
-
+S = TypeVar("S")
 STEPS_BEHIND = 2  # of its copy, after which a trajectory was the same caller's
 NEWER_STARTS = 2  # after which a trajectory that nobody continued is given up
 
@@ -55,20 +49,17 @@ class Trajectory:
         self.busy = False  # whether its last call is under way
         self.newer_starts = 0  # of trajectories like it, since it was last continued
         self.refresh = ""  # why the call under way must refresh
-        self.changes = 0  # calls in a row that refresh since their conditioning is new
-        self.changed: tuple[str, ...] = ()  # its inputs
+        self.new_prompts = 0  # calls in a row that refresh since their conditioning is new
+        self.new_inputs: tuple[str, ...] = ()  # these inputs
         self.source: object = None  # which capture of which weights computed what is cached
         self.last_refresh = 0  # the last step that refreshed everything
-        self.observer = Observer()
-        self.guided = True  # until a step's halves of the batch have different latents
-        self.difference: Difference | None = None  # of the halves, where one is computed by itself
+        self.changes: list[float] = []  # of the policy's signal, since the last refresh
         self.full_flops = 0  # of a call of the whole batch
         self.run = Run()
         self._refs: tuple[TensorRef, ...] = ()
         self._distances: tuple[float, ...] = ()  # by which its latent moved at the last two steps
         self._matches: tuple[Match, ...] = ()  # of the conditioning at the last two steps
-        # By kind of call, what is given to its variants.
-        self.prologues: WeakKeyDictionary[Variants, Prologue] = WeakKeyDictionary()
+        self._slots: dict[type, Any] = {}  # what features keep, by its class
 
     @property
     def step(self) -> int:
@@ -87,8 +78,18 @@ class Trajectory:
 
     @property
     def nbytes(self) -> int:
-        """Bytes cached."""
-        return self.cache.nbytes + (self.difference.nbytes if self.difference else 0)
+        """Bytes that are stored for reuse."""
+        return self.cache.nbytes
+
+    def slot(self, kind: type[S]) -> S:
+        """What one feature keeps for this trajectory: the one object of the class ``kind``.
+
+        Made without arguments when it is first asked for.
+        """
+        found = self._slots.get(kind)
+        if found is None:
+            found = self._slots[kind] = kind()
+        return found
 
     def compare(self, conditioning: Conditioning) -> tuple[Match, ...]:
         """How each conditioning tensor compares with the last call's."""
@@ -160,11 +161,11 @@ class Trajectory:
         self, conditioning: Conditioning, matches: Sequence[Match], refresh: str
     ) -> None:
         if not any(matches):
-            self.changes, self.changed = 0, ()
+            self.new_prompts, self.new_inputs = 0, ()
             return
         changed = [i for i in conditioning.kinds.prompts if matches[i] >= Match.REWRITTEN]
-        self.changes = self.changes + 1 if changed and refresh else 0
-        self.changed = tuple(conditioning.paths[i] for i in changed)
+        self.new_prompts = self.new_prompts + 1 if changed and refresh else 0
+        self.new_inputs = tuple(conditioning.paths[i] for i in changed)
 
     def end_call(self, complete: bool) -> None:
         """The call is over; ``complete``: it ran to its end, so that its values were cached."""
@@ -176,7 +177,9 @@ class Trajectory:
         """A trajectory in the same state, with nothing cached."""
         fork = Trajectory(self.scope, self.name, self.kind, cache)
         fork.state, fork.schedule, fork.run = self.state, self.schedule, self.run
-        fork.last_refresh, fork.guided = self.last_refresh, self.guided
+        fork.last_refresh = self.last_refresh
+        forking = ((k, s) for k, s in self._slots.items() if hasattr(s, "fork"))
+        fork._slots = {kind: slot.fork() for kind, slot in forking}
         fork._refs, fork._matches, fork._original = self._refs, self._matches, weakref.ref(self)
         fork._distances = self._distances
         return fork

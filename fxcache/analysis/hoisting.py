@@ -1,0 +1,89 @@
+"""Which values the latent has no part in: they can be computed before the steps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from torch import fx
+
+from fxcache._torch import returns_view
+from fxcache.analysis.dependence import Dependence
+from fxcache.program import Program, Role, is_tensor
+
+
+class HoistLevel(IntEnum):
+    """Which values are computed before the steps."""
+
+    NOTHING = 0
+    PER_RUN = 1  # those that depend on the conditioning alone, once a run
+    PER_STEP = 2  # and those that depend on the timestep, for all steps of a run
+
+
+@dataclass(frozen=True, eq=False)
+class Hoisted:
+    """The values of one program that can be computed before the steps.
+
+    Attributes:
+        per_run: Values that depend on the conditioning, not on the latent or the timestep.
+        per_step: Values that depend on the timestep and perhaps the conditioning.
+        inputs: The numbers of the conditioning inputs that all these depend on.
+    """
+
+    per_run: tuple[fx.Node, ...]
+    per_step: tuple[fx.Node, ...]
+    inputs: tuple[int, ...]
+
+    def at(self, level: HoistLevel) -> tuple[fx.Node, ...]:
+        """The values that variants take as inputs at ``level``; their numbers are their places."""
+        return ((), self.per_run, (*self.per_run, *self.per_step))[level]
+
+
+def find_hoisted(program: Program, needs: Dependence) -> Hoisted:
+    """What can be hoisted: the last values that the latent has no part in, views left in place.
+
+    What is drawn at random is drawn anew at every step, as if the latent had a part in it, and so
+    is what comes from state objects, which any step may write to.
+    """
+    drawn = needs.mask(node for node in needs.nodes if draws(node.target))
+    with_latent = [
+        n
+        for n in needs.nodes
+        if needs.on_latent(n) or needs.on(n, Role.STATE) or needs.ancestors(n) & drawn
+    ]
+    per_step = [n for n in read_by(with_latent) if needs.on(n, Role.TIMESTEP)]
+    behind = needs.members(needs.between(program.given(Role.TIMESTEP), per_step))
+    per_run = [
+        n
+        for n in read_by([*behind, *with_latent])
+        if needs.on(n, Role.CONDITIONING) and not needs.on(n, Role.TIMESTEP)
+    ]
+    used = needs.between(program.given(Role.CONDITIONING), [*per_run, *per_step])
+    numbers = (i for i, node in enumerate(program.placeholders) if used >> needs.index[node] & 1)
+    return Hoisted(tuple(per_run), tuple(per_step), tuple(numbers))
+
+
+def draws(op: object) -> bool:
+    """Whether ``op`` is an operator that draws from a random number generator."""
+    return torch.Tag.nondeterministic_seeded in getattr(op, "tags", ())
+
+
+def read_by(readers: Sequence[fx.Node]) -> list[fx.Node]:
+    """The computed tensors that ``readers`` read, perhaps through views, none of them a reader."""
+    inside = set(readers)
+    sources = (source for node in readers for source in node.all_input_nodes)
+    bases = dict.fromkeys(behind_views(source) for source in sources if source not in inside)
+    return [b for b in bases if b.op == "call_function" and is_tensor(b)]
+
+
+def behind_views(node: fx.Node) -> fx.Node:
+    """The value that ``node`` is a view of, or a piece."""
+    while node.op == "call_function" and node.all_input_nodes:
+        source = node.all_input_nodes[0]
+        piece = not is_tensor(source) and source.op == "call_function"
+        if piece and not returns_view(source.target):
+            break
+        if not piece and not returns_view(node.target):
+            break
+        node = source
+    return node

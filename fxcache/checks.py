@@ -1,0 +1,55 @@
+"""What options of policies and forecasts must be: ConfigError says what is wrong with one."""
+
+import math
+
+from fxcache.errors import ConfigError
+
+
+def require_integer(asker: object, name: str, least: int, most: int | None = None) -> None:
+    """ConfigError unless the option ``name`` is an int of at least ``least``, at most ``most``."""
+    value = getattr(asker, name)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        bound = f"at least {least}" if most is None else f"{least} to {most}"
+        raise ConfigError(
+            f"{name}={value!r} is not a whole number of {bound}",
+            where=type(asker).__name__,
+            remedy=f"pass {name} as an int, {bound}",
+        )
+
+
+def require_number(
+    asker: object, name: str, least: float, most: float = math.inf, exclusive: bool = False
+) -> None:
+    """ConfigError unless the option ``name`` is a finite number from ``least`` to ``most``.
+
+    ``exclusive``: ``least`` itself is too small.
+    """
+    value = getattr(asker, name)
+    if is_number(value) and least <= value <= most and not (exclusive and value == least):
+        return
+    bound = f"more than {least}" if exclusive else f"at least {least}"
+    bound += f" and at most {most}" if math.isfinite(most) else ""
+    raise ConfigError(
+        f"{name}={value!r} is not a number of {bound}",
+        where=type(asker).__name__,
+        remedy=f"pass {name} as a finite number, {bound}",
+    )
+
+
+def is_number(value: object) -> bool:
+    """Whether ``value`` is a finite int or float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def require_numbers(asker: object, name: str, least: int) -> None:
+    """Make the option ``name`` a tuple of ``least`` or more floats; ConfigError if it is none."""
+    value = getattr(asker, name)
+    listed = isinstance(value, list | tuple)
+    if not listed or len(value) < least or not all(map(is_number, value)):
+        raise ConfigError(
+            f"{name}={value!r} is not a list of {least} or more finite numbers",
+            where=type(asker).__name__,
+            remedy=f"pass {name} as a list of numbers",
+        )
+    object.__setattr__(asker, name, tuple(map(float, value)))

@@ -1,0 +1,1 @@
+"""Codecs: how a cached value is stored and read back. One file each."""

@@ -1,0 +1,155 @@
+"""Error correction: what is cached moves on as calibration saw it move, by step and channel."""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Self
+
+import torch
+from torch import Tensor, fx
+
+from fxcache.codecs.codec import Coefficients, ReadContext
+from fxcache.codecs.scale_shift import channel_dim, equal, over_positions
+from fxcache.errors import PlanError
+from fxcache.graph_inputs import InputKind, Source, add_input
+from fxcache.partition.cut import CachePoint, CutPlan
+from fxcache.program import shape_of, value_of
+from fxcache.step import Step, require_length
+
+KEPT = 4096  # coefficient tensors that stay on their device
+DRIFT = "drift_"  # begins the names of placeholders, and the keys of coefficients
+APPLIED = "applied"  # no point's name, which ends in a number
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True, eq=False)
+class DriftCorrection:
+    """For each cache point, how its mean over all positions changes from step to step.
+
+    Error-Optimized Cache (2501.19243). ``trends``: ``{group}.{i}`` [steps, parts, C] for point i of
+    a group: its mean at a step less that at the step before. Two parts are the halves of a guided
+    batch, one is all of any. ``applied`` [steps]: the steps that it helps; None for all.
+    """
+
+    trends: Mapping[str, Tensor]
+    applied: Tensor | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DriftCorrection) and equal(self.weights, other.weights)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """All of it by name; ``of`` takes it back."""
+        return {**self.trends, **({} if self.applied is None else {APPLIED: self.applied})}
+
+    @classmethod
+    def of(cls, weights: Mapping[str, Tensor]) -> Self:
+        trends = dict(weights)
+        applied = trends.pop(APPLIED, None)
+        return cls(trends, applied)
+
+    def helps(self, step: int) -> bool:
+        return self.applied is None or bool(self.applied[step])
+
+    @cached_property
+    def parts(self) -> int:
+        """Of the batch, each with trends of its own."""
+        return max(trend.shape[1] for trend in self.trends.values())
+
+    @cached_property
+    def num_steps(self) -> int:
+        """Of the runs that it was calibrated on."""
+        return len(next(iter(self.trends.values())))
+
+    def require_match(self, plan: CutPlan) -> None:
+        """PlanError unless it was calibrated for the points of ``plan``."""
+        whole = all(t.dim() == 3 for t in self.trends.values())
+        if not whole or len({len(t) for t in self.weights.values()}) != 1:
+            raise PlanError(
+                "the correction does not hold [steps, parts, channels] for each point, for as many "
+                "steps each",
+                where="optimize(plan=...)",
+                remedy="calibrate it again",
+            )
+        mine = {name: t.shape[-1] for name, t in self.trends.items()}
+        points = plan.named_points.items()
+        expected = {name: channels(point) for name, point in points}
+        differing = [n for n in sorted(mine | expected) if mine.get(n) != expected.get(n)]
+        if differing:
+            name = differing[0]
+            raise PlanError(
+                f"the correction was calibrated for other cache points: for {name} it has "
+                f"{mine.get(name)} channels, needed are {expected.get(name)}",
+                where="optimize(plan=...)",
+                remedy="calibrate it again for this model and plan",
+            )
+
+    def between(self, name: str, cached: int, now: int) -> Tensor:
+        """How the point ``name`` drifts from step ``cached`` to step ``now``: [parts, C], fp64."""
+        drift = self.trends[name][cached + 1 : now + 1].double().sum(0)
+        return drift if self.helps(now) else torch.zeros_like(drift)
+
+
+class DriftCoefficients(Coefficients):
+    """The drift [B, C] of each point that a step reads; equal ones are copied to a device once."""
+
+    def __init__(self, correction: DriftCorrection, plan: CutPlan):
+        self._correction, self._names = correction, tuple(plan.named_points)
+        self._tensor = lru_cache(KEPT)(self._computed)
+
+    def require(self, step: Step) -> None:
+        require_length("the correction", self._correction.num_steps, step)
+
+    def at(self, context: ReadContext) -> dict[Hashable, Tensor]:
+        step = context.step
+        found: dict[Hashable, Tensor] = {}
+        for number in context.reads:
+            entry = context.entries[number]
+            like = entry.buffers[0]
+            found[f"{DRIFT}{number}"] = self._tensor(
+                self._names[number],
+                entry.step,
+                step.index,
+                len(like),
+                context.phase,
+                like.device,
+                like.dtype,
+            )
+        return found
+
+    def _computed(
+        self,
+        name: str,
+        cached: int,
+        now: int,
+        rows: int,
+        part: int | None,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """The drift for ``rows`` of a batch; ``part``: the one part that the batch is, if it is."""
+        with torch.inference_mode(False), torch.no_grad():
+            drift = self._correction.between(name, cached, now)
+            if part is not None and len(drift) > 1:
+                drift = drift[part : part + 1]
+            return drift.repeat_interleave(rows // len(drift), dim=0).to(device, dtype)
+
+
+def drift_input(graph: fx.Graph, number: int) -> fx.Node:
+    """A new input of ``graph`` for the drift of cache point ``number``."""
+    name = f"{DRIFT}{number}"
+    return add_input(graph, name, Source(InputKind.COEFFICIENT, name))
+
+
+def channels(point: CachePoint) -> int:
+    """How many channels the value at ``point`` has."""
+    shape = shape_of(value_of(point.value))
+    return int(shape[channel_dim(len(shape))])
+
+
+def add_drift(graph: fx.Graph, cached: fx.Node, drift: fx.Node) -> fx.Node:
+    """``cached`` and the ``drift`` [B, C] of its channels, in ``graph``, at its insertion point."""
+    drift = over_positions(graph, drift, value_of(cached).dim())
+    moved = graph.call_function(aten.add.Tensor, (cached, drift))
+    moved.meta = dict(cached.meta)
+    return moved

@@ -1,0 +1,79 @@
+"""DeepCache's non-uniform 1:N caching: refreshes crowd around a centre."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+from fxcache.checks import require_integer, require_number
+from fxcache.policies.policy import Policy
+from fxcache.step import Decision, Step, known_length
+
+POWER_STEP = 0.02
+LEAST_POWER = 0.1  # below, the roots overflow and only the ends of the run are refreshed
+
+
+@dataclass(frozen=True)
+class NonUniform(Policy):
+    """As many refreshes as ``Uniform(interval)``, but dense around step ``center``.
+
+    DeepCache (2312.00858) equation 7. Needs the run's length.
+
+    Raises ConfigError for an interval below 1, a centre outside the steps, a power below 0.1.
+    """
+
+    interval: int = 5
+    center: float = 15.0
+    power: float = 1.4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_integer(self, "interval", 1)
+        require_number(self, "center", least=0)
+        require_number(self, "power", least=LEAST_POWER)
+
+    def scheduled(self, step: Step) -> Decision:
+        refreshes = refresh_steps(
+            known_length(type(self).__name__, step),
+            self.interval,
+            float(self.center),
+            float(self.power),
+        )
+        return Decision(step.index in refreshes, f"dense around step {self.center:g}")
+
+
+@lru_cache(maxsize=64)
+def refresh_steps(steps: int, interval: int, center: float, power: float) -> frozenset[int]:
+    """The ⌈steps/interval⌉ refresh steps of equation 7, as the paper's own code evaluates it.
+
+    Left of the centre the equation takes a root of a negative number. The released code does so
+    in complex arithmetic and drops the imaginary part at the end, which is not the signed real
+    root: 50 steps, interval 5, centre 15 and power 1.4 give 0, 5, 9, 13, 17, 21, 26, ... rather
+    than 0, 6, 11, 14, 15, 19, 24, .... Published results come from the former.
+
+    Rounding to whole steps makes duplicates; the power is lowered until none are missing. With
+    many steps refreshed no power may do; then the nearest free steps are added.
+    """
+    wanted = math.ceil(steps / interval)
+    chosen: list[int] = [0]
+    while power >= LEAST_POWER:
+        chosen = sampled_steps(steps, wanted, center, power)
+        if len(chosen) == wanted:
+            break
+        power -= POWER_STEP
+    return frozenset(filled(chosen, steps, wanted, center))
+
+
+def sampled_steps(steps: int, wanted: int, center: float, power: float) -> list[int]:
+    """Equation 7 at one power; shorter than ``wanted`` where steps coincide."""
+    first = complex(-center) ** (1 / power)
+    last = complex(steps - center) ** (1 / power)
+    points = (first + (last - first) * i / wanted for i in range(wanted + 1))
+    rounded = sorted({int((point**power).real) for point in points})
+    return [0, *(int(p + center) for p in rounded[1:-1])]
+
+
+def filled(chosen: list[int], steps: int, wanted: int, center: float) -> set[int]:
+    """``chosen`` inside the run, completed to ``wanted`` steps with those nearest the centre."""
+    inside = {s for s in chosen if 0 <= s < steps}
+    nearest = sorted(set(range(steps)) - inside, key=lambda s: (abs(s - center), s))
+    return inside | set(nearest[: wanted - len(inside)])

@@ -1,0 +1,85 @@
+"""A report as tables for people to read."""
+
+from typing import Any
+
+from tabulate import tabulate
+
+
+def as_text(report: dict[str, Any]) -> str:
+    """A report, or one read back from JSON, as tables."""
+    options = ", ".join(f"{k}={v}" for k, v in report["policy"].items() if k != "policy")
+    lines = [
+        f"{report['model']}: {report['policy']['policy']}({options}), "
+        f"{report['cached_bytes']:,} bytes cached"
+    ]
+    for capture in report["captures"]:
+        lines += ["", f"captured {capture['inputs']}", cut_line(capture)]
+    if report["runs"]:
+        lines += ["", runs_table(report["runs"])]
+    if told := attribution_lines(report["attributions"]):
+        lines += ["", *told]
+    return "\n".join(lines)
+
+
+def attribution_lines(counts: dict[str, int]) -> list[str]:
+    """What slowed calls down, or may do so, since it was unclear whose they were."""
+    calls, lines = f"of {counts['calls']} calls", []
+    if found := counts["by_latent"]:
+        lines.append(
+            f"{found} {calls} were attributed by comparing latents "
+            f"({counts['device_waits']} waited for the device): fxcache.session(model) around the "
+            "loop (with a key for each tile), or fxcache.optimize(pipe), makes that unnecessary"
+        )
+    if found := counts["ambiguous"]:
+        lines.append(
+            f"{found} {calls} refreshed since they may be another request's: give each request a "
+            "fxcache.session(model, key=...)"
+        )
+    if found := counts["lone_starts"]:
+        lines.append(
+            f"{found} {calls} began a run though the last runs ended with their first call: open "
+            "fxcache.session(model) around the loop"
+        )
+    if found := counts["evicted"]:
+        lines.append(
+            f"{found} trajectories were dropped before their end: raise "
+            "CacheConfig(max_trajectories=...)"
+        )
+    return lines
+
+
+def cut_line(capture: dict[str, Any]) -> str:
+    cut = capture["cut"]
+    read = ", ".join(capture["specialized_on"])
+    values = f"; for these values of {read} only" if read else ""
+    if hoisted := capture["hoisted_weight_bytes"]:
+        values += f"; {hoisted:,} bytes of weights are read once a run instead of every step"
+    return (
+        f"cut at {cut['name']} ({capture['reason']}): a reuse step saves {cut['share_saved']:.1%} "
+        f"of {cut['full_flops'] / 1e9:.2f} GFLOPs, caches {cut['cache_bytes']:,} bytes; "
+        f"{capture['full_nodes']} nodes full, {capture['cached_skip_nodes']} reusing{values}"
+    )
+
+
+def runs_table(runs: list[dict[str, Any]]) -> str:
+    rows = [
+        {
+            "run": index,
+            "began with": run["started"],
+            "steps": run["steps"],
+            "refreshed": len(run["refreshes"]),
+            "refresh ms": rounded(run["refresh_ms"]),
+            "reuse ms": rounded(run["reuse_ms"]),
+            "speed-up": rounded(run["speedup"]),
+            "ideal": rounded(run["ideal_speedup"]),
+            "halved": len(run["halved"]),
+            "waits": sum(run[f"{what}_waits"] for what in ("timestep", "signal", "guidance")),
+            "refreshed because": "; ".join(f"{k} ({v})" for k, v in run["reasons"].items()),
+        }
+        for index, run in enumerate(runs)
+    ]
+    return tabulate(rows, headers="keys")
+
+
+def rounded(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

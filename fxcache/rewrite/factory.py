@@ -1,0 +1,150 @@
+"""Makes the graphs of one program under one plan: which passes, in which order."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, fx
+
+from fxcache.analysis.hoisting import Hoisted, HoistLevel, find_hoisted
+from fxcache.codecs.format import CacheFormat
+from fxcache.codecs.scale_shift import ScaleShiftLayers, scale_shift
+from fxcache.graph_inputs import InputKind, OutputKind
+from fxcache.partition.cut import CachePoint, CutPlan
+from fxcache.partition.frontier import Frontier
+from fxcache.program import value_of
+from fxcache.rewrite.costs import VariantCosts
+from fxcache.rewrite.draft import Draft
+from fxcache.rewrite.pass_manager import Pass, PassManager
+from fxcache.rewrite.passes.blend import blend
+from fxcache.rewrite.passes.clean import own_outputs, remove_dead_nodes
+from fxcache.rewrite.passes.fuse import Fusion, fuse
+from fxcache.rewrite.passes.read_cache import read_cache
+from fxcache.rewrite.passes.return_values import return_values
+from fxcache.rewrite.passes.take_inputs import drop_unread_inputs, take_inputs
+from fxcache.rewrite.passes.write_cache import write_cache
+from fxcache.rewrite.prefix import Prefix, find_prefix
+
+
+class VariantKey(NamedTuple):
+    """What identifies a variant.
+
+    Attributes:
+        reused: The groups of cache points that it takes from the cache.
+        continued: Whether it continues from the prefix.
+        hoisted: Which values it takes as inputs.
+    """
+
+    reused: frozenset[str]
+    continued: bool = False
+    hoisted: HoistLevel = HoistLevel.NOTHING
+
+
+class Rewritten(NamedTuple):
+    """A graph, the FLOPs of its step, and the places in it where a kernel could run."""
+
+    draft: Draft
+    flops: int = 0
+    fusions: tuple[Fusion, ...] = ()
+
+
+class VariantFactory:
+    """Rewrites one program under one plan."""
+
+    def __init__(self, frontier: Frontier, plan: CutPlan, form: CacheFormat) -> None:
+        form.require_match(plan)
+        self.frontier, self.plan, self.form = frontier, plan, form
+        self.program = frontier.program
+        self._adjusted = self._scale_shift_layers()
+        self.costs = VariantCosts(frontier, plan, self._adjusted)
+
+    def _scale_shift_layers(self) -> ScaleShiftLayers | None:
+        form = self.form.scale_shift
+        return scale_shift(self.frontier, self.plan, form) if form else None
+
+    @cached_property
+    def hoisted(self) -> Hoisted:
+        """What can be computed before the steps."""
+        return find_hoisted(self.program, self.frontier.needs)
+
+    def hoisted_at(self, level: HoistLevel) -> tuple[fx.Node, ...]:
+        """The hoisted values that graphs take; nothing is looked for where nothing is taken."""
+        return self.hoisted.at(level) if level else ()
+
+    def prefix_at(self, level: HoistLevel) -> Prefix:
+        """Where the prefix ends; the policy observes a signal."""
+        signal = self.plan.signal
+        assert signal is not None
+        return find_prefix(self.frontier.needs, signal, self.plan.points, self.hoisted_at(level))
+
+    def variant(self, key: VariantKey, name: str) -> Rewritten:
+        """The graph of a step: ``f(user, hoisted, shared, cached, …) -> (results, cached)``."""
+        points = self.plan.points
+        reads = {number: points[number] for number in self.plan.numbers(key.reused)}
+        writes = self._writes(reads)
+        prefix = self.prefix_at(key.hoisted) if key.continued else None
+        hoisted = self.hoisted_at(key.hoisted)
+        fusions: list[Fusion] = []
+        passes = [
+            take_inputs(InputKind.HOISTED, hoisted),
+            *([take_inputs(InputKind.SHARED, prefix.shared)] if prefix else []),
+            read_cache(reads, self.form, self._adjusted),
+            write_cache(writes),
+            *self._cleaned(),
+            *([fuse(self._device, fusions)] if self.form.kernels else []),
+            drop_unread_inputs(InputKind.HOISTED),
+        ]
+        draft = self._run(passes, name)
+        observed = prefix.signal.needed if prefix else ()
+        flops = self.costs.step_flops(reads.values(), writes.values(), observed, hoisted)
+        return Rewritten(draft, flops, tuple(fusions))
+
+    def _writes(self, reads: Mapping[int, CachePoint]) -> dict[int, CachePoint]:
+        """The points whose values are computed by a step that reads the others."""
+        live = set(self.frontier.live(tuple(reads.values())))
+        points = enumerate(self.plan.points)
+        return {n: point for n, point in points if n not in reads and point.value in live}
+
+    def prefix(self, level: HoistLevel) -> Rewritten:
+        """The graph of the prefix: ``f(user, hoisted) -> (signal, shared)``."""
+        prefix = self.prefix_at(level)
+        passes = [
+            take_inputs(InputKind.HOISTED, self.hoisted_at(level)),
+            return_values(OutputKind.SHARED, prefix.shared, prefix.signal),
+            remove_dead_nodes(),
+            drop_unread_inputs(InputKind.HOISTED),
+        ]
+        return Rewritten(self._run(passes, "prefix"))
+
+    def prologue(self) -> Rewritten:
+        """The graph of what is computed once a run: ``f(user) -> hoisted``."""
+        passes = [return_values(OutputKind.HOISTED, self.hoisted.per_run), remove_dead_nodes()]
+        return Rewritten(self._run(passes, "prologue"))
+
+    def timestep_part(self) -> Rewritten:
+        """The graph of what is computed for each timestep: ``f(user, hoisted) -> hoisted``."""
+        passes = [
+            take_inputs(InputKind.HOISTED, self.hoisted.per_run),
+            return_values(OutputKind.HOISTED, self.hoisted.per_step),
+            remove_dead_nodes(),
+        ]
+        return Rewritten(self._run(passes, "timestep part"))
+
+    def blend(self) -> Rewritten:
+        """The graph that computes all and mixes it with the cache. For training only."""
+        passes = [blend(self.plan.groups.values()), *self._cleaned()]
+        return Rewritten(self._run(passes, "blend"))
+
+    def _cleaned(self) -> list[Pass]:
+        return [remove_dead_nodes(), own_outputs()]
+
+    def _run(self, passes: list[Pass], name: str) -> Draft:
+        draft = Draft.of(self.program)
+        draft.weights = self._adjusted.weights if self._adjusted else {}
+        return PassManager(passes).run(draft, name)
+
+    @cached_property
+    def _device(self) -> torch.device:
+        latent: Tensor = value_of(self.program.latents[0])
+        return latent.device

@@ -1,0 +1,49 @@
+"""Cache reads: cached values come in, and what only they needed is left dead."""
+
+from collections.abc import Mapping
+
+from fxcache.codecs import residual
+from fxcache.codecs.drift import add_drift, drift_input
+from fxcache.codecs.format import CacheFormat
+from fxcache.codecs.scale_shift import ScaleShiftLayers
+from fxcache.partition.cut import CachePoint
+from fxcache.rewrite.draft import Draft, Property
+from fxcache.rewrite.pass_manager import Pass
+
+
+def read_cache(
+    points: Mapping[int, CachePoint], form: CacheFormat, adjusted: ScaleShiftLayers | None
+) -> Pass:
+    """The pass that replaces the values at ``points``, by number, with what is stored.
+
+    Before: ``x = conv(deep); y = cat([x, skip])``. After: ``y = cat([cached_0, skip])``.
+
+    At a residual cut, before: ``x = block(embedded); y = head(x)``. After:
+    ``y = head(embedded + cached_0)``. What is stored is decoded first, and then corrected and
+    adjusted where ``form`` says so.
+    """
+
+    def run(draft: Draft) -> None:
+        graph, nodes = draft.graph, draft.nodes
+        stored = {n: form.codec.inputs(graph, n, point.value) for n, point in points.items()}
+        coefficients = form.codec.coefficient_inputs(graph, tuple(points))
+        drifts = {n: drift_input(graph, n) for n in points if form.drift}
+        for number, point in points.items():
+            value = nodes[point.value]
+            with graph.inserting_before(value):
+                coefficient = coefficients.get(number)
+                cached = form.codec.decode(graph, stored[number], point.value, coefficient)
+                if form.drift:
+                    cached = add_drift(graph, cached, drifts[number])
+                if adjusted:
+                    cached = adjusted.insert(graph, point, cached, nodes)
+                restored = residual.decode(graph, point, cached, nodes)
+            value.replace_all_uses_with(restored)
+            nodes[point.value] = restored
+
+    return Pass(
+        "read cache",
+        run,
+        requires=frozenset({Property.ALL_NODES}),
+        ensures=frozenset({Property.CACHE_READ}),
+    )

@@ -1,0 +1,27 @@
+"""A cached value and its differences, by their weights, by one kernel."""
+
+from torch import fx
+
+from fxcache.codecs.differences import FORECAST
+from fxcache.operators import operator_of
+from fxcache.program import noted
+from fxcache.rewrite.patterns.matching import require_one_dtype
+from fxcache.rewrite.patterns.pattern import Pattern
+
+
+def is_forecast(node: fx.Node) -> bool:
+    """Whether ``node`` is what was forecast."""
+    return noted(node, FORECAST) is not None
+
+
+def fuse_forecast(graph: fx.Graph, total: fx.Node) -> None:
+    """A cached value and its derivatives, by their weights, in one pass."""
+    terms, weights = noted(total, FORECAST)  # type: ignore[misc]
+    require_one_dtype(*terms, total)
+    with graph.inserting_before(total):
+        fused = graph.call_function(operator_of("forecast_read"), (list(terms), weights))
+    fused.meta = dict(total.meta)
+    total.replace_all_uses_with(fused)
+
+
+PATTERN = Pattern("forecast_read", is_forecast, fuse_forecast)

@@ -1,0 +1,207 @@
+"""The variants of one program under one plan: each made when it is first needed, and kept."""
+
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor, fx
+
+from fxcache.analysis.hoisting import Hoisted, HoistLevel
+from fxcache.codecs.codec import Coefficients
+from fxcache.codecs.format import CacheFormat
+from fxcache.partition.cut import CutPlan
+from fxcache.partition.frontier import Frontier
+from fxcache.program import graph_module, rebind
+from fxcache.rewrite.factory import Rewritten, VariantFactory, VariantKey
+from fxcache.rewrite.passes.fuse import Fusion
+from fxcache.rewrite.variant_signature import VariantSignature, signature_of
+
+NOTHING: frozenset[str] = frozenset()
+AS_IS = CacheFormat()
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """One graph as a pure function.
+
+    Attributes:
+        module: What runs: ``module(*signature.bind(…))``. Its weights are the original module's.
+        signature: Its inputs and outputs.
+        flops: Of the step that it computes, the prefix included; 0 for a part of a step.
+    """
+
+    module: fx.GraphModule
+    signature: VariantSignature
+    flops: int = 0
+
+
+class Variants:
+    """The graphs of one program under one plan.
+
+    Attributes:
+        frontier: All cuts of the program.
+        plan: The cut that was chosen.
+        inputs: A description of the call that was captured, for the report.
+        form: How values are stored and read back.
+        program: What was captured.
+        made: The variants so far.
+        fusions: For each of them, the places where a kernel could run.
+        weights: What the graphs read, by the program's names, as the module holds them now.
+    """
+
+    def __init__(
+        self, frontier: Frontier, plan: CutPlan, inputs: str, form: CacheFormat = AS_IS
+    ) -> None:
+        self._factory = VariantFactory(frontier, plan, form)
+        self.frontier, self.plan, self.inputs, self.form = frontier, plan, inputs, form
+        self.program = frontier.program
+        self.num_outputs = len(self.program.outputs)
+        self.made: dict[VariantKey, Variant] = {}
+        self.fusions: dict[VariantKey, tuple[Fusion, ...]] = {}
+        self.weights: Mapping[str, Any] = self.program.weights
+        self.modules: list[fx.GraphModule] = []  # of all graphs so far
+        self._prefixes: dict[HoistLevel, Variant] = {}
+        self._lock = threading.RLock()
+
+    def variant(
+        self,
+        reused: frozenset[str],
+        continued: bool = False,
+        hoisted: HoistLevel = HoistLevel.NOTHING,
+    ) -> Variant:
+        """The variant that reuses these groups of points, and computes and stores the rest.
+
+        Args:
+            reused: The names of groups of cache points.
+            continued: Whether it continues from the prefix.
+            hoisted: Which values it takes as inputs.
+        """
+        key = VariantKey(reused, continued, hoisted)
+        if (made := self.made.get(key)) is not None:
+            return made
+        with self._lock:
+            if key not in self.made:
+                rewritten = self._factory.variant(key, self.display_name(key))
+                self.fusions[key] = rewritten.fusions
+                self.made[key] = self._variant(rewritten, self.display_name(key))
+            return self.made[key]
+
+    def prefix(self, hoisted: HoistLevel = HoistLevel.NOTHING) -> Variant:
+        """The part that computes what the policy observes."""
+        with self._lock:
+            if hoisted not in self._prefixes:
+                made = self._variant(self._factory.prefix(hoisted), "prefix")
+                self._prefixes[hoisted] = made
+            return self._prefixes[hoisted]
+
+    @cached_property
+    def prologue(self) -> Variant:
+        """The part that computes, once a run, what depends on the conditioning alone."""
+        return self._locked(self._factory.prologue, "prologue")
+
+    @cached_property
+    def timestep_part(self) -> Variant:
+        """The part that computes what depends on the timestep, and not on the latent."""
+        return self._locked(self._factory.timestep_part, "timestep part")
+
+    @cached_property
+    def blend(self) -> Variant:
+        """Everything computed, and mixed with the cache by given shares. For training only."""
+        return self._locked(self._factory.blend, "blend")
+
+    @cached_property
+    def coefficients(self) -> Coefficients | None:
+        """What computes the coefficients of each step, if the variants take any."""
+        return self.form.coefficients(self.plan)
+
+    @property
+    def hoisted(self) -> Hoisted:
+        """What can be computed before the steps."""
+        return self._factory.hoisted
+
+    def read(self, weights: Mapping[str, Any]) -> None:
+        """Let all graphs, those made later too, read these tensors under the program's names.
+
+        Other threads may run the graphs meanwhile.
+        """
+        with self._lock:
+            self.weights = weights
+            for module in self.modules:
+                rebind(module, weights)
+
+    @property
+    def full(self) -> fx.GraphModule:
+        """The original computation, which also returns all values to store."""
+        return self.variant(NOTHING).module
+
+    @property
+    def cached_skip(self) -> fx.GraphModule:
+        """The computation with all cache points taken from the cache."""
+        return self.variant(self.all).module
+
+    @cached_property
+    def all(self) -> frozenset[str]:
+        """The names of all groups of cache points."""
+        return frozenset(self.plan.groups)
+
+    @property
+    def continued(self) -> bool:
+        """Whether steps continue from the prefix: its signal is not known before the run."""
+        signal = self.plan.signal
+        return signal is not None and not signal.of_timestep_alone
+
+    @property
+    def full_flops(self) -> int:
+        """FLOPs of a step that reuses nothing."""
+        return self.plan.cut.full_flops
+
+    @property
+    def prologue_flops(self) -> int:
+        """FLOPs of the prologue."""
+        return self._factory.costs.prologue_flops(self.hoisted)
+
+    @property
+    def timestep_flops(self) -> int:
+        """FLOPs of the timestep part, for one timestep."""
+        return self._factory.costs.timestep_flops(self.hoisted)
+
+    def weights_read(self, reused: frozenset[str], hoisted: HoistLevel) -> list[Tensor]:
+        """The distinct weights that a step of this kind reads."""
+        points = tuple(self.plan.points[number] for number in self.plan.numbers(reused))
+        signal = self.plan.signal
+        observed = signal.needed if signal and self.continued else ()
+        taken = self._factory.hoisted_at(hoisted)
+        return self._factory.costs.weights_read(points, observed, taken, self.weights)
+
+    def display_name(self, key: VariantKey) -> str:
+        """What people call the variant; two variants may go by one name."""
+        name = "full" if not key.reused else "cached_skip"
+        if key.reused and key.reused != self.all:
+            name = f"cached_skip {len(key.reused)} of {len(self.all)}"
+        return name + (" after the prefix" if key.continued else "")
+
+    def _locked(self, rewrite: Callable[[], Rewritten], name: str) -> Variant:
+        with self._lock:
+            return self._variant(rewrite(), name)
+
+    def _variant(self, rewritten: Rewritten, name: str) -> Variant:
+        """A graph made callable, reading the weights as they are now. The thread holds the lock."""
+        draft = rewritten.draft
+        signature = signature_of(draft.graph, self.program)
+        title = re.sub(r"\W+", "_", f"{self.program.model}_{name}")
+        module = graph_module(draft.graph, self.weights, title, draft.weights)
+        self.modules.append(module)
+        return Variant(module, signature, rewritten.flops)
+
+
+def rewrite(frontier: Frontier, plan: CutPlan, inputs: str, form: CacheFormat = AS_IS) -> Variants:
+    """The variants under ``plan``, with those that every run needs made at once."""
+    variants = Variants(frontier, plan, inputs, form)
+    if plan.signal:
+        variants.prefix()
+    for reused in (NOTHING, variants.all):
+        variants.variant(reused, variants.continued)
+    return variants

@@ -1,0 +1,1 @@
+"""Optional features of the engine. One file each; ``features.py`` puts them in order."""

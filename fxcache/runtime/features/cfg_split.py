@@ -1,0 +1,147 @@
+"""Classifier-free guidance at half the batch: one half is computed, the other rebuilt from it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fxcache._torch import tree_map_only
+from fxcache.errors import CutError
+from fxcache.signature import Call, Signature
+
+RADIUS = 5  # low frequencies: within this part of the smaller side, as FasterCache has it
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}  # relative; else that of half precision
+HALF_PRECISION = 5e-2
+
+
+@dataclass(frozen=True)
+class CFGSplit:
+    """The halves of a batch of ``size``; ``second``: whether the conditional one is the second."""
+
+    size: int
+    second: bool
+
+    def conditional(self, value: Tensor) -> Tensor:
+        """The conditional half of ``value``."""
+        return value.chunk(2)[self.second]
+
+    def part_of(self, value: Tensor) -> Tensor:
+        """The conditional half; all of ``value``, where it has no such batch."""
+        return self.conditional(value) if self.batched(value) else value
+
+    def batched(self, value: object) -> bool:
+        return isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == self.size
+
+    def call(self, call: Call, signature: Signature) -> Call:
+        """The call of the conditional half alone: what has no such batch stays whole."""
+        args, kwargs = tree_map_only(Tensor, self.part_of, call.invocation)
+        return signature.call(args, kwargs)
+
+    def sided(self, both: Tensor, alone: Tensor) -> bool:
+        """Whether ``alone``, of the conditional half, is half of ``both``; or it is all of it.
+
+        Batches may be folded: [batch · frames, …]. CutError unless the values agree.
+        """
+        sided = both.shape != alone.shape
+        expected = self.conditional(both) if sided and both.dim() and len(both) > 1 else both
+        error = relative(alone, expected) if alone.shape == expected.shape else math.inf
+        if error <= TOLERANCES.get(both.dtype, HALF_PRECISION):
+            return sided
+        raise CutError(
+            "the halves of the batch cannot be computed apart: the conditional one by itself "
+            f"differs by {error:.1%}",
+            where="guidance",
+            remedy="leave guidance= out",
+        )
+
+    def difference(self, output: Tensor) -> Tensor:
+        """The unconditional half of ``output``, less the conditional one; in single precision."""
+        halves = at_least_single(output).chunk(2)
+        return halves[not self.second] - halves[self.second]
+
+    def joined(self, conditional: Tensor, difference: Tensor) -> Tensor:
+        """Both halves of an output, from the conditional one and the ``difference``."""
+        rebuilt = (at_least_single(conditional) + difference).to(conditional.dtype)
+        return torch.cat([rebuilt, conditional] if self.second else [conditional, rebuilt])
+
+
+class GuidanceDifference:
+    """What a trajectory keeps of its last step that computed both halves; by output."""
+
+    def __init__(
+        self, halves: CFGSplit, latents: Tensor, outputs: Mapping[int, Tensor], by_frequency: bool
+    ):
+        """``latents`` of the call; its ``outputs`` that have both halves, by their numbers.
+
+        ``by_frequency``: whether their differences are parted by it.
+        """
+        self.halves, self._like = halves, described(latents)
+        differences = {index: halves.difference(output) for index, output in outputs.items()}
+        self._parts = {
+            index: split_frequencies(difference) if by_frequency else (difference,)
+            for index, difference in differences.items()
+        }
+
+    def fits(self, latents: Tensor) -> bool:
+        """Whether it was kept of a call with such latents."""
+        return self._like == described(latents)
+
+    def rebuild(self, outputs: Sequence[Any], weights: tuple[float, ...]) -> list[Any]:
+        """Both halves of ``outputs`` of the conditional one; a weight for each part."""
+        rebuilt = list(outputs)
+        for index, parts in self._parts.items():
+            weighted = [w * part for w, part in zip(weights, parts, strict=False)]
+            rebuilt[index] = self.halves.joined(outputs[index], torch.stack(weighted).sum(0))
+        return rebuilt
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept."""
+        return sum(part.nbytes for parts in self._parts.values() for part in parts)
+
+
+def described(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+    return tensor.shape, tensor.dtype, tensor.device
+
+
+def equal_halves(latents: Tensor) -> bool:
+    """Whether the batch holds the same latents twice. Waits for their device."""
+    if not latents.dim() or not len(latents) or len(latents) % 2:
+        return False
+    return torch.equal(*latents.chunk(2))
+
+
+def split_frequencies(picture: Tensor) -> tuple[Tensor, Tensor]:
+    """The low and the high frequencies of ``[…, H, W]``; they add up to it.
+
+    Low are those in a circle about 0, as wide as FasterCache (2410.19355) draws it.
+    """
+    if picture.dim() < 4:
+        raise CutError(
+            f"a prediction of the shape {list(picture.shape)} has no rows and columns to part low "
+            "frequencies from high ones",
+            where="guidance",
+            remedy="leave frequencies together: GuidanceCache(low=0, high=0)",
+        )
+    height, width = picture.shape[-2:]
+    rows = torch.fft.fftfreq(height, 1 / height, device=picture.device)
+    columns = torch.fft.rfftfreq(width, 1 / width, device=picture.device)
+    inside = rows[:, None] ** 2 + columns**2 <= (min(height, width) // RADIUS) ** 2
+    low = torch.fft.irfft2(torch.fft.rfft2(picture) * inside, s=(height, width))
+    return low, picture - low
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    """‖found − expected‖ / ‖expected‖; 0 for 0 / 0, else infinite for any / 0."""
+    found, expected = at_least_single(found), at_least_single(expected)
+    error, size = float((found - expected).norm()), float(expected.norm())
+    if not error:
+        return 0.0
+    return error / size if size else math.inf
+
+
+def at_least_single(value: Tensor) -> Tensor:
+    return value.to(torch.promote_types(value.dtype, torch.float32))

@@ -1,0 +1,33 @@
+"""Which optional features a module's settings ask for, in the order in which a step passes them."""
+
+from fxcache.analysis.hoisting import HoistLevel
+from fxcache.runtime.captures import Captures
+from fxcache.runtime.features.correction import CorrectionCheck
+from fxcache.runtime.features.feature import Feature
+from fxcache.runtime.features.guidance import Guidance
+from fxcache.runtime.features.hoisting import Hoisting
+from fxcache.runtime.features.observation import Observe
+from fxcache.runtime.features.recording import Recording
+from fxcache.runtime.notices import Notices
+from fxcache.runtime.settings import Settings
+from fxcache.signature import Signature
+
+
+def features_of(
+    settings: Settings,
+    signature: Signature,
+    captures: Captures,
+    notices: Notices,
+    recording: Recording,
+) -> tuple[Feature, ...]:
+    """The features, in order: recorders see results as variants return them, before guidance."""
+    features: list[Feature] = [recording]
+    if settings.guidance:
+        features.append(Guidance(settings.guidance, signature, captures, notices))
+    if settings.correction:
+        features.append(CorrectionCheck(settings.correction))
+    if settings.hoist is not HoistLevel.NOTHING:
+        features.append(Hoisting(settings, captures, notices))
+    if observation := settings.policy.observes:
+        features.append(Observe(observation, captures.offload, settings.cache.kernels))
+    return tuple(features)

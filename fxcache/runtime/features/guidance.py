@@ -1,0 +1,204 @@
+"""Guidance at half the batch: which half a step computes, and what passes between the halves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from fxcache.call import Call
+from fxcache.errors import CaptureError, CutError, UnknownLengthError
+from fxcache.policies import GuidanceCache
+from fxcache.rewrite.variants import Variants
+from fxcache.runtime.captures import Captures
+from fxcache.runtime.features.cfg_split import (
+    CFGSplit,
+    GuidanceDifference,
+    equal_halves,
+    split_frequencies,
+)
+from fxcache.runtime.features.feature import Feature
+from fxcache.runtime.notices import Notices
+from fxcache.runtime.offload import Offload
+from fxcache.runtime.step_context import CFGPhase, StepContext
+from fxcache.signature import Signature
+
+
+@dataclass(frozen=True, eq=False)
+class ConditionalCall:
+    """The conditional half of a call, as a call of its own.
+
+    Attributes:
+        split: How the batch is split.
+        call: The half.
+        latents: The latents of both halves.
+        variants: The graphs for such calls.
+    """
+
+    split: CFGSplit
+    call: Call
+    latents: Tensor
+    variants: Variants
+
+
+class GuidanceSlot:
+    """What a trajectory keeps for the halves of its guidance.
+
+    Attributes:
+        guided: True until the halves of a step's batch have different latents.
+        difference: Of the halves' outputs at the last step that computed both.
+        conditional: The conditional half of the call under way, where one is needed.
+    """
+
+    def __init__(self) -> None:
+        self.guided = True
+        self.difference: GuidanceDifference | None = None
+        self.conditional: ConditionalCall | None = None
+
+    def fork(self) -> Self:
+        """The slot of a copy of the trajectory, which has stored nothing yet."""
+        copy = type(self)()
+        copy.guided = self.guided
+        return copy
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept."""
+        return self.difference.nbytes if self.difference else 0
+
+
+class Guidance(Feature):
+    """Computes both halves of a guided batch at some steps, and one half at the others."""
+
+    def __init__(
+        self, cache: GuidanceCache, signature: Signature, captures: Captures, notices: Notices
+    ) -> None:
+        self.cache, self._signature = cache, signature
+        self._captures, self._notices = captures, notices
+        # For variants of half a batch: which of their results are half as large.
+        self._sides: WeakKeyDictionary[Variants, tuple[bool, ...]] = WeakKeyDictionary()
+
+    def before_capture(self, step: StepContext, module: nn.Module) -> None:
+        slot = step.trajectory.slot(GuidanceSlot)
+        slot.conditional = None
+        step.phase = self._phase(step, slot)
+        if not slot.guided or (step.phase is CFGPhase.WHOLE and not step.starts):
+            return
+        slot.conditional = conditional = self._conditional(step, module)
+        step.stored_as = conditional.call, conditional.variants
+        if step.phase is CFGPhase.CONDITIONAL:
+            step.call, step.half = conditional.call, int(conditional.split.second)
+        elif step.phase is CFGPhase.WHOLE:
+            step.stored_as = None
+
+    def _phase(self, step: StepContext, slot: GuidanceSlot) -> CFGPhase:
+        """What the step computes; says where it must compute all."""
+        so = "Both halves are computed at every step."
+        try:
+            phase = self._scheduled_phase(step, slot)
+        except UnknownLengthError as error:
+            self._notices.of_length(error, so)
+            return CFGPhase.WHOLE
+        if not slot.guided:
+            self._notices.say(
+                "the batch is not one tensor that holds the same latents twice",
+                "Leave guidance= out where there is no classifier-free guidance in one batch.",
+                so,
+            )
+        return phase
+
+    def _scheduled_phase(self, step: StepContext, slot: GuidanceSlot) -> CFGPhase:
+        """What the step computes. Where it may be both halves, their latents are compared."""
+        call, trajectory = step.call, step.trajectory
+        both = self.cache.computes_both(step.now) or trajectory.refresh
+        if not both and slot.difference and slot.difference.fits(call.latent):
+            return CFGPhase.CONDITIONAL
+        slot.difference = None
+        if slot.guided:
+            one_tensor = isinstance(call.arguments[call.latent_name], Tensor)
+            slot.guided = one_tensor and equal_halves(call.latent)
+            trajectory.run.guidance_waits += call.latent.device.type != "cpu"
+        keeps = slot.guided and step.now.index >= self.cache.begins(step.now)
+        return CFGPhase.BOTH if keeps else CFGPhase.WHOLE
+
+    def _conditional(self, step: StepContext, module: nn.Module) -> ConditionalCall:
+        """The conditional half of the call, captured now if need be."""
+        call, hooks = step.call, step.hooks
+        split = CFGSplit(call.latent.shape[0], self.cache.conditional == "second")
+        if call.state:
+            raise CutError(
+                "state objects cannot be split into the halves of the guidance",
+                where=", ".join(path for path, _ in call.state.objects),
+                remedy="leave guidance= out",
+            )
+        alone = self._captures.bound(module, split.call(call, self._signature), hooks)
+        try:
+            variants = self._captures.find(module, alone, hooks)
+        except CaptureError as error:
+            raise CutError(
+                f"half the batch cannot be captured by itself: {error.what}",
+                where=f"guidance; {error.where}",
+                remedy="leave guidance= out",
+            ) from error
+        return ConditionalCall(split, alone, call.latent, variants)
+
+    def after_prefix(self, step: StepContext) -> None:
+        conditional = step.trajectory.slot(GuidanceSlot).conditional
+        if conditional and step.phase is CFGPhase.BOTH and step.signal is not None:
+            step.signal = conditional.split.part_of(step.signal)
+
+    def after_step(self, step: StepContext, results: tuple[Any, ...]) -> tuple[Any, ...]:
+        slot = step.trajectory.slot(GuidanceSlot)
+        conditional, count = slot.conditional, step.variants.num_outputs
+        if conditional is None:
+            return results
+        if step.phase is CFGPhase.WHOLE:
+            self._require_separable(conditional, results)
+            return results
+        if step.phase is CFGPhase.BOTH:
+            kept = self._keep(slot, conditional, results)
+            return (*results[:count], *kept[count:])
+        assert slot.difference is not None
+        weights = self.cache.weights(step.now)
+        return (*slot.difference.rebuild(results[:count], weights), *results[count:])
+
+    def _require_separable(self, conditional: ConditionalCall, results: Sequence[Any]) -> None:
+        """CutError unless the halves can be computed apart, and split by frequency."""
+        if conditional.variants in self._sides:
+            return
+        found = sides(conditional, results, self._captures.offload)
+        self._sides[conditional.variants] = found
+        outputs = zip(results[: conditional.variants.num_outputs], found, strict=False)
+        for output in (o for o, sided in outputs if sided and self.cache.parts_frequencies):
+            split_frequencies(output)
+
+    def _keep(
+        self, slot: GuidanceSlot, conditional: ConditionalCall, results: Sequence[Any]
+    ) -> list[Any]:
+        """Keep the difference of both halves' outputs; the conditional half of ``results``."""
+        self._require_separable(conditional, results)
+        sided, split = self._sides[conditional.variants], conditional.split
+        outputs = {i: results[i] for i in range(conditional.variants.num_outputs) if sided[i]}
+        slot.difference = GuidanceDifference(
+            split, conditional.latents, outputs, self.cache.parts_frequencies
+        )
+        pairs = zip(results, sided, strict=True)
+        return [split.conditional(value) if is_sided else value for value, is_sided in pairs]
+
+
+def sides(
+    conditional: ConditionalCall, results: Sequence[Any], offload: Offload
+) -> tuple[bool, ...]:
+    """Which ``results`` of both halves are the halves' own; CutError if they are not separable."""
+    with torch.no_grad():
+        alone = offload.run(conditional.variants.full, *conditional.call.tensors)
+    if len(alone) != len(results):
+        raise CutError(
+            "half the batch is cut elsewhere than all of it",
+            where="guidance",
+            remedy="name the cut: optimize(cut=...)",
+        )
+    pairs = zip(results, alone, strict=True)
+    return tuple(isinstance(a, Tensor) and conditional.split.sided(b, a) for b, a in pairs)

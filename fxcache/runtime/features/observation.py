@@ -1,0 +1,70 @@
+"""Observation: a policy is told how far a signal of the model has moved."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from fxcache.operators import can_take, operator_of
+from fxcache.policies import Observation, Since
+from fxcache.runtime.feature_cache import like
+from fxcache.runtime.features.feature import Feature
+from fxcache.runtime.features.precomputed_signals import precomputed_signal
+from fxcache.runtime.offload import Offload
+from fxcache.runtime.step_context import StepContext
+
+
+class Observe(Feature):
+    """Measures the signal's change at each step; each change is one number off the device."""
+
+    def __init__(self, observation: Observation, offload: Offload, kernels: bool) -> None:
+        self._since, self._offload, self._kernels = observation.since, offload, kernels
+
+    def before_step(self, step: StepContext) -> None:
+        step.signal = precomputed_signal(step, self._offload)
+        if step.signal is not None:
+            self.after_prefix(step)
+
+    def after_prefix(self, step: StepContext) -> None:
+        if step.forced:  # which refreshes, so that nothing is read off the device
+            return
+        assert step.signal is not None
+        signal, changes = step.signal, step.trajectory.changes
+        history = step.trajectory.slot(SignalHistory)
+        if history.reference is not None:
+            changes.append(relative_l1(signal, history.reference, self._kernels))
+            step.trajectory.run.signal_waits += signal.device.type != "cpu"
+        if history.reference is None or self._since is Since.STEP:
+            history.keep(signal)
+
+    def after_decision(self, step: StepContext, refresh: bool) -> None:
+        if refresh and step.signal is not None:
+            step.trajectory.changes.clear()
+            step.trajectory.slot(SignalHistory).keep(step.signal)
+
+
+class SignalHistory:
+    """The value that a trajectory's signal is compared with."""
+
+    def __init__(self) -> None:
+        self.reference: Tensor | None = None
+
+    def keep(self, signal: Tensor) -> None:
+        """A copy, in the same memory where it fits: the variant's own may be overwritten."""
+        if self.reference is None or not like(self.reference, signal):
+            with torch.inference_mode(False), torch.no_grad():
+                self.reference = torch.empty_like(signal)
+        self.reference.copy_(signal)
+
+
+def relative_l1(now: Tensor, then: Tensor, kernels: bool = False) -> float:
+    """‖now - then‖₁ / ‖then‖₁ in single precision; not a number where it cannot be told.
+
+    ``kernels``: by one kernel, where it runs.
+    """
+    if now.shape != then.shape or now.device != then.device:
+        return math.nan
+    if kernels and can_take(now, then):
+        return float(operator_of("relative_l1")(now, then))
+    now, then = now.float(), then.float()
+    return float((now - then).abs().mean() / then.abs().mean())

@@ -1,0 +1,73 @@
+"""One step of a run, as policies and forecasts see it, and what a policy decides about it."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from fxcache.errors import ScheduleError, UnknownLengthError
+
+
+class Decision(NamedTuple):
+    """What a policy decides about one step, and why.
+
+    Attributes:
+        refresh: Whether the step runs the full variant and stores every cached value.
+        reason: Why, in a few words, for the report.
+        recompute: Groups of cache points that a reuse step computes and stores all the same.
+    """
+
+    refresh: bool
+    reason: str
+    recompute: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call of the denoiser within a run.
+
+    Attributes:
+        index: The number of the call in its run, from 0. Duplicated timesteps count.
+        num_steps: How many calls the run is expected to make; None where nothing tells.
+        last_refresh: The index of the last call that refreshed everything.
+        changes: What the policy asked to observe, for each call after that one, this call's last.
+        schedule_steps: How many timesteps the noise schedule has, of which a model may serve only
+            a part; None where nothing tells.
+    """
+
+    index: int
+    num_steps: int | None
+    last_refresh: int = 0
+    changes: tuple[float, ...] = ()
+    schedule_steps: int | None = None
+
+
+def require_length(what: str, length: int, step: Step) -> None:
+    """Check that the run is as long as those that ``what`` was calibrated for.
+
+    Raises:
+        UnknownLengthError: Nothing tells the run's length.
+        ScheduleError: It is another one.
+    """
+    num_steps = known_length(what, step)
+    if length not in (num_steps, step.schedule_steps):
+        raise ScheduleError(
+            f"{what} was calibrated for runs of {length} steps; this run has {num_steps} steps",
+            where=f"step {step.index}",
+            remedy="calibrate for this number of steps",
+        )
+
+
+def known_length(what: str, step: Step) -> int:
+    """The number of calls that the run makes.
+
+    Raises:
+        UnknownLengthError: Nothing tells it.
+    """
+    if step.num_steps is None:
+        raise UnknownLengthError(
+            f"{what} needs to know how many steps the run has",
+            where=f"step {step.index}",
+            remedy="optimize the pipeline instead of the model, iterate over the noise "
+            "scheduler's timesteps tensor, or open the loop with "
+            "`with fxcache.session(model, num_steps=...):`",
+        )
+    return step.num_steps
