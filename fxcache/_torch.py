@@ -78,13 +78,14 @@ def exports_here() -> bool:
     return torch.compiler.is_exporting() and torch._C._len_torch_dispatch_stack() > 0
 
 
-def hidden_from_dynamo(function: F) -> F:
-    """``torch.compiler.disable(function, recursive=False)``, for calls from any thread.
+def hidden_from_dynamo(function: F, recursive: bool = True) -> F:
+    """``torch.compiler.disable(function, recursive)``, for calls from any thread.
 
-    Why: the wrapper refuses calls while any thread exports. Dynamo knows it by its code, so the
-    same code runs where "exporting" means this thread.
+    Why: while any thread exports, the wrapper refuses calls, or, if it is recursive, annotates the
+    nodes that the other thread traces and leaves its annotation behind. Dynamo knows it by its
+    code, so the same code runs where "exporting" means this thread.
     """
-    wrapper: Any = torch.compiler.disable(function, recursive=False)
+    wrapper: Any = torch.compiler.disable(function, recursive=recursive)
     view = SimpleNamespace(compiler=SimpleNamespace(is_exporting=exports_here))
     seen = {**wrapper.__globals__, "torch": view}
     own: Any = FunctionType(wrapper.__code__, seen, wrapper.__name__, None, wrapper.__closure__)

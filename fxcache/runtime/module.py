@@ -1,13 +1,12 @@
 """The in-place class swap of a module, and the ``forward`` that dispatches to the variants."""
 
 import copyreg
-import functools
 from collections.abc import Iterable
 from contextlib import ExitStack
+from functools import partial, wraps
 from types import MethodType
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
@@ -194,12 +193,12 @@ def dispatching(original: type[nn.Module]) -> dict[str, Any]:
     Only ``forward``'s own frame is hidden from Dynamo; the variant it calls is compiled whole.
     What it calls besides is hidden together with all that it calls.
     """
-    begin = torch.compiler.disable(Engine.begin)
-    decide = torch.compiler.disable(Engine.decide)
-    finish = torch.compiler.disable(Engine.finish)
+    begin = hidden_from_dynamo(Engine.begin)
+    decide = hidden_from_dynamo(Engine.decide)
+    finish = hidden_from_dynamo(Engine.finish)
 
-    @hidden_from_dynamo
-    @functools.wraps(original.forward)
+    @partial(hidden_from_dynamo, recursive=False)
+    @wraps(original.forward)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         engine: Engine = self._fxcache  # type: ignore[assignment]
         with engine.call_lock:

@@ -244,7 +244,8 @@ def test_halves_of_guidance_that_are_views_made_anew_do_not_share(inference):
 
 @torch.no_grad()
 def test_calls_go_on_while_another_thread_captures():
-    """torch.export says of the whole process that it is exporting."""
+    """torch.export says of the whole process that it is exporting, and annotates what it traces."""
+    annotations = dict(torch.fx.traceback.get_current_meta())
     model, inputs = fxcache.optimize(dit(), policy=fxcache.Uniform(1)), dit_inputs()
     calls, failures, done = 0, [], threading.Event()
     timesteps = torch.linspace(900, 100, 2)
@@ -276,6 +277,7 @@ def test_calls_go_on_while_another_thread_captures():
         thread.join()
     assert not failures
     assert calls
+    assert torch.fx.traceback.get_current_meta() == annotations
 
 
 @torch.no_grad()
