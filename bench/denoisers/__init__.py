@@ -1,39 +1,64 @@
-"""Every denoiser that diffusers ships: how to build it, and how pipelines call it."""
+"""Every denoiser that diffusers ships: how to build it, and how pipelines call it.
 
-import importlib
-import pkgutil
+Each module in ``FAMILIES`` holds the recipes of one family of models. The recipe of a new class is
+an entry in ``RECIPES`` there, and a function above it that makes the inputs of a call. A model that
+is the only one of its family goes into ``images`` or ``videos``; a new family is a new module, and
+its name in ``FAMILIES``.
+"""
 
-import torch
-from diffusers import ModelMixin
-from diffusers.models import transformers, unets
-from torch import nn
-
-from bench.denoisers import images, videos
+from bench.denoisers import (
+    anyflow,
+    audio,
+    bria,
+    cogvideox,
+    cogview,
+    cosmos,
+    dit,
+    flux,
+    hunyuan,
+    images,
+    joy_image,
+    kandinsky,
+    ltx,
+    lumina,
+    proteins,
+    qwen_image,
+    sana,
+    unets,
+    video_unets,
+    videos,
+    wan,
+)
+from bench.denoisers.build import classes, tiny
 from bench.denoisers.recipe import Recipe
 
-RECIPES: dict[str, Recipe] = {r.kind: r for r in (*images.RECIPES, *videos.RECIPES)}
+__all__ = ["FAMILIES", "RECIPES", "classes", "tiny"]
 
+FAMILIES = (
+    anyflow,
+    audio,
+    bria,
+    cogvideox,
+    cogview,
+    cosmos,
+    dit,
+    flux,
+    hunyuan,
+    images,
+    joy_image,
+    kandinsky,
+    ltx,
+    lumina,
+    proteins,
+    qwen_image,
+    sana,
+    unets,
+    video_unets,
+    videos,
+    wan,
+)
 
-def classes() -> dict[str, type[nn.Module]]:
-    """The models defined in diffusers.models.unets and diffusers.models.transformers, by name."""
-    found: dict[str, type[nn.Module]] = {}
-    for package in (unets, transformers):
-        for entry in pkgutil.iter_modules(package.__path__):
-            module = importlib.import_module(f"{package.__name__}.{entry.name}")
-            for name, kind in vars(module).items():
-                defined = isinstance(kind, type) and kind.__module__ == module.__name__
-                if defined and issubclass(kind, ModelMixin):
-                    found[name] = kind
-    return found
-
-
-def tiny(recipe: Recipe) -> nn.Module:
-    """A small model in eval mode, seeded, none of whose weights leave a block without effect."""
-    torch.manual_seed(0)
-    model = classes()[recipe.kind](**recipe.tiny).eval()
-    for weight in model.parameters():
-        if weight.dim() > 1:
-            nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
-        elif not weight.any():
-            nn.init.normal_(weight, std=0.02)
-    return model
+# By the name of the class.
+RECIPES: dict[str, Recipe] = {
+    recipe.kind: recipe for family in FAMILIES for recipe in family.RECIPES
+}

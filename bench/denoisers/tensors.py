@@ -14,6 +14,18 @@ def text(full: bool, tokens: int, width: int, few: int = 5) -> Tensor:
     return torch.randn(1, tokens if full else few, width)
 
 
+def text_mask(full: bool, tokens: int, few: int = 5) -> Tensor:
+    """The mask that goes with ``text``: the last fifth is padding."""
+    length = tokens if full else few
+    return (torch.arange(length) < length - length // 5).long()[None]
+
+
+def prompt_mask(full: bool, tokens: int) -> Tensor:
+    """What a tokenizer returns for a prompt that fills all but the last two places."""
+    length = tokens if full else 5
+    return (torch.arange(length) < length - 2).long()[None]
+
+
 def rotary(tokens: int, width: int) -> tuple[Tensor, Tensor]:
     """Cosines and sines of a rotary embedding that the pipeline computes: [tokens, width]."""
     angles = torch.rand(tokens, width)

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from fxcache.kernels.concat_group_norm_silu.kernel import (
+    PIECE,
     merged,
     piece_of,
     statistics,
@@ -28,11 +29,10 @@ def moments_last_kernel(
     groups,
     size: tl.constexpr,  # channels of a group
     together: tl.constexpr,
-    piece: tl.constexpr,
     block_c: tl.constexpr,
     block_p: tl.constexpr,
 ):
-    span, part, sample, pieces, last = piece_of(positions, piece)
+    span, part, sample, pieces, last = piece_of(positions)
     at = tl.arange(0, block_c)
     channel = span * (size * together) - first + at
     here = (at < size * together) & (channel >= 0) & (channel < channels)
@@ -40,7 +40,7 @@ def moments_last_kernel(
     of_sample = x + sample * stride_n
     count = 0.0
     mean, deviation = tl.zeros((block_c,), tl.float32), tl.zeros((block_c,), tl.float32)
-    for p in range(part * piece, last, block_p):
+    for p in range(part * PIECE, last, block_p):
         position = p + tl.arange(0, block_p)
         known = (position < last)[:, None] & here[None, :]
         place = position.to(tl.int64)[:, None] * stride_p + channel.to(tl.int64)[None, :]
@@ -80,20 +80,18 @@ def normalize_last_kernel(
     out_n,
     out_p,
     boundary,  # channels of cached
-    channels,
     groups,
     eps,
     size: tl.constexpr,
     together: tl.constexpr,
-    piece: tl.constexpr,
     block_pieces: tl.constexpr,
     block_c: tl.constexpr,
     block_p: tl.constexpr,
 ):
-    span, part, sample, _, last = piece_of(positions, piece)
+    span, part, sample, _, last = piece_of(positions)
     at = tl.arange(0, block_c)
     channel = span * (size * together) + at
-    here = (at < size * together) & (channel < channels)
+    here = (at < size * together) & (channel < size * groups)
     old, new = here & (channel < boundary), here & (channel >= boundary)
 
     mean, scale = tl.zeros((block_c,), tl.float32), tl.zeros((block_c,), tl.float32)
@@ -108,7 +106,6 @@ def normalize_last_kernel(
             boundary,
             positions,
             eps,
-            piece,
             block_pieces,
         )
         mean = tl.where(at // size == i, own_mean, mean)
@@ -118,7 +115,7 @@ def normalize_last_kernel(
     shift = tl.load(bias + at_c, here, 0.0).to(tl.float32)
 
     c = at_c[None, :]
-    for begin in range(part * piece, last, block_p):
+    for begin in range(part * PIECE, last, block_p):
         position = begin + tl.arange(0, block_p)
         known, p = (position < last)[:, None], position.to(tl.int64)[:, None]
         from_cached = tl.load(cached + sample * cached_n + p * cached_p + c, known & old[None], 0.0)

@@ -11,17 +11,16 @@ the order of the blocks.
 import triton
 import triton.language as tl
 
-PIECE = 512  # positions
-MOST_CHANNELS = 32  # of a tile
+PIECE = tl.constexpr(512)  # positions
 
 
 @triton.jit
-def piece_of(positions, piece: tl.constexpr):
+def piece_of(positions):
     """The channels, piece and sample of this program; how many pieces; where its own ends."""
     number, sample = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    pieces = tl.cdiv(positions, piece)
+    pieces = tl.cdiv(positions, PIECE)
     part = number % pieces
-    return number // pieces, part, sample, pieces, tl.minimum((part + 1) * piece, positions)
+    return number // pieces, part, sample, pieces, tl.minimum((part + 1) * PIECE, positions)
 
 
 @triton.jit
@@ -55,17 +54,16 @@ def moments_kernel(
     first,
     size,  # channels of a group
     groups,
-    piece: tl.constexpr,
     block_c: tl.constexpr,
     block_p: tl.constexpr,
 ):
-    group, part, sample, pieces, last = piece_of(positions, piece)
+    group, part, sample, pieces, last = piece_of(positions)
     begin = tl.maximum(group * size - first, 0)
     end = tl.minimum((group + 1) * size - first, channels)
     of_sample = x + sample * stride_n
     count, mean, deviation = 0.0, 0.0, 0.0
     for c in range(begin, end, block_c):
-        for p in range(part * piece, last, block_p):
+        for p in range(part * PIECE, last, block_p):
             channel, position = c + tl.arange(0, block_c), p + tl.arange(0, block_p)
             known = (channel < end)[:, None] & (position < last)[None, :]
             at_c, at_p = channel.to(tl.int64) * stride_c, position.to(tl.int64) * stride_p
@@ -82,13 +80,13 @@ def moments_kernel(
 
 
 @triton.jit
-def pieces_of(moments, sample, group, groups, channels, positions, piece, block: tl.constexpr):
+def pieces_of(moments, sample, group, groups, channels, positions, block: tl.constexpr):
     """The counts, means and deviations of one group's pieces in one tensor."""
-    pieces = tl.cdiv(positions, piece)
+    pieces = tl.cdiv(positions, PIECE)
     part = tl.arange(0, block)
     known = part < pieces
     place = moments + ((sample * groups + group) * pieces + part) * 2
-    length = tl.minimum((part + 1) * piece, positions) - part * piece
+    length = tl.minimum((part + 1) * PIECE, positions) - part * PIECE
     count = tl.where(known, length * channels, 0).to(tl.float32)
     return count, tl.load(place, known, 0.0), tl.load(place + 1, known, 0.0)
 
@@ -104,16 +102,15 @@ def statistics(
     boundary,  # channels of what is cached
     positions,
     eps,
-    piece: tl.constexpr,
     block: tl.constexpr,
 ):
     """The mean of one group over both tensors, and the inverse of its deviation."""
     of_cached = tl.minimum(tl.maximum(boundary - group * size, 0), size)
     old_count, old_mean, old_deviation = pieces_of(
-        cached_moments, sample, group, groups, of_cached, positions, piece, block
+        cached_moments, sample, group, groups, of_cached, positions, block
     )
     new_count, new_mean, new_deviation = pieces_of(
-        fresh_moments, sample, group, groups, size - of_cached, positions, piece, block
+        fresh_moments, sample, group, groups, size - of_cached, positions, block
     )
     total = tl.sum(old_count) + tl.sum(new_count)
     mean = (tl.sum(old_count * old_mean) + tl.sum(new_count * new_mean)) / total
@@ -147,7 +144,6 @@ def normalize_kernel(
     size,
     groups,
     eps,
-    piece: tl.constexpr,
     block_pieces: tl.constexpr,
     block_c: tl.constexpr,
     block_p: tl.constexpr,
@@ -168,7 +164,6 @@ def normalize_kernel(
         boundary,
         positions,
         eps,
-        piece,
         block_pieces,
     )
 

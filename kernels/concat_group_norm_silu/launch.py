@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -12,57 +12,46 @@ from fxcache.kernels.concat_group_norm_silu.channels_last import (
     moments_last_kernel,
     normalize_last_kernel,
 )
-from fxcache.kernels.concat_group_norm_silu.kernel import (
-    MOST_CHANNELS,
-    PIECE,
-    moments_kernel,
-    normalize_kernel,
-)
+from fxcache.kernels.concat_group_norm_silu.kernel import PIECE, moments_kernel, normalize_kernel
 from fxcache.kernels.launches import Wrap, as_is
 
 TILE = 4096  # values of a tile
+MOST_CHANNELS = 32  # of a tile, where it takes them from one group
 SPAN = 128  # channels of a tile, at most, where they are neighbours in memory
 WARPS = 8  # to normalise: with four, a tile spills on sm_80
 ALIGNED = 8  # channels that one load moves, in half precision
+
+
+class Tensors(NamedTuple):
+    """What the kernels that normalise read and write, in the order of their parameters."""
+
+    cached: Tensor
+    fresh: Tensor
+    weight: Tensor
+    bias: Tensor
+    cached_moments: Tensor
+    fresh_moments: Tensor
+    out: Tensor
+    joined: Tensor | None  # None where the concatenation is not read again
 
 
 def moments(x: Tensor, groups: int, channels: int, first: int, wrap: Wrap = as_is) -> Tensor:
     """Float32 ``[N, G, pieces, 2]``: mean and squared deviations of each piece, 0 where none is."""
     x = by_position(x)
     samples, own, positions = x.shape[0], x.shape[1], math.prod(x.shape[2:])
-    pieces, size = triton.cdiv(positions, PIECE), channels // groups
+    pieces, size = count_pieces(positions), channels // groups
     found = x.new_empty((samples, groups, pieces, 2), dtype=torch.float32)
     if not found.numel():
         return found
+    arguments: tuple[Any, ...]
     if is_last(x, size):
-        together = groups_together(size, groups)
-        wrap(moments_last_kernel)[(triton.cdiv(groups, together) * pieces, samples)](
-            x,
-            found,
-            positions,
-            x.stride(0),
-            x.stride(-1),
-            own,
-            first,
-            groups,
-            size=size,
-            together=together,
-            piece=PIECE,
-            **blocks_of_span(size * together),
-        )
-        return found
-    wrap(moments_kernel)[(groups * pieces, samples)](
-        x,
-        found,
-        positions,
-        *strides(x),
-        own,
-        first,
-        size,
-        groups,
-        piece=PIECE,
-        **blocks_of_group(size, PIECE),
-    )
+        spans, constants = spans_of(size, groups)
+        arguments = (x, found, positions, x.stride(0), x.stride(-1), own, first, groups)
+        wrap(moments_last_kernel)[(spans * pieces, samples)](*arguments, **constants)
+    else:
+        constants = blocks_of_group(size, PIECE.value)
+        arguments = (x, found, positions, *strides(x), own, first, size, groups)
+        wrap(moments_kernel)[(groups * pieces, samples)](*arguments, **constants)
     return found
 
 
@@ -82,53 +71,41 @@ def normalize(
 
     With channels last where both halves have them so, else contiguous, as PyTorch has it.
     """
-    boundary, channels = cached.shape[1], cached.shape[1] + fresh.shape[1]
+    channels = cached.shape[1] + fresh.shape[1]
     last = cached.stride(1) == fresh.stride(1) == 1
     outs = [empty(fresh, channels, last) for _ in range(1 + keeps_joined)]
-    cached, fresh = by_position(cached), by_position(fresh)
-    samples, positions = fresh.shape[0], math.prod(fresh.shape[2:])
     if not outs[0].numel():
         return outs
-    size, pieces = channels // groups, triton.cdiv(positions, PIECE)
-    moments = (cached_moments, fresh_moments)
-    tensors = (cached, fresh, weight, bias, *moments, outs[0], outs[1] if keeps_joined else None)
-    constants = {
-        "piece": PIECE,
-        "block_pieces": triton.next_power_of_2(pieces),
-        "num_warps": WARPS,
-    }
-    if is_last(cached, size) and is_last(fresh, size):
-        together = groups_together(size, groups)
-        wrap(normalize_last_kernel)[(triton.cdiv(groups, together) * pieces, samples)](
-            *tensors,
-            positions,
-            *[x.stride(d) for x in (cached, fresh, outs[0]) for d in (0, -1)],
-            boundary,
-            channels,
-            groups,
-            eps,
-            size=size,
-            together=together,
-            **constants,
-            **blocks_of_span(size * together),
-        )
-        return outs
-    blocks = blocks_of_group(size)
-    tiles = triton.cdiv(positions, blocks["block_p"]) * triton.cdiv(size, blocks["block_c"])
-    wrap(normalize_kernel)[(tiles * groups, samples)](
-        *tensors,
-        positions,
-        *strides(cached),
-        *strides(fresh),
-        *strides(outs[0]),
-        boundary,
-        size,
-        groups,
-        eps,
-        **constants,
-        **blocks,
-    )
+    old, new, size = by_position(cached), by_position(fresh), channels // groups
+    in_spans = is_last(old, size) and is_last(new, size)
+    joined = outs[1] if keeps_joined else None
+    tensors = Tensors(old, new, weight, bias, cached_moments, fresh_moments, outs[0], joined)
+    normalize_all = normalize_spans if in_spans else normalize_groups
+    normalize_all(tensors, size, groups, eps, wrap)
     return outs
+
+
+def normalize_spans(tensors: Tensors, size: int, groups: int, eps: float, wrap: Wrap) -> None:
+    """Each program takes one piece of a span: of several groups, each of ``size`` channels."""
+    samples, positions = tensors.out.shape[0], math.prod(tensors.out.shape[2:])
+    pieces, (spans, constants) = count_pieces(positions), spans_of(size, groups)
+    layouts = [x.stride(d) for x in (tensors.cached, tensors.fresh, tensors.out) for d in (0, -1)]
+    arguments = (*tensors, positions, *layouts, tensors.cached.shape[1], groups, eps)
+    wrap(normalize_last_kernel)[(spans * pieces, samples)](
+        *arguments, block_pieces=triton.next_power_of_2(pieces), num_warps=WARPS, **constants
+    )
+
+
+def normalize_groups(tensors: Tensors, size: int, groups: int, eps: float, wrap: Wrap) -> None:
+    """Each program takes one tile of one group, of ``size`` channels."""
+    samples, positions = tensors.out.shape[0], math.prod(tensors.out.shape[2:])
+    pieces, blocks = count_pieces(positions), blocks_of_group(size)
+    tiles = triton.cdiv(positions, blocks["block_p"]) * triton.cdiv(size, blocks["block_c"])
+    layouts = [s for x in (tensors.cached, tensors.fresh, tensors.out) for s in strides(x)]
+    arguments = (*tensors, positions, *layouts, tensors.cached.shape[1], size, groups, eps)
+    wrap(normalize_kernel)[(tiles * groups, samples)](
+        *arguments, block_pieces=triton.next_power_of_2(pieces), num_warps=WARPS, **blocks
+    )
 
 
 def by_position(x: Tensor) -> Tensor:
@@ -148,6 +125,20 @@ def is_last(x: Tensor, size: int) -> bool:
     return x.stride(1) == 1 and x.stride(-1) != 1 and size <= SPAN
 
 
+def count_pieces(positions: int) -> int:
+    """In how many pieces moments are taken of so many positions."""
+    pieces: int = triton.cdiv(positions, PIECE.value)
+    return pieces
+
+
+def spans_of(size: int, groups: int) -> tuple[int, dict[str, int]]:
+    """How many spans there are of groups of this ``size``, and what a program of one is."""
+    together = groups_together(size, groups)
+    block_c = int(triton.next_power_of_2(size * together))
+    constants = {"size": size, "together": together, "block_c": block_c, "block_p": TILE // block_c}
+    return triton.cdiv(groups, together), constants
+
+
 def groups_together(size: int, groups: int) -> int:
     """As many groups of this ``size`` as fit a span, so that spans begin where a load may."""
     most = min(SPAN // size, groups)
@@ -155,12 +146,7 @@ def groups_together(size: int, groups: int) -> int:
     return most // step * step or most
 
 
-def blocks_of_span(channels: int) -> dict[str, Any]:
-    block_c = int(triton.next_power_of_2(channels))
-    return {"block_c": block_c, "block_p": max(TILE // block_c, 1)}
-
-
-def blocks_of_group(size: int, most: int = TILE) -> dict[str, Any]:
+def blocks_of_group(size: int, most: int = TILE) -> dict[str, int]:
     """Of a group of ``size``, and at most so many positions."""
     block_c = min(int(triton.next_power_of_2(size)), MOST_CHANNELS)
     return {"block_c": block_c, "block_p": min(TILE // block_c, most)}

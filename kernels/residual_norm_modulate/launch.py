@@ -30,36 +30,33 @@ def residual_norm_modulate(
 ) -> list[Tensor]:
     """``[normalised]``, or ``[normalised, sum]``, each one token after the other."""
     tokens = by_token(stream)
+    batch, length, channels = tokens.shape
     cached = [by_token(as_bytes(term)) for term in terms]
     if any([term.stride() != cached[0].stride() for term in cached]):  # noqa: C419, Dynamo
         cached = [term.contiguous() for term in cached]
     outs = [stream.new_empty(stream.shape) for _ in range(1 + keeps_total)]
-    batch, length, channels = tokens.shape
-    block = int(triton.next_power_of_2(channels))
-    affine = [None if given is None else given.contiguous() for given in (weight, bias)]
-    modulation = [None if given is None else along_channels(given) for given in (scale, shift)]
     if tokens.numel():
+        affine = [contiguous(given) for given in (weight, bias)]
+        modulation = [None if given is None else along_channels(given) for given in (scale, shift)]
+        block = int(triton.next_power_of_2(channels))
+        warps = min(max(block // VALUES_A_WARP, 1), 16)
+        read = (tokens, *slots(cached), weights, *affine, *modulation, contiguous(row_scale))
+        written = (outs[0], outs[1] if keeps_total else None)
+        layouts = (*tokens.stride()[:2], *cached[0].stride()[:2], *map(batch_stride, modulation))
+        arguments = (*read, *written, length, channels, *layouts, eps)
         wrap(residual_norm_modulate_kernel)[(batch * length,)](
-            tokens,
-            *slots(cached),
-            weights,
-            *affine,
-            *modulation,
-            None if row_scale is None else row_scale.contiguous(),
-            outs[0],
-            outs[1] if keeps_total else None,
-            length,
-            channels,
-            *tokens.stride()[:2],
-            *cached[0].stride()[:2],
-            *[0 if given is None else given.stride(0) for given in modulation],
-            eps,
-            rms=rms,
-            adds_one=adds_one,
-            block=block,
-            num_warps=min(max(block // VALUES_A_WARP, 1), 16),
+            *arguments, rms=rms, adds_one=adds_one, block=block, num_warps=warps
         )
     return outs
+
+
+def contiguous(given: Tensor | None) -> Tensor | None:
+    return None if given is None else given.contiguous()
+
+
+def batch_stride(given: Tensor | None) -> int:
+    """From sample to sample; 0 where there is nothing to read."""
+    return 0 if given is None else given.stride(0)
 
 
 def as_bytes(term: Tensor) -> Tensor:

@@ -1,0 +1,36 @@
+"""The classes of diffusers that recipes are of, and small models of them."""
+
+import importlib
+import pkgutil
+
+import torch
+from diffusers import ModelMixin
+from diffusers.models import transformers, unets
+from torch import nn
+
+from bench.denoisers.recipe import Recipe
+
+
+def classes() -> dict[str, type[nn.Module]]:
+    """The models defined in diffusers.models.unets and diffusers.models.transformers, by name."""
+    found: dict[str, type[nn.Module]] = {}
+    for package in (unets, transformers):
+        for entry in pkgutil.iter_modules(package.__path__):
+            module = importlib.import_module(f"{package.__name__}.{entry.name}")
+            for name, kind in vars(module).items():
+                defined = isinstance(kind, type) and kind.__module__ == module.__name__
+                if defined and issubclass(kind, ModelMixin):
+                    found[name] = kind
+    return found
+
+
+def tiny(recipe: Recipe) -> nn.Module:
+    """A small model in eval mode, seeded, none of whose weights leave a block without effect."""
+    torch.manual_seed(0)
+    model = classes()[recipe.kind](**recipe.tiny).eval()
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
+        elif not weight.any():
+            nn.init.normal_(weight, std=0.02)
+    return model
