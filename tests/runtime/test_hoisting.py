@@ -53,7 +53,7 @@ def variants_of(model: nn.Module) -> list[Variants]:
 
 def levels(model: nn.Module) -> set[HoistLevel]:
     """What the variants that ran were given."""
-    made = [kind.level for variants in variants_of(model) for kind in variants.made]
+    made = [key.hoisted for variants in variants_of(model) for key in variants.made]
     return {level for level in made if level} or {HoistLevel.NOTHING}
 
 
@@ -386,7 +386,7 @@ def test_guidance_at_half_the_batch():
 
 
 def levels_of(variants: Variants) -> set[HoistLevel]:
-    return {kind.level for kind in variants.made if kind.level}
+    return {key.hoisted for key in variants.made if key.hoisted}
 
 
 @pytest.mark.usefixtures("clean_dynamo")

@@ -408,7 +408,7 @@ def test_weights_come_back_when_the_call_under_way_has_ended(act):
     denoised(model)
     engine = engine_of(model)
     assert engine is not None
-    with engine.turn:
+    with engine.call_lock:
         other = Thread(target=act, args=(model,))
         other.start()
         other.join(0.3)

@@ -274,12 +274,12 @@ def test_a_call_that_waits_for_its_turn_meanwhile(change):
 
     class Turn:
         def __enter__(self) -> None:
-            engine.turn = nullcontext()
+            engine.call_lock = nullcontext()
             change(model)
 
         def __exit__(self, *error: object) -> None:
             pass
 
-    engine.turn = Turn()
+    engine.call_lock = Turn()
     assert torch.equal(model(2 * SAMPLE, 800.0, TEXT), plain(2 * SAMPLE, 800.0, TEXT))
     assert engine_of(model) is not engine
