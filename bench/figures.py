@@ -17,7 +17,7 @@ README, KERNELS = ROOT / "README.md", ROOT / "kernels" / "README.md"
 CURVES = {
     FEWER: "fewer steps, no caching",
     "Uniform": "`Uniform` (DeepCache)",
-    "Taylor, order 1": "`Taylor`, order 1",
+    "Taylor, order 1": "`TaylorSeer`, order 1",
     "TeaCache": "`TeaCache`, calibrated",
     "BlockCaching": "`BlockCaching`, calibrated",
     TUNED: "**`fxcache tune`**",

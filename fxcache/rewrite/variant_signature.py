@@ -45,7 +45,14 @@ class TensorSpec:
 
 
 class InputSpec(NamedTuple):
-    """One input of a graph; ``tensor`` is None for coefficients and moments, whose sizes vary."""
+    """One input of a graph.
+
+    Attributes:
+        name: The path of the argument in the call, such as ``added_cond_kwargs.time_ids``, or the
+            name of the placeholder.
+        source: Where its value comes from.
+        tensor: What it looks like; None for coefficients and moments.
+    """
 
     name: str
     source: Source
@@ -194,10 +201,12 @@ def signature_of(graph: fx.Graph, program: Program) -> VariantSignature:
     batch = batch_size(program)
     inputs = []
     for index, node in enumerate(graph.find_nodes(op="placeholder")):
-        source = source_of(node) or Source(InputKind.USER, index)
+        source, name = source_of(node), str(node.target)
+        if source is None:
+            source, name = Source(InputKind.USER, index), program.inputs[index].path
         varies = kind_of(node) in (InputKind.COEFFICIENT, InputKind.MOMENT)
         spec = None if varies else spec_of(value_of(node), batch)
-        inputs.append(InputSpec(str(node.target), source, spec))
+        inputs.append(InputSpec(name, source, spec))
     (values,) = output_node(graph).args
     nodes = [value_of(v) if isinstance(v, fx.Node) else v for v in values]  # type: ignore[union-attr]
     pairs = zip(sinks_of(graph), nodes, strict=True)
