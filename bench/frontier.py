@@ -61,7 +61,7 @@ def outermost_partially_evaluated(model: UNet2DConditionModel) -> dict[str, Any]
 def found(config: dict[str, Any]) -> dict[str, Any]:
     """All cuts of a denoiser of this shape."""
     model = on_meta(config)
-    cuts = [cut.to_dict() for cut in fxcache.frontier(model)]
+    cuts = [cut.to_dict() for cut in fxcache.list_cuts(model)]
     return {"cuts": cuts, "outermost, partially evaluated": outermost_partially_evaluated(model)}
 
 

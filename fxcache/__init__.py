@@ -2,7 +2,7 @@
 
 import logging
 
-from fxcache.api import calibrate, clear, frontier, optimize, report, restore, session
+from fxcache.api import calibrate, clear, list_cuts, optimize, report, restore, session
 from fxcache.calibration.plan import Plan
 from fxcache.config import CacheConfig, CaptureConfig
 from fxcache.errors import (
@@ -90,7 +90,7 @@ __all__ = [
     "Uniform",
     "calibrate",
     "clear",
-    "frontier",
+    "list_cuts",
     "optimize",
     "report",
     "restore",

@@ -74,7 +74,7 @@ def optimize(
         forecast: How cached values are extrapolated to a reuse step, such as ``Taylor(order=1)`` or
             ``Hermite(order=2)``. By default as the policy's method does, mostly not at all.
         cut: What is cached: a skip index (0 is outermost), a module path, a pair of module paths
-            (the first and the last that a reuse step skips), a Cut from ``frontier``, a list of
+            (the first and the last that a reuse step skips), a Cut from ``list_cuts``, a list of
             these, or ``"auto"``: the skip connection or run of blocks that saves the most FLOPs.
         cache: In which form values are cached, and how many.
         hoist: ``"once"`` computes what depends on the conditioning alone once a run, such as the
@@ -170,7 +170,7 @@ def calibrate(
     return Plan(fitted, cut, fingerprint(module), run_lengths=tuple(run_lengths))
 
 
-def frontier(model: nn.Module, *args: Any, **inputs: Any) -> list[Cut]:
+def list_cuts(model: nn.Module, *args: Any, **inputs: Any) -> list[Cut]:
     """The cuts of ``model`` for these inputs, the one that saves most first.
 
     Those at skip connections, where these save at least half the FLOPs; else also those along

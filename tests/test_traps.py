@@ -119,7 +119,7 @@ def test_an_inner_autocast_block_is_priced():
             return self.leave(torch.cat([deep.float(), h], dim=1)) * timestep
 
     model, plain = twins(Region, interval=9)
-    (cut,) = fxcache.frontier(plain, latent(), torch.tensor(5), words())
+    (cut,) = fxcache.list_cuts(plain, latent(), torch.tensor(5), words())
     deep = 2 * 36 * 9 * 8 * 8
     assert cut.full_flops - cut.reuse_flops == deep
     assert same(model, plain, latent(), torch.tensor(5), words())

@@ -66,7 +66,7 @@ def test_full_and_reuse_are_exact(make):
     model.eval()
     timesteps = torch.tensor([900.0, 600.0, 300.0])
     expected = [model(timestep=t, **inputs).sample for t in timesteps]
-    assert [c.skip_index for c in fxcache.frontier(model, timestep=1.0, **inputs)] == [0, 1, 2, 3]
+    assert [c.skip_index for c in fxcache.list_cuts(model, timestep=1.0, **inputs)] == [0, 1, 2, 3]
 
     fxcache.optimize(model, policy=fxcache.Explicit(steps=(0, 2)))
     refreshed, reused, last = (model(timestep=t, **inputs).sample for t in timesteps)
@@ -83,4 +83,4 @@ def test_full_and_reuse_are_exact(make):
 @pytest.mark.parametrize("make", [motion, three_d, spatio_temporal])
 def test_inputs_are_told_from_the_configuration(make):
     model, _ = make()
-    assert len(fxcache.frontier(model.eval())) == 4
+    assert len(fxcache.list_cuts(model.eval())) == 4

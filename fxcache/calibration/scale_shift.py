@@ -62,8 +62,8 @@ def train(
     if learner.rounds_left:
         with frozen(model), watched(model, settings, note):
             learner.train(sample, progress)
-    told = {**plan.settings, "scale_shift": options.to_dict()}
-    return replace(plan, adjustment=ScaleShift(learner.learned()), settings=told)
+    found_by = {**plan.settings, "scale_shift": options.to_dict()}
+    return replace(plan, adjustment=ScaleShift(learner.learned()), settings=found_by)
 
 
 def unadjusted(model: nn.Module, plan: Plan, sample: Sample) -> dict[str, Tensor]:

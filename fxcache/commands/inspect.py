@@ -4,7 +4,7 @@ import argparse
 
 from tabulate import tabulate
 
-from fxcache.api import frontier
+from fxcache.api import list_cuts
 from fxcache.commands.options import Result
 from fxcache.errors import ConfigError
 from fxcache.integrations.diffusers import example_inputs, load_empty
@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> Result:
             f"batch={arguments.batch} is below 1", where="inspect", remedy="pass --batch 1 or more"
         )
     model = load_empty(arguments.source)
-    cuts = frontier(model, **example_inputs(model, arguments.batch))
+    cuts = list_cuts(model, **example_inputs(model, arguments.batch))
     rows = [
         {
             "skip": cut.skip_index,

@@ -1,6 +1,6 @@
 """What fxcache knows of diffusers: configurations, folders, where a pipeline has its denoiser.
 
-The pass itself knows nothing of diffusers; this serves ``frontier`` without inputs and the
+The pass itself knows nothing of diffusers; this serves ``list_cuts`` without inputs and the
 command line.
 """
 
@@ -35,8 +35,8 @@ def example_inputs(model: nn.Module, batch: int = 1) -> dict[str, Any]:
     if not config.get("in_channels") or not (by_class or "sample" in accepted):
         raise ConfigError(
             f"the inputs of {type(model).__name__} cannot be told from a configuration",
-            where="fxcache.frontier",
-            remedy="pass its inputs by keyword: frontier(model, sample=..., timestep=...)",
+            where="fxcache.list_cuts",
+            remedy="pass its inputs by keyword: list_cuts(model, sample=..., timestep=...)",
         )
     weight = next(model.parameters())
 

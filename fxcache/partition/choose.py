@@ -35,7 +35,7 @@ def require_cut_request(cut: object) -> CutRequest:
         f"cut={cut!r} is a {type(cut).__name__}",
         where="optimize(cut=...)",
         remedy="pass a skip index, a module path, a pair of module paths (the first and the last "
-        'to skip), a Cut from frontier(), a list of those, or "auto"',
+        'to skip), a Cut from list_cuts(), a list of those, or "auto"',
     )
 
 

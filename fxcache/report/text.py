@@ -16,8 +16,8 @@ def as_text(report: dict[str, Any]) -> str:
         lines += ["", f"captured {capture['inputs']}", cut_line(capture)]
     if report["runs"]:
         lines += ["", runs_table(report["runs"])]
-    if told := attribution_lines(report["attributions"]):
-        lines += ["", *told]
+    if found := attribution_lines(report["attributions"]):
+        lines += ["", *found]
     return "\n".join(lines)
 
 

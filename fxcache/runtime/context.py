@@ -13,8 +13,8 @@ class Announcement(NamedTuple):
 
     Attributes:
         name: Of the branch of guidance that the call computes.
-        step_index: The number of the step; None if it is not told.
-        num_steps: How many steps the run has; None if it is not told.
+        step_index: The number of the step; None if nothing tells.
+        num_steps: How many steps the run has; None if nothing tells.
     """
 
     name: str
@@ -30,12 +30,14 @@ def announcing(original: Callable[..., Any]) -> Callable[..., Any]:
     """diffusers' ``cache_context`` of a model, which fxcache listens to as well."""
 
     @contextmanager
-    def cache_context(self: nn.Module, name: str, **told: Any) -> Iterator[None]:
-        said = Announcement(name, told.get("step_index"), told.get("num_inference_steps"))
+    def cache_context(self: nn.Module, name: str, **options: Any) -> Iterator[None]:
+        announced = Announcement(
+            name, options.get("step_index"), options.get("num_inference_steps")
+        )
         before = open_contexts.get()
-        open_contexts.set((*before, (self, said)))
+        open_contexts.set((*before, (self, announced)))
         try:
-            with original(self, name, **told):
+            with original(self, name, **options):
                 yield
         finally:
             open_contexts.set(before)
@@ -45,7 +47,7 @@ def announcing(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def announcement_of(module: nn.Module) -> Announcement | None:
     """What is said of calls of ``module`` in this thread or task."""
-    for held, said in reversed(open_contexts.get()):
+    for held, announced in reversed(open_contexts.get()):
         if held is module:
-            return said
+            return announced
     return None

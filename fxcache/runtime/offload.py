@@ -1,4 +1,4 @@
-"""Weights that no step reads any more, once values were hoisted, wait on the CPU."""
+"""Offloading: weights that no step reads once values were hoisted wait on the CPU."""
 
 import weakref
 from collections import Counter
@@ -13,7 +13,7 @@ from fxcache._torch import tree_map_only
 HOST = torch.device("cpu")
 
 
-class Away(NamedTuple):
+class OffloadedParam(NamedTuple):
     """A weight that waits on the CPU, and where it and the module's first parameter were."""
 
     weight: weakref.ref[Tensor]
@@ -22,14 +22,14 @@ class Away(NamedTuple):
 
 
 class Offload:
-    """The parameters of one module that are away from its device.
+    """The parameters of one module that wait on the CPU.
 
-    They stay the module's own; only what they hold moves. The first is never away: diffusers takes
-    a model to be where that is. Nor are buffers: moving a module replaces these.
+    They stay the module's own; only what they hold moves. The first parameter stays, since
+    diffusers takes a model to be where that is. Buffers stay: moving a module replaces them.
     """
 
     def __init__(self) -> None:
-        self._away: dict[int, Away] = {}
+        self._offloaded: dict[int, OffloadedParam] = {}
         self._module: weakref.ref[nn.Module] | None = None
         self.moves = 0  # how often weights were sent or brought back
 
@@ -43,8 +43,8 @@ class Offload:
 
     @property
     def homes(self) -> Mapping[int, torch.device]:
-        """By id of each weight that is away, the device it belongs on."""
-        return {key: self._home(away) for key, away in self._away.items()}
+        """By id of each offloaded weight, the device that it belongs on."""
+        return {key: self._home(offloaded) for key, offloaded in self._offloaded.items()}
 
     @property
     def nbytes(self) -> int:
@@ -53,7 +53,7 @@ class Offload:
 
     def require(self, weights: Iterable[Tensor]) -> None:
         """Every weight is where it belongs, if one of these is not."""
-        if any(id(weight) in self._away for weight in weights):
+        if any(id(weight) in self._offloaded for weight in weights):
             self.bring_back()
 
     def send(self, weights: Iterable[Tensor], stay: Iterable[Tensor]) -> None:
@@ -66,8 +66,8 @@ class Offload:
         staying = set(map(id, (*stay, *parameters[:1])))
         for weight in (w for w in weights if id(w) not in staying and movable(w)):
             if owners[weight.untyped_storage().data_ptr()] == 1:
-                away = Away(weakref.ref(weight), weight.device, parameters[0].device)
-                self._away[id(weight)] = away
+                offloaded = OffloadedParam(weakref.ref(weight), weight.device, parameters[0].device)
+                self._offloaded[id(weight)] = offloaded
                 move(weight, HOST)
                 self.moves += 1
 
@@ -76,28 +76,30 @@ class Offload:
         for weight, home in self._found():
             move(weight, home)
             self.moves += 1
-        self._away.clear()
+        self._offloaded.clear()
 
     def run(self, module: fx.GraphModule, *inputs: Tensor) -> Any:
-        """``module(*inputs)``, each weight that is away on its device for as long as it is read."""
-        return Streamed(module, self._placed).run(*inputs) if self._away else module(*inputs)
+        """``module(*inputs)``, each offloaded weight on its device for as long as it is read."""
+        return Streamed(module, self._placed).run(*inputs) if self._offloaded else module(*inputs)
 
-    def _home(self, away: Away) -> torch.device:
+    def _home(self, offloaded: OffloadedParam) -> torch.device:
         """Where it belongs: where it was, unless the module was moved since."""
         first = next(self._parameters(), None)
-        return away.device if first is None or first.device == away.first else first.device
+        return (
+            offloaded.device if first is None or first.device == offloaded.first else first.device
+        )
 
     def _found(self) -> list[tuple[Tensor, torch.device]]:
-        away = self._away.values()
-        return [(w, self._home(a)) for a in away if (w := a.weight()) is not None]
+        offloaded = self._offloaded.values()
+        return [(w, self._home(o)) for o in offloaded if (w := o.weight()) is not None]
 
     def _placed(self, tensor: Tensor) -> Tensor:
-        """``tensor``, or a copy where it belongs if it is a weight that is away."""
-        away = self._away.get(id(tensor))
-        if away is None or away.weight() is not tensor:
+        """``tensor``, or a copy where it belongs if it is an offloaded weight."""
+        offloaded = self._offloaded.get(id(tensor))
+        if offloaded is None or offloaded.weight() is not tensor:
             return tensor
         # matmul folds batches or not by whether a gradient is required: results stay bit-identical.
-        return nn.Parameter(fetched(tensor, self._home(away)), tensor.requires_grad)
+        return nn.Parameter(fetched(tensor, self._home(offloaded)), tensor.requires_grad)
 
 
 class Streamed(fx.Interpreter):

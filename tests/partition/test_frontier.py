@@ -24,7 +24,7 @@ def giga_macs(flops: int) -> float:
 
 @pytest.fixture(scope="module")
 def sd15() -> list[fxcache.Cut]:
-    return fxcache.frontier(on_meta(MODELS["Stable Diffusion 1.5, 512×512"]))
+    return fxcache.list_cuts(on_meta(MODELS["Stable Diffusion 1.5, 512×512"]))
 
 
 def test_sd15_reuse_cost_at_all_twelve_skip_indices(sd15):
@@ -52,7 +52,7 @@ def test_sd15_names_and_bytes(sd15):
     [("Stable Diffusion XL, 1024×1024", 9), ("Stable Diffusion 2.1, 768×768", 12)],
 )
 def test_other_shapes(model, skips):
-    cuts = fxcache.frontier(on_meta(MODELS[model]))
+    cuts = fxcache.list_cuts(on_meta(MODELS[model]))
     assert [cut.skip_index for cut in cuts] == list(range(skips))
     saved = [cut.share_saved for cut in cuts]
     assert saved == sorted(saved, reverse=True)
@@ -61,14 +61,14 @@ def test_other_shapes(model, skips):
 
 
 def test_layers_per_block_other_than_two():
-    assert len(fxcache.frontier(tiny.small_unet())) == 4
-    assert len(fxcache.frontier(tiny.unet(layers_per_block=(1, 3, 2)))) == 9
+    assert len(fxcache.list_cuts(tiny.small_unet())) == 4
+    assert len(fxcache.list_cuts(tiny.unet(layers_per_block=(1, 3, 2)))) == 9
 
 
 def test_unconditional_unet():
     with torch.device("meta"):
         model = UNet2DModel(sample_size=32).eval()
-    cuts = fxcache.frontier(model)
+    cuts = fxcache.list_cuts(model)
     assert len(cuts) == 12
     assert cuts[0].share_saved > 0.5
 
@@ -91,7 +91,7 @@ def test_a_plain_ldm_style_unet_that_diffusers_never_saw():
             return self.leave(torch.cat([up, outer], dim=1))  # skip last
 
     model = Plain().eval()
-    cuts = fxcache.frontier(model, torch.randn(1, 4, 8, 8), torch.tensor(0.5))
+    cuts = fxcache.list_cuts(model, torch.randn(1, 4, 8, 8), torch.tensor(0.5))
     assert [c.skip_index for c in cuts] == [0, 1]
     assert cuts[1].name == "deep"
     assert cuts[0].reuse_flops == 2 * 8 * 8 * 9 * (4 * 8 + 16 * 4)
@@ -99,7 +99,7 @@ def test_a_plain_ldm_style_unet_that_diffusers_never_saw():
 
 def test_a_cut_can_be_named_by_index_path_or_itself():
     example = {**tiny.inputs(), "timestep": 1}
-    cut = fxcache.frontier(tiny.small_unet(), **example)[1]
+    cut = fxcache.list_cuts(tiny.small_unet(), **example)[1]
     for request in (1, cut.name, cut):
         unet = fxcache.optimize(
             tiny.small_unet(), cut=request, capture=fxcache.CaptureConfig(example_inputs=example)
@@ -120,5 +120,5 @@ def test_auto_saves_the_most():
 
 def test_frontier_of_an_optimised_model_leaves_it_optimised():
     unet = fxcache.optimize(tiny.small_unet())
-    assert len(fxcache.frontier(unet)) == 4
+    assert len(fxcache.list_cuts(unet)) == 4
     fxcache.restore(unet)

@@ -301,7 +301,7 @@ def test_two_graphs_and_no_recompilation(bytes_are_free):
 
 def test_a_third_of_sdxls_outermost_reuse_step_is_known_at_the_refresh():
     model = on_meta(MODELS["Stable Diffusion XL, 1024×1024"])
-    (whole, *_) = fxcache.frontier(model)
+    (whole, *_) = fxcache.list_cuts(model)
     partly = outermost_partially_evaluated(model)
     assert 1 - partly["reuse_flops"] / whole.reuse_flops > 0.34
     assert partly["cache_bytes"] == 2 * whole.cache_bytes

@@ -62,7 +62,7 @@ def test_the_first_and_the_last_blocks_can_stay_computed():
 
 def test_a_cut_can_be_named_as_it_is_listed():
     inputs = {**dit_inputs(), "timestep": torch.tensor(1.0)}
-    listed = fxcache.frontier(dit(), **inputs)
+    listed = fxcache.list_cuts(dit(), **inputs)
     assert [c.name for c in listed] == [f"layers.{i}..layers.3" for i in range(4)]
     assert [c.share_saved for c in listed] == sorted((c.share_saved for c in listed), reverse=True)
     for request in (listed[1], listed[1].name, ("layers.1", "layers.3")):

@@ -107,7 +107,7 @@ def test_a_unets_batch_and_size():
         assert torch.equal(sample(unet, 4, **inputs), sample(fixed, 4, **inputs))
     assert captures(unet) == 1
     cut = fxcache.report(unet).captures[0].cut
-    static = fxcache.frontier(tiny.small_unet(), **tiny.inputs(2, 16), timestep=torch.tensor(1))
+    static = fxcache.list_cuts(tiny.small_unet(), **tiny.inputs(2, 16), timestep=torch.tensor(1))
     assert cut["full_flops"] == static[0].full_flops
     assert cut["reuse_flops"] == static[0].reuse_flops
     assert cut["cache_bytes"] == static[0].cache_bytes

@@ -86,7 +86,7 @@ def test_what_waits_is_back_when_the_model_is_restored(host):
     assert not away(copied)
     denoised(model)
     assert away(model)
-    assert fxcache.frontier(model, timestep=torch.tensor(1.0), **dit_inputs())
+    assert fxcache.list_cuts(model, timestep=torch.tensor(1.0), **dit_inputs())
     assert not away(model)
     denoised(model)
     assert away(model)

@@ -72,14 +72,14 @@ class GuidanceDifference:
     """What a trajectory keeps of its last step that computed both halves; by output."""
 
     def __init__(
-        self, halves: CFGSplit, latents: Tensor, outputs: Mapping[int, Tensor], by_frequency: bool
+        self, split: CFGSplit, latents: Tensor, outputs: Mapping[int, Tensor], by_frequency: bool
     ):
         """``latents`` of the call; its ``outputs`` that have both halves, by their numbers.
 
         ``by_frequency``: whether their differences are parted by it.
         """
-        self.halves, self._like = halves, described(latents)
-        differences = {index: halves.difference(output) for index, output in outputs.items()}
+        self.split, self._like = split, described(latents)
+        differences = {index: split.difference(output) for index, output in outputs.items()}
         self._parts = {
             index: split_frequencies(difference) if by_frequency else (difference,)
             for index, difference in differences.items()
@@ -94,7 +94,7 @@ class GuidanceDifference:
         rebuilt = list(outputs)
         for index, parts in self._parts.items():
             weighted = [w * part for w, part in zip(weights, parts, strict=False)]
-            rebuilt[index] = self.halves.joined(outputs[index], torch.stack(weighted).sum(0))
+            rebuilt[index] = self.split.joined(outputs[index], torch.stack(weighted).sum(0))
         return rebuilt
 
     @property
