@@ -23,7 +23,8 @@ from fxcache.pipelines.calibrate import Sampling
 from fxcache.policies import LearnedRouter, Policy
 from fxcache.runtime.record import Run
 from fxcache.runtime.settings import Settings
-from fxcache.tuning.tune import Tuner, optimized
+from fxcache.tuning.trial import optimized
+from fxcache.tuning.tune import Tuner
 
 LOWEST, HIGHEST = 1e-4, 100.0  # thresholds: of almost no reuse, and of as much as there can be
 BELOW_ONE = 0.999  # the highest of scores that end at 1

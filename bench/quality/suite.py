@@ -27,7 +27,7 @@ from fxcache.pipelines.drawing import Drawing
 from fxcache.report.compare import timed_calls, typical_ms
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.record import Run, Stopwatch
-from fxcache.tuning.tune import optimized
+from fxcache.tuning.trial import optimized
 
 TIMED_STEPS = 10  # of an uncached run, to time it beside a cached one
 PAIRS = 5

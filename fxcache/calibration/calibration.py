@@ -15,6 +15,7 @@ from fxcache.calibration.teacache import OutputChanges
 from fxcache.errors import ConfigError, ScheduleError
 from fxcache.partition.choose import CutRequest
 from fxcache.policies import Policy
+from fxcache.runtime.engine import Engine
 from fxcache.runtime.features.recording import RecordedStep, Recorder
 from fxcache.runtime.module import attach, detach
 from fxcache.runtime.record import Run
@@ -38,7 +39,7 @@ def measurement_for(kind: type[Policy]) -> Measurement:
 
 @contextmanager
 def recording(
-    model: nn.Module, measurement: Measurement, cut: CutRequest
+    model: nn.Module, measurement: Measurement, cut: CutRequest, like: Engine | None = None
 ) -> Iterator[list[RunLength]]:
     """Runs of ``model`` inside the block are uncached, bit for bit, and shown to ``measurement``.
 
@@ -47,20 +48,24 @@ def recording(
     Raises ScheduleError at the end if there was no run, or its steps could not be told.
     """
     policy = Recording(like=measurement.policy, observation=measurement.observes)
-    with watched(model, Settings(cut, policy), measurement.note) as run_lengths:
+    with watched(model, Settings(cut, policy), measurement.note, like) as run_lengths:
         yield run_lengths
 
 
 @contextmanager
-def watched(model: nn.Module, settings: Settings, recorder: Recorder) -> Iterator[list[RunLength]]:
+def watched(
+    model: nn.Module, settings: Settings, recorder: Recorder, like: Engine | None = None
+) -> Iterator[list[RunLength]]:
     """Inside the block ``model`` is optimised, and ``recorder`` is shown every step of its runs.
+
+    ``like``: an engine that ran the model before, whose captures are taken over.
 
     Yields a list that holds, after the block, the ``run_lengths`` of a plan.
 
     Raises ScheduleError at the end if there was no run, its steps could not be told, or runs
     differed in length; single calls do not count.
     """
-    engine = attach(model, settings)
+    engine = attach(model, settings, like)
     lengths: dict[Run, int] = {}
 
     def note(seen: RecordedStep) -> None:

@@ -16,7 +16,7 @@ from fxcache.commands.options import (
     sampling_from,
 )
 from fxcache.pipelines.tune import Target, tune_pipeline
-from fxcache.tuning.tune import Options
+from fxcache.tuning.options import Options
 
 HELP = {
     "cuts": "how many cuts to try",

@@ -15,7 +15,9 @@ from fxcache.partition.choose import AUTO
 from fxcache.pipelines.calibrate import Sampling
 from fxcache.policies import NonUniform, Policy, TaylorSeer, Uniform
 from fxcache.report.pareto import Point, draw_pareto
-from fxcache.tuning.tune import Options, Trial, Tuner
+from fxcache.tuning.options import Options
+from fxcache.tuning.trial import Trial
+from fxcache.tuning.tune import Tuner
 
 INTERVALS = (2, 3, 4, 5, 6)
 

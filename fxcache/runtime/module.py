@@ -69,9 +69,15 @@ def install(module: nn.Module, engine: Engine) -> None:
     previous.clear()
 
 
-def attach(module: nn.Module, settings: Settings) -> Engine:
-    """Make ``module`` an optimised one in place."""
-    install(module, engine := prepare(module, settings))
+def attach(module: nn.Module, settings: Settings, like: Engine | None = None) -> Engine:
+    """Make ``module`` an optimised one in place; ``like``: an engine whose captures it takes over.
+
+    ``like`` ran the same module before.
+    """
+    engine = prepare(module, settings)
+    if like:
+        engine.inherit(like)
+    install(module, engine)
     return engine
 
 

@@ -2,8 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import combinations
 from statistics import median
 from typing import Any
@@ -19,61 +17,16 @@ from fxcache.forecasts import Forecast, Taylor
 from fxcache.partition.choose import AUTO, CutRequest, One
 from fxcache.partition.cut import Cut
 from fxcache.policies import Explicit, Policy, Scheduled, Uniform
-from fxcache.runtime.engine import Engine
 from fxcache.runtime.features.recording import RecordedStep
-from fxcache.runtime.module import attach, detach, untouched
+from fxcache.runtime.module import untouched
 from fxcache.runtime.settings import Settings
+from fxcache.tuning.options import Options
 from fxcache.tuning.profile import Profile
 from fxcache.tuning.solve import Solution, solve
+from fxcache.tuning.trial import Sample, Trial, TrialRunner, as_tensor, psnr_db
 
-Sample = Callable[[], Any]
 LEAST_SAVED = 0.2  # share of FLOPs: cuts that save less are not worth a graph
 LEAST_SPEEDUP, MOST_SPEEDUP = 1.1, 12.0
-
-
-@dataclass(frozen=True)
-class Options:
-    """How thoroughly to search.
-
-    ``cuts``: how many cuts to try, ``mixed``: how many of them one plan may use. ``gaps``: steps
-    over which a value may be reused. ``order``: of forecasts. ``probes``: steps at which it is
-    measured how an error in a prediction shows in the end. ``verified``: plans tried by real runs.
-    """
-
-    cuts: int = 4
-    mixed: int = 2
-    gaps: int = 8
-    order: int = 2
-    probes: int = 10
-    verified: int = 3
-
-    def __post_init__(self) -> None:
-        least = {"cuts": 1, "mixed": 1, "gaps": 1, "order": 0, "probes": 1, "verified": 1}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < bound:
-                raise ConfigError(
-                    f"{name}={value!r} is not a whole number of at least {bound}",
-                    where="tune",
-                    remedy=f"pass {name}={bound} or more",
-                )
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One schedule tried by a real run.
-
-    ``speedup``: from FLOPs. ``psnr_db``: of what was sampled against the uncached run; infinite
-    where they are equal. ``predicted``: the error that the profile foretold, None for policies that
-    were not solved for.
-    """
-
-    policy: Policy
-    cut: CutRequest
-    speedup: float
-    psnr_db: float
-    predicted: float | None = None
-    forecast: Forecast | None = None
 
 
 class Tuner:
@@ -92,6 +45,7 @@ class Tuner:
     ) -> None:
         self.model, self._sample, self._say = untouched(model, "tune"), sample, say
         self.options = options or Options()
+        self._runner = TrialRunner(self.model, sample)
         self.original, self.cuts = self._baseline()
         self.profile = self._profiled()
         self.sensitivity = self._sensitivity()
@@ -129,7 +83,7 @@ class Tuner:
             policy, cut = scheduled(solution)
             forecast = Taylor(order) if order else None
             trials.append(self.tried(policy, cut, solution.error, forecast))
-        return max(trials, key=lambda trial: -math.inf if broken(trial) else trial.psnr_db)
+        return max(trials, key=lambda trial: -math.inf if trial.broken else trial.psnr_db)
 
     def closest(self, psnr_db: float) -> Trial:
         """The fastest schedule whose real run is at least so close to the uncached one."""
@@ -172,8 +126,7 @@ class Tuner:
 
     def _step_ms(self, cut: str) -> tuple[float, float]:
         """Median milliseconds of a refresh and of a step that reuses ``cut``."""
-        with optimized(self.model, Settings(cut, Uniform(2))) as engine:
-            self._sample()
+        _, engine = self._runner.run(Settings(cut, Uniform(2)))
         runs = list(engine.runs)
         refresh, reuse = ([t for run in runs for t in run.times_ms(kind)] for kind in (True, False))
         return median(refresh), median(reuse)
@@ -203,8 +156,7 @@ class Tuner:
     ) -> Trial:
         """A real run under ``policy``."""
         settings = Settings(cut, policy, forecast, run_lengths=self.run_lengths)
-        with optimized(self.model, settings) as engine:
-            sampled = as_tensor(self._sample())
+        sampled, engine = self._runner.run(settings)
         runs = [run.ideal_speedup or 1.0 for run in engine.runs]
         speedup = len(runs) / sum(1 / s for s in runs) if runs else 1.0
         quality_db = psnr_db(sampled, self.original)
@@ -222,7 +174,7 @@ class Tuner:
                 found.extend(candidates(seen.variants.frontier.cuts(), self.options.cuts))
 
         policy = Explicit(steps=tuple(range(10_000)), last=1)  # the length must be known
-        with optimized(self.model, Settings(AUTO, policy)) as engine:
+        with self._runner.optimized(Settings(AUTO, policy)) as engine:
             engine.recorder = note
             original = as_tensor(self._sample())
         if not found:
@@ -236,7 +188,8 @@ class Tuner:
     def _profiled(self) -> Profile:
         self._say(f"profiling {len(self.cuts)} cuts: {', '.join(self.cuts)}")
         profile = Profile(self.options.gaps, self.options.order)
-        with recording(self.model, profile, list(self.cuts)) as run_lengths:
+        engine = self._runner.engine
+        with recording(self.model, profile, list(self.cuts), like=engine) as run_lengths:
             self._sample()
         self.run_lengths = tuple(run_lengths)
         return profile
@@ -254,7 +207,7 @@ class Tuner:
             others = Explicit(steps=tuple(s for s in range(steps) if s != step))
             trial = self.tried(others, cut)
             error = 10 ** (-trial.psnr_db / 10)
-            if not broken(trial):
+            if not trial.broken:
                 ratios[step] = max(error, TINY) / max(float(local[step]), TINY)
         if not ratios:
             raise CutError(
@@ -266,11 +219,6 @@ class Tuner:
 
 
 TINY = 1e-20
-
-
-def broken(trial: Trial) -> bool:
-    """Whether what was sampled is no picture: infinities or NaN."""
-    return math.isnan(trial.psnr_db)
 
 
 def interpolated(at: Sequence[int], values: Sequence[float], length: int) -> Tensor:
@@ -301,24 +249,3 @@ def scheduled(solution: Solution) -> tuple[Scheduled, list[One]]:
     names = tuple(dict.fromkeys(cut for cut in solution.reused if cut))
     reused = tuple((cut,) if cut else () for cut in solution.reused)
     return Scheduled(names=names, reused=reused), list(names)
-
-
-@contextmanager
-def optimized(model: nn.Module, settings: Settings) -> Iterator[Engine]:
-    """``model`` optimised inside the block."""
-    engine = attach(model, settings)
-    try:
-        yield engine
-    finally:
-        detach(model)
-
-
-def as_tensor(sampled: Any) -> Tensor:
-    """What ``sample()`` returned, as one tensor ``[N, …]``."""
-    return torch.as_tensor(sampled).detach().float().cpu()
-
-
-def psnr_db(sampled: Tensor, original: Tensor) -> float:
-    """Peak signal-to-noise ratio for a peak of 1, averaged over the batch."""
-    errors = (sampled - original).square().flatten(1).mean(dim=1)
-    return float((-10 * errors.log10()).mean())

@@ -17,11 +17,15 @@ from fxcache.cli import main
 from fxcache.codecs.differences import Differences
 from fxcache.codecs.identity import Identity
 from fxcache.forecasts import Taylor
-from fxcache.policies import Scheduled, Uniform
+from fxcache.partition.choose import AUTO
+from fxcache.policies import FirstBlock, Scheduled, Uniform
+from fxcache.runtime import captures
 from fxcache.runtime.feature_cache import FeatureCache
 from fxcache.step import Step
+from fxcache.tuning.options import Options
 from fxcache.tuning.profile import Profile, forecast
-from fxcache.tuning.tune import Options, Trial, Tuner, interpolated, psnr_db
+from fxcache.tuning.trial import Trial, psnr_db
+from fxcache.tuning.tune import Tuner, interpolated
 from tests import tiny
 from tests.loops import sample
 from tests.runtime.stored import store, stored
@@ -110,8 +114,8 @@ def test_psnr():
 def test_what_is_no_picture_never_wins(tuner, monkeypatch):
     found = iter([math.nan, 30.0, math.nan, 20.0])
 
-    def tried(policy: Any, cut: Any, predicted: float | None = None) -> Trial:
-        return Trial(policy, cut, 1.5, next(found, 10.0), predicted)
+    def tried(policy: Any, cut: Any, predicted: float, forecast: Any) -> Trial:
+        return Trial(policy, cut, 1.5, next(found, 10.0), predicted, forecast)
 
     monkeypatch.setattr(tuner, "tried", tried)
     assert tuner.best(1.5).psnr_db == 30
@@ -126,6 +130,22 @@ def test_probes_that_give_no_picture_tell_nothing(tuner, monkeypatch):
     monkeypatch.setattr(tuner, "tried", lambda p, c: Trial(p, c, 1.5, math.nan))
     with pytest.raises(fxcache.CutError, match="not finite"):
         tuner._sensitivity()
+
+
+def test_the_model_is_captured_once_for_all_trials(monkeypatch):
+    """Though each trial has another policy, another cut or another forecast."""
+    counted, capture = [], captures.capture
+
+    def counting(*args: Any) -> Any:
+        counted.append(args)
+        return capture(*args)
+
+    monkeypatch.setattr(captures, "capture", counting)
+    unet = tiny.small_unet()
+    tuner = Tuner(unet, lambda: sampled(unet), Options(cuts=2, mixed=1, gaps=2, probes=2))
+    tuner.best(1.5)
+    tuner.tried(FirstBlock(0.1), AUTO)
+    assert len(counted) == 1
 
 
 @pytest.mark.parametrize("speedup", [1.0, 0.5, math.nan])
