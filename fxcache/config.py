@@ -24,6 +24,8 @@ class CacheConfig:
         kernels: Whether Triton kernels read the cache and apply the norms that follow, on CUDA
             devices. The report lists each place, and why a kernel does not run there.
         offload: Whether weights that no step reads any more wait on the CPU. Needs ``hoist``.
+        timings: Whether the time of each step is measured, for the report. On a GPU that takes two
+            timed events a step.
         max_trajectories: How many trajectories keep cached values at the same time. The least
             recently used one goes first.
 
@@ -35,11 +37,12 @@ class CacheConfig:
     partial_evaluation: bool = False
     kernels: bool = False
     offload: bool = False
+    timings: bool = True
     max_trajectories: int = 64
 
     def __post_init__(self) -> None:
         require_cache_dtype(self.dtype)
-        for name in ("partial_evaluation", "kernels", "offload"):
+        for name in ("partial_evaluation", "kernels", "offload", "timings"):
             require_flag(self, name)
         require_positive(self, "max_trajectories")
 

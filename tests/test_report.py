@@ -63,3 +63,12 @@ def test_an_unfinished_step_has_no_time():
     with pytest.raises(RuntimeError), fxcache.session(unet):
         unet(timestep=1, **(tiny.inputs() | {"encoder_hidden_states": torch.ones(1, 1, 5)}))
     assert all(run.refresh_ms is None for run in fxcache.report(unet).runs)
+
+
+def test_without_timings_nothing_is_timed():
+    unet = fxcache.optimize(tiny.small_unet(), cache=fxcache.CacheConfig(timings=False))
+    sample(unet, 6, **tiny.inputs())
+    (run,) = fxcache.report(unet).runs
+    assert (run.steps, run.refreshes) == (6, [0, 3])
+    assert (run.refresh_ms, run.reuse_ms, run.speedup) == (None, None, None)
+    assert run.ideal_speedup is not None

@@ -77,7 +77,8 @@ class Engine:
             if trajectory.step == 0:
                 self._captures.notice_changes(module, hooks)
             call = self._captures.bound(module, call, hooks)
-            now, stopwatch = self._step(trajectory, session), Stopwatch(call.latent.device)
+            now = self._step(trajectory, session)
+            stopwatch = Stopwatch(call.latent.device, self.settings.cache.timings)
             step = StepContext(call, call, trajectory, session, hooks, now, stopwatch)
             self._prepare(step, module)
         except BaseException:

@@ -13,35 +13,42 @@ from fxcache.step import Decision
 
 
 class Stopwatch:
-    """Time from making it to ``stop``, on the denoiser's device; nothing waits until asked."""
+    """Time from making it to ``stop``, on the denoiser's device; nothing waits until asked.
 
-    __slots__ = ("_device", "_elapsed_ms", "_started", "stopped")
+    Attributes:
+        stopped: What the device reaches once the step is over; None on the CPU.
+    """
 
-    def __init__(self, device: torch.device):
+    __slots__ = ("_device", "_elapsed_ms", "_started", "_timed", "stopped")
+
+    def __init__(self, device: torch.device, timed: bool = True) -> None:
         self._device = None if device.type in ("cpu", "meta") else device
+        self._timed = timed
         self._elapsed_ms: Callable[[], float] | None = None
-        self.stopped: torch.Event | None = None  # where the device runs on its own
-        self._started = self._mark()
+        self.stopped: torch.Event | None = None
+        self._started = self._mark() if timed else None
 
     def _mark(self) -> "float | torch.Event":
         if self._device is None:
-            return time.perf_counter()
-        event = torch.Event(self._device, enable_timing=True)
+            return time.perf_counter() if self._timed else 0.0
+        event = torch.Event(self._device, enable_timing=self._timed)
         event.record()
         return event
 
     def stop(self) -> None:
+        """The step is over, as far as the host is concerned."""
         started, stopped = self._started, self._mark()
+        if isinstance(stopped, torch.Event):
+            self.stopped = stopped
         if isinstance(started, float) and isinstance(stopped, float):
             elapsed_ms = 1000 * (stopped - started)
             self._elapsed_ms = lambda: elapsed_ms
         elif isinstance(started, torch.Event) and isinstance(stopped, torch.Event):
-            self.stopped = stopped
             self._elapsed_ms = lambda: waited_ms(started, stopped)
 
     @property
     def elapsed_ms(self) -> float | None:
-        """Milliseconds; None if never stopped. Waits for the device where it has one."""
+        """Milliseconds; None if never stopped, or not timed. Waits for the device if it has one."""
         return self._elapsed_ms() if self._elapsed_ms else None
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Hashable
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
 from torch import nn
 
@@ -12,10 +12,14 @@ from fxcache.program import OURS
 from fxcache.runtime.trajectory.position import Place
 from fxcache.runtime.trajectory.scope import AnyScope, KeyScope, Scope
 
-if TYPE_CHECKING:
-    from fxcache.runtime.pipeline import PipelineRun
-
 open_sessions: ContextVar[tuple["Session", ...]] = ContextVar("fxcache_sessions", default=())
+
+
+class PipelineCall(Protocol):
+    """A call of a pipeline, as far as a session needs to know it."""
+
+    def place(self) -> Place | None:
+        """Where the run stands in its schedule; None where only its timesteps tell."""
 
 
 class Session:
@@ -33,7 +37,7 @@ class Session:
         module: nn.Module,
         num_steps: int | None = None,
         key: Hashable = None,
-        pipeline_run: "PipelineRun | None" = None,
+        pipeline_run: PipelineCall | None = None,
     ):
         """Make a session that is not open yet.
 

@@ -1,0 +1,99 @@
+"""What a refresh spends on storing its values, where a plan has many cache points.
+
+``python -m bench.cache_writes`` stores as many small values as FLUX.1 has cache points (114 when
+each attention and each MLP is one), and compares with storing them one by one. Microseconds of this
+thread, one thread, the two ways interleaved.
+"""
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fxcache.codecs.codec import Codec
+from fxcache.codecs.differences import Differences
+from fxcache.codecs.identity import Identity
+from fxcache.forecasts import Taylor
+from fxcache.runtime.feature_cache import FeatureCache, like
+
+POINTS, ROUNDS, WRITES = 114, 15, 200
+SHAPE = (1, 4, 8)
+
+
+def values_of(count: int) -> list[Tensor]:
+    return [torch.randn(SHAPE) for _ in range(count)]
+
+
+def batched(codec: Codec, count: int) -> Callable[[int], None]:
+    """Stores a step's values as the engine does."""
+    cache, values = FeatureCache(), dict(enumerate(values_of(count)))
+    cache.write(values, 0, codec, "a capture", fresh=True)
+    return lambda step: cache.write(values, step, codec, "a capture", fresh=False)
+
+
+def one_by_one(order: int, count: int) -> Callable[[int], None]:
+    """Stores each value by itself, after a check that the buffer fits."""
+    values = values_of(count)
+    stored = [[torch.zeros(SHAPE) for _ in range(order + 1)] for _ in values]
+
+    def store(step: int) -> None:
+        del step
+        for buffers, value in zip(stored, values, strict=True):
+            if not like(buffers[0], value):
+                raise AssertionError("the buffers are of this shape")
+            for level, buffer in enumerate(buffers):
+                following = (value - buffer) / 1 if level < order else value
+                buffer.copy_(value)
+                value = following
+
+    return store
+
+
+def microseconds(store: Callable[[int], None], start: int) -> float:
+    """Mean time of one refresh, on this thread's own clock."""
+    started = time.thread_time()
+    for step in range(start, start + WRITES):
+        store(step)
+    return 1e6 * (time.thread_time() - started) / WRITES
+
+
+@torch.no_grad()
+def measure() -> dict[str, Any]:
+    ways: dict[str, Callable[[int], None]] = {}
+    for order, codec in ((0, Identity()), (1, Differences(Taylor(1)))):
+        ways[f"order {order}"] = batched(codec, POINTS)
+        ways[f"order {order}, one by one"] = one_by_one(order, POINTS)
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for round_ in range(ROUNDS):
+        for name, store in ways.items():
+            times[name].append(microseconds(store, 1 + round_ * WRITES))
+    return {
+        "refresh_us": {name: round(median(found), 1) for name, found in times.items()},
+        "points": POINTS,
+        "shape": list(SHAPE),
+        "device": f"CPU, {platform.machine()}, one thread",
+        "torch": torch.__version__,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    text = json.dumps(measure(), indent=2)
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
