@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fxcache.codecs.codec import Codec
-from fxcache.codecs.differences import Differences
+from fxcache.codecs.history import History
 from fxcache.codecs.identity import Identity
 from fxcache.forecasts import Taylor
 from fxcache.runtime.feature_cache import FeatureCache, like
@@ -67,7 +67,7 @@ def microseconds(store: Callable[[int], None], start: int) -> float:
 @torch.no_grad()
 def measure() -> dict[str, Any]:
     ways: dict[str, Callable[[int], None]] = {}
-    for order, codec in ((0, Identity()), (1, Differences(Taylor(1)))):
+    for order, codec in ((0, Identity()), (1, History(Taylor(1)))):
         ways[f"order {order}"] = batched(codec, POINTS)
         ways[f"order {order}, one by one"] = one_by_one(order, POINTS)
     times: dict[str, list[float]] = {name: [] for name in ways}

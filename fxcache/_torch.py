@@ -38,7 +38,6 @@ __all__ = [
     "base_of",
     "compiled_original",
     "copy_all",
-    "divided_differences",
     "expression_of",
     "fake_mode_for",
     "forget_hooks",
@@ -66,7 +65,6 @@ __all__ = [
     "weight_kind_and_version",
     "without_lines",
     "writes",
-    "zero_all",
 ]
 
 
@@ -346,16 +344,3 @@ def copy_all(buffers: list[Tensor], values: list[Tensor]) -> None:
         buffers[0].copy_(values[0])
     elif buffers:
         torch._foreach_copy_(buffers, values)
-
-
-def zero_all(buffers: list[Tensor]) -> None:
-    """Fill all ``buffers`` with zeros, in one launch. Why: as for ``copy_all``."""
-    if buffers:
-        torch._foreach_zero_(buffers)
-
-
-def divided_differences(values: list[Tensor], others: list[Tensor], distance: int) -> list[Tensor]:
-    """(value - other) / distance for each pair, in two launches. Why: as for ``copy_all``."""
-    differences = torch._foreach_sub(values, others)
-    torch._foreach_div_(differences, distance)
-    return list(differences)

@@ -36,21 +36,17 @@ class CacheEntry:
 
     Attributes:
         buffers: The tensors that are stored, as the codec's ``slots`` describe them.
-        step: The step whose value it is.
-        distance: Steps between the last two writes.
-        known: For how many differences there were enough writes.
+        steps: The step that wrote it, and the steps before it whose values are still stored.
         statistics: Of the value as it is now, by what they are; for kernels.
     """
 
     buffers: tuple[Tensor, ...]
-    step: int
-    distance: int = 1
-    known: int = 0
+    steps: tuple[int, ...]
     statistics: dict[Any, Tensor] = field(default_factory=dict)
 
     def age(self, step: int) -> int:
         """How many steps ago it was written."""
-        return step - self.step
+        return step - self.steps[0]
 
 
 class ReadContext(NamedTuple):
@@ -135,9 +131,8 @@ class Codec(ABC):
     def allocate(self, value: Tensor, step: int) -> CacheEntry:
         """An entry that can hold values like ``value``."""
         with torch.inference_mode(False), torch.no_grad():
-            return CacheEntry(
-                tuple(torch.empty_like(slot.like) for slot in self.slots(value)), step
-            )
+            buffers = tuple(torch.empty_like(slot.like) for slot in self.slots(value))
+        return CacheEntry(buffers, (step,))
 
     @abstractmethod
     def write(
@@ -155,4 +150,4 @@ class Codec(ABC):
 
 def entries_of(values: Mapping[int, Tensor]) -> dict[int, CacheEntry]:
     """Entries that hold ``values`` as they are, by the number of the cache point."""
-    return {number: CacheEntry((value,), 0) for number, value in values.items()}
+    return {number: CacheEntry((value,), (0,)) for number, value in values.items()}

@@ -108,7 +108,7 @@ class DriftCoefficients(Coefficients):
             like = entry.buffers[0]
             found[f"{DRIFT}{number}"] = self._tensor(
                 self._names[number],
-                entry.step,
+                entry.steps[0],
                 step.index,
                 len(like),
                 context.phase,

@@ -28,6 +28,8 @@ class Identity(Codec):
     ) -> None:
         del fresh
         copy_all([entry.buffers[0] for entry in entries], values)
+        steps = (step,)
         for entry in entries:
-            entry.distance, entry.step = max(step - entry.step, 1), step
-            entry.statistics.clear()
+            entry.steps = steps
+            if entry.statistics:
+                entry.statistics.clear()

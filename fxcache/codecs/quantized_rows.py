@@ -95,7 +95,7 @@ class QuantizedRows(Codec):
                 for rows in chunks_of_rows(value):
                     buffers = [buffer[rows] for buffer in entry.buffers]
                     copy_all(buffers, list(self.quantize(value[rows])))
-            entry.step = step
+            entry.steps = (step,)
             entry.statistics.clear()
 
 

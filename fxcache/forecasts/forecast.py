@@ -14,10 +14,10 @@ MAX_ORDER = 4
 class Forecast(Registered, ABC, registry="forecast"):
     """Base of all forecasts: frozen, validated when made, free of state.
 
-    A refresh stores a value F and its differences D_1 … D_order, where
-    D_i = (D_{i-1} - D_{i-1} at the refresh before) / distance, D_0 = F, and distance is the number
-    of steps between the two refreshes. A reuse step reads F + Σ_i w_i D_i. The weights w_i are all
-    that a subclass defines. Differences for which there were too few refreshes are zero.
+    A reuse step reads F + Σ_i w_i D_i. F is the value at the last refresh, and D_i are divided
+    differences: D_i = (D_{i-1} - D_{i-1} at the refresh before) / distance, D_0 = F, where distance
+    is the number of steps between the two refreshes. The weights w_i are all that a subclass
+    defines. Differences for which there were too few refreshes are zero.
 
     Args:
         order: How many differences are kept, 1 to 4.

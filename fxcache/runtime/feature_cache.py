@@ -22,7 +22,8 @@ class FeatureCache:
     def __init__(self) -> None:
         self.entries: dict[int, CacheEntry] = {}
         self._source: object = None
-        self._fitting: set[tuple[int, ...]] = set()  # points whose entries fit that source
+        # By points that are written together: their entries, which fit that source.
+        self._fitting: dict[tuple[int, ...], list[CacheEntry]] = {}
         self._last_use: torch.Event | None = None
 
     def used(self, event: torch.Event | None) -> None:
@@ -58,25 +59,26 @@ class FeatureCache:
             step: The step that computed them.
             codec: How they are stored.
             source: What they come from. Values of one source have the same shapes, dtypes and
-                devices, so that entries are checked once for each source.
+                devices, so that entries are checked when a run starts and for each new source.
             fresh: Whether what was stored before is of another run, and gives no differences.
         """
-        if source != self._source:
+        if fresh or source != self._source:
             self._source = source
             self._fitting.clear()
         numbers = tuple(values)
-        if numbers not in self._fitting:
-            self._allocate(values, step, codec)
-            self._fitting.add(numbers)
-        codec.write([self.entries[n] for n in numbers], list(values.values()), step, fresh)
+        entries = self._fitting.get(numbers)
+        if entries is None:
+            entries = self._fitting[numbers] = self._fitted(values, step, codec)
+        codec.write(entries, list(values.values()), step, fresh)
 
-    def _allocate(self, values: Mapping[int, Tensor], step: int, codec: Codec) -> None:
-        """Make entries for those of ``values`` that have none which fits."""
+    def _fitted(self, values: Mapping[int, Tensor], step: int, codec: Codec) -> list[CacheEntry]:
+        """Entries that fit ``values``, made where there are none."""
         for number, value in values.items():
             entry = self.entries.get(number)
             slots = [slot.like for slot in codec.slots(value)]
             if entry is None or not fits(entry.buffers, slots):
                 self.entries[number] = codec.allocate(value, step)
+        return [self.entries[number] for number in values]
 
     def moments(self, wanted: Iterable[Moments]) -> dict[Hashable, Tensor]:
         """These statistics, each taken at the first reuse of what was written."""

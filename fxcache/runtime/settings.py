@@ -5,9 +5,9 @@ from typing import Any
 
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.codecs.codec import Codec
-from fxcache.codecs.differences import Differences
 from fxcache.codecs.drift import DriftCorrection
 from fxcache.codecs.format import CacheFormat
+from fxcache.codecs.history import History
 from fxcache.codecs.identity import Identity
 from fxcache.codecs.quantized_rows import QuantizedRows
 from fxcache.codecs.scale_shift import ScaleShift
@@ -53,7 +53,7 @@ class Settings:
     def _codec(self) -> Codec:
         if self.cache.dtype:
             return QuantizedRows(self.cache.dtype, self.cache.kernels)
-        return Differences(self.forecast) if self.forecast else Identity()
+        return History(self.forecast) if self.forecast else Identity()
 
     @property
     def partition_key(self) -> tuple[Any, ...]:

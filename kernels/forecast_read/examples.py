@@ -15,7 +15,7 @@ FLUX_1024 = (1, 4096, 3072)
 def inputs(
     shape: Sequence[int], dtype: torch.dtype, order: int, device: str
 ) -> tuple[list[Tensor], Tensor]:
-    """A value and its derivatives, and their weights."""
+    """The values of refreshes, and the weights of their differences."""
     terms = [torch.empty(*shape, dtype=dtype, device=device).normal_() for _ in range(order + 1)]
     return terms, torch.randn(order, device=device)
 

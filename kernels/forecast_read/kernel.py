@@ -5,16 +5,19 @@ import triton.language as tl
 
 
 @triton.jit
-def read(cached, derivatives, weights, at, known):
-    """``cached + Σ weights[i] derivatives[i]`` at these offsets, in float32; 0 where not known.
+def read(cached, history, weights, at, known):
+    """``cached + Σ weights[i] (newer - older)`` at these offsets, in float32; 0 where not known.
 
-    ``derivatives``: a tuple; None stands for each that there is not.
+    ``history``: a tuple of older values, the newest first; None stands for each that there is not.
+    The difference i is that of older value i from the one before it, or from ``cached``.
     """
-    value = tl.load(cached + at, known, 0.0).to(tl.float32)
-    for i in tl.static_range(len(derivatives)):
-        if derivatives[i] is not None:
-            derivative = tl.load(derivatives[i] + at, known, 0.0).to(tl.float32)
-            value += tl.load(weights + i) * derivative
+    newer = tl.load(cached + at, known, 0.0).to(tl.float32)
+    value = newer
+    for i in tl.static_range(len(history)):
+        if history[i] is not None:
+            older = tl.load(history[i] + at, known, 0.0).to(tl.float32)
+            value += tl.load(weights + i) * (newer - older)
+            newer = older
     return value
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from fxcache.kernels.forecast_read.kernel import forecast_kernel
 from fxcache.kernels.launches import Wrap, as_is
 
-MOST_DERIVATIVES = 4
+MOST_OLDER = 4
 BLOCK = 2048  # values of a program
 
 
@@ -36,5 +36,5 @@ def alike(terms: Sequence[Tensor]) -> list[Tensor]:
 
 
 def slots(terms: Sequence[Tensor]) -> list[Tensor | None]:
-    """A value and its derivatives as kernels take them: as many as there may be."""
-    return [*terms, *[None] * (MOST_DERIVATIVES + 1 - len(terms))]
+    """A value and its history as kernels take them: as many as there may be."""
+    return [*terms, *[None] * (MOST_OLDER + 1 - len(terms))]

@@ -12,11 +12,15 @@ from fxcache.kernels.launches import is_traced
 
 @triton_op("fxcache::forecast_read", mutates_args=())
 def forecast_read(terms: list[Tensor], weights: Tensor) -> Tensor:
-    """``terms[0] + Σ weights[i] terms[i + 1]``: a cached value, extrapolated by its derivatives.
+    """``terms[0] + Σ weights[i] (terms[i] - terms[i + 1])``: a cached value, extrapolated.
 
-    TaylorSeer (2503.06923, equation 3). ``terms``: one to five tensors of one shape, in float32,
-    float16 or bfloat16; ``weights``: float32, one for each derivative. The sum is taken in float32,
-    and rounded once.
+    Args:
+        terms: The values of one to five refreshes, the newest first, of one shape, in float32,
+            float16 or bfloat16.
+        weights: Float32, one for each difference of neighbours.
+
+    Returns:
+        The sum, taken in float32 and rounded once.
     """
     if is_traced(terms[0]):
         return in_aten(terms, weights)

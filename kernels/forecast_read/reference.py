@@ -1,13 +1,14 @@
 """The same in plain PyTorch: the oracle of the tests, and what runs on the CPU."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor
 
 
 def forecast_read(terms: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """``terms[0] + Σ weights[i] terms[i + 1]``."""
-    value, *derivatives = terms
-    for i, derivative in enumerate(derivatives):
-        value = value + derivative * weights[i]
+    """``terms[0] + Σ weights[i] (terms[i] - terms[i + 1])``."""
+    value = terms[0]
+    for i, (newer, older) in enumerate(pairwise(terms)):
+        value = value + (newer - older) * weights[i]
     return value

@@ -1,7 +1,7 @@
 """The Triton kernel: a program reads one token, and keeps it in registers until it is written.
 
 Mean and variance are taken in two passes over the registers, in float32. Where what is cached is
-forecast, that costs the reads of its derivatives and nothing else; where it is kept in eight bits,
+forecast, that costs the reads of its history and nothing else; where it is kept in eight bits,
 a byte for each value and one scale. What there is not is None, and no other tensor in its place:
 Inductor would compute that once more for each place.
 """

@@ -28,8 +28,8 @@ def residual_norm_modulate(
 ) -> list[Tensor]:
     """``norm(stream + cached) * (1 + scale) + shift``, and the sum where ``keeps_total``.
 
-    ``stream`` ``[B, …, C]``; ``terms``: what is cached, of the same shape, and derivatives that are
-    added by their float32 ``weights`` (see ``fxcache::forecast_read``). ``rms``: RMSNorm in place
+    ``stream`` ``[B, …, C]``; ``terms``: what is cached, of the same shape, and its history, read by
+    float32 ``weights`` (see ``fxcache::forecast_read``). ``rms``: RMSNorm in place
     of LayerNorm. With ``row_scale``, float32 ``[B, …, 1]``, the one term is int8 or float8_e4m3fn,
     and what is cached is its product with that. ``weight``, ``bias`` ``[C]`` and ``scale``,
     ``shift`` ``[B, C]`` or ``[B, 1, C]``, each where there is one; without ``adds_one``, ``scale``

@@ -217,7 +217,7 @@ def test_a_plan_says_when_it_does_not_match():
 def test_a_plan_and_a_policy_are_one_too_many():
     unet = tiny.small_unet()
     plan = fxcache.calibrate(unet, MagCache, lambda: sample(unet, T, **tiny.inputs()))
-    with pytest.raises(fxcache.ConfigError, match="leave out cut and policy"):
+    with pytest.raises(fxcache.ConfigError, match="leave out cut, policy and forecast"):
         fxcache.optimize(unet, plan=plan, policy=Uniform())
 
 

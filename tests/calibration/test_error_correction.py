@@ -222,7 +222,7 @@ def test_the_halves_of_the_guidance_have_trends_of_their_own():
     guided(unet, seed=3)
     cut = next(iter(engine_of(unet).captures.values())).plan
     for part, count in ((0, 4), (1, 4), (None, 8)):
-        entries = {0: CacheEntry((torch.empty(count, 1),), step=3)}
+        entries = {0: CacheEntry((torch.empty(count, 1),), (3,))}
         context = ReadContext(entries, (0,), Step(5, STEPS), part)
         correction = DriftCorrection(plan.correction.trends)
         (found,) = DriftCoefficients(correction, cut).at(context).values()

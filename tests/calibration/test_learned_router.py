@@ -91,9 +91,9 @@ def small_unet() -> tuple[nn.Module, Callable[[], object]]:
 def test_a_blend_of_all_is_full_and_of_none_is_reuse(made):
     before, now = seen_in(*made())
     variants, groups = now.variants, len(now.values)
-    blended = variants.blend(*now.inputs, *flat(before), torch.ones(groups))
+    blended = variants.blend.module(*now.user_inputs, *flat(before), torch.ones(groups))
     assert torch.equal(blended[0], now.output)
-    blended = variants.blend(*now.inputs, *flat(before), torch.zeros(groups))
+    blended = variants.blend.module(*now.user_inputs, *flat(before), torch.zeros(groups))
     reused = variants.cached_skip(*now.inputs, *flat(before))
     assert torch.equal(blended[0], reused[0])
     assert not torch.equal(blended[0], now.output)
@@ -106,7 +106,7 @@ def test_gradients_by_the_shares_agree_with_finite_differences():
     shares = torch.linspace(0.1, 0.9, len(now.values), dtype=torch.float64, requires_grad=True)
 
     def loss(shares: Tensor) -> Tensor:
-        (output,) = now.variants.blend(*now.inputs, *flat(before), shares)
+        (output,) = now.variants.blend.module(*now.user_inputs, *flat(before), shares)
         return mse_loss(output, now.output)
 
     assert torch.autograd.gradcheck(loss, (shares,))

@@ -1,11 +1,13 @@
 """Forecasts against the values that their papers' formulas give, and under every policy."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
 import fxcache
-from fxcache.codecs.codec import CacheEntry, ReadContext
-from fxcache.codecs.differences import Differences, Weights
+from fxcache.codecs.codec import ReadContext
+from fxcache.codecs.history import History, HistoryWeights
 from fxcache.forecasts import Forecast, Hermite, Ramp, Taylor
 from fxcache.forecasts.hermite import hermite_polynomials
 from fxcache.runtime.feature_cache import FeatureCache
@@ -26,15 +28,16 @@ GOLDEN: list[tuple[Forecast, list[float]]] = [
 
 def forecast_at(cache: FeatureCache, forecast: Forecast, step: int) -> float:
     """The value of cache point 0, extrapolated to ``step``."""
-    value, *differences = stored(cache)
+    values = stored(cache)
     context = ReadContext(cache.entries, (0,), Step(step, 50))
-    (weights,) = Weights(forecast).at(context).values()
-    return float(value + sum(w * d for w, d in zip(weights[0], differences, strict=True)))
+    (weights,) = HistoryWeights(forecast).at(context).values()
+    differences = [newer - older for newer, older in pairwise(values)]
+    return float(values[0] + sum(w * d for w, d in zip(weights[0], differences, strict=True)))
 
 
 @pytest.mark.parametrize(("forecast", "expected"), GOLDEN)
 def test_golden_values(forecast, expected):
-    cache, codec = FeatureCache(), Differences(forecast)
+    cache, codec = FeatureCache(), History(forecast)
     for step, value in enumerate((1.0, 2.0, 4.0)):
         store(cache, torch.tensor([value]), step, codec, fresh=step == 0)
     assert [forecast_at(cache, forecast, step) for step in (3, 4, 5)] == expected
@@ -46,7 +49,7 @@ def test_taylor_after_refreshes_that_are_not_evenly_spaced():
     for order in (1, 2):
         cache, forecast = FeatureCache(), Taylor(order)
         for step, value in ((0, 1.0), (1, 2.0), (2, 4.0), (5, 8.0)):
-            store(cache, torch.tensor([value]), step, Differences(forecast), fresh=step == 0)
+            store(cache, torch.tensor([value]), step, History(forecast), fresh=step == 0)
         found.append(forecast_at(cache, forecast, 6))
     assert found == pytest.approx([9.3333333, 9.2222222])
 
@@ -130,11 +133,10 @@ def test_plans_keep_forecasts(forecast, tmp_path):
 
 def test_every_entry_is_updated_by_its_own_history():
     """Two points, of which one was written more often: in one call, each by its own distance."""
-    cache, codec = FeatureCache(), Differences(Taylor(1))
+    cache, codec = FeatureCache(), History(Taylor(1))
     a, b = torch.tensor([1.0]), torch.tensor([10.0])
     cache.write({0: a, 1: b}, 0, codec, "source", fresh=True)
     cache.write({0: a + 3}, 3, codec, "source", fresh=False)
     cache.write({0: a + 4, 1: b + 8}, 4, codec, "source", fresh=False)
-    held = {number: [float(t) for t in e.buffers] for number, e in cache.entries.items()}
-    assert held == {0: [5.0, 1.0], 1: [18.0, 2.0]}
-    assert isinstance(cache.entries[0], CacheEntry)
+    held = {n: ([float(t) for t in e.buffers], e.steps) for n, e in cache.entries.items()}
+    assert held == {0: ([5.0, 4.0], (4, 3)), 1: ([18.0, 10.0], (4, 0))}

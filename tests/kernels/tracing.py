@@ -61,7 +61,7 @@ def operator_launches() -> dict[str, Launches]:
     quantize = operator_of("quantize_rows")
     norm, forecast = operator_of("residual_norm_modulate"), operator_of("forecast_read")
     halves, affine = (torch.randn(2, 16, 8, 8), torch.randn(2, 8, 8, 8)), torch.randn(2, 24)
-    stream, cached, derivative = torch.randn(3, 2, 7, 32)
+    stream, cached, older = torch.randn(3, 2, 7, 32)
     weight, weights = torch.randn(32), torch.randn(1)
     scale, shift = torch.randn(2, 2, 32)
 
@@ -73,8 +73,8 @@ def operator_launches() -> dict[str, Launches]:
         "concat_group_norm_silu": traced(
             lambda a, b, m: concat(a, b, *affine, 6, 1e-5, m), *halves, moments(halves[0], 6, 24, 0)
         ),
-        "residual_norm_modulate": traced(normed, stream, cached, derivative, weights),
-        "forecast_read": traced(lambda y, z, k: forecast([y, z], k), cached, derivative, weights),
+        "residual_norm_modulate": traced(normed, stream, cached, older, weights),
+        "forecast_read": traced(lambda y, z, k: forecast([y, z], k), cached, older, weights),
         "quantize_rows": traced(lambda x: quantize(x, torch.float8_e4m3fn), stream[0]),
         "relative_l1": traced(operator_of("relative_l1"), stream, cached),
     }

@@ -8,6 +8,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 import fxcache
+from fxcache.runtime import feature_cache
 from fxcache.runtime.feature_cache import FeatureCache
 from fxcache.runtime.module import engine_of
 from fxcache.runtime.trajectory.store import TrajectoryStore
@@ -50,6 +51,15 @@ def test_another_shape_kind_or_layout_gets_new_buffers(other):
     found = held(cache)
     assert (found.shape, found.dtype, found.device) == (other.shape, other.dtype, other.device)
     assert found.stride() == other.stride()
+
+
+def test_entries_are_checked_for_each_source_and_run_and_not_at_every_write(monkeypatch):
+    checked, original = [], feature_cache.fits
+    monkeypatch.setattr(feature_cache, "fits", lambda *a: checked.append(a) or original(*a))
+    cache, value = FeatureCache(), torch.ones(2, 3)
+    for fresh, source in ((True, 1), (False, 1), (False, 1), (True, 1), (False, 2)):
+        store(cache, value, source=source, fresh=fresh)
+    assert len(checked) == 2, "the second run, and the second source"
 
 
 def test_a_later_change_of_the_value_does_not_reach_the_cache():

@@ -5,7 +5,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import fxcache
-from fxcache.codecs.differences import Differences
+from fxcache.codecs.history import History, in_neighbours
 from fxcache.forecasts import Taylor
 from fxcache.policies import Explicit, FirstBlock, TaylorSeer, Uniform
 from fxcache.runtime.feature_cache import FeatureCache
@@ -16,19 +16,29 @@ from tests.runtime.stored import store, stored
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
 POLICY = TaylorSeer(interval=3)
-SECOND = Differences(Taylor(2))
+SECOND = History(Taylor(2))
 
 
-def test_derivatives_are_divided_differences_over_whatever_distance():
-    """Values t², refreshed at 0, 2, 5: differences of 4/2 and 21/3, their difference over 3."""
+def test_the_last_refreshes_are_stored_over_whatever_distance():
     cache = FeatureCache()
     for step in (0, 2, 5):
         store(cache, torch.tensor([float(step**2)]), step, SECOND, fresh=step == 0)
-    assert [float(t) for t in stored(cache)] == pytest.approx([25, 7, 5 / 3])
+    assert [float(t) for t in stored(cache)] == [25, 4, 0]
     entry = cache.entries[0]
-    assert (entry.age(7), entry.distance) == (2, 3)
+    assert (entry.age(7), entry.steps) == (2, (5, 2, 0))
+    store(cache, torch.tensor([9.0]), 8, SECOND, fresh=False)
+    assert ([float(t) for t in stored(cache)], entry.steps) == ([9, 25, 4], (8, 5, 2))
     store(cache, torch.tensor([1.0]), 0, SECOND)
-    assert [float(t) for t in stored(cache)] == [1, 0, 0]
+    assert [float(t) for t in stored(cache)] == [1, 1, 1], "a first value has no differences"
+    assert entry.steps == (0,)
+
+
+def test_divided_differences_in_terms_of_neighbours():
+    """Values t² at 0, 2, 5: differences of 21/3 and 4/2, their difference over 3."""
+    first, second = in_neighbours((1.0, 0.0), (5, 2, 0)), in_neighbours((0.0, 1.0), (5, 2, 0))
+    assert [c[0] * 21 + c[1] * 4 for c in (first, second)] == pytest.approx([7, 5 / 3])
+    assert in_neighbours((1.0, 1.0), (5, 2)) == (1 / 3, 0), "what two refreshes can tell"
+    assert in_neighbours((1.0, 1.0), (5,)) == (0, 0)
 
 
 def test_the_addresses_stay():
@@ -40,7 +50,7 @@ def test_the_addresses_stay():
     assert [t.data_ptr() for t in stored(cache)] == before
 
 
-def test_bytes_count_the_derivatives():
+def test_bytes_count_the_history():
     unet = fxcache.optimize(tiny.small_unet(), policy=Uniform(5), forecast=Taylor(2))
     sample(unet, **tiny.inputs())
     report = fxcache.report(unet)

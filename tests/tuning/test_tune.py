@@ -14,9 +14,11 @@ from fxcache.calibration.calibration import recording
 from fxcache.calibration.fingerprint import fingerprint
 from fxcache.calibration.plan import Plan
 from fxcache.cli import main
-from fxcache.codecs.differences import Differences
+from fxcache.codecs.codec import ReadContext
+from fxcache.codecs.history import History, HistoryWeights
 from fxcache.codecs.identity import Identity
 from fxcache.forecasts import Taylor
+from fxcache.kernels.forecast_read.reference import forecast_read
 from fxcache.partition.choose import AUTO
 from fxcache.policies import FirstBlock, Scheduled, Uniform
 from fxcache.runtime import captures
@@ -84,11 +86,13 @@ def test_profiled_forecasts_are_those_of_the_cache(order, gap):
     values = torch.randn(30, 3, dtype=torch.float64).cumsum(0)
     refreshed = [29 - gap - i * distance for i in range(order, -1, -1)]
     for step in refreshed:
-        codec = Differences(Taylor(order)) if order else Identity()
+        codec = History(Taylor(order)) if order else Identity()
         store(cache, values[step], step, codec, fresh=step == refreshed[0])
-    total, *derivatives = stored(cache)
-    weights = Taylor(order).weights(gap, distance, Step(29, 30)) if order else ()
-    expected = total + sum(w * d for w, d in zip(weights, derivatives, strict=True))
+    expected, *_ = refreshes = stored(cache)
+    if order:
+        context = ReadContext(cache.entries, (0,), Step(29, 30))
+        (weights,) = HistoryWeights(Taylor(order)).at(context).values()
+        expected = forecast_read(refreshes, weights[0])
     past = [(value,) for value in values[:29].flip(0)]
     (found,) = forecast(past, gap, order)
     torch.testing.assert_close(found, expected)

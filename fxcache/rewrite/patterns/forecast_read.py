@@ -2,7 +2,7 @@
 
 from torch import fx
 
-from fxcache.codecs.differences import FORECAST
+from fxcache.codecs.history import FORECAST
 from fxcache.operators import operator_of
 from fxcache.program import noted
 from fxcache.rewrite.patterns.matching import require_one_dtype
@@ -15,7 +15,7 @@ def is_forecast(node: fx.Node) -> bool:
 
 
 def fuse_forecast(graph: fx.Graph, total: fx.Node) -> None:
-    """A cached value and its derivatives, by their weights, in one pass."""
+    """A cached value, extrapolated from those of earlier refreshes, in one pass."""
     terms, weights = noted(total, FORECAST)  # type: ignore[misc]
     require_one_dtype(*terms, total)
     with graph.inserting_before(total):

@@ -6,7 +6,7 @@ from typing import Any
 from torch import fx
 
 from fxcache.analysis.cost import op_name
-from fxcache.codecs.differences import FORECAST
+from fxcache.codecs.history import FORECAST
 from fxcache.codecs.quantized_rows import RESTORED
 from fxcache.graph_inputs import InputKind, source_of
 from fxcache.operators import DTYPES

@@ -4,7 +4,7 @@ import torch
 from torch import fx
 
 from fxcache.analysis.cost import op_name
-from fxcache.codecs.differences import FORECAST
+from fxcache.codecs.history import FORECAST
 from fxcache.codecs.quantized_rows import RESTORED
 from fxcache.codecs.residual import SUM
 from fxcache.operators import operator_of

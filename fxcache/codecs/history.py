@@ -1,0 +1,141 @@
+"""A value is stored with those of the refreshes before, and read by a forecast."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+import torch
+from torch import Tensor, fx
+
+from fxcache._torch import copy_all
+from fxcache.codecs.codec import CacheEntry, Codec, Coefficients, ReadContext, Slot
+from fxcache.forecasts import Forecast
+from fxcache.graph_inputs import InputKind, Source, add_input
+from fxcache.step import Step
+
+KEPT = 256  # coefficient tensors that stay on their device
+WEIGHTS = "weights"  # the key of the coefficients, and the name of their placeholder
+FORECAST = "fxcache_forecast"  # notes the stored values and the weights on what is read
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class History(Codec):
+    """Stores the values F_0, F_1, … F_n of the last refreshes; reads F_0 + Σ_i c_i (F_i - F_{i+1}).
+
+    The coefficients c_i are the forecast's weights of divided differences, expressed in
+    differences of neighbouring values. Neighbours are close, so that subtracting them rounds
+    little, and a refresh copies values and computes nothing. One input, ``weights`` [P, n], holds
+    the coefficients of all P points that a variant reads.
+
+    Args:
+        forecast: Gives the weights, and the number n of values that are kept besides the last.
+    """
+
+    forecast: Forecast
+
+    def slots(self, value: Tensor) -> tuple[Slot, ...]:
+        older = (Slot(value, suffix=f"_{i}") for i in range(1, self.forecast.order + 1))
+        return (Slot(value), *older)
+
+    def coefficient_inputs(self, graph: fx.Graph, numbers: Sequence[int]) -> dict[int, fx.Node]:
+        if not numbers:
+            return {}
+        weights = add_input(graph, WEIGHTS, Source(InputKind.COEFFICIENT, WEIGHTS))
+        rows = {}
+        with graph.inserting_before(graph.find_nodes(op="placeholder")[-1].next):
+            for row, number in enumerate(numbers):
+                rows[number] = graph.call_function(aten.select.int, (weights, 0, row))
+        return rows
+
+    def decode(
+        self, graph: fx.Graph, stored: list[fx.Node], like: fx.Node, coefficient: fx.Node | None
+    ) -> fx.Node:
+        total = stored[0]
+        for column, (newer, older) in enumerate(pairwise(stored)):
+            weight = graph.call_function(aten.select.int, (coefficient, 0, column))
+            difference = graph.call_function(aten.sub.Tensor, (newer, older))
+            term = graph.call_function(aten.mul.Tensor, (difference, weight))
+            total = graph.call_function(aten.add.Tensor, (total, term))
+            for node in (difference, term, total):
+                node.meta = dict(newer.meta)
+        total.meta = {**like.meta, FORECAST: (total, stored, coefficient)}
+        return total
+
+    def coefficients(self) -> Coefficients:
+        return HistoryWeights(self.forecast)
+
+    def write(
+        self, entries: Sequence[CacheEntry], values: list[Tensor], step: int, fresh: bool
+    ) -> None:
+        goes_on = [not fresh and step > entry.steps[0] for entry in entries]
+        order = self.forecast.order
+        for level in range(order, 0, -1):  # the oldest first; a first value fills the history
+            sources = [
+                entry.buffers[level - 1] if older else value
+                for entry, value, older in zip(entries, values, goes_on, strict=True)
+            ]
+            copy_all([entry.buffers[level] for entry in entries], sources)
+        copy_all([entry.buffers[0] for entry in entries], values)
+        for entry, older in zip(entries, goes_on, strict=True):
+            entry.steps = (step, *entry.steps[:order]) if older else (step,)
+            entry.statistics.clear()
+
+
+class HistoryWeights(Coefficients):
+    """The coefficients [P, n] of a forecast; equal ones are copied to a device once."""
+
+    def __init__(self, forecast: Forecast):
+        self._forecast = forecast
+        self._tensor = lru_cache(KEPT)(weights_tensor)
+
+    def require(self, step: Step) -> None:
+        self._forecast.require(step)
+
+    def at(self, context: ReadContext) -> dict[Hashable, Tensor]:
+        step, rows = context.step, {}
+        read = [context.entries[number] for number in context.reads]
+        for steps in {entry.steps for entry in read}:
+            distance = steps[0] - steps[1] if len(steps) > 1 else 1
+            weights = self._forecast.weights(step.index - steps[0], distance, step)
+            rows[steps] = in_neighbours(weights, steps)
+        like = read[0].buffers[0]
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        table = tuple(rows[entry.steps] for entry in read)
+        return {WEIGHTS: self._tensor(table, like.device, dtype)}
+
+
+def in_neighbours(weights: Sequence[float], steps: Sequence[int]) -> tuple[float, ...]:
+    """Weights of divided differences as coefficients of the differences of neighbours.
+
+    Args:
+        weights: w_1 … w_n, of D_1 … D_n: see ``Forecast``.
+        steps: The steps of the values that are known, the newest first; fewer than n + 1 give the
+            differences that they can.
+
+    Returns:
+        c_0 … c_{n-1}, with Σ w_i D_i = Σ c_j (F_j - F_{j+1}).
+    """
+    found = [0.0] * len(weights)
+    distances = [newer - older for newer, older in pairwise(steps)]
+    # By value: its difference of the order at hand, as coefficients of the neighbours.
+    differences = [
+        [1 / distance if j == k else 0.0 for j in range(len(weights))]
+        for k, distance in enumerate(distances)
+    ]
+    for weight in weights[: len(distances)]:
+        found = [total + weight * own for total, own in zip(found, differences[0], strict=True)]
+        differences = [
+            [(a - b) / distance for a, b in zip(newer, older, strict=True)]
+            for (newer, older), distance in zip(pairwise(differences), distances, strict=False)
+        ]
+    return tuple(found)
+
+
+def weights_tensor(
+    rows: tuple[tuple[float, ...], ...], device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """``rows`` as a tensor, which a step in inference mode does not own."""
+    with torch.inference_mode(False):
+        return torch.tensor(rows, dtype=dtype, device=device)
