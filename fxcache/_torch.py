@@ -14,6 +14,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+# Why: results of compiled graphs may be overwritten when a captured CUDA graph is replayed, those
+# of eager operators are not. In a frame that Dynamo skips, this callback is set where it compiles
+# what the frame calls; nothing public tells.
+from torch._C._dynamo.eval_frame import get_eval_frame_callback as compiler_callback
+
 # Why: models built under it have no values to read, and nothing public tells.
 # And: running a model without computing takes such tensors, and nothing public makes them.
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, is_fake
@@ -37,6 +42,7 @@ __all__ = [
     "accept_any_keyword",
     "base_of",
     "compiled_original",
+    "compiler_callback",
     "copy_all",
     "expression_of",
     "fake_mode_for",

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -37,11 +37,13 @@ class CacheEntry:
     Attributes:
         buffers: The tensors that are stored, as the codec's ``slots`` describe them.
         steps: The step that wrote it, and the steps before it whose values are still stored.
+        adopted: Whether the buffer is a variant's own result, and not written to.
         statistics: Of the value as it is now, by what they are; for kernels.
     """
 
     buffers: tuple[Tensor, ...]
     steps: tuple[int, ...]
+    adopted: bool = False
     statistics: dict[Any, Tensor] = field(default_factory=dict)
 
     def age(self, step: int) -> int:
@@ -83,7 +85,13 @@ class Coefficients(ABC):
 
 @dataclass(frozen=True)
 class Codec(ABC):
-    """How a value is stored and read back. Frozen and free of state."""
+    """How a value is stored and read back. Frozen and free of state.
+
+    Attributes:
+        stores_as_is: Whether what is stored is the value itself.
+    """
+
+    stores_as_is: ClassVar[bool] = False
 
     def require_points(self, points: Iterable[CachePoint]) -> None:  # noqa: B027, most take any
         """Check that the values of ``points`` can be stored.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, fx
 
@@ -11,7 +12,9 @@ from fxcache.codecs.codec import CacheEntry, Codec, Slot
 
 @dataclass(frozen=True)
 class Identity(Codec):
-    """Stores a copy of the value, and reads it as it is."""
+    """Stores the value, and reads it as it is."""
+
+    stores_as_is: ClassVar[bool] = True
 
     def slots(self, value: Tensor) -> tuple[Slot, ...]:
         return (Slot(value),)

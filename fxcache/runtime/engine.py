@@ -64,9 +64,16 @@ class Engine:
         self.call_lock = threading.RLock() if settings.cache.offload else nullcontext()
 
     def begin(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], compiled: bool
     ) -> StepContext:
-        """Find the call's trajectory and its variants; decide, or let the prefix run first."""
+        """Find the call's trajectory and its variants; decide, or let the prefix run first.
+
+        Args:
+            module: The optimised module.
+            args: The call's positional arguments.
+            kwargs: The call's keyword arguments.
+            compiled: Whether torch.compile compiles what runs next.
+        """
         call = self.signature.call(args, kwargs)
         require_inference(module, call)
         session = current_session(module)
@@ -79,7 +86,7 @@ class Engine:
             call = self._captures.bound(module, call, hooks)
             now = self._step(trajectory, session)
             stopwatch = Stopwatch(call.latent.device, self.settings.cache.timings)
-            step = StepContext(call, call, trajectory, session, hooks, now, stopwatch)
+            step = StepContext(call, call, trajectory, session, hooks, now, stopwatch, compiled)
             self._prepare(step, module)
         except BaseException:
             trajectory.end_call(complete=False)
@@ -155,7 +162,10 @@ class Engine:
         outputs, values, _, _ = variant.signature.unpack(results)
         if values:
             codec = step.variants.form.codec
-            trajectory.cache.write(values, trajectory.step, codec, step.source, step.fresh)
+            eager_inputs = None if step.compiled else step.inputs
+            trajectory.cache.write(
+                values, trajectory.step, codec, step.source, step.fresh, eager_inputs
+            )
         # Copies, since a captured CUDA graph overwrites what it returned when any is replayed. A
         # pipeline that calls the model twice a step holds the first result over the second call.
         copies = [o.clone() if isinstance(o, Tensor) else o for o in outputs]
@@ -266,3 +276,4 @@ def run_next(step: StepContext, graph: Variant) -> None:
         coefficients,
         cache.moments(signature.moments),
     )
+    cache.release(signature.writes)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from fxcache._torch import compiled_original, hidden_from_dynamo
+from fxcache._torch import compiled_original, compiler_callback, hidden_from_dynamo
 from fxcache.errors import ConfigError, StateError
 from fxcache.program import OURS
 from fxcache.runtime.class_swap import ClassSwap, Swapped, without_swap
@@ -210,7 +210,8 @@ def dispatching(original: type[nn.Module]) -> dict[str, Any]:
         with engine.call_lock:
             if vars(self).get(OURS) is not engine:  # replaced while this call waited
                 return type(self).forward(self, *args, **kwargs)
-            step = begin(engine, self, args, kwargs)
+            compiled = compiler_callback() is not None
+            step = begin(engine, self, args, kwargs, compiled)
             try:
                 results = step.module(*step.inputs)
                 if step.variant is None:

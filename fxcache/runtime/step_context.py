@@ -35,6 +35,7 @@ class StepContext:
         now: The step, as the policy sees it.
         stopwatch: Runs since the call began.
         variants: The graphs for ``call``.
+        compiled: Whether torch.compile compiles what runs.
         stored_as: The call and the graphs that stored values are of; None for the step's own.
         source: What stored values come from: the capture, its weights, and sizes that it leaves
             open. Values of another source are stale.
@@ -59,6 +60,7 @@ class StepContext:
     hooks: int
     now: Step
     stopwatch: Stopwatch
+    compiled: bool
     variants: Variants = field(init=False)
     stored_as: tuple[Call, Variants] | None = None
     source: object = None

@@ -2,14 +2,19 @@
 
 import gc
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from torch import nn
 
 import fxcache
+from fxcache.codecs.identity import Identity
 from fxcache.runtime import feature_cache
 from fxcache.runtime.feature_cache import FeatureCache
+from fxcache.runtime.features.recording import RecordedStep
 from fxcache.runtime.module import engine_of
 from fxcache.runtime.trajectory.store import TrajectoryStore
 from tests import tiny
@@ -113,10 +118,12 @@ class Work:
         self.waited = True
 
 
-def cached_call(unet: UNet2DConditionModel, work: Work) -> weakref.ref[torch.Tensor]:
+def cached_call(
+    unet: UNet2DConditionModel, work: Work, call: Callable[..., Any] | None = None
+) -> weakref.ref[torch.Tensor]:
     """A call that the device has not finished; its one buffer."""
     with torch.no_grad():
-        unet(timestep=1, **tiny.inputs())
+        (unet if call is None else call)(timestep=1, **tiny.inputs())
     cache = store_of(unet).held[-1].cache
     cache.used(work)  # type: ignore[arg-type]
     return weakref.ref(held(cache))
@@ -146,11 +153,13 @@ def test_a_buffer_that_the_device_still_reads_is_freed_when_it_is_done(frees):
     assert fxcache.report(unet).cached_bytes == 0
 
 
+@pytest.mark.usefixtures("clean_dynamo")
 def test_a_buffer_goes_to_another_trajectory_after_the_work_on_it():
     unet, work = fxcache.optimize(tiny.small_unet(), cache=ONE_TRAJECTORY), Work()
-    buffer = cached_call(unet, work)
+    compiled = torch.compile(unet, backend="eager")
+    buffer = cached_call(unet, work, compiled)
     with torch.no_grad(), pytest.warns(fxcache.FxcacheWarning, match="push each other out"):
-        unet(timestep=5, **tiny.inputs(seed=1))
+        compiled(timestep=5, **tiny.inputs(seed=1))
     assert held(store_of(unet).held[-1].cache) is buffer()
     assert work.waited
 
@@ -160,3 +169,91 @@ def test_channels_last_values_are_cached_as_they_are():
     expected = sample(unet, **tiny.inputs())
     fxcache.optimize(unet, policy=fxcache.Uniform(interval=1))
     assert torch.equal(sample(unet, **tiny.inputs()), expected)
+
+
+def results_of_refreshes(model: nn.Module) -> list[torch.Tensor]:
+    """Receives what the steps of ``model`` compute for the cache, the very tensors."""
+    engine, found = engine_of(model), []
+    assert engine is not None
+
+    def note(step: RecordedStep) -> None:
+        found.extend(value for values in step.values.values() for value in values)
+
+    engine.recorder = note
+    return found
+
+
+def test_an_eager_refresh_keeps_its_results_and_copies_nothing():
+    unet = fxcache.optimize(tiny.small_unet(), cut=0)
+    results = results_of_refreshes(unet)
+    sample(unet, 6, **tiny.inputs())
+    (entry,) = store_of(unet).held[-1].cache.entries.values()
+    assert len(results) == 2
+    assert entry.buffers[0] is results[-1]
+
+
+@pytest.mark.usefixtures("clean_dynamo")
+def test_a_compiled_refresh_copies_since_a_replay_may_overwrite_its_results():
+    unet = fxcache.optimize(tiny.small_unet(), cut=0)
+    results = results_of_refreshes(unet)
+    sample(torch.compile(unet, backend="eager"), 6, **tiny.inputs())
+    (entry,) = store_of(unet).held[-1].cache.entries.values()
+    assert entry.buffers[0].data_ptr() not in [value.data_ptr() for value in results]
+    assert torch.equal(entry.buffers[0], results[-1])
+
+
+def test_a_refresh_frees_what_it_computes_anew_before_it_runs():
+    """The cache is held once, also while a refresh computes its next values."""
+    unet = fxcache.optimize(tiny.small_unet(), cut=0, policy=fxcache.Uniform(1))
+    freed, held = [], []
+    engine = engine_of(unet)
+    with torch.no_grad(), fxcache.session(unet):
+        unet(timestep=900, **tiny.inputs())
+        assert engine is not None
+        (variants,) = engine.captures.values()
+        held.append(weakref.ref(held_by(unet)))
+        hook = variants.full.register_forward_pre_hook(lambda *_: freed.append(held[0]() is None))
+        unet(timestep=800, **tiny.inputs())
+        hook.remove()
+    assert freed == [True]
+
+
+def held_by(unet: UNet2DConditionModel) -> torch.Tensor:
+    (trajectory,) = store_of(unet).held
+    return held(trajectory.cache)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(torch.ones(4, 3)[:2], id="part of other memory"),
+        pytest.param(torch.ones(1, 3).expand(2, 3), id="one row in the place of two"),
+    ],
+)
+def test_what_has_no_memory_of_its_own_is_copied(value):
+    cache = FeatureCache()
+    cache.write({0: value}, 0, Identity(), "a capture", eager_inputs=())
+    assert held(cache) is not value
+    assert torch.equal(held(cache), value)
+
+
+def test_a_part_of_an_input_is_copied():
+    cache, latent = FeatureCache(), torch.ones(2, 3)
+    cache.write({0: latent.view(3, 2)}, 0, Identity(), "a capture", eager_inputs=(latent,))
+    latent.fill_(9)
+    assert torch.equal(held(cache), torch.ones(3, 2))
+
+
+def test_two_values_in_one_memory_are_copied():
+    cache, value = FeatureCache(), torch.ones(2, 3)
+    cache.write({0: value, 1: value.t()}, 0, Identity(), "a capture", eager_inputs=())
+    assert held(cache).data_ptr() != cache.entries[1].buffers[0].data_ptr()
+
+
+def test_a_copy_never_goes_into_a_result_that_was_kept():
+    cache, value = FeatureCache(), torch.ones(2, 3)
+    cache.write({0: value}, 0, Identity(), "a capture", eager_inputs=())
+    assert held(cache) is value
+    store(cache, torch.zeros(2, 3), 1, fresh=False)
+    assert torch.equal(value, torch.ones(2, 3))
+    assert torch.equal(held(cache), torch.zeros(2, 3))
