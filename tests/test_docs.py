@@ -140,6 +140,9 @@ def test_decisions_are_numbered():
 
 def test_the_reference_shows_every_public_name_once():
     pages = "\n".join(page.read_text() for page in (ROOT / "docs/reference").glob("*.md"))
-    shown = re.findall(r"^::: fxcache\.([\w.]+)$", pages, re.MULTILINE)
-    # The base of Policy and Forecast has methods that both inherit.
-    assert sorted(shown) == sorted([*fxcache.__all__, "registry.Registered"])
+    shown = re.findall(r"^::: (fxcache\.[\w.]+)$", pages, re.MULTILINE)
+    # The tool would take the package of this name for the function.
+    assert "fxcache.report" not in shown
+    names = [path.rpartition(".")[2] for path in shown]
+    assert len(names) == len(set(names))
+    assert set(fxcache.__all__) <= set(names)
