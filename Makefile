@@ -2,16 +2,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DOCS := .venv-docs
 MODEL := bench/models/emoji-sd
 DEMO := --prompt "red apple" --prompt "grinning face" --prompt "slice of pizza" \
 	--prompt "tiger face" --prompt "fire engine" --prompt "penguin" \
 	--steps 50 --interval 5 --compare
 
-.PHONY: help install demo test test-slow test-oldest lint types unit figures coverage quality stateful drawn cases clean
+.PHONY: help install demo docs test test-slow test-oldest lint types unit figures coverage quality stateful drawn cases clean
 
 help:
 	@echo "make demo         pictures with and without fxcache, side by side, with times"
 	@echo "make test         set-up, lint, types, tests"
+	@echo "make docs         the documentation as a site, in build/docs"
 	@echo "make test-slow    the tests that take minutes each"
 	@echo "make test-oldest  the tests with the oldest torch (its build for CUDA: gigabytes)"
 	@echo "make figures      measure again every number that the README states"
@@ -30,6 +32,20 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/fxcache run $(MODEL) $(DEMO) --out build/demo.png
+
+# Material for MkDocs is kept until May 2027; its successor, Zensical, reads the same mkdocs.yml.
+docs: $(DOCS)/.installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+	@echo "open build/docs/index.html"
+
+# Without the package itself, which would bring torch.
+$(DOCS)/.installed: pyproject.toml constraints.txt
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -c "import tomllib; \
+		project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+		print(*project['optional-dependencies']['docs'], sep='\n')" > $(DOCS)/requirements.txt
+	$(DOCS)/bin/pip install --quiet --constraint constraints.txt --requirement $(DOCS)/requirements.txt
+	touch $@
 
 test: lint types unit
 
@@ -86,4 +102,4 @@ cases: install
 	done; exit $$failed
 
 clean:
-	rm -rf build $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf build $(VENV) $(DOCS) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -67,29 +67,30 @@ def optimize(
     was before.
 
     Args:
-        model: A denoiser, or a pipeline: an object with ``components``, of which those that take a
-            timestep at each step are optimised. Each call of an optimised pipeline is one run.
+        model: A denoiser in eval mode, or a pipeline. A pipeline is an object with ``components``;
+            those that take a timestep at each step are optimised. Each call of an optimised
+            pipeline is one run.
         policy: Which steps refresh, by default ``Uniform(interval=3)``. Or a plan, or its path.
         plan: What ``calibrate`` or ``fxcache tune`` found: a policy with its cut. Or its path.
         forecast: How cached values are extrapolated to a reuse step, such as ``Taylor(order=1)`` or
-            ``Hermite(order=2)``. By default as the policy's method does, mostly not at all.
+            ``Hermite(order=2)``. By default the policy decides; most policies extrapolate nothing.
         cut: What is cached: a skip index (0 is outermost), a module path, a pair of module paths
-            (the first and the last that a reuse step skips), a Cut from ``list_cuts``, a list of
-            these, or ``"auto"``: the skip connection or run of blocks that saves the most FLOPs.
+            (the first and the last that a reuse step skips), a ``Cut`` from ``list_cuts``, a list
+            of these, or ``"auto"``: the skip connection or run of blocks that saves the most FLOPs.
         cache: In which form values are cached, and how many.
         hoist: ``"once"`` computes what depends on the conditioning alone once a run, such as the
             text's keys and values, bit for bit as before. ``"table"`` also computes what depends on
             the timestep, such as modulations, for all of the schedule at once, equal up to the
-            order of summation.
+            order of summation. By default each step computes everything.
         guidance: How often both halves of classifier-free guidance are computed, by default always.
         capture: How the model is captured, and whether at once. By default the first call of each
-            kind (shapes, dtypes, options) captures.
+            combination of shapes, dtypes, devices and options captures.
 
     Returns:
         ``model`` itself.
 
     Raises:
-        ConfigError: An option has a value that it cannot have, two exclude each other, or a
+        ConfigError: An option has a value that it cannot have, two options exclude each other, or a
             pipeline has no denoiser.
         StateError: The model contains an optimised one, or is being calibrated.
         ModeError: The model is in train mode.
@@ -113,7 +114,10 @@ def optimize(
 
 
 def restore(model: M) -> M:
-    """Undo ``optimize``: the original class and forward, nothing left behind.
+    """Undo ``optimize``.
+
+    The model has its original class and ``forward`` again, and offloaded weights are back on their
+    device. Cached values and captures are freed.
 
     Args:
         model: An optimised module, or a pipeline with optimised components.
@@ -122,7 +126,7 @@ def restore(model: M) -> M:
         ``model`` itself.
 
     Raises:
-        StateError: Nothing of it is optimised.
+        StateError: Neither the model nor a component of it is optimised.
     """
     for module in optimized_modules(model, "fxcache.restore").values():
         detach(module)
@@ -132,13 +136,15 @@ def restore(model: M) -> M:
 
 
 def clear(model: object) -> None:
-    """Drop every cached value and every trajectory. Captures are kept; the next call refreshes.
+    """Drop all cached values, and keep the captures.
+
+    The next call refreshes.
 
     Args:
         model: An optimised module, or a pipeline with optimised components.
 
     Raises:
-        StateError: Nothing of it is optimised.
+        StateError: Neither the model nor a component of it is optimised.
     """
     for module in optimized_modules(model, "fxcache.clear").values():
         require_engine(module, "fxcache.clear").clear()
@@ -152,14 +158,30 @@ def calibrate(
     cut: CutRequest = AUTO,
     **options: Any,
 ) -> Plan:
-    """A plan for ``model``, with a policy of this kind fitted to what ``sample()`` shows.
+    """Fit a policy to a model, and return it as a plan.
 
-    ``policy``: TeaCache, BlockCaching, SmoothCache or MagCache. ``sample`` runs the model's
-    sampling loop, once or more, with as many steps as will be used; nothing is cached meanwhile.
-    ``options``: the policy's own, such as its threshold.
+    The function calls ``sample()`` once and measures what the model computes meanwhile. Nothing is
+    cached: the model's results are the same bit for bit.
 
-    Raises ConfigError for policies that need no calibration, and options that they do not have;
-    StateError if the model is optimised; ScheduleError if no run was seen.
+    Args:
+        model: A denoiser in eval mode that is not optimised.
+        policy: The class of the policy: ``TeaCache``, ``BlockCaching``, ``SmoothCache`` or
+            ``MagCache``.
+        sample: Runs the sampling loop of ``model``, once or several times, each time with as many
+            steps as the plan will serve. What it returns is ignored.
+        cut: What the plan caches, as for ``optimize``.
+        **options: Options of the policy that are not measured, such as ``threshold=0.2``.
+
+    Returns:
+        A plan with the fitted policy, the cut, the model's fingerprint and the lengths of the runs.
+
+    Raises:
+        ConfigError: Policies of this class are not calibrated, or do not have such an option.
+        StateError: The model is optimised.
+        ModeError: The model is in train mode.
+        ScheduleError: No run of more than one step was seen, or runs differ in length.
+        CaptureError: The model cannot be captured.
+        CutError: The cut does not exist, or saves nothing.
     """
     module = untouched(model, "fxcache.calibrate")
     measurement = measurement_for(policy)
@@ -171,11 +193,26 @@ def calibrate(
 
 
 def list_cuts(model: nn.Module, *args: Any, **inputs: Any) -> list[Cut]:
-    """The cuts of ``model`` for these inputs, the one that saves most first.
+    """List where a model can be cut, and what each cut saves.
 
-    Those at skip connections, where these save at least half the FLOPs; else also those along
-    streams, from each block to the last. Does no arithmetic: model and inputs may be on meta.
-    Without inputs, those of a diffusers model's configuration are used, at batch 1.
+    The function captures the model and computes nothing: the model and its inputs may be on the
+    meta device.
+
+    Args:
+        model: A denoiser, optimised or not.
+        *args: Positional arguments of one call.
+        **inputs: Keyword arguments of one call. Without any arguments, the function uses inputs of
+            the shapes that the configuration of a diffusers U-Net or DiT describes, at batch 1.
+
+    Returns:
+        The cuts at skip connections, the outermost first. If none of them saves half of the FLOPs,
+        those along streams follow, from each block to the last, the longest first. Cuts that save
+        nothing are left out.
+
+    Raises:
+        ConfigError: There are no arguments, and the configuration does not tell their shapes.
+        CaptureError: The model cannot be captured.
+        NotADenoiserError: The output does not depend on the latent.
     """
     module = unwrapped(model)
     if not args and not inputs:
@@ -194,21 +231,26 @@ def session(
     timesteps: Sequence[float] | torch.Tensor | None = None,
     key: Hashable = None,
 ) -> Session:
-    """``with fxcache.session(model, num_steps=50):`` around a custom sampling loop.
+    """Open a run for a sampling loop of your own.
 
-    Entering starts a run, and all calls inside belong to it. The two halves of classifier-free
-    guidance, where each is a call of its own, are told apart by their conditioning tensors.
+    Use it as ``with fxcache.session(model, num_steps=50):`` around the loop. Entering the block
+    starts a run, and all calls inside belong to it. If each half of classifier-free guidance is a
+    call of its own, their conditioning tensors tell the two halves apart.
 
     Args:
         model: An optimised module.
-        num_steps: How many calls each half makes, for policies that need to know.
-        timesteps: What the loop goes through; its length stands for ``num_steps``.
-        key: The name of one request, whose cached values outlive the block: requests that take
-            turns open a session around each step.
+        num_steps: How many calls each half makes. Policies that need the run's length use it.
+        timesteps: The list or 1-D tensor that the loop goes through. Its length is taken for
+            ``num_steps``.
+        key: The name of one request. Its cached values outlive the block, so requests that take
+            turns can open a session around each step.
+
+    Returns:
+        The session, a context manager that is not open yet.
 
     Raises:
         StateError: The module is not optimised.
-        ConfigError: ``num_steps`` is no positive whole number, ``timesteps`` has no length, or
+        ConfigError: ``num_steps`` is not a positive whole number, ``timesteps`` has no length, or
             ``key`` cannot be hashed.
     """
     module = unwrapped(model)
@@ -225,16 +267,18 @@ def report(model: nn.Module) -> Report: ...  # type: ignore[overload-overlap]
 @overload
 def report(model: object) -> PipelineReport: ...
 def report(model: object) -> Report | PipelineReport:
-    """What was captured, cut, cached and decided, with times; print it, or call ``.to_dict()``.
+    """Report what was captured, cut, cached and decided, with times.
+
+    Print the report, or take it as data with ``.to_dict()``.
 
     Args:
         model: An optimised module, or a pipeline with optimised components.
 
     Returns:
-        A Report for a module, a PipelineReport for a pipeline.
+        A ``Report`` for a module, a ``PipelineReport`` for a pipeline.
 
     Raises:
-        StateError: Nothing of it is optimised.
+        StateError: Neither the model nor a component of it is optimised.
     """
     modules = optimized_modules(model, "fxcache.report")
     reports = {n: report_of(m, require_engine(m, "fxcache.report")) for n, m in modules.items()}
@@ -242,6 +286,7 @@ def report(model: object) -> Report | PipelineReport:
 
 
 def length_of(timesteps: Sequence[float] | torch.Tensor) -> int:
+    """Count the timesteps; ConfigError if they have no length."""
     try:
         return len(timesteps)
     except TypeError:

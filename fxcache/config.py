@@ -12,22 +12,24 @@ from fxcache.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class CacheConfig:
-    """What is cached, in which form, and how much of it.
+    """In which form values are cached, and how many.
 
     Args:
-        dtype: ``torch.int8`` or ``torch.float8_e4m3fn`` keeps one byte for each cached value, with
-            a float32 scale for each token (in pictures, each channel). The documentation of
-            ``fxcache.codecs.quantized_rows`` bounds the error. By default values keep their dtype.
+        dtype: ``torch.int8`` or ``torch.float8_e4m3fn`` keeps one byte for each cached value, and
+            one float32 scale for each token of ``[B, T, C]`` or each channel of ``[B, C, H, W]``.
+            With int8 a value that is read back differs by at most 1/254 of the largest magnitude in
+            its row; with float8 by at most 1/16 of itself, or 1/458,752 of that magnitude if this
+            is more. By default values keep their dtype.
         partial_evaluation: Whether a refresh also computes what convolutions and linear layers make
-            of cached values, where the cost model finds that this pays. Reuse steps then do less;
+            of cached values, if the cost model finds that this pays. Reuse steps then do less;
             their results are equal up to the order of summation.
         kernels: Whether Triton kernels read the cache and apply the norms that follow, on CUDA
             devices. The report lists each place, and why a kernel does not run there.
-        offload: Whether weights that no step reads any more wait on the CPU. Needs ``hoist``.
+        offload: Whether weights that no step reads any more wait on the CPU. This needs ``hoist``.
         timings: Whether the time of each step is measured, for the report. On a GPU that takes two
             timed events a step.
-        max_trajectories: How many trajectories keep cached values at the same time. The least
-            recently used one goes first.
+        max_trajectories: How many trajectories keep cached values at the same time, 1 or more. The
+            one that was used longest ago goes first.
 
     Raises:
         ConfigError: An option has a value that it cannot have.
@@ -53,14 +55,14 @@ class CaptureConfig:
 
     Args:
         latent: The parameter of ``forward`` that takes the noisy latent. By default the first one.
-        dynamic: Dimensions that may vary between calls without another capture, by input:
-            ``{"sample": (0,), "encoder_hidden_states": (0,)}`` for the batch.
+        dynamic: For each input, the dimensions that may vary between calls without another capture,
+            such as ``{"sample": (0,), "encoder_hidden_states": (0,)}`` for the batch.
         example_inputs: The arguments of one call, by name in a mapping or by position in a
             sequence. ``optimize`` then captures at once; otherwise the first call does.
         step_inputs: Names of inputs that belong to a step, not to the request: they may be new at
             each call without a refresh, as the residuals of a ControlNet are.
-        max_captures: How many captures are kept, one for each kind of call (shapes, dtypes,
-            options). The least recently used one goes first.
+        max_captures: How many captures are kept, 1 or more. Each combination of shapes, dtypes,
+            devices and options needs one. The one that was used longest ago goes first.
 
     Raises:
         ConfigError: An option has a value that it cannot have.

@@ -4,10 +4,15 @@ from typing import ClassVar
 
 
 class FxcacheError(Exception):
-    """Base of all fxcache errors.
+    """Base of all errors that fxcache raises.
 
-    ``code`` identifies the kind and stays the same across versions; ``what``, ``where`` and
-    ``remedy`` are the three parts of the message.
+    Args:
+        what: What happened.
+        remedy: What to do about it.
+        where: Where it happened; empty if that is clear.
+
+    Attributes:
+        code: Identifies the kind of error. It stays the same across versions.
     """
 
     code: ClassVar[str] = "FXC000"
@@ -22,13 +27,13 @@ class FxcacheError(Exception):
 
 
 class ConfigError(FxcacheError, ValueError):
-    """An option has a value it cannot have, or does not exist."""
+    """An option has a value that it cannot have, or does not exist."""
 
     code = "FXC001"
 
 
 class StateError(FxcacheError, RuntimeError):
-    """The module is not optimised, contains an optimised module, or has a session open already."""
+    """The module is not optimised, contains an optimised one, or has a session open already."""
 
     code = "FXC002"
 
@@ -52,13 +57,13 @@ class NotADenoiserError(FxcacheError, ValueError):
 
 
 class CutError(FxcacheError, ValueError):
-    """The cut does not exist, saves nothing, or separates the output from the latent."""
+    """The cut does not exist, saves nothing, or cuts the latent off from the output."""
 
     code = "FXC006"
 
 
 class ScheduleError(FxcacheError, RuntimeError):
-    """The run is not one that the policy was calibrated for, or its length is unknown."""
+    """The run has another length than the policy was calibrated for, or an unknown length."""
 
     code = "FXC007"
 
@@ -68,22 +73,22 @@ class UnknownLengthError(ScheduleError):
 
 
 class ModelFileError(FxcacheError, OSError):
-    """A configuration, pipeline folder or report cannot be read."""
+    """A file or folder cannot be read or written: a plan, a pipeline, a report or a picture."""
 
     code = "FXC008"
 
 
 class RewriteError(FxcacheError, AssertionError):
-    """A rewritten graph broke an invariant: a defect of fxcache itself."""
+    """A rewritten graph breaks an invariant. This is a defect of fxcache: please report it."""
 
     code = "FXC009"
 
 
 class PlanError(FxcacheError, ValueError):
-    """A plan was made for another model, or is none."""
+    """A plan was made for another model, or the file holds no plan."""
 
     code = "FXC010"
 
 
 class FxcacheWarning(UserWarning):
-    """Results stay exact, but nothing is saved; the text says why and what to do."""
+    """Results stay exact, but nothing is saved. The text says why, and what to do."""

@@ -8,10 +8,10 @@ from fxcache.errors import ConfigError
 
 
 class Registered:
-    """Base of dataclasses that are known by name, so that JSON can hold them.
+    """Base of ``Policy`` and ``Forecast``: dataclasses that plans keep by name.
 
-    A direct subclass opens a registry of its own. Every subclass of that one enters it when it is
-    defined, also in a user's own script.
+    A direct subclass opens a registry of its own. Every subclass of that one enters the registry
+    when it is defined, also in a user's own script.
 
     Attributes:
         kinds: The registered classes by name. A class that is defined again replaces the first.
@@ -28,20 +28,31 @@ class Registered:
 
     @classmethod
     def plan_name(cls) -> str:
-        """The name that plans hold: short for fxcache's own, else ``module:QualName``."""
+        """The name that plans hold: ``Uniform`` for fxcache's own, else ``module:QualName``."""
         ours = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
         return cls.__name__ if ours else f"{cls.__module__}:{cls.__qualname__}"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; ``from_dict`` reads it back."""
+        """Describe the object as JSON can hold it.
+
+        Returns:
+            The name of the class and its options. ``from_dict`` reads it back.
+        """
         return {self._registry: self.plan_name(), **asdict(self)}  # type: ignore[call-overload]
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The object that ``to_dict`` described.
+        """Make the object that ``to_dict`` described.
+
+        Args:
+            data: The name of the class and its options.
+
+        Returns:
+            The object.
 
         Raises:
-            ConfigError: The name or an option is unknown, or an option has an impossible value.
+            ConfigError: The name or an option is unknown, or an option has a value that it cannot
+                have.
         """
         options = dict(data)
         name = options.pop(cls._registry, None)

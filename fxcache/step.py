@@ -11,8 +11,9 @@ class Decision(NamedTuple):
 
     Attributes:
         refresh: Whether the step runs the full variant and stores every cached value.
-        reason: Why, in a few words, for the report.
-        recompute: Groups of cache points that a reuse step computes and stores all the same.
+        reason: Why, in a few words. The report shows it.
+        recompute: The names of cache points that the step computes and stores although it reuses
+            the others.
     """
 
     refresh: bool
@@ -25,12 +26,14 @@ class Step:
     """One call of the denoiser within a run.
 
     Attributes:
-        index: The number of the call in its run, from 0. Duplicated timesteps count.
-        num_steps: How many calls the run is expected to make; None where nothing tells.
+        index: The number of the call in its run, from 0. Solvers that call the model twice for one
+            timestep have each call counted.
+        num_steps: How many calls the run is expected to make. None if nothing tells.
         last_refresh: The index of the last call that refreshed everything.
-        changes: What the policy asked to observe, for each call after that one, this call's last.
-        schedule_steps: How many timesteps the noise schedule has, of which a model may serve only
-            a part; None where nothing tells.
+        changes: The changes of the signal that the policy observes, one for each call since the
+            last refresh. The last entry is that of this call. Each is a relative L1 norm.
+        schedule_steps: How many timesteps the noise schedule has. A model that serves only a part
+            of the schedule, as an expert of Wan 2.2 does, has fewer steps. None if nothing tells.
     """
 
     index: int

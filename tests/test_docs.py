@@ -128,7 +128,21 @@ def test_tests_of_pipelines_exist():
 
 
 def test_decisions_are_numbered():
-    files = sorted((ROOT / "docs/adr").glob("*.md"))
+    files = sorted((ROOT / "docs/adr").glob("[0-9]*.md"))
     assert [int(f.name[:4]) for f in files] == list(range(1, len(files) + 1))
+    listed = (ROOT / "docs/adr/README.md").read_text()
     for number, file in enumerate(files, 1):
-        assert file.read_text().startswith(f"# {number}. "), file.name
+        heading, _, _ = file.read_text().partition("\n")
+        _, marked, title = heading.partition(f"# {number}. ")
+        assert marked, file.name
+        assert f"| {number} | [{title}]({file.name}) |" in listed, file.name
+
+
+def test_the_reference_shows_every_public_name_once():
+    pages = "\n".join(page.read_text() for page in (ROOT / "docs/reference").glob("*.md"))
+    shown = re.findall(r"^::: (fxcache\.[\w.]+)$", pages, re.MULTILINE)
+    # The tool would take the package of this name for the function.
+    assert "fxcache.report" not in shown
+    names = [path.rpartition(".")[2] for path in shown]
+    assert len(names) == len(set(names))
+    assert set(fxcache.__all__) <= set(names)

@@ -16,9 +16,13 @@ TOLERANCE = 0.01  # between a model and its copy in half precision, or with a li
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """``shapes``: digest of the weights' names and shapes, ``parameters``: how many numbers.
+    """What tells whether a plan was made for a model.
 
-    ``magnitudes``: the mean absolute value of the largest weights, by name.
+    Attributes:
+        model: The name of the model's class.
+        parameters: How many numbers its weights and buffers hold.
+        shapes: A digest of their names and shapes.
+        magnitudes: The mean absolute value of the largest weights, by name.
     """
 
     model: str
@@ -33,7 +37,14 @@ class Fingerprint:
             raise TypeError(f"magnitudes={self.magnitudes!r}")
 
     def differences(self, other: "Fingerprint") -> list[str]:
-        """What of ``other`` is not as here, each as one phrase; empty if a plan serves both."""
+        """List how another model differs.
+
+        Args:
+            other: The other model's fingerprint.
+
+        Returns:
+            One phrase for each difference. The list is empty if a plan serves both models.
+        """
         if self.model != other.model:
             return [f"the plan is for {self.model}, this is {other.model}"]
         if self.shapes != other.shapes:
@@ -49,6 +60,7 @@ class Fingerprint:
         ]
 
     def to_dict(self) -> dict[str, Any]:
+        """Describe the fingerprint as JSON can hold it."""
         return asdict(self)
 
 

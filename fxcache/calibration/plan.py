@@ -31,15 +31,26 @@ PACKAGES = ("fxcache", "torch", "diffusers")
 
 @dataclass(frozen=True)
 class Plan:
-    """A policy and the cut it goes with, for one model.
+    """A policy and its cut, found for one model.
 
-    ``settings``: how it was found (prompts, seed, steps, …); ``versions``: of the packages;
-    ``adjustment``, ``correction``: of what is read from the cache, where one was trained or
-    measured. ``run_lengths``: for each schedule that it was calibrated on, its length, the place
-    where the run began, and how many calls the model made, which may be a part of them.
-    ``forecast``: how cached values are extrapolated; None for as the policy's method does.
+    Pass a plan to ``optimize``, or save it as JSON and pass the path.
 
-    Raises PlanError for a correction of what is forecast.
+    Args:
+        policy: Which steps refresh.
+        cut: What is cached, as for ``optimize``.
+        model: The fingerprint of the model that the plan was made for.
+        settings: How the plan was found: prompts, seed, steps and so on.
+        versions: The versions of fxcache, torch and diffusers that it was found with.
+        adjustment: A trained scale and shift of what is read from the cache (Block Caching, arXiv
+            2312.03209). None if there is none.
+        correction: A measured drift of what is read from the cache (Error-Optimized Cache). None if
+            there is none.
+        run_lengths: For each schedule that the plan was calibrated on, three numbers: how many
+            timesteps it has, at which of them the run began, and how many calls the model made.
+        forecast: How cached values are extrapolated. With None, the policy decides.
+
+    Raises:
+        PlanError: There are both a correction and a forecast.
     """
 
     policy: Policy
@@ -68,19 +79,40 @@ class Plan:
         cut: CutRequest = AUTO,
         forecast: Forecast | None = None,
     ) -> Self:
-        """A plan made by hand."""
+        """Make a plan by hand.
+
+        Args:
+            model: The denoiser that the plan is for.
+            policy: Which steps refresh.
+            cut: What is cached, as for ``optimize``.
+            forecast: How cached values are extrapolated. With None, the policy decides.
+
+        Returns:
+            The plan.
+
+        Raises:
+            ConfigError: The cut is neither a number, a name, a pair, a ``Cut`` nor a list of these.
+            PlanError: There are both a correction and a forecast.
+        """
         found = fingerprint(unwrapped(model))
         return cls(policy, require_cut_request(cut), found, forecast=forecast)
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """Those of the adjustment and of the correction, by names that tell them apart."""
+        """The weights of the adjustment and of the correction, by name."""
         adjusting = self.adjustment.weights if self.adjustment else {}
         correcting = self.correction.weights if self.correction else {}
         return {**adjusting, **{f"{CORRECTION}{name}": t for name, t in correcting.items()}}
 
     def require_match(self, model: nn.Module) -> None:
-        """PlanError, which says what differs, unless the plan was made for this model."""
+        """Check that the plan was made for a model.
+
+        Args:
+            model: The denoiser. A few of its weights are read from their device.
+
+        Raises:
+            PlanError: The plan was made for another model. The message says what differs.
+        """
         if differences := self.model.differences(fingerprint(model)):
             raise PlanError(
                 "the plan was made for another model: " + "; ".join(differences[:3]),
@@ -89,7 +121,11 @@ class Plan:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, without the ``weights``; ``from_dict`` reads it back."""
+        """Describe the plan as JSON can hold it.
+
+        Returns:
+            Everything but the ``weights``. ``from_dict`` reads it back.
+        """
         return {
             "fxcache_plan": FORMAT,
             "versions": dict(self.versions),
@@ -103,7 +139,19 @@ class Plan:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], weights: Mapping[str, Tensor] = NONE) -> Self:
-        """The plan that ``to_dict`` described, with its weights; PlanError if ``data`` is none."""
+        """Make the plan that ``to_dict`` described.
+
+        Args:
+            data: What ``to_dict`` returned.
+            weights: The plan's ``weights``, if it has any.
+
+        Returns:
+            The plan.
+
+        Raises:
+            PlanError: The data is no plan, has another format, or is incomplete.
+            ConfigError: The policy, the forecast or the cut is unknown, or an option of it is.
+        """
         if data.get("fxcache_plan") != FORMAT:
             raise PlanError(
                 f"this is no fxcache plan of format {FORMAT}",
@@ -130,9 +178,16 @@ class Plan:
             raise incomplete(error) from error
 
     def save(self, file: str | PathLike[str]) -> None:
-        """Write it to ``file``; ModelFileError where that cannot be.
+        """Write the plan to a file.
 
-        Its weights go to a file beside it, named alike but for ``.safetensors`` at the end.
+        The plan is JSON. Its weights, if it has any, go to a file beside it: ``plan.safetensors``
+        for ``plan.json``.
+
+        Args:
+            file: The path of the file, which must not end in ``.safetensors``.
+
+        Raises:
+            ModelFileError: The file cannot be written.
         """
         path, data = Path(file), self.to_dict()
         if path.suffix == WEIGHTS:
@@ -156,7 +211,20 @@ class Plan:
 
     @classmethod
     def load(cls, file: str | PathLike[str]) -> Self:
-        """The plan in ``file``; ModelFileError, or PlanError where it holds something else."""
+        """Read a plan from a file.
+
+        Args:
+            file: The path that ``save`` wrote to. Weights are read from the file beside it.
+
+        Returns:
+            The plan.
+
+        Raises:
+            ModelFileError: The file, or that of the weights, cannot be read.
+            PlanError: The file holds no plan, one of another format, or weights that are not
+                finite.
+            ConfigError: The policy, the forecast or the cut is unknown, or an option of it is.
+        """
         path = Path(file)
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
@@ -175,7 +243,7 @@ class Plan:
 
 
 def required(data: Mapping[str, Any], key: str) -> Any:
-    """What ``data`` holds under ``key``; PlanError where it is not there."""
+    """Look up ``key`` in ``data``; PlanError if it is not there."""
     try:
         return data[key]
     except KeyError as error:
@@ -183,13 +251,14 @@ def required(data: Mapping[str, Any], key: str) -> Any:
 
 
 def incomplete(error: Exception) -> PlanError:
+    """Make the error for a plan that lacks something."""
     return PlanError(
         f"the plan is incomplete: {error!r}", where="the plan", remedy="calibrate or tune again"
     )
 
 
 def parted(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The adjustment and the correction that the ``weights`` of a plan are, if any."""
+    """Make the adjustment and the correction from the ``weights`` of a plan."""
     trends = {n.removeprefix(CORRECTION): w for n, w in weights.items() if n.startswith(CORRECTION)}
     adjusting = {n: w for n, w in weights.items() if not n.startswith(CORRECTION)}
     return {
@@ -199,12 +268,18 @@ def parted(weights: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def write_weights(file: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write the weights to a safetensors file."""
     on_cpu = {name: w.detach().cpu().contiguous() for name, w in weights.items()}
     file.write_bytes(installed("safetensors.torch").save(on_cpu))
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """The weights in ``file``; ModelFileError where there are none."""
+    """Read the weights from a safetensors file.
+
+    Raises:
+        ModelFileError: The file cannot be read.
+        PlanError: A weight is not finite.
+    """
     safetensors = installed("safetensors")
     try:
         found: dict[str, Tensor] = installed("safetensors.torch").load(file.read_bytes())
@@ -224,6 +299,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 
 def installed_versions() -> dict[str, str]:
+    """The versions of the packages that a plan depends on, as far as they are installed."""
     found = {}
     for package in PACKAGES:
         try:
@@ -234,11 +310,12 @@ def installed_versions() -> dict[str, str]:
 
 
 def cut_to_json(cut: CutRequest) -> int | str | list[int | str]:
-    """A cut as JSON keeps it: by number or name, a pair of modules as ``first..last``."""
+    """Describe a cut as JSON can hold it: a number, a name, or a pair as ``first..last``."""
     return [one_to_json(one) for one in cut] if isinstance(cut, list) else one_to_json(cut)
 
 
 def one_to_json(cut: One) -> int | str:
+    """Describe one cut of a list."""
     if isinstance(cut, Cut):
         return cut.name
     return SPAN.join(cut) if isinstance(cut, tuple) else cut

@@ -9,16 +9,22 @@ from fxcache.step import Step, known_length
 
 @dataclass(frozen=True)
 class Ramp(Forecast):
-    """Add the last difference between refreshes, with a weight that grows linearly over the run.
+    """Add the difference of the last two refreshes, with a weight that grows over the run.
 
-    FasterCache (2410.19355, equation 4): F + (F - F at the refresh before) · w, with w from 0 at
-    the first step to ``most`` at the end. The run's length must be known.
+    FasterCache (arXiv 2410.19355, equation 4). With a and b the last two refreshes, a reuse step
+    reads
+
+        F_a + w (F_a − F_b)
+
+    where w grows linearly, from 0 at the first step to ``most`` at the end of the run. The number
+    of steps of the run must be known.
 
     Args:
-        most: The weight at the end of the run, 0 or more.
+        order: Always 1.
+        most: The weight w at the end of the run, 0 or more.
 
     Raises:
-        ConfigError: An option has an impossible value.
+        ConfigError: An option has a value that it cannot have.
     """
 
     most: float = 1.0
@@ -28,8 +34,10 @@ class Ramp(Forecast):
         require_number(self, "most", least=0)
 
     def require(self, step: Step) -> None:
+        """Check that the run's length is known."""
         known_length(type(self).__name__, step)
 
     def weights(self, age: int, distance: int, step: Step) -> tuple[float, ...]:
+        """Compute distance · w: the difference is kept for each step, not for the distance."""
         del age
         return (distance * self.most * step.index / known_length(type(self).__name__, step),)

@@ -15,14 +15,22 @@ SPAN = ".."  # between the first and the last module of a residual cut's name
 class Cut:
     """What a reuse step takes from the cache instead of computing it.
 
-    ``name``: module path of the value, or ``first..last`` for the modules that a residual cut
-    spans. ``skip_index``: number of the U-Net skip connection that the value meets, 0 at the
-    outermost (None elsewhere). ``mode``: ``"feature"``, the value itself; ``"residual"``, the
-    difference between two points of a stream. ``full_flops`` and ``reuse_flops``: FLOPs of the two
-    variants, two per multiply-add; ``reuse_flops_by_op`` splits the latter into conv, linear,
-    attention and other. ``cache_bytes``: what is kept between steps, for the captured batch and
-    size, in ``cached_tensors`` tensors. ``blocks_skipped``: how many of the model's numbered blocks
-    a reuse step does nothing of.
+    All numbers are for the batch and the size that were captured.
+
+    Attributes:
+        name: The module path of the cached value, or ``first..last`` for the modules that a
+            residual cut spans.
+        skip_index: The number of the U-Net's skip connection that the value meets, 0 at the
+            outermost. None elsewhere.
+        mode: ``"feature"`` if the value itself is cached, ``"residual"`` if the difference between
+            two points of a stream is.
+        full_flops: FLOPs of the full variant, two per multiply-add.
+        reuse_flops: FLOPs of the cached-skip variant, two per multiply-add.
+        reuse_flops_by_op: ``reuse_flops`` by kind: ``"conv"``, ``"linear"``, ``"attention"`` and
+            ``"other"``.
+        cache_bytes: Bytes that are kept between steps, in the dtype of the capture.
+        cached_tensors: How many tensors these are.
+        blocks_skipped: How many of the model's numbered blocks a reuse step does nothing of.
     """
 
     name: str
@@ -37,28 +45,28 @@ class Cut:
 
     @property
     def share_saved(self) -> float:
-        """Share of the full variant's FLOPs that a reuse step does not do, 0 to 1."""
+        """The share of the full variant's FLOPs that a reuse step saves, 0 to 1."""
         return 1 - self.reuse_flops / self.full_flops
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Describe the cut as JSON can hold it: all attributes, and ``share_saved``."""
         return asdict(self) | {"share_saved": round(self.share_saved, 6)}
 
 
 class Afresh(Protocol):
-    """What a reuse step computes in a value's place, before it adds what is cached.
-
-    ``end``: the value that it leads to; ``leaves``: what it is computed from; ``flops`` by kind.
-    """
+    """What a reuse step computes in a value's place, before it adds what is cached."""
 
     @property
-    def end(self) -> fx.Node: ...
+    def end(self) -> fx.Node:
+        """The value that the computation leads to."""
 
     @property
-    def leaves(self) -> tuple[fx.Node, ...]: ...
+    def leaves(self) -> tuple[fx.Node, ...]:
+        """The values that it is computed from."""
 
     @property
-    def flops(self) -> Mapping[str, int]: ...
+    def flops(self) -> Mapping[str, int]:
+        """FLOPs by kind."""
 
     def insert(self, graph: fx.Graph, copied: Mapping[fx.Node, fx.Node]) -> fx.Node:
         """Compute it in ``graph``, at its insertion point; ``copied`` has the leaves."""

@@ -11,13 +11,26 @@ from fxcache.policies.table import Row, Table, require_series
 
 @dataclass(frozen=True)
 class BlockCaching(Table):
-    """A block's residual branch is reused until its change would add up to more than ``threshold``.
+    """Refresh each attention block by itself, once its calibrated change has added up.
 
-    Block Caching (2312.03209, equations 2 to 4): ``changes[block][s]`` is
-    ‖C(x_s) − C(x_{s−1})‖₁ / ‖C(x_s)‖₁, averaged over calibration runs without caching; what was
-    computed at step a is reused at s as long as the sum over a+1 … s is at most ``threshold``.
+    Block Caching (arXiv 2312.03209, equations 2 to 4). What a block computed at step a is reused at
+    step s if
 
-    Raises ConfigError for a threshold that is no number from 0, or changes of unequal lengths.
+        Σ_{t=a+1…s} ‖C(x_t) − C(x_{t−1})‖₁ / ‖C(x_t)‖₁ ≤ threshold
+
+    where C is the block's residual branch. The terms are averages over calibration runs without
+    caching, so the schedule is known before the run.
+
+    Args:
+        threshold: The largest sum at which a block is reused, 0 or more.
+        changes: For each block, by its module path, the term of each step. From
+            ``fxcache.calibrate``. The policy serves runs of this length only.
+        max_variants: How many different sets of blocks the steps may reuse, each of which is a
+            graph of its own. If the schedule has more, the most alike are merged.
+
+    Raises:
+        ConfigError: An option has a value that it cannot have, or blocks have unequal numbers of
+            steps.
     """
 
     caches: ClassVar[Caches] = Caches.BLOCKS
@@ -32,15 +45,24 @@ class BlockCaching(Table):
 
     @property
     def points(self) -> Row:
+        """The module paths of the calibrated blocks."""
         return frozenset(self.changes)
 
     def computed(self) -> list[Row]:
+        """The blocks that each step computes."""
         steps = {block: set(self.refreshes(series)) for block, series in self.changes.items()}
         length = len(next(iter(self.changes.values())))
         return [frozenset(b for b, at in steps.items() if s in at) for s in range(length)]
 
     def refreshes(self, changes: tuple[float, ...]) -> list[int]:
-        """The steps that compute a block that changes so much from step to step."""
+        """Find the steps that compute one block.
+
+        Args:
+            changes: The block's change at each step.
+
+        Returns:
+            The steps, from 0.
+        """
         found, total = [0], 0.0
         for step, change in enumerate(changes[1:], start=1):
             total += change

@@ -9,7 +9,14 @@ from fxcache.step import Decision, Step
 
 @dataclass(frozen=True)
 class Explicit(Policy):
-    """Refresh at the listed steps, counted from 0, and at the first of each run."""
+    """Refresh at the listed steps, and at the first step of each run.
+
+    Args:
+        steps: The steps that refresh, counted from 0, in any order.
+
+    Raises:
+        ConfigError: A step is not a whole number of at least 0.
+    """
 
     steps: tuple[int, ...] = (0,)
 
@@ -25,4 +32,5 @@ class Explicit(Policy):
         object.__setattr__(self, "steps", tuple(sorted(set(steps))))
 
     def scheduled(self, step: Step) -> Decision:
+        """Refresh if the step is listed."""
         return Decision(step.index in self.steps, "listed steps")

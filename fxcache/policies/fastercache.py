@@ -11,13 +11,23 @@ from fxcache.step import Decision, Step, known_length
 
 @dataclass(frozen=True)
 class FasterCache(Policy):
-    """Attention outputs are computed every ``interval`` steps after ``first``, else extrapolated.
+    """Compute attentions at some steps only, and extrapolate them in between.
 
-    FasterCache (2410.19355, equation 4): F ≈ F_a + (F_a − F_b) · w, a and b being the last two
-    steps that computed it; w grows linearly over the run, from 0 to ``most``. Everything else is
-    computed at every step. The growth needs the run's length.
+    FasterCache (arXiv 2410.19355, equation 4). A reuse step takes
 
-    Raises ConfigError for an interval below 1, or a weight that is no number from 0.
+        F_a + w (F_a − F_b)
+
+    for what an attention returns. Here a and b are the last two steps that computed it, and the
+    weight w grows linearly over the run. Everything else is computed at every step. The policy
+    must know how many steps the run has.
+
+    Args:
+        interval: Steps from one refresh of the attentions to the next, 1 or more.
+        most: The weight w at the end of the run, 0 or more.
+        first: How many first steps compute everything.
+
+    Raises:
+        ConfigError: An option has a value that it cannot have.
     """
 
     caches: ClassVar[Caches] = Caches.ATTENTION
@@ -32,10 +42,12 @@ class FasterCache(Policy):
         require_number(self, "most", least=0)
 
     def scheduled(self, step: Step) -> Decision:
+        """Compute attentions every ``interval`` steps, counted from the last of the first steps."""
         known_length(type(self).__name__, step)
         after = step.index - max(self.first - 1, 0)
         return Decision(after % self.interval == 0, f"every {self.interval} steps")
 
     @property
     def default_forecast(self) -> Ramp:
+        """The difference of the last two refreshes, with the weight that grows to ``most``."""
         return Ramp(most=self.most)

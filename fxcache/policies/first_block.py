@@ -9,12 +9,21 @@ from fxcache.step import Decision, Step
 
 @dataclass(frozen=True)
 class FirstBlock(Policy):
-    """Reuse while ‖r_s − r_a‖₁ / ‖r_a‖₁ ≤ ``threshold``, and ``max_reuses`` times in a row at most.
+    """Reuse while the first block's contribution stays close to that of the last refresh.
 
-    r_s is what the first block adds to the latent's stream at step s, a the last step that
-    refreshed (First-Block Cache of ParaAttention and diffusers). ``max_reuses=None``: no limit.
+    First-Block Cache, as in ParaAttention and diffusers. Step s reuses if
 
-    Raises ConfigError for a threshold that is no number from 0, or a limit that is no int from 0.
+        ‖r_s − r_a‖₁ / ‖r_a‖₁ ≤ threshold
+
+    where r_s is what the first block adds to the latent's stream at step s, and a is the last step
+    that refreshed. Every step computes the first block and reads one number from the device.
+
+    Args:
+        threshold: The largest relative change at which a step reuses, 0 or more.
+        max_reuses: How many steps in a row may reuse, 0 or more. None sets no limit.
+
+    Raises:
+        ConfigError: An option has a value that it cannot have.
     """
 
     threshold: float = 0.08
@@ -28,9 +37,11 @@ class FirstBlock(Policy):
 
     @property
     def observes(self) -> Observation:
+        """What the first block adds, compared with the last refresh."""
         return Observation((Signal.FIRST_BLOCK,), Since.REFRESH)
 
     def scheduled(self, step: Step) -> Decision:
+        """Refresh if the change exceeds the threshold, or enough steps in a row reused."""
         if self.max_reuses is not None and step.index - step.last_refresh > self.max_reuses:
             return Decision(True, "reused often enough")
         near = bool(step.changes) and step.changes[-1] <= self.threshold

@@ -13,18 +13,30 @@ WATCHED = 2  # steps at the start whose halves must be seen to have equal latent
 
 @dataclass(frozen=True, kw_only=True)
 class GuidanceCache:
-    """The unconditional half is rebuilt from the conditional one, between steps that compute both.
+    """Compute the unconditional half of classifier-free guidance at some steps only.
 
-    FasterCache's CFG-Cache (2410.19355, equations 9 to 11). Every ``interval`` steps, from
-    ``start`` of the run on, both halves are computed, and their difference is kept, parted into
-    low and high frequencies; in between the batch is halved, and u ≈ c + w₁ Δ_low + w₂ Δ_high,
-    with w₁ = 1 + ``low`` before ``turn`` of the run and 1 after it, w₂ = 1 before it and
-    1 + ``high`` after it. With both at 0 the difference is added as it is. ``conditional``: the
-    half of the batch that is, "first" (DiTPipeline) or "second" (most other pipelines).
+    FasterCache's CFG-Cache (arXiv 2410.19355, equations 9 to 11). Steps that compute both halves
+    keep their difference Δ = u − c, split into low and high frequencies. Other steps compute half
+    the batch, and rebuild the unconditional prediction u from the conditional one c by
 
-    For calls whose batch holds the same latents twice; combines with every policy. Needs the run's
-    length. Raises ConfigError for an interval below 1, weights below 0, parts that are not from 0
-    to 1, or another half.
+        u ≈ c + w₁ Δ_low + w₂ Δ_high
+
+    with w₁ = 1 + low and w₂ = 1 early in the run, and w₁ = 1 and w₂ = 1 + high late in it. This
+    works for calls whose batch holds the same latents twice, and beside every policy. The number
+    of steps of the run must be known.
+
+    Args:
+        interval: Steps from one that computes both halves to the next, 1 or more.
+        start: The share of the run before which every step computes both halves, 0 to 1.
+        low: How much more the low frequencies count early in the run, 0 or more. With ``low`` and
+            ``high`` at 0, the difference is added as it is, without splitting it.
+        high: How much more the high frequencies count late in the run, 0 or more.
+        turn: The share of the run at which early ends and late begins, 0 to 1.
+        conditional: Which half of the batch is the conditional one: ``"second"`` in most pipelines,
+            ``"first"`` in diffusers' ``DiTPipeline``.
+
+    Raises:
+        ConfigError: An option has a value that it cannot have.
     """
 
     interval: int = 5
@@ -53,22 +65,32 @@ class GuidanceCache:
             )
 
     def begins(self, step: Step) -> int:
-        """The first step whose difference is kept."""
+        """Find the first step whose difference is kept.
+
+        Raises:
+            UnknownLengthError: Nothing tells the run's length.
+        """
         return max(WATCHED, math.ceil(self.start * known_length(type(self).__name__, step)))
 
     def computes_both(self, step: Step) -> bool:
+        """Whether the step computes both halves.
+
+        Raises:
+            UnknownLengthError: Nothing tells the run's length.
+        """
         after = step.index - self.begins(step)
         return after < 0 or after % self.interval == 0
 
     def keeps(self, step: Step) -> bool:
-        """Whether the step computes both halves for those after it."""
+        """Whether the step keeps the difference of both halves for later steps."""
         return step.index >= self.begins(step) and self.computes_both(step)
 
     def weights(self, step: Step) -> tuple[float, float]:
-        """Of the difference's low and high frequencies."""
+        """The weights w₁ and w₂ of the low and the high frequencies at a step."""
         early = step.index < self.turn * known_length(type(self).__name__, step)
         return (1 + self.low, 1.0) if early else (1.0, 1 + self.high)
 
     @property
     def parts_frequencies(self) -> bool:
+        """Whether the difference is split into low and high frequencies."""
         return self.low > 0 or self.high > 0

@@ -12,12 +12,23 @@ from fxcache.policies.table import Row, Table, require_series
 
 @dataclass(frozen=True)
 class LearnedRouter(Table):
-    """A step computes the layers whose learned score exceeds ``threshold``, and reuses the rest.
+    """Compute the layers whose learned score is high, and reuse the others.
 
-    Learning-to-Cache (2406.01733, equations 4 and 5): ``scores[layer][s]``, β, from 0 (reuse) to 1
-    (compute), is the router trained with everything else frozen; 1 at the steps that compute all.
+    Learning-to-Cache (arXiv 2406.01733, equations 4 and 5). Step s computes a layer if its score
+    β_s exceeds the threshold. The scores are a router that was trained with the model frozen; see
+    the guide, under Trained parts.
 
-    Raises ConfigError for a threshold that is not from 0 to below 1, or scores of unequal lengths.
+    Args:
+        threshold: The score from which a layer is computed, from 0 to below 1.
+        scores: For each layer, by its module path, the score β of each step, from 0 (reuse) to 1
+            (compute). It is 1 at the steps that compute everything. The policy serves runs of this
+            length only.
+        max_variants: How many different sets of layers the steps may reuse, each of which is a
+            graph of its own. If the schedule has more, the most alike are merged.
+
+    Raises:
+        ConfigError: An option has a value that it cannot have, or layers have unequal numbers of
+            steps.
     """
 
     caches: ClassVar[Caches] = Caches.LAYERS
@@ -38,9 +49,11 @@ class LearnedRouter(Table):
 
     @property
     def points(self) -> Row:
+        """The module paths of the layers that have scores."""
         return frozenset(self.scores)
 
     def computed(self) -> list[Row]:
+        """The layers that each step computes."""
         length = len(next(iter(self.scores.values())))
         return [
             frozenset(layer for layer, score in self.scores.items() if score[s] > self.threshold)

@@ -9,15 +9,25 @@ from fxcache.step import Decision, Step, known_length
 
 @dataclass(frozen=True)
 class MagCache(Policy):
-    """Reuse while Σ |1 − Π γ| since the last refresh ≤ ``threshold``.
+    """Reuse while the calibrated magnitude of what the blocks add has drifted little.
 
-    MagCache (2506.09045, equations 4 to 6): γ_s, ``ratios[s]``, is the mean of ‖r_s‖ / ‖r_{s−1}‖
-    over the tokens of what all blocks add, from a calibration run; the product runs over the steps
-    since the last refresh, the sum over its values at each of them. At most ``max_reuses`` times in
-    a row, and not in the first share ``retention`` of the run. For a run of another length, each
-    step takes the nearest ratio.
+    MagCache (arXiv 2506.09045, equations 4 to 6). With a the last step that refreshed, step s
+    reuses if
 
-    Raises ConfigError for ratios that are no list of numbers, a threshold or share below 0.
+        Σ_{t=a+1…s} |1 − Π_{u=a+1…t} γ_u| ≤ threshold
+
+    where γ_u is the calibrated ratio ‖r_u‖ / ‖r_{u−1}‖, and r_u is what all blocks add at step u.
+    The policy must know how many steps the run has.
+
+    Args:
+        ratios: γ of each step, from ``fxcache.calibrate``. In a run of another length each step
+            takes the nearest ratio.
+        threshold: The largest drift at which a step reuses, 0 or more.
+        max_reuses: How many steps in a row may reuse, 0 or more.
+        retention: The first share of the run that always refreshes, from 0.
+
+    Raises:
+        ConfigError: An option has a value that it cannot have.
     """
 
     ratios: tuple[float, ...] = ()
@@ -33,6 +43,7 @@ class MagCache(Policy):
         require_number(self, "retention", least=0)
 
     def scheduled(self, step: Step) -> Decision:
+        """Refresh if the drift exceeds the threshold, early, or after enough reuses in a row."""
         length = known_length(type(self).__name__, step)
         if step.index < int(self.retention * length + 0.5):
             return Decision(True, "first steps")
@@ -45,7 +56,15 @@ class MagCache(Policy):
         return Decision(not drift <= self.threshold, "magnitude's drift")
 
     def ratio(self, index: int, length: int) -> float:
-        """γ at step ``index`` of a run of ``length`` steps; 1 past its end."""
+        """Look up the ratio γ of one step.
+
+        Args:
+            index: The step, from 0.
+            length: How many steps the run has.
+
+        Returns:
+            The nearest calibrated ratio; 1 past the end of the run.
+        """
         if index >= length:
             return 1.0
         scale = (len(self.ratios) - 1) / (length - 1) if length > 1 else 0

@@ -14,11 +14,17 @@ LEAST_POWER = 0.1  # below, the roots overflow and only the ends of the run are 
 
 @dataclass(frozen=True)
 class NonUniform(Policy):
-    """As many refreshes as ``Uniform(interval)``, but dense around step ``center``.
+    """Refresh as often as ``Uniform(interval)``, but more densely around one step.
 
-    DeepCache (2312.00858) equation 7. Needs the run's length.
+    DeepCache (arXiv 2312.00858, equation 7). The policy must know how many steps the run has.
 
-    Raises ConfigError for an interval below 1, a centre outside the steps, a power below 0.1.
+    Args:
+        interval: Steps from one refresh to the next on average, 1 or more.
+        center: The step around which refreshes are dense, 0 or more.
+        power: How dense they are, 0.1 or more. At 1 they are spread evenly.
+
+    Raises:
+        ConfigError: An option has a value that it cannot have.
     """
 
     interval: int = 5
@@ -32,6 +38,7 @@ class NonUniform(Policy):
         require_number(self, "power", least=LEAST_POWER)
 
     def scheduled(self, step: Step) -> Decision:
+        """Refresh at the steps that equation 7 gives for a run of this length."""
         refreshes = refresh_steps(
             known_length(type(self).__name__, step),
             self.interval,

@@ -12,34 +12,59 @@ from fxcache.step import Decision, Step, known_length
 
 
 class Caches(Enum):
-    """What a policy caches where ``cut="auto"``."""
+    """What a policy caches with ``cut="auto"``.
 
-    CUT = "cut"  # what one cut needs, refreshed together
-    BLOCKS = "blocks"  # the residual branch of each attention block, each by itself
-    ATTENTION = "attention"  # what all attentions return, refreshed together
-    LAYERS = "layers"  # what each attention and each MLP adds, each by itself
-    COMPONENTS = "components"  # the same, all of a kind refreshed together
+    Attributes:
+        CUT: The values that one cut needs. They are refreshed together.
+        BLOCKS: The residual branch of each attention block. Each is refreshed by itself.
+        ATTENTION: The outputs of all attentions. They are refreshed together.
+        LAYERS: What each attention and each MLP adds. Each is refreshed by itself.
+        COMPONENTS: What each attention and each MLP adds. All of a kind are refreshed together.
+    """
+
+    CUT = "cut"
+    BLOCKS = "blocks"
+    ATTENTION = "attention"
+    LAYERS = "layers"
+    COMPONENTS = "components"
 
 
 class Signal(Enum):
-    """A value that tells how far the denoiser has moved."""
+    """A value of the model that shows how much its output changes from step to step.
 
-    MODULATED_INPUT = "modulated_input"  # of the first block: what its first layer reads
+    Attributes:
+        MODULATED_INPUT: What the first layer of the first block reads, after modulation by the
+            timestep.
+        TIMESTEP_EMBEDDING: The embedding of the timestep. It is known before the run.
+        FIRST_BLOCK: What the first block adds to the latent's stream.
+    """
+
+    MODULATED_INPUT = "modulated_input"
     TIMESTEP_EMBEDDING = "timestep_embedding"
-    FIRST_BLOCK = "first_block"  # what the first block adds to the latent's stream
+    FIRST_BLOCK = "first_block"
 
 
 class Since(Enum):
-    """Which earlier value of its signal a step's change is measured from."""
+    """Which earlier value of a signal a step is compared with.
+
+    Attributes:
+        STEP: The value at the step before.
+        REFRESH: The value at the last refresh.
+    """
 
     STEP = "step"
     REFRESH = "refresh"
 
 
 class Observation(NamedTuple):
-    """What a policy asks to be told of each step: the relative L1 change of a signal.
+    """What a policy wants to know of each step: how much a signal has changed.
 
-    ``signals``: the first of these that the model has.
+    The change from an earlier value m_a to m_s is ‖m_s − m_a‖₁ / ‖m_a‖₁. Policies find it in
+    ``Step.changes``.
+
+    Attributes:
+        signals: Signals in the order of preference. The first that the model has is observed.
+        since: Which earlier value the signal is compared with.
     """
 
     signals: tuple[Signal, ...]
@@ -48,15 +73,23 @@ class Observation(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Policy(Registered, ABC, registry="policy"):
-    """Base of all policies: frozen, validated when made, free of state.
+    """Base of all policies: it decides which steps refresh.
 
-    A subclass defines ``scheduled``, and is known to plans by its name from then on.
+    A policy is a frozen dataclass without state. A subclass defines ``scheduled``, and plans know
+    it by its name from then on.
 
     Args:
-        first: How many first steps of a run refresh whatever the policy's own rule says. The first
-            step always refreshes.
-        last: How many last steps refresh. Needs the run's length: from the pipeline, the noise
-            scheduler's timesteps, the run before, a plan, or ``fxcache.session(num_steps=...)``.
+        first: How many first steps of a run refresh, whatever ``scheduled`` says. The first step
+            always refreshes.
+        last: How many last steps refresh. The policy must then know how many steps the run has:
+            from the pipeline, the noise scheduler's timesteps, the run before, a plan, or
+            ``fxcache.session(num_steps=...)``.
+
+    Attributes:
+        caches: What is cached with ``cut="auto"``; a class attribute.
+
+    Raises:
+        ConfigError: An option has a value that it cannot have.
     """
 
     first: int = 1
@@ -70,21 +103,32 @@ class Policy(Registered, ABC, registry="policy"):
 
     @property
     def observes(self) -> Observation | None:
-        """The signal that it decides by; None for a schedule that is known beforehand."""
+        """The signal that the policy decides by. None if it needs no signal."""
         return None
 
     @property
     def points(self) -> frozenset[str] | None:
-        """The cache points it was calibrated for, by name; None if it takes any."""
+        """The names of the cache points that it was calibrated for. None if it takes any."""
         return None
 
     @property
     def default_forecast(self) -> Forecast | None:
-        """How its method reads cached values where ``optimize(forecast=...)`` is left out."""
+        """The forecast that is used without ``optimize(forecast=...)``. None reuses values."""
         return None
 
     def decide(self, step: Step) -> Decision:
-        """Refresh or reuse at ``step``; raises ScheduleError where the run's length is missing."""
+        """Decide whether a step refreshes or reuses.
+
+        Args:
+            step: The step, with what the policy observes.
+
+        Returns:
+            The decision, with its reason.
+
+        Raises:
+            UnknownLengthError: The policy needs the run's length, and nothing tells it.
+            ScheduleError: The policy was calibrated for runs of another length.
+        """
         if step.index < max(self.first, 1):
             return Decision(True, "first steps")
         if self.last and step.index >= known_length(type(self).__name__, step) - self.last:
@@ -93,4 +137,11 @@ class Policy(Registered, ABC, registry="policy"):
 
     @abstractmethod
     def scheduled(self, step: Step) -> Decision:
-        """The policy's own rule, for the steps between ``first`` and ``last``."""
+        """Decide by the policy's own rule, between the first and the last steps.
+
+        Args:
+            step: The step, with what the policy observes.
+
+        Returns:
+            The decision, with its reason.
+        """

@@ -9,11 +9,18 @@ from fxcache.policies.table import Row, Table
 
 @dataclass(frozen=True)
 class Scheduled(Table):
-    """Each step reuses the cache points that ``reused`` lists for it, and computes the others.
+    """Reuse, at each step, the cache points that a table lists for it.
 
-    ``names``: all cache points. An empty list refreshes. What ``fxcache tune`` writes.
+    ``fxcache tune`` writes such policies. The policy serves runs of the table's length only.
 
-    Raises ConfigError where a step reuses what is not among the names.
+    Args:
+        names: The names of all cache points.
+        reused: For each step, the cache points that it reuses. A step with an empty list refreshes.
+        max_variants: How many different sets of cache points the steps may reuse, each of which is
+            a graph of its own. If the table has more, the most alike are merged.
+
+    Raises:
+        ConfigError: The table is empty, or a step reuses what is not among the names.
     """
 
     names: tuple[str, ...] = ()
@@ -32,9 +39,11 @@ class Scheduled(Table):
 
     @property
     def points(self) -> Row:
+        """The names of all cache points."""
         return frozenset(self.names)
 
     def computed(self) -> list[Row]:
+        """The cache points that each step computes: those that it does not reuse."""
         return [self.points - frozenset(step) for step in self.reused]
 
 

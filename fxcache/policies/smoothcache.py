@@ -12,14 +12,27 @@ from fxcache.policies.table import Row, Table
 
 @dataclass(frozen=True)
 class SmoothCache(Table):
-    """What a kind of layer adds is reused while its calibrated error is below ``alpha``.
+    """Refresh all layers of one kind together, while their calibrated error is small.
 
-    SmoothCache (2411.10510, equation 4): ``errors[kind][s][g − 1]`` is
-    ‖L(x_s) − L(x_{s−g})‖₁ / ‖L(x_s)‖₁, averaged over the layers of that kind and over calibration
-    runs without caching. At step s, what was computed g steps before is reused if that is below
-    ``alpha``; gaps that were not calibrated are not reused.
+    SmoothCache (arXiv 2411.10510, equation 4). At step s a kind of layer, such as all attentions,
+    reuses what it computed g steps before if
 
-    Raises ConfigError for an ``alpha`` that is no number from 0, or errors of unequal lengths.
+        ‖L(x_s) − L(x_{s−g})‖₁ / ‖L(x_s)‖₁ < alpha
+
+    where L is what a layer adds. The left side is an average over the layers of that kind and over
+    calibration runs without caching, so the schedule is known before the run.
+
+    Args:
+        alpha: The bound on the error, 0 or more.
+        errors: For each kind of layer and each step, the left side for g = 1, 2 and so on. From
+            ``fxcache.calibrate``. The policy serves runs of this length only, and reuses nothing
+            for longer than was calibrated.
+        max_variants: How many different sets of kinds the steps may reuse, each of which is a graph
+            of its own. If the schedule has more, the most alike are merged.
+
+    Raises:
+        ConfigError: An option has a value that it cannot have, or kinds have unequal numbers of
+            steps.
     """
 
     caches: ClassVar[Caches] = Caches.COMPONENTS
@@ -41,15 +54,24 @@ class SmoothCache(Table):
 
     @property
     def points(self) -> Row:
+        """The calibrated kinds of layers."""
         return frozenset(self.errors)
 
     def computed(self) -> list[Row]:
+        """The kinds of layers that each step computes."""
         steps = {kind: set(self.refreshes(rows)) for kind, rows in self.errors.items()}
         length = len(next(iter(self.errors.values())))
         return [frozenset(k for k, at in steps.items() if s in at) for s in range(length)]
 
     def refreshes(self, errors: tuple[tuple[float, ...], ...]) -> list[int]:
-        """The steps that compute a kind of layer with such errors."""
+        """Find the steps that compute one kind of layer.
+
+        Args:
+            errors: The errors of this kind, for each step by gap.
+
+        Returns:
+            The steps, from 0.
+        """
         found = [0]
         for step, by_gap in enumerate(errors[1:], start=1):
             gap = step - found[-1]

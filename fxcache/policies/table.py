@@ -15,10 +15,15 @@ Row = frozenset[str]
 
 @dataclass(frozen=True, kw_only=True)
 class Table(Policy, abstract=True):
-    """A schedule for each cache point, known before the run from a calibration of its length.
+    """Base of policies that know before the run which cache points each step computes.
 
-    ``max_variants``: how many different sets of points the steps may reuse, each of which is a
-    graph of its own; where the schedule has more, the most alike are merged, towards refreshing.
+    Args:
+        max_variants: How many different sets of cache points the steps may reuse, each of which is
+            a graph of its own. If the schedule has more, the most alike are merged; the merged
+            steps compute what either of them computed.
+
+    Raises:
+        ConfigError: ``max_variants`` is not a whole number of at least 1.
     """
 
     max_variants: int = 8
@@ -34,23 +39,37 @@ class Table(Policy, abstract=True):
 
     @abstractmethod
     def computed(self) -> list[Row]:
-        """By the policy's own rule, the points that each step computes."""
+        """The cache points that each step computes, by the policy's own rule."""
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
-        """For each step, the points that it computes."""
+        """The cache points that each step computes, after merging."""
         return tuple(merged(self.computed(), self.max_variants))
 
     def scheduled(self, step: Step) -> Decision:
+        """Refresh at steps that compute all cache points; else compute those of the table.
+
+        Raises:
+            UnknownLengthError: Nothing tells the run's length.
+            ScheduleError: The run has another length than the table.
+        """
         require_length(type(self).__name__, len(self.rows), step)
         row = self.rows[step.index]
         return Decision(row >= self.points, "calibrated schedule", row)
 
 
 def merged(rows: list[Row], limit: int) -> list[Row]:
-    """``rows`` with at most ``limit`` different ones, each a superset of the original.
+    """Merge rows until at most ``limit`` different ones are left.
 
-    Greedy: the two whose union adds the fewest computed points, counted over all steps.
+    Each step replaces two different rows by their union. It takes those two whose union adds the
+    fewest computed points, counted over all steps.
+
+    Args:
+        rows: For each step, the points that it computes.
+        limit: How many different rows are allowed, 1 or more.
+
+    Returns:
+        The merged rows, each a superset of the original.
     """
     counts = {row: rows.count(row) for row in dict.fromkeys(rows)}
     into = {row: row for row in counts}
@@ -66,13 +85,17 @@ def merged(rows: list[Row], limit: int) -> list[Row]:
 
 
 def added(pair: tuple[Row, Row], counts: Mapping[Row, int]) -> int:
-    """How many points more are computed when both of ``pair`` compute all of either."""
+    """Count the points that are computed besides if both rows of ``pair`` become their union."""
     first, second = pair
     return counts[first] * len(second - first) + counts[second] * len(first - second)
 
 
 def require_series(policy: Policy, name: str) -> None:
-    """Make the option ``name`` a dict of equally long tuples of floats, or raise ConfigError."""
+    """Make the option ``name`` a dict of equally long tuples of floats.
+
+    Raises:
+        ConfigError: It is something else, or empty.
+    """
     value = getattr(policy, name)
     valid = isinstance(value, Mapping) and all(
         isinstance(point, str) and isinstance(series, list | tuple) and all(map(is_number, series))

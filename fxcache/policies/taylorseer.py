@@ -13,15 +13,15 @@ from fxcache.step import Decision, Step
 class TaylorSeer(Policy):
     """Refresh every ``interval`` steps, and extrapolate between them by a Taylor series.
 
-    TaylorSeer (2503.06923, equations 2 and 3). The first three steps refresh, so that there are
-    differences to extrapolate by.
+    TaylorSeer (arXiv 2503.06923, equations 2 and 3). The first three steps refresh, so that there
+    are differences to extrapolate by. See ``Taylor`` for the series.
 
     Args:
         interval: Steps from one refresh to the next, 1 or more.
-        order: Of the Taylor series, 1 to 4; 0 reuses what is cached as it is.
+        order: The order of the Taylor series, 1 to 4. With 0, cached values are reused as they are.
 
     Raises:
-        ConfigError: An option has an impossible value.
+        ConfigError: An option has a value that it cannot have.
     """
 
     interval: int = 4
@@ -35,8 +35,10 @@ class TaylorSeer(Policy):
 
     @property
     def default_forecast(self) -> Taylor | None:
+        """The Taylor series; None for order 0."""
         return Taylor(self.order) if self.order else None
 
     def scheduled(self, step: Step) -> Decision:
+        """Refresh every ``interval`` steps, counted from the last of the first steps."""
         after = step.index - max(self.first - 1, 0)
         return Decision(after % self.interval == 0, f"every {self.interval} steps")

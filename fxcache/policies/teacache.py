@@ -67,16 +67,28 @@ PUBLISHED: dict[str, tuple[str, tuple[float, ...]]] = {
 
 @dataclass(frozen=True)
 class TeaCache(Policy):
-    """Reuse while the estimated change since the last refresh stays below ``threshold``.
+    """Reuse while the estimated change of the output since the last refresh is small.
 
-    TeaCache (2411.19108, equations 4, 6 and 7): with m_s the first block's modulated input at step
-    s, a step adds p(‖m_s − m_{s−1}‖₁ / ‖m_{s−1}‖₁) to a sum, which a refresh sets to 0.
-    ``coefficients``: of the polynomial p, fitted to a model, highest power first; where p is
-    negative, 0 is added. ``signal``: ``"modulated_input"``, ``"timestep_embedding"`` (as published
-    for Wan and CogVideoX), or ``"auto"``: the former if the model modulates its first block's
-    input. The first and the last step are refreshed: the run's length must be known, or last=0.
+    TeaCache (arXiv 2411.19108, equations 4, 6 and 7). With a the last step that refreshed, step s
+    reuses if
 
-    Raises ConfigError for a threshold that is no number from 0, or coefficients that are none.
+        Σ_{t=a+1…s} max(0, p(‖m_t − m_{t−1}‖₁ / ‖m_{t−1}‖₁)) < threshold
+
+    where m_t is a signal of step t, and p is a polynomial that was fitted to the model. The first
+    and the last step refresh. The policy must know how many steps the run has, unless ``last=0``.
+    If the signal depends on more than the timestep, every step reads one number from the device.
+
+    Args:
+        threshold: The bound on the estimated change, 0 or more.
+        coefficients: The coefficients of p, highest power first. From ``fxcache.calibrate`` or
+            ``TeaCache.published``. The default takes the change as it is.
+        signal: ``"modulated_input"``, the first block's input after its modulation;
+            ``"timestep_embedding"``, as published for Wan and CogVideoX; or ``"auto"``, the former
+            if the model has it.
+        last: How many last steps refresh.
+
+    Raises:
+        ConfigError: An option has a value that it cannot have.
     """
 
     threshold: float = 0.25
@@ -97,7 +109,21 @@ class TeaCache(Policy):
 
     @classmethod
     def published(cls, model: str, threshold: float = 0.25) -> Self:
-        """With the coefficients that TeaCache's authors fitted; ConfigError for other models."""
+        """Make a policy with the coefficients that TeaCache's authors fitted to a model.
+
+        Args:
+            model: One of ``"flux"``, ``"hunyuan-video"``, ``"ltx-video"``, ``"mochi"``,
+                ``"cogvideox-2b"``, ``"cogvideox-5b"``, ``"cogvideox1.5-5b"``,
+                ``"wan2.1-t2v-1.3b"``, ``"wan2.1-t2v-14b"``, ``"wan2.1-i2v-14b-480p"`` and
+                ``"wan2.1-i2v-14b-720p"``.
+            threshold: The bound on the estimated change, 0 or more.
+
+        Returns:
+            The policy. For Wan, the first two and the last two steps refresh.
+
+        Raises:
+            ConfigError: No coefficients were published for this model.
+        """
         if model not in PUBLISHED:
             raise ConfigError(
                 f"no coefficients were published for {model!r}",
@@ -110,14 +136,23 @@ class TeaCache(Policy):
 
     @property
     def observes(self) -> Observation:
+        """The signal, compared with the step before."""
         return Observation(SIGNALS[self.signal], Since.STEP)
 
     def scheduled(self, step: Step) -> Decision:
+        """Refresh if the estimated changes since the last refresh reach the threshold."""
         estimated = sum(self.estimate(change) for change in step.changes)
         return Decision(not estimated < self.threshold, "estimated change")
 
     def estimate(self, change: float) -> float:
-        """p(change), at least 0; not a number where either is not finite."""
+        """Estimate how much the output changes at one step.
+
+        Args:
+            change: The relative L1 change of the signal.
+
+        Returns:
+            p(change), at least 0. NaN if ``change`` or p(change) is not finite.
+        """
         value = 0.0
         for coefficient in self.coefficients:
             value = value * change + coefficient

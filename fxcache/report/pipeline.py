@@ -9,22 +9,29 @@ from fxcache.report.report import Report
 
 @dataclass(frozen=True)
 class PipelineReport:
-    """The reports of a pipeline's optimised components, by name; printable.
+    """The reports of a pipeline's optimised components.
 
-    Args:
+    Print it, take it as data with ``to_dict``, or take one component's report by its name, such as
+    ``report["unet"]``.
+
+    Attributes:
         pipeline: The name of the pipeline's class.
-        components: The report of each optimised component.
+        components: The report of each optimised component, by name.
     """
 
     pipeline: str
     components: Mapping[str, Report]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: for each component what its own report's ``to_dict`` gives."""
+        """Describe each component as JSON can hold it, by name; see ``Report.to_dict``."""
         return {name: report.to_dict() for name, report in self.components.items()}
 
     def __getitem__(self, name: str) -> Report:
-        """The report of the component ``name``."""
+        """The report of one component.
+
+        Raises:
+            KeyError: There is no optimised component of this name.
+        """
         return self.components[name]
 
     def __str__(self) -> str:

@@ -6,12 +6,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class VariantReport:
-    """One variant.
+    """One variant of a captured model.
 
-    ``name``: what people call it. ``reused``, ``continued`` and ``hoisted`` identify it: the groups
-    of cache points that it reuses, whether it continues from the prefix, and which values it takes
-    that were computed before the steps. ``kernels``: the places where one could run, and why not
-    where it does not. ``flops``: of its step, the prefix included.
+    Attributes:
+        name: What people call it, such as ``full`` or ``cached_skip``.
+        reused: The groups of cache points that it reuses.
+        continued: Whether it continues from the prefix, which computes the policy's signal.
+        hoisted: Which values it takes that were computed before the steps: ``"nothing"``,
+            ``"per_run"`` or ``"per_step"``.
+        nodes: How many nodes the graph has.
+        flops: FLOPs of its step, two per multiply-add, the prefix included.
+        kernels: The places where a Triton kernel could run, and why none does where none does.
     """
 
     name: str
@@ -25,13 +30,23 @@ class VariantReport:
 
 @dataclass(frozen=True)
 class CaptureReport:
-    """One captured signature and its cut. FLOPs are of one call, two per multiply-add.
+    """One capture and its cut.
 
-    ``groups``: cut points that are refreshed by themselves; ``graphs``: made so far. ``signal``:
-    what the policy observes. ``specialized_on``: the inputs whose values the model read: another
-    value, another capture. ``weight_bytes``: of the weights that a refresh and a reuse read, what
-    was hoisted left out; ``hoisted_weight_bytes``: of those that no such step reads.
-    ``variants``: made so far.
+    Attributes:
+        inputs: The shapes and dtypes of the captured call.
+        nodes: How many nodes the captured graph has.
+        full_nodes: How many nodes the full variant has.
+        cached_skip_nodes: How many nodes the variant has that reuses everything.
+        cut: The cut, as ``Cut.to_dict`` describes it.
+        reason: Why this cut was chosen.
+        groups: How many groups of cache points are refreshed by themselves.
+        graphs: How many graphs were made so far.
+        signal: What the policy observes. None if nothing.
+        specialized_on: The inputs whose values the model read. Another value needs another capture.
+        weight_bytes: Bytes of the weights that a ``"refresh"`` and a ``"reuse"`` step read.
+        hoisted_weight_bytes: Bytes of the weights that no step reads, since what they give is
+            hoisted.
+        variants: The variants that were made so far.
     """
 
     inputs: str
@@ -51,17 +66,24 @@ class CaptureReport:
 
 @dataclass(frozen=True)
 class RunReport:
-    """One run: which steps refreshed and why, median times, what that saved.
+    """One run: which steps refreshed and why, how long steps took, and what that saved.
 
-    ``timestep_waits``, ``signal_waits``, ``guidance_waits``: calls whose timestep, policy's signal
-    or halves of the batch were read from another device, which waits for it. ``halved``: the steps
-    that computed one half of the guidance alone; ``tabulated``: those whose values of the timestep
-    came from a table.
-
-    ``schedule``: for each cache point that is refreshed by itself, the steps that computed it.
-
-    ``speedup``: time of the run had every step taken as long as its refreshes, over the time it
-    took. ``ideal_speedup``: the same from FLOPs.
+    Attributes:
+        started: Why the run began.
+        steps: How many steps it made so far.
+        refreshes: The steps that refreshed, from 0.
+        reasons: How many refreshes had each reason.
+        timestep_waits: In how many calls the timestep was read from a device.
+        signal_waits: In how many calls the policy's signal was read from a device.
+        guidance_waits: In how many calls the halves of the batch were compared on a device.
+        halved: The steps that computed one half of the guidance alone.
+        tabulated: The steps that took the values of their timestep from a table.
+        schedule: For each group of cache points, the steps that computed it.
+        refresh_ms: The median time of a refresh, in milliseconds. None if there was none.
+        reuse_ms: The median time of a reuse step, in milliseconds. None if there was none.
+        speedup: The time of the run if every step took as long as its refreshes, over the time that
+            it took. None unless there are refreshes and other steps.
+        ideal_speedup: FLOPs without caching over FLOPs spent.
     """
 
     started: str

@@ -21,18 +21,31 @@ from fxcache.runtime.trajectory.store import Attributions
 
 @dataclass(frozen=True)
 class Report:
-    """All of it, printable; ``to_dict`` is JSON-ready."""
+    """What was captured, cut, cached and decided. Print it, or take it as data with ``to_dict``.
+
+    Attributes:
+        model: The name of the model's class.
+        policy: The policy's name and options.
+        captures: One entry for each capture, with its cut and its variants.
+        runs: The last runs, each with its refreshes, their reasons, and median times in
+            milliseconds.
+        attributions: How many calls there were, and how it was found which run each belongs to.
+        cached_bytes: Bytes of the cached values, of all trajectories.
+        hoisted_bytes: Bytes of the values that were computed before the steps.
+        offloaded_bytes: Bytes of the weights that are on the CPU now.
+    """
 
     model: str
     policy: dict[str, Any]
     captures: list[CaptureReport]
     runs: list[RunReport]
-    attributions: Attributions  # of calls to trajectories
+    attributions: Attributions
     cached_bytes: int
     hoisted_bytes: int
-    offloaded_bytes: int  # of weights, on the CPU now
+    offloaded_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
+        """Describe the report as JSON can hold it, by the names of the attributes."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -55,12 +68,17 @@ def report_of(module: nn.Module, engine: Engine) -> Report:
 
 
 def given(variants: Variants) -> HoistLevel:
-    """The most that steps were given so far."""
+    """The most that was hoisted out of a step so far."""
     return max(key.hoisted for key in variants.made)
 
 
 def capture_report(variants: Variants, level: HoistLevel) -> CaptureReport:
-    """``level``: what its steps are given, or will be where none has run."""
+    """Report one capture.
+
+    Args:
+        variants: The capture's graphs.
+        level: What is hoisted out of its steps, or will be if none has run.
+    """
     read = {
         kind: nbytes(variants.weights_read(reused, level))
         for kind, reused in (("refresh", NOTHING), ("reuse", variants.all))
@@ -84,7 +102,7 @@ def capture_report(variants: Variants, level: HoistLevel) -> CaptureReport:
 
 
 def variant_report(variants: Variants, key: VariantKey) -> VariantReport:
-    """What identifies one variant, and what is in it."""
+    """Report one variant: what identifies it, and what is in it."""
     return VariantReport(
         name=variants.display_name(key),
         reused=sorted(key.reused),
@@ -97,17 +115,18 @@ def variant_report(variants: Variants, key: VariantKey) -> VariantReport:
 
 
 def nbytes(tensors: list[Tensor]) -> int:
+    """Bytes of all tensors together."""
     return sum(tensor.nbytes for tensor in tensors)
 
 
 def nodes(variants: Variants, reused: frozenset[str]) -> int:
-    """How many nodes the variant has that reuses so much, its prefix included."""
+    """Count the nodes of the variant that reuses these cache points, its prefix included."""
     before = len(variants.prefix().module.graph.nodes) if variants.continued else 0
     return before + len(variants.variant(reused, variants.continued).module.graph.nodes)
 
 
 def observed(variants: Variants) -> str | None:
-    """What the policy observes, and when it is known."""
+    """Name what the policy observes, and say if it is known before the run."""
     signal = variants.plan.signal
     if signal is None:
         return None
@@ -115,6 +134,7 @@ def observed(variants: Variants) -> str | None:
 
 
 def run_report(run: Run) -> RunReport:
+    """Report one run."""
     decisions = [step.decision for step in run.steps]
     refresh_ms = typical(run.times_ms(refresh=True))
     reuse_ms = typical(run.times_ms(refresh=False))
@@ -148,9 +168,10 @@ def measured_speedup(run: Run) -> float | None:
 
 
 def typical(times_ms: list[float]) -> float | None:
-    """The median: one step that the machine interrupted does not count."""
+    """The median, so that one step that the machine interrupted does not count."""
     return median(times_ms) if times_ms else None
 
 
 def counted(reasons: list[str]) -> dict[str, int]:
+    """Count each reason, in the order of first use."""
     return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}

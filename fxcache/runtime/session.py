@@ -23,7 +23,9 @@ class PipelineCall(Protocol):
 
 
 class Session:
-    """One run of a sampling loop: all calls of the module inside ``with`` belong to it.
+    """One run of a sampling loop. All calls of the module inside its ``with`` block belong to it.
+
+    ``fxcache.session`` makes it. It belongs to the thread or task that opens it.
 
     Attributes:
         module: The optimised module.
@@ -56,14 +58,14 @@ class Session:
         return Scope(vouched=True) if self._key is None else KeyScope(self._key)
 
     def place(self) -> Place | None:
-        """Where the run stands in its schedule; None where only its timesteps tell."""
+        """Where the run stands in its schedule. None if only its timesteps tell."""
         return self.pipeline_run.place() if self.pipeline_run else None
 
     def close(self) -> None:
-        """No further call belongs to the run.
+        """End the run. Leaving the ``with`` block does this.
 
-        The buffers of a user's session are freed; the next call of a pipeline takes over those of
-        its last one.
+        The cached values of a session without a key are freed. The next call of a pipeline takes
+        over the buffers of its last one.
         """
         if not isinstance(self.scope, Scope):
             return

@@ -1,0 +1,1 @@
+"""Pictures of the gallery: schedules of the policies, and where models are cut."""
