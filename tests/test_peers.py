@@ -52,9 +52,9 @@ def denoise(predict: Callable[..., Any], call: dict[str, Any]) -> Tensor:
     return latent
 
 
-def ours(kind: str, policy: Policy, cut: Any = "auto") -> tuple[Tensor, list[int]]:
+def ours(kind: str, policy: Policy, **options: Any) -> tuple[Tensor, list[int]]:
     model, call = model_and_call(kind)
-    fxcache.optimize(model, policy=policy, cut=cut)
+    fxcache.optimize(model, policy=policy, **options)
     with fxcache.session(model, num_steps=STEPS):
         return denoise(model, call), refreshes(model)[-1]
 
