@@ -25,6 +25,7 @@ from fxcache.program import Program, Role, output_node, value_of
 
 NO_ENTRIES: Mapping[int, CacheEntry] = {}
 NO_TENSORS: Mapping[Hashable, Tensor] = {}
+NO_VALUES: Mapping[int, Tensor] = {}
 
 
 @dataclass(frozen=True)
@@ -188,12 +189,14 @@ class VariantSignature:
 
     def unpack(self, values: Sequence[Any]) -> Outputs:
         """What the graph returned, by what it is for."""
+        if len(values) == self.num_results:
+            return Outputs(values, NO_VALUES, None, ())
         start, signals = self._splits
         results, rest = values[: self.num_results], values[start:]
         signal = values[start - 1] if signals else None
         if self.writes:
             return Outputs(results, dict(zip(self.writes, rest, strict=True)), signal, ())
-        return Outputs(results, {}, signal, rest)
+        return Outputs(results, NO_VALUES, signal, rest)
 
 
 def signature_of(graph: fx.Graph, program: Program) -> VariantSignature:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fxcache.call import Call
 from fxcache.codecs.codec import ReadContext
 from fxcache.errors import UnknownLengthError
+from fxcache.rewrite.variant_signature import NO_TENSORS
 from fxcache.rewrite.variants import NOTHING, Variant, Variants
 from fxcache.runtime.captures import CaptureKey, Captures
 from fxcache.runtime.context import announcement_of
@@ -56,10 +57,8 @@ class Engine:
         self._anyone = Scope()  # of calls that no session vouches for
         self._notices = Notices()
         self._captures = Captures(self.signature, settings, self._notices.say)
-        self._recording = Recording()
-        self._features = features_of(
-            settings, self.signature, self._captures, self._notices, self._recording
-        )
+        self._recorder: Recorder | None = None
+        self._features = features_of(settings, self.signature, self._captures, self._notices)
         # Calls wait for one another where one may move weights that another reads.
         self.call_lock = threading.RLock() if settings.cache.offload else nullcontext()
 
@@ -237,11 +236,14 @@ class Engine:
     @property
     def recorder(self) -> Recorder | None:
         """Is shown every step of every trajectory; None where nobody is."""
-        return self._recording.recorder
+        return self._recorder
 
     @recorder.setter
     def recorder(self, recorder: Recorder | None) -> None:
-        self._recording.recorder = recorder
+        features = (f for f in self._features if not isinstance(f, Recording))
+        # First, since guidance replaces results.
+        self._features = (*([Recording(recorder)] if recorder else []), *features)
+        self._recorder = recorder
 
     @contextmanager
     def weights_resident(self) -> Iterator[None]:
@@ -262,7 +264,7 @@ def force(step: StepContext) -> None:
 def run_next(step: StepContext, graph: Variant) -> None:
     """Prepare ``graph`` to run next: Dynamo then finds nothing to trace but its module."""
     signature, cache = graph.signature, step.trajectory.cache
-    coefficients = {}
+    coefficients = NO_TENSORS
     if signature.coefficients:
         assert step.variants.coefficients is not None
         read = ReadContext(cache.entries, signature.reads, step.now, step.half)
@@ -274,6 +276,7 @@ def run_next(step: StepContext, graph: Variant) -> None:
         step.shared,
         cache.entries,
         coefficients,
-        cache.moments(signature.moments),
+        cache.moments(signature.moments) if signature.moments else NO_TENSORS,
     )
-    cache.release(signature.writes)
+    if signature.writes:
+        cache.release(signature.writes)

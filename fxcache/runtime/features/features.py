@@ -7,21 +7,16 @@ from fxcache.runtime.features.feature import Feature
 from fxcache.runtime.features.guidance import Guidance
 from fxcache.runtime.features.hoisting import Hoisting
 from fxcache.runtime.features.observation import Observe
-from fxcache.runtime.features.recording import Recording
 from fxcache.runtime.notices import Notices
 from fxcache.runtime.settings import Settings
 from fxcache.signature import Signature
 
 
 def features_of(
-    settings: Settings,
-    signature: Signature,
-    captures: Captures,
-    notices: Notices,
-    recording: Recording,
+    settings: Settings, signature: Signature, captures: Captures, notices: Notices
 ) -> tuple[Feature, ...]:
-    """The features, in order: recorders see results as variants return them, before guidance."""
-    features: list[Feature] = [recording]
+    """The features, in order."""
+    features: list[Feature] = []
     if settings.guidance:
         features.append(Guidance(settings.guidance, signature, captures, notices))
     if settings.correction:

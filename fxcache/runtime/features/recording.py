@@ -52,18 +52,13 @@ Recorder = Callable[[RecordedStep], None]
 
 
 class Recording(Feature):
-    """Shows each step to a recorder, where one is set.
+    """Shows each step of all trajectories to a recorder."""
 
-    Attributes:
-        recorder: Receives the steps of all trajectories; None for nobody.
-    """
-
-    def __init__(self) -> None:
-        self.recorder: Recorder | None = None
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
 
     def after_step(self, step: StepContext, results: tuple[Any, ...]) -> tuple[Any, ...]:
-        if self.recorder:
-            self.recorder(recorded(step, results))
+        self._recorder(recorded(step, results))
         return results
 
 
