@@ -1,0 +1,60 @@
+"""A policy and a forecast of a user's own, made of what ``fxcache`` exports."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+import fxcache
+from tests import tiny
+from tests.loops import refreshes, sample
+
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
+
+@dataclass(frozen=True)
+class Moved(fxcache.Policy):
+    """Refresh where the timestep embedding has moved by more than a share of itself."""
+
+    share: float = 0.5
+    most: int = 3
+
+    @property
+    def observes(self) -> fxcache.Observation:
+        return fxcache.Observation((fxcache.Signal.TIMESTEP_EMBEDDING,), fxcache.Since.REFRESH)
+
+    def scheduled(self, step: fxcache.Step) -> fxcache.Decision:
+        late = len(step.changes) > self.most
+        return fxcache.Decision(late or step.changes[-1] > self.share, "moved")
+
+
+@dataclass(frozen=True)
+class Half(fxcache.Forecast):
+    """Go half as far as the last difference."""
+
+    def weights(self, age: int, distance: int, step: fxcache.Step) -> tuple[float, ...]:
+        del distance, step
+        return (age / 2,) + (0.0,) * (self.order - 1)
+
+
+def test_a_policy_and_a_forecast_of_a_users_own(tmp_path):
+    outputs, schedules = [], []
+    for forecast in (None, Half(), fxcache.Taylor()):
+        unet = fxcache.optimize(tiny.small_unet(), Moved(1e6), forecast=forecast)
+        outputs.append(sample(unet, 12, **tiny.inputs()))
+        schedules.append(refreshes(unet))
+    assert schedules == [[[0, 4, 8]]] * 3, "a forecast changes no schedule"
+    plain, half, whole = outputs
+    assert 0 < (half - plain).norm() < (whole - plain).norm()
+
+    plan = fxcache.Plan.of(tiny.small_unet(), Moved(1e6), forecast=Half())
+    plan.save(tmp_path / "plan.json")
+    again = fxcache.optimize(tiny.small_unet(), tmp_path / "plan.json")
+    assert torch.equal(sample(again, 12, **tiny.inputs()), half)
+
+
+def test_they_are_known_by_module_and_class():
+    assert fxcache.Policy.kinds[f"{__name__}:Moved"] is Moved
+    assert fxcache.Forecast.kinds[f"{__name__}:Half"] is Half
+    found = fxcache.report(fxcache.optimize(tiny.small_unet(), Moved())).policy
+    assert found["policy"] == f"{__name__}:Moved"
