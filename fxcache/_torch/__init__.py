@@ -1,0 +1,70 @@
+"""The one package that touches private torch APIs. Each entry says why and what it was tested on.
+
+Tested: torch 2.13.0 (CPU build) and 2.11.0 (CUDA build, on the CPU).
+"""
+
+# Why: torch.export flattens inputs and outputs with this pytree, and has no public spelling of it.
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
+
+from fxcache._torch.dynamo import compiled_original, compiler_callback, hidden_from_dynamo
+from fxcache._torch.hooks import forget_hooks, hook_dicts, hooks_of, num_registered_hooks
+from fxcache._torch.operators import is_vmap_step, returns_view, writes
+from fxcache._torch.sizes import expression_of, guards_of, hint_of
+from fxcache._torch.tensors import (
+    base_of,
+    copy_all,
+    replace_tensor,
+    same_memory,
+    schedule_tensor,
+    version_of,
+    weight_kind,
+    weight_kind_and_version,
+)
+from fxcache._torch.tracing import (
+    ModuleProxy,
+    accept_any_keyword,
+    fake_mode_for,
+    is_fake,
+    is_vmapped,
+    no_dispatch_modes,
+    traced_constants,
+    untraced,
+    without_lines,
+)
+
+__all__ = [
+    "ModuleProxy",
+    "TreeSpec",
+    "accept_any_keyword",
+    "base_of",
+    "compiled_original",
+    "compiler_callback",
+    "copy_all",
+    "expression_of",
+    "fake_mode_for",
+    "forget_hooks",
+    "guards_of",
+    "hidden_from_dynamo",
+    "hint_of",
+    "hook_dicts",
+    "hooks_of",
+    "is_fake",
+    "is_vmap_step",
+    "is_vmapped",
+    "no_dispatch_modes",
+    "num_registered_hooks",
+    "replace_tensor",
+    "returns_view",
+    "same_memory",
+    "schedule_tensor",
+    "traced_constants",
+    "tree_flatten",
+    "tree_map_only",
+    "tree_unflatten",
+    "untraced",
+    "version_of",
+    "weight_kind",
+    "weight_kind_and_version",
+    "without_lines",
+    "writes",
+]

@@ -1,0 +1,100 @@
+"""Traces by torch.export: their modes, their fake tensors, their process-wide settings."""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Why: models built under it have no values to read, and nothing public tells.
+# And: running a model without computing takes such tensors, and nothing public makes them.
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, is_fake
+
+# Why: what a trace leaves behind is known by these, and nothing public names them.
+from torch.fx.experimental.proxy_tensor import _AttrProxy as ModuleProxy
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+# Why: computing true values beside a trace must not be traced; nothing public suspends the trace.
+from torch.utils._python_dispatch import _disable_current_modes as no_dispatch_modes
+
+__all__ = [
+    "ModuleProxy",
+    "accept_any_keyword",
+    "fake_mode_for",
+    "is_fake",
+    "is_vmapped",
+    "no_dispatch_modes",
+    "traced_constants",
+    "untraced",
+    "without_lines",
+]
+
+
+def accept_any_keyword() -> None:
+    """Let traced modules take a keyword that is called ``mod``. To be called inside a trace.
+
+    Why: for the length of a trace, fx puts a function ``(mod, *args, **kwargs)`` in the place of
+    ``nn.Module.__call__``. It makes one for each trace, and only that one is changed here.
+    """
+    wrapper: Any = nn.Module.__call__
+    if wrapper.__globals__ is vars(torch.fx._symbolic_trace):
+        wrapper.__code__ = wrapper.__code__.replace(co_posonlyargcount=1)
+
+
+@contextlib.contextmanager
+def without_lines() -> Iterator[None]:
+    """Traces that begin inside it note no source line for their nodes. One thread at a time.
+
+    Why: noting them takes a fifth of the time of a trace, and only errors tell them.
+    """
+    config: Any = torch.fx.config
+    if not hasattr(config, "do_not_emit_stack_traces"):  # torch 2.11
+        yield
+        return
+    before = config.do_not_emit_stack_traces
+    config.do_not_emit_stack_traces = True
+    try:
+        yield
+    finally:
+        config.do_not_emit_stack_traces = before
+
+
+def traced_constants() -> dict[str, Tensor]:
+    """The real tensors that the trace in progress has met, by their names in its graph.
+
+    Why: tensors that are made from NumPy arrays are hidden there while the model runs.
+    """
+    mode: Any = get_proxy_mode()
+    root = getattr(getattr(mode, "tracer", None), "root", None)
+    attributes = {} if root is None else vars(root)
+    return {k: v for k, v in attributes.items() if isinstance(v, Tensor) and not is_fake(v)}
+
+
+@contextlib.contextmanager
+def untraced() -> Iterator[None]:
+    """Inside it, operations run on real tensors and leave no trace.
+
+    Why: as for ``no_dispatch_modes``; this one also suspends the modes that see torch functions.
+    """
+    with no_dispatch_modes(), torch._C.DisableTorchFunction():
+        yield
+
+
+def is_vmapped(tensor: Tensor) -> bool:
+    """Whether ``tensor`` stands for a batch inside ``torch.vmap``: it has no storage of its own.
+
+    Why: there is no public way to ask.
+    """
+    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def fake_mode_for(tensors: Iterable[Tensor]) -> FakeTensorMode:
+    """The mode that ``tensors`` are fake under, or a new one that takes real weights as they are.
+
+    Why: one run cannot mix two modes, and a fake tensor's own is an attribute of it.
+    """
+    for tensor in tensors:
+        if isinstance(tensor, FakeTensor):
+            return tensor.fake_mode
+    return FakeTensorMode(allow_non_fake_inputs=True)
