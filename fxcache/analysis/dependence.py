@@ -20,7 +20,7 @@ class Dependence:
             for source in node.all_input_nodes:
                 mask |= self._ancestors[self.index[source]]
             self._ancestors.append(mask)
-        self._inputs = {role: self.mask(program.given(role)) for role in Role}
+        self._inputs = {role: self.mask(program.placeholders_of(role)) for role in Role}
 
     def mask(self, nodes: Iterable[fx.Node]) -> int:
         """``nodes`` as a mask."""

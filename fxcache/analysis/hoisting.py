@@ -52,13 +52,13 @@ def find_hoisted(program: Program, needs: Dependence) -> Hoisted:
         if needs.on_latent(n) or needs.on(n, Role.STATE) or needs.ancestors(n) & drawn
     ]
     per_step = [n for n in read_by(with_latent) if needs.on(n, Role.TIMESTEP)]
-    behind = needs.members(needs.between(program.given(Role.TIMESTEP), per_step))
+    behind = needs.members(needs.between(program.placeholders_of(Role.TIMESTEP), per_step))
     per_run = [
         n
         for n in read_by([*behind, *with_latent])
         if needs.on(n, Role.CONDITIONING) and not needs.on(n, Role.TIMESTEP)
     ]
-    used = needs.between(program.given(Role.CONDITIONING), [*per_run, *per_step])
+    used = needs.between(program.placeholders_of(Role.CONDITIONING), [*per_run, *per_step])
     numbers = (i for i, node in enumerate(program.placeholders) if used >> needs.index[node] & 1)
     return Hoisted(tuple(per_run), tuple(per_step), tuple(numbers))
 
