@@ -1,4 +1,4 @@
-"""A cut: which values are cached, and what that saves."""
+"""A cut: the values to cache, and the work that this saves."""
 
 from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass
@@ -13,16 +13,21 @@ SPAN = ".."  # between the first and the last module of a residual cut's name
 
 @dataclass(frozen=True)
 class Cut:
-    """What a reuse step takes from the cache instead of computing it.
+    """The values that a reuse step reads from the cache instead of computing them.
 
-    ``name``: module path of the value, or ``first..last`` for the modules that a residual cut
-    spans. ``skip_index``: number of the U-Net skip connection that the value meets, 0 at the
-    outermost (None elsewhere). ``mode``: ``"feature"``, the value itself; ``"residual"``, the
-    difference between two points of a stream. ``full_flops`` and ``reuse_flops``: FLOPs of the two
-    variants, two per multiply-add; ``reuse_flops_by_op`` splits the latter into conv, linear,
-    attention and other. ``cache_bytes``: what is kept between steps, for the captured batch and
-    size, in ``cached_tensors`` tensors. ``blocks_skipped``: how many of the model's numbered blocks
-    a reuse step does nothing of.
+    Attributes:
+        name: The module path of the cached value. For a residual cut, ``first..last``: the paths
+            of the first and the last module that a reuse step skips.
+        skip_index: The index of the U-Net skip connection that is concatenated with the cached
+            value, 0 for the outermost; None for any other cut.
+        mode: ``"feature"`` caches the value itself. ``"residual"`` caches the difference between
+            two points of a residual stream.
+        full_flops: FLOPs of the full variant, two per multiply-add.
+        reuse_flops: FLOPs of the cached-skip variant, two per multiply-add.
+        reuse_flops_by_op: ``reuse_flops`` by kind: conv, linear, attention and other.
+        cache_bytes: The size in bytes of the cached tensors, at the captured batch and size.
+        cached_tensors: The number of cached tensors.
+        blocks_skipped: The number of numbered blocks of which a reuse step computes nothing.
     """
 
     name: str
@@ -37,39 +42,46 @@ class Cut:
 
     @property
     def share_saved(self) -> float:
-        """Share of the full variant's FLOPs that a reuse step does not do, 0 to 1."""
+        """The share of the full variant's FLOPs that a reuse step saves, 0 to 1."""
         return 1 - self.reuse_flops / self.full_flops
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The fields and ``share_saved`` as a dict that can be written as JSON."""
         return asdict(self) | {"share_saved": round(self.share_saved, 6)}
 
 
 class Afresh(Protocol):
-    """What a reuse step computes in a value's place, before it adds what is cached.
-
-    ``end``: the value that it leads to; ``leaves``: what it is computed from; ``flops`` by kind.
-    """
+    """The part of a value that a reuse step computes; it adds the cached part to it."""
 
     @property
-    def end(self) -> fx.Node: ...
+    def end(self) -> fx.Node:
+        """The node at which the computation of this part ends."""
 
     @property
-    def leaves(self) -> tuple[fx.Node, ...]: ...
+    def leaves(self) -> tuple[fx.Node, ...]:
+        """The nodes that this part is computed from."""
 
     @property
-    def flops(self) -> Mapping[str, int]: ...
+    def flops(self) -> Mapping[str, int]:
+        """FLOPs of this part, by kind."""
 
     def insert(self, graph: fx.Graph, copied: Mapping[fx.Node, fx.Node]) -> fx.Node:
-        """Compute it in ``graph``, at its insertion point; ``copied`` has the leaves."""
+        """Insert the computation of this part into ``graph`` at its insertion point.
+
+        Args:
+            graph: The graph of a variant.
+            copied: The node in ``graph`` for each of the leaves.
+        """
 
 
 @dataclass(frozen=True, eq=False)
 class CachePoint:
     """One cached value.
 
-    Without ``shortcut`` the value itself is cached; with it, its difference from the shortcut,
-    which a reuse step computes afresh and adds.
+    Attributes:
+        value: The value that a reuse step does not compute.
+        shortcut: None to cache the value itself. Otherwise the difference from the shortcut is
+            cached; a reuse step computes the shortcut and adds the cached difference.
     """
 
     value: fx.Node
@@ -77,25 +89,30 @@ class CachePoint:
 
     @property
     def along_stream(self) -> bool:
-        """Whether the shortcut was found by following a stream, not by likeness alone."""
+        """Whether the shortcut follows a stream, and was not chosen for its shape alone."""
         return self.shortcut is not None and self.shortcut.end is self.value
 
     @property
     def needed(self) -> tuple[fx.Node, ...]:
-        """What a reuse step must compute in the value's place."""
+        """The nodes that a reuse step must compute to replace the value."""
         return self.shortcut.leaves if self.shortcut else ()
 
     @property
     def flops(self) -> Mapping[str, int]:
-        """FLOPs by kind of computing the shortcut: at a reuse, and at a refresh besides."""
+        """FLOPs of the shortcut by kind. Reuse steps and refresh steps both compute it."""
         return self.shortcut.flops if self.shortcut else {}
 
 
 @dataclass(frozen=True, eq=False)
 class SignalPoint:
-    """A value to observe: ``value``, less its shortcut where it has one.
+    """A value that a policy observes.
 
-    ``of_timestep_alone``: known for every step as soon as the timesteps are.
+    Attributes:
+        kind: The kind of signal.
+        value: The node whose value is observed.
+        shortcut: Subtracted from the value before it is observed; None to observe the value.
+        of_timestep_alone: Whether the value depends on no other input than the timestep. Then it
+            can be computed for all steps as soon as their timesteps are known.
     """
 
     kind: Signal
@@ -105,16 +122,20 @@ class SignalPoint:
 
     @property
     def needed(self) -> tuple[fx.Node, ...]:
-        """The nodes that it is computed from."""
+        """The nodes that the observed value is computed from."""
         return (self.value, *(self.shortcut.leaves if self.shortcut else ()))
 
 
 @dataclass(frozen=True, eq=False)
 class CutPlan:
-    """The chosen cut in one program: what is cached, and why this cut.
+    """The chosen cut of one program.
 
-    ``groups``: by name, the points that a step refreshes or reuses together. ``signal``: what the
-    policy observes, if anything.
+    Attributes:
+        cut: The cut with its costs.
+        groups: The cache points by the name of their group. A step refreshes or reuses all points
+            of a group together.
+        reason: Why this cut was chosen.
+        signal: The value that the policy observes; None if it observes none.
     """
 
     cut: Cut
@@ -129,7 +150,7 @@ class CutPlan:
 
     @property
     def named_points(self) -> dict[str, CachePoint]:
-        """All cache points in order, by ``{group}.{number in it}``."""
+        """All cache points in order, by ``{group}.{index in the group}``."""
         return {
             f"{group}.{i}": point
             for group, points in self.groups.items()
@@ -137,6 +158,6 @@ class CutPlan:
         }
 
     def numbers(self, names: Set[str]) -> tuple[int, ...]:
-        """The numbers, among all, of the points in the groups of these names."""
+        """The indices in ``points`` of the cache points in the groups of these names."""
         groups = (name for name, points in self.groups.items() for _ in points)
         return tuple(i for i, name in enumerate(groups) if name in names)
