@@ -220,7 +220,7 @@ def test_a_budget_of_time(tuner, monkeypatch):
 
 
 def test_what_cannot_be_reached_is_said(tuner):
-    with pytest.raises(fxcache.CutError, match="ask for less"):
+    with pytest.raises(fxcache.CutError, match="pass a smaller speed-up"):
         tuner.best(11.0)
     with pytest.raises(fxcache.CutError, match="decibels"):
         tuner.closest(500.0)
@@ -302,7 +302,7 @@ def test_a_strip_of_a_run_that_looked_at_data(capsys, folder, tmp_path):
         ([], "exactly one"),
         (["--speedup", "2", "--psnr", "30"], "exactly one"),
         (["--speedup", "-1"], "above 0"),
-        (["--speedup", "50"], "ask for less"),
+        (["--speedup", "50"], "pass a smaller speed-up"),
         (["--psnr", "30", "--gaps", "0"], "gaps"),
     ],
 )
