@@ -194,7 +194,7 @@ def test_a_stopped_calibration_says_how_to_go_on(capsys, folder, tmp_path, monke
 @pytest.mark.filterwarnings("ignore:The .local_dir_use_symlinks. argument:UserWarning")
 def test_what_may_be_a_hub_id_is_looked_up(capsys):
     message = complaint(capsys, "inspect", "nobody/nothing")
-    assert "neither a file or folder here nor a readable hub id" in message
+    assert "this is neither a file, a folder nor a readable hub id" in message
 
 
 def test_the_bundled_model_fits_and_loads(capsys):
@@ -233,7 +233,7 @@ def test_a_class_it_does_not_know_is_answered_with_the_nearest(capsys, tmp_path)
     out = tmp_path / "a.png"
     message = complaint(capsys, "run", BUNDLED_DIT, "--prompt", "tigger face", "--out", out)
     assert "'tigger face' is no class" in message
-    assert "remedy: the nearest that it knows: tiger face, " in message
+    assert "remedy: similar classes: tiger face, " in message
 
 
 def test_the_blocks_of_a_pipeline_of_classes_are_priced(capsys):

@@ -20,7 +20,7 @@ class PipelineReport:
     components: Mapping[str, Report]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: for each component what its own report's ``to_dict`` gives."""
+        """The reports as dicts that can be written as JSON, by component."""
         return {name: report.to_dict() for name, report in self.components.items()}
 
     def __getitem__(self, name: str) -> Report:

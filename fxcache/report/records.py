@@ -1,4 +1,4 @@
-"""What a report holds of variants, captures and runs. FLOPs count two per multiply-add."""
+"""The records in a report: variants, captures and runs. FLOPs count two per multiply-add."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,12 +6,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class VariantReport:
-    """One variant.
+    """One variant. ``reused``, ``continued`` and ``hoisted`` identify it.
 
-    ``name``: what people call it. ``reused``, ``continued`` and ``hoisted`` identify it: the groups
-    of cache points that it reuses, whether it continues from the prefix, and which values it takes
-    that were computed before the steps. ``kernels``: the places where one could run, and why not
-    where it does not. ``flops``: of its step, the prefix included.
+    Attributes:
+        name: The display name, such as ``full`` or ``cached-skip``.
+        reused: The groups of cache points that the variant reuses.
+        continued: Whether the variant continues from the results of the prefix.
+        hoisted: The level of hoisting: which values the variant takes as inputs.
+        nodes: The number of nodes in its graph.
+        flops: FLOPs of a step with this variant, including the prefix.
+        kernels: The places at which a kernel can run, and the reason if it does not.
     """
 
     name: str
@@ -25,13 +29,24 @@ class VariantReport:
 
 @dataclass(frozen=True)
 class CaptureReport:
-    """One captured signature and its cut. FLOPs are of one call, two per multiply-add.
+    """One capture and its cut. FLOPs are those of one call.
 
-    ``groups``: cut points that are refreshed by themselves; ``graphs``: made so far. ``signal``:
-    what the policy observes. ``specialized_on``: the inputs whose values the model read: another
-    value, another capture. ``weight_bytes``: of the weights that a refresh and a reuse read, what
-    was hoisted left out; ``hoisted_weight_bytes``: of those that no such step reads.
-    ``variants``: made so far.
+    Attributes:
+        inputs: A description of the captured call.
+        nodes: The number of nodes in the captured graph.
+        full_nodes: The number of nodes in the full variant, including the prefix.
+        cached_skip_nodes: The number of nodes in the cached-skip variant, including the prefix.
+        cut: The cut, as in ``Cut.to_dict``.
+        reason: Why this cut was chosen.
+        groups: The number of groups of cache points. Each is refreshed or reused on its own.
+        graphs: The number of graphs so far.
+        signal: The signal that the policy observes; None if it observes none.
+        specialized_on: The inputs whose values the model reads. Another value needs another
+            capture.
+        weight_bytes: Bytes of the weights that a step reads, by the kind of step (``refresh``,
+            ``reuse``), without weights that only hoisted values need.
+        hoisted_weight_bytes: Bytes of the weights that only hoisted values need.
+        variants: The variants so far.
     """
 
     inputs: str
@@ -51,17 +66,25 @@ class CaptureReport:
 
 @dataclass(frozen=True)
 class RunReport:
-    """One run: which steps refreshed and why, median times, what that saved.
+    """One run.
 
-    ``timestep_waits``, ``signal_waits``, ``guidance_waits``: calls whose timestep, policy's signal
-    or halves of the batch were read from another device, which waits for it. ``halved``: the steps
-    that computed one half of the guidance alone; ``tabulated``: those whose values of the timestep
-    came from a table.
-
-    ``schedule``: for each cache point that is refreshed by itself, the steps that computed it.
-
-    ``speedup``: time of the run had every step taken as long as its refreshes, over the time it
-    took. ``ideal_speedup``: the same from FLOPs.
+    Attributes:
+        started: Why the run began.
+        steps: The number of steps.
+        refreshes: The indices of the refresh steps.
+        reasons: The number of refreshes for each reason.
+        timestep_waits: The number of calls that waited for the device to read the timestep.
+        signal_waits: The number of calls that waited for the device to read the policy's signal.
+        guidance_waits: The number of calls that waited for the device to compare the halves of a
+            guided batch.
+        halved: The steps that computed only one half of the guided batch.
+        tabulated: The steps whose timestep-dependent values came from a table.
+        schedule: The steps that computed each group of cache points.
+        refresh_ms: The median time of a refresh step in milliseconds; None if not measured.
+        reuse_ms: The median time of a reuse step in milliseconds; None if not measured.
+        speedup: The time of the run if every step took as long as a refresh, divided by its actual
+            time; None if not measured.
+        ideal_speedup: The same ratio, computed from FLOPs; None if unknown.
     """
 
     started: str

@@ -1,4 +1,4 @@
-"""``fxcache.report``: what was captured, cut, cached and decided."""
+"""``fxcache.report``: the captures, cuts, cached bytes and decisions of an optimised module."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
@@ -21,18 +21,30 @@ from fxcache.runtime.trajectory.store import Attributions
 
 @dataclass(frozen=True)
 class Report:
-    """All of it, printable; ``to_dict`` is JSON-ready."""
+    """The report of an optimised module. ``str(report)`` is a table for people.
+
+    Attributes:
+        model: The class name of the module.
+        policy: The policy and its options.
+        captures: The captures.
+        runs: The last runs.
+        attributions: How calls were attributed to trajectories.
+        cached_bytes: The size of all cached values in bytes.
+        hoisted_bytes: The size of all hoisted values in bytes.
+        offloaded_bytes: The size in bytes of the weights that are on the CPU now.
+    """
 
     model: str
     policy: dict[str, Any]
     captures: list[CaptureReport]
     runs: list[RunReport]
-    attributions: Attributions  # of calls to trajectories
+    attributions: Attributions
     cached_bytes: int
     hoisted_bytes: int
-    offloaded_bytes: int  # of weights, on the CPU now
+    offloaded_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
+        """The report as a dict that can be written as JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -41,11 +53,13 @@ class Report:
 
 def report_of(module: nn.Module, engine: Engine) -> Report:
     """The report of an optimised module."""
-    captured, asked = list(engine.captures.values()), engine.settings.hoist
+    captured, requested = list(engine.captures.values()), engine.settings.hoist
     return Report(
         model=type(module).__name__,
         policy=engine.settings.policy.to_dict(),
-        captures=[capture_report(v, given(v) if engine.runs else asked) for v in captured],
+        captures=[
+            capture_report(v, hoist_level(v) if engine.runs else requested) for v in captured
+        ],
         runs=[run_report(r) for r in list(engine.runs)],
         attributions=replace(engine.store.counts),
         cached_bytes=engine.store.nbytes + engine.store.slot_bytes(GuidanceSlot),
@@ -54,13 +68,13 @@ def report_of(module: nn.Module, engine: Engine) -> Report:
     )
 
 
-def given(variants: Variants) -> HoistLevel:
-    """The most that steps were given so far."""
+def hoist_level(variants: Variants) -> HoistLevel:
+    """The highest level of hoisting among the variants so far."""
     return max(key.hoisted for key in variants.made)
 
 
 def capture_report(variants: Variants, level: HoistLevel) -> CaptureReport:
-    """``level``: what its steps are given, or will be where none has run."""
+    """The report of one capture at a level of hoisting."""
     read = {
         kind: nbytes(variants.weights_read(reused, level))
         for kind, reused in (("refresh", NOTHING), ("reuse", variants.all))
@@ -84,7 +98,7 @@ def capture_report(variants: Variants, level: HoistLevel) -> CaptureReport:
 
 
 def variant_report(variants: Variants, key: VariantKey) -> VariantReport:
-    """What identifies one variant, and what is in it."""
+    """The report of one variant."""
     return VariantReport(
         name=variants.display_name(key),
         reused=sorted(key.reused),
@@ -92,22 +106,23 @@ def variant_report(variants: Variants, key: VariantKey) -> VariantReport:
         hoisted=key.hoisted.name.lower(),
         nodes=len(variants.made[key].module.graph.nodes),
         flops=variants.made[key].flops,
-        kernels=[asdict(found) for found in variants.fusions[key]],
+        kernels=[asdict(fusion) for fusion in variants.fusions[key]],
     )
 
 
 def nbytes(tensors: list[Tensor]) -> int:
+    """The size of all tensors in bytes."""
     return sum(tensor.nbytes for tensor in tensors)
 
 
 def nodes(variants: Variants, reused: frozenset[str]) -> int:
-    """How many nodes the variant has that reuses so much, its prefix included."""
+    """The number of nodes in the variant that reuses these groups, including its prefix."""
     before = len(variants.prefix().module.graph.nodes) if variants.continued else 0
     return before + len(variants.variant(reused, variants.continued).module.graph.nodes)
 
 
 def observed(variants: Variants) -> str | None:
-    """What the policy observes, and when it is known."""
+    """The signal that the policy observes, and whether it is known before the run."""
     signal = variants.plan.signal
     if signal is None:
         return None
@@ -115,6 +130,7 @@ def observed(variants: Variants) -> str | None:
 
 
 def run_report(run: Run) -> RunReport:
+    """The report of one run."""
     decisions = [step.decision for step in run.steps]
     refresh_ms = typical(run.times_ms(refresh=True))
     reuse_ms = typical(run.times_ms(refresh=False))
@@ -137,7 +153,7 @@ def run_report(run: Run) -> RunReport:
 
 
 def measured_speedup(run: Run) -> float | None:
-    """See ``RunReport.speedup``; None unless there are refreshes and other steps."""
+    """``RunReport.speedup``; None unless there are refreshes and other steps."""
     kinds = Counter((step.decision.refresh, step.half) for step in run.steps)
     typical_ms = {kind: typical(run.times_ms(*kind)) for kind in kinds}
     full_ms = typical_ms.get((True, False))
@@ -148,9 +164,10 @@ def measured_speedup(run: Run) -> float | None:
 
 
 def typical(times_ms: list[float]) -> float | None:
-    """The median: one step that the machine interrupted does not count."""
+    """The median, which ignores single slow steps; None without times."""
     return median(times_ms) if times_ms else None
 
 
 def counted(reasons: list[str]) -> dict[str, int]:
+    """The number of times that each reason occurs."""
     return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}

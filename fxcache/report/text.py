@@ -1,4 +1,4 @@
-"""A report as tables for people to read."""
+"""Formats a report as text."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from tabulate import tabulate
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """A report, or one read back from JSON, as tables."""
+    """The text of a report, which may come from JSON."""
     options = ", ".join(f"{k}={v}" for k, v in report["policy"].items() if k != "policy")
     lines = [
         f"{report['model']}: {report['policy']['policy']}({options}), "
@@ -22,7 +22,7 @@ def as_text(report: dict[str, Any]) -> str:
 
 
 def attribution_lines(counts: dict[str, int]) -> list[str]:
-    """What slowed calls down, or may do so, since it was unclear whose they were."""
+    """Advice about calls whose trajectory was unclear, which costs time."""
     calls, lines = f"of {counts['calls']} calls", []
     if found := counts["by_latent"]:
         lines.append(
@@ -32,12 +32,12 @@ def attribution_lines(counts: dict[str, int]) -> list[str]:
         )
     if found := counts["ambiguous"]:
         lines.append(
-            f"{found} {calls} refreshed since they may be another request's: give each request a "
+            f"{found} {calls} refreshed because they may belong to another request: give each a "
             "fxcache.session(model, key=...)"
         )
     if found := counts["lone_starts"]:
         lines.append(
-            f"{found} {calls} began a run though the last runs ended with their first call: open "
+            f"{found} {calls} began a run after several runs of a single call: open "
             "fxcache.session(model) around the loop"
         )
     if found := counts["evicted"]:
@@ -49,6 +49,7 @@ def attribution_lines(counts: dict[str, int]) -> list[str]:
 
 
 def cut_line(capture: dict[str, Any]) -> str:
+    """The line about the cut of a capture."""
     cut = capture["cut"]
     read = ", ".join(capture["specialized_on"])
     values = f"; for these values of {read} only" if read else ""
@@ -62,6 +63,7 @@ def cut_line(capture: dict[str, Any]) -> str:
 
 
 def runs_table(runs: list[dict[str, Any]]) -> str:
+    """The table of runs."""
     rows = [
         {
             "run": index,
@@ -82,4 +84,5 @@ def runs_table(runs: list[dict[str, Any]]) -> str:
 
 
 def rounded(value: float | None) -> str:
+    """``value`` with two digits, or a dash for None."""
     return "–" if value is None else f"{value:.2f}"

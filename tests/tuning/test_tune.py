@@ -288,7 +288,7 @@ def test_a_strip_of_a_run_that_looked_at_data(capsys, folder, tmp_path):
     prompts, plan, report = folder / "prompts.txt", tmp_path / "p.json", tmp_path / "r.json"
     calibrate = ["--policy", "teacache", "--prompts", prompts, "--steps", "5", "--out", plan]
     said(capsys, "calibrate", folder, *calibrate)
-    assert "decides by what it sees" in complaint(capsys, "strip", plan)
+    assert "observes a signal" in complaint(capsys, "strip", plan)
     draw = ["--prompt", "a cat", "--steps", "5", "--plan", plan, "--report", report]
     said(capsys, "run", folder, *draw, "--out", tmp_path / "x.png")
     drawn = json.loads(said(capsys, "strip", report, "--out", tmp_path / "strip.png", "--json"))
