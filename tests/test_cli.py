@@ -64,8 +64,8 @@ def test_inspect_in_json_prices_every_cut(capsys, folder):
 
 
 def test_inspect_says_when_there_is_nothing_to_cut(capsys, folder, monkeypatch):
-    monkeypatch.setattr("fxcache.commands.inspect.frontier", lambda *_, **__: [])
-    assert "AutoencoderKL has nothing to cut" in said(capsys, "inspect", folder / "vae")
+    monkeypatch.setattr("fxcache.commands.inspect.list_cuts", lambda *_, **__: [])
+    assert "AutoencoderKL has no possible cut" in said(capsys, "inspect", folder / "vae")
 
 
 def test_run_and_compare_write_both_rows(capsys, folder, tmp_path):
@@ -133,8 +133,8 @@ def test_env_names_versions(capsys):
         (["inspect", "./nowhere"], "no such file or folder"),
         (["inspect", "~/nowhere"], "no such file or folder"),
         (["inspect", "models/nowhere"], "no such file or folder"),
-        (["inspect", "{folder}/tokenizer"], "no denoiser's configuration"),
-        (["inspect", "{folder}/tokenizer/tokenizer.json"], "no model of diffusers"),
+        (["inspect", "{folder}/tokenizer"], "no configuration of a denoiser"),
+        (["inspect", "{folder}/tokenizer/tokenizer.json"], "not a model of diffusers"),
         (["inspect", "{folder}", "--batch", "0"], "below 1"),
         (["run", "{folder}/nowhere", *BAD], "no such file or folder"),
         (["run", "{folder}/unet", *BAD], "diffusers cannot load"),
@@ -152,8 +152,8 @@ def test_env_names_versions(capsys):
         (["calibrate", "{folder}", *CALIBRATED, "--option", "treshold=1"], "ratios, retention"),
         (["run", "{folder}", *BAD, "--cut", "99"], "no skip index 99"),
         (["run", "{folder}", *BAD, "--cut", "up_blocks.9"], "up_blocks.1"),
-        (["report", "{folder}/model_index.json"], "no fxcache report"),
-        (["report", "{folder}/tokenizer/tokenizer_config.json"], "no fxcache report"),
+        (["report", "{folder}/model_index.json"], "not an fxcache report"),
+        (["report", "{folder}/tokenizer/tokenizer_config.json"], "not an fxcache report"),
         (["report", "nowhere"], "cannot be read: No such file or directory"),
         (["report", "{folder}"], "cannot be read"),
         (["report", "{folder}/unet/diffusion_pytorch_model.safetensors"], "not JSON"),
@@ -186,7 +186,7 @@ def test_a_stopped_calibration_says_how_to_go_on(capsys, folder, tmp_path, monke
     command = ["calibrate", str(folder), "--policy", "magcache", "--prompts", str(prompts)]
     command += ["--steps", "3", "--batch", "1", "--out", str(tmp_path / "plan.json")]
     assert main(command) == 130
-    assert "goes on after the last whole batch" in capsys.readouterr().err
+    assert "run the same command to continue after the last batch" in capsys.readouterr().err
     assert main(command) == 0
     assert len(drawn) == 3, "the first batch was kept"
 
@@ -232,7 +232,7 @@ def test_a_pipeline_of_classes_draws_them_by_name(capsys, tmp_path):
 def test_a_class_it_does_not_know_is_answered_with_the_nearest(capsys, tmp_path):
     out = tmp_path / "a.png"
     message = complaint(capsys, "run", BUNDLED_DIT, "--prompt", "tigger face", "--out", out)
-    assert "'tigger face' is no class" in message
+    assert "'tigger face' is not a class" in message
     assert "remedy: similar classes: tiger face, " in message
 
 

@@ -9,7 +9,7 @@ class VariantReport:
     """One variant. ``reused``, ``continued`` and ``hoisted`` identify it.
 
     Attributes:
-        name: The display name, such as ``full`` or ``cached-skip``.
+        name: The display name, such as ``full`` or ``cached_skip``.
         reused: The groups of cache points that the variant reuses.
         continued: Whether the variant continues from the results of the prefix.
         hoisted: The level of hoisting: which values the variant takes as inputs.
