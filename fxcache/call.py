@@ -159,6 +159,7 @@ class Call(NamedTuple):
         return len([path for path in self.paths if self._of_number(path)])
 
     def _of_number(self, path: str) -> bool:
+        """Whether the tensor at ``path`` represents the number."""
         name = self.timestep_name
         return self.number is not None and (path == name or path.startswith(f"{name}."))
 

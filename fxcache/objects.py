@@ -107,6 +107,7 @@ class Walk:
         return self._container(value, path)
 
     def _index(self, tensor: Tensor, path: str) -> int:
+        """The index of ``tensor``, which is appended if it is new."""
         if id(tensor) not in self._indices:
             self._indices[id(tensor)] = len(self.tensors)
             self.tensors.append(tensor)
@@ -114,6 +115,7 @@ class Walk:
         return self._indices[id(tensor)]
 
     def _container(self, value: Any, path: str) -> Container:
+        """The structure of a container that the walk visits for the first time."""
         names, items = contents(value, path)
         visit = self._visits[id(value)] = len(self.containers)
         self.containers.append(value)

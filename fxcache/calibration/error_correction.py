@@ -160,5 +160,5 @@ def channel_means(value: Tensor) -> Tensor:
     """The mean of each channel: ``[rows, C]``, float64, on the CPU."""
     at = channel_dim(value.dim()) % value.dim()
     others = [d for d in range(1, value.dim()) if d != at]
-    found = value.double()
-    return (found.mean(others) if others else found).cpu()
+    double = value.double()
+    return (double.mean(others) if others else double).cpu()

@@ -69,8 +69,8 @@ class Plan:
         forecast: Forecast | None = None,
     ) -> Self:
         """A plan made by hand."""
-        found = fingerprint(unwrapped(model))
-        return cls(policy, require_cut_request(cut), found, forecast=forecast)
+        identity = fingerprint(unwrapped(model))
+        return cls(policy, require_cut_request(cut), identity, forecast=forecast)
 
     @property
     def weights(self) -> dict[str, Tensor]:

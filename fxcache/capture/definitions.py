@@ -41,16 +41,16 @@ def imports_of(file: ModuleType) -> Iterator[ModuleType]:
     """The files that ``file`` imports as modules."""
     for value in list(vars(file).values()):
         name = vars(value).get("__name__") if is_a(value, ModuleType) else None
-        if isinstance(name, str) and (found := file_of(name)) is not None:
-            yield found
+        if isinstance(name, str) and (imported := file_of(name)) is not None:
+            yield imported
 
 
 def sources_of(file: ModuleType) -> Iterator[ModuleType]:
     """The files that define the functions and classes among the variables of ``file``."""
     values = [v for v in list(vars(file).values()) if is_a(v, type, FunctionType)]
     for name in {value.__module__ for value in values}:
-        if isinstance(name, str) and (found := file_of(name)) is not None:
-            yield found
+        if isinstance(name, str) and (source := file_of(name)) is not None:
+            yield source
 
 
 def file_of(name: str) -> ModuleType | None:

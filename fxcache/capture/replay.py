@@ -118,6 +118,7 @@ class Replay(TorchFunctionMode):
         return tree_map_only(Ref, self._stand_in, entry.result) if entry.tensors else entry.result
 
     def _matches(self, entry: Entry, func: Callable[..., Any], args: Any, kwargs: Any) -> bool:
+        """Whether a call matches ``entry``, except for numbers in slots. Stores their tensors."""
         leaves, spec = tree_flatten((args, kwargs))
         if func != entry.func or spec != entry.spec:
             return False
@@ -131,6 +132,7 @@ class Replay(TorchFunctionMode):
         return True
 
     def _stand_in(self, ref: Ref) -> Tensor:
+        """The tensor of this run for ``ref``."""
         if ref not in self._names.tensors:
             self._names.add(ref, self._trace.stand_in(ref))
         return self._names.tensors[ref]

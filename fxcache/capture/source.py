@@ -38,5 +38,5 @@ def recorded_line(error: BaseException) -> str:
 
 def last_frame(trace: str) -> str:
     """The last frame of a stack trace that fx recorded, with its line of code."""
-    _, found, frame = trace.rpartition('File "')
-    return found + " ".join(line.strip() for line in frame.splitlines()[:2])
+    _, prefix, frame = trace.rpartition('File "')
+    return prefix + " ".join(line.strip() for line in frame.splitlines()[:2])

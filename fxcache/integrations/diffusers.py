@@ -66,9 +66,11 @@ class InputShapes:
         self.text_a_frame = "Motion" in blocks
 
     def tensor(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """A tensor ``[batch, *shape]`` on meta."""
         return torch.empty(self.batch, *shape, dtype=dtype, device="meta")
 
     def inputs(self) -> dict[str, Any]:
+        """All inputs that the configuration asks for, by name."""
         inputs: dict[str, Any] = {
             "sample": self.sample(),
             "timestep": torch.empty((), dtype=torch.int64, device="meta"),
@@ -84,6 +86,7 @@ class InputShapes:
         return inputs
 
     def sample(self) -> Tensor:
+        """The latent."""
         size = self.config.get("sample_size") or 64
         height, width = (size, size) if isinstance(size, int) else size
         channels = self.config["in_channels"]
@@ -94,16 +97,19 @@ class InputShapes:
         return self.tensor(channels, height, width)
 
     def text(self, width: int) -> Tensor:
+        """The text embeddings."""
         rows = self.batch * FRAMES if self.text_a_frame else self.batch
         return torch.empty(rows, 1 if self.frames_first else PROMPT_TOKENS, width, device="meta")
 
     def text_width(self) -> int | None:
+        """The width of the text embeddings; None for a model without text."""
         if self.config.get("encoder_hid_dim_type") == "text_proj":
             return int(self.config["encoder_hid_dim"])
         width = self.config.get("cross_attention_dim")
         return int(width[-1] if isinstance(width, list | tuple) else width) if width else None
 
     def class_labels(self) -> Tensor | None:
+        """The class labels, or the embeddings in their place; None for a model without classes."""
         kind = self.config.get("class_embed_type")
         if kind in ("projection", "simple_projection"):
             return self.tensor(self.config["projection_class_embeddings_input_dim"])
@@ -112,6 +118,7 @@ class InputShapes:
         return None
 
     def text_time(self) -> dict[str, Tensor]:
+        """The additional inputs of SDXL: pooled text embeddings and sizes."""
         time_ids = 6
         pooled = (
             self.config["projection_class_embeddings_input_dim"]

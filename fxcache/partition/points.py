@@ -36,34 +36,35 @@ def groups_of(frontier: Frontier, caches: Caches) -> Groups:
 
 def blocks(frontier: Frontier) -> Groups:
     """The residual branches of each outermost attention block, by the path of the block."""
-    found: dict[str, Points] = {}
+    groups: dict[str, Points] = {}
     for path in attention_blocks(frontier):
-        inside_another = any(path.startswith(f"{other}.") for other in found)
+        inside_another = any(path.startswith(f"{other}.") for other in groups)
         points = () if inside_another else frontier.span(path, path)
         if points and all(p.along_stream for p in points):
-            found[path] = tuple(branch_alone(frontier, path, point) for point in points)
-    return found
+            groups[path] = tuple(branch_alone(frontier, path, point) for point in points)
+    return groups
 
 
 def layers(frontier: Frontier) -> Groups:
     """The residual branches of the layers in the innermost attention blocks, by layer path."""
-    found: dict[str, dict[fx.Node, None]] = defaultdict(dict)
+    by_layer: dict[str, dict[fx.Node, None]] = defaultdict(dict)
     for block in innermost_blocks(frontier):
         for output in added(frontier, block):
-            found[layer_of(output, block)][output] = None
-    return {name: tuple(map(CachePoint, outputs)) for name, outputs in found.items()}
+            by_layer[layer_of(output, block)][output] = None
+    return {name: tuple(map(CachePoint, outputs)) for name, outputs in by_layer.items()}
 
 
 def attention(frontier: Frontier) -> Groups:
     """The outputs of all attention layers in the innermost blocks, as one group."""
-    found: dict[fx.Node, None] = {}
+    outputs: dict[fx.Node, None] = {}
     for block in innermost_blocks(frontier):
         inside = (path for path in frontier.modules if path.startswith(f"{block}."))
         children = {f"{block}.{path.removeprefix(f'{block}.').split('.')[0]}" for path in inside}
         for child in sorted(children):
             if any(map(attends, frontier.modules.get(child, ()))):
-                found |= dict.fromkeys(filter(is_tensor, frontier.module_outputs.get(child, ())))
-    return {"attention": tuple(map(CachePoint, found))} if found else {}
+                values = frontier.module_outputs.get(child, ())
+                outputs |= dict.fromkeys(filter(is_tensor, values))
+    return {"attention": tuple(map(CachePoint, outputs))} if outputs else {}
 
 
 def components(frontier: Frontier) -> Groups:
@@ -84,13 +85,13 @@ FINDERS: Mapping[Caches, Callable[[Frontier], Groups]] = {
 
 def attention_blocks(frontier: Frontier) -> list[str]:
     """Numbered modules with attention that the latent passes through, outer ones first."""
-    found = [
+    paths = [
         path
         for path, nodes in frontier.modules.items()
         if path.rpartition(".")[2].isdigit()
         and any(attends(node) and frontier.needs.on_latent(node) for node in nodes)
     ]
-    return sorted(found, key=lambda path: path.count("."))
+    return sorted(paths, key=lambda path: path.count("."))
 
 
 def innermost_blocks(frontier: Frontier) -> list[str]:

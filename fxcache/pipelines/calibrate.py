@@ -134,6 +134,7 @@ class Progress:
         return int(state["done"])
 
     def save(self, done: int, measured: Mapping[str, Any]) -> None:
+        """Write the state after ``done`` batches."""
         state = {"settings": self.settings, "done": done, "measured": measured}
         unfinished = self.file.with_name(f"{self.file.name}.new")
         unfinished.write_text(json.dumps(state), encoding="utf-8")

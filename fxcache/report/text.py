@@ -16,33 +16,33 @@ def as_text(report: dict[str, Any]) -> str:
         lines += ["", f"captured {capture['inputs']}", cut_line(capture)]
     if report["runs"]:
         lines += ["", runs_table(report["runs"])]
-    if found := attribution_lines(report["attributions"]):
-        lines += ["", *found]
+    if advice := attribution_lines(report["attributions"]):
+        lines += ["", *advice]
     return "\n".join(lines)
 
 
 def attribution_lines(counts: dict[str, int]) -> list[str]:
     """Advice about calls whose trajectory was unclear, which costs time."""
     calls, lines = f"of {counts['calls']} calls", []
-    if found := counts["by_latent"]:
+    if count := counts["by_latent"]:
         lines.append(
-            f"{found} {calls} were attributed by comparing latents "
+            f"{count} {calls} were attributed by comparing latents "
             f"({counts['device_waits']} waited for the device): fxcache.session(model) around the "
             "loop (with a key for each tile), or fxcache.optimize(pipe), makes that unnecessary"
         )
-    if found := counts["ambiguous"]:
+    if count := counts["ambiguous"]:
         lines.append(
-            f"{found} {calls} refreshed because they may belong to another request: give each a "
-            "fxcache.session(model, key=...)"
+            f"{count} {calls} refreshed because they may belong to another request: open one "
+            "fxcache.session(model, key=...) for each request"
         )
-    if found := counts["lone_starts"]:
+    if count := counts["lone_starts"]:
         lines.append(
-            f"{found} {calls} began a run after several runs of a single call: open "
+            f"{count} {calls} began a run after several runs of a single call: open "
             "fxcache.session(model) around the loop"
         )
-    if found := counts["evicted"]:
+    if count := counts["evicted"]:
         lines.append(
-            f"{found} trajectories were dropped before their end: raise "
+            f"{count} trajectories were dropped before their end: raise "
             "CacheConfig(max_trajectories=...)"
         )
     return lines

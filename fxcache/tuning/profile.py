@@ -51,6 +51,7 @@ class Profile(Measurement):
         past.appendleft({k: tuple(t.clone() for t in v) for k, v in seen.values.items()})
 
     def _error(self, seen: RecordedStep, cut: str, values: Values) -> float:
+        """The mean squared error of the prediction that reuses ``values`` for ``cut``."""
         variant = seen.variants.variant(frozenset({cut}))
         stored = entries_of(dict(zip(variant.signature.reads, values, strict=True)))
         results = variant.module(*variant.signature.bind(seen.user_inputs, cached=stored))

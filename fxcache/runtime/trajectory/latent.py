@@ -58,9 +58,9 @@ def likenesses(known: Sequence[Tensor], now: Tensor) -> list[Likeness]:
         now: The sample of the call, ``[S]``.
     """
     comparable = [i for i, sample in enumerate(known) if alike(sample, now)]
-    found = [UNLIKE] * len(known)
+    results = [UNLIKE] * len(known)
     if not comparable:
-        return found
+        return results
     then, latest = torch.stack([known[i] for i in comparable]).float(), now.float()
     differs = then != latest
     then, latest = then * differs, latest * differs
@@ -69,8 +69,8 @@ def likenesses(known: Sequence[Tensor], now: Tensor) -> list[Likeness]:
         comparable, torch.stack(sums, 1).tolist(), strict=True
     ):
         size = math.sqrt(first * second)
-        found[i] = Likeness(product / size if size else float(not count), int(count))
-    return found
+        results[i] = Likeness(product / size if size else float(not count), int(count))
+    return results
 
 
 def alike(first: Tensor, second: Tensor) -> bool:

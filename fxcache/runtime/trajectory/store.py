@@ -89,18 +89,19 @@ class TrajectoryStore:
                 self.counts.device_waits += on_device(sample)
                 return likenesses([known[i].latent for i in indices], sample)
 
-            found = attribute(evidence, compare)
-            self.counts.ambiguous += found.certainty is Certainty.AMBIGUOUS
-            matches = () if found.index is None else compared[found.index]
-            if found.index is None:
+            attribution = attribute(evidence, compare)
+            index = attribution.index
+            self.counts.ambiguous += attribution.certainty is Certainty.AMBIGUOUS
+            matches = () if index is None else compared[index]
+            if index is None:
                 trajectory = self._started(caller, known, evidence)
-                transition = states.begin(position, found.reason)
+                transition = states.begin(position, attribution.reason)
             else:
-                trajectory = self._continued(known[found.index], found)
-                transition = advanced(trajectory, position, evidence[found.index], found)
+                trajectory = self._continued(known[index], attribution)
+                transition = advanced(trajectory, position, evidence[index], attribution)
             self._inputs.note(matches, conditioning)
             trajectory.begin_call(
-                transition, conditioning, matches, caller.kind, sample, found.distance
+                transition, conditioning, matches, caller.kind, sample, attribution.distance
             )
             self.held.append(trajectory)
         return trajectory
@@ -137,9 +138,9 @@ class TrajectoryStore:
             self.held.append(trajectory)
         return trajectory
 
-    def _continued(self, trajectory: Trajectory, found: Attribution) -> Trajectory:
+    def _continued(self, trajectory: Trajectory, attribution: Attribution) -> Trajectory:
         """``trajectory``, or a copy of it without cached values if the call is ambiguous."""
-        if found.certainty is Certainty.AMBIGUOUS:
+        if attribution.certainty is Certainty.AMBIGUOUS:
             return trajectory.fork(self._spare_cache())
         self._lone = 0
         self.held.remove(trajectory)
@@ -237,10 +238,10 @@ def only_same(compared: Sequence[tuple[Match, ...]], conditioning: Conditioning)
 
 
 def advanced(
-    trajectory: Trajectory, position: Position, evidence: Evidence, found: Attribution
+    trajectory: Trajectory, position: Position, evidence: Evidence, attribution: Attribution
 ) -> Transition:
     """The transition of ``trajectory`` to the next step."""
-    event = Event(position, evidence.conditioning, found.certainty, found.reason)
+    event = Event(position, evidence.conditioning, attribution.certainty, attribution.reason)
     return states.advance(trajectory.state, event)
 
 
