@@ -1,4 +1,4 @@
-"""One call of a denoiser in canonical form: named leaves, their roles, the key of its capture."""
+"""One call of a denoiser in canonical form: named tensors, roles, and the key of its capture."""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from fxcache._torch import is_fake
 from fxcache.objects import Build, Container
 from fxcache.program import Input, Role, dtype_name
 
-# What the exported graph takes besides the arguments, under names that no parameter has.
+# Keywords of the exported graph that hold other tensors than arguments. No parameter has them.
 STATE = "fxcache_state"
 NUMBER = "fxcache_number"
 
@@ -21,9 +21,11 @@ NUMBER = "fxcache_number"
 class State:
     """The state objects of a call.
 
-    ``tensors`` that they hold, at ``paths``; tensors that are arguments too are not among them.
-    ``objects``: by path in the arguments, the structure of each. ``containers``: the caller's own,
-    in the order of a walk over the objects.
+    Attributes:
+        tensors: The tensors in the state objects, except those that are also arguments.
+        paths: The paths of ``tensors``.
+        objects: The path in the arguments and the structure of each state object.
+        containers: The caller's objects, lists, tuples and dicts, in the order of a ``Walk``.
     """
 
     tensors: tuple[Tensor, ...] = ()
@@ -36,7 +38,14 @@ class State:
 
 
 class Rebuilt(NamedTuple):
-    """Arguments of ``forward``; its state objects by path, and their containers in order."""
+    """Arguments of ``forward`` with new state objects.
+
+    Attributes:
+        args: The positional arguments.
+        kwargs: The keyword arguments.
+        objects: The new state objects by path.
+        containers: The objects, lists, tuples and dicts in them, in the order of a ``Walk``.
+    """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -47,14 +56,26 @@ class Rebuilt(NamedTuple):
 class Call(NamedTuple):
     """One call of the denoiser.
 
-    ``arguments``: by parameter name, defaults left out; those in ``*args`` as ``args.0`` and so
-    on; the first ``num_positional`` are passed by position. ``tensors``: the tensors among them,
-    in order, then those of ``state``, then those that stand for the timestep where it is a Python
-    ``number`` (none before the number is bound). ``paths`` and ``roles`` belong to ``tensors``.
-    ``latent``: the first tensor of the latent. ``timestep``: as the caller passed it (None where
-    there is none). ``key`` is equal for two calls exactly when one capture serves both: same tree,
-    shapes, dtypes, devices, other values and autocast state; numbers count once they are bound.
-    ``trace``: how the number enters the graph, known once it is bound.
+    A timestep that is a Python number becomes tensors of the graph when ``with_number`` binds it.
+
+    Attributes:
+        arguments: The arguments by name, without those that equal their defaults. Arguments in
+            ``*args`` are named ``args.0``, ``args.1`` and so on.
+        num_positional: How many of the arguments, from the first, are passed by position.
+        paths: The path of each tensor.
+        roles: The role of each tensor.
+        tensors: The tensors in the arguments, then those in the state objects, then those that
+            represent the number (none before the number is bound).
+        conditioning: The tensors in the arguments that are conditioning.
+        state: The state objects.
+        latent: The latent, or its first tensor.
+        latent_name: The name of the argument that is the latent.
+        timestep: The timestep as the caller passed it; None if there is none.
+        timestep_name: The name of the argument that is the timestep; empty if there is none.
+        key: Two calls have equal keys exactly if one capture serves both. The key covers the
+            structure, shapes, dtypes, devices, constants and the autocast state. After binding, it
+            also covers ``trace``.
+        trace: How the number enters the graph; None before the number is bound.
     """
 
     arguments: dict[str, Any]
@@ -73,16 +94,22 @@ class Call(NamedTuple):
 
     @property
     def number(self) -> Real | None:
-        """The timestep, where it is a Python number."""
+        """The timestep if it is a Python number, else None."""
         return self.timestep if isinstance(self.timestep, Real) else None
 
     @property
     def is_bound(self) -> bool:
-        """Whether ``tensors`` are all that a graph takes."""
+        """Whether ``tensors`` includes all inputs of the graph."""
         return self.number is None or self.trace is not None
 
     def with_number(self, tensors: tuple[Tensor, ...], trace: Hashable) -> "Call":
-        """This call with ``tensors`` for its number, by their slots, or one in its place."""
+        """Bind the number: return this call with ``tensors`` that represent it.
+
+        Args:
+            tensors: One tensor for each slot of ``trace``, or a single tensor in place of the
+                number if ``trace`` has no slots.
+            trace: How the number enters the graph.
+        """
         name = self.timestep_name
         in_place = not hasattr(trace, "slots")
         paths = (name,) if in_place else tuple(f"{name}.{i}" for i in range(len(tensors)))
@@ -96,56 +123,60 @@ class Call(NamedTuple):
 
     @property
     def invocation(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """``arguments`` as ``forward(*args, **kwargs)`` takes them."""
+        """``arguments`` as the ``args`` and ``kwargs`` of ``forward``."""
         return invocation(self.arguments, self.num_positional)
 
     @property
     def exported(self) -> dict[str, Any]:
-        """What the exported graph takes: arguments without state, then the tensors of both kinds.
+        """The keyword arguments of the exported graph.
 
-        torch.export knows dicts, lists, tuples and tensors; the rest is constant. What goes to
-        ``*args`` is one list under that name.
+        State objects and the number are replaced by None, and their tensors are passed as lists
+        under the keywords ``STATE`` and ``NUMBER``, because torch.export treats as constant
+        whatever is not a tensor, dict, list or tuple. Arguments in ``*args`` are one list.
         """
         hidden = {path for path, _ in self.state.objects}
         if self.number is not None:
             hidden.add(self.timestep_name)
-        taken: dict[str, Any] = {}
+        exported: dict[str, Any] = {}
         for path, argument in self.arguments.items():
             name, in_args, _ = path.partition(".")
             value = without(argument, path, hidden)
             if in_args:
-                taken.setdefault(name, []).append(value)
+                exported.setdefault(name, []).append(value)
             else:
-                taken[name] = value
+                exported[name] = value
         state = len(self.state.tensors)
         end = len(self.tensors) - self.num_numbers
         if state:
-            taken[STATE] = list(self.tensors[end - state : end])
+            exported[STATE] = list(self.tensors[end - state : end])
         if self.num_numbers:
-            taken[NUMBER] = list(self.tensors[end:])
-        return taken
+            exported[NUMBER] = list(self.tensors[end:])
+        return exported
 
     @property
     def num_numbers(self) -> int:
-        """How many of ``tensors``, the last, stand for the number."""
+        """How many of ``tensors``, counted from the end, represent the number."""
         return len([path for path in self.paths if self._of_number(path)])
 
     def _of_number(self, path: str) -> bool:
+        """Whether the tensor at ``path`` represents the number."""
         name = self.timestep_name
         return self.number is not None and (path == name or path.startswith(f"{name}."))
 
     def rebuilt(self, tensors: Sequence[Tensor], number: Any) -> "Rebuilt":
-        """``forward``'s own arguments, of other ``tensors``: of the arguments, then of the state.
+        """The arguments of ``forward`` with other tensors and new state objects.
 
-        State objects are new ones, of the same structure.
+        Args:
+            tensors: The new tensors: first those in the arguments, then those in the state.
+            number: The new timestep, if the timestep is a Python number.
         """
         build = Build(tensors)
         objects = {path: build.value(structure) for path, structure in self.state.objects}
-        found = dict(zip(self.paths, tensors, strict=False))
+        by_path = dict(zip(self.paths, tensors, strict=False))
 
         def leaf_of(path: str, leaf: Any) -> Any:
             if isinstance(leaf, Tensor):
-                return found[path]
+                return by_path[path]
             if path == self.timestep_name and self.number is not None:
                 return number
             return objects.get(path, leaf)
@@ -165,11 +196,11 @@ class Call(NamedTuple):
 
     @property
     def timestep_index(self) -> int:
-        """The number of the timestep among the tensors, where it was passed as one."""
+        """The index of the timestep in ``tensors``, if it was passed as a tensor."""
         return self.paths.index(self.timestep_name)
 
     def readable(self) -> dict[str, Tensor]:
-        """The conditioning whose values can be told: masks, lengths, ids and the like. By path."""
+        """The conditioning tensors whose values can be read, by path: neither meta nor fake."""
         return {
             path: tensor
             for path, role, tensor in zip(self.paths, self.roles, self.tensors, strict=True)
@@ -177,7 +208,7 @@ class Call(NamedTuple):
         }
 
     def describe(self) -> str:
-        """``sample[1, 4, 64, 64] float32, timestep[] int64, …`` for messages and reports."""
+        """A description for messages and reports: ``sample[1, 4, 64, 64] float32, …``."""
         parts = [
             f"{path}{list(tensor.shape)} {dtype_name(tensor.dtype)}"
             for path, tensor in self.by_path().items()
@@ -191,13 +222,13 @@ class Call(NamedTuple):
 def invocation(
     arguments: dict[str, Any], num_positional: int
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """``arguments``, the first of them by position, the others by name."""
+    """Split ``arguments`` into ``args`` (the first ``num_positional``) and ``kwargs``."""
     pairs = list(arguments.items())
     return tuple(value for _, value in pairs[:num_positional]), dict(pairs[num_positional:])
 
 
 def autocast_dtype(device_type: str) -> torch.dtype | None:
-    """The dtype that autocast casts to on this kind of device; None where it is off."""
+    """The dtype that autocast casts to on this type of device; None if autocast is off."""
     if device_type == "meta" or not torch.is_autocast_enabled(device_type):
         return None
     return torch.get_autocast_dtype(device_type)
@@ -222,11 +253,11 @@ def named_leaves(arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def with_leaves(value: Any, path: str, leaf: Callable[[str, Any], Any]) -> Any:
-    """``value`` with each leaf replaced by ``leaf(path, old)``; containers that change are new."""
+    """``value`` with each leaf replaced by ``leaf(path, old)``. Unchanged containers are reused."""
     if isinstance(value, dict):
-        found = {key: with_leaves(item, f"{path}.{key}", leaf) for key, item in value.items()}
-        same = all(found[key] is item for key, item in value.items())
-        return value if same else found
+        new = {key: with_leaves(item, f"{path}.{key}", leaf) for key, item in value.items()}
+        same = all(new[key] is item for key, item in value.items())
+        return value if same else new
     if isinstance(value, list | tuple):
         items = [with_leaves(item, f"{path}.{index}", leaf) for index, item in enumerate(value)]
         if all(new is old for new, old in zip(items, value, strict=True)):
@@ -236,12 +267,12 @@ def with_leaves(value: Any, path: str, leaf: Callable[[str, Any], Any]) -> Any:
 
 
 def without(value: Any, path: str, hidden: set[str]) -> Any:
-    """``value`` with None at the paths that are ``hidden``."""
+    """``value`` with None in place of each leaf whose path is in ``hidden``."""
     return with_leaves(value, path, lambda at, leaf: None if at in hidden else leaf)
 
 
 def number_tensor(value: Real, device: torch.device) -> Tensor:
-    """A number as a 0-dim tensor: int64, or float64 where the device has it."""
+    """A number as a 0-dim tensor: int64 for an integer, else float64 (float32 on MPS)."""
     if isinstance(value, Integral):
         return torch.tensor(int(value), dtype=torch.int64, device=device)
     dtype = torch.float32 if device.type == "mps" else torch.float64

@@ -1,4 +1,4 @@
-"""The form of a call, so that the next call of the same form is not worked out again."""
+"""A fast path for calls: a call of a known form needs no new analysis of its arguments."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
@@ -10,13 +10,13 @@ from fxcache.call import Call, autocast_dtype
 from fxcache.objects import PLAIN
 from fxcache.program import Role
 
-TESTED = object()  # in place of an argument that must be tested at each call
-# Tells whether a value has the form, and appends its tensors to the list.
+TESTED = object()  # marks an argument that must be tested at each call
+# A test returns whether a value has the expected form, and appends its tensors to the list.
 Test = Callable[[Any, list[Tensor]], bool]
 
 
 class Key:
-    """A key that is hashed once: it is nested, and looked up several times at each call."""
+    """A key that stores its hash. A key is nested, and each call looks it up several times."""
 
     __slots__ = ("_hash", "parts")
 
@@ -34,15 +34,15 @@ class Key:
 
 
 class Form:
-    """What the arguments of a call must be like to have the key of ``call``.
+    """The conditions under which other arguments have the same key as ``call``.
 
     Args:
         call: The call.
-        num_args: How many arguments go by position.
-        names: Of all arguments, in the caller's order.
-        tests: What the arguments must pass.
-        values: The arguments.
-        tensors: Those that the tests found in them, none twice.
+        num_args: How many arguments are passed by position.
+        names: The names of all arguments, in the caller's order.
+        tests: One test for each argument.
+        values: The arguments of ``call``.
+        tensors: The tensors that the tests find in ``values``, without duplicates.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Form:
         values: Sequence[Any],
         tensors: Sequence[Tensor],
     ):
-        # Without its tensors: whether an earlier call's are alive tells requests apart.
+        # A form must not keep tensors alive: the runtime tells requests apart by tensors that die.
         nothing = torch.empty(0)
         self._call = call._replace(
             arguments={}, tensors=(), conditioning=(), latent=nothing, timestep=None
@@ -71,17 +71,17 @@ class Form:
         self._conditioning = [i for i, role in roles if role is Role.CONDITIONING]
 
     def call_with(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
-        """The call with these arguments; None where it has another form."""
+        """The call with these arguments; None if they have another form."""
         if len(args) != self._num_args or tuple(kwargs) != self._names:
             return None
         values = (*args, *kwargs.values())
-        found: list[Tensor] = []
-        for test, value, last in zip(self._tests, values, self._constants, strict=True):
-            if value is not last and not test(value, found):
+        in_order: list[Tensor] = []
+        for test, value, constant in zip(self._tests, values, self._constants, strict=True):
+            if value is not constant and not test(value, in_order):
                 return None
         if autocast_dtype(self._device) is not self._autocast:
             return None
-        tensors = [found[i] for i in self._order]
+        tensors = [in_order[i] for i in self._order]
         arguments = {name: values[place] for name, place in self._arguments}
         call = self._call
         return Call(
@@ -107,46 +107,46 @@ def form_of(
     names: tuple[str, ...],
     defaults: Mapping[str, Any],
 ) -> Form | None:
-    """The form of ``call``; None where its arguments alone do not tell it.
+    """The form of ``call``; None if tests of the arguments cannot recognise it.
 
-    That is where there are state objects or others of an unknown kind, or a tensor is passed twice.
+    They cannot if the call passes state objects, values of an unknown type, or one tensor twice.
 
     Args:
         call: The call.
-        args: Its arguments by position, as the caller passed them.
-        kwargs: Its arguments by name, as the caller passed them.
-        names: Of ``args``.
-        defaults: Of the parameters that have one.
+        args: The positional arguments, as the caller passed them.
+        kwargs: The keyword arguments, as the caller passed them.
+        names: The names of ``args``.
+        defaults: The defaults of parameters, by name.
     """
     named, values = (*names, *kwargs), (*args, *kwargs.values())
     pairs = list(zip(named, values, strict=True))
     tests = [argument_test(call, name, value, defaults) for name, value in pairs]
-    found: list[Tensor] = []
-    known = all(test(value, found) for test, value in zip(tests, values, strict=True))
-    distinct = len(set(map(id, found))) == len(found)
+    tensors: list[Tensor] = []
+    known = all(test(value, tensors) for test, value in zip(tests, values, strict=True))
+    distinct = len(set(map(id, tensors))) == len(tensors)
     if call.state or not known or not distinct:
         return None
-    return Form(call, len(args), named, tests, values, found)
+    return Form(call, len(args), named, tests, values, tensors)
 
 
 def argument_test(call: Call, name: str, value: Any, defaults: Mapping[str, Any]) -> Test:
-    """A test for the argument ``name``, which was ``value`` in ``call``.
+    """A test for the argument ``name``, whose value in ``call`` is ``value``.
 
-    An argument that is its parameter's default is left out of a call: it must be the default again,
-    and one that was not must not become it.
+    A call leaves out arguments that equal their defaults. So an argument that is the default must
+    stay the default, and any other argument must not become the default.
     """
-    if name not in call.arguments:  # it is the default
+    if name not in call.arguments:  # the value is the default
         return lambda other, _: other is value
-    numbered = name == call.timestep_name and call.number is not None
-    test = number_test(value) if numbered else test_of(value)
+    is_number = name == call.timestep_name and call.number is not None
+    test = number_test(value) if is_number else test_of(value)
     if name not in defaults:
         return test
     default = defaults[name]
-    return lambda other, found: other is not default and test(other, found)
+    return lambda other, tensors: other is not default and test(other, tensors)
 
 
 def test_of(value: Any) -> Test:
-    """A test for values like ``value``; nothing passes it where the kind of value is unknown."""
+    """A test for values like ``value``. Nothing passes the test of an unknown type."""
     if isinstance(value, Tensor):
         return tensor_test(value)
     if isinstance(value, dict):
@@ -162,50 +162,50 @@ def fails(*_: Any) -> bool:
 
 
 def tensor_test(value: Tensor) -> Test:
-    """Of the same type, shape, dtype and device."""
+    """A test for tensors of the same type, shape, dtype and device."""
     kind, shape, dtype, device = type(value), value.shape, value.dtype, value.device
 
-    def test(other: Any, found: list[Tensor]) -> bool:
+    def test(other: Any, tensors: list[Tensor]) -> bool:
         if type(other) is not kind or other.shape != shape:
             return False
-        found.append(other)
+        tensors.append(other)
         return other.dtype is dtype and other.device == device
 
     return test
 
 
 def number_test(value: Any) -> Test:
-    """A number of the same type."""
+    """A test for numbers of the same type."""
     kind = type(value)
     return lambda other, _: type(other) is kind
 
 
 def constant_test(value: Any) -> Test:
-    """The same value of the same type."""
+    """A test for the same value of the same type."""
     kind = type(value)
     return lambda other, _: other is value or (type(other) is kind and bool(other == value))
 
 
 def dict_test(value: dict[Any, Any]) -> Test:
-    """The same keys in the same order, each a string or an int, and values alike."""
+    """A test for dicts with the same keys in the same order, and values of the same form."""
     kind, keys, inner = type(value), tuple(value), sequence_test(list(value.values()))
     kinds = list(map(type, keys))
     if not all(key in (str, int) for key in kinds):
         return fails
 
-    def test(other: Any, found: list[Tensor]) -> bool:
+    def test(other: Any, tensors: list[Tensor]) -> bool:
         same = type(other) is kind and list(map(type, other)) == kinds and tuple(other) == keys
-        return same and inner(list(other.values()), found)
+        return same and inner(list(other.values()), tensors)
 
     return test
 
 
 def sequence_test(value: Sequence[Any]) -> Test:
-    """As many items, alike."""
+    """A test for sequences with as many items, of the same form."""
     kind, tests = type(value), [test_of(item) for item in value]
 
-    def test(other: Any, found: list[Tensor]) -> bool:
+    def test(other: Any, tensors: list[Tensor]) -> bool:
         same = type(other) is kind and len(other) == len(tests)
-        return same and all(check(item, found) for check, item in zip(tests, other, strict=True))
+        return same and all(check(item, tensors) for check, item in zip(tests, other, strict=True))
 
     return test

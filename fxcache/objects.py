@@ -1,7 +1,7 @@
 """State objects: plain Python objects with tensors in them, which a model may read and write.
 
-A key/value cache is one. Its structure belongs to the key of a capture, its tensors are inputs of
-the graph, and those that the model sets are outputs.
+A key/value cache is an example. The structure of a state object is part of the key of a capture.
+Its tensors are inputs of the graph. Tensors that the model writes are outputs of the graph.
 """
 
 import functools
@@ -21,20 +21,20 @@ PLAIN = (
     *(int, float, complex, str, bytes, Enum, type(None), type, torch.Size),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format),
 )
-# What such objects do is not in their attributes alone.
+# Instances of these types hold more than their attributes.
 OWN_STATE: tuple[Any, ...] = (nn.Module, Tensor, torch.Generator, Callable, list, tuple, dict, set)
 
 
 @dataclass(frozen=True)
 class TensorAt:
-    """A tensor, by its number among those of the call and those made during it."""
+    """A tensor, by its index: first the tensors of the call, then those that the call creates."""
 
     index: int
 
 
 @dataclass(frozen=True)
 class Plain:
-    """A value that is compared by itself; ``kind`` keeps ``True``, ``1`` and ``1.0`` apart."""
+    """A constant. ``kind`` distinguishes ``True``, ``1`` and ``1.0``, which compare as equal."""
 
     kind: type
     value: Any
@@ -42,7 +42,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class Seen:
-    """A second reference to the container that was visited as number ``visit``."""
+    """A further reference to the container that was visited as number ``visit``."""
 
     visit: int
 
@@ -51,8 +51,11 @@ class Seen:
 class Container:
     """An object, list, tuple or dict.
 
-    ``origin``: its number among the containers before the call; None for one made during it.
-    ``names``: of attributes, or keys; empty for sequences.
+    Attributes:
+        kind: The type.
+        origin: The index among the containers before the call; None if the call created it.
+        names: The names of attributes, or the keys of a dict; empty for a sequence.
+        items: The structure of each attribute, value or item.
     """
 
     kind: type
@@ -66,10 +69,14 @@ Part = TensorAt | Plain | Seen | Container
 
 @dataclass
 class Walk:
-    """One pass over objects: their ``containers`` and ``tensors``, in the order of the visit.
+    """One walk over state objects, which lists their containers and tensors.
 
-    ``tensors`` are known before; others are appended when they are met, with their ``paths``.
-    ``origins``: of containers, by id; None where each is its own.
+    Attributes:
+        tensors: The known tensors. The walk appends each other tensor that it finds.
+        origins: The index, by id, of each container that existed before the call. None for the
+            walk before the call, in which each container has its own index.
+        containers: The containers in the order of the visit.
+        paths: The paths of the tensors that the walk appended.
     """
 
     tensors: list[Tensor]
@@ -84,7 +91,11 @@ class Walk:
         self._indices = {id(tensor): i for i, tensor in enumerate(self.tensors)}
 
     def part(self, value: Any, path: str) -> Part:
-        """The structure of ``value``; CaptureError for what cannot be a part of a state object."""
+        """The structure of ``value``.
+
+        Raises:
+            CaptureError: ``value`` cannot be part of a state object.
+        """
         if isinstance(value, Tensor):
             return TensorAt(self._index(value, path))
         if isinstance(value, PLAIN):
@@ -96,6 +107,7 @@ class Walk:
         return self._container(value, path)
 
     def _index(self, tensor: Tensor, path: str) -> int:
+        """The index of ``tensor``, which is appended if it is new."""
         if id(tensor) not in self._indices:
             self._indices[id(tensor)] = len(self.tensors)
             self.tensors.append(tensor)
@@ -103,6 +115,7 @@ class Walk:
         return self._indices[id(tensor)]
 
     def _container(self, value: Any, path: str) -> Container:
+        """The structure of a container that the walk visits for the first time."""
         names, items = contents(value, path)
         visit = self._visits[id(value)] = len(self.containers)
         self.containers.append(value)
@@ -116,7 +129,11 @@ class Walk:
 
 
 def contents(value: Any, path: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """The names and items of a container; CaptureError for what is none."""
+    """The names and items of a container.
+
+    Raises:
+        CaptureError: ``value`` is not a container that fxcache can take apart.
+    """
     kind: Any = type(value)
     if kind is dict:
         if not all(isinstance(key, PLAIN) for key in value):
@@ -126,28 +143,28 @@ def contents(value: Any, path: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         return (), tuple(value)
     if not is_state_class(kind):
         raise refusal(path, value, "may hold state of its own")
-    found = attributes(value)
-    return tuple(found), tuple(found.values())
+    by_name = attributes(value)
+    return tuple(by_name), tuple(by_name.values())
 
 
 def attributes(value: Any) -> dict[str, Any]:
-    """The attributes of an object, by name, those in slots included."""
+    """The attributes of an object by name, including those in slots."""
     kind: Any = type(value)
-    found = dict(getattr(value, "__dict__", {}))
+    by_name = dict(getattr(value, "__dict__", {}))
     for name in slots(kind):
         if hasattr(value, name):
-            found[name] = getattr(value, name)
-    return found
+            by_name[name] = getattr(value, name)
+    return by_name
 
 
 @functools.lru_cache(maxsize=256)
 def slots(kind: Any) -> tuple[str, ...]:
-    """The names of the slots of a class, as its instances have them."""
+    """The names of all slots of a class, with private names mangled."""
 
     def names() -> Iterator[str]:
         for base in kind.__mro__:
-            own = base.__dict__.get("__slots__", ())
-            for name in (own,) if isinstance(own, str) else own:
+            declared = base.__dict__.get("__slots__", ())
+            for name in (declared,) if isinstance(declared, str) else declared:
                 private = name.startswith("__") and not name.endswith("__")
                 yield f"_{base.__name__.lstrip('_')}{name}" if private else name
 
@@ -156,11 +173,15 @@ def slots(kind: Any) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=256)
 def is_state_class(kind: Any) -> bool:
-    """Whether attributes are all that an instance holds: files, for one, cannot be pickled."""
+    """Whether an instance of ``kind`` holds nothing but its attributes.
+
+    The pickle protocol tells: an open file, for example, cannot be pickled.
+    """
     if kind is SimpleNamespace:
         return True
-    own = [vars(base) for base in kind.__mro__ if base is not object]
-    if issubclass(kind, OWN_STATE) or any("__reduce__" in v or "__reduce_ex__" in v for v in own):
+    members = [vars(base) for base in kind.__mro__ if base is not object]
+    custom = any("__reduce__" in names or "__reduce_ex__" in names for names in members)
+    if issubclass(kind, OWN_STATE) or custom:
         return False
     try:
         reduced: Any = object.__reduce_ex__(kind.__new__(kind), 2)
@@ -170,10 +191,12 @@ def is_state_class(kind: Any) -> bool:
 
 
 def is_named_tuple(kind: type) -> bool:
+    """Whether ``kind`` is a NamedTuple class."""
     return issubclass(kind, tuple) and hasattr(kind, "_fields")
 
 
 def refusal(path: str, value: Any, why: str) -> CaptureError:
+    """The error for a value at ``path`` that cannot be part of a state object."""
     return CaptureError(
         f"{path} is a {type(value).__name__}, which {why}",
         where=path,
@@ -183,9 +206,13 @@ def refusal(path: str, value: Any, why: str) -> CaptureError:
 
 @dataclass
 class Build:
-    """Makes values of their structures, or writes these to ``origins``, the containers before.
+    """Builds values from their structures.
 
-    A container that has no origin is made new.
+    Attributes:
+        tensors: The tensors that ``TensorAt`` refers to.
+        origins: The containers before the call. A container with an origin is updated in place;
+            any other is created.
+        made: The containers so far, in the order of the visit.
     """
 
     tensors: Sequence[Tensor]
@@ -212,7 +239,7 @@ class Build:
         return target
 
     def _tuple(self, part: Container) -> Any:
-        """A tuple; the one before the call if it holds the same items."""
+        """The tuple of ``part``. The tuple before the call is reused if it has the same items."""
         visit = len(self.made)
         self.made.append(None)
         items = [self.value(item) for item in part.items]
@@ -225,21 +252,21 @@ class Build:
 
 
 def fill(target: Any, names: tuple[Any, ...], items: list[Any]) -> None:
-    """Make ``items`` the contents of ``target``, which keeps its identity."""
+    """Replace the contents of ``target`` by ``items``, in place."""
     if isinstance(target, list):
         target[:] = items
         return
-    now = dict(zip(names, items, strict=True))
+    new = dict(zip(names, items, strict=True))
     if isinstance(target, dict):
         target.clear()
-        target.update(now)
+        target.update(new)
         return
     kind: Any = type(target)
-    own = getattr(target, "__dict__", None)
-    for name in attributes(target).keys() - now.keys():
+    instance_dict = getattr(target, "__dict__", None)
+    for name in attributes(target).keys() - new.keys():
         object.__delattr__(target, name)
-    for name, value in now.items():
-        if own is not None and name not in slots(kind):
-            own[name] = value
+    for name, value in new.items():
+        if instance_dict is not None and name not in slots(kind):
+            instance_dict[name] = value
         else:
             object.__setattr__(target, name, value)

@@ -1,4 +1,4 @@
-"""The captured denoiser: a functional graph, the roles of its inputs, the weights it reads."""
+"""The captured denoiser: a functional graph, the roles of its inputs, and its weights."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,21 +12,26 @@ from torch import Tensor, fx
 from fxcache._torch import TreeSpec, hint_of, replace_tensor, tree_flatten
 from fxcache.objects import Part
 
-OURS = "_fxcache"  # the attribute under which an optimised module keeps its engine
+OURS = "_fxcache"  # the attribute of an optimised module that holds its engine
 
 
 class Role(Enum):
-    """What an input is to a denoiser."""
+    """The purpose of an input of a denoiser."""
 
     LATENT = "latent"
     TIMESTEP = "timestep"
     CONDITIONING = "conditioning"
-    STATE = "state"  # held by an object that the model may write to
+    STATE = "state"  # a tensor inside an object that the model may write to
 
 
 @dataclass(frozen=True)
 class Input:
-    """One tensor input: where it stands in the call (``added_cond_kwargs.time_ids``), its role."""
+    """One tensor input of a program.
+
+    Attributes:
+        path: The path of the tensor in the call's arguments (``added_cond_kwargs.time_ids``).
+        role: The purpose of the tensor.
+    """
 
     path: str
     role: Role
@@ -34,10 +39,13 @@ class Input:
 
 @dataclass(frozen=True)
 class VaryingSizes:
-    """Sizes of the inputs that may vary, as torch.export found them to depend on one another.
+    """The input sizes that may vary between calls, and the constraints that torch.export found.
 
-    ``expressions``: by number of the input and dimension; ``ranges``: least and greatest value of
-    each symbol in them; ``guards``: what else must hold between the symbols.
+    Attributes:
+        expressions: The size of each dimension that may vary: an int or a sympy expression. The
+            key is (index of the input, dimension).
+        ranges: The least and the greatest value of each symbol in the expressions.
+        guards: Further conditions on the symbols, as sympy expressions.
     """
 
     expressions: Mapping[tuple[int, int], Any] = field(default_factory=dict)
@@ -45,8 +53,11 @@ class VaryingSizes:
     guards: tuple[Any, ...] = ()
 
     def admit(self, tensors: Sequence[Tensor]) -> bool:
-        """Whether the graph holds for these inputs, whose other sizes are as at capture."""
-        found: dict[Any, int] = {}
+        """Whether the graph is valid for these inputs.
+
+        All sizes that may not vary are assumed to be the sizes at capture.
+        """
+        symbol_values: dict[Any, int] = {}
         for (index, dim), expression in self.expressions.items():
             size = tensors[index].shape[dim]
             if isinstance(expression, int):
@@ -54,20 +65,24 @@ class VaryingSizes:
                     return False
             elif expression.is_Symbol:
                 low, high = self.ranges.get(expression, (0, size))
-                if found.setdefault(expression, size) != size or not low <= size <= high:
+                if symbol_values.setdefault(expression, size) != size or not low <= size <= high:
                     return False
-            elif expression.subs(found) != size:
+            elif expression.subs(symbol_values) != size:
                 return False
-        return all(guard.subs(found) == True for guard in self.guards)  # noqa: E712, sympy's own
+        return all(guard.subs(symbol_values) == True for guard in self.guards)  # noqa: E712, sympy
 
 
 @dataclass(frozen=True)
 class StateChange:
-    """What a call leaves in its state objects.
+    """The contents of the state objects after a call.
 
-    ``objects``: the structure of each. Its tensors are numbered: first those of the call, as in
-    ``Program.inputs``, then those that the call makes. ``written``: the numbers of inputs that the
-    call writes in place. The graph returns the new values of these, then those it makes.
+    The graph returns first the new value of each input in ``written``, then each tensor that the
+    call creates.
+
+    Attributes:
+        objects: The structure of each state object. Tensors in it are numbered: the inputs come
+            first, in the order of ``Program.inputs``; tensors that the call creates follow.
+        written: The indices of the inputs that the call writes in place.
     """
 
     objects: tuple[Part, ...]
@@ -76,14 +91,23 @@ class StateChange:
 
 @dataclass(frozen=True)
 class Program:
-    """A denoiser as one graph.
+    """A denoiser as one functional graph.
 
-    ``graph``: placeholders are ``inputs``, in order; ``get_attr`` nodes name ``weights``; every
-    other node calls a functional ATen op on fake values kept in ``node.meta["val"]``; the output
-    is one flat tuple: as many values as ``out_spec`` turns back into what the module returns, then
-    those of ``state``, where the call passes state objects. The graph holds
-    for calls whose inputs at the paths in ``specialized`` have the values they had at capture, and
-    whose sizes ``sizes`` admits.
+    Attributes:
+        model: The class name of the module.
+        graph: The graph. Its placeholders correspond to ``inputs``, in order. Its ``get_attr``
+            nodes name ``weights``. Every other node calls a functional ATen op; ``meta["val"]``
+            holds the fake value of its result. The output is one flat tuple: first the values of
+            ``out_spec``, then those of ``state``.
+        inputs: The path and the role of each tensor input.
+        weights: Parameters, buffers and constants by name.
+        out_spec: The structure of the module's return value.
+        specialized: The paths of inputs whose values are constants of the graph. The graph is
+            valid only for calls that pass the same values at these paths.
+        sizes: The input sizes that may vary. The graph is valid only for sizes that this admits.
+        state: The changes to state objects; None if the call passes none.
+        placeholders: The placeholder nodes of the graph, in order.
+        returns_tuple: Whether the module returns a flat tuple, without nesting.
     """
 
     model: str
@@ -95,32 +119,32 @@ class Program:
     sizes: VaryingSizes = VaryingSizes()
     state: StateChange | None = None
     placeholders: tuple[fx.Node, ...] = field(init=False)
-    returns_tuple: bool = field(init=False)  # of values that are not nested
+    returns_tuple: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        found = tuple(n for n in self.graph.nodes if n.op == "placeholder")
+        placeholders = tuple(n for n in self.graph.nodes if n.op == "placeholder")
         flat = tree_flatten((0,) * self.out_spec.num_leaves)[1]
-        object.__setattr__(self, "placeholders", found)
+        object.__setattr__(self, "placeholders", placeholders)
         object.__setattr__(self, "returns_tuple", self.out_spec == flat)
 
     @property
     def latents(self) -> list[fx.Node]:
-        """The placeholders of the latent: one, unless the model takes a list of pictures."""
-        return self.given(Role.LATENT)
+        """The placeholders of the latent: several if the model takes a list of images, else one."""
+        return self.placeholders_of(Role.LATENT)
 
-    def given(self, role: Role) -> list[fx.Node]:
-        """The placeholders of the inputs of one role."""
+    def placeholders_of(self, role: Role) -> list[fx.Node]:
+        """The placeholders of the inputs that have this role."""
         pairs = zip(self.placeholders, self.inputs, strict=True)
-        return [node for node, given in pairs if given.role is role]
+        return [node for node, program_input in pairs if program_input.role is role]
 
     @property
     def outputs(self) -> list[Any]:
-        """What the graph returns: nodes, or constants such as None."""
+        """The values that the graph returns: nodes, or constants such as None."""
         return list(output_node(self.graph).args[0])  # type: ignore[arg-type]
 
 
 def output_node(graph: fx.Graph) -> fx.Node:
-    """The one node that returns."""
+    """The output node of ``graph``."""
     return next(n for n in reversed(graph.nodes) if n.op == "output")
 
 
@@ -135,24 +159,24 @@ def is_tensor(node: fx.Node) -> bool:
 
 
 def shape_of(value: Tensor) -> tuple[int, ...]:
-    """The shape of a recorded value at capture; sizes that depend on values count as 1."""
+    """The shape of a recorded value at capture. A data-dependent size counts as 1."""
     return tuple(1 if (known := hint_of(size)) is None else known for size in value.shape)
 
 
 def has_unknown_size(value: Any) -> bool:
-    """Whether a recorded value has, or is, a size that depends on values."""
+    """Whether ``value`` is a data-dependent size, or a tensor with such a size."""
     sizes = value.shape if isinstance(value, Tensor) else [value]
     return any(isinstance(size, torch.SymInt) and hint_of(size) is None for size in sizes)
 
 
 def nbytes_of(node: fx.Node) -> int:
-    """Bytes, at capture, of the one tensor that ``node`` yields."""
+    """The size in bytes, at capture, of the tensor that ``node`` yields."""
     value: Tensor = node.meta["val"]
     return math.prod(shape_of(value)) * value.element_size()
 
 
 def module_paths(node: fx.Node) -> list[str]:
-    """Paths of the modules that ``node`` was traced in, outermost first, the root left out."""
+    """Paths of the modules that ``node`` was traced in, outermost first, without the root."""
     stack: Mapping[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
     return [path for path, _ in stack.values() if path]
 
@@ -160,50 +184,59 @@ def module_paths(node: fx.Node) -> list[str]:
 def graph_module(
     graph: fx.Graph, weights: Mapping[str, Any], name: str, added: Mapping[str, Tensor]
 ) -> fx.GraphModule:
-    """``graph`` as a callable module that shares ``weights`` with the original.
+    """Make ``graph`` a callable module that shares ``weights`` with the original module.
 
-    All weights hang on the module itself, as ``w_…``: walking a tree of submodules at every call
-    would cost milliseconds. ``weight_names(module)`` gives their names in the original. ``added``:
-    what the graph reads besides, which the original does not have.
+    All weights are attributes ``w_…`` of the module itself, because walking a tree of submodules
+    at every call would cost milliseconds. ``weight_names`` maps them to their original names.
+
+    Args:
+        graph: The graph. Its ``get_attr`` nodes are renamed in place.
+        weights: The original module's weights by name.
+        name: The class name of the new module.
+        added: Tensors that the graph reads and that the original module does not have, by name.
     """
-    held: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
     names: dict[str, str] = {}
     for node in graph.nodes:
         if node.op == "get_attr":
             attribute, target = f"w_{node.name}", str(node.target)
-            held[attribute] = added[target] if target in added else weights[target]
+            attributes[attribute] = added[target] if target in added else weights[target]
             if target not in added:
                 names[attribute] = target
             node.target = attribute
-    module = fx.GraphModule(held, graph, class_name=name)
+    module = fx.GraphModule(attributes, graph, class_name=name)
     module.meta["weight_names"] = names
     return module.eval()
 
 
 def weight_names(module: fx.GraphModule) -> dict[str, str]:
-    """Attribute of a variant -> name of that weight in the original module."""
+    """For each weight attribute of a variant, the name of the weight in the original module."""
     return dict(module.meta["weight_names"])
 
 
 def rebind(module: fx.GraphModule, weights: Mapping[str, Any]) -> None:
-    """Make ``module`` read these tensors, where they were replaced.
+    """Make ``module`` read the tensors in ``weights``, where they differ from its own.
 
-    Another thread may run the module meanwhile: under each name it finds the old tensor or the new.
+    Another thread may run the module at the same time. It reads the old or the new tensor.
     """
     for attribute, name in weight_names(module).items():
-        live = weights[name]
-        if live is not getattr(module, attribute):
-            replace_tensor(module, attribute, live)
+        weight = weights[name]
+        if weight is not getattr(module, attribute):
+            replace_tensor(module, attribute, weight)
 
 
 def noted(node: fx.Node, what: str) -> tuple[Any, ...] | None:
-    """What is noted of ``node`` itself: other nodes may have copied what is known of its value."""
-    owner, *found = node.meta.get(what, (None,))
-    return tuple(found) if owner is node else None
+    """The note of kind ``what`` in the metadata of ``node``; None if it has none.
+
+    A note stores the node that it describes. A note that was copied from another node's metadata
+    does not count.
+    """
+    owner, *note = node.meta.get(what, (None,))
+    return tuple(note) if owner is node else None
 
 
 def copy_graph(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
-    """An independent copy of ``graph``, and the map from its nodes to the copy's."""
+    """An independent copy of ``graph``, and a map from each node to its copy."""
     copy = fx.Graph()
     nodes: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
@@ -212,7 +245,7 @@ def copy_graph(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
 
 
 def remove_dead(graph: fx.Graph) -> None:
-    """Erase every node that no output needs; functional graphs have no other reason to stay."""
+    """Erase every node that no output needs. This is safe because the graph is functional."""
     for node in reversed(list(graph.nodes)):
         if not node.users and node.op not in ("placeholder", "output"):
             graph.erase_node(node)

@@ -1,4 +1,4 @@
-"""How the ``forward`` of one class of modules names its inputs, and brings calls into one form."""
+"""The signature of a denoiser's ``forward``: names and roles of inputs, canonical calls."""
 
 import inspect
 from collections.abc import Hashable, Mapping, Sequence
@@ -17,17 +17,24 @@ __all__ = ["TIMESTEP_NAMES", "Call", "Signature"]
 
 TIMESTEP_NAMES = frozenset({"timestep", "timesteps", "time", "t", "sigma", "sigmas", "noise_level"})
 
-MAX_FORMS = 4  # of calls that take turns, such as a whole batch and the half of it
+MAX_FORMS = 4  # calls may alternate between forms, such as a whole batch and half of it
 
 
 class Signature:
-    """How the ``forward`` of one class of modules names its inputs.
+    """The names and roles of the inputs of one module class's ``forward``.
 
-    Parameters have their own names, what is passed to ``*args`` is ``args.0``, ``args.1``, …, and
-    what is passed to ``**kwargs`` has the name that the caller gives it. The latent is the first
-    parameter, unless another is named; where ``forward`` names none, it is the first tensor. The
-    timestep is the input that has one of the field's names for it, else the first one beside the
-    latent, if that is a number or a tensor of at most one dimension. The rest is conditioning.
+    An input that a parameter takes has the parameter's name. Inputs in ``*args`` are named
+    ``args.0``, ``args.1`` and so on. Inputs in ``**kwargs`` have the caller's keywords.
+
+    The latent is the first parameter, unless ``latent`` names another one. If ``forward`` has no
+    named parameters, the latent is the first tensor. The timestep is the input with a name in
+    ``TIMESTEP_NAMES``. If there is none, it is the first input after the latent, provided that
+    this is a number or a tensor of at most one dimension. All other inputs are conditioning.
+
+    Args:
+        original: The module class.
+        latent: The name of the latent; None to choose it by the rule above.
+        dynamic: The dimensions whose sizes may vary, by the path of the input.
     """
 
     def __init__(
@@ -57,7 +64,7 @@ class Signature:
         self.positional_only = tuple(p.name for p in named if p.kind is p.POSITIONAL_ONLY)
         self.defaults = {p.name: p.default for p in named if p.default is not p.empty}
         self.known = frozenset(self.names)
-        self._forms: tuple[Form, ...] = ()  # of the last calls
+        self._forms: tuple[Form, ...] = ()  # the newest first
         for path in self.dynamic:
             self._require_parameter(path, "dynamic")
         if latent:
@@ -67,12 +74,12 @@ class Signature:
         self.named_timestep = next((name for name in others if name in TIMESTEP_NAMES), None)
 
     def same_roles(self, other: "Signature") -> bool:
-        """Whether both give the inputs of one class the same roles and the same open sizes."""
+        """Whether both describe one class, with the same latent and the same dynamic sizes."""
         same_inputs = self.original is other.original and self.latent == other.latent
         return same_inputs and self.dynamic == other.dynamic
 
     def _require_parameter(self, path: str, option: str) -> None:
-        """ConfigError where ``forward`` can have no input at ``path``."""
+        """Raise ConfigError if ``forward`` cannot have an input at ``path``."""
         name, _, rest = path.partition(".")
         in_args = name == self.extra_args and rest.partition(".")[0].isdigit()
         if not (name in self.known or in_args or self.extra_kwargs):
@@ -86,8 +93,10 @@ class Signature:
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """The canonical form of ``forward(*args, **kwargs)``.
 
-        Raises TypeError where Python would, NotADenoiserError where the latent is no tensor, and
-        CaptureError for an object that can be neither a constant nor a state of the graph.
+        Raises:
+            TypeError: The arguments do not fit ``forward``.
+            NotADenoiserError: The latent is not a tensor.
+            CaptureError: An argument is neither a constant nor a state object.
         """
         for form in self._forms:
             if (call := form.call_with(args, kwargs)) is not None:
@@ -100,7 +109,7 @@ class Signature:
         return call
 
     def _new_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-        """As ``call``, from the arguments alone."""
+        """Compute the canonical form without the cached forms."""
         arguments, num_positional = self._bound(args, kwargs)
         latent_name = self.latent or self._first_tensor(arguments)
         latent = self._latent(arguments, latent_name)
@@ -108,29 +117,29 @@ class Signature:
         return self._flattened(arguments, num_positional, latent, latent_name, timestep_name)
 
     def require_accepted(self, call: Call) -> None:
-        """TypeError, as in Python, where an argument is missing or unknown."""
+        """Raise TypeError if an argument is missing or unknown."""
         args, kwargs = call.invocation
         self.declared.bind(None, *args, **kwargs)
 
     def _first_tensor(self, arguments: dict[str, Any]) -> str:
-        """The name of the first tensor, where ``forward`` names no inputs."""
+        """The name of the first tensor argument, for a ``forward`` without named parameters."""
         for name, argument in arguments.items():
             if isinstance(argument, Tensor):
                 return name
         raise NotADenoiserError(
-            f"{self.model}.forward names no inputs, and this call passes no tensor",
+            f"{self.model}.forward has no named parameters, and this call passes no tensor",
             where=f"{self.model}.forward{self.declared}",
             remedy="pass the noisy latent as a tensor, or name it: CaptureConfig(latent=...)",
         )
 
     def _latent(self, arguments: dict[str, Any], name: str) -> Tensor:
-        """The latent, or the first of several that come in a list."""
+        """The latent, or the first tensor in it if it is a list."""
         argument = arguments.get(name)
-        found = (leaf for _, leaf in leaves(argument, name) if isinstance(leaf, Tensor))
-        latent = next(found, None)
+        tensors = (leaf for _, leaf in leaves(argument, name) if isinstance(leaf, Tensor))
+        latent = next(tensors, None)
         if latent is None:
             raise NotADenoiserError(
-                f"the latent, {name}, is {type(argument).__name__}, not a tensor",
+                f"the latent, {name}, is of type {type(argument).__name__}, not a tensor",
                 where=f"{self.model}.forward",
                 remedy="pass the noisy latent as the first input, or name it: "
                 "CaptureConfig(latent=...)",
@@ -138,17 +147,17 @@ class Signature:
         return latent
 
     def _timestep(self, arguments: dict[str, Any], latent_name: str) -> str:
-        """The name of the timestep; empty where there is none."""
+        """The name of the timestep; empty if there is none."""
         if self.named_timestep:
             return self.named_timestep
         others = [n for n in (self.names or arguments) if n != latent_name]
         unnamed = [n for n in arguments if n not in self.known and n in TIMESTEP_NAMES]
         name = "".join((unnamed or others)[:1])
-        found = arguments.get(name)
-        return "" if isinstance(found, Tensor) and found.dim() > 1 else name
+        timestep = arguments.get(name)
+        return "" if isinstance(timestep, Tensor) and timestep.dim() > 1 else name
 
     def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], int]:
-        """The arguments by name, and how many of them go by position."""
+        """The arguments by name, and how many of them are passed by position."""
         arguments = dict(zip(self.positional, args, strict=False))
         extra = args[len(self.positional) :]
         misnamed = any(name in kwargs for name in self.positional_only)
@@ -165,8 +174,8 @@ class Signature:
         by_position = self.positional if extra else self.positional_only
         defaults = self.defaults
         if not by_position and not extra:
-            kept = (n for n in ordered if n not in defaults or arguments[n] is not defaults[n])
-            return {n: arguments[n] for n in kept}, 0
+            passed = (n for n in ordered if n not in defaults or arguments[n] is not defaults[n])
+            return {n: arguments[n] for n in passed}, 0
         return self._by_position(arguments, ordered, by_position, extra)
 
     def _by_position(
@@ -176,13 +185,16 @@ class Signature:
         by_position: tuple[str, ...],
         extra: tuple[Any, ...],
     ) -> tuple[dict[str, Any], int]:
-        """As ``_bound``; these go by position, and none before another may be left out."""
+        """The result of ``_bound`` if arguments are passed by position.
+
+        A positional argument that equals its default stays, because others may follow it.
+        """
         first = {n: arguments[n] for n in by_position if n in arguments}
         first |= {f"{self.extra_args}.{i}": value for i, value in enumerate(extra)}
         rest = [n for n in ordered if n not in first]
         defaults = self.defaults
-        kept = (n for n in rest if n not in defaults or arguments[n] is not defaults[n])
-        return first | {n: arguments[n] for n in kept}, len(first)
+        passed = (n for n in rest if n not in defaults or arguments[n] is not defaults[n])
+        return first | {n: arguments[n] for n in passed}, len(first)
 
     def _flattened(
         self,
@@ -192,6 +204,7 @@ class Signature:
         latent_name: str,
         timestep_name: str,
     ) -> Call:
+        """Flatten the arguments into tensors with paths and roles, and compute the key."""
         paths: list[str] = []
         roles: list[Role] = []
         tensors: list[Tensor] = []
@@ -203,8 +216,8 @@ class Signature:
             role = Role.TIMESTEP if name == timestep_name else Role.CONDITIONING
             role = Role.LATENT if name == latent_name else role
             key.append((name, type(argument)))  # an empty dict has no leaves, but is not None
-            found = ((name, argument),) if isinstance(argument, Tensor) else leaves(argument, name)
-            for path, leaf in found:
+            flat = ((name, argument),) if isinstance(argument, Tensor) else leaves(argument, name)
+            for path, leaf in flat:
                 if isinstance(leaf, Tensor):
                     paths.append(path)
                     roles.append(role)
@@ -213,7 +226,7 @@ class Signature:
                     if role is Role.CONDITIONING:
                         conditioning.append(leaf)
                 elif path == timestep_name and isinstance(leaf, Real):
-                    continue  # its value is no part of the key
+                    continue  # the value of the number is not part of the key
                 elif not isinstance(leaf, PLAIN):
                     objects.append((path, leaf))
                 else:
@@ -237,14 +250,14 @@ class Signature:
         )
 
     def _state(self, objects: list[tuple[str, Any]], tensors: list[Tensor]) -> State:
-        """What the ``objects`` hold, by path, of a call with these ``tensors``."""
+        """The state of a call with these state objects, by path, and these tensor arguments."""
         walk = Walk(list(tensors))
         structures = tuple((path, walk.part(value, path)) for path, value in objects)
-        found = tuple(walk.tensors[len(tensors) :])
-        return State(found, tuple(walk.paths), structures, tuple(walk.containers))  # type: ignore[arg-type]
+        new = tuple(walk.tensors[len(tensors) :])
+        return State(new, tuple(walk.paths), structures, tuple(walk.containers))  # type: ignore[arg-type]
 
     def _described(self, path: str, tensor: Tensor) -> Hashable:
-        """What tells captures apart of one tensor: sizes that may vary are None."""
+        """The part of a key that describes one tensor. A size that may vary is None."""
         dims = self.dynamic.get(path)
         shape: Sequence[int | None] = tensor.shape
         if dims:

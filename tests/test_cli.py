@@ -133,8 +133,8 @@ def test_env_names_versions(capsys):
         (["inspect", "./nowhere"], "no such file or folder"),
         (["inspect", "~/nowhere"], "no such file or folder"),
         (["inspect", "models/nowhere"], "no such file or folder"),
-        (["inspect", "{folder}/tokenizer"], "no denoiser's configuration"),
-        (["inspect", "{folder}/tokenizer/tokenizer.json"], "no model of diffusers"),
+        (["inspect", "{folder}/tokenizer"], "no configuration of a denoiser"),
+        (["inspect", "{folder}/tokenizer/tokenizer.json"], "not a model of diffusers"),
         (["inspect", "{folder}", "--batch", "0"], "below 1"),
         (["run", "{folder}/nowhere", *BAD], "no such file or folder"),
         (["run", "{folder}/unet", *BAD], "diffusers cannot load"),
@@ -144,16 +144,16 @@ def test_env_names_versions(capsys):
         (["run", "{folder}", *BAD, "--plan", "plan.json", "--interval", "9"], "has its schedule"),
         (["run", "{folder}", *BAD, "--power", "2"], "no power"),
         (["run", "{folder}", *BAD, "--offload"], "reads all weights"),
-        (["run", "{folder}", *BAD, "--out", "a.xyz"], "what kind of file"),
+        (["run", "{folder}", *BAD, "--out", "a.xyz"], "names no known file type"),
         (["run", "{folder}", *BAD, "--device", "gpu"], "no such device"),
         (["run", "{folder}", *BAD, "--device", "xpu"], "no such device"),
-        (["tune", "{folder}", *TUNED, "--picture", "a.xyz"], "what kind of file"),
-        (["strip", "plan.json", "--out", "a.xyz"], "what kind of file"),
+        (["tune", "{folder}", *TUNED, "--picture", "a.xyz"], "names no known file type"),
+        (["strip", "plan.json", "--out", "a.xyz"], "names no known file type"),
         (["calibrate", "{folder}", *CALIBRATED, "--option", "treshold=1"], "ratios, retention"),
         (["run", "{folder}", *BAD, "--cut", "99"], "no skip index 99"),
         (["run", "{folder}", *BAD, "--cut", "up_blocks.9"], "up_blocks.1"),
-        (["report", "{folder}/model_index.json"], "no fxcache report"),
-        (["report", "{folder}/tokenizer/tokenizer_config.json"], "no fxcache report"),
+        (["report", "{folder}/model_index.json"], "not an fxcache report"),
+        (["report", "{folder}/tokenizer/tokenizer_config.json"], "not an fxcache report"),
         (["report", "nowhere"], "cannot be read: No such file or directory"),
         (["report", "{folder}"], "cannot be read"),
         (["report", "{folder}/unet/diffusion_pytorch_model.safetensors"], "not JSON"),
@@ -186,7 +186,7 @@ def test_a_stopped_calibration_says_how_to_go_on(capsys, folder, tmp_path, monke
     command = ["calibrate", str(folder), "--policy", "magcache", "--prompts", str(prompts)]
     command += ["--steps", "3", "--batch", "1", "--out", str(tmp_path / "plan.json")]
     assert main(command) == 130
-    assert "goes on after the last whole batch" in capsys.readouterr().err
+    assert "run the same command to continue after the last batch" in capsys.readouterr().err
     assert main(command) == 0
     assert len(drawn) == 3, "the first batch was kept"
 
@@ -194,7 +194,7 @@ def test_a_stopped_calibration_says_how_to_go_on(capsys, folder, tmp_path, monke
 @pytest.mark.filterwarnings("ignore:The .local_dir_use_symlinks. argument:UserWarning")
 def test_what_may_be_a_hub_id_is_looked_up(capsys):
     message = complaint(capsys, "inspect", "nobody/nothing")
-    assert "neither a file or folder here nor a readable hub id" in message
+    assert "this is neither a file, a folder nor a readable hub id" in message
 
 
 def test_the_bundled_model_fits_and_loads(capsys):
@@ -232,8 +232,8 @@ def test_a_pipeline_of_classes_draws_them_by_name(capsys, tmp_path):
 def test_a_class_it_does_not_know_is_answered_with_the_nearest(capsys, tmp_path):
     out = tmp_path / "a.png"
     message = complaint(capsys, "run", BUNDLED_DIT, "--prompt", "tigger face", "--out", out)
-    assert "'tigger face' is no class" in message
-    assert "remedy: the nearest that it knows: tiger face, " in message
+    assert "'tigger face' is not a class" in message
+    assert "remedy: similar classes: tiger face, " in message
 
 
 def test_the_blocks_of_a_pipeline_of_classes_are_priced(capsys):

@@ -79,7 +79,7 @@ def test_forward_without_named_inputs():
         Variadic().eval(),
         capture=fxcache.CaptureConfig(example_inputs=[1, 2]),
     )
-    assert "names no inputs, and this call passes no tensor" in message
+    assert "has no named parameters, and this call passes no tensor" in message
 
 
 class Variadic(nn.Module):

@@ -40,7 +40,7 @@ def test_captures_say_what_was_cut_and_why(reported):
     assert [c.inputs.split()[0] for c in reported.captures] == ["sample[2,", "sample[1,"]
     for capture in reported.captures:
         assert capture.cut["skip_index"] == 1
-        assert capture.reason == "skip index 1 was asked for"
+        assert capture.reason == "skip index 1 was requested"
         assert capture.cached_skip_nodes < capture.full_nodes
 
 

@@ -1,4 +1,4 @@
-"""What each node of a program costs, in FLOPs (two per multiply-add, as FlopCounterMode counts)."""
+"""The cost of each node in FLOPs: two per multiply-add, as FlopCounterMode counts."""
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
@@ -30,7 +30,7 @@ class Costs:
 
     @property
     def nodes(self) -> Set[fx.Node]:
-        """The nodes that cost anything."""
+        """The nodes that cost FLOPs."""
         return self._by_node.keys()
 
     def of(self, nodes: Iterable[fx.Node]) -> Flops:
@@ -38,40 +38,42 @@ class Costs:
         return dict.fromkeys(KINDS, 0) | merged(self._by_node.get(node, {}) for node in nodes)
 
     def total(self, nodes: Iterable[fx.Node]) -> int:
-        """FLOPs of ``nodes``."""
+        """FLOPs of ``nodes`` in total."""
         return sum(self.of(nodes).values())
 
 
 def flops_by_node(graph: fx.Graph, weights: Mapping[str, Any]) -> dict[fx.Node, Flops]:
-    """FLOPs of each node that has any; one that runs graphs of its own has what is inside."""
-    found: dict[fx.Node, Flops] = {}
+    """FLOPs of each node that costs any. A higher-order op costs the FLOPs of its graphs."""
+    by_node: dict[fx.Node, Flops] = {}
     known: dict[Hashable, int] = {}
     for node in graph.nodes:
         if node.op != "call_function":
             continue
         if regions := regions_of(node, weights):
-            found[node] = merged(inside for region in regions for inside in flops_inside(region))
+            inner = (flops for region in regions for flops in flops_inside(region))
+            by_node[node] = merged(inner)
             continue
         key = shape_key(node)
         if key not in known:
             known[key] = count(node)
         if known[key]:
-            found[node] = {kind_of(node): known[key]}
-    return found
+            by_node[node] = {kind_of(node): known[key]}
+    return by_node
 
 
 def flops_inside(region: fx.GraphModule) -> Iterable[Flops]:
+    """FLOPs of each node in a graph that a higher-order op runs."""
     return flops_by_node(region.graph, dict(region.named_children())).values()
 
 
 def regions_of(node: fx.Node, weights: Mapping[str, Any]) -> list[fx.GraphModule]:
     """The graphs that a higher-order op runs: inner autocast and grad-mode blocks, branches."""
-    named = (weights.get(str(n.target)) for n in node.all_input_nodes if n.op == "get_attr")
-    return [held for held in named if isinstance(held, fx.GraphModule)]
+    values = (weights.get(str(n.target)) for n in node.all_input_nodes if n.op == "get_attr")
+    return [value for value in values if isinstance(value, fx.GraphModule)]
 
 
 def merged(parts: Iterable[Mapping[str, int]]) -> Flops:
-    """FLOPs by kind of all ``parts`` together."""
+    """The sum of all ``parts``, by kind."""
     total: Flops = {}
     for part in parts:
         for kind, flops in part.items():
@@ -80,12 +82,13 @@ def merged(parts: Iterable[Mapping[str, int]]) -> Flops:
 
 
 def op_name(node: fx.Node) -> str:
-    """``conv2d`` for ``aten.conv2d.default``; empty where the target is no ATen op."""
+    """``conv2d`` for ``aten.conv2d.default``; empty if the target is not an ATen op."""
     packet = getattr(node.target, "overloadpacket", None)
     return getattr(packet, "__name__", "")
 
 
 def kind_of(node: fx.Node) -> str:
+    """The kind of FLOPs, one of ``KINDS``."""
     name = op_name(node)
     if name in CONVOLUTIONS:
         return "conv"
@@ -95,7 +98,7 @@ def kind_of(node: fx.Node) -> str:
 
 
 def shape_key(node: fx.Node) -> Hashable:
-    """Equal for two nodes exactly when the same op runs on equal shapes with equal options."""
+    """A key that is equal for two nodes exactly if their ops, shapes and options are equal."""
 
     def summary(value: Any) -> Hashable:
         if isinstance(value, fx.Node):
@@ -111,14 +114,14 @@ def shape_key(node: fx.Node) -> Hashable:
 
 
 def count(node: fx.Node) -> int:
-    """FLOPs of one node, by running its op on fake inputs of their sizes at capture."""
+    """FLOPs of one node, counted by running its op on fake inputs with the sizes at capture."""
     if node.target is aten.scaled_dot_product_attention.default:
         return attention_flops(*(shape_of(value_of(n)) for n in node.args[:3]))  # type: ignore[arg-type]
     values = flat_values(node)
     fake = next((v.fake_mode for v in values if hasattr(v, "fake_mode")), None)
     if fake is None or (kind_of(node) == "other" and any(map(has_unknown_size, values))):
-        return 0  # such an op may not run at the sizes that stand for unknown ones
-    from torch.utils.flop_counter import FlopCounterMode  # it imports Triton where that is there
+        return 0  # the op may fail at the sizes that replace data-dependent ones
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton if it is installed
 
     with fake, FlopCounterMode(display=False) as counter:
         call: Any = (node.args, node.kwargs)
@@ -128,7 +131,7 @@ def count(node: fx.Node) -> int:
 
 
 def at_capture(value: Any) -> Any:
-    """A recorded value with its sizes at capture."""
+    """A recorded value with the sizes at capture."""
     if isinstance(value, list | tuple):
         return [at_capture(item) for item in value]
     if isinstance(value, torch.SymInt):
@@ -139,17 +142,17 @@ def at_capture(value: Any) -> Any:
 
 
 def attention_flops(query: Sequence[int], key: Sequence[int], value: Sequence[int]) -> int:
-    """FLOPs of softmax(QKᵀ)V for ``[..., S, D]``, two per multiply-add, softmax left out.
+    """FLOPs of softmax(QKᵀ)V for ``[..., S, D]``, two per multiply-add, without the softmax.
 
-    FlopCounterMode sees only the kernels that the composite op dispatches to, and on meta or CPU
-    tensors not every one of them.
+    FlopCounterMode counts the kernels that the composite op dispatches to. On meta and CPU tensors
+    it misses some of them.
     """
     *batch, queries, width = query
     return 2 * math.prod(batch) * queries * key[-2] * (width + value[-1])
 
 
 def flat_values(node: fx.Node) -> list[Any]:
-    """The recorded values of ``node``'s inputs, lists of tensors opened."""
+    """The recorded values of the inputs of ``node``, with lists of tensors flattened."""
     values: list[Any] = []
     for source in node.all_input_nodes:
         value = value_of(source)

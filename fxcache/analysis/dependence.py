@@ -1,4 +1,4 @@
-"""What needs what: sets of nodes as bit masks, so that thousands of them stay cheap."""
+"""Dependences between nodes. Sets of nodes are bit masks, which stay cheap for large graphs."""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,7 +8,7 @@ from fxcache.program import Program, Role, output_node
 
 
 class Dependence:
-    """Ancestors of every node of one program."""
+    """The ancestors of every node of one program."""
 
     def __init__(self, program: Program):
         self.nodes: list[fx.Node] = list(program.graph.nodes)
@@ -20,14 +20,14 @@ class Dependence:
             for source in node.all_input_nodes:
                 mask |= self._ancestors[self.index[source]]
             self._ancestors.append(mask)
-        self._inputs = {role: self.mask(program.given(role)) for role in Role}
+        self._inputs = {role: self.mask(program.placeholders_of(role)) for role in Role}
 
     def mask(self, nodes: Iterable[fx.Node]) -> int:
-        """``nodes`` as a mask."""
+        """The bit mask of ``nodes``."""
         return sum(1 << self.index[node] for node in set(nodes))
 
     def ancestors(self, node: fx.Node) -> int:
-        """Mask of ``node`` and of everything it is computed from."""
+        """Mask of ``node`` and of all nodes that it is computed from."""
         return self._ancestors[self.index[node]]
 
     def needs(self, node: fx.Node, source: fx.Node) -> bool:
@@ -35,34 +35,35 @@ class Dependence:
         return bool(self.ancestors(node) >> self.index[source] & 1)
 
     def on_latent(self, node: fx.Node) -> bool:
-        """Whether ``node`` changes with the latent."""
+        """Whether ``node`` depends on the latent."""
         return self.on(node, Role.LATENT)
 
     def on(self, node: fx.Node, role: Role) -> bool:
-        """Whether ``node`` changes with the inputs of a role."""
+        """Whether ``node`` depends on an input with this role."""
         return bool(self.ancestors(node) & self._inputs[role])
 
     def between(self, first: Iterable[fx.Node], last: Iterable[fx.Node]) -> int:
-        """Mask of what is computed from ``first`` and needed by ``last``, both included."""
+        """Mask of the nodes on all paths from ``first`` to ``last``, including both ends."""
         starts, needed = self.mask(first), 0
         for node in last:
             needed |= self.ancestors(node)
         return self.mask(n for n in self.members(needed) if self.ancestors(n) & starts)
 
     def live_without(
-        self, given: Mapping[fx.Node, Iterable[fx.Node]], ends: Iterable[fx.Node] = ()
+        self, replaced: Mapping[fx.Node, Iterable[fx.Node]], ends: Iterable[fx.Node] = ()
     ) -> list[fx.Node]:
-        """What the outputs need once ``given`` come from elsewhere, in graph order.
+        """The nodes that must be computed if some nodes are not, in graph order.
 
-        Each is mapped to the nodes that are needed in its place; it is itself left out. ``ends``:
-        what is needed in place of the outputs.
+        Args:
+            replaced: The nodes that are not computed, and the nodes that each needs instead.
+            ends: The nodes whose values are needed; the outputs if there are none.
         """
         live: set[fx.Node] = set()
         stack = list(ends) or [self.output]
         while stack:
             node = stack.pop()
-            if node in given:
-                stack.extend(n for n in given[node] if n not in live)
+            if node in replaced:
+                stack.extend(n for n in replaced[node] if n not in live)
             elif node not in live:
                 live.add(node)
                 stack.extend(node.all_input_nodes)

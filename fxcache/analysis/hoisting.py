@@ -1,4 +1,4 @@
-"""Which values the latent has no part in: they can be computed before the steps."""
+"""Hoisting: finds values that do not depend on the latent and can be computed before the steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from fxcache.program import Program, Role, is_tensor
 
 
 class HoistLevel(IntEnum):
-    """Which values are computed before the steps."""
+    """How many of the hoistable values are computed before the steps."""
 
     NOTHING = 0
-    PER_RUN = 1  # those that depend on the conditioning alone, once a run
-    PER_STEP = 2  # and those that depend on the timestep, for all steps of a run
+    PER_RUN = 1  # values that depend on the conditioning alone, computed once per run
+    PER_STEP = 2  # also values that depend on the timestep, computed for all steps of a run
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Hoisted:
     Attributes:
         per_run: Values that depend on the conditioning, not on the latent or the timestep.
         per_step: Values that depend on the timestep and perhaps the conditioning.
-        inputs: The numbers of the conditioning inputs that all these depend on.
+        inputs: The indices of the conditioning inputs that these values depend on.
     """
 
     per_run: tuple[fx.Node, ...]
@@ -35,15 +35,15 @@ class Hoisted:
     inputs: tuple[int, ...]
 
     def at(self, level: HoistLevel) -> tuple[fx.Node, ...]:
-        """The values that variants take as inputs at ``level``; their numbers are their places."""
+        """The values that are inputs of variants at this level, in order."""
         return ((), self.per_run, (*self.per_run, *self.per_step))[level]
 
 
 def find_hoisted(program: Program, needs: Dependence) -> Hoisted:
-    """What can be hoisted: the last values that the latent has no part in, views left in place.
+    """Find the last values that do not depend on the latent. Views of them are not hoisted.
 
-    What is drawn at random is drawn anew at every step, as if the latent had a part in it, and so
-    is what comes from state objects, which any step may write to.
+    Random values are never hoisted, because each step draws new ones. Values from state objects
+    are never hoisted, because any step may write to the objects.
     """
     drawn = needs.mask(node for node in needs.nodes if draws(node.target))
     with_latent = [
@@ -52,24 +52,24 @@ def find_hoisted(program: Program, needs: Dependence) -> Hoisted:
         if needs.on_latent(n) or needs.on(n, Role.STATE) or needs.ancestors(n) & drawn
     ]
     per_step = [n for n in read_by(with_latent) if needs.on(n, Role.TIMESTEP)]
-    behind = needs.members(needs.between(program.given(Role.TIMESTEP), per_step))
+    behind = needs.members(needs.between(program.placeholders_of(Role.TIMESTEP), per_step))
     per_run = [
         n
         for n in read_by([*behind, *with_latent])
         if needs.on(n, Role.CONDITIONING) and not needs.on(n, Role.TIMESTEP)
     ]
-    used = needs.between(program.given(Role.CONDITIONING), [*per_run, *per_step])
+    used = needs.between(program.placeholders_of(Role.CONDITIONING), [*per_run, *per_step])
     numbers = (i for i, node in enumerate(program.placeholders) if used >> needs.index[node] & 1)
     return Hoisted(tuple(per_run), tuple(per_step), tuple(numbers))
 
 
 def draws(op: object) -> bool:
-    """Whether ``op`` is an operator that draws from a random number generator."""
+    """Whether ``op`` draws from a random number generator."""
     return torch.Tag.nondeterministic_seeded in getattr(op, "tags", ())
 
 
 def read_by(readers: Sequence[fx.Node]) -> list[fx.Node]:
-    """The computed tensors that ``readers`` read, perhaps through views, none of them a reader."""
+    """The computed tensors outside ``readers`` that they read, directly or through views."""
     inside = set(readers)
     sources = (source for node in readers for source in node.all_input_nodes)
     bases = dict.fromkeys(behind_views(source) for source in sources if source not in inside)
@@ -77,7 +77,7 @@ def read_by(readers: Sequence[fx.Node]) -> list[fx.Node]:
 
 
 def behind_views(node: fx.Node) -> fx.Node:
-    """The value that ``node`` is a view of, or a piece."""
+    """The value that ``node`` is a view or an item of."""
     while node.op == "call_function" and node.all_input_nodes:
         source = node.all_input_nodes[0]
         piece = not is_tensor(source) and source.op == "call_function"

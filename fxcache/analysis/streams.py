@@ -1,4 +1,4 @@
-"""Streams: values that pass through a region and that its blocks only add to."""
+"""Residual streams: values that pass through a region, and to which its blocks only add."""
 
 import operator
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from fxcache.analysis.cost import op_name
 from fxcache.analysis.dependence import Dependence
 from fxcache.program import has_unknown_size, value_of
 
-# These move values about, cast or limit them, and compute nothing else.
+# Operators that only move, cast or clamp values.
 MOVES = frozenset({
     "_to_copy", "_unsafe_view", "alias", "cat", "chunk", "clamp", "clip", "clone",
     "constant_pad_nd", "contiguous", "copy", "detach", "detach_", "expand", "expand_as", "flatten",
@@ -27,45 +27,56 @@ SCALES = frozenset({"mul", "div"})
 
 @dataclass(frozen=True, eq=False)
 class Shortcut:
-    """What a value would be if the region's blocks added nothing: its stream, moved and joined.
+    """The computation of a value without the residual branches of a region.
 
-    ``x + attention(x)`` becomes ``x``; ``cat([text + f(text), image + g(image)])`` becomes
-    ``cat([text, image])``. ``end`` is the result, ``nodes`` are to be computed for it in graph
-    order, ``passed`` maps an addition to the operand that goes on, ``leaves`` come from outside.
+    ``x + attention(x)`` becomes ``x``. ``cat([text + f(text), image + g(image)])`` becomes
+    ``cat([text, image])``.
+
+    Attributes:
+        end: The value.
+        nodes: The nodes to compute for the shortcut, in graph order.
+        passed: The operand that replaces each node, such as the stream for an addition.
+        leaves: The values from outside the region that the shortcut reads.
+        exact: Whether the shortcut equals the value, because nothing is added on the way.
     """
 
     end: fx.Node
     nodes: tuple[fx.Node, ...]
     passed: Mapping[fx.Node, fx.Node]
     leaves: tuple[fx.Node, ...]
-    exact: bool = False  # nothing was added: the value itself
+    exact: bool = False
 
     @property
     def flops(self) -> Mapping[str, int]:
-        """None: streams are moved, joined and cast."""
+        """Empty: a shortcut only moves, concatenates and casts values."""
         return {}
 
     def insert(self, graph: fx.Graph, copied: Mapping[fx.Node, fx.Node]) -> fx.Node:
-        """Compute the shortcut in ``graph``, at its insertion point; ``copied`` has the leaves."""
+        """Insert the shortcut into ``graph`` at its insertion point.
+
+        Args:
+            graph: The graph of a variant.
+            copied: The node in ``graph`` for each of the leaves.
+        """
         made = {leaf: copied[leaf] for leaf in self.leaves}
         for node in self.nodes:
             made[node] = graph.node_copy(node, lambda n: made[self.onward(n)])
         return made[self.onward(self.end)]
 
     def onward(self, node: fx.Node) -> fx.Node:
-        """``node``, or what stands for it where it is passed by."""
+        """The node that replaces ``node`` in the shortcut; ``node`` itself if none does."""
         return followed(node, self.passed)
 
 
 def followed(node: fx.Node, passed: Mapping[fx.Node, fx.Node]) -> fx.Node:
-    """``node``, or what is reached from it through ``passed``."""
+    """Follow ``passed`` from ``node`` to a node that nothing replaces."""
     while node in passed:
         node = passed[node]
     return node
 
 
 def slice_of(node: fx.Node, source: Tensor) -> tuple[int, int, int] | None:
-    """Dimension, start and end of what a slice takes of ``source``; None if it leaves any out."""
+    """The dimension, start and end of a slice of ``source``; None if its step is not 1."""
     options: list[Any] = [*node.args[1:], *(0, None, None, 1)[len(node.args) - 1 :]]
     dim, start, end, step = options
     length = source.shape[dim]
@@ -74,20 +85,28 @@ def slice_of(node: fx.Node, source: Tensor) -> tuple[int, int, int] | None:
 
 
 class Streams:
-    """The streams through one region of a program, a mask of nodes."""
+    """The residual streams through one region of a program.
+
+    Attributes:
+        inside: The nodes of the region.
+        passed: The operand that a shortcut uses in place of each of these nodes.
+        carried: The nodes that belong to a stream.
+        added: The additions of a residual branch to a stream.
+        changed: The additions, and slices of their results, that a shortcut replaces.
+    """
 
     def __init__(self, needs: Dependence, region: int):
         self.inside = frozenset(needs.members(region))
         self.passed: dict[fx.Node, fx.Node] = {}
         self.carried: set[fx.Node] = set()
-        self.added: set[fx.Node] = set()  # additions whose other operand a block computed
-        self.changed: set[fx.Node] = set()  # these, and pieces of them, that pass the stream on
+        self.added: set[fx.Node] = set()
+        self.changed: set[fx.Node] = set()
         for node in needs.nodes:
             if node in self.inside and self._carries(node):
                 self.carried.add(node)
 
     def shortcut(self, value: fx.Node) -> Shortcut | None:
-        """The shortcut to ``value``; None where it is computed otherwise than by adding."""
+        """The shortcut for ``value``; None if ``value`` does not belong to a stream."""
         if value not in self.carried:
             return None
         nodes: set[fx.Node] = set()
@@ -107,12 +126,12 @@ class Streams:
         return Shortcut(value, ordered, self.passed, tuple(leaves), exact)
 
     def branch(self, addition: fx.Node) -> fx.Node | None:
-        """What ``addition`` adds to its stream; None where that is no one value."""
+        """The value that ``addition`` adds to its stream; None if it is not a single node."""
         others = [n for n in addition.all_input_nodes if n is not self.passed.get(addition)]
         return others[0] if addition in self.added and len(others) == 1 else None
 
     def _carries(self, node: fx.Node) -> bool:
-        """Whether ``node`` belongs to a stream; what it passes on unchanged is noted."""
+        """Whether ``node`` belongs to a stream. Records the operand that a shortcut keeps."""
         name = op_name(node)
         sources = [n for n in node.all_input_nodes if n in self.inside]
         carried = [n for n in sources if n in self.carried]
@@ -136,7 +155,7 @@ class Streams:
         return len(onward) == 1
 
     def _piece(self, node: fx.Node) -> fx.Node | None:
-        """The operand of a concatenation that ``node`` slices out again; None for anything else."""
+        """The operand of a concatenation that ``node`` slices out again; None if there is none."""
         if op_name(node) != "slice":
             return None
         joined = followed(node.all_input_nodes[0], self.passed)
@@ -152,7 +171,7 @@ class Streams:
         return None
 
     def _changed_before(self, piece: fx.Node) -> bool:
-        """Whether something was added between the concatenation and the slice out of it."""
+        """Whether a branch is added between a concatenation and the slice ``piece`` of it."""
         (node,) = piece.all_input_nodes
         while node in self.passed:
             if node in self.changed:
@@ -166,15 +185,15 @@ class Streams:
             return False
         if operand in self.inside and operand not in self.carried:
             return False
-        mine, total = value_of(operand), value_of(addition)
-        return isinstance(mine, Tensor) and same_kind(mine, total)
+        value, total = value_of(operand), value_of(addition)
+        return isinstance(value, Tensor) and same_kind(value, total)
 
 
 def same_kind(first: Tensor, second: Tensor) -> bool:
-    """Whether two recorded values have one dtype and shape.
+    """Whether two recorded values have the same dtype and shape.
 
-    A size that depends on values equals only itself: to compare it with another would be to ask
-    for its value.
+    A data-dependent size is compared as a symbol, because a comparison of sizes would need its
+    value.
     """
     if has_unknown_size(first) or has_unknown_size(second):
         same = list(map(str, first.shape)) == list(map(str, second.shape))

@@ -1,4 +1,4 @@
-"""Block Caching: how much each block's residual branch changes from step to step."""
+"""Calibration of Block Caching: the change of each block's residual branch from step to step."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,10 @@ from fxcache.runtime.record import Run
 
 
 class BlockChanges(Measurement):
-    """‖C(x_s) − C(x_{s−1})‖₁ / ‖C(x_s)‖₁ of each block, averaged over runs (2312.03209, eq. 2)."""
+    """Measures ‖C(x_s) − C(x_{s−1})‖₁ / ‖C(x_s)‖₁ of each block, averaged over runs.
+
+    Block Caching (arXiv:2312.03209), equation 2.
+    """
 
     policy = BlockCaching
 

@@ -1,4 +1,4 @@
-"""Calibrate: show a measurement what a model computes while it samples without caching."""
+"""Calibration: a measurement observes the values that a model computes without caching."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +27,11 @@ MEASUREMENTS: Mapping[type[Policy], type[Measurement]] = {
 
 
 def measurement_for(kind: type[Policy]) -> Measurement:
-    """A new measurement for policies of ``kind``; ConfigError where it is not calibrated."""
+    """A new measurement for policies of ``kind``.
+
+    Raises:
+        ConfigError: Policies of this kind need no calibration.
+    """
     if kind not in MEASUREMENTS:
         raise ConfigError(
             f"{getattr(kind, '__name__', kind)} is not calibrated",
@@ -41,11 +45,21 @@ def measurement_for(kind: type[Policy]) -> Measurement:
 def recording(
     model: nn.Module, measurement: Measurement, cut: CutRequest, like: Engine | None = None
 ) -> Iterator[list[RunLength]]:
-    """Runs of ``model`` inside the block are uncached, bit for bit, and shown to ``measurement``.
+    """Measure the runs of ``model`` inside the block.
 
-    Yields the list that ``watched`` yields.
+    All steps are computed in full, and the results are bitwise those of the original model.
 
-    Raises ScheduleError at the end if there was no run, or its steps could not be told.
+    Args:
+        model: The model.
+        measurement: Observes each step.
+        cut: The values to observe.
+        like: An engine that ran the model before, whose captures are reused.
+
+    Yields:
+        The list that ``watched`` yields.
+
+    Raises:
+        ScheduleError: At the end of the block, as in ``watched``.
     """
     policy = Recording(like=measurement.policy, observation=measurement.observes)
     with watched(model, Settings(cut, policy), measurement.note, like) as run_lengths:
@@ -56,14 +70,20 @@ def recording(
 def watched(
     model: nn.Module, settings: Settings, recorder: Recorder, like: Engine | None = None
 ) -> Iterator[list[RunLength]]:
-    """Inside the block ``model`` is optimised, and ``recorder`` is shown every step of its runs.
+    """Optimise ``model`` inside the block, and call ``recorder`` for each step of its runs.
 
-    ``like``: an engine that ran the model before, whose captures are taken over.
+    Args:
+        model: The model.
+        settings: The settings of the optimised model.
+        recorder: Called after each step.
+        like: An engine that ran the model before, whose captures are reused.
 
-    Yields a list that holds, after the block, the ``run_lengths`` of a plan.
+    Yields:
+        A list that holds the ``run_lengths`` of a plan after the block.
 
-    Raises ScheduleError at the end if there was no run, its steps could not be told, or runs
-    differed in length; single calls do not count.
+    Raises:
+        ScheduleError: At the end of the block, if there was no run of more than one step, or runs
+            of different lengths. Single calls do not count.
     """
     engine = attach(model, settings, like)
     lengths: dict[Run, int] = {}
@@ -84,24 +104,24 @@ def watched(
         raise ScheduleError(
             f"runs of different lengths were seen: {', '.join(map(str, several))} steps",
             where=f"calibration of {type(model).__name__}",
-            remedy="sample with as many steps each time; what is found serves such runs alone",
+            remedy="sample with the same number of steps in every run: the results depend on it",
         )
     if not several:
         raise ScheduleError(
             "no run of more than one step was seen",
             where=f"calibration of {type(model).__name__}",
-            remedy="sample with this very model; where the loop does not tell its steps, open it "
-            "with `with fxcache.session(model, num_steps=...):`",
+            remedy="sample with this model; if its timesteps do not identify the steps, put the "
+            "loop inside `with fxcache.session(model, num_steps=...):`",
         )
 
 
 def calibrated(measurement: Measurement, options: Mapping[str, Any]) -> Policy:
-    """The policy with what was measured, and with the user's own ``options``."""
+    """The policy with the measured options. The user's ``options`` take precedence."""
     return measurement.policy(**{**measurement.options(), **options})
 
 
 def require_options(kind: type[Policy], options: Mapping[str, Any]) -> None:
-    """ConfigError, before anything is sampled, unless policies of ``kind`` have these options."""
+    """Raise ConfigError unless policies of ``kind`` have these options."""
     names = {field.name for field in fields(kind)}
     if unknown := sorted(options.keys() - names):
         raise ConfigError(

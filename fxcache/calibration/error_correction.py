@@ -1,4 +1,4 @@
-"""Error-Optimized Cache: how cached values move from step to step, where knowing that helps."""
+"""Calibration of Error-Optimized Cache: the drift of cached values from step to step."""
 
 from dataclasses import replace
 from weakref import WeakKeyDictionary
@@ -21,20 +21,30 @@ from fxcache.runtime.module import untouched
 from fxcache.runtime.record import Run
 from fxcache.runtime.settings import Settings
 
-MEASURED, JUDGED = 0, 1  # the rounds
+MEASURED, JUDGED = 0, 1  # the rounds of sampling
 
 
 def measure(model: nn.Module, plan: Plan, sample: Sample) -> Plan:
-    """``plan`` with a correction of what its steps take from the cache.
+    """Measure a drift correction for the cached values of ``plan``.
 
-    Error-Optimized Cache (2501.19243). ``sample(round)`` runs the model's sampling loop, its noise
-    seeded by the round. Round 0 is without caching, and shows the trend of each cache point: the
-    mean change of each channel from step to step. Where guidance puts both halves in one batch,
-    each half has a trend of its own. Round 1 is under the plan and so corrected; the correction
-    stays at those steps where the prediction errs less with it than without.
+    The method is Error-Optimized Cache (arXiv:2501.19243). Round 0 samples without caching and
+    measures the trend of each cache point: the mean change of each channel from step to step. If
+    classifier-free guidance puts both halves into one batch, each half has its own trend. Round 1
+    samples under the plan with the correction. The correction is kept for the steps at which it
+    reduces the error of the prediction.
 
-    Raises PlanError for another model's plan, or one that forecasts or is adjusted, StateError if
-    the model is optimised, ScheduleError if no run was seen, or runs of different lengths.
+    Args:
+        model: The model.
+        plan: A plan for this model.
+        sample: Runs the sampling loop of one round, with noise seeded by the index of the round.
+
+    Returns:
+        The plan with the correction.
+
+    Raises:
+        PlanError: The plan is for another model, or it has a forecast or an adjustment.
+        StateError: The model is optimised.
+        ScheduleError: There was no run, or runs of different lengths.
     """
     module = untouched(model, "error_correction.measure")
     plan.require_match(module)
@@ -52,25 +62,26 @@ def measure(model: nn.Module, plan: Plan, sample: Sample) -> Plan:
 
 
 def require_correctable(plan: Plan) -> None:
-    """PlanError where something else takes care of the drift."""
+    """Raise PlanError if a forecast or an adjustment of the plan already handles the drift."""
     if plan.forecast or plan.policy.default_forecast:
         raise PlanError(
-            "the plan forecasts what it reuses",
+            "the plan forecasts its cached values",
             where="error_correction.measure",
-            remedy="use the plan as it is, or one without a forecast",
+            remedy="use the plan as it is, or correct a plan without a forecast",
         )
     if plan.adjustment:
         raise PlanError(
             "the plan's adjustment was trained without a correction",
             where="error_correction.measure",
-            remedy="correct first, then train",
+            remedy="measure the correction first, then train the adjustment",
         )
 
 
 class Changes:
-    """How the mean of each cache point over its positions changes from step to step.
+    """Measures the change of each cache point's channel means from step to step.
 
-    In guided batches, of each half: guidance amplifies what differs between them.
+    In guided batches each half is measured separately, because guidance amplifies differences
+    between the halves.
     """
 
     def __init__(self) -> None:
@@ -92,7 +103,7 @@ class Changes:
             by_step.setdefault(seen.step, []).append(now[name] - before)
 
     def trends(self) -> dict[str, Tensor]:
-        """Of each point, ``[steps, parts, C]`` in single precision."""
+        """The trend of each cache point: ``[steps, halves, C]``, float32."""
         return {name: self._trend(by_step) for name, by_step in self._changes.items()}
 
     def _trend(self, by_step: dict[int, list[Tensor]]) -> Tensor:
@@ -106,10 +117,10 @@ class Changes:
 
 
 class Judgement:
-    """By step, the squared errors of predictions with the correction and without.
+    """Measures the squared error of the predictions with and without the correction, by step.
 
-    Of guided batches, the errors of what guidance amplifies. Errors that both halves share cancel
-    there; a correction that lowers each may well leave more of them.
+    In guided batches it measures the error of the difference between the halves, because guidance
+    amplifies that difference. Errors that both halves share cancel there.
     """
 
     def __init__(self) -> None:
@@ -130,7 +141,7 @@ class Judgement:
         self._without.add("error", seen.step, float(mse_loss(judged(plain), expected)))
 
     def applied(self, correction: DriftCorrection) -> DriftCorrection:
-        """At the steps where it helped."""
+        """The correction, limited to the steps at which it reduced the error."""
         length = correction.num_steps
         pairs = zip(
             self._with.series("error", length), self._without.series("error", length), strict=True
@@ -146,8 +157,8 @@ def guidance_of(prediction: Tensor) -> Tensor:
 
 
 def channel_means(value: Tensor) -> Tensor:
-    """``[rows, C]`` in double precision, on the CPU."""
+    """The mean of each channel: ``[rows, C]``, float64, on the CPU."""
     at = channel_dim(value.dim()) % value.dim()
     others = [d for d in range(1, value.dim()) if d != at]
-    found = value.double()
-    return (found.mean(others) if others else found).cpu()
+    double = value.double()
+    return (double.mean(others) if others else double).cpu()

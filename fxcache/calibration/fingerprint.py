@@ -1,4 +1,4 @@
-"""What tells whether a plan was made for a model: its class, its weights' shapes and sizes."""
+"""The fingerprint of a model, by which a plan recognises the model that it was made for."""
 
 import hashlib
 import math
@@ -11,7 +11,7 @@ from torch import nn
 from fxcache.checks import is_number
 
 PROBES = 8
-TOLERANCE = 0.01  # between a model and its copy in half precision, or with a light adapter
+TOLERANCE = 0.01  # relative; allows for half precision and for small adapters
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,12 @@ class Fingerprint:
         if self.model != other.model:
             return [f"the plan is for {self.model}, this is {other.model}"]
         if self.shapes != other.shapes:
-            mine, its = f"{self.parameters:,}", f"{other.parameters:,}"
-            count = f"{mine} parameters, this has {its}" if mine != its else "other weights' shapes"
-            return [f"the plan is for a {self.model} of {count}"]
+            planned, actual = f"{self.parameters:,}", f"{other.parameters:,}"
+            if planned == actual:
+                return [f"the plan is for a {self.model} with weights of other shapes"]
+            return [f"the plan is for a {self.model} of {planned} parameters, this has {actual}"]
         return [
-            f"{name} is on average {then:.4g} in the plan, {now:.4g} here"
+            f"the mean magnitude of {name} is {then:.4g} in the plan and {now:.4g} in this model"
             for name, then in self.magnitudes.items()
             if not math.isclose(
                 then, now := other.magnitudes.get(name, math.nan), rel_tol=TOLERANCE, abs_tol=1e-12
@@ -66,13 +67,13 @@ class Fingerprint:
 
 @torch.no_grad()
 def fingerprint(model: nn.Module) -> Fingerprint:
-    """The fingerprint of ``model``; reads a few of its weights from their device."""
+    """The fingerprint of ``model``. Reads a few of its weights from their device."""
     named = sorted(model.state_dict().items())
     listed = "\n".join(f"{name} {tuple(tensor.shape)}" for name, tensor in named)
     floating = [(name, t) for name, t in named if t.is_floating_point() and t.numel()]
     largest = sorted(floating, key=lambda pair: (-pair[1].numel(), pair[0]))[:PROBES]
     return Fingerprint(
-        # An optimised class goes by its original's name.
+        # An optimised class has the name of the original class.
         model=type(model).__name__,
         parameters=sum(t.numel() for _, t in named),
         shapes=hashlib.sha256(listed.encode()).hexdigest()[:16],

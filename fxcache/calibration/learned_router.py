@@ -1,4 +1,4 @@
-"""Train Learning-to-Cache's router: how much of each layer each step must compute."""
+"""Trains the router of Learning-to-Cache: which layers each step must compute."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,9 +36,14 @@ from fxcache.runtime.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class RouterOptions(Options):
-    """``penalty``: λ, what computing one layer costs, against the squared error of the prediction.
+    """Options of the training.
 
-    ``threshold``: a step computes the layers whose β exceeds it. ``start``: β before training.
+    Args:
+        learning_rate: The learning rate of Adam.
+        penalty: λ, the penalty for computing one layer, relative to the mean squared error of the
+            prediction.
+        threshold: A step computes the layers whose β exceeds this value.
+        start: The value of β before training.
     """
 
     learning_rate: float = 0.01
@@ -48,7 +53,7 @@ class RouterOptions(Options):
 
 
 class Router:
-    """β of every layer at every second step, and what the step before computed."""
+    """Learns β of each layer at each odd step."""
 
     def __init__(self, layers: list[str], length: int, options: RouterOptions):
         self.layers, self.length, self.options = layers, length, options
@@ -58,10 +63,10 @@ class Router:
         self._before: WeakKeyDictionary[Run, tuple[Tensor, ...]] = WeakKeyDictionary()
 
     def note(self, seen: RecordedStep) -> None:
-        """Learn at an odd step what it may reuse of the even one before it."""
+        """Store the layer outputs of an even step, or update β at an odd step."""
         if seen.step >= self.length:
             raise ScheduleError(
-                f"this run has more than {self.length} steps, which the first one had",
+                f"this run has more steps than the first run, which had {self.length}",
                 where="learned_router.train",
                 remedy="sample with the same number of steps every time",
             )
@@ -73,7 +78,7 @@ class Router:
                 self.learner.update(self.loss(seen, self._before[seen.run]))
 
     def loss(self, seen: RecordedStep, cached: tuple[Tensor, ...]) -> Tensor:
-        """Squared error of the blended prediction against the full one, and λ · Σ β."""
+        """The mean squared error of the blended prediction against the full one, plus λ · Σ β."""
         betas = self.learner.parameters[str(seen.step)].sigmoid().to(seen.output.device)
         blend, stored = seen.variants.blend, entries_of(dict(enumerate(usable(cached))))
         inputs = blend.signature.bind(
@@ -85,7 +90,7 @@ class Router:
         return missed + self.options.penalty * betas.sum()
 
     def scores(self) -> Mapping[str, tuple[float, ...]]:
-        """β of each layer at each step: 1 at the steps that compute everything."""
+        """β of each layer at each step. It is 1 at even steps, which compute everything."""
         learned = {int(step): w.sigmoid().tolist() for step, w in self.learner.learned().items()}
         return {
             layer: tuple(learned[s][i] if s in learned else 1.0 for s in range(self.length))
@@ -99,15 +104,26 @@ def train(
     options: RouterOptions | None = None,
     progress: Progress = quiet,
 ) -> Plan:
-    """A plan for ``model`` with the LearnedRouter that sampling with it taught.
+    """Train a LearnedRouter for ``model``.
 
-    Learning-to-Cache (2406.01733): steps 0, 2, … compute everything. At the others each layer's
-    output is β · computed + (1 − β) · that of the step before; β is trained, by layer and step, to
-    miss the full model's prediction by little and to be small. The trajectory is the full model's,
-    and nothing of the model changes.
+    The method is Learning-to-Cache (arXiv:2406.01733). Even steps compute everything. At odd steps
+    the output of each layer is β · computed + (1 − β) · previous step. β is trained by layer and
+    step: it minimises the error of the prediction and the sum of β. The trajectory is that of the
+    full model, whose weights do not change.
 
-    Raises StateError if the model is optimised, CutError if it has no layers to cache,
-    ScheduleError where runs differ in length.
+    Args:
+        model: The model.
+        sample: Runs the sampling loop of one round, with noise seeded by the index of the round.
+        options: Options of the training.
+        progress: Called after each round.
+
+    Returns:
+        A plan with the trained policy.
+
+    Raises:
+        StateError: The model is optimised.
+        CutError: The model has no layers to cache.
+        ScheduleError: Runs differ in length.
     """
     model = untouched(model, "learned_router.train")
     options = options or RouterOptions()

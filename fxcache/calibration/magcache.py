@@ -1,4 +1,4 @@
-"""MagCache: how the magnitude of what all blocks add changes from step to step."""
+"""Calibration of MagCache: the change of the residual's magnitude from step to step."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,13 +13,14 @@ from fxcache.runtime.features.recording import RecordedStep
 from fxcache.runtime.record import Run
 
 RATIO = "ratio"
-NO_ZERO = 1e-8  # added to norms that are divided by, as the authors do
+NO_ZERO = 1e-8  # added to divisors, as in the authors' code
 
 
 class Magnitudes(Measurement):
-    """The mean over tokens of ‖r_s‖₂ / ‖r_{s−1}‖₂, averaged over runs (2506.09045, eq. 4).
+    """Measures the mean over tokens of ‖r_s‖₂ / ‖r_{s−1}‖₂, averaged over runs.
 
-    Tokens are what the last dimension holds; in a feature map ``[B, C, H, W]``, its pixels.
+    MagCache (arXiv:2506.09045), equation 4. A token is a vector along the last dimension, or a
+    pixel of a feature map ``[B, C, H, W]``.
     """
 
     policy = MagCache
@@ -49,4 +50,5 @@ class Magnitudes(Measurement):
 
 
 def token_norms(value: Tensor) -> Tensor:
+    """The Euclidean norm of each token."""
     return torch.linalg.vector_norm(value.float(), dim=1 if value.dim() == 4 else -1)

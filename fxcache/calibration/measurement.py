@@ -1,4 +1,4 @@
-"""What calibration is: numbers noted of runs without caching, from which a policy is made."""
+"""The interface of calibrations: a measurement observes runs without caching."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,9 +13,13 @@ from fxcache.step import Decision, Step
 
 
 class Measurement(ABC):
-    """Notes what one kind of policy needs to know; knows nothing of other runs than it is shown.
+    """Measures the options of one kind of policy, from runs without caching.
 
-    A new calibrated policy is one subclass, in a file of its own beside the others.
+    A policy that needs a calibration has one subclass, in its own file.
+
+    Attributes:
+        policy: The kind of policy.
+        observes: The signal to observe; None for none.
     """
 
     policy: ClassVar[type[Policy]]
@@ -23,24 +27,29 @@ class Measurement(ABC):
 
     @abstractmethod
     def note(self, seen: RecordedStep) -> None:
-        """Take note of one step, in the order in which its run makes them."""
+        """Observe one step. The steps of each run come in order."""
 
     @abstractmethod
     def options(self) -> dict[str, Any]:
-        """The policy's options that were measured."""
+        """The measured options of the policy."""
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """What was noted so far, between two runs; JSON-ready."""
+        """The state of the measurement between two runs, as a dict that can be written as JSON."""
 
     @abstractmethod
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from what ``to_dict`` gave."""
+        """Continue from the result of ``to_dict``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recording(Policy, abstract=True):
-    """Refreshes at every step, and caches and observes as another policy would."""
+    """Refreshes at every step, but has the cache points of another policy.
+
+    Args:
+        like: The kind of policy whose cache points to use.
+        observation: The signal to observe; None for none.
+    """
 
     like: type[Policy]
     observation: Observation | None = None
@@ -59,7 +68,7 @@ class Recording(Policy, abstract=True):
 
 
 class Means:
-    """Means of numbers by step and key, added up one by one."""
+    """Running means of numbers, by key and step."""
 
     def __init__(self) -> None:
         self._sums: dict[str, dict[int, tuple[float, int]]] = {}
@@ -70,7 +79,7 @@ class Means:
         by_step[step] = (total + number, count + 1)
 
     def series(self, key: str, length: int) -> tuple[float, ...]:
-        """The means under ``key`` at steps 0 … ``length`` − 1; 0 where there are none."""
+        """The means under ``key`` at steps 0 … ``length`` − 1; 0 for a step without numbers."""
         by_step = self._sums.get(key, {})
         pairs = (by_step.get(step, (0.0, 1)) for step in range(length))
         return tuple(total / count for total, count in pairs)
@@ -81,7 +90,7 @@ class Means:
 
     @property
     def length(self) -> int:
-        """How many steps the longest run had."""
+        """The number of steps of the longest run."""
         return 1 + max((max(steps) for steps in self._sums.values()), default=-1)
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,7 +107,7 @@ class Means:
 
 
 def relative_l1(now: tuple[Tensor, ...], then: tuple[Tensor, ...]) -> float:
-    """‖now − then‖₁ / ‖now‖₁ over all of several tensors, in double precision; 0 for 0 / 0."""
+    """‖now − then‖₁ / ‖now‖₁ over all tensors together, in double precision; 0 for 0 / 0."""
     pairs = [(a.double(), b.double()) for a, b in zip(now, then, strict=True)]
     change = sum(float((a - b).abs().sum()) for a, b in pairs)
     size = sum(float(a.abs().sum()) for a, _ in pairs)

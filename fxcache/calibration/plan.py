@@ -23,8 +23,8 @@ from fxcache.policies import Policy
 from fxcache.runtime.module import unwrapped
 
 FORMAT = 2
-WEIGHTS = ".safetensors"  # ends the name of the file with weights, beside the plan's
-CORRECTION = "trend:"  # begins a correction's names among them
+WEIGHTS = ".safetensors"  # the suffix of the file with the weights of a plan
+CORRECTION = "trend:"  # the prefix of the names of a correction's weights
 NONE: Mapping[str, Tensor] = MappingProxyType({})
 PACKAGES = ("fxcache", "torch", "diffusers")
 
@@ -66,9 +66,9 @@ class Plan:
     def __post_init__(self) -> None:
         if self.correction and (self.forecast or self.policy.default_forecast):
             raise PlanError(
-                "a correction takes the place of a forecast, and the plan has both",
+                "the plan has both a correction and a forecast, which exclude each other",
                 where=f"Plan({type(self.policy).__name__}, forecast={self.forecast!r})",
-                remedy="leave out either; policies such as TaylorSeer always forecast",
+                remedy="leave out one of them; policies such as TaylorSeer always forecast",
             )
 
     @classmethod
@@ -154,7 +154,7 @@ class Plan:
         """
         if data.get("fxcache_plan") != FORMAT:
             raise PlanError(
-                f"this is no fxcache plan of format {FORMAT}",
+                f"this is not an fxcache plan of format {FORMAT}",
                 where=f"fxcache_plan={data.get('fxcache_plan')!r}",
                 remedy="pass a file written by fxcache calibrate or fxcache tune of this version",
             )
@@ -192,7 +192,7 @@ class Plan:
         path, data = Path(file), self.to_dict()
         if path.suffix == WEIGHTS:
             raise ModelFileError(
-                f"a plan is JSON; files that end in {WEIGHTS} hold its weights",
+                f"a plan is a JSON file; {WEIGHTS} is the suffix of the file with its weights",
                 where=str(file),
                 remedy="choose another name, such as plan.json",
             )
@@ -237,7 +237,7 @@ class Plan:
         if not isinstance(data, dict):
             data = {}
         beside = required(data, "weights") if "fxcache_plan" in data else None
-        # Only its name counts: a plan does not say which other folders are read.
+        # Only the file name is used, so that a plan cannot name files in other folders.
         weights = read_weights(path.parent / Path(str(beside)).name) if beside else NONE
         return cls.from_dict(data, weights)
 
@@ -282,31 +282,31 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     """
     safetensors = installed("safetensors")
     try:
-        found: dict[str, Tensor] = installed("safetensors.torch").load(file.read_bytes())
+        weights: dict[str, Tensor] = installed("safetensors.torch").load(file.read_bytes())
     except (OSError, safetensors.SafetensorError) as error:
         raise ModelFileError(
             f"the plan's weights cannot be read: {error}",
             where=str(file),
-            remedy="keep it beside the plan, under the name it was saved with",
+            remedy="keep this file in the folder of the plan, under its original name",
         ) from error
-    if broken := [name for name, weight in found.items() if not weight.isfinite().all()]:
+    if broken := [name for name, weight in weights.items() if not weight.isfinite().all()]:
         raise PlanError(
             f"the plan's weights are not all finite: {broken[0]}",
             where=str(file),
             remedy="calibrate or train again",
         )
-    return found
+    return weights
 
 
 def installed_versions() -> dict[str, str]:
     """The versions of the packages that a plan depends on, as far as they are installed."""
-    found = {}
+    versions = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def cut_to_json(cut: CutRequest) -> int | str | list[int | str]:

@@ -1,4 +1,4 @@
-"""Train Block Caching's scale-shift adjustment: cached steps learn from uncached ones."""
+"""Trains the scale-shift adjustment of Block Caching."""
 
 from dataclasses import replace
 
@@ -31,15 +31,28 @@ def train(
     options: Options | None = None,
     progress: Progress = quiet,
 ) -> Plan:
-    """``plan`` with an adjustment of what its steps take from the cache.
+    """Train a scale-shift adjustment for the cached values of ``plan``.
 
-    Block Caching (2312.03209, section 3.3): the student is ``model`` under the plan, along its own
-    trajectory; at each step that reuses something the teacher is the uncached model at the same
-    latent and timestep, and the linear layers, zero at first, learn to lower the mean squared
-    error of the prediction. Nothing else changes. No gradient passes from step to step.
+    The method is that of Block Caching (arXiv:2312.03209, section 3.3). The student is the model
+    under the plan, on its own trajectory. At each step that reuses values, the teacher is the
+    uncached model at the same latent and timestep. Linear layers, initialised to zero, learn to
+    reduce the mean squared error of the prediction. No gradient passes between steps.
 
-    Raises PlanError for another model's plan, StateError if the model is optimised, CutError if
-    its blocks share no timestep embedding, ScheduleError where nothing is reused.
+    Args:
+        model: The model. Its weights do not change.
+        plan: A plan for this model.
+        sample: Runs the sampling loop of one round, with noise seeded by the index of the round.
+        options: Options of the training.
+        progress: Called after each round.
+
+    Returns:
+        The plan with the adjustment.
+
+    Raises:
+        PlanError: The plan is for another model.
+        StateError: The model is optimised.
+        CutError: The blocks share no timestep embedding.
+        ScheduleError: No step reuses anything.
     """
     model = untouched(model, "scale_shift.train")
     plan.require_match(model)
@@ -62,11 +75,11 @@ def train(
     if learner.rounds_left:
         with frozen(model), watched(model, settings, note):
             learner.train(sample, progress)
-    found_by = {**plan.settings, "scale_shift": options.to_dict()}
-    return replace(plan, adjustment=ScaleShift(learner.learned()), settings=found_by)
+    settings_used = {**plan.settings, "scale_shift": options.to_dict()}
+    return replace(plan, adjustment=ScaleShift(learner.learned()), settings=settings_used)
 
 
 def unadjusted(model: nn.Module, plan: Plan, sample: Sample) -> dict[str, Tensor]:
-    """The weights of an adjustment that changes nothing."""
+    """The initial weights of an adjustment: zeros, which change nothing."""
     variants, _ = look(model, Settings(plan.cut, Recording(like=type(plan.policy))), sample)
     return zeros(variants.frontier, variants.plan)

@@ -1,4 +1,4 @@
-"""SmoothCache: how far what each kind of layer adds is from what it added some steps ago."""
+"""Calibration of SmoothCache: the change of each kind of layer over several steps."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -13,13 +13,14 @@ from fxcache.policies import SmoothCache
 from fxcache.runtime.features.recording import RecordedStep
 from fxcache.runtime.record import Run
 
-MAX_GAP = 6  # steps over which a layer may be reused
+MAX_GAP = 6  # the greatest number of steps over which a layer may be reused
 
 
 class LayerErrors(Measurement):
-    """‖L(x_s) − L(x_{s−g})‖₁ / ‖L(x_s)‖₁ for gaps g up to 6 (2411.10510, eq. 4).
+    """Measures ‖L(x_s) − L(x_{s−g})‖₁ / ‖L(x_s)‖₁ for gaps g up to 6.
 
-    Averaged over the layers of a kind, and over runs.
+    SmoothCache (arXiv:2411.10510), equation 4. The result is averaged over the layers of a kind and
+    over runs.
     """
 
     policy = SmoothCache
@@ -47,7 +48,7 @@ class LayerErrors(Measurement):
         for kind in self._means[1].keys:
             by_gap = [means.series(kind, length) for means in self._means.values()]
             steps = zip(*by_gap, strict=True)
-            errors[kind] = tuple(found[:step] for step, found in enumerate(steps))
+            errors[kind] = tuple(errors_at[:step] for step, errors_at in enumerate(steps))
         return {"errors": errors}
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""TeaCache: the polynomial from a change of the signal to the change of the output."""
+"""Calibration of TeaCache: a polynomial from the change of the signal to that of the output."""
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -19,7 +19,10 @@ DEGREE = 4
 
 
 class OutputChanges(Measurement):
-    """Least squares over all steps of all runs (2411.19108, eq. 6), of degree 4 at most."""
+    """Fits the polynomial by least squares over all steps of all runs, with degree 4 at most.
+
+    TeaCache (arXiv:2411.19108), equation 6.
+    """
 
     policy = TeaCache
     observes = TeaCache().observes
@@ -48,11 +51,20 @@ class OutputChanges(Measurement):
 
 
 def fitted(pairs: Sequence[tuple[float, float]]) -> tuple[float, ...]:
-    """The polynomial through ``pairs`` by least squares, highest power first.
+    """Fit a polynomial to ``pairs`` by least squares.
 
-    Its degree is below the number of different abscissae. In fractions: the normal equations of
-    small changes and their fourth powers are too ill-conditioned for floating point, and LAPACK's
-    answers differ from call to call.
+    Its degree is less than the number of distinct x values. It is computed in fractions: the normal
+    equations of small changes and their fourth powers are too ill-conditioned for floating point,
+    and the results of LAPACK vary between calls.
+
+    Args:
+        pairs: Pairs (x, y): the change of the signal and the change of the output.
+
+    Returns:
+        The coefficients, highest power first.
+
+    Raises:
+        ScheduleError: No pair is finite.
     """
     points = [(Fraction(x), Fraction(y)) for x, y in pairs if isfinite(x) and isfinite(y)]
     if not points:
@@ -71,7 +83,7 @@ def fitted(pairs: Sequence[tuple[float, float]]) -> tuple[float, ...]:
 
 
 def solved(rows: list[list[Fraction]]) -> list[Fraction]:
-    """The solution of positive definite linear equations, each row with its right-hand side."""
+    """Solve positive definite linear equations. Each row ends with its right-hand side."""
     for pivot, row in enumerate(rows):
         row[:] = [value / row[pivot] for value in row]
         for other in rows:

@@ -1,4 +1,4 @@
-"""What both trainings share: rounds of sampling, in which all but what is learned is frozen."""
+"""Training: rounds of sampling, in which the model is frozen and a few parameters learn."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -19,21 +19,24 @@ from fxcache.rewrite.variants import Variants
 from fxcache.runtime.features.recording import RecordedStep, first_tensor
 from fxcache.runtime.settings import Settings
 
-Sample = Callable[[int], object]  # runs the sampling loop of the round of that number, seeded by it
-Progress = Callable[[int, float], object]  # is told each round's number and mean loss
-LOOK = 0  # the round that is sampled once beforehand, to see what there is to learn
+Sample = Callable[[int], object]  # runs the sampling loop of one round, seeded by its index
+Progress = Callable[[int, float], object]  # called with the index and the mean loss of each round
+LOOK = 0  # the round that is sampled once before training, to find the parameters
 
 
 def quiet(_round: int, _loss: float) -> None:
-    """Tells nobody."""
+    """Report nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """``rounds``: how often to sample; each step that can be learned from updates the weights.
+    """Options of a training.
 
-    ``checkpoint``: a file that is written after each round; where it is there, training goes on
-    from it.
+    Args:
+        rounds: The number of sampling runs. Each step that reuses values is one optimiser step.
+        learning_rate: The learning rate of Adam.
+        checkpoint: A file that is written after each round. If it exists, the training continues
+            from it.
     """
 
     rounds: int = 100
@@ -41,28 +44,28 @@ class Options:
     checkpoint: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """What a plan tells of its training; JSON-ready."""
+        """The options that a plan records, as a dict that can be written as JSON."""
         return {name: value for name, value in asdict(self).items() if name != "checkpoint"}
 
 
 class Learner:
-    """Adam on named parameters, going on from the checkpoint where there is one."""
+    """Trains named parameters with Adam. Continues from the checkpoint if there is one."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], options: Options):
         self.parameters, self.options = parameters, options
         self.optimizer = torch.optim.Adam(parameters.values(), lr=options.learning_rate)
-        self.losses: list[float] = []  # of this round
+        self.losses: list[float] = []  # in the current round
         self.rounds_left = range(self.resume(), options.rounds)
 
     def update(self, loss: Tensor) -> None:
-        """One optimiser step; what ``loss`` does not depend on stays as it is."""
+        """Make one optimiser step. Parameters without influence on ``loss`` do not change."""
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         self.losses.append(loss.item())
 
     def train(self, sample: Sample, progress: Progress) -> None:
-        """The rounds that are left; ``sample`` leads to calls of ``update``."""
+        """Run the remaining rounds. ``sample`` must lead to calls of ``update``."""
         for index in self.rounds_left:
             self.losses.clear()
             sample(index)
@@ -76,11 +79,11 @@ class Learner:
             progress(index, fmean(self.losses))
 
     def learned(self) -> dict[str, Tensor]:
-        """The parameters' values."""
+        """Copies of the trained parameters, by name."""
         return {name: p.detach().clone() for name, p in self.parameters.items()}
 
     def save(self, rounds: int) -> None:
-        """Write the checkpoint; a reader never sees half of one."""
+        """Write the checkpoint atomically."""
         if (file := self.options.checkpoint) is None:
             return
         state = {
@@ -93,7 +96,11 @@ class Learner:
         os.replace(partial, file)
 
     def resume(self) -> int:
-        """How many rounds were done before; ConfigError where the checkpoint is of others."""
+        """Load the checkpoint, and return the number of rounds that it covers.
+
+        Raises:
+            ConfigError: The checkpoint has other parameters.
+        """
         file = self.options.checkpoint
         if file is None or not file.exists():
             return 0
@@ -103,7 +110,7 @@ class Learner:
             raise ConfigError(
                 "the checkpoint holds other parameters",
                 where=str(file),
-                remedy="finish that training with its own model and plan, or remove the file",
+                remedy="continue that training with its model and plan, or remove the file",
             )
         with torch.no_grad():
             for name, parameter in self.parameters.items():
@@ -113,12 +120,13 @@ class Learner:
 
 
 def shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """The shape of each tensor, by name."""
     return {name: t.shape for name, t in tensors.items()}
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Inside the block no weight of ``model`` gathers gradients, and sampling keeps no graph."""
+    """Freeze the weights of ``model`` and disable gradients inside the block."""
     learnable = [p for p in model.parameters() if p.requires_grad]
     for parameter in learnable:
         parameter.requires_grad_(False)
@@ -132,18 +140,18 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def gradients() -> Iterator[None]:
-    """Gradients are on inside, though the sampling around it turned them off."""
+    """Enable gradients inside the block, even if the sampling loop disabled them."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
 
 
 def usable(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """``tensors`` as gradients may pass them: copies of those made in inference mode."""
+    """``tensors``, with copies of inference tensors, which autograd cannot use."""
     return tuple(t.clone() if t.is_inference() else t for t in tensors)
 
 
 def look(model: nn.Module, settings: Settings, sample: Sample) -> tuple[Variants, int]:
-    """What ``model`` runs, and the number of steps, in one round that teaches nothing."""
+    """The variants and the number of steps of one round without training."""
     variants: list[Variants] = []
     length = 0
 
@@ -158,7 +166,7 @@ def look(model: nn.Module, settings: Settings, sample: Sample) -> tuple[Variants
 
 
 def error(seen: RecordedStep) -> Tensor:
-    """Mean squared error of a step's prediction against that of the uncached model, there."""
+    """The mean squared error of a step's prediction against the uncached model's prediction."""
     tensors = usable(seen.inputs)
     inputs = usable(seen.user_inputs)
     with torch.no_grad():
@@ -168,7 +176,7 @@ def error(seen: RecordedStep) -> Tensor:
 
 
 def prediction_error(model: nn.Module, plan: Plan, sample: Sample, rounds: range) -> float:
-    """The mean of ``error`` over the steps of these rounds that reuse something under ``plan``."""
+    """The mean of ``error`` over all steps of these rounds that reuse values under ``plan``."""
     errors: list[float] = []
 
     def note(seen: RecordedStep) -> None:

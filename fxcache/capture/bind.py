@@ -1,4 +1,4 @@
-"""A call whose timestep is a Python number gets the tensors that stand for it in the graph."""
+"""Binds a timestep that is a Python number: finds the tensors that represent it in the graph."""
 
 from dataclasses import replace
 
@@ -10,23 +10,24 @@ from fxcache.capture.replay import record, values_at
 from fxcache.errors import CaptureError
 
 Trace = NumberTrace | AsTensor
-# What a model raises that takes no number: it has no such attribute, or no function takes it.
-TAKES_NONE = (AttributeError, TypeError)
+# Raised by a model that expects a tensor: a missing attribute, or a function of another type.
+EXPECTS_TENSOR = (AttributeError, TypeError)
 
 
 def trace_of(module: nn.Module, call: Call) -> Trace:
-    """How the number of ``call`` enters a graph of ``module``, under its original class.
+    """How the number of ``call`` enters a graph of ``module``, which has its original class.
 
-    Raises CaptureError where the model itself fails for it.
+    Raises:
+        CaptureError: The model itself fails for the number.
     """
     try:
         return record(module, call)
-    except TAKES_NONE as error:
+    except EXPECTS_TENSOR as error:
         return AsTensor(f"{type(error).__name__}: {error}")
     except Exception as error:
         raise CaptureError(
-            f"{call.timestep_name} is the Python number {call.number}, and with it the model "
-            f"cannot be traced: {type(error).__name__}: {error}",
+            f"the model cannot be traced with the Python number {call.number} as "
+            f"{call.timestep_name}: {type(error).__name__}: {error}",
             where=f"{type(module).__name__}.forward",
             remedy="pass the timestep as a tensor",
         ) from error
@@ -35,9 +36,11 @@ def trace_of(module: nn.Module, call: Call) -> Trace:
 def number_tensors(
     module: nn.Module, call: Call, trace: Trace
 ) -> tuple[Trace, tuple[Tensor, ...]] | None:
-    """What ``call``'s number is in graphs of ``trace``, with slots added where it reaches others.
+    """The tensors that represent the number of ``call``.
 
-    None where the model takes another way for this number.
+    Returns:
+        The trace and one tensor for each of its slots. The trace gets additional slots if this
+        number changes further arguments. None if the model makes other calls for this number.
     """
     if isinstance(trace, AsTensor):
         assert call.number is not None
@@ -52,23 +55,27 @@ def number_tensors(
 
 
 def bound(module: nn.Module, call: Call) -> Call:
-    """``call`` with tensors for its number, by a trace of its own."""
-    found = number_tensors(module, call, trace_of(module, call))
-    if found is None:
+    """Trace the number of ``call`` and bind it.
+
+    Raises:
+        CaptureError: The model cannot be traced with the number.
+    """
+    traced = number_tensors(module, call, trace_of(module, call))
+    if traced is None:
         raise CaptureError(
-            f"the model does not do the same twice for {call.timestep_name}={call.number}",
+            f"two runs of the model with {call.timestep_name}={call.number} make different calls",
             where=f"{type(module).__name__}.forward",
             remedy="pass the timestep as a tensor",
         )
-    trace, tensors = found
+    trace, tensors = traced
     return call.with_number(tensors, trace)
 
 
 def number_refusal(error: CaptureError, call: Call, trace: AsTensor) -> CaptureError:
-    """``error`` of a capture with a tensor for the number, which the model did not take."""
+    """The error for a number that the model accepts neither as it is nor as a tensor."""
     return CaptureError(
-        f"{call.timestep_name} is a Python number, which the model does not take "
-        f"({trace.reason}), and as a tensor: {error.what}",
+        f"{call.timestep_name} is a Python number, which the model does not accept "
+        f"({trace.reason}); as a tensor it fails too: {error.what}",
         where=error.where,
-        remedy="pass the timestep as the model takes it",
+        remedy="pass the timestep in a form that the model accepts",
     )

@@ -1,7 +1,8 @@
-"""The function that torch.export traces: around the model's forward, tensors in, tensors out.
+"""The function that torch.export traces: it wraps ``forward`` and takes and returns tensors only.
 
-torch.export takes tensors in dicts and lists. Here arguments find their way back to ``*args``,
-state objects are built from their tensors, and what the call leaves in them becomes outputs.
+torch.export accepts tensors in dicts and lists. This function turns them back into the arguments of
+``forward``: it restores ``*args`` and builds state objects from their tensors. It returns the
+tensors in the state objects after the call as further outputs.
 """
 
 from collections.abc import Iterator
@@ -23,9 +24,12 @@ from fxcache.program import StateChange
 class Boundary:
     """One traced call of ``module``.
 
-    After the trace, ``out_spec`` describes what the module returned, and ``objects`` what it left
-    in the state objects. The graph returns the leaves of the former, the last value of each state
-    tensor, and the tensors that the objects hold besides.
+    The graph returns the leaves of the module's result, then the last value of each state tensor,
+    then each tensor that the call adds to the state objects.
+
+    Attributes:
+        out_spec: The structure of the module's result; None before the trace.
+        objects: The structure of each state object after the call; empty before the trace.
     """
 
     def __init__(self, module: nn.Module, call: Call):
@@ -34,43 +38,47 @@ class Boundary:
         self.out_spec: TreeSpec | None = None
         self.objects: tuple[Part, ...] = ()
 
-    def run(self, taken: dict[str, Any]) -> list[Any]:
-        """The flat outputs of the call, for what ``Call.exported`` describes."""
-        call, numbers = self._call, taken.pop(NUMBER, [])
-        # Written in place, a copy becomes an output; an input would be refused.
-        state = [tensor.clone() for tensor in taken.pop(STATE, [])]
-        tensors = [t for _, t in named_leaves(taken) if isinstance(t, Tensor)] + state
+    def run(self, exported: dict[str, Any]) -> list[Any]:
+        """The flat outputs of the call for arguments in the form of ``Call.exported``."""
+        call, numbers = self._call, exported.pop(NUMBER, [])
+        # The model may write to a copy in place; torch.export refuses writes to an input.
+        state = [tensor.clone() for tensor in exported.pop(STATE, [])]
+        tensors = [t for _, t in named_leaves(exported) if isinstance(t, Tensor)] + state
         recorded = isinstance(call.trace, NumberTrace)
         number = numbers[0] if numbers and not recorded else call.number
-        given = call.rebuilt(tensors, number)
+        rebuilt = call.rebuilt(tensors, number)
         with Substitute(call.trace, numbers) if recorded else nullcontext():
-            result = self._forward(*given.args, **given.kwargs)
+            result = self._forward(*rebuilt.args, **rebuilt.kwargs)
         leaves, self.out_spec = tree_flatten(result)
-        return [*leaves, *state, *self._left(given.objects, tensors, given.containers)]
+        added = self._added_tensors(rebuilt.objects, tensors, rebuilt.containers)
+        return [*leaves, *state, *added]
 
-    def _left(
+    def _added_tensors(
         self, objects: dict[str, Any], tensors: list[Tensor], containers: list[Any]
     ) -> list[Tensor]:
-        """The tensors that the objects hold now, besides those that came in."""
+        """The tensors that the call added to the state objects."""
         origins = {id(value): number for number, value in enumerate(containers)}
         after = Walk(list(tensors), origins)
         self.objects = tuple(after.part(value, path) for path, value in objects.items())
-        made = after.tensors[len(tensors) :]
+        added = after.tensors[len(tensors) :]
         first_state = len(tensors) - len(self._call.state.tensors)
-        indices = {i for part in self.objects for i in held_by(part) if i >= first_state}
-        held = [after.tensors[i] for i in indices]
-        for path, tensor in zip(after.paths, made, strict=True):
-            if any(other is not tensor and same_memory(other, tensor) for other in held):
+        indices = {i for part in self.objects for i in tensor_indices(part) if i >= first_state}
+        in_state = [after.tensors[i] for i in indices]
+        for path, tensor in zip(after.paths, added, strict=True):
+            if any(other is not tensor and same_memory(other, tensor) for other in in_state):
                 raise CaptureError(
                     f"{path} shares its memory with another tensor of the state objects",
                     where=path,
-                    remedy="make the model keep a copy there: .clone()",
+                    remedy="change the model so that it stores a copy there: .clone()",
                 )
-        return made
+        return added
 
 
 def state_change(boundary: Boundary, graph: fx.Graph, call: Call) -> StateChange | None:
-    """What the traced call leaves in its objects; ``graph`` returns no tensor that it only read."""
+    """The changes that the traced call makes to its state objects.
+
+    Removes the outputs of ``graph`` that are state tensors which the call does not write.
+    """
     if not call.state:
         return None
     assert boundary.out_spec is not None
@@ -82,13 +90,13 @@ def state_change(boundary: Boundary, graph: fx.Graph, call: Call) -> StateChange
     start = boundary.out_spec.num_leaves
     last = results[start : start + count]
     written = [i for i, value in enumerate(last) if value is not inputs[first + i]]
-    kept = results[:start] + [last[i] for i in written] + results[start + count :]
-    output.args = (tuple(kept),)
+    new_results = results[:start] + [last[i] for i in written] + results[start + count :]
+    output.args = (tuple(new_results),)
     return StateChange(boundary.objects, tuple(first + i for i in written))
 
 
 def remove_copies(graph: fx.Graph, call: Call) -> None:
-    """Read state tensors themselves, in place of the copies that the model might have written."""
+    """Replace the copies of state tensors by the tensors: the graph is functional by now."""
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     pairs = zip(inputs, call.paths, strict=True)
     for node in (node for node, path in pairs if path in call.state.paths):
@@ -98,10 +106,10 @@ def remove_copies(graph: fx.Graph, call: Call) -> None:
                 graph.erase_node(user)
 
 
-def held_by(part: Part) -> Iterator[int]:
-    """The numbers of the tensors in ``part``."""
+def tensor_indices(part: Part) -> Iterator[int]:
+    """The indices of the tensors in ``part``."""
     if isinstance(part, TensorAt):
         yield part.index
     elif isinstance(part, Container):
         for item in part.items:
-            yield from held_by(item)
+            yield from tensor_indices(item)

@@ -1,4 +1,4 @@
-"""nn.Module and a call -> Program: torch.export, weights shared, made functional and verified."""
+"""Capture: turns a module and one call into a functional Program that shares the weights."""
 
 import os
 from collections.abc import Iterator
@@ -26,21 +26,28 @@ from fxcache.signature import Signature
 aten = torch.ops.aten
 
 WEIGHTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
-# Outside training, their third argument, these return the first.
+# With train=False, their third argument, these operators return their input.
 DROPOUTS = (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default)
-# These check what the call's key has checked already, and would keep dead values alive.
+# The key of a call already covers these checks, and they would keep dead values alive.
 CHECKS = (aten._assert_tensor_metadata.default,)
 
 
 def capture(module: nn.Module, signature: Signature, call: Call, fixed: bool = False) -> Program:
-    """The graph of ``module``, under its original class, for ``call``.
+    """Capture the graph of ``module`` for one call.
 
-    Sizes that the signature calls dynamic may vary, unless ``fixed`` or the model fixes them.
-    Runs on fake tensors: no arithmetic is done, and weights may be on meta. The module stays as it
-    is; its parameters and buffers are shared, not copied.
+    The module is traced on fake tensors: nothing is computed, and weights may be on meta. The
+    module does not change. The program shares its parameters and buffers.
 
-    Raises CaptureError (export failed, or the graph writes to its inputs or buffers) naming the
-    source line, and NotADenoiserError if no output depends on the latent.
+    Args:
+        module: The module. It may be optimised already: its original class is traced.
+        signature: The signature of the original class.
+        call: The call to trace.
+        fixed: Whether to specialise on all sizes, even those that the signature calls dynamic.
+
+    Raises:
+        CaptureError: torch.export fails, or the graph writes to its inputs or buffers. The error
+            names the source line.
+        NotADenoiserError: No output depends on the latent.
     """
     model = signature.model
     signature.require_accepted(call)
@@ -50,23 +57,23 @@ def capture(module: nn.Module, signature: Signature, call: Call, fixed: bool = F
     if not call.is_bound:
         call = bound(original, call)
     try:
-        found = export(original, call, dynamic, lines="FXCACHE_DUMP" in os.environ)
+        traced = export(original, call, dynamic, lines="FXCACHE_DUMP" in os.environ)
     except CaptureError as error:
         if isinstance(call.trace, AsTensor):
             raise number_refusal(error, call, call.trace) from error
         raise
     try:
-        program = program_of(found, model, call, dynamic)
-    except CaptureError:  # once more: the error tells the line of a node
-        lined = export(original, call, dynamic, lines=True)
-        program = program_of(lined, model, call, dynamic)
+        program = program_of(traced, model, call, dynamic)
+    except CaptureError:  # trace again with source lines, so that the error can name one
+        with_lines = export(original, call, dynamic, lines=True)
+        program = program_of(with_lines, model, call, dynamic)
     require_denoiser(program)
     return program
 
 
-def program_of(found: Exported, model: str, call: Call, dynamic: Dynamic) -> Program:
-    """What was traced, made functional and verified."""
-    exported, specialized, boundary = found
+def program_of(traced: Exported, model: str, call: Call, dynamic: Dynamic) -> Program:
+    """The program of a trace, functional and verified."""
+    exported, specialized, boundary = traced
     remove_identities(exported.graph)
     own_constants(exported)
     if any(writes(n.target) or is_vmap_step(n.target) for n in all_nodes(exported)):
@@ -77,20 +84,23 @@ def program_of(found: Exported, model: str, call: Call, dynamic: Dynamic) -> Pro
 
 
 def require_no_cache_inside(module: nn.Module) -> None:
-    """CaptureError if diffusers' own caching hooks are on: capture would keep their decision."""
+    """Raise CaptureError if a cache of diffusers is enabled.
+
+    Its hooks decide at each step. A graph would repeat the decision of the traced step.
+    """
     for path, submodule in module.named_modules():
         registry = vars(submodule).get("_diffusers_hook")
         hooks = getattr(registry, "hooks", {}).values()
         if any(getattr(hook, "_is_stateful", False) for hook in hooks):
             raise CaptureError(
-                f"{type(module).__name__} has a cache of its own, which decides while it runs",
+                f"a cache of diffusers is enabled on {type(module).__name__}",
                 where=path or type(module).__name__,
-                remedy="call its disable_cache() first: one cache at a time",
+                remedy="call its disable_cache() first: only one cache can be active",
             )
 
 
 def all_nodes(exported: ExportedProgram) -> Iterator[fx.Node]:
-    """The nodes of the graph and of the regions inside it (inner autocast, grad mode, branches)."""
+    """The nodes of the graph, and of inner graphs for autocast, grad mode and branches."""
     for module in exported.graph_module.modules():
         if isinstance(module, fx.GraphModule):
             yield from module.graph.nodes
@@ -107,20 +117,24 @@ def remove_identities(graph: fx.Graph) -> None:
 
 
 def functional(exported: ExportedProgram, model: str) -> ExportedProgram:
-    """The same program without in-place writes and vmaps, as far as torch can follow them."""
+    """The same program without in-place writes and vmaps.
+
+    Raises:
+        CaptureError: torch cannot make a write functional.
+    """
     try:
         with isolated():
             return exported.run_decompositions({})
     except Exception as error:
         raise CaptureError(
-            f"{model} writes in place where torch cannot follow: {first_line(error)}",
+            f"torch cannot make an in-place write of {model} functional: {first_line(error)}",
             where=recorded_line(error) or f"{model}.forward",
             remedy="make that line return a new tensor",
         ) from error
 
 
 def require_functional(exported: ExportedProgram, model: str) -> None:
-    """CaptureError if the graph writes to anything: a cached value could change afterwards."""
+    """Raise CaptureError if the graph writes in place: a cached value could change later."""
     nodes = {node.name: node for node in exported.graph.nodes}
     written = [
         source_of(nodes[s.arg.name])
@@ -144,7 +158,7 @@ def unlift(
     dynamic: Dynamic,
     specialized: frozenset[str],
 ) -> Program:
-    """The program: weights as ``get_attr``, tensor inputs as placeholders, constants gone."""
+    """The program: weights become ``get_attr`` nodes, and constant inputs are removed."""
     leaves, _ = tree_flatten(call.exported)
     paths = [path for path, _ in named_leaves(call.exported)]
     if len(leaves) != len(paths):
@@ -156,12 +170,12 @@ def unlift(
     graph = fx.Graph()
     nodes: dict[fx.Node, fx.Node] = {}
     weights: dict[str, Any] = {}
-    given = iter(leaves)
+    remaining = iter(leaves)
     specs = {s.arg.name: s for s in exported.graph_signature.input_specs}
     for node in exported.graph.nodes:
         spec = specs.get(node.name) if node.op == "placeholder" else None
         if spec is not None and spec.kind is InputKind.USER_INPUT:
-            if isinstance(next(given), Tensor):
+            if isinstance(next(remaining), Tensor):
                 nodes[node] = graph.node_copy(node)
         elif spec is not None:
             name = str(spec.target)
@@ -186,34 +200,34 @@ def unlift(
 def varying_sizes(
     graph: fx.Graph, exported: ExportedProgram, call: Call, dynamic: Dynamic
 ) -> VaryingSizes:
-    """The inputs' sizes that were left open, and what the trace found to hold between them."""
+    """The input sizes that may vary, and the constraints on them that the trace found."""
     placeholders = (n for n in graph.nodes if n.op == "placeholder")
     expressions = {
         (index, dim): expression_of(value_of(node).shape[dim])
-        for index, (node, given) in enumerate(zip(placeholders, call.inputs(), strict=True))
-        for dim in dynamic.get(given.path, ())
+        for index, (node, call_input) in enumerate(zip(placeholders, call.inputs(), strict=True))
+        for dim in dynamic.get(call_input.path, ())
     }
     ranges = {s: (r.lower, r.upper) for s, r in exported.range_constraints.items()}
     sizes = (size for n in graph.nodes if is_tensor(n) for size in value_of(n).shape)
     varying = next((size for size in sizes if not isinstance(size, int)), 0)
-    guards = dict.fromkeys(guards_of(varying))  # the same for all
+    guards = dict.fromkeys(guards_of(varying))  # all sizes share one list of guards
     return VaryingSizes(expressions, ranges, tuple(guards))
 
 
 def weight(exported: ExportedProgram, name: str, kind: InputKind) -> Tensor:
-    """The module's own tensor behind a lifted input."""
+    """The module's tensor that a lifted input stands for."""
     if kind not in WEIGHTS:
         raise CaptureError(
             f"the graph has an input of kind {kind.name}",
             where=name,
             remedy="keep plain tensors on the module, not tokens or script objects",
         )
-    held: Any = exported.state_dict.get(name, exported.constants.get(name))
-    return held
+    tensor: Any = exported.state_dict.get(name, exported.constants.get(name))
+    return tensor
 
 
 def require_denoiser(program: Program) -> None:
-    """NotADenoiserError unless some output depends on the latent."""
+    """Raise NotADenoiserError unless some output depends on the latent."""
     if not Dependence(program).on_latent(output_node(program.graph)):
         raise NotADenoiserError(
             f"no output of {program.model} depends on its first input",

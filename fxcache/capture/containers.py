@@ -1,7 +1,7 @@
-"""The state of one container, to be put back as it was.
+"""Snapshots of single containers, which can restore them.
 
-All reading and writing goes through the methods of the base class: those of a subclass may build,
-load or refuse things. Only what has changed is written.
+All reads and writes use the methods of the base class, because those of a subclass may run
+arbitrary code. Only entries that changed are written.
 """
 
 from collections import OrderedDict, deque
@@ -11,19 +11,19 @@ from typing import Any, Protocol
 from weakref import ref
 
 MISSING = object()
-# Values of exactly these types hold nothing else. Most values are of these types. Told by the ids
-# of types, since a metaclass may allow no hash.
+# Ids of the types whose values refer to no other object. Most values have one of these types. The
+# set holds ids because a metaclass may make a type unhashable.
 PLAIN = frozenset(map(id, (str, int, float, bool, bytes, complex, type(None))))
 
 
 class State(Protocol):
-    """What a container held."""
+    """A snapshot of one container."""
 
     def added(self) -> list[Any]:
-        """What the container holds now and did not hold then."""
+        """The values that were added since the snapshot."""
 
     def put_back(self) -> None:
-        """Make the container hold what it held."""
+        """Restore the container."""
 
 
 class DictState:
@@ -32,7 +32,7 @@ class DictState:
     def __init__(self, container: dict[Any, Any]) -> None:
         self._now = container
         self._base: Any = OrderedDict if is_a(container, OrderedDict) else dict
-        if type(container) is dict:  # the same, faster
+        if type(container) is dict:  # faster, with the same result
             self.entries = container.copy()
         else:
             self.entries = {key: dict.get(container, key) for key in self._keys()}
@@ -47,7 +47,7 @@ class DictState:
         return [value for key, value in now if self.entries.get(key, MISSING) is not value]
 
     def _is_unchanged(self) -> bool:
-        """Whether it is a plain dict of the same entries; to be told fast."""
+        """A fast check for a plain dict with the same entries."""
         now, entries = self._now, self.entries
         return (
             type(now) in (dict, OrderedDict)
@@ -108,7 +108,7 @@ class SetState:
 
 
 class VariablesState:
-    """The variables of a file, or the attributes of a class."""
+    """The variables of a module file, or the attributes of a class."""
 
     def __init__(self, place: Any) -> None:
         self._place = place
@@ -142,13 +142,13 @@ class SlotsState:
         self.values = self._read()
 
     def _read(self) -> dict[str, Any]:
-        found = {}
+        values = {}
         for name in self._names:
             try:
-                found[name] = object.__getattribute__(self._owner, name)
+                values[name] = object.__getattribute__(self._owner, name)
             except AttributeError:
                 continue  # not set
-        return found
+        return values
 
     def added(self) -> list[Any]:
         now = self._read().items()
@@ -164,7 +164,7 @@ class SlotsState:
 
 
 def variables_of(place: Any) -> dict[str, Any]:
-    """The variables of a file or class, without Python's own."""
+    """The variables of a module file or class, without names such as ``__doc__``."""
     names = list(vars(place).items())
     return {k: v for k, v in names if not (k.startswith("__") and k.endswith("__"))}
 
@@ -184,15 +184,15 @@ def is_definition_type(kind: type) -> bool:
 
 
 def is_a(value: Any, *kinds: type) -> bool:
-    """``isinstance`` that runs no code: a stand-in may load what it stands for."""
+    """``isinstance`` that runs no code of the value, such as the loading code of a lazy proxy."""
     return issubclass(type(value), kinds)
 
 
 def live(entries: dict[Any, Any]) -> dict[Any, Any]:
-    """``entries`` without weak references whose object is gone."""
+    """``entries`` without weak references to dead objects."""
     return {k: v for k, v in entries.items() if not is_dead(k) and not is_dead(v)}
 
 
 def is_dead(value: Any) -> bool:
-    """Whether ``value`` is a weak reference to an object that is gone."""
+    """Whether ``value`` is a weak reference to a dead object."""
     return is_a(value, ref) and value() is None

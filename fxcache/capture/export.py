@@ -1,4 +1,4 @@
-"""torch.export of one call, on stand-ins for the module and for the tensors it is given."""
+"""Runs torch.export for one call, with stand-ins for the module and for the input tensors."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Set
@@ -31,9 +31,12 @@ Dynamic = Mapping[str, Set[int]]
 
 
 class Exported(NamedTuple):
-    """torch.export's graph, and the paths of the inputs whose values it was specialised on.
+    """The result of torch.export for one call.
 
-    ``boundary``: what it knows of the call's results.
+    Attributes:
+        program: The exported program.
+        specialized: The paths of the inputs whose values are constants of the graph.
+        boundary: The structure of the results of the call.
     """
 
     program: ExportedProgram
@@ -42,14 +45,21 @@ class Exported(NamedTuple):
 
 
 def export(module: nn.Module, call: Call, dynamic: Dynamic, lines: bool = False) -> Exported:
-    """torch.export's graph for ``call``, in its training form: composite ops kept whole.
+    """Run torch.export for ``call``. Composite operators stay whole (the training form).
 
-    Where the model branches on values, or shapes depend on them, a second attempt knows the values
-    of the call's conditioning, and the graph is good for these values only.
+    If the model branches on values, or shapes depend on values, a second attempt specialises the
+    graph on the values of the call's conditioning.
 
-    The nodes know their ``lines`` in the model's source only where that is asked for.
+    Args:
+        module: The module under its original class.
+        call: The call to trace.
+        dynamic: The dimensions whose sizes may vary, by the path of the input.
+        lines: Whether to record the source line of each node, which takes time.
+
+    Raises:
+        CaptureError: Both attempts fail.
     """
-    with contextlib.suppress(Exception):  # the second attempt says what is wrong
+    with contextlib.suppress(Exception):  # the second attempt reports the error
         exported = traced(module, call, dynamic, lines)
         if not has_unknown_sizes(exported.program):
             return exported
@@ -68,17 +78,26 @@ def traced(
     lines: bool,
     values: Specialize | None = None,
 ) -> Exported:
-    """One attempt; ``values`` are what the model finds where it reads tensors.
+    """Make one attempt.
 
-    All arguments are passed as one dict: their names cannot be those of torch.export's own.
+    All arguments are passed as one dict, so that their names cannot collide with parameters of
+    torch.export.
+
+    Args:
+        module: The module under its original class.
+        call: The call to trace.
+        dynamic: The dimensions whose sizes may vary, by the path of the input.
+        lines: Whether to record the source line of each node.
+        values: Provides the values of tensors that the model reads; None to provide none.
     """
     shapes = (dynamic_shapes(call, dynamic),) if dynamic else None
 
     def trace() -> Exported:
         arguments = (stand_ins(call.exported),)
         boundary = Boundary(module, call)
-        noting = contextlib.nullcontext() if lines else without_lines()
-        with entered_with_dict(module, boundary, values), isolated(), noting, preserved(module):
+        lines_mode = contextlib.nullcontext() if lines else without_lines()
+        entered = entered_with_dict(module, boundary, values)
+        with entered, isolated(), lines_mode, preserved(module):
             program = torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
         return Exported(program, frozenset(values.read if values else ()), boundary)
 
@@ -89,15 +108,15 @@ def traced(
 def entered_with_dict(
     module: nn.Module, boundary: Boundary, values: Specialize | None
 ) -> Iterator[None]:
-    """Lets a stand-in be called with one dict, and corrects what torch.export gets wrong inside."""
+    """Makes ``module`` callable with one dict, with replacements for calls that fail to trace."""
 
     def enter(arguments: dict[str, Any]) -> Any:  # torch records only frames called "forward"
         accept_any_keyword()
         replacements = Replacements()
         with values or contextlib.nullcontext(), replacements:
             if values is not None:
-                found = named_leaves(arguments)
-                values.learn({path: leaf for path, leaf in found if isinstance(leaf, Tensor)})
+                named = named_leaves(arguments)
+                values.learn({path: leaf for path, leaf in named if isinstance(leaf, Tensor)})
             result = boundary.run(dict(arguments))
         replacements.foreign_memory.require_unchanged()
         return result
@@ -110,7 +129,7 @@ def entered_with_dict(
 
 
 def dynamic_shapes(call: Call, dynamic: Dynamic) -> dict[str, Any]:
-    """For each argument, the sizes that torch.export leaves open if the model allows it."""
+    """For each argument, the sizes that may vary if the model allows it."""
     paths = iter(call.paths)
 
     def open_sizes(leaf: Any) -> dict[int, Any] | None:
@@ -122,20 +141,20 @@ def dynamic_shapes(call: Call, dynamic: Dynamic) -> dict[str, Any]:
 
 
 def specialized(module: nn.Module, call: Call, dynamic: Dynamic, lines: bool) -> Exported:
-    """One attempt in which the model finds true values wherever it reads a tensor.
+    """Make one attempt in which the model can read the values of conditioning tensors.
 
-    These are the values of the call's conditioning, and whatever depends on no input at all.
+    It can also read tensors that depend on no input.
     """
     return traced(module, call, dynamic, lines, Specialize(call.readable()))
 
 
 def has_unknown_sizes(exported: ExportedProgram) -> bool:
-    """Whether shapes in the graph depend on values."""
+    """Whether the graph has tensors of data-dependent shapes."""
     return any(has_unknown_size(value_of(n)) for n in exported.graph.nodes if is_tensor(n))
 
 
 def refusal(module: nn.Module, error: Exception) -> CaptureError:
-    """The ``error`` of a trace as ours: the model's line, and what may help."""
+    """The CaptureError for the ``error`` of a trace, with the source line and a remedy."""
     reason = str(error) if isinstance(error, UntraceableError) else first_line(error)
     return CaptureError(
         f"torch.export cannot capture {type(module).__name__}: {reason}",
@@ -145,42 +164,44 @@ def refusal(module: nn.Module, error: Exception) -> CaptureError:
 
 
 def as_original(module: nn.Module, original: type[nn.Module]) -> nn.Module:
-    """``module`` under its original class: the same weights and submodules, another root object.
+    """A stand-in for ``module`` that has its original class and shares weights and submodules.
 
-    An optimised module keeps its class meanwhile, so that calls from other threads are not let
-    past fxcache. The root's own hooks stay out: they run around every call anyway.
+    The optimised module itself keeps its class, so that calls from other threads still go through
+    fxcache. The stand-in has no hooks, because the hooks of the root run around every call anyway.
     """
     stand_in: nn.Module = object.__new__(original)  # FSDP's own __new__ calls __init__
     hidden = {"forward", "_compiled_call_impl", OURS}
-    held = vars(module).items()
-    stand_in.__dict__.update((k, v) for k, v in held if k not in hidden)
+    attributes = vars(module).items()
+    stand_in.__dict__.update((k, v) for k, v in attributes if k not in hidden)
     forget_hooks(stand_in)
     return stand_in
 
 
 def stand_ins(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with each tensor replaced by an empty one of its kind.
+    """The arguments with each tensor replaced by an empty tensor of its shape and dtype.
 
-    Tracing knows tensors by identity: one passed twice, or that the model holds as a buffer, would
-    become one input.
+    Tracing identifies tensors by object identity. So a tensor that is passed twice, or that is
+    also a buffer of the model, would become a single input.
     """
     return tree_map_only(Tensor, torch.empty_like, arguments)
 
 
 def remedy_for(module: nn.Module) -> str:
+    """The most likely remedy for a failed trace of ``module``."""
     if any(p.is_inference() for p in module.parameters()):
-        return "its weights were made in inference mode: load or move the model outside of it"
+        return "load or move the model outside inference mode: its weights are inference tensors"
     if any("forward" in vars(submodule) for submodule in module.modules()):
         return (
-            "take the hooks off its submodules (offloading block by block moves weights while the "
+            "remove the hooks from its submodules (sequential offloading moves weights while the "
             "model runs), or hook the whole model instead, as enable_model_cpu_offload does"
         )
     return (
-        "check that the model itself takes these inputs; if it does, that line must not branch on "
-        "tensor values or leave PyTorch (report it if the model is not yours to change)"
+        "check that the model itself accepts these inputs; if it does, change that line so that it "
+        "neither branches on tensor values nor leaves PyTorch (or report it to the model's authors)"
     )
 
 
 def first_line(error: Exception) -> str:
+    """The type and the first line of the message of ``error``."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

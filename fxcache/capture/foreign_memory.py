@@ -1,4 +1,4 @@
-"""Tensors over the memory of NumPy arrays: in a graph they are constants, so nothing may change."""
+"""Tensors that share memory with NumPy arrays. A graph holds them as constants."""
 
 import traceback
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,13 @@ REMEDY = "make the tensor with torch.tensor(array), which copies it"
 
 
 class FirstUse(NamedTuple):
-    """A constant of the graph, its value when the trace met it, and the source line of that."""
+    """The first use of a constant in a trace.
+
+    Attributes:
+        tensor: The constant.
+        value: A copy of its value at the first use.
+        line: The source line of the first use.
+    """
 
     tensor: Tensor
     value: Tensor
@@ -27,10 +33,10 @@ class FirstUse(NamedTuple):
 
 
 class ForeignMemory:
-    """The values of the constants that live in memory of other libraries, at their first use.
+    """Watches the constants of a trace that share memory with other libraries.
 
-    ``torch.from_numpy`` shares memory with its array. The graph holds the tensor as a constant, and
-    does not see what NumPy writes to it later.
+    ``torch.from_numpy`` shares memory with its array. The graph holds the tensor as a constant and
+    misses later writes by NumPy.
     """
 
     def __init__(self) -> None:
@@ -38,7 +44,7 @@ class ForeignMemory:
         self._first_uses: dict[str, FirstUse] = {}
 
     def observe(self) -> None:
-        """Copy the constants that the trace has met since the last time."""
+        """Copy the constants that were added to the trace since the last call."""
         constants = traced_constants()
         if len(constants) == self._seen:
             return
@@ -50,7 +56,7 @@ class ForeignMemory:
                     self._first_uses[name] = FirstUse(tensor, tensor.clone(), line)
 
     def require_unchanged(self) -> None:
-        """CaptureError if one of the constants has another value than at its first use."""
+        """Raise CaptureError if a constant has changed since its first use."""
         self.observe()
         with untraced():
             for use in self._first_uses.values():
@@ -63,10 +69,12 @@ class ForeignMemory:
 
 
 def own_constants(exported: ExportedProgram) -> None:
-    """Give the graph copies of the constants that ``forward`` made from NumPy arrays.
+    """Replace the constants that ``forward`` makes from NumPy arrays by copies.
 
-    The next call of ``forward`` may use the array for something else. Raises CaptureError if the
-    graph writes to memory that outlives the call or that NumPy can read.
+    The next call of ``forward`` may write other values to the array.
+
+    Raises:
+        CaptureError: The graph writes to memory that outlives the call or that NumPy can read.
     """
     for name, tensor, placeholder in constants(exported):
         lifted = [user for user in placeholder.users if user.target in LIFTS]
@@ -86,7 +94,7 @@ def constants(exported: ExportedProgram) -> Iterator[tuple[str, Tensor, fx.Node]
 
 
 def require_unwritten(exported: ExportedProgram, tensors: Sequence[fx.Node], what: str) -> None:
-    """CaptureError if the graph writes to the memory of one of ``tensors``."""
+    """Raise CaptureError if the graph writes to the memory of one of ``tensors``."""
     for node in exported.graph.nodes:
         if writes(node.target) and any(writes_to(node, tensor) for tensor in tensors):
             raise CaptureError(
@@ -97,7 +105,7 @@ def require_unwritten(exported: ExportedProgram, tensors: Sequence[fx.Node], wha
 
 
 def writes_to(node: fx.Node, tensor: fx.Node) -> bool:
-    """Whether ``node``, which writes, writes to the memory of ``tensor``."""
+    """Whether the in-place operator ``node`` writes to the memory of ``tensor``."""
     written = [node.kwargs.get("out"), *node.args[:1]]
     return any(
         isinstance(target, fx.Node)
@@ -108,11 +116,11 @@ def writes_to(node: fx.Node, tensor: fx.Node) -> bool:
 
 
 def is_foreign(tensor: Tensor) -> bool:
-    """Whether another library owns the memory of ``tensor``: torch cannot resize it."""
+    """Whether another library owns the memory of ``tensor``, which torch then cannot resize."""
     return not tensor.is_meta and not tensor.untyped_storage().resizable()
 
 
 def same_bits(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors of one shape and dtype hold the same bits, NaN included."""
+    """Whether two tensors of equal shape and dtype hold the same bits, including NaN."""
     pair = (t.contiguous().reshape(-1).view(torch.uint8) for t in (first, second))
     return torch.equal(*pair)

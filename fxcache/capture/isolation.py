@@ -1,4 +1,4 @@
-"""What tracing changes in the whole process, put back afterwards: one trace at a time."""
+"""Isolates a trace: runs one at a time, and restores the process-wide state that it changes."""
 
 import contextlib
 import sys
@@ -9,10 +9,10 @@ from typing import Any, TextIO
 
 import torch
 
-# Held for the whole of a capture too, by the thread that makes it.
+# The thread that captures also holds this lock for the whole capture.
 ONE_AT_A_TIME = threading.RLock()
-# Of attributes that the model assigns, which are put back; of what torch does itself; and of
-# arrays that the trace has made read-only.
+# Warnings about attributes that the model assigns, which are restored; about torch's own code; and
+# about arrays that the trace makes read-only.
 IGNORED = (
     ("The tensor attribute", UserWarning),
     (r"`?isinstance\(treespec, LeafSpec\)", FutureWarning),
@@ -22,9 +22,10 @@ IGNORED = (
 
 @contextlib.contextmanager
 def isolated() -> Iterator[None]:
-    """Runs one trace at a time, without gradients, and puts back what it sets process-wide.
+    """Runs one trace at a time, without gradients, and restores process-wide state.
 
-    torch.export keeps global state. Where it fails, it prints all of the graph to stderr.
+    torch.export uses global state. If it fails, it prints the whole graph to stderr; that output
+    is dropped.
     """
     with ONE_AT_A_TIME, quiet_thread(), warnings.catch_warnings(), default_dtype():
         for message, category in IGNORED:
@@ -35,7 +36,7 @@ def isolated() -> Iterator[None]:
 
 @contextlib.contextmanager
 def default_dtype() -> Iterator[None]:
-    """Puts back the default dtype, which some models set while they run."""
+    """Restores the default dtype, which some models set in ``forward``."""
     before = torch.get_default_dtype()
     try:
         yield
@@ -45,25 +46,25 @@ def default_dtype() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_thread() -> Iterator[None]:
-    """Drops what this thread prints to stderr; other threads still print."""
+    """Drops the output of this thread to stderr. Other threads still print."""
     before = sys.stderr
-    mine: Any = OtherThreads(before)
-    sys.stderr = mine
+    stream: Any = OtherThreads(before)
+    sys.stderr = stream
     try:
         yield
     finally:
-        if sys.stderr is mine:
+        if sys.stderr is stream:
             sys.stderr = before
 
 
 class OtherThreads:
-    """A stream that drops what the thread writes that made it, and passes on all else."""
+    """A stream that drops the output of the thread that created it, and forwards the rest."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream, self._thread = stream, threading.get_ident()
 
     def write(self, text: str) -> int:
-        """Write ``text``, unless this thread made the stream."""
+        """Write ``text``, unless this thread created the stream."""
         if self._stream is not None and threading.get_ident() != self._thread:
             return self._stream.write(text)
         return len(text)

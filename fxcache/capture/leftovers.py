@@ -1,4 +1,4 @@
-"""Values of a trace that are still held when it is over."""
+"""Finds values of a trace that are still referenced after it."""
 
 import gc
 from typing import Any
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from fxcache._torch import ModuleProxy, is_fake
 from fxcache.capture.containers import PLAIN, is_definition_type
 
-DEPTH = 5  # how far objects within objects are followed
+DEPTH = 5  # how many levels of nested objects are searched
 STAND_INS = (ModuleProxy, torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 def holds_leftovers(value: Any, depth: int = DEPTH) -> bool:
-    """Whether ``value`` is, or holds, a fake tensor, a symbolic size or a module's stand-in."""
+    """Whether ``value`` is or contains a fake tensor, a symbolic size or a module proxy."""
     kind = type(value)
     if issubclass(kind, STAND_INS):
         return True
@@ -26,12 +26,12 @@ def holds_leftovers(value: Any, depth: int = DEPTH) -> bool:
 
 
 def referents(value: Any) -> list[Any]:
-    """What ``value`` refers to, without plain values."""
+    """The objects that ``value`` refers to, without plain values."""
     return [item for item in gc.get_referents(value) if id(type(item)) not in PLAIN]
 
 
 class LruCacheState:
-    """A function under ``functools.lru_cache``: cleared only if a value of the trace is in it."""
+    """A snapshot of a ``functools.lru_cache``, which is cleared if it holds a value of a trace."""
 
     def __init__(self, cached: Any) -> None:
         self._cached = cached
@@ -41,6 +41,6 @@ class LruCacheState:
         return gc.get_referents(self._cached) if self._cached.cache_info().currsize else []
 
     def put_back(self) -> None:
-        """Clear the cache: single entries cannot be removed."""
+        """Clear the whole cache, because single entries cannot be removed."""
         if any(map(holds_leftovers, self.added())):
             self._cached.cache_clear()

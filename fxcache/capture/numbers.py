@@ -1,10 +1,10 @@
-"""A timestep that is a Python number: how it enters the graph.
+"""How a timestep that is a Python number enters the graph.
 
-Python code computes with a number before some of the results enter tensors. One run on fake
-tensors records the calls of torch functions that the model makes. To find what another number
-changes, the model's Python code runs again, and each torch function returns what was recorded: no
-tensor is computed. What differs becomes an input of the graph, with the value that Python
-computed. Where the calls themselves differ, the model takes another way, which has its own graph.
+The model's Python code computes with the number, and some of the results enter tensors. One run on
+fake tensors records the model's calls of torch functions. For another number, the model's Python
+code runs again, and each torch function returns the recorded result, so that no tensor is computed.
+Each argument that differs from the recorded one becomes an input of the graph. Its value is the one
+that Python computed. If the model makes other calls, the number needs a graph of its own.
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -17,11 +17,11 @@ from torch import Tensor
 
 from fxcache._torch import TreeSpec, fake_mode_for, tree_unflatten
 
-# The result depends on numbers alone, and on what kind of tensor the first argument is.
+# The result depends on numbers, and on the shape, dtype and device of the first argument.
 LIKE = frozenset({"new_tensor", "new_full", "full_like"})
-# The result depends on numbers alone. What draws random numbers is not among them.
+# The result depends on numbers alone. Random functions are not included.
 FACTORIES = frozenset({"tensor", "as_tensor", "scalar_tensor", "asarray", "full", "arange"})
-# They compute the same bits for a number and for a 0-dim tensor of the right dtype.
+# These give the same bits for a number and for a 0-dim tensor of the right dtype.
 ARITHMETIC = frozenset(
     {
         "add", "add_", "__radd__", "__iadd__", "sub", "sub_", "rsub", "__rsub__", "__isub__",
@@ -31,19 +31,25 @@ ARITHMETIC = frozenset(
     }
 )  # fmt: skip
 ASSIGNMENTS = frozenset({"fill_", "__setitem__"})
-RESULT = -1
+RESULT = -1  # the leaf of a slot that replaces the whole result of a call
 
 
 @dataclass(frozen=True)
 class Ref:
-    """A tensor of the recorded run, by its ``source``: an input, a weight, or a call."""
+    """A reference to a tensor of the recorded run.
+
+    Attributes:
+        source: ``"input"``, ``"weight"`` or ``"call"``.
+        name: The path of the input, the name of the weight, or (index of the call, index of the
+            tensor in its result).
+    """
 
     source: str
     name: Hashable
 
 
 class Kind(NamedTuple):
-    """What a tensor is, its values left out."""
+    """The shape, dtype and device of a tensor."""
 
     shape: torch.Size
     dtype: torch.dtype
@@ -51,12 +57,17 @@ class Kind(NamedTuple):
 
     @classmethod
     def of(cls, value: Any) -> "Kind | None":
-        """None for what is no tensor."""
+        """The kind of ``value``; None if it is not a tensor."""
         return cls(value.shape, value.dtype, value.device) if isinstance(value, Tensor) else None
 
 
 class Slot(NamedTuple):
-    """Where a number enters: as leaf ``leaf`` of call ``call``, or as its whole RESULT."""
+    """A place at which a number enters the graph.
+
+    Attributes:
+        call: The index of the call of a torch function.
+        leaf: The index of the argument in the flat arguments of the call, or ``RESULT``.
+    """
 
     call: int
     leaf: int
@@ -64,10 +75,16 @@ class Slot(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One call of a torch function: flat arguments and result, with each tensor as a ``Ref``.
+    """One recorded call of a torch function.
 
-    ``made``: the kind of the result; ``first``: of the first argument. ``tensors``: whether the
-    result holds any.
+    Attributes:
+        func: The torch function.
+        spec: The structure of the arguments.
+        leaves: The flat arguments, with a ``Ref`` for each tensor.
+        result: The result, with a ``Ref`` for each tensor.
+        made: The kind of the result; None if it is not a tensor.
+        first: The kind of the first argument; None if it is not a tensor.
+        tensors: Whether the result contains tensors.
     """
 
     func: Callable[..., Any]
@@ -79,7 +96,7 @@ class Entry:
     tensors: bool
 
     def slot(self, call: int, leaf: int) -> Slot | None:
-        """Where a number that is this leaf enters; None where no tensor can take its place."""
+        """The slot for a number in this leaf; None if no tensor can replace the number."""
         if not is_number(self.leaves[leaf]):
             return None
         name = getattr(self.func, "__name__", "")
@@ -93,7 +110,7 @@ class Entry:
         return Slot(call, leaf) if last and (binary or name in ASSIGNMENTS) else None
 
     def value(self, slot: Slot, leaves: list[Any]) -> Tensor | None:
-        """What enters there, if the arguments are ``leaves``; None if it is of another kind."""
+        """The tensor for ``slot`` with these arguments; None if its kind changes."""
         if slot.leaf != RESULT:
             number = leaves[slot.leaf]
             dtype = torch.int64 if isinstance(number, Integral) else torch.float64
@@ -107,9 +124,10 @@ class Entry:
 
 
 class StandIns:
-    """Tensors that are handed out in place of others, and never read.
+    """Placeholder tensors that a replay returns, and whose values are never read.
 
-    They are fake ones, since methods of fake tensors call others than those of real tensors do.
+    They are fake tensors, as in the recorded run, because a method of a fake tensor makes other
+    calls than a method of a real tensor.
     """
 
     def __init__(self) -> None:
@@ -117,7 +135,7 @@ class StandIns:
         self._made: dict[Ref, Tensor] = {}
 
     def of(self, ref: Ref) -> Tensor:
-        """The one for ``ref``."""
+        """The stand-in for ``ref``."""
         if ref not in self._made:
             with self._mode:
                 self._made[ref] = torch.empty(0)
@@ -126,9 +144,15 @@ class StandIns:
 
 @dataclass(frozen=True, eq=False)
 class NumberTrace:
-    """The calls that the model makes for one number, and the ``slots`` that other numbers reach.
+    """The recorded calls of torch functions for one number.
 
-    It holds for calls whose inputs at the paths in ``read`` have the values they had.
+    The trace is valid only for calls that pass the same values at the paths in ``read``.
+
+    Attributes:
+        entries: The calls in order.
+        read: The paths of the inputs whose values the model reads.
+        slots: The places at which other numbers enter.
+        stand_ins: The tensors that a replay returns.
     """
 
     entries: tuple[Entry, ...]
@@ -137,20 +161,25 @@ class NumberTrace:
     stand_ins: StandIns = field(default_factory=StandIns)
 
     def stand_in(self, ref: Ref) -> Tensor:
-        """What a replay hands out for a tensor of the recorded run."""
+        """The tensor that a replay returns in place of ``ref``."""
         return self.stand_ins.of(ref)
 
 
 @dataclass(frozen=True)
 class AsTensor:
-    """The model takes no number, for this ``reason``: it is passed as a 0-dim tensor."""
+    """The number is passed as a 0-dim tensor, because the model does not accept a number.
+
+    Attributes:
+        reason: The error that the model raises for the number.
+        read: Empty: the model reads no inputs.
+    """
 
     reason: str = field(compare=False)
     read: frozenset[str] = frozenset()
 
 
 def like(name: str, made: Kind | None, args: Any, kwargs: Mapping[str, Any]) -> Tensor:
-    """What a function of ``LIKE`` makes, without the tensor that it takes after."""
+    """The result of a function in ``LIKE``, computed from the recorded kind."""
     assert made is not None
     if name == "new_tensor":
         data = kwargs.get("data", args[-1])
@@ -160,12 +189,12 @@ def like(name: str, made: Kind | None, args: Any, kwargs: Mapping[str, Any]) -> 
 
 
 def is_number(value: Any) -> bool:
-    """Whether ``value`` is one that a tensor can stand for."""
+    """Whether a tensor can represent ``value``: a real number that is not a bool."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def same(first: Any, second: Any) -> bool:
-    """Whether two arguments of a torch function are the same, to the bit."""
+    """Whether two arguments of a torch function are bitwise equal."""
     if type(first) is not type(second):
         return False
     if isinstance(first, float):

@@ -1,4 +1,4 @@
-"""What tracing must not leave behind: values of the trace that are kept for the next call."""
+"""Restores the module and its source files after a trace, so that no fake tensor remains."""
 
 import functools
 import threading
@@ -24,26 +24,26 @@ from fxcache.capture.containers import (
 from fxcache.capture.definitions import code_of
 from fxcache.capture.leftovers import LruCacheState, holds_leftovers
 
-DEPTH = 4  # how far objects within objects are followed
-OPAQUE = frozenset({"torch", "logging", "fxcache"})  # packages whose objects are not followed
+DEPTH = 4  # how many levels of nested objects are restored
+OPAQUE = frozenset({"torch", "logging", "fxcache"})  # objects of these packages are left alone
 
 
 @contextmanager
 def preserved(module: nn.Module) -> Iterator[None]:
-    """Puts back, afterwards, what the block sets on ``module`` and on the code it is made of.
+    """Restores the state of ``module`` and of its source files after the block.
 
-    A rotary embedding that keeps its frequencies after the first call would keep fake tensors.
-    torch.export itself puts back some attributes of modules, and none of plain objects.
+    A rotary embedding that stores its frequencies at the first call would otherwise store fake
+    tensors. torch.export restores some attributes of modules, and none of plain objects.
 
-    The module's own attributes, and the plain objects in them, become what they were. A file and
-    its classes are shared with all else in the process, which may change them meanwhile: they
-    become what they were only if a value of the trace is left in them.
+    The attributes of the module, and the plain objects in them, are always restored. Variables of
+    files and attributes of classes are shared with the rest of the process, which may change them
+    during the trace. They are restored only if they hold a value of the trace.
     """
     known: set[int] = set()
     kinds: dict[int, Kind] = {}
-    own = Contents(known, kinds)
+    module_contents = Contents(known, kinds)
     for submodule in module.modules():
-        own.keep(vars(submodule), DEPTH)
+        module_contents.keep(vars(submodule), DEPTH)
     shared = []
     for file, classes in code_of(module).items():
         contents = Contents(known, kinds)
@@ -53,17 +53,17 @@ def preserved(module: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        own.put_back()
+        module_contents.put_back()
         for contents in shared:
             if contents.has_leftovers():
                 contents.put_back()
 
 
 class Kind:
-    """How objects of one type are kept. Most objects are of few types."""
+    """How to take snapshots of the objects of one type. It is computed once for each type."""
 
     def __init__(self, kind: type) -> None:
-        self.kind = kind  # alive, so that its id stays its own
+        self.kind = kind  # keeps the type alive, so that no other type gets its id
         self.skipped = issubclass(kind, (nn.Module, Tensor))
         self.is_definition = is_definition_type(kind)
         self.is_dict = issubclass(kind, dict)
@@ -76,22 +76,27 @@ class Kind:
 
 
 class Contents:
-    """What some containers, and the containers and objects within them, held."""
+    """Snapshots of some containers and of the containers and objects nested in them."""
 
     def __init__(self, known: set[int], kinds: dict[int, Kind]) -> None:
-        """``known``: ids of what is kept, here or elsewhere; ``kinds``: by id of the type."""
+        """Start without snapshots.
+
+        Args:
+            known: The ids of all objects that have a snapshot, here or in other instances.
+            kinds: The ``Kind`` of each type met so far, by the id of the type.
+        """
         self._states: list[State] = []
         self._known = known
         self._kinds = kinds
 
     def keep_variables(self, place: Any) -> None:
-        """Keep what the variables of a file, or the attributes of a class, hold."""
+        """Take a snapshot of the variables of a file, or of the attributes of a class."""
         state = VariablesState(place)
         self._states.append(state)
         self._keep_all(state.variables.values(), DEPTH)
 
     def keep(self, value: Any, depth: int) -> None:
-        """Keep what ``value`` holds, if it is a container or an object with attributes."""
+        """Take a snapshot of ``value`` if it is a container or an object with attributes."""
         kind = self._kinds.get(id(type(value)))
         if kind is None:
             kind = self._kinds[id(type(value))] = Kind(type(value))
@@ -99,11 +104,11 @@ class Contents:
             return
         self._known.add(id(value))
         if kind.is_definition:
-            held = held_by_code(value)
+            nested = state_of_code(value)
         else:
-            held = self._keep_items(value, kind)
+            nested = self._keep_items(value, kind)
             self._keep_attributes(value, kind, depth)
-        self._keep_all(held, depth - 1)
+        self._keep_all(nested, depth - 1)
 
     def _keep_all(self, values: Iterable[Any], depth: int) -> None:
         for value in values:
@@ -111,7 +116,7 @@ class Contents:
                 self.keep(value, depth)
 
     def _keep_items(self, value: Any, kind: Kind) -> list[Any]:
-        """Keep the items of a container. Returns them."""
+        """Take a snapshot of the items of a container, and return them."""
         if kind.is_dict:
             entries = DictState(value)
             self._states.append(entries)
@@ -127,7 +132,7 @@ class Contents:
         return list(tuple.__iter__(value)) if kind.is_tuple else []
 
     def _keep_attributes(self, value: Any, kind: Kind, depth: int) -> None:
-        """Keep the attributes of an object: they are as near as the object itself."""
+        """Take a snapshot of the attributes of an object, at the same depth as the object."""
         if kind.is_opaque:
             return
         if isinstance(attributes := attributes_of(value), dict):
@@ -138,11 +143,11 @@ class Contents:
             self._keep_all(slots.values.values(), depth - 1)
 
     def has_leftovers(self) -> bool:
-        """Whether a value of the trace has been added anywhere."""
+        """Whether a value of the trace was added to any container."""
         return any(holds_leftovers(value) for state in self._states for value in state.added())
 
     def put_back(self) -> None:
-        """Make everything as it was."""
+        """Restore all containers."""
         for state in self._states:
             state.put_back()
 
@@ -167,8 +172,8 @@ def slots_of(kind: type) -> list[str]:
     return [name for name in names if name not in ("__dict__", "__weakref__")]
 
 
-def held_by_code(value: Any) -> list[Any]:
-    """What a function keeps between calls: its closure, its attributes and its defaults."""
+def state_of_code(value: Any) -> list[Any]:
+    """The state that a function keeps between calls: its closure, attributes and defaults."""
     if is_a(value, property):
         return [value.fget]
     if not is_a(value, FunctionType):

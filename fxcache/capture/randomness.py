@@ -1,4 +1,4 @@
-"""Random numbers of Python and NumPy, which a graph would keep as they were drawn for the trace."""
+"""Detects random numbers of Python and NumPy, which a graph would hold as constants."""
 
 import random
 import sys
@@ -16,17 +16,20 @@ T = TypeVar("T", bound="Traced")
 
 
 class Traced(Protocol):
-    """What a trace returns."""
+    """The result of a trace."""
 
     @property
     def program(self) -> ExportedProgram: ...
 
 
 def without_draws(trace: Callable[[], T]) -> T:
-    """What ``trace`` returns, if it is the same whatever Python and NumPy draw.
+    """Run ``trace`` and check that its result does not depend on random numbers.
 
-    Other threads draw from the same generators. So a generator that has moved on is no proof: a
-    second trace, which would draw other numbers, decides. Raises UntraceableError if they differ.
+    If a generator has advanced, another thread may have used it. So a second trace decides: it
+    would draw other numbers.
+
+    Raises:
+        UntraceableError: The two traces differ.
     """
     before = GeneratorStates()
     traced = trace()
@@ -74,7 +77,7 @@ def same_program(first: ExportedProgram, second: ExportedProgram) -> bool:
 
 
 def same_constant(first: Any, second: Any) -> bool:
-    """Whether two constants are one object, or tensors of the same bits."""
+    """Whether two constants are the same object, or tensors with equal bits."""
     if first is second or not isinstance(first, Tensor) or not isinstance(second, Tensor):
         return first is second
     alike = first.shape == second.shape and first.dtype == second.dtype

@@ -1,4 +1,4 @@
-"""Calls that torch.export gets wrong, as calls that it gets right, bit for bit the same."""
+"""Replaces calls that torch.export traces wrongly by equivalent calls, bitwise equal."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from fxcache.capture.foreign_memory import ForeignMemory
 
 
 class UntraceableError(RuntimeError):
-    """The model does what no graph can express; export() makes it a CaptureError."""
+    """The model does something that no graph can express. ``export`` makes it a CaptureError."""
 
 
 class Replacements(TorchFunctionMode):
-    """Replaces the calls of ``REPLACEMENTS`` while a model is traced.
+    """Replaces the calls in ``REPLACEMENTS`` during a trace.
 
-    Enter it inside the trace: it then sees a call before torch.export does.
+    It must be entered inside the trace, so that it sees each call before torch.export does.
     """
 
     def __init__(self) -> None:
@@ -31,21 +31,21 @@ class Replacements(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        if torch.compiler.is_dynamo_compiling():  # as in flex_attention: Dynamo traces this method
+        if torch.compiler.is_dynamo_compiling():  # Dynamo traces this method, as in flex_attention
             return func(*args, **(kwargs or {}))
         self.foreign_memory.observe()
         return REPLACEMENTS.get(func, func)(*args, **(kwargs or {}))
 
 
 def fill_diagonal(tensor: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
-    """``Tensor.fill_diagonal_``, which is made of ``as_strided``, by way of ``diagonal``.
+    """``Tensor.fill_diagonal_``, implemented with ``diagonal`` instead of ``as_strided``.
 
-    Functionalisation follows writes through any chain of views but those of ``as_strided``.
+    Functionalisation follows writes through chains of all views except ``as_strided``.
     """
     square = len(set(tensor.shape)) == 1
     tall = tensor.dim() == 2 and tensor.shape[0] > tensor.shape[1] + 1
     if tensor.dim() < 2 or (tensor.dim() > 2 and not square):
-        return tensor.fill_diagonal_(fill_value, wrap)  # raises its own error
+        return tensor.fill_diagonal_(fill_value, wrap)  # raises torch's own error
     if not (wrap and tall):
         fill_one_diagonal(tensor, fill_value)
     elif tensor.is_contiguous() and tensor.storage_offset() == 0:
@@ -71,9 +71,9 @@ def as_strided(
     stride: Sequence[int],
     storage_offset: int | None = None,
 ) -> Tensor:
-    """``torch.as_strided`` of the tensor that ``input`` is a view of: the same memory.
+    """``torch.as_strided``, applied to the base tensor of ``input``, which has the same memory.
 
-    Functionalisation follows writes through ``as_strided`` where it is the first view.
+    Functionalisation follows writes through ``as_strided`` only if it is the first view.
     """
     base = input._base
     if base is None or base.dtype != input.dtype:
@@ -83,7 +83,7 @@ def as_strided(
 
 
 def assign_data(_tensor: Tensor, _value: Tensor) -> None:
-    """``tensor.data = value``: the trace would go on with the old value."""
+    """Refuse ``tensor.data = value``: the trace would continue with the old value."""
     raise UntraceableError("it assigns to the .data of a tensor, which no graph can express")
 
 
@@ -91,7 +91,7 @@ REPLACEMENTS: dict[Callable[..., Any], Callable[..., Any]] = {
     Tensor.fill_diagonal_: fill_diagonal,
     torch.as_strided: as_strided,
     Tensor.as_strided: as_strided,
-    # What .data returns is not recorded; detach() shares the same memory, and is.
+    # A trace does not record .data. detach() shares the same memory and is recorded.
     Tensor.data.__get__: lambda tensor, *_: tensor.detach(),  # type: ignore[attr-defined]
     Tensor.data.__set__: assign_data,  # type: ignore[attr-defined]
 }

@@ -1,4 +1,4 @@
-"""Recording a model's calls of torch functions, and replaying them for another number."""
+"""Records a model's calls of torch functions, and replays them for another number."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +31,7 @@ from fxcache.capture.specialize import Specialize
 
 
 class Names:
-    """The tensors of one run, by what they are."""
+    """The tensors of one run, by reference."""
 
     def __init__(self, module: nn.Module, inputs: Mapping[str, Tensor]):
         weights = chain(module.named_parameters(), module.named_buffers())
@@ -40,13 +40,13 @@ class Names:
         self._refs = {id(tensor): ref for ref, tensor in self.tensors.items()}
 
     def add(self, ref: Ref, tensor: Tensor) -> None:
-        """Name a tensor, unless it has a name."""
+        """Add a reference to a tensor that has none."""
         if id(tensor) not in self._refs:
             self._refs[id(tensor)] = ref
             self.tensors[ref] = tensor
 
     def described(self, leaf: Any) -> Any:
-        """``leaf`` with each tensor that has a name as its ``Ref``."""
+        """``leaf``, with its ``Ref`` in place of a known tensor."""
         if isinstance(leaf, Tensor):
             return self._refs.get(id(leaf), leaf)
         if isinstance(leaf, slice):
@@ -55,7 +55,7 @@ class Names:
 
 
 class Record(TorchFunctionMode):
-    """Notes the calls of torch functions."""
+    """Records the calls of torch functions."""
 
     def __init__(self, names: Names):
         super().__init__()
@@ -69,32 +69,36 @@ class Record(TorchFunctionMode):
         described = tuple(map(self._names.described, leaves))
         first = Kind.of(args[0]) if args else None
         result = func(*args, **(kwargs or {}))
-        found = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]
-        for index, tensor in enumerate(found):
+        tensors = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]
+        for index, tensor in enumerate(tensors):
             self._names.add(Ref("call", (len(self.entries), index)), tensor)
-        # What holds no tensor is kept as it is: a torch.Size would come back as a tuple.
-        named = tree_map_only(Tensor, self._names.described, result) if found else result
+        # A result without tensors is not mapped: a torch.Size would become a tuple.
+        named = tree_map_only(Tensor, self._names.described, result) if tensors else result
         made = Kind.of(result)
-        self.entries.append(Entry(func, spec, described, named, made, first, bool(found)))
+        self.entries.append(Entry(func, spec, described, named, made, first, bool(tensors)))
         return result
 
 
 class Replay(TorchFunctionMode):
-    """Returns what was recorded for each call, and notes the ``values`` that enter at slots."""
+    """Returns the recorded result of each call.
+
+    Attributes:
+        values: The tensor for each slot, computed by the model's Python code in this run.
+    """
 
     def __init__(self, trace: NumberTrace, names: Names):
         super().__init__()
         self.values: dict[Slot, Tensor] = {}
         self._trace, self._entries, self._names = trace, trace.entries, names
         self._next = 0
-        self._wanted: dict[int, list[Slot]] = defaultdict(list)
+        self._slots: dict[int, list[Slot]] = defaultdict(list)
         for slot in trace.slots:
-            self._wanted[slot.call].append(slot)
+            self._slots[slot.call].append(slot)
         self._diverged = False
 
     @property
     def complete(self) -> bool:
-        """Whether all recorded calls were made, and no other."""
+        """Whether the model made exactly the recorded calls."""
         return not self._diverged and self._next == len(self._entries)
 
     def __torch_function__(
@@ -114,12 +118,13 @@ class Replay(TorchFunctionMode):
         return tree_map_only(Ref, self._stand_in, entry.result) if entry.tensors else entry.result
 
     def _matches(self, entry: Entry, func: Callable[..., Any], args: Any, kwargs: Any) -> bool:
+        """Whether a call matches ``entry``, except for numbers in slots. Stores their tensors."""
         leaves, spec = tree_flatten((args, kwargs))
         if func != entry.func or spec != entry.spec:
             return False
         pairs = zip(map(self._names.described, leaves), entry.leaves, strict=True)
         changed = [i for i, (now, then) in enumerate(pairs) if not same(now, then)]
-        for slot in (*(entry.slot(self._next, i) for i in changed), *self._wanted[self._next]):
+        for slot in (*(entry.slot(self._next, i) for i in changed), *self._slots[self._next]):
             value = entry.value(slot, leaves) if slot else None
             if slot is None or value is None:
                 return False
@@ -127,19 +132,20 @@ class Replay(TorchFunctionMode):
         return True
 
     def _stand_in(self, ref: Ref) -> Tensor:
+        """The tensor of this run for ``ref``."""
         if ref not in self._names.tensors:
             self._names.add(ref, self._trace.stand_in(ref))
         return self._names.tensors[ref]
 
 
 class Diverged(Exception):  # noqa: N818, it ends a replay and is no error
-    """The model makes another call than the recorded one."""
+    """The model makes another call than the recorded one. This ends the replay."""
 
 
 def record(module: nn.Module, call: Call) -> NumberTrace:
-    """The trace of ``module`` for ``call``, on fake tensors, with the slots found by other numbers.
+    """Record a run of ``module`` on fake tensors, and find the slots by replays for other numbers.
 
-    Raises whatever the model raises for a number.
+    An error of the model is passed on.
     """
     known = Specialize(call.readable())
     fakes = fake_mode_for(call.tensors)
@@ -147,19 +153,19 @@ def record(module: nn.Module, call: Call) -> NumberTrace:
     named = dict(zip(call.paths, inputs, strict=True))
     known.learn({path: tensor for path, tensor in named.items() if path in call.readable()})
     mode = Record(Names(module, named))
-    given = call.rebuilt(inputs, call.number)
+    rebuilt = call.rebuilt(inputs, call.number)
     quiet = torch.inference_mode(False), torch.no_grad()
     with preserved(module), quiet[0], quiet[1], fakes, known, mode:
-        module(*given.args, **given.kwargs)
+        module(*rebuilt.args, **rebuilt.kwargs)
     trace = NumberTrace(tuple(mode.entries), frozenset(known.read))
-    found: set[Slot] = set()
-    for number in others(call.number):
-        found |= (values_at(trace, module, call, number) or {}).keys()
-    return replace(trace, slots=tuple(sorted(found)))
+    slots: set[Slot] = set()
+    for number in nearby_numbers(call.number):
+        slots |= (values_at(trace, module, call, number) or {}).keys()
+    return replace(trace, slots=tuple(sorted(slots)))
 
 
-def others(number: Any) -> Iterator[Real]:
-    """Numbers near ``number``, of its kind, which the model may take the same way."""
+def nearby_numbers(number: Any) -> Iterator[Real]:
+    """Numbers of the same type near ``number``: the model probably makes the same calls."""
     kind = type(number)
     yield from (
         kind(n)
@@ -174,16 +180,18 @@ def others(number: Any) -> Iterator[Real]:
 def values_at(
     trace: NumberTrace, module: nn.Module, call: Call, number: Any
 ) -> dict[Slot, Tensor] | None:
-    """What enters for ``number``, by slot; None where the model takes another way.
+    """The tensors that represent ``number``, by slot.
 
-    Slots that are not among those of the trace are there if their values differ.
+    Returns:
+        A tensor for each slot of the trace, and for each further place whose value differs from
+        the recorded one. None if the model makes other calls for this number.
     """
     inputs = [trace.stand_in(Ref("input", path)) for path in call.paths]
     replay = Replay(trace, Names(module, dict(zip(call.paths, inputs, strict=True))))
-    given = call.rebuilt(inputs, number)
+    rebuilt = call.rebuilt(inputs, number)
     try:
         with preserved(module), torch.inference_mode(False), torch.no_grad(), replay:
-            module(*given.args, **given.kwargs)
+            module(*rebuilt.args, **rebuilt.kwargs)
     except Exception:
-        return None  # the replay's own end, or the model refuses the number: a record will tell
+        return None  # the replay ended, or the model failed: a new record will report the error
     return replay.values if replay.complete else None

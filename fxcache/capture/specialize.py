@@ -1,4 +1,4 @@
-"""Tracing models that branch on values: on those of masks, lengths and ids, which a run keeps."""
+"""Traces models that branch on the values of masks, lengths and ids."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from fxcache._torch import is_vmapped, no_dispatch_modes, same_memory, tree_flatten, tree_map_only
 
-# What turns a tensor into Python's own numbers, or into NumPy's arrays.
+# Functions that turn a tensor into Python numbers or NumPy arrays.
 READS = frozenset[Callable[..., Any]](
     {
         Tensor.item, Tensor.tolist, Tensor.__bool__, Tensor.__int__, Tensor.__float__,
@@ -20,16 +20,22 @@ READS = frozenset[Callable[..., Any]](
         torch.equal, Tensor.equal, torch.allclose, Tensor.allclose,
     }
 )  # fmt: skip
-# What shares the tensor's memory with NumPy.
+# Functions that return an array which shares memory with the tensor.
 ARRAYS = (Tensor.numpy, Tensor.__array__)
-# Whose results have sizes that depend on values.
+# Functions whose results may have data-dependent sizes.
 INDEXING = frozenset({Tensor.__getitem__, Tensor.__setitem__})
 REPEATS = frozenset({torch.repeat_interleave, Tensor.repeat_interleave})
-MAX_ELEMENTS = 2**20  # masks, lengths and ids are smaller
+MAX_ELEMENTS = 2**20  # larger tensors are not masks, lengths or ids
 
 
 class Known(NamedTuple):
-    """The true value of a traced tensor, on its device, and the inputs it was computed from."""
+    """A traced tensor whose value is known.
+
+    Attributes:
+        traced: The tensor of the trace.
+        value: Its true value, on its device.
+        sources: The paths of the inputs that the value was computed from.
+    """
 
     traced: Tensor
     value: Tensor
@@ -37,15 +43,18 @@ class Known(NamedTuple):
 
 
 class Specialize(TorchFunctionMode):
-    """Computes, beside the trace, what follows from the call's masks, lengths and ids alone.
+    """Computes the true values of tensors that depend only on masks, lengths and ids.
 
-    Where the model turns such a value into a Python number, it gets the true one, and ``read``
-    takes note of the inputs that it came from: the graph is right for calls that have the same
-    values there. What depends on the latent, the timestep or any other input is never known.
+    If the model turns such a tensor into a Python number, it gets the true value. The graph is
+    then valid only for calls with the same values of the inputs in ``read``. The value of a tensor
+    that depends on the latent, the timestep or any other input is never known.
+
+    Attributes:
+        read: The paths of the inputs whose values the model has read.
     """
 
     def __init__(self, values: Mapping[str, Tensor]) -> None:
-        """``values``: the inputs to be known, by path."""
+        """Start with the values of the inputs that may be read, by path."""
         super().__init__()
         self.read: set[str] = set()
         small = {path: v for path, v in values.items() if v.numel() <= MAX_ELEMENTS}
@@ -53,7 +62,7 @@ class Specialize(TorchFunctionMode):
         self._known: dict[int, Known] = {}
 
     def learn(self, traced: Mapping[str, Tensor]) -> None:
-        """Tell which of the trace's tensors the inputs are, by path."""
+        """Associate the tensors of the trace with the known inputs, by path."""
         with no_dispatch_modes():
             for path, value in self._values.items():
                 known = Known(traced[path], value.clone(), frozenset({path}))
@@ -67,22 +76,22 @@ class Specialize(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if torch.compiler.is_dynamo_compiling():  # as in flex_attention: Dynamo traces this method
+        if torch.compiler.is_dynamo_compiling():  # Dynamo traces this method, as in flex_attention
             return func(*args, **kwargs)
-        given = [v for v in tree_flatten((args, kwargs))[0] if isinstance(v, Tensor)]
-        known = [self._known[id(t)] for t in given if id(t) in self._known]
+        inputs = [v for v in tree_flatten((args, kwargs))[0] if isinstance(v, Tensor)]
+        known = [self._known[id(t)] for t in inputs if id(t) in self._known]
         written = (kwargs.get("out"), *args[: writes_in_place(func, kwargs)])
-        if len(known) < len(given):
+        if len(known) < len(inputs):
             args, kwargs = self._sized(func, args, kwargs)
             result = func(*args, **kwargs)
             for tensor in written:
                 self._forget(tensor)
-            for held in known:  # what aliases a known value may be written to unseen
-                if isinstance(result, Tensor) and same_memory(result, held.traced):
-                    self._forget(held.traced)
+            for entry in known:  # a later write to an alias would go unnoticed
+                if isinstance(result, Tensor) and same_memory(result, entry.traced):
+                    self._forget(entry.traced)
             return result
         sources = frozenset[str]().union(*(k.sources for k in known))
-        if func in READS and given:
+        if func in READS and inputs:
             value = self._computed(func, args, kwargs)
             if not isinstance(value, Unknown):
                 self.read |= sources
@@ -94,13 +103,13 @@ class Specialize(TorchFunctionMode):
                 self._forget(tensor)
             else:
                 self._add_sources(tensor, sources)
-        return self._noted(result, value, sources)
+        return self._remember(result, value, sources)
 
     def _computed(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """``func`` of the true values; Unknown where it fails or draws random numbers.
+        """The result of ``func`` for the true values; Unknown if it fails or is random.
 
-        It runs on the model's device, since another one may round differently. Where that is
-        meta, which holds no values, it runs on the CPU.
+        It runs on the model's device, because another device may round differently. If that is
+        the meta device, it runs on the CPU.
         """
         args, kwargs = tree_map_only(Tensor, lambda t: self._known[id(t)].value, (args, kwargs))
         args, kwargs = tree_map_only(torch.device, with_values, (args, kwargs))
@@ -111,16 +120,16 @@ class Specialize(TorchFunctionMode):
             try:
                 value = func(*args, **kwargs)
             except Exception:
-                return Unknown()  # the trace itself will say what is wrong
+                return Unknown()  # the trace itself will report the error
             if not all(map(torch.equal, random_states(), random)):
                 set_random_states(random)
                 return Unknown()
             if func in ARRAYS:
-                value.flags.writeable = False  # the graph would not see what NumPy writes
+                value.flags.writeable = False  # the graph would miss writes by NumPy
             return value
 
     def _sized(self, func: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Any]:
-        """The same call, told the size of a result that depends on known values."""
+        """The arguments, changed so that the size of the result is known, if that is possible."""
         if func in INDEXING:
             return (args[0], self._index(args[1]), *args[2:]), kwargs
         if func in REPEATS:
@@ -131,13 +140,13 @@ class Specialize(TorchFunctionMode):
         return args, kwargs
 
     def _index(self, index: Any) -> Any:
-        """``index`` with each known mask replaced by the places where it is true."""
+        """``index`` with each known mask replaced by the indices of its true elements."""
         if isinstance(index, tuple):
             return tuple(part for i in index for part in (self._places(i) or (i,)))
         return self._places(index) or index
 
     def _places(self, mask: Any) -> tuple[Tensor, ...] | None:
-        """Where a known ``mask`` is true; None where it is not known, or no mask."""
+        """The indices of the true elements of ``mask``; None if it is unknown or not a mask."""
         value = self._value(mask)
         if value is None or value.dtype is not torch.bool:
             return None
@@ -146,19 +155,22 @@ class Specialize(TorchFunctionMode):
         return tuple(place.to(mask.device) for place in places)
 
     def _value(self, tensor: Any) -> Tensor | None:
-        """The true value of ``tensor``, which the graph then depends on; None if unknown."""
+        """Read the true value of ``tensor``; None if it is unknown."""
         known = self._known.get(id(tensor))
         if known is None:
             return None
         self.read |= known.sources
         return known.value
 
-    def _noted(self, result: Any, value: Any, sources: frozenset[str]) -> Any:
-        """``result``, its true value kept; the value itself where its shape depends on values."""
+    def _remember(self, result: Any, value: Any, sources: frozenset[str]) -> Any:
+        """Store the true value of ``result``, and return ``result``.
+
+        Returns the value itself if the shape of ``result`` is data-dependent.
+        """
         if isinstance(result, list | tuple) and isinstance(value, list | tuple):
             pairs = zip(result, value, strict=True)
-            noted = [self._noted(r, v, sources) for r, v in pairs]
-            return type(result)(*noted) if hasattr(result, "_fields") else type(result)(noted)
+            items = [self._remember(r, v, sources) for r, v in pairs]
+            return type(result)(*items) if hasattr(result, "_fields") else type(result)(items)
         if not isinstance(result, Tensor) or not isinstance(value, Tensor):
             return result
         if is_vmapped(result) or is_vmapped(value):
@@ -170,17 +182,17 @@ class Specialize(TorchFunctionMode):
         return result
 
     def _forget(self, written: Any) -> None:
-        """``written`` was overwritten by something unknown, and whatever shares its memory."""
+        """Forget the values of all tensors that share memory with ``written``."""
         for known in self._sharing(written):
             del self._known[id(known.traced)]
 
     def _add_sources(self, written: Any, sources: frozenset[str]) -> None:
-        """``written``, and whatever shares its memory, was overwritten with known values."""
+        """Add ``sources`` to all tensors that share memory with ``written``."""
         for known in self._sharing(written):
             self._known[id(known.traced)] = known._replace(sources=known.sources | sources)
 
     def _sharing(self, tensor: Any) -> list[Known]:
-        """The known values that share memory with that of ``tensor``, itself included."""
+        """The known tensors that share memory with ``tensor``, including itself."""
         known = self._known.get(id(tensor))
         if known is None:
             return []
@@ -188,19 +200,19 @@ class Specialize(TorchFunctionMode):
 
 
 def elements(result: Any) -> int:
-    """How many elements there are in the tensors of ``result``; unknown sizes count as 1."""
+    """The number of elements in all tensors of ``result``. A data-dependent size counts as 1."""
     tensors = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]
     sizes = ([s for s in tensor.shape if isinstance(s, int)] for tensor in tensors)
     return sum(map(math.prod, sizes))
 
 
 def with_values(device: torch.device) -> torch.device:
-    """``device``, or the CPU in the place of meta."""
+    """``device``, or the CPU if ``device`` is meta."""
     return torch.device("cpu") if device.type == "meta" else device
 
 
 def random_states() -> list[Tensor]:
-    """The states of torch's default generators: the CPU's, and the current GPU's if in use."""
+    """The states of torch's default generators, for the CPU and for a GPU that is in use."""
     states = [torch.get_rng_state()]
     if torch.cuda.is_initialized():
         states.append(torch.cuda.get_rng_state())
@@ -216,7 +228,7 @@ def set_random_states(states: Sequence[Tensor]) -> None:
 
 
 class Unknown:
-    """Stands for a value that is not known."""
+    """Marks a value that is not known."""
 
 
 def writes_in_place(func: Callable[..., Any], kwargs: Mapping[str, Any]) -> bool:

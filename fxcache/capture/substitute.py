@@ -1,4 +1,4 @@
-"""Putting tensors in the place of numbers, while a model is exported."""
+"""Replaces Python numbers by tensors while a model is exported."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +13,13 @@ from fxcache.capture.numbers import ARITHMETIC, ASSIGNMENTS, RESULT, NumberTrace
 from fxcache.capture.specialize import writes_in_place
 from fxcache.errors import CaptureError
 
-# Scalars of arithmetic are computed with as these, or more precisely.
+# Arithmetic with a Python number computes in these dtypes, or with more precision.
 WIDE = frozenset({torch.float64, torch.float32, torch.int64, torch.int32})
 HALF = frozenset({torch.bfloat16, torch.float16})
 
 
 class Substitute(TorchFunctionMode):
-    """Puts tensors in the slots, while the model is exported."""
+    """Puts one tensor into each slot of a number trace while the model is exported."""
 
     def __init__(self, trace: NumberTrace, tensors: Sequence[Tensor]):
         super().__init__()
@@ -40,7 +40,7 @@ class Substitute(TorchFunctionMode):
         if tensors is None:
             return func(*args, **kwargs)
         if RESULT in tensors:
-            return tensors[RESULT].clone()  # which the model may write to
+            return tensors[RESULT].clone()  # the model may write to the result
         leaves, spec = tree_flatten((args, kwargs))
         return applied(func, leaves, spec, tensors)
 
@@ -48,14 +48,23 @@ class Substitute(TorchFunctionMode):
 def applied(
     func: Callable[..., Any], leaves: list[Any], spec: TreeSpec, tensors: dict[int, Tensor]
 ) -> Any:
-    """``func`` with ``tensors`` at the leaves of these numbers: the bits of the number's result.
+    """Call ``func`` with a tensor in place of a number, so that the result has the same bits.
 
-    A 0-dim tensor decides no dtype beside a tensor that has dimensions and is of its kind; else it
-    must have the dtype of the result.
+    Beside a tensor with dimensions and a dtype of the same category, a 0-dim tensor does not affect
+    the dtype of the result. In all other cases it must have that dtype itself.
+
+    Args:
+        func: The torch function.
+        leaves: The flat arguments.
+        spec: The structure of the arguments.
+        tensors: The tensor, by the index of the leaf that it replaces. There is exactly one.
+
+    Raises:
+        CaptureError: No tensor can replace the number exactly.
     """
     ((leaf, tensor),) = tensors.items()
     number, name = 0 if tensor.dtype is torch.int64 else 0.0, func.__name__
-    beside = 3 - leaf if name == "where" else 0  # the tensor that the number meets
+    beside = 3 - leaf if name == "where" else 0  # the tensor that ``func`` combines with the number
 
     def call(other: Tensor, tensor: Tensor) -> Any:
         args, kwargs = tree_unflatten(put(leaves, {beside: other, leaf: tensor}), spec)
@@ -65,7 +74,7 @@ def applied(
     if name == "fill_":
         return other.copy_(tensor)
     if name in ASSIGNMENTS:
-        return call(other, tensor.reshape(1))  # the value of a 0-dim tensor is asked for
+        return call(other, tensor.reshape(1))  # torch would read the value of a 0-dim tensor
     dtype = torch.result_type(other, number)
     if other.dim() and dtype == other.dtype:
         return call(other, tensor)
@@ -82,13 +91,14 @@ def applied(
 
 
 def put(leaves: list[Any], changed: Mapping[int, Any]) -> list[Any]:
-    """``leaves`` with those of these numbers changed."""
+    """``leaves`` with the values in ``changed``, by index."""
     return [changed.get(index, leaf) for index, leaf in enumerate(leaves)]
 
 
 def other_calls(name: str) -> CaptureError:
+    """The error for a call of ``name`` that no tensor can enter in place of a number."""
     return CaptureError(
-        f"the timestep is a Python number, and {name} cannot take what is computed from it",
+        f"the timestep is a Python number, and {name} cannot take a tensor computed from it",
         where=name,
         remedy="pass the timestep as a tensor",
     )

@@ -1,4 +1,4 @@
-"""``fxcache calibrate``: fit a policy to a pipeline."""
+"""``fxcache calibrate``: calibrate a policy for a pipeline."""
 
 import argparse
 import sys
@@ -17,21 +17,23 @@ from fxcache.commands.options import (
 from fxcache.pipelines.calibrate import calibrate_pipeline
 
 
-def add_options(measure: argparse.ArgumentParser) -> None:
-    add_pipeline_options(measure)
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    add_pipeline_options(command)
     names = {kind.__name__.lower(): kind for kind in MEASUREMENTS}
-    measure.add_argument("--policy", required=True, choices=sorted(names))
-    add_sampling_options(measure)
-    measure.add_argument(
+    command.add_argument("--policy", required=True, choices=sorted(names))
+    add_sampling_options(command)
+    command.add_argument(
         "--option",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="of the policy, such as threshold=0.3; may be given repeatedly",
+        help="an option of the policy, such as threshold=0.3; can be repeated",
     )
 
 
 def run(arguments: argparse.Namespace) -> Result:
+    """Calibrate, and write the plan."""
     sampling = sampling_from(arguments)
     (kind,) = (k for k in MEASUREMENTS if k.__name__.lower() == arguments.policy)
     options = dict(map(option_from, arguments.option))
@@ -40,6 +42,6 @@ def run(arguments: argparse.Namespace) -> Result:
     try:
         plan = calibrate_pipeline(pipeline, kind, sampling, out, options, cut)
     except KeyboardInterrupt:
-        print("fxcache: the same command goes on after the last whole batch", file=sys.stderr)
+        print("fxcache: run the same command to continue after the last batch", file=sys.stderr)
         raise
     return plan.to_dict(), f"wrote {out}; use it: fxcache.optimize(model, {str(out)!r})"

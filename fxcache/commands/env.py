@@ -14,10 +14,11 @@ PACKAGES = ("fxcache", "torch", "triton", "diffusers", "transformers", "numpy")
 
 
 def add_options(_: argparse.ArgumentParser) -> None:
-    """It takes none."""
+    """The command has no options."""
 
 
 def run(_: argparse.Namespace) -> Result:
+    """List the versions and the device."""
     data: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
         try:

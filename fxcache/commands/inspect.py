@@ -1,4 +1,4 @@
-"""``fxcache inspect``: where a model can be cut, and what that saves."""
+"""``fxcache inspect``: list the possible cuts of a model, and the work that each saves."""
 
 import argparse
 
@@ -11,13 +11,15 @@ from fxcache.integrations.diffusers import example_inputs, load_empty
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
     command.add_argument(
-        "source", help="a config.json, a model's or pipeline's folder, or a hub id"
+        "source", help="a config.json, the folder of a model or pipeline, or a hub id"
     )
-    command.add_argument("--batch", type=int, default=1, help="how many pictures at a time")
+    command.add_argument("--batch", type=int, default=1, help="the batch size")
 
 
 def run(arguments: argparse.Namespace) -> Result:
+    """List the cuts of the model, without reading its weights."""
     if arguments.batch < 1:
         raise ConfigError(
             f"batch={arguments.batch} is below 1", where="inspect", remedy="pass --batch 1 or more"
@@ -38,6 +40,6 @@ def run(arguments: argparse.Namespace) -> Result:
     name = type(model).__name__
     data = {"model": name, "batch": arguments.batch, "cuts": [c.to_dict() for c in cuts]}
     if not cuts:
-        return data, f"{name} has nothing to cut: neither skip connections nor streams of blocks"
+        return data, f"{name} has no possible cut: neither skip connections nor streams of blocks"
     table = tabulate(rows, headers="keys", floatfmt=".2f")
     return data, f"{name}, batch {arguments.batch}\n\n{table}"

@@ -1,4 +1,4 @@
-"""What commands share: their options, and what these stand for."""
+"""Options that several commands share, and the conversion of their values."""
 
 import argparse
 import json
@@ -16,29 +16,35 @@ from fxcache.pipelines.calibrate import Sampling
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 DRAWINGS = (*PICTURES, ".svg", ".pdf")
 DTYPES = ("float32", "float16", "bfloat16")
-Result = tuple[dict[str, Any], str]  # for --json, and for the terminal
+Result = tuple[dict[str, Any], str]  # the data for --json, and the text for the terminal
 
 
 def add_pipeline_options(command: argparse.ArgumentParser, cut: bool = True) -> None:
-    """``cut``: whether the command is told where to cut."""
-    command.add_argument("pipeline", help="a diffusers pipeline's folder or a hub id")
-    command.add_argument("--steps", type=int, default=50, help="of denoising")
+    """Add the options that select a pipeline; ``cut``: whether to add the option for the cut."""
+    command.add_argument("pipeline", help="the folder of a diffusers pipeline, or a hub id")
+    command.add_argument("--steps", type=int, default=50, help="denoising steps")
     if cut:
-        forms = "auto, a skip index, a module, or FIRST..LAST"
+        forms = "auto, a skip index, a module path, or FIRST..LAST"
         command.add_argument("--cut", default="auto", help=forms)
-    command.add_argument("--seed", type=int, default=0, help="of the first picture")
+    command.add_argument("--seed", type=int, default=0, help="the seed of the first image")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    command.add_argument("--device", default=device, help="where to draw")
-    command.add_argument("--dtype", default="float32", choices=DTYPES, help="of weights, latents")
+    command.add_argument("--device", default=device, help="the device to run on")
+    command.add_argument(
+        "--dtype", default="float32", choices=DTYPES, help="the dtype of weights and latents"
+    )
 
 
 def add_sampling_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--prompts", type=Path, required=True, help="a text file, one a line")
-    command.add_argument("--batch", type=int, default=4, help="prompts at a time")
+    """Add the options that describe what to sample, and where to write the plan."""
+    command.add_argument(
+        "--prompts", type=Path, required=True, help="a text file with one prompt a line"
+    )
+    command.add_argument("--batch", type=int, default=4, help="the number of prompts in a batch")
     command.add_argument("--out", type=Path, default=Path("plan.json"), help="the plan to write")
 
 
 def sampling_from(arguments: argparse.Namespace) -> Sampling:
+    """The images to sample, from the arguments."""
     return Sampling(
         prompts_in(arguments.prompts),
         require_positive(arguments.steps, "steps"),
@@ -48,13 +54,13 @@ def sampling_from(arguments: argparse.Namespace) -> Sampling:
 
 
 def pipeline_from(arguments: argparse.Namespace) -> Any:
-    """The pipeline that the arguments name; transformers' advice is left out, we are on our own."""
+    """Load the pipeline that the arguments name, without warnings from transformers."""
     installed("transformers.utils.logging").set_verbosity_error()
     return load_pipeline(arguments.pipeline, getattr(torch, arguments.dtype), arguments.device)
 
 
 def prompts_in(file: Path) -> list[str]:
-    """The lines of a text file, empty ones left out; ModelFileError where there are none."""
+    """The lines of a text file without empty ones; ModelFileError if there are none."""
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
@@ -63,29 +69,29 @@ def prompts_in(file: Path) -> list[str]:
         ) from error
     if not any(lines):
         raise ModelFileError(
-            "there are no prompts in it", where=str(file), remedy="write one prompt a line"
+            "the file has no prompts", where=str(file), remedy="write one prompt a line"
         )
     return [line for line in lines if line]
 
 
 def option_from(text: str) -> tuple[str, Any]:
-    """``threshold=0.3`` as name and value; ConfigError where it is none."""
+    """The name and the value in a text such as ``threshold=0.3``; ConfigError for other texts."""
     name, equals, value = text.partition("=")
     try:
         return name, json.loads(value)
     except ValueError:
         raise ConfigError(
-            f"{text!r} does not give an option a number" if equals else f"{text!r} has no =",
+            f"the value in {text!r} is not JSON" if equals else f"{text!r} has no =",
             where="--option",
             remedy="write it as NAME=VALUE, for example threshold=0.3",
         ) from None
 
 
 def require_suffix(file: Path, option: str, suffixes: Sequence[str]) -> Path:
-    """``file`` if its name says what kind it is; ConfigError before any work is done."""
+    """``file`` if its suffix is one of ``suffixes``; ConfigError otherwise."""
     if file.suffix.lower() not in suffixes:
         raise ConfigError(
-            f"{file.name} does not say what kind of file to write",
+            f"the suffix of {file.name} names no known file type",
             where=f"{option} {file}",
             remedy=f"end the name in one of: {', '.join(suffixes)}",
         )
@@ -93,6 +99,7 @@ def require_suffix(file: Path, option: str, suffixes: Sequence[str]) -> Path:
 
 
 def require_positive(number: int, name: str) -> int:
+    """``number`` if it is at least 1; ConfigError otherwise."""
     if number < 1:
         raise ConfigError(
             f"{name}={number} is below 1", where=f"--{name}", remedy=f"pass --{name} 1 or more"
@@ -101,15 +108,18 @@ def require_positive(number: int, name: str) -> int:
 
 
 def cut_from(text: str) -> CutRequest:
+    """The cut that an option names: an index if it is a number, else a name."""
     return int(text) if text.lstrip("-").isdigit() else text
 
 
 def folder_for(file: Path) -> Path:
-    """``file``, its folder made; ModelFileError where that cannot be."""
+    """``file``, after creating its folder; ModelFileError if that fails."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelFileError(
-            f"cannot write there: {error}", where=str(file), remedy="choose another place"
+            f"the folder cannot be created: {error}",
+            where=str(file),
+            remedy="choose another folder",
         ) from error
     return file

@@ -1,4 +1,4 @@
-"""``fxcache run``: draw with a pipeline, through fxcache."""
+"""``fxcache run``: generate images with a pipeline and fxcache."""
 
 import argparse
 import json
@@ -29,40 +29,49 @@ from fxcache.report.compare import Comparison, sheet
 INTERVAL = 3
 CACHE_DTYPES = tuple(str(dtype).removeprefix("torch.") for dtype in LARGEST)
 FLAGS = {
-    "offload": "keep weights that no step reads on the CPU; with --hoist, on other devices",
-    "partial-evaluation": "compute at the refresh what cached values alone decide",
+    "offload": "move weights that no step reads to the CPU; needs --hoist and a GPU",
+    "partial-evaluation": "move cuts behind linear maps of cached values",
     "kernels": "read the cache with Triton kernels, on CUDA devices",
 }
 
 
-def add_options(draw: argparse.ArgumentParser) -> None:
-    add_pipeline_options(draw)
-    draw.add_argument(
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    add_pipeline_options(command)
+    command.add_argument(
         "--prompt",
         action="append",
         required=True,
-        help="a prompt, or the name of a class; may be given repeatedly",
+        help="a prompt, or the name of a class; can be repeated",
     )
-    draw.add_argument(
-        "--plan", type=Path, help="of `calibrate` or `tune`; instead of interval and cut"
+    command.add_argument(
+        "--plan", type=Path, help="a plan of `calibrate` or `tune`, instead of interval and cut"
     )
     schedule = {
-        "--interval": (int, f"refresh one step in this many (default: {INTERVAL})"),
-        "--center": (float, "crowd refreshes around this step instead"),
-        "--power": (float, f"how densely; with --center (default: {NonUniform.power})"),
+        "--interval": (int, f"refresh every Nth step (default: {INTERVAL})"),
+        "--center": (float, "concentrate the refreshes around this step instead"),
+        "--power": (
+            float,
+            f"how strongly to concentrate them; needs --center (default: {NonUniform.power})",
+        ),
     }
     for option, (kind, purpose) in schedule.items():
-        draw.add_argument(option, type=kind, default=argparse.SUPPRESS, help=purpose)
-    draw.add_argument("--hoist", choices=("once", "table"), help="what to compute before the steps")
-    draw.add_argument("--cache-dtype", choices=CACHE_DTYPES, help="what to keep cached values as")
+        command.add_argument(option, type=kind, default=argparse.SUPPRESS, help=purpose)
+    hoist = "which values to compute before the steps"
+    command.add_argument("--hoist", choices=("once", "table"), help=hoist)
+    dtype = "the dtype of stored values"
+    command.add_argument("--cache-dtype", choices=CACHE_DTYPES, help=dtype)
     for option, purpose in FLAGS.items():
-        draw.add_argument(f"--{option}", action="store_true", help=purpose)
-    draw.add_argument("--compare", action="store_true", help="draw without fxcache as well")
-    draw.add_argument("--out", type=Path, default=Path("fxcache.png"), help="the picture to write")
-    draw.add_argument("--report", type=Path, help="save the report here, as JSON")
+        command.add_argument(f"--{option}", action="store_true", help=purpose)
+    compare_help = "also generate the images without fxcache, and compare"
+    command.add_argument("--compare", action="store_true", help=compare_help)
+    out = Path("fxcache.png")
+    command.add_argument("--out", type=Path, default=out, help="the image file to write")
+    command.add_argument("--report", type=Path, help="the file for the report, as JSON")
 
 
 def run(arguments: argparse.Namespace) -> Result:
+    """Generate the images, and write them and the report."""
     drawing = Drawing(
         prompts=arguments.prompt,
         steps=require_positive(arguments.steps, "steps"),
@@ -75,9 +84,9 @@ def run(arguments: argparse.Namespace) -> Result:
     folder_for(require_suffix(arguments.out, "--out", PICTURES))
     if arguments.compare and arguments.report:
         raise ConfigError(
-            "a comparison has no report",
+            "--compare writes no report",
             where="--compare --report",
-            remedy="leave one of them out; --compare --json tells all that was compared",
+            remedy="leave out one of them; --compare --json prints all measurements",
         )
     pipeline = pipeline_from(arguments)
     if arguments.compare:
@@ -92,7 +101,7 @@ def run(arguments: argparse.Namespace) -> Result:
 
 
 def options_from(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What ``fxcache.optimize`` is told besides the schedule and the cut."""
+    """The options of ``fxcache.optimize`` other than the policy and the cut."""
     dtype = arguments.cache_dtype
     flags = {name: getattr(arguments, name) for name in (f.replace("-", "_") for f in FLAGS)}
     cache = CacheConfig(dtype=getattr(torch, dtype) if dtype else None, **flags)
@@ -100,22 +109,27 @@ def options_from(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def policy_from(arguments: argparse.Namespace) -> Policy | None:
-    """What the options ask for, None where a plan is to say it; ConfigError for both."""
+    """The policy that the options select, or None for the policy of a plan.
+
+    Raises:
+        ConfigError: The options exclude each other.
+    """
     names = ("interval", "center", "power")
-    given = {name: getattr(arguments, name) for name in names if name in arguments}
-    if arguments.plan and not given:
+    passed = {name: getattr(arguments, name) for name in names if name in arguments}
+    if arguments.plan and not passed:
         return None
-    if arguments.plan or ("power" in given and "center" not in given):
+    if arguments.plan or ("power" in passed and "center" not in passed):
         raise ConfigError(
             "the plan has its schedule" if arguments.plan else "a uniform schedule has no power",
-            where=" ".join(f"--{name} {value:g}" for name, value in given.items()),
+            where=" ".join(f"--{name} {value:g}" for name, value in passed.items()),
             remedy="leave out --plan, or these" if arguments.plan else "pass --center as well",
         )
-    options = {"interval": INTERVAL} | given
+    options = {"interval": INTERVAL} | passed
     return NonUniform(**options) if "center" in options else Uniform(**options)
 
 
 def comparison_text(compared: Comparison, out: Path) -> str:
+    """The table of a comparison."""
     rows = [
         ("steps, of them refreshed", f"{compared.steps}, {compared.refreshes}"),
         ("original step", f"{compared.original_ms:.2f} ms"),

@@ -1,4 +1,4 @@
-"""``fxcache strip``: draw what each step refreshes and reuses."""
+"""``fxcache strip``: plot the cache points that each step refreshes and reuses."""
 
 import argparse
 from pathlib import Path
@@ -11,12 +11,18 @@ from fxcache.report.strip import draw_strip, planned, shown
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
     command.add_argument("file", type=Path, help="a plan, or a report of `run --report FILE`")
-    command.add_argument("--steps", type=int, default=50, help="of a plan for any number of steps")
-    command.add_argument("--out", type=Path, default=Path("strip.png"), help="the picture to write")
+    command.add_argument(
+        "--steps", type=int, default=50, help="steps to plot, for a plan without a number of steps"
+    )
+    command.add_argument(
+        "--out", type=Path, default=Path("strip.png"), help="the image file to write"
+    )
 
 
 def run(arguments: argparse.Namespace) -> Result:
+    """Plot the schedule of a plan, or of the last run in a report."""
     require_suffix(arguments.out, "--out", DRAWINGS)
     data = parsed(arguments.file, "a plan, or a report of a run")
     if "fxcache_plan" in data:
@@ -28,7 +34,7 @@ def run(arguments: argparse.Namespace) -> Result:
         runs = data.get("runs") or []
         if not runs:
             raise ModelFileError(
-                "there is no run in it",
+                "the report has no run",
                 where=str(arguments.file),
                 remedy="pass a plan, or a report of a run",
             )

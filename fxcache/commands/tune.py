@@ -1,4 +1,4 @@
-"""``fxcache tune``: the best plan for a speed, a likeness or a time."""
+"""``fxcache tune``: find the best plan for a speed-up, a PSNR or a time."""
 
 import argparse
 import sys
@@ -19,27 +19,29 @@ from fxcache.pipelines.tune import Target, tune_pipeline
 from fxcache.tuning.options import Options
 
 HELP = {
-    "cuts": "how many cuts to try",
-    "mixed": "how many of them one plan may use",
-    "gaps": "steps over which a value may be reused",
+    "cuts": "the number of cuts to try",
+    "mixed": "the number of cuts that one plan may combine",
+    "gaps": "the number of steps over which a value may be reused",
     "order": "the highest order of forecasts",
-    "probes": "steps at which it is measured how an error shows in the end",
-    "verified": "plans tried by real runs",
+    "probes": "the number of steps at which to measure the effect of an error on the result",
+    "verified": "the number of plans to verify by real runs",
 }
 
 
-def add_options(search: argparse.ArgumentParser) -> None:
-    add_pipeline_options(search, cut=False)
-    add_sampling_options(search)
-    search.add_argument("--speedup", type=float, help="at least so many times as fast, from FLOPs")
-    search.add_argument("--psnr", type=float, help="at least so many dB from the uncached run")
-    search.add_argument("--budget-ms", type=float, help="at most so long in the denoiser a run")
-    search.add_argument("--picture", type=Path, help="draw quality against speed here")
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    add_pipeline_options(command, cut=False)
+    add_sampling_options(command)
+    command.add_argument("--speedup", type=float, help="the least speed-up, from FLOPs")
+    command.add_argument("--psnr", type=float, help="the least PSNR in dB against the uncached run")
+    command.add_argument("--budget-ms", type=float, help="the greatest denoiser time of a run")
+    command.add_argument("--picture", type=Path, help="the file for a plot of quality and speed")
     for name, default in asdict(Options()).items():
-        search.add_argument(f"--{name}", type=int, default=default, help=HELP[name])
+        command.add_argument(f"--{name}", type=int, default=default, help=HELP[name])
 
 
 def run(arguments: argparse.Namespace) -> Result:
+    """Tune, and write the plan."""
     sampling = sampling_from(arguments)
     target = Target(arguments.speedup, arguments.psnr, arguments.budget_ms)
     options = Options(**{name: getattr(arguments, name) for name in asdict(Options())})
@@ -52,5 +54,5 @@ def run(arguments: argparse.Namespace) -> Result:
         print(text, file=sys.stderr)
 
     tuned = tune_pipeline(pipeline, sampling, target, out, arguments.picture, options, say)
-    found = f"{tuned.trial.speedup:.2f} times as fast, from FLOPs, {tuned.trial.psnr_db:.1f} dB"
-    return tuned.to_dict(), f"{found}; wrote {out}: fxcache.optimize(model, {str(out)!r})"
+    result = f"{tuned.trial.speedup:.2f} times as fast, from FLOPs, {tuned.trial.psnr_db:.1f} dB"
+    return tuned.to_dict(), f"{result}; wrote {out}: fxcache.optimize(model, {str(out)!r})"

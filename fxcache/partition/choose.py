@@ -1,4 +1,4 @@
-"""From what the user asked for to one cut plan, with the reason."""
+"""Turns the user's ``cut`` option into one cut plan, with the reason for the choice."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -24,7 +24,11 @@ AUTO: Literal["auto"] = "auto"
 
 
 def require_cut_request(cut: object) -> CutRequest:
-    """``cut`` if it is of a kind that ``choose`` takes; ConfigError otherwise."""
+    """Check the type of the option ``cut``.
+
+    Raises:
+        ConfigError: ``choose`` accepts no value of this type.
+    """
     if isinstance(cut, list) and cut:
         return [require_cut_request(one) for one in cut]  # type: ignore[misc]
     if isinstance(cut, int | str | Cut) and not isinstance(cut, bool):
@@ -45,33 +49,40 @@ def choose(
     policy: Policy | None = None,
     partial_evaluation: bool = False,
 ) -> CutPlan:
-    """The plan for ``request``, with what ``policy`` observes.
+    """Choose the cut plan for a request.
 
-    ``partial_evaluation``: what is computed from cached values alone is computed when they are.
+    A policy with many cache points, such as Block Caching, names the kind of blocks or layers that
+    ``"auto"`` caches. For every other policy, ``"auto"`` is one cut (see ``automatic``).
 
-    ``"auto"`` takes what the policy caches: the attention blocks or layers of Block Caching and the
-    like, one by one; for all others one cut, see ``automatic``. Each cut of a list is refreshed or
-    reused by itself.
+    Args:
+        frontier: The possible cuts of the program.
+        request: The option ``cut``. Each cut of a list is refreshed or reused on its own.
+        policy: The policy that will decide about the plan.
+        partial_evaluation: Whether to move cuts behind linear maps of the cached values, so that a
+            reuse step does not compute these maps of cached values again.
 
-    Raises CutError if there is no such cut, it saves nothing, or the latent would not reach the
-    output past it; ConfigError if the policy was calibrated for other cache points.
+    Raises:
+        CutError: The cut does not exist, it saves nothing, or no output depends on the latent of a
+            reuse step.
+        ConfigError: The policy was calibrated for other cache points.
     """
     observes = policy.observes if policy else None
     signal = find(frontier, observes.signals) if observes else None
     observed = signal.needed if signal else ()
     if request == AUTO and policy and policy.caches is not Caches.CUT:
-        groups, reason = groups_of(frontier, policy.caches), f"{policy.caches.value}, one by one"
+        groups = groups_of(frontier, policy.caches)
+        reason = f"the policy caches {policy.caches.value}"
     else:
         requests = request if isinstance(request, list) else [request]
         chosen = [requested(frontier, one, observed) for one in requests]
         groups = {cut.name: points for cut, points, _ in chosen}
         reason = "; ".join(reason for *_, reason in chosen)
-    points = tuple(point for held in groups.values() for point in held)
+    points = tuple(point for group in groups.values() for point in group)
     cut = frontier.price(points, few(groups), observed)
     if partial_evaluation:
         whole = cut
         groups = partially_evaluated_groups(frontier, groups)
-        points = tuple(point for held in groups.values() for point in held)
+        points = tuple(point for group in groups.values() for point in group)
         cut = replace(frontier.price(points, cut.name, observed), skip_index=cut.skip_index)
         saved = 1 - cut.reuse_flops / whole.reuse_flops
         reason += f"; partial evaluation saves {saved:.1%} of a reuse step's FLOPs"
@@ -81,7 +92,7 @@ def choose(
 
 
 def requested(frontier: Frontier, request: One, observed: Nodes) -> Choice:
-    """One cut, what it caches, and why it was chosen."""
+    """The cut for one request, its cache points, and the reason for the choice."""
     if request == AUTO:
         return automatic(frontier, observed)
     if isinstance(request, int):
@@ -96,41 +107,42 @@ def requested(frontier: Frontier, request: One, observed: Nodes) -> Choice:
 
 
 def require_points(policy: Policy | None, groups: Iterable[str]) -> None:
-    """ConfigError unless ``policy`` decides about these groups of cache points."""
-    calibrated, found = policy.points if policy else None, frozenset(groups)
-    if calibrated is None or calibrated == found:
+    """Raise ConfigError unless the policy was calibrated for these groups of cache points."""
+    calibrated, actual = policy.points if policy else None, frozenset(groups)
+    if calibrated is None or calibrated == actual:
         return
     raise ConfigError(
         f"{type(policy).__name__} was calibrated for other cache points: not for "
-        f"{few(sorted(found - calibrated))}, but for {few(sorted(calibrated - found))}",
+        f"{few(sorted(actual - calibrated))}, but for {few(sorted(calibrated - actual))}",
         where="optimize(policy=...)",
         remedy="calibrate the policy for this model: fxcache calibrate",
     )
 
 
 def few(names: Iterable[str]) -> str:
-    """A few of ``names``."""
+    """The first three of ``names``, and the number of the others, for messages."""
     ordered = list(names)
     more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
     return ", ".join(ordered[:3]) + more or "none"
 
 
 def require_usable(frontier: Frontier, cut: Cut, points: Points, observed: Nodes) -> None:
-    """CutError unless the latent reaches the output past ``points``, and work is saved.
+    """Raise CutError if a plan cannot work.
 
-    What is observed must not depend on what is cached: it would tell of the past.
+    A plan works if an output of a reuse step depends on the latent, and if a reuse step saves
+    FLOPs. The observed values must not depend on cached values, which belong to an earlier step.
     """
     if not set(frontier.program.latents) & set(frontier.live(points)):
         raise CutError(
-            f"past {cut.name} no output of {frontier.program.model} depends on the latent: "
-            "a reuse step would return what the last refresh returned",
+            f"with {cut.name} cached, no output of {frontier.program.model} depends on the latent: "
+            "every reuse step would return the result of the last refresh",
             where=f"cut={cut.name!r}",
-            remedy=f"choose a value that a skip connection bypasses, or a pair of modules between "
-            f"which to cache the difference: {offered(frontier)}",
+            remedy=f"choose a value that a skip connection bypasses, or a pair of modules whose "
+            f"residual to cache: {offered(frontier)}",
         )
     if any(frontier.needs.needs(node, point.value) for node in observed for point in points):
         raise CutError(
-            f"{cut.name} is cached, and the policy observes what is computed from it",
+            f"{cut.name} is cached, but the policy observes a value that is computed from it",
             where=f"cut={cut.name!r}",
             remedy=f"choose a later cut: {offered(frontier)}",
         )
@@ -143,11 +155,12 @@ def require_usable(frontier: Frontier, cut: Cut, points: Points, observed: Nodes
 
 
 def automatic(frontier: Frontier, observed: Nodes) -> Choice:
-    """The skip connection whose cut saves the most FLOPs, of equal ones the one with fewest bytes.
+    """Choose the cut that saves the most FLOPs; of equal ones, the one with the fewest bytes.
 
-    In U-Nets that is the outermost, as in DeepCache's own experiments. Where none saves half, the
-    longest run of blocks that streams pass through, as TeaCache does. What a policy observes is
-    computed at every step: if that takes blocks of a stream, the run begins behind them.
+    Cuts at skip connections come first. In a U-Net the best one is the outermost, as in the
+    experiments of DeepCache. If none of them saves half of the FLOPs, cuts along streams compete
+    too, and the longest run of blocks wins, as in TeaCache. If the observed values need the first
+    block of a stream at every step, the cut begins behind that block.
     """
     skips: list[tuple[Cut, Points]] = [
         (frontier.feature(value), (CachePoint(value),)) for value in frontier.skips
@@ -155,14 +168,14 @@ def automatic(frontier: Frontier, observed: Nodes) -> Choice:
     by_cost = partial(expense, frontier, observed)
     best = min(skips, key=by_cost, default=None)
     if best is None or best[0].share_saved < ENOUGH:
-        first = 2 if observed else 1  # the first block itself may be what is observed
+        first = 2 if observed else 1  # the policy may observe the first block itself
         starts = [block for stack in frontier.stacks for block in stack.blocks[:first]]
         spans = [(frontier.price(p, name), p) for name, p in frontier.spans(starts).items()]
         best = min(skips + spans, key=by_cost, default=None)
     if best is None:
         raise CutError(
             f"{frontier.program.model} has neither a skip connection that bypasses work nor "
-            "repeated blocks that add to a stream",
+            "repeated blocks that add to a residual stream",
             where='cut="auto"',
             remedy="pass cut= with the path of a module whose output can be cached, or with a "
             "pair of paths: the first and the last module to skip",
@@ -174,7 +187,10 @@ def automatic(frontier: Frontier, observed: Nodes) -> Choice:
 def expense(
     frontier: Frontier, observed: Nodes, candidate: tuple[Cut, Points]
 ) -> tuple[bool, int, int]:
-    """What to minimise: work on a stream only to observe it, FLOPs of a reuse step, bytes."""
+    """The sort key of a candidate: wasted stream work, FLOPs of a reuse step, bytes of the cache.
+
+    Stream work is wasted if a reuse step computes it only for the observed values.
+    """
     cut, points = candidate
     if not observed:
         return False, cut.reuse_flops, cut.cache_bytes
@@ -185,6 +201,7 @@ def expense(
 
 
 def by_index(frontier: Frontier, index: int) -> Choice:
+    """The cut at the skip connection with this index."""
     if not 0 <= index < len(frontier.skips):
         raise CutError(
             f"{frontier.program.model} has no skip index {index}",
@@ -192,19 +209,20 @@ def by_index(frontier: Frontier, index: int) -> Choice:
             remedy=f"choose one of: {offered(frontier)}",
         )
     value = frontier.skips[index]
-    reason = f"skip index {index} was asked for"
+    reason = f"skip index {index} was requested"
     return frontier.feature(value), (CachePoint(value),), reason
 
 
 def by_path(frontier: Frontier, name: str) -> Choice:
+    """The cut that caches the output of the module at this path."""
     named = frontier.named_values
     if name in named:
         value = named[name]
-        reason = f"{name} was asked for"
+        reason = f"{name} was requested"
         return frontier.feature(value), (CachePoint(value),), reason
     several = frontier.module_outputs.get(name, [])
     raise CutError(
-        f"{name} has {len(several)} outputs that change with the latent; a cut is one tensor"
+        f"{name} has {len(several)} outputs that depend on the latent; a cut caches one tensor"
         if several
         else f"{frontier.program.model} has no module named {name!r} with an output to cache",
         where=f"cut={name!r}",
@@ -213,6 +231,7 @@ def by_path(frontier: Frontier, name: str) -> Choice:
 
 
 def by_span(frontier: Frontier, first: str, last: str) -> Choice:
+    """The residual cut that skips all modules from ``first`` to ``last``."""
     name = f"{first}{SPAN}{last}"
     for path in (first, last):
         if path not in frontier.modules:
@@ -224,16 +243,16 @@ def by_span(frontier: Frontier, first: str, last: str) -> Choice:
     points = frontier.span(first, last)
     if not points:
         raise CutError(
-            f"{last} computes nothing from what {first} does with the latent",
+            f"{last} computes nothing from the values of {first} that depend on the latent",
             where=f"cut={name!r}",
             remedy="name the first module to skip, then the last, in the order in which they run",
         )
     cut = frontier.price(points, name)
-    return cut, points, f"{first} to {last} was asked for"
+    return cut, points, f"{first} to {last} was requested"
 
 
 def nearby(name: str, frontier: Frontier) -> str:
-    """Names like ``name``, for messages."""
+    """Paths that resemble ``name``, for messages."""
     inside = [path for path in frontier.named_values if path.startswith(f"{name}.")]
     near = inside[-3:] or get_close_matches(name, frontier.modules, n=3, cutoff=0.3)
     return ", ".join(near) if near else offered(frontier)

@@ -1,4 +1,4 @@
-"""A cut: which values are cached, and what that saves."""
+"""A cut: the values to cache, and the work that this saves."""
 
 from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ SPAN = ".."  # between the first and the last module of a residual cut's name
 
 @dataclass(frozen=True)
 class Cut:
-    """What a reuse step takes from the cache instead of computing it.
+    """The values that a reuse step reads from the cache instead of computing them.
 
     All numbers are for the batch and the size that were captured.
 
@@ -69,15 +69,22 @@ class Afresh(Protocol):
         """FLOPs by kind."""
 
     def insert(self, graph: fx.Graph, copied: Mapping[fx.Node, fx.Node]) -> fx.Node:
-        """Compute it in ``graph``, at its insertion point; ``copied`` has the leaves."""
+        """Insert the computation of this part into ``graph`` at its insertion point.
+
+        Args:
+            graph: The graph of a variant.
+            copied: The node in ``graph`` for each of the leaves.
+        """
 
 
 @dataclass(frozen=True, eq=False)
 class CachePoint:
     """One cached value.
 
-    Without ``shortcut`` the value itself is cached; with it, its difference from the shortcut,
-    which a reuse step computes afresh and adds.
+    Attributes:
+        value: The value that a reuse step does not compute.
+        shortcut: None to cache the value itself. Otherwise the difference from the shortcut is
+            cached; a reuse step computes the shortcut and adds the cached difference.
     """
 
     value: fx.Node
@@ -85,25 +92,30 @@ class CachePoint:
 
     @property
     def along_stream(self) -> bool:
-        """Whether the shortcut was found by following a stream, not by likeness alone."""
+        """Whether the shortcut follows a stream, and was not chosen for its shape alone."""
         return self.shortcut is not None and self.shortcut.end is self.value
 
     @property
     def needed(self) -> tuple[fx.Node, ...]:
-        """What a reuse step must compute in the value's place."""
+        """The nodes that a reuse step must compute to replace the value."""
         return self.shortcut.leaves if self.shortcut else ()
 
     @property
     def flops(self) -> Mapping[str, int]:
-        """FLOPs by kind of computing the shortcut: at a reuse, and at a refresh besides."""
+        """FLOPs of the shortcut by kind. Reuse steps and refresh steps both compute it."""
         return self.shortcut.flops if self.shortcut else {}
 
 
 @dataclass(frozen=True, eq=False)
 class SignalPoint:
-    """A value to observe: ``value``, less its shortcut where it has one.
+    """A value that a policy observes.
 
-    ``of_timestep_alone``: known for every step as soon as the timesteps are.
+    Attributes:
+        kind: The kind of signal.
+        value: The node whose value is observed.
+        shortcut: Subtracted from the value before it is observed; None to observe the value.
+        of_timestep_alone: Whether the value depends on no other input than the timestep. Then it
+            can be computed for all steps as soon as their timesteps are known.
     """
 
     kind: Signal
@@ -113,16 +125,20 @@ class SignalPoint:
 
     @property
     def needed(self) -> tuple[fx.Node, ...]:
-        """The nodes that it is computed from."""
+        """The nodes that the observed value is computed from."""
         return (self.value, *(self.shortcut.leaves if self.shortcut else ()))
 
 
 @dataclass(frozen=True, eq=False)
 class CutPlan:
-    """The chosen cut in one program: what is cached, and why this cut.
+    """The chosen cut of one program.
 
-    ``groups``: by name, the points that a step refreshes or reuses together. ``signal``: what the
-    policy observes, if anything.
+    Attributes:
+        cut: The cut with its costs.
+        groups: The cache points by the name of their group. A step refreshes or reuses all points
+            of a group together.
+        reason: Why this cut was chosen.
+        signal: The value that the policy observes; None if it observes none.
     """
 
     cut: Cut
@@ -137,7 +153,7 @@ class CutPlan:
 
     @property
     def named_points(self) -> dict[str, CachePoint]:
-        """All cache points in order, by ``{group}.{number in it}``."""
+        """All cache points in order, by ``{group}.{index in the group}``."""
         return {
             f"{group}.{i}": point
             for group, points in self.groups.items()
@@ -145,6 +161,6 @@ class CutPlan:
         }
 
     def numbers(self, names: Set[str]) -> tuple[int, ...]:
-        """The numbers, among all, of the points in the groups of these names."""
+        """The indices in ``points`` of the cache points in the groups of these names."""
         groups = (name for name, points in self.groups.items() for _ in points)
         return tuple(i for i, name in enumerate(groups) if name in names)

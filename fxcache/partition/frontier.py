@@ -1,4 +1,4 @@
-"""Where a program can be cut: skip connections, streams of repeated blocks, any module's output."""
+"""The possible cuts of a program: skip connections, streams of repeated blocks, module outputs."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -14,11 +14,11 @@ from fxcache.partition.region import cache_points
 from fxcache.program import Program, is_tensor, module_paths, nbytes_of
 
 Points = tuple[CachePoint, ...]
-ENOUGH = 0.5  # share of FLOPs: skip connections that save as much are preferred to streams
+ENOUGH = 0.5  # a skip connection that saves this share of the FLOPs is preferred to streams
 
 
 class Frontier:
-    """All cuts of one program, each priced on demand."""
+    """All possible cuts of one program. The cost of each is computed on demand."""
 
     def __init__(self, program: Program):
         self.program = program
@@ -29,17 +29,18 @@ class Frontier:
 
     @cached_property
     def skips(self) -> list[fx.Node]:
-        """The main-branch value that meets each skip connection, outermost first.
+        """The main-branch value at the end of each skip connection, outermost first.
 
-        A skip connection ends where a concatenation joins two values computed from the latent,
-        one of which, the main branch, includes all of the other's work and more. The innermost
-        is the first in the graph, so the outermost is the last.
+        A skip connection ends at a concatenation of two values that depend on the latent. One of
+        them, the main branch, needs all the work that the other one needs, and more. The graph
+        reaches the innermost skip connection first, so the order is reversed.
         """
         joins = (n for n in self.program.graph.nodes if op_name(n) == "cat")
         mains = [m for m in map(self._main_branch, joins) if m is not None]
         return list(dict.fromkeys(mains[::-1]))
 
     def _main_branch(self, join: fx.Node) -> fx.Node | None:
+        """The main branch at the concatenation ``join``; None if no skip connection ends there."""
         joined = [n for n in join.all_input_nodes if self.needs.on_latent(n)]
         if len(joined) != 2:
             return None
@@ -68,7 +69,7 @@ class Frontier:
 
     @cached_property
     def module_outputs(self) -> dict[str, list[fx.Node]]:
-        """For each module path, its values that change with the latent and are read outside it."""
+        """By module path, the values that depend on the latent and are read outside the module."""
         outputs: dict[str, list[fx.Node]] = defaultdict(list)
         for node in self.program.graph.nodes:
             readers = [set(module_paths(user)) for user in node.users]
@@ -79,7 +80,7 @@ class Frontier:
         return dict(outputs)
 
     def name(self, value: fx.Node) -> str:
-        """Path of the outermost module whose one output is ``value``."""
+        """The path of the outermost module whose only output is ``value``, else a unique name."""
         paths = module_paths(value)
         for path in paths:
             if self.module_outputs.get(path) == [value]:
@@ -88,7 +89,7 @@ class Frontier:
 
     @cached_property
     def named_values(self) -> dict[str, fx.Node]:
-        """Every name that a feature cut can be asked for by, and its value."""
+        """Every name that selects a feature cut, and the value that it caches."""
         named = {self.name(value): value for value in self.skips}
         for path, values in self.module_outputs.items():
             if len(values) == 1 and is_tensor(values[0]):
@@ -96,22 +97,25 @@ class Frontier:
         return named
 
     def span(self, first: str, last: str) -> Points:
-        """The cache points that skip everything from module ``first`` to module ``last``."""
+        """The cache points that let a reuse step skip all modules from ``first`` to ``last``."""
         return cache_points(self.needs, self.modules[first], self.modules[last])
 
     def live(
         self, points: Points, also: Iterable[fx.Node] = (), hoisted: Iterable[fx.Node] = ()
     ) -> list[fx.Node]:
-        """The nodes of a variant that takes ``points`` from the cache.
+        """The nodes of a variant that reads ``points`` from the cache.
 
-        ``also``: what is computed all the same, from inputs alone, because a policy observes it.
-        ``hoisted``: what is given to the variant.
+        Args:
+            points: The cache points.
+            also: Values that the variant computes in any case, without the cache, because a
+                policy observes them.
+            hoisted: Values that are inputs of the variant.
         """
-        given: dict[fx.Node, tuple[fx.Node, ...]] = dict.fromkeys(hoisted, ())
+        inputs: dict[fx.Node, tuple[fx.Node, ...]] = dict.fromkeys(hoisted, ())
         cached = {point.value: point.needed for point in points}
-        live = self.needs.live_without(given | cached)
+        live = self.needs.live_without(inputs | cached)
         if observed := tuple(also):
-            live += self.needs.live_without(given, observed)
+            live += self.needs.live_without(inputs, observed)
         return self.needs.members(self.needs.mask(live))
 
     def feature(self, value: fx.Node) -> Cut:
@@ -119,7 +123,13 @@ class Frontier:
         return self.price((CachePoint(value),), self.name(value))
 
     def price(self, points: Points, name: str, observed: Iterable[fx.Node] = ()) -> Cut:
-        """The cut at ``points``, with its costs; ``observed``: see ``live``."""
+        """The cut that caches ``points``, with its costs.
+
+        Args:
+            points: The cache points.
+            name: The name of the cut.
+            observed: Values that a reuse step computes in any case, because a policy observes them.
+        """
         live = self.live(points, observed)
         by_op = merged([self.costs.of(live), *(p.flops for p in points)])
         return Cut(
@@ -135,40 +145,42 @@ class Frontier:
         )
 
     def _skip_index(self, points: Points) -> int | None:
+        """The index of the skip connection at ``points``; None if they are not one."""
         (point, *others) = points
-        met = not others and point.shortcut is None and point.value in self.skips
-        return self.skips.index(point.value) if met else None
+        is_skip = not others and point.shortcut is None and point.value in self.skips
+        return self.skips.index(point.value) if is_skip else None
 
     def _blocks_without(self, live: set[fx.Node]) -> int:
-        """How many numbered blocks that cost anything have none of it in ``live``."""
+        """The number of numbered blocks that cost FLOPs and have no costing node in ``live``."""
         blocks = (block for stack in self.stacks for block in stack.blocks)
         costing = [self.costs.nodes & set(self.modules[block]) for block in blocks]
         return sum(bool(nodes) and not nodes & live for nodes in costing)
 
     def spans(self, starts: Iterable[str]) -> dict[str, Points]:
-        """Cuts along streams by name: from each block of ``starts`` as far as its streams reach."""
-        found: dict[str, Points] = {}
+        """By name, the longest cut along streams that begins at each block of ``starts``."""
+        by_name: dict[str, Points] = {}
         for first in starts:
             for last in self._ends(first):
                 points = self.span(first, last)
                 if points and all(p.along_stream for p in points):
-                    found[f"{first}{SPAN}{last}"] = points
+                    by_name[f"{first}{SPAN}{last}"] = points
                     break
-        return found
+        return by_name
 
     def _ends(self, first: str) -> list[str]:
-        """The last blocks of the stacks from that of ``first`` on, the furthest first."""
+        """The last block of each stack, from the last stack back to that of ``first``."""
         containers = [stack.container for stack in self.stacks]
         start = containers.index(first.rpartition(".")[0])
         return [stack.blocks[-1] for stack in reversed(self.stacks[start:])]
 
     def cuts(self) -> list[Cut]:
-        """The cuts at skip connections, outermost first; then along streams, longest first.
+        """All cuts that save FLOPs.
 
-        The latter only where the former save less than half; none that saves nothing.
+        The cuts at skip connections come first, outermost first. If none of them saves half of the
+        FLOPs, the cuts along streams follow, longest first.
         """
-        found = [self.feature(value) for value in self.skips]
-        if all(cut.share_saved < ENOUGH for cut in found):
+        candidates = [self.feature(value) for value in self.skips]
+        if all(cut.share_saved < ENOUGH for cut in candidates):
             spans = self.spans(block for stack in self.stacks for block in stack.blocks)
-            found += [self.price(points, name) for name, points in spans.items()]
-        return [cut for cut in found if cut.share_saved > 0]
+            candidates += [self.price(points, name) for name, points in spans.items()]
+        return [cut for cut in candidates if cut.share_saved > 0]

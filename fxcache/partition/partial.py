@@ -1,10 +1,13 @@
-"""Partial evaluation against the cache: linear maps of what joins a cached value and a fresh one.
+"""Partial evaluation: caches the result of a linear map instead of a part of its input.
 
-``conv(cat([cached, fresh]), W)`` is ``conv(cached, W₁) + conv(fresh, W₂)``, and the first term is
-the same at every reuse step. So is its share of what lies between and treats channels, or groups
-of them, by themselves: activations, normalisation by groups. A cut through the cached value becomes
-one through the results of those maps. What is cached of a result is what it exceeds
-``conv(fresh, W₂)`` by, which a reuse step computes afresh: exact but for the order of summation.
+``conv(cat([cached, fresh]), W)`` equals ``conv(cached, W₁) + conv(fresh, W₂)``. The first term is
+the same at every reuse step, so it can be cached in place of ``cached``. The second term is
+computed afresh. The result is exact except for the order of summation.
+
+Between the concatenation and the map there may be operators that treat each channel, or each group
+of channels, independently: activations and group normalisation. The cache point moves from the
+concatenated value to the result of the map. The cached tensor is the difference between the result
+and the term of the fresh channels.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,23 +24,28 @@ from fxcache.program import Role, value_of
 
 aten = torch.ops.aten
 
-# These treat every value by itself; so does dropout in eval mode, in which all graphs are captured.
+# Elementwise operators. Dropout is one in eval mode, in which all graphs are captured.
 POINTWISE = frozenset({
     "_to_copy", "alias", "clone", "contiguous", "detach", "dropout", "gelu", "relu", "sigmoid",
     "silu", "tanh", "to",
 })  # fmt: skip
 CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
-GROUPS = 6  # the argument of a convolution that says in how many it works
-REUSES = 2  # for each refresh, at the default interval
-FLOPS_PER_BYTE = 300  # that a GPU computes while it moves a byte: 295 on H100, 156 on A100 (bf16)
+GROUPS = 6  # the position of the argument ``groups`` of a convolution
+REUSES = 2  # reuse steps for each refresh, at the default interval
+# The FLOPs that a GPU computes in the time to move one byte: 295 on H100, 156 on A100 (bf16).
+FLOPS_PER_BYTE = 300
 
 
 @dataclass(frozen=True, eq=False)
 class Rest:
-    """The share of a linear map's result that comes from channels which are not cached.
+    """The part of a linear map's result that comes from the fresh channels.
 
-    ``join``: the concatenation; ``chain``: from there on, up to the map. Of the joined channels
-    those from ``start`` to ``stop`` are left. ``flops`` of the map on these, by kind.
+    Attributes:
+        join: The concatenation of cached and fresh channels.
+        chain: The nodes after the concatenation, up to and including the map.
+        start: The first fresh channel of the concatenation.
+        stop: The end of the fresh channels (exclusive).
+        flops: FLOPs of the map for the fresh channels, by kind.
     """
 
     join: fx.Node
@@ -48,30 +56,36 @@ class Rest:
 
     @property
     def end(self) -> fx.Node:
+        """The linear map."""
         return self.chain[-1]
 
     @property
     def pieces(self) -> list[tuple[fx.Node, int, int]]:
-        """The joined tensors that are left, and from which to which of their channels."""
-        found, offset, dim = [], 0, dim_of(self.join)
+        """Each concatenated tensor with fresh channels, and the range of these channels in it."""
+        ranges, offset, dim = [], 0, dim_of(self.join)
         for joined in joined_by(self.join):
             size = int(value_of(joined).shape[dim])
             begin, end = max(self.start - offset, 0), min(self.stop - offset, size)
             if begin < end:
-                found.append((joined, begin, end))
+                ranges.append((joined, begin, end))
             offset += size
-        return found
+        return ranges
 
     @property
     def leaves(self) -> tuple[fx.Node, ...]:
-        """What it is computed from: the pieces, and the weights on the way."""
+        """The nodes that this part is computed from: the fresh tensors and the weights."""
         inside = {self.join, *self.chain}
         sources = [source for node in self.chain for source in node.all_input_nodes]
         pieces = [joined for joined, *_ in self.pieces]
         return tuple(dict.fromkeys(n for n in [*pieces, *sources] if n not in inside))
 
     def insert(self, graph: fx.Graph, copied: Mapping[fx.Node, fx.Node]) -> fx.Node:
-        """Compute it in ``graph``, at its insertion point; ``copied`` has the leaves."""
+        """Insert the computation for the fresh channels into ``graph`` at its insertion point.
+
+        Args:
+            graph: The graph of a variant.
+            copied: The node in ``graph`` for each of the leaves.
+        """
         dim = dim_of(self.join)
         parts = [narrowed(graph, copied[node], dim, *taken) for node, *taken in self.pieces]
         value = parts[0] if len(parts) == 1 else call(graph, self.join, (parts, dim))
@@ -82,7 +96,7 @@ class Rest:
     def _arguments(
         self, graph: fx.Graph, node: fx.Node, value: fx.Node, copied: Mapping[fx.Node, fx.Node]
     ) -> tuple[Any, ...]:
-        """Those of ``node``, for ``value`` in place of all channels."""
+        """The arguments of ``node`` for ``value``, which has the fresh channels alone."""
         arguments: Any = fx.node.map_arg(node.args[1:], lambda n: copied[n])
         taken = self.start, self.stop
         if node is self.end:
@@ -97,7 +111,7 @@ class Rest:
 
 
 def call(graph: fx.Graph, like: fx.Node, arguments: tuple[Any, ...]) -> fx.Node:
-    """The op of ``like`` on other ``arguments``, with the value that it has for these."""
+    """A node with the operator of ``like`` and other arguments, and its fake value."""
     made = graph.call_function(like.target, arguments, like.kwargs)  # type: ignore[arg-type]
     values = fx.node.map_arg(arguments, value_of)
     made.meta = {**like.meta, "val": like.target(*values, **like.kwargs)}  # type: ignore[operator]
@@ -105,7 +119,7 @@ def call(graph: fx.Graph, like: fx.Node, arguments: tuple[Any, ...]) -> fx.Node:
 
 
 def narrowed(graph: fx.Graph, node: fx.Node, dim: int, start: int, stop: int) -> fx.Node:
-    """``node`` from ``start`` to ``stop`` of ``dim``; itself where that is all."""
+    """A slice of ``node`` in dimension ``dim``; ``node`` itself if the slice is all of it."""
     value: Tensor = value_of(node)
     if (start, stop) == (0, value.shape[dim]):
         return node
@@ -115,14 +129,14 @@ def narrowed(graph: fx.Graph, node: fx.Node, dim: int, start: int, stop: int) ->
 
 
 def dim_of(join: fx.Node) -> int:
-    """The dimension that a concatenation joins, counted from the first."""
+    """The dimension of a concatenation, as a non-negative index."""
     dim = join.args[1] if len(join.args) > 1 else 0
     assert isinstance(dim, int)
     return dim % value_of(join).dim()
 
 
 def joined_by(join: fx.Node) -> list[fx.Node]:
-    """What a concatenation joins, in order."""
+    """The operands of a concatenation, in order."""
     (joined, *_) = join.args
     return list(joined)  # type: ignore[arg-type]
 
@@ -130,63 +144,68 @@ def joined_by(join: fx.Node) -> list[fx.Node]:
 def partially_evaluated_groups(
     frontier: Frontier, groups: Mapping[str, Points]
 ) -> Mapping[str, Points]:
-    """``groups`` of points, each partially evaluated where it meets none of another."""
-    found = dict(groups)
+    """Partially evaluate each group of cache points that does not overlap another group."""
+    new_groups = dict(groups)
     for name, points in groups.items():
-        elsewhere = (p for other, held in found.items() if other != name for p in held)
-        found[name] = partially_evaluated(frontier, points, tuple(elsewhere))
-    return found
+        elsewhere = (p for other, group in new_groups.items() if other != name for p in group)
+        new_groups[name] = partially_evaluated(frontier, points, tuple(elsewhere))
+    return new_groups
 
 
 def partially_evaluated(frontier: Frontier, points: Points, elsewhere: Points = ()) -> Points:
-    """``points``, those replaced whose share of linear maps is worth caching instead.
+    """Move each cache point behind the linear maps that read it, where that pays.
 
-    Worth it: the FLOPs that are saved in ``REUSES`` reuse steps, less what the refresh computes
-    besides, exceed ``FLOPS_PER_BYTE`` for each byte more that these steps read. ``elsewhere``: what
-    else is cached; a share that meets any of it is left as it is.
+    It pays if the FLOPs saved in ``REUSES`` reuse steps, minus the additional FLOPs of the refresh,
+    exceed ``FLOPS_PER_BYTE`` for each additional byte that these steps read.
+
+    Args:
+        frontier: The possible cuts of the program.
+        points: The cache points of one group.
+        elsewhere: The cache points of all other groups. A point whose replacement would overlap
+            one of them is not moved.
     """
     for point in points:
         others = tuple(p for p in points if p is not point)
-        found = split(frontier, point)
-        if found == (point,) or meets(found, point, (*others, *elsewhere)):
+        replacement = split(frontier, point)
+        if replacement == (point,) or overlaps(replacement, point, (*others, *elsewhere)):
             continue
-        if pays(frontier, (*points, *elsewhere), (*others, *found, *elsewhere)):
-            points = (*others, *found)
+        if pays(frontier, (*points, *elsewhere), (*others, *replacement, *elsewhere)):
+            points = (*others, *replacement)
     return tuple(sorted(points, key=lambda p: frontier.needs.index[p.value]))
 
 
-def meets(found: Points, point: CachePoint, others: Points) -> bool:
-    """Whether what takes the place of ``point`` is, or passes through, anything else cached."""
-    passed = {found_point.value for found_point in found if found_point is not point}
-    for found_point in found:
-        if isinstance(found_point.shortcut, Rest):
-            passed |= {*found_point.shortcut.chain, *found_point.shortcut.leaves}
+def overlaps(replacement: Points, point: CachePoint, others: Points) -> bool:
+    """Whether the replacement of ``point`` includes, or passes through, another cached value."""
+    passed = {new.value for new in replacement if new is not point}
+    for new in replacement:
+        if isinstance(new.shortcut, Rest):
+            passed |= {*new.shortcut.chain, *new.shortcut.leaves}
     return any(other.value in passed or passed & set(other.needed) for other in others)
 
 
 def pays(frontier: Frontier, before: Points, after: Points) -> bool:
-    """Whether reuse steps gain more FLOPs than the refresh loses, and more than bytes cost."""
+    """Whether the saved FLOPs outweigh the additional FLOPs of the refresh and the added bytes."""
     old, new = (frontier.price(points, "") for points in (before, after))
-    more = sum(sum(point.flops.values()) for point in set(after) - set(before))
+    refresh_flops = sum(sum(point.flops.values()) for point in set(after) - set(before))
     bytes_added = max(new.cache_bytes - old.cache_bytes, 0)
-    gained = REUSES * (old.reuse_flops - new.reuse_flops) - more
-    return gained > REUSES * FLOPS_PER_BYTE * bytes_added
+    saved_flops = REUSES * (old.reuse_flops - new.reuse_flops) - refresh_flops
+    return saved_flops > REUSES * FLOPS_PER_BYTE * bytes_added
 
 
 def split(frontier: Frontier, point: CachePoint) -> Points:
-    """The points that take the place of ``point``; itself among them where it is still read."""
+    """The cache points that replace ``point``, including itself if something still reads it."""
     if point.shortcut is not None:
         return (point,)
-    found = [rest for user in point.value.users for rest in rests(frontier, point.value, user)]
-    known = [rest for rest in found if rest is not None]
-    if not known:
+    ways = [rest for user in point.value.users for rest in rests(frontier, point.value, user)]
+    maps = [rest for rest in ways if rest is not None]
+    if not maps:
         return (point,)
-    read = None in found or any(point.value in rest.leaves for rest in known)
-    return (*([point] if read else []), *(CachePoint(rest.end, rest) for rest in known))
+    still_read = None in ways or any(point.value in rest.leaves for rest in maps)
+    return (*([point] if still_read else []), *(CachePoint(rest.end, rest) for rest in maps))
 
 
 def rests(frontier: Frontier, cached: fx.Node, join: fx.Node) -> Iterator[Rest | None]:
-    """For each way from ``cached`` through ``join``: the rest of a linear map, or None."""
+    """The ``Rest`` of each path from ``cached`` through ``join``; None if no linear map ends it."""
     joined = joined_by(join) if op_name(join) == "cat" and not join.kwargs else []
     if len(joined) < 2 or joined.count(cached) != 1 or cached not in (joined[0], joined[-1]):
         yield None
@@ -200,7 +219,7 @@ def rests(frontier: Frontier, cached: fx.Node, join: fx.Node) -> Iterator[Rest |
 def followed(
     rest: Rest, before: fx.Node, dim: int, total: int, frontier: Frontier
 ) -> Iterator[Rest | None]:
-    """From ``before`` on, to all linear maps; None for each way that ends otherwise."""
+    """Extend ``rest`` from ``before`` along each path to a linear map; None if there is no map."""
     for node in before.users:
         onward = replace(rest, chain=(*rest.chain, node))
         if is_map(node, before, dim) and only_weights(node, before, frontier):
@@ -221,25 +240,28 @@ def followed(
 
 
 def can_part(norm: fx.Node, before: fx.Node, rest: Rest, frontier: Frontier) -> bool:
-    """Whether ``norm`` treats whole groups alone: one before it would have had other groups."""
+    """Whether ``norm`` can be applied to some of its groups alone.
+
+    Only the first group normalisation on the path can: a second one may have other groups.
+    """
     first = all(op_name(node) != "group_norm" for node in rest.chain)
     return first and norm.args[0] is before and only_weights(norm, before, frontier)
 
 
 def only_weights(node: fx.Node, before: fx.Node, frontier: Frontier) -> bool:
-    """Whether all else that ``node`` reads is the same at every step."""
+    """Whether all operands of ``node`` except ``before`` are weights or constants."""
     others = (source for source in node.all_input_nodes if source is not before)
     return not any(frontier.needs.on(source, role) for source in others for role in Role)
 
 
 def to_whole_groups(rest: Rest, size: int, total: int) -> Rest | None:
-    """``rest`` with the group that lies across its border; None where that leaves nothing."""
+    """``rest`` extended to whole groups; None if all channels would be fresh."""
     start, stop = rest.start // size * size, -(-rest.stop // size) * size
     return None if (start, stop) == (0, total) else replace(rest, start=start, stop=stop)
 
 
 def is_map(node: fx.Node, before: fx.Node, dim: int) -> bool:
-    """Whether ``node`` maps the channels of ``before``, all together, by weights."""
+    """Whether ``node`` is a linear map over all channels of ``before``."""
     name = op_name(node)
     if not node.args or node.args[0] is not before or node.all_input_nodes.count(before) != 1:
         return False

@@ -1,4 +1,4 @@
-"""Many cache points: the residual branches of attention blocks, and of the layers in them."""
+"""Many cache points: the residual branches of attention blocks and of their layers."""
 
 import operator
 from collections import defaultdict
@@ -15,58 +15,60 @@ from fxcache.partition.region import streams_between
 from fxcache.policies import Caches
 from fxcache.program import is_tensor, module_paths
 
-Groups = Mapping[str, Points]  # by name: the points that are refreshed together
+Groups = Mapping[str, Points]  # the points that are refreshed together, by group name
 
 
 def groups_of(frontier: Frontier, caches: Caches) -> Groups:
-    """The cache points that policies of such a kind decide about, by name.
+    """The cache points of one kind, by the name of their group.
 
-    Raises CutError where the model has none.
+    Raises:
+        CutError: The model has none.
     """
-    found = FINDERS[caches](frontier)
-    if not found:
+    groups = FINDERS[caches](frontier)
+    if not groups:
         raise CutError(
             f"{frontier.program.model} has no numbered blocks with attention that add to a stream",
             where=f"{caches.value} to cache",
             remedy="use a policy that caches at one cut: Uniform, TeaCache, FirstBlock, …",
         )
-    return found
+    return groups
 
 
 def blocks(frontier: Frontier) -> Groups:
-    """What each outermost attention block adds to its streams, by the block's path."""
-    found: dict[str, Points] = {}
+    """The residual branches of each outermost attention block, by the path of the block."""
+    groups: dict[str, Points] = {}
     for path in attention_blocks(frontier):
-        inside_another = any(path.startswith(f"{other}.") for other in found)
+        inside_another = any(path.startswith(f"{other}.") for other in groups)
         points = () if inside_another else frontier.span(path, path)
         if points and all(p.along_stream for p in points):
-            found[path] = tuple(branch_alone(frontier, path, point) for point in points)
-    return found
+            groups[path] = tuple(branch_alone(frontier, path, point) for point in points)
+    return groups
 
 
 def layers(frontier: Frontier) -> Groups:
-    """What each layer of the innermost attention blocks adds, by the layer's path."""
-    found: dict[str, dict[fx.Node, None]] = defaultdict(dict)
+    """The residual branches of the layers in the innermost attention blocks, by layer path."""
+    by_layer: dict[str, dict[fx.Node, None]] = defaultdict(dict)
     for block in innermost_blocks(frontier):
         for output in added(frontier, block):
-            found[layer_of(output, block)][output] = None
-    return {name: tuple(map(CachePoint, outputs)) for name, outputs in found.items()}
+            by_layer[layer_of(output, block)][output] = None
+    return {name: tuple(map(CachePoint, outputs)) for name, outputs in by_layer.items()}
 
 
 def attention(frontier: Frontier) -> Groups:
-    """What the attentions in the innermost blocks return, as one group."""
-    found: dict[fx.Node, None] = {}
+    """The outputs of all attention layers in the innermost blocks, as one group."""
+    outputs: dict[fx.Node, None] = {}
     for block in innermost_blocks(frontier):
         inside = (path for path in frontier.modules if path.startswith(f"{block}."))
         children = {f"{block}.{path.removeprefix(f'{block}.').split('.')[0]}" for path in inside}
         for child in sorted(children):
             if any(map(attends, frontier.modules.get(child, ()))):
-                found |= dict.fromkeys(filter(is_tensor, frontier.module_outputs.get(child, ())))
-    return {"attention": tuple(map(CachePoint, found))} if found else {}
+                values = frontier.module_outputs.get(child, ())
+                outputs |= dict.fromkeys(filter(is_tensor, values))
+    return {"attention": tuple(map(CachePoint, outputs))} if outputs else {}
 
 
 def components(frontier: Frontier) -> Groups:
-    """The layers by kind, such as ``attn1``: their paths inside their blocks."""
+    """The layers grouped by their path inside the block, such as ``attn1``."""
     kinds: dict[str, Points] = defaultdict(tuple)
     for path, points in layers(frontier).items():
         kinds[kind_of(path)] += points
@@ -83,30 +85,30 @@ FINDERS: Mapping[Caches, Callable[[Frontier], Groups]] = {
 
 def attention_blocks(frontier: Frontier) -> list[str]:
     """Numbered modules with attention that the latent passes through, outer ones first."""
-    found = [
+    paths = [
         path
         for path, nodes in frontier.modules.items()
         if path.rpartition(".")[2].isdigit()
         and any(attends(node) and frontier.needs.on_latent(node) for node in nodes)
     ]
-    return sorted(found, key=lambda path: path.count("."))
+    return sorted(paths, key=lambda path: path.count("."))
 
 
 def innermost_blocks(frontier: Frontier) -> list[str]:
-    """The attention blocks that have no others inside."""
+    """The attention blocks that contain no other attention block."""
     paths = attention_blocks(frontier)
     return [p for p in paths if not any(other.startswith(f"{p}.") for other in paths)]
 
 
 def attends(node: fx.Node) -> bool:
-    """Whether ``node`` is attention, or the heart of one written out."""
+    """Whether ``node`` is an attention operator, or a softmax, which implies attention."""
     return any(part in op_name(node) for part in ("scaled_dot_product", "softmax"))
 
 
 def branch_alone(frontier: Frontier, path: str, point: CachePoint) -> CachePoint:
-    """``point`` as the one value that the block adds, where it adds one: it need not be subtracted.
+    """Cache ``f(x)`` itself instead of ``(x + f(x)) - x``, if the block adds only one value.
 
-    ``x + f(x)``: instead of the difference of that and x, f(x).
+    ``point`` stays as it is if the block adds several values.
     """
     if op_name(point.value) != "add" or not isinstance(point.shortcut, Shortcut):
         return point
@@ -117,7 +119,7 @@ def branch_alone(frontier: Frontier, path: str, point: CachePoint) -> CachePoint
 
 
 def added(frontier: Frontier, block: str) -> Iterator[fx.Node]:
-    """What is added to the streams in ``block``, before it is scaled."""
+    """The values that ``block`` adds to its streams, before gates and scales."""
     nodes = frontier.modules[block]
     streams = streams_between(frontier.needs, nodes, nodes)
     for addition in sorted(streams.added, key=frontier.needs.index.__getitem__):
@@ -128,7 +130,7 @@ def added(frontier: Frontier, block: str) -> Iterator[fx.Node]:
 
 
 def unscaled(node: fx.Node, frontier: Frontier) -> fx.Node:
-    """The value of which ``node`` is a scaled, cast or moved copy."""
+    """The value that ``node`` is a scaled, cast or reshaped copy of."""
     while op_name(node) in SCALES | MOVES | {"dropout"} or node.target is operator.getitem:
         sources = [n for n in node.all_input_nodes if frontier.needs.on_latent(n)]
         if len(sources) != 1:
@@ -138,7 +140,7 @@ def unscaled(node: fx.Node, frontier: Frontier) -> fx.Node:
 
 
 def layer_of(output: fx.Node, block: str) -> str:
-    """Path of the child of ``block`` that computed ``output``."""
+    """The path of the child of ``block`` that computes ``output``."""
     inside = [path for path in module_paths(output) if path.startswith(f"{block}.")]
     if not inside:
         return f"{block}.{output.name}"
@@ -147,7 +149,7 @@ def layer_of(output: fx.Node, block: str) -> str:
 
 
 def kind_of(path: str) -> str:
-    """The part of a layer's path that follows the number of its block."""
+    """The part of a layer's path after the index of its block."""
     parts = path.split(".")
     numbered = max(i for i, part in enumerate(parts) if part.isdigit())
     return ".".join(parts[numbered + 1 :])

@@ -1,4 +1,4 @@
-"""Signals: the values of a program by which policies decide."""
+"""Signals: the values of a program that policies observe."""
 
 from collections.abc import Callable, Mapping
 
@@ -12,7 +12,11 @@ from fxcache.program import Role, is_tensor
 
 
 def find(frontier: Frontier, wanted: tuple[Signal, ...]) -> SignalPoint:
-    """The first of the ``wanted`` signals that the program has; CutError if it has none."""
+    """The first of the ``wanted`` signals that the program has.
+
+    Raises:
+        CutError: The program has none of them.
+    """
     for kind in wanted:
         if point := FINDERS[kind](frontier):
             return point
@@ -24,7 +28,7 @@ def find(frontier: Frontier, wanted: tuple[Signal, ...]) -> SignalPoint:
 
 
 def modulated_input(frontier: Frontier) -> SignalPoint | None:
-    """What the first block's first layer reads, where it was modulated by the timestep."""
+    """The input of the first layer in the first block, if the timestep modulates it."""
     needs = frontier.needs
     for node in first_block(frontier):
         if node in frontier.costs.nodes and needs.on_latent(node):
@@ -35,7 +39,7 @@ def modulated_input(frontier: Frontier) -> SignalPoint | None:
 
 
 def timestep_embedding(frontier: Frontier) -> SignalPoint | None:
-    """The last value through which all of the timestep's influence on the latent passes."""
+    """The last value through which all influence of the timestep on the latent passes."""
     needs = frontier.needs
 
     def embedding(node: fx.Node) -> bool:
@@ -53,7 +57,7 @@ def timestep_embedding(frontier: Frontier) -> SignalPoint | None:
 
 
 def first_block_added(frontier: Frontier) -> SignalPoint | None:
-    """What the first block that adds to the latent's stream adds to it."""
+    """The value that the first residual block adds to the latent's stream."""
     for path in numbered(frontier):
         for point in frontier.span(path, path):
             read = point.shortcut.leaves if point.shortcut else ()
@@ -72,13 +76,14 @@ FINDERS: Mapping[Signal, Callable[[Frontier], SignalPoint | None]] = {
 def signal(
     frontier: Frontier, kind: Signal, value: fx.Node, shortcut: Afresh | None = None
 ) -> SignalPoint:
+    """The observed value, with whether it depends on the timestep alone."""
     others = (Role.LATENT, Role.CONDITIONING, Role.STATE)
     alone = not any(frontier.needs.on(value, role) for role in others)
     return SignalPoint(kind, value, shortcut, alone)
 
 
 def numbered(frontier: Frontier) -> list[str]:
-    """Numbered modules that the latent passes through, in the order in which they end."""
+    """Numbered modules with work that depends on the latent, in the order in which they end."""
     last = {path: frontier.needs.index[nodes[-1]] for path, nodes in frontier.modules.items()}
     costing = [
         path

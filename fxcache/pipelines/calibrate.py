@@ -1,4 +1,4 @@
-"""Calibrate a diffusers pipeline from prompts: batch by batch, to be continued after a break."""
+"""Calibrates a diffusers pipeline from prompts, in batches. An interrupted run can continue."""
 
 import json
 import os
@@ -24,7 +24,14 @@ from fxcache.policies import Policy
 
 @dataclass(frozen=True)
 class Sampling:
-    """What to sample: one picture a prompt, picture i from seed + i, ``batch`` at a time."""
+    """The images to sample: one for each prompt.
+
+    Args:
+        prompts: The prompts or class names.
+        steps: The number of denoising steps.
+        seed: The seed of the first image. Image i has the seed ``seed + i``.
+        batch: The number of images in a batch.
+    """
 
     prompts: Sequence[str]
     steps: int = 50
@@ -32,6 +39,7 @@ class Sampling:
     batch: int = 4
 
     def drawings(self) -> Iterator[Drawing]:
+        """One drawing for each batch."""
         for start in range(0, len(self.prompts), self.batch):
             prompts = self.prompts[start : start + self.batch]
             yield Drawing(prompts, self.steps, self.seed + start)
@@ -45,20 +53,31 @@ def calibrate_pipeline(
     options: Mapping[str, Any],
     cut: CutRequest = AUTO,
 ) -> Plan:
-    """The plan for the pipeline's denoiser, also written to ``out``.
+    """Calibrate a policy for the pipeline's denoiser, and write the plan to ``out``.
 
-    Stopped half-way, the next call with the same settings goes on after the last batch that was
-    finished: what was measured is kept beside ``out``, its name ending in ``.partial``.
+    The progress is saved after each batch, in a file beside ``out`` with the suffix ``.partial``.
+    After an interruption, the next call with the same settings continues from it.
 
-    Raises ConfigError where a file that ends so belongs to other settings, and as ``calibrate``.
+    Args:
+        pipeline: The diffusers pipeline.
+        kind: The kind of policy.
+        sampling: The images to sample.
+        out: The file of the plan.
+        options: The options of the policy that are not measured.
+        cut: The values to observe.
+
+    Raises:
+        ConfigError: The saved progress belongs to other settings, or an option is unknown.
+        ModelFileError: A file cannot be read or written.
+        ScheduleError: There was no run of more than one step.
     """
     model = denoiser_of(pipeline)
     measurement = measurement_for(kind)
     require_options(kind, options)
-    found = fingerprint(model)
+    model_fingerprint = fingerprint(model)
     settings = {**asdict(sampling), "policy": kind.__name__, "cut": cut_to_json(cut)}
     progress = Progress(
-        out.with_name(f"{out.name}.partial"), {**settings, "model": found.to_dict()}
+        out.with_name(f"{out.name}.partial"), {**settings, "model": model_fingerprint.to_dict()}
     )
     done = progress.resume()
     if done:
@@ -73,21 +92,27 @@ def calibrate_pipeline(
             for index in bar:
                 drawings[index].draw(pipeline, sampling.steps)
                 progress.save(index + 1, measurement.to_dict())
-    plan = Plan(calibrated(measurement, options), cut, found, settings)
+    plan = Plan(calibrated(measurement, options), cut, model_fingerprint, settings)
     plan.save(out)
     progress.file.unlink(missing_ok=True)
     return plan
 
 
 class Progress:
-    """What was measured so far, in a file that a reader never sees half of."""
+    """The progress of a calibration, in a file that is written atomically.
+
+    Attributes:
+        file: The file.
+        settings: The settings of the calibration.
+        measured: The saved state of the measurement; empty before ``resume``.
+    """
 
     def __init__(self, file: Path, settings: Mapping[str, Any]):
         self.file, self.settings = file, json.loads(json.dumps(settings))
         self.measured: dict[str, Any] = {}
 
     def resume(self) -> int:
-        """How many batches were done before; ``measured`` is what they showed."""
+        """Load the file, and return the number of batches that it covers."""
         if not self.file.exists():
             return 0
         try:
@@ -96,19 +121,20 @@ class Progress:
             raise ModelFileError(
                 f"the unfinished calibration cannot be read: {error}",
                 where=str(self.file),
-                remedy="remove the file to begin anew",
+                remedy="remove the file to start again",
             ) from error
         if state["settings"] != self.settings:
             differing = sorted(k for k, v in self.settings.items() if state["settings"].get(k) != v)
             raise ConfigError(
-                f"an unfinished calibration with other settings is there: {', '.join(differing)}",
+                f"an unfinished calibration has other settings: {', '.join(differing)}",
                 where=str(self.file),
-                remedy="finish it with its own settings, or remove the file to begin anew",
+                remedy="finish it with its own settings, or remove the file to start again",
             )
         self.measured = state["measured"]
         return int(state["done"])
 
     def save(self, done: int, measured: Mapping[str, Any]) -> None:
+        """Write the state after ``done`` batches."""
         state = {"settings": self.settings, "done": done, "measured": measured}
         unfinished = self.file.with_name(f"{self.file.name}.new")
         unfinished.write_text(json.dumps(state), encoding="utf-8")

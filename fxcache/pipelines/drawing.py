@@ -1,4 +1,4 @@
-"""Draw with a pipeline, through fxcache, and beside that without it."""
+"""Generates images with a pipeline, with and without fxcache."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,9 +21,16 @@ WARM_UP_STEPS = 2
 
 @dataclass(frozen=True)
 class Drawing:
-    """What to draw: one picture a prompt (or class name), picture i from seed + i.
+    """The images to generate: one for each prompt.
 
-    ``options``: further ones of ``fxcache.optimize``.
+    Args:
+        prompts: The prompts or class names.
+        steps: The number of denoising steps.
+        seed: The seed of the first image. Image i has the seed ``seed + i``.
+        policy: The policy; None if there is a plan.
+        cut: The cut.
+        plan: The plan; None if there is a policy.
+        options: Further options of ``fxcache.optimize``.
     """
 
     prompts: Sequence[str]
@@ -35,21 +42,21 @@ class Drawing:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def draw(self, pipeline: Any, steps: int, output_type: str = "pil") -> list[Any]:
-        """The pictures, as diffusers' ``output_type`` has them; numbers are from 0 to 1."""
+        """Generate the images in the form of diffusers' ``output_type``. Arrays are from 0 to 1."""
         device = denoiser_of(pipeline).parameters().__next__().device
         generators = [
             torch.Generator(device).manual_seed(self.seed + i) for i in range(len(self.prompts))
         ]
-        drawn = pipeline(
+        result = pipeline(
             conditions(pipeline, self.prompts),
             num_inference_steps=steps,
             generator=generators,
             output_type=output_type,
         )
-        return list(drawn.images)
+        return list(result.images)
 
     def cached(self, pipeline: Any) -> tuple[list[Any], Report]:
-        """The pictures through fxcache, and its report of that run; the denoiser is restored."""
+        """The images with fxcache, and the report. The denoiser is restored afterwards."""
         denoiser = optimize(
             denoiser_of(pipeline), self.policy, plan=self.plan, cut=self.cut, **self.options
         )
@@ -61,7 +68,7 @@ class Drawing:
             restore(denoiser)
 
     def original(self, pipeline: Any) -> tuple[list[Any], float]:
-        """The pictures without fxcache, and the denoiser's median time a call in milliseconds."""
+        """The images without fxcache, and the median time of a denoiser call in milliseconds."""
         self.draw(pipeline, WARM_UP_STEPS)
         with timed_calls(denoiser_of(pipeline)) as watches:
             images = self.draw(pipeline, self.steps)
@@ -69,7 +76,7 @@ class Drawing:
 
 
 def compare(pipeline: Any, drawing: Drawing, out: Path) -> Comparison:
-    """Draw twice from the same seeds; write both rows to ``out``, a PNG."""
+    """Generate the images with and without fxcache, and write both rows to ``out``."""
     originals, original_ms = drawing.original(pipeline)
     images, reported = drawing.cached(pipeline)
     run = reported.runs[-1]
@@ -83,12 +90,14 @@ def compare(pipeline: Any, drawing: Drawing, out: Path) -> Comparison:
 
 
 def mean_step_ms(run: RunReport) -> float:
+    """The mean time of a step in milliseconds, from the medians of refresh and reuse steps."""
     reuses = run.steps - len(run.refreshes)
     spent = len(run.refreshes) * (run.refresh_ms or 0) + reuses * (run.reuse_ms or 0)
     return spent / run.steps
 
 
 def measure(original_ms: float, run: RunReport, reported: Report, like: Any) -> Comparison:
+    """The measurements of a comparison."""
     return Comparison(
         steps=run.steps,
         refreshes=len(run.refreshes),

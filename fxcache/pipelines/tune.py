@@ -1,4 +1,4 @@
-"""Tune a diffusers pipeline from prompts: the best plan, and how others compare."""
+"""Tunes a diffusers pipeline from prompts, and compares the best plan with others."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,17 +24,26 @@ INTERVALS = (2, 3, 4, 5, 6)
 
 @dataclass(frozen=True)
 class Target:
-    """What to reach: one of these."""
+    """The target of the tuner. Exactly one field is set.
+
+    Args:
+        speedup: The least speed-up of the denoiser, from FLOPs.
+        psnr_db: The least PSNR in dB against the uncached run.
+        budget_ms: The greatest time of all denoiser calls in a run, in milliseconds.
+
+    Raises:
+        ConfigError: Not exactly one field is set, or it is not positive.
+    """
 
     speedup: float | None = None
     psnr_db: float | None = None
     budget_ms: float | None = None
 
     def __post_init__(self) -> None:
-        given = {name: value for name, value in vars(self).items() if value is not None}
-        if len(given) != 1 or min(given.values()) <= 0:
+        targets = {name: value for name, value in vars(self).items() if value is not None}
+        if len(targets) != 1 or min(targets.values()) <= 0:
             raise ConfigError(
-                f"{given or 'nothing'} is to be reached",
+                f"the target is {targets or 'missing'}",
                 where="tune",
                 remedy="pass exactly one of speedup, psnr and budget-ms, above 0",
             )
@@ -42,14 +51,20 @@ class Target:
 
 @dataclass(frozen=True)
 class Tuned:
-    """The plan, its real run, and the curves of all that was tried, by name of the policy."""
+    """The result of the tuner.
+
+    Attributes:
+        plan: The best plan.
+        trial: The real run under this plan.
+        curves: Speed-up and PSNR of all trials, by the name of the policy.
+    """
 
     plan: Plan
     trial: Trial
     curves: Mapping[str, Sequence[Point]]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, without the plan itself."""
+        """The trial and the curves as a dict that can be written as JSON."""
         curves = {
             name: [point._asdict() for point in points] for name, points in self.curves.items()
         }
@@ -65,12 +80,22 @@ def tune_pipeline(
     options: Options | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Tuned:
-    """The best plan for the pipeline's denoiser, written to ``out``.
+    """Find the best plan for the pipeline's denoiser, and write it to ``out``.
 
-    ``picture``: where to draw quality against speed, with the hand-set policies Uniform,
-    NonUniform and TaylorSeer, and the tuner's own schedules for other speed-ups.
+    Args:
+        pipeline: The diffusers pipeline.
+        sampling: The images to sample.
+        target: The target.
+        out: The file of the plan.
+        picture: The file of a plot of quality against speed; None for no plot. The plot also has
+            the policies Uniform, NonUniform and TaylorSeer with fixed options, and schedules of
+            the tuner for other speed-ups.
+        options: Options of the search.
+        say: Called with messages about the progress.
 
-    Raises ConfigError for options, CutError where the target cannot be reached.
+    Raises:
+        ConfigError: An option is wrong.
+        CutError: No schedule reaches the target.
     """
     pipeline.set_progress_bar_config(disable=True)
     model = denoiser_of(pipeline)
@@ -98,7 +123,7 @@ def reached(tuner: Tuner, target: Target) -> Trial:
 
 
 def compared(tuner: Tuner, chosen: Trial, steps: int) -> dict[str, list[Point]]:
-    """Curves of the hand-set policies, and of the tuner's schedules at the same speeds."""
+    """The curves of policies with fixed options, and of tuned schedules at equal speed-ups."""
     hand_set: dict[str, list[Policy]] = {
         "Uniform": [Uniform(n) for n in INTERVALS],
         "NonUniform": [NonUniform(n, center=0.3 * steps) for n in INTERVALS],
@@ -117,13 +142,14 @@ def compared(tuner: Tuner, chosen: Trial, steps: int) -> dict[str, list[Point]]:
 
 
 def point(trial: Trial) -> Point:
+    """The point of a trial in a plot."""
     return Point(trial.speedup, trial.psnr_db)
 
 
 def sampled(pipeline: Any, sampling: Sampling) -> Tensor:
-    """All pictures, ``[N, H, W, C]`` from 0 to 1, not rounded to bytes."""
-    drawn: list[Tensor] = []
+    """All images, ``[N, H, W, C]`` with values from 0 to 1, not rounded to bytes."""
+    tensors: list[Tensor] = []
     for drawing in sampling.drawings():
         images = drawing.draw(pipeline, sampling.steps, output_type="np")
-        drawn += map(torch.as_tensor, images)
-    return torch.stack(drawn)
+        tensors += map(torch.as_tensor, images)
+    return torch.stack(tensors)

@@ -1,4 +1,4 @@
-"""The same pictures with and without fxcache: times, likeness, and one sheet to look at."""
+"""Compares images with and without fxcache: times, similarity, and a sheet of all images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +21,12 @@ LINE = 14
 
 @dataclass(frozen=True)
 class Likeness:
-    """How close two rows of pictures are, averaged over pairs: PSNR in dB, SSIM up to 1."""
+    """The similarity of two rows of images, averaged over pairs.
+
+    Attributes:
+        psnr_db: PSNR in dB.
+        ssim: SSIM, at most 1.
+    """
 
     psnr_db: float
     ssim: float
@@ -29,11 +34,21 @@ class Likeness:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What ``fxcache run --compare`` measured.
+    """The measurements of ``fxcache run --compare``.
 
-    Times are medians over the denoiser's calls of one kind, in milliseconds. ``speedup``: a run's
-    time in the denoiser without fxcache over that with it, from these medians (``reuse_ms`` is
-    None where every step refreshed). ``ideal_speedup``: the same from FLOPs.
+    Attributes:
+        steps: The number of denoising steps.
+        refreshes: The number of refresh steps.
+        original_ms: The median time of a denoiser call without fxcache, in milliseconds.
+        refresh_ms: The median time of a refresh step, in milliseconds.
+        reuse_ms: The median time of a reuse step, in milliseconds; None if there is none.
+        speedup: The denoiser's time of a run without fxcache, divided by that with fxcache.
+            Computed from the medians.
+        ideal_speedup: The same ratio, computed from FLOPs.
+        share_saved: The share of FLOPs that a reuse step saves, 0 to 1.
+        cached_bytes: The size of all cached values in bytes.
+        psnr_db: PSNR of the images in dB.
+        ssim: SSIM of the images, at most 1.
     """
 
     steps: int
@@ -54,7 +69,7 @@ class Comparison:
 
 @contextmanager
 def timed_calls(model: nn.Module) -> Iterator[list[Stopwatch]]:
-    """Stopwatches of ``model``'s calls inside the block."""
+    """Time each call of ``model`` inside the block. Yields the list of stopwatches."""
     watches: list[Stopwatch] = []
 
     def start(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -76,12 +91,12 @@ def timed_calls(model: nn.Module) -> Iterator[list[Stopwatch]]:
 
 
 def typical_ms(watches: Sequence[Stopwatch]) -> float:
-    """Median time of a call: one that the machine interrupted does not count."""
+    """The median time of a call in milliseconds, which ignores single slow calls."""
     return median(w.elapsed_ms or 0.0 for w in watches)
 
 
 def likeness(originals: Sequence["Image"], others: Sequence["Image"]) -> Likeness:
-    """PSNR and SSIM of 8-bit RGB pictures; identical ones count as 100 dB."""
+    """PSNR and SSIM of 8-bit RGB images. Identical images count as 100 dB."""
     import numpy as np
     from skimage.metrics import mean_squared_error, structural_similarity
 
@@ -95,7 +110,7 @@ def likeness(originals: Sequence["Image"], others: Sequence["Image"]) -> Likenes
 
 
 def sheet(rows: Mapping[str, Sequence["Image"]], captions: Sequence[str]) -> "Image":
-    """One picture: a labelled row of tiles for each entry of ``rows``, captions on top."""
+    """One image with a labelled row of tiles for each entry of ``rows``, and captions on top."""
     from PIL import Image, ImageDraw
 
     columns = max(map(len, rows.values()))

@@ -1,4 +1,4 @@
-"""What the pictures share: a figure that belongs to nobody else, saved."""
+"""Creates and saves matplotlib figures, without matplotlib's global state."""
 
 import importlib
 from pathlib import Path
@@ -8,20 +8,24 @@ from fxcache.errors import ModelFileError
 
 
 def figure(width: float, height: float) -> Any:
-    """A matplotlib figure in inches, of no global state; ModelFileError without matplotlib."""
+    """A matplotlib figure. Width and height are in inches.
+
+    Raises:
+        ModelFileError: matplotlib is not installed.
+    """
     try:
         drawing = importlib.import_module("matplotlib.figure")
     except ImportError as error:
         raise ModelFileError(
             f"matplotlib cannot be imported: {error}",
-            where="drawing a picture",
-            remedy="install what pictures need: pip install 'fxcache[diffusers]'",
+            where="drawing a plot",
+            remedy="install the optional dependencies: pip install 'fxcache[diffusers]'",
         ) from error
     return drawing.Figure(figsize=(width, height), layout="constrained")
 
 
 def save(page: Any, out: Path) -> None:
-    """Write the figure; ModelFileError where that cannot be."""
+    """Write the figure; ModelFileError if the file cannot be written."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         page.savefig(out, dpi=120)
@@ -29,5 +33,5 @@ def save(page: Any, out: Path) -> None:
         raise ModelFileError(
             f"the picture cannot be written: {error}",
             where=str(out),
-            remedy="end the name in .png, .svg or .pdf, in a folder that can be written to",
+            remedy="pass a name that ends in .png, .svg or .pdf, in a writable folder",
         ) from error

@@ -1,4 +1,4 @@
-"""A picture: quality against speed, each policy a curve."""
+"""A plot of quality against speed, with one curve for each policy."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 from fxcache.report.drawing import figure, save
 
-COLORS = 10  # that matplotlib gives curves, in turn
-LINES = ("-", "--", ":")  # one after the other where curves have the same colour
+COLORS = 10  # matplotlib repeats the colours of curves after this many
+LINES = ("-", "--", ":")  # distinguish curves of the same colour
 
 
 class Point(NamedTuple):
-    """One setting of a policy: its speed-up, and its likeness to the uncached run in dB."""
+    """One trial: its speed-up, and its PSNR against the uncached run in dB."""
 
     speedup: float
     psnr_db: float
@@ -24,10 +24,17 @@ def draw_pareto(
     chosen: Point | None = None,
     speed: str = "speed-up, from FLOPs",
 ) -> None:
-    """Write the curves to ``out``, by what its name ends in (``.png``, ``.svg``, ``.pdf``).
+    """Plot the curves, and write the plot to a file.
 
-    ``chosen`` is marked by a star. Raises ModelFileError where matplotlib is missing, or the file
-    cannot be written.
+    Args:
+        curves: The points of each curve, by the name of the policy.
+        out: The file. Its suffix selects the format: ``.png``, ``.svg`` or ``.pdf``.
+        title: The title of the plot.
+        chosen: A point to mark with a star.
+        speed: The label of the axis for speed.
+
+    Raises:
+        ModelFileError: matplotlib is not installed, or the file cannot be written.
     """
     page = figure(8, 5)
     axes: Any = page.add_subplot()

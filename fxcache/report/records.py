@@ -1,4 +1,4 @@
-"""What a report holds of variants, captures and runs. FLOPs count two per multiply-add."""
+"""The records in a report: variants, captures and runs. FLOPs count two per multiply-add."""
 
 from dataclasses import dataclass
 from typing import Any

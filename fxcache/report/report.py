@@ -1,4 +1,4 @@
-"""``fxcache.report``: what was captured, cut, cached and decided."""
+"""``fxcache.report``: the captures, cuts, cached bytes and decisions of an optimised module."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
@@ -54,11 +54,13 @@ class Report:
 
 def report_of(module: nn.Module, engine: Engine) -> Report:
     """The report of an optimised module."""
-    captured, asked = list(engine.captures.values()), engine.settings.hoist
+    captured, requested = list(engine.captures.values()), engine.settings.hoist
     return Report(
         model=type(module).__name__,
         policy=engine.settings.policy.to_dict(),
-        captures=[capture_report(v, given(v) if engine.runs else asked) for v in captured],
+        captures=[
+            capture_report(v, hoist_level(v) if engine.runs else requested) for v in captured
+        ],
         runs=[run_report(r) for r in list(engine.runs)],
         attributions=replace(engine.store.counts),
         cached_bytes=engine.store.nbytes + engine.store.slot_bytes(GuidanceSlot),
@@ -67,7 +69,7 @@ def report_of(module: nn.Module, engine: Engine) -> Report:
     )
 
 
-def given(variants: Variants) -> HoistLevel:
+def hoist_level(variants: Variants) -> HoistLevel:
     """The most that was hoisted out of a step so far."""
     return max(key.hoisted for key in variants.made)
 
@@ -110,7 +112,7 @@ def variant_report(variants: Variants, key: VariantKey) -> VariantReport:
         hoisted=key.hoisted.name.lower(),
         nodes=len(variants.made[key].module.graph.nodes),
         flops=variants.made[key].flops,
-        kernels=[asdict(found) for found in variants.fusions[key]],
+        kernels=[asdict(fusion) for fusion in variants.fusions[key]],
     )
 
 
@@ -157,7 +159,7 @@ def run_report(run: Run) -> RunReport:
 
 
 def measured_speedup(run: Run) -> float | None:
-    """See ``RunReport.speedup``; None unless there are refreshes and other steps."""
+    """``RunReport.speedup``; None unless there are refreshes and other steps."""
     kinds = Counter((step.decision.refresh, step.half) for step in run.steps)
     typical_ms = {kind: typical(run.times_ms(*kind)) for kind in kinds}
     full_ms = typical_ms.get((True, False))

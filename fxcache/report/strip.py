@@ -1,4 +1,4 @@
-"""A picture: which cache point each step refreshed, and which it reused."""
+"""A plot of the schedule: the cache points that each step computes and reuses."""
 
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
@@ -9,20 +9,24 @@ from fxcache.policies import Policy
 from fxcache.report.drawing import figure, save
 from fxcache.step import Step
 
-Rows = Sequence[Set[str]]  # for each step, the cache points that it computes
+Rows = Sequence[Set[str]]  # the cache points that each step computes
 THE_CUT = "the cut"
 
 
 def planned(policy: Policy, steps: int) -> tuple[Rows, Sequence[str]]:
-    """What each step of a run computes, and all cache points, known from the policy alone.
+    """The cache points that each step computes under a policy.
 
-    Raises ConfigError for policies that look at data: a report of a run tells what those did.
+    Returns:
+        The cache points for each step, and the names of all cache points.
+
+    Raises:
+        ConfigError: The policy observes a signal, so that its schedule depends on data.
     """
     if policy.observes is not None:
         raise ConfigError(
-            f"{type(policy).__name__} decides by what it sees: no plan tells what it will do",
+            f"{type(policy).__name__} observes a signal: its schedule is not known before the run",
             where="schedule strip",
-            remedy="draw the strip of a run: fxcache run --plan … --report FILE, then of that FILE",
+            remedy="pass the report of a run instead: fxcache run --plan … --report FILE",
         )
     names = sorted(policy.points or {THE_CUT})
     rows: list[Set[str]] = []
@@ -36,9 +40,16 @@ def planned(policy: Policy, steps: int) -> tuple[Rows, Sequence[str]]:
 
 
 def draw_strip(rows: Rows, names: Sequence[str], out: Path, title: str) -> None:
-    """Write a strip of ``len(rows)`` × ``len(names)`` cells to ``out``; dark ones are refreshed.
+    """Plot a strip of ``len(rows)`` × ``len(names)`` cells. Dark cells are computed.
 
-    Raises ModelFileError where matplotlib is missing, or the file cannot be written.
+    Args:
+        rows: The cache points that each step computes.
+        names: The names of all cache points.
+        out: The file to write.
+        title: The title of the plot.
+
+    Raises:
+        ModelFileError: matplotlib is not installed, or the file cannot be written.
     """
     page = figure(2.5 + 0.16 * len(rows), 1.2 + 0.22 * len(names))
     axes: Any = page.add_subplot()
@@ -56,6 +67,6 @@ def draw_strip(rows: Rows, names: Sequence[str], out: Path, title: str) -> None:
 
 
 def shown(schedule: Mapping[str, Sequence[int]], steps: int) -> tuple[Rows, Sequence[str]]:
-    """The same from a run's report: for each cache point, the steps that computed it."""
+    """The rows and names from ``RunReport.schedule``."""
     rows = [frozenset(name for name, at in schedule.items() if s in at) for s in range(steps)]
     return rows, list(schedule)

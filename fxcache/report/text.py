@@ -1,4 +1,4 @@
-"""A report as tables for people to read."""
+"""Formats a report as text."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from tabulate import tabulate
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """A report, or one read back from JSON, as tables."""
+    """The text of a report, which may come from JSON."""
     options = ", ".join(f"{k}={v}" for k, v in report["policy"].items() if k != "policy")
     lines = [
         f"{report['model']}: {report['policy']['policy']}({options}), "
@@ -16,39 +16,40 @@ def as_text(report: dict[str, Any]) -> str:
         lines += ["", f"captured {capture['inputs']}", cut_line(capture)]
     if report["runs"]:
         lines += ["", runs_table(report["runs"])]
-    if found := attribution_lines(report["attributions"]):
-        lines += ["", *found]
+    if advice := attribution_lines(report["attributions"]):
+        lines += ["", *advice]
     return "\n".join(lines)
 
 
 def attribution_lines(counts: dict[str, int]) -> list[str]:
-    """What slowed calls down, or may do so, since it was unclear whose they were."""
+    """Advice about calls whose trajectory was unclear, which costs time."""
     calls, lines = f"of {counts['calls']} calls", []
-    if found := counts["by_latent"]:
+    if count := counts["by_latent"]:
         lines.append(
-            f"{found} {calls} were attributed by comparing latents "
+            f"{count} {calls} were attributed by comparing latents "
             f"({counts['device_waits']} waited for the device): fxcache.session(model) around the "
             "loop (with a key for each tile), or fxcache.optimize(pipe), makes that unnecessary"
         )
-    if found := counts["ambiguous"]:
+    if count := counts["ambiguous"]:
         lines.append(
-            f"{found} {calls} refreshed since they may be another request's: give each request a "
-            "fxcache.session(model, key=...)"
+            f"{count} {calls} refreshed because they may belong to another request: open one "
+            "fxcache.session(model, key=...) for each request"
         )
-    if found := counts["lone_starts"]:
+    if count := counts["lone_starts"]:
         lines.append(
-            f"{found} {calls} began a run though the last runs ended with their first call: open "
+            f"{count} {calls} began a run after several runs of a single call: open "
             "fxcache.session(model) around the loop"
         )
-    if found := counts["evicted"]:
+    if count := counts["evicted"]:
         lines.append(
-            f"{found} trajectories were dropped before their end: raise "
+            f"{count} trajectories were dropped before their end: raise "
             "CacheConfig(max_trajectories=...)"
         )
     return lines
 
 
 def cut_line(capture: dict[str, Any]) -> str:
+    """The line about the cut of a capture."""
     cut = capture["cut"]
     read = ", ".join(capture["specialized_on"])
     values = f"; for these values of {read} only" if read else ""
@@ -62,6 +63,7 @@ def cut_line(capture: dict[str, Any]) -> str:
 
 
 def runs_table(runs: list[dict[str, Any]]) -> str:
+    """The table of runs."""
     rows = [
         {
             "run": index,
@@ -82,4 +84,5 @@ def runs_table(runs: list[dict[str, Any]]) -> str:
 
 
 def rounded(value: float | None) -> str:
+    """``value`` with two digits, or a dash for None."""
     return "–" if value is None else f"{value:.2f}"

@@ -219,7 +219,7 @@ def signature_of(graph: fx.Graph, program: Program) -> VariantSignature:
 
 def batch_size(program: Program) -> Any:
     """The size of the latent's first dimension, an int or a symbol; None where it has none."""
-    latent: Tensor = value_of(program.given(Role.LATENT)[0])
+    latent: Tensor = value_of(program.placeholders_of(Role.LATENT)[0])
     return latent.shape[0] if latent.dim() else None
 
 

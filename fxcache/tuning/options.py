@@ -1,4 +1,4 @@
-"""How thoroughly the tuner searches."""
+"""Options of the tuner: how thoroughly it searches."""
 
 from dataclasses import dataclass, fields
 
@@ -7,18 +7,19 @@ from fxcache.checks import require_integer
 
 @dataclass(frozen=True)
 class Options:
-    """How thoroughly to search.
+    """Options of the search.
 
     Args:
-        cuts: How many cuts to try.
-        mixed: How many of them one plan may use.
-        gaps: Steps over which a value may be reused.
-        order: The highest order of forecasts, 0 for none.
-        probes: Steps at which it is measured how an error in a prediction shows in the end.
-        verified: Plans that are tried by real runs.
+        cuts: The number of cuts to try.
+        mixed: The number of cuts that one plan may combine.
+        gaps: The number of steps over which a value may be reused.
+        order: The highest order of forecasts; 0 for no forecasts.
+        probes: The number of steps at which to measure how much an error in the prediction changes
+            the sampled result.
+        verified: The number of plans to verify by real runs.
 
     Raises:
-        ConfigError: An option is no whole number that is large enough.
+        ConfigError: An option is not an integer, or it is too small.
     """
 
     cuts: int = 4

@@ -1,4 +1,4 @@
-"""The error profile: what reusing a cut costs, by step and by age of what is cached."""
+"""The error profile: the error of reusing each cut, by step and by age of the cached value."""
 
 import math
 from collections import deque
@@ -19,11 +19,16 @@ Values = tuple[Tensor, ...]
 
 
 class Profile(Measurement):
-    """Mean squared errors of predictions that reuse each cut, on trajectories without caching.
+    """Measures the mean squared error of predictions that reuse each cut.
 
-    At each step the model predicts once in full, and then, for every cut, with what it computed
-    there 1 … ``gaps`` steps before, as it is and extrapolated by Taylor series up to ``order``. For
-    the latter, refreshes are taken to be as far apart as the age allows: gap + 1 steps.
+    Trajectories are those of runs without caching. At each step the model predicts once in full,
+    then for each cut with the values of 1 … ``gaps`` steps before. The values are reused as they
+    are, and extrapolated by Taylor series up to ``order``. A forecast over a gap assumes that
+    refreshes are gap + 1 steps apart.
+
+    Args:
+        gaps: The greatest age of a reused value, in steps.
+        order: The highest order of forecasts; 0 for none.
     """
 
     policy = Scheduled
@@ -46,6 +51,7 @@ class Profile(Measurement):
         past.appendleft({k: tuple(t.clone() for t in v) for k, v in seen.values.items()})
 
     def _error(self, seen: RecordedStep, cut: str, values: Values) -> float:
+        """The mean squared error of the prediction that reuses ``values`` for ``cut``."""
         variant = seen.variants.variant(frozenset({cut}))
         stored = entries_of(dict(zip(variant.signature.reads, values, strict=True)))
         results = variant.module(*variant.signature.bind(seen.user_inputs, cached=stored))
@@ -53,7 +59,7 @@ class Profile(Measurement):
         return float((output.float() - seen.output.float()).square().mean())
 
     def errors(self, cut: str, order: int) -> Tensor:
-        """``[steps, gaps]``, infinite where nothing was so old yet."""
+        """The errors ``[steps, gaps]``, infinite where no value is old enough."""
         steps = self._means.length
         table = torch.full((steps, self.gaps), math.inf, dtype=torch.float64)
         for gap in range(1, self.gaps + 1):
@@ -63,7 +69,7 @@ class Profile(Measurement):
 
     @property
     def steps(self) -> int:
-        """How many steps the runs had."""
+        """The number of steps of the runs."""
         return self._means.length
 
     def options(self) -> dict[str, Any]:
@@ -77,11 +83,18 @@ class Profile(Measurement):
 
 
 def name(cut: str, order: int, gap: int) -> str:
+    """The key of the means for one cut, order and gap."""
     return f"{cut} order {order} gap {gap}"
 
 
 def forecast(past: list[Values], gap: int, order: int) -> Values:
-    """What was cached ``gap`` steps ago, ``past[0]`` being one ago, extrapolated to now."""
+    """Extrapolate the values of ``gap`` steps ago to the current step.
+
+    Args:
+        past: The values of earlier steps, the last step first.
+        gap: The age of the values, in steps.
+        order: The order of the Taylor series; less if the past is too short.
+    """
     distance = gap + 1
     known = min(order, (len(past) - gap) // distance)
     at = [past[gap - 1 + i * distance] for i in range(known + 1)]

@@ -1,4 +1,4 @@
-"""The best schedule for a budget: dynamic programming over steps."""
+"""Finds the best schedule for a budget by dynamic programming over steps."""
 
 import math
 from collections.abc import Mapping
@@ -7,14 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-UNITS = 100  # of cost in one full step: costs are rounded up to hundredths
+UNITS = 100  # a full step costs 100 units; costs are rounded up to units
 
 
 @dataclass(frozen=True)
 class Solution:
-    """``reused``: for each step, the cut that it takes from the cache; None where it refreshes.
+    """A schedule.
 
-    ``error``: what the profile predicts; ``cost``: in full steps.
+    Attributes:
+        reused: For each step, the cut that it reuses; None for a refresh.
+        error: The predicted error.
+        cost: The cost, as a multiple of a full step.
     """
 
     reused: tuple[str | None, ...]
@@ -25,11 +28,18 @@ class Solution:
 def solve(
     errors: Mapping[str, Tensor], costs: Mapping[str, float], budget: float
 ) -> Solution | None:
-    """The schedule of least error that costs at most ``budget`` full steps; None if there is none.
+    """Find the schedule with the least error within a budget.
 
-    ``errors[cut][s, g − 1]``: what reusing ``cut`` at step s costs in quality, g steps after the
-    last refresh; infinite where it may not. ``costs[cut]``: of such a step, in full steps. The
-    least error of every gap and sum of costs is found for one step after the other.
+    For one step after the other, it computes the least error for each gap and each sum of costs.
+
+    Args:
+        errors: For each cut, a table ``[steps, gaps]``. Entry [s, g − 1] is the error of reusing
+            the cut at step s, g steps after the last refresh; infinite if that is not allowed.
+        costs: For each cut, the cost of a reuse step, as a multiple of a full step.
+        budget: The greatest cost of the run, as a multiple of a full step.
+
+    Returns:
+        The schedule; None if there is none.
     """
     cuts = list(errors)
     steps, gaps = next(iter(errors.values())).shape
@@ -39,22 +49,22 @@ def solve(
         return None
     best = torch.full((gaps + 1, limit + 1), math.inf, dtype=torch.float64)
     best[0, UNITS] = 0.0
-    came: list[Tensor] = []
+    choices: list[Tensor] = []
     for step in range(1, steps):
         following, choice = advanced(best, [errors[cut][step] for cut in cuts], units)
-        came.append(choice)
+        choices.append(choice)
         best = following
     gap, spent = divmod(int(best.argmin()), limit + 1)
     if math.isinf(best[gap, spent]):
         return None
-    found = traced(came, cuts, units, gap, spent)
-    return Solution(found, float(best[gap, spent]), spent / UNITS)
+    reused = traced(choices, cuts, units, gap, spent)
+    return Solution(reused, float(best[gap, spent]), spent / UNITS)
 
 
 def advanced(best: Tensor, errors: list[Tensor], units: list[int]) -> tuple[Tensor, Tensor]:
-    """The least errors ``[gap, cost]`` one step later, and by which choice.
+    """The least errors ``[gap, cost]`` one step later, and the choices that lead to them.
 
-    A choice is the gap before a refresh, or the number of the cut that is reused.
+    A choice is the gap before a refresh, or the index of the reused cut.
     """
     following = torch.full_like(best, math.inf)
     choice = torch.zeros(best.shape, dtype=torch.int16)
@@ -73,16 +83,16 @@ def advanced(best: Tensor, errors: list[Tensor], units: list[int]) -> tuple[Tens
 
 
 def traced(
-    came: list[Tensor], cuts: list[str], units: list[int], gap: int, spent: int
+    choices: list[Tensor], cuts: list[str], units: list[int], gap: int, spent: int
 ) -> tuple[str | None, ...]:
-    """The choices that led to ``gap`` and ``spent`` after the last step."""
-    found: list[str | None] = []
-    for choice in reversed(came):
+    """Trace the choices back from ``gap`` and ``spent`` after the last step."""
+    reused: list[str | None] = []
+    for choice in reversed(choices):
         chosen = int(choice[gap, spent])
         if gap == 0:
-            found.append(None)
+            reused.append(None)
             gap, spent = chosen, spent - UNITS
         else:
-            found.append(cuts[chosen])
+            reused.append(cuts[chosen])
             gap, spent = gap - 1, spent - units[chosen]
-    return (None, *reversed(found))
+    return (None, *reversed(reused))

@@ -1,4 +1,4 @@
-"""Real runs under the settings that the tuner tries."""
+"""Trials: real runs under the settings that the tuner tries."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -21,15 +21,15 @@ Sample = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Trial:
-    """One schedule tried by a real run.
+    """The result of a real run under one schedule.
 
     Attributes:
-        policy: What was tried.
-        cut: What was cached.
-        speedup: FLOPs without caching over FLOPs spent.
-        psnr_db: Of what was sampled against the uncached run; infinite where they are equal.
-        predicted: The error that the profile foretold; None for policies that were not solved for.
-        forecast: How cached values were extrapolated; None for as the policy's method does.
+        policy: The policy.
+        cut: The cut.
+        speedup: The FLOPs of the run without caching, divided by the FLOPs of this run.
+        psnr_db: The PSNR of the result against the run without caching; infinite for equal results.
+        predicted: The error that the profile predicts; None for a policy that is not a solution.
+        forecast: The forecast of cached values; None for the policy's default.
     """
 
     policy: Policy
@@ -41,15 +41,15 @@ class Trial:
 
     @property
     def broken(self) -> bool:
-        """Whether what was sampled is no picture: infinities or NaN."""
+        """Whether the sampled result contains infinities or NaN."""
         return math.isnan(self.psnr_db)
 
 
 class TrialRunner:
-    """Runs one model under one settings after another, and captures it once for all of them.
+    """Runs one model under different settings, with one capture for all of them.
 
     Attributes:
-        engine: That of the last run; its captures serve the next one.
+        engine: The engine of the last run, whose captures the next run reuses; None before.
     """
 
     def __init__(self, model: nn.Module, sample: Sample) -> None:
@@ -58,20 +58,20 @@ class TrialRunner:
 
     @contextmanager
     def optimized(self, settings: Settings) -> Iterator[Engine]:
-        """The model is optimised inside the block."""
+        """Optimise the model inside the block."""
         with optimized(self._model, settings, like=self.engine) as engine:
             self.engine = engine
             yield engine
 
     def run(self, settings: Settings) -> tuple[Tensor, Engine]:
-        """What is sampled under ``settings``, and the engine with the runs."""
+        """Sample under ``settings``. Returns the result and the engine, which has the runs."""
         with self.optimized(settings) as engine:
             return as_tensor(self._sample()), engine
 
 
 @contextmanager
 def optimized(model: nn.Module, settings: Settings, like: Engine | None = None) -> Iterator[Engine]:
-    """``model`` is optimised inside the block; ``like``: whose captures it takes over."""
+    """Optimise ``model`` inside the block, with the captures of the engine ``like``."""
     engine = attach(model, settings, like)
     try:
         yield engine
@@ -81,11 +81,11 @@ def optimized(model: nn.Module, settings: Settings, like: Engine | None = None) 
 
 
 def as_tensor(sampled: Any) -> Tensor:
-    """What ``sample()`` returned, as one tensor ``[N, …]``."""
+    """The result of ``sample()`` as one tensor ``[N, …]``, float32, on the CPU."""
     return torch.as_tensor(sampled).detach().float().cpu()
 
 
 def psnr_db(sampled: Tensor, original: Tensor) -> float:
-    """Peak signal-to-noise ratio for a peak of 1, averaged over the batch."""
+    """Peak signal-to-noise ratio in dB for a peak of 1, averaged over the batch."""
     errors = (sampled - original).square().flatten(1).mean(dim=1)
     return float((-10 * errors.log10()).mean())

@@ -1,4 +1,4 @@
-"""Find the best plan for a model and a budget, and verify it by real runs."""
+"""The tuner: finds the best plan for a model and a budget, and verifies it by real runs."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,15 +25,19 @@ from fxcache.tuning.profile import Profile
 from fxcache.tuning.solve import Solution, solve
 from fxcache.tuning.trial import Sample, Trial, TrialRunner, as_tensor, psnr_db
 
-LEAST_SAVED = 0.2  # share of FLOPs: cuts that save less are not worth a graph
+LEAST_SAVED = 0.2  # cuts that save a smaller share of the FLOPs are not tried
 LEAST_SPEEDUP, MOST_SPEEDUP = 1.1, 12.0
 
 
 class Tuner:
     """Searches for plans for one model and one ``sample`` function.
 
-    ``sample()`` runs the whole sampling loop and returns what came of it, as an array or tensor of
-    numbers from 0 to 1, the same at every call. ``say``: told what is being done.
+    Args:
+        model: The model.
+        sample: Runs the whole sampling loop and returns its result, as an array or tensor with
+            values from 0 to 1. The result must be the same at every call.
+        options: Options of the search.
+        say: Called with messages about the progress.
     """
 
     def __init__(
@@ -51,7 +55,7 @@ class Tuner:
         self.sensitivity = self._sensitivity()
 
     def plan(self, trial: Trial, settings: Mapping[str, Any] | None = None) -> Plan:
-        """What was tried, as a plan to keep."""
+        """The plan for a trial."""
         return Plan(
             trial.policy,
             trial.cut,
@@ -62,22 +66,30 @@ class Tuner:
         )
 
     def best(self, speedup: float, costs: Mapping[str, float] | None = None) -> Trial:
-        """The best schedule at ``speedup`` or more, of those that were predicted to be best.
+        """The best schedule for a speed-up: the best trial of those with the least predicted error.
 
-        ``costs``: of a step that reuses each cut, in full steps; from FLOPs where not given.
+        Args:
+            speedup: The least speed-up.
+            costs: For each cut, the cost of a reuse step, as a multiple of a full step; None to
+                compute it from FLOPs.
+
+        Raises:
+            ConfigError: The speed-up is not more than 1.
+            CutError: No schedule reaches the speed-up.
         """
         if not speedup > 1:
             raise ConfigError(
-                f"speedup={speedup!r} saves nothing", where="tune", remedy="ask for more than 1"
+                f"speedup={speedup!r} saves nothing", where="tune", remedy="pass more than 1"
             )
         solutions = list(self.solutions(speedup, costs))
         if not solutions:
             raise CutError(
                 f"no schedule makes {type(self.model).__name__} {speedup:g} times as fast",
                 where="tune",
-                remedy=f"ask for less, or let values be reused longer (gaps={self.options.gaps})",
+                remedy="pass a smaller speed-up, or let values be reused over more steps "
+                f"(gaps={self.options.gaps})",
             )
-        solutions.sort(key=lambda found: found[1].error)
+        solutions.sort(key=lambda candidate: candidate[1].error)
         trials = []
         for order, solution in solutions[: self.options.verified]:
             policy, cut = scheduled(solution)
@@ -86,9 +98,13 @@ class Tuner:
         return max(trials, key=lambda trial: -math.inf if trial.broken else trial.psnr_db)
 
     def closest(self, psnr_db: float) -> Trial:
-        """The fastest schedule whose real run is at least so close to the uncached one."""
+        """The fastest schedule whose result has at least this PSNR against the uncached run.
+
+        Raises:
+            CutError: No schedule reaches the PSNR.
+        """
         low, high = LEAST_SPEEDUP, MOST_SPEEDUP
-        found: Trial | None = None
+        best: Trial | None = None
         for _ in range(6):
             middle = math.sqrt(low * high)
             try:
@@ -97,21 +113,28 @@ class Tuner:
                 high = middle
                 continue
             if trial.psnr_db >= psnr_db:
-                found = trial if found is None or trial.speedup > found.speedup else found
+                best = trial if best is None or trial.speedup > best.speedup else best
                 low = middle
             else:
                 high = middle
-        if found is None:
+        if best is None:
             raise CutError(
-                f"no schedule that saves anything keeps {type(self.model).__name__} within "
-                f"{psnr_db:g} dB of itself",
+                f"no schedule of {type(self.model).__name__} that saves FLOPs reaches "
+                f"{psnr_db:g} dB against the uncached run",
                 where="tune",
-                remedy="ask for fewer decibels",
+                remedy="pass fewer decibels",
             )
-        return found
+        return best
 
     def within(self, budget_ms: float) -> Trial:
-        """The best schedule whose denoiser takes so long at most, by the times of its own steps."""
+        """The best schedule for a budget in milliseconds, by measured times of the steps.
+
+        Args:
+            budget_ms: The greatest time of all denoiser calls in a run.
+
+        Raises:
+            CutError: The model is fast enough already, or no schedule is fast enough.
+        """
         timed = {name: self._step_ms(name) for name in self.cuts}
         full_ms = median(full for full, _ in timed.values())
         costs = {name: reuse / full for name, (full, reuse) in timed.items()}
@@ -120,12 +143,12 @@ class Tuner:
             raise CutError(
                 f"{type(self.model).__name__} already takes less than {budget_ms:g} ms a run",
                 where="tune",
-                remedy=f"ask for less: a step takes {full_ms:.2f} ms",
+                remedy=f"pass a smaller budget: a step takes {full_ms:.2f} ms",
             )
         return self.best(self.profile.steps * full_ms / budget_ms, costs)
 
     def _step_ms(self, cut: str) -> tuple[float, float]:
-        """Median milliseconds of a refresh and of a step that reuses ``cut``."""
+        """The median time in milliseconds of a refresh step, and of a step that reuses ``cut``."""
         _, engine = self._runner.run(Settings(cut, Uniform(2)))
         runs = list(engine.runs)
         refresh, reuse = ([t for run in runs for t in run.times_ms(kind)] for kind in (True, False))
@@ -134,7 +157,7 @@ class Tuner:
     def solutions(
         self, speedup: float, costs: Mapping[str, float] | None = None
     ) -> Iterator[tuple[int, Solution]]:
-        """The schedule of least predicted error for each order and each set of cuts."""
+        """The schedule with the least predicted error for each order and each set of cuts."""
         full = next(iter(self.cuts.values())).full_flops
         by_flops = {name: cut.reuse_flops / full for name, cut in self.cuts.items()}
         budget = self.profile.steps / speedup
@@ -143,9 +166,9 @@ class Tuner:
             for count in range(1, self.options.mixed + 1):
                 for chosen in combinations(self.cuts, count):
                     tables = {c: errors[c] for c in chosen}
-                    found = solve(tables, costs or by_flops, budget)
-                    if found and set(found.reused) - {None} == set(chosen):
-                        yield order, found
+                    solution = solve(tables, costs or by_flops, budget)
+                    if solution and set(solution.reused) - {None} == set(chosen):
+                        yield order, solution
 
     def tried(
         self,
@@ -154,7 +177,7 @@ class Tuner:
         predicted: float | None = None,
         forecast: Forecast | None = None,
     ) -> Trial:
-        """A real run under ``policy``."""
+        """Sample under ``policy``, and compare the result with the uncached run."""
         settings = Settings(cut, policy, forecast, run_lengths=self.run_lengths)
         sampled, engine = self._runner.run(settings)
         runs = [run.ideal_speedup or 1.0 for run in engine.runs]
@@ -165,27 +188,28 @@ class Tuner:
         return trial
 
     def _baseline(self) -> tuple[Tensor, dict[str, Cut]]:
-        """What is sampled without caching, and the cuts to try, by name."""
+        """The result without caching, and the cuts to try, by name."""
         self._say("sampling without caching")
-        found: list[Cut] = []
+        cuts: list[Cut] = []
 
         def note(seen: RecordedStep) -> None:
-            if not found:
-                found.extend(candidates(seen.variants.frontier.cuts(), self.options.cuts))
+            if not cuts:
+                cuts.extend(candidates(seen.variants.frontier.cuts(), self.options.cuts))
 
         policy = Explicit(steps=tuple(range(10_000)), last=1)  # the length must be known
         with self._runner.optimized(Settings(AUTO, policy)) as engine:
             engine.recorder = note
             original = as_tensor(self._sample())
-        if not found:
+        if not cuts:
             raise CutError(
-                f"{type(self.model).__name__} was not called, or has no cut that saves anything",
+                f"{type(self.model).__name__} was not called, or has no cut that saves FLOPs",
                 where="tune",
-                remedy="let sample() run this model's sampling loop",
+                remedy="pass a sample() that runs the sampling loop of this model",
             )
-        return original, {cut.name: cut for cut in found}
+        return original, {cut.name: cut for cut in cuts}
 
     def _profiled(self) -> Profile:
+        """The error profile of all cuts, from one run without caching."""
         self._say(f"profiling {len(self.cuts)} cuts: {', '.join(self.cuts)}")
         profile = Profile(self.options.gaps, self.options.order)
         engine = self._runner.engine
@@ -195,9 +219,9 @@ class Tuner:
         return profile
 
     def _sensitivity(self) -> Tensor:
-        """``[steps, 1]``: how much of a step's squared error is left in the end.
+        """The squared error of the result relative to that of one step: ``[steps, 1]``.
 
-        Measured at a few steps by reusing at that one step alone, interpolated between them.
+        It is measured by runs that reuse values at a single step, and interpolated between them.
         """
         steps, cut = self.profile.steps, next(iter(self.cuts))
         local = self.profile.errors(cut, 0)[:, 0]
@@ -211,9 +235,9 @@ class Tuner:
                 ratios[step] = max(error, TINY) / max(float(local[step]), TINY)
         if not ratios:
             raise CutError(
-                "what is sampled is not finite, whichever step reuses something",
+                "the sampled result contains infinities or NaN, whichever step reuses values",
                 where="tune",
-                remedy="look at what sample() returns without caching",
+                remedy="check the result of sample() without caching",
             )
         return interpolated(list(ratios), list(ratios.values()), steps)[:, None]
 
@@ -222,19 +246,20 @@ TINY = 1e-20
 
 
 def interpolated(at: Sequence[int], values: Sequence[float], length: int) -> Tensor:
-    """``values`` given ``at`` some steps, for all steps; straight lines in the logarithm."""
-    found = torch.empty(length, dtype=torch.float64)
+    """Interpolate ``values`` at the steps ``at`` to all steps, linearly in the logarithm."""
+    logarithms = torch.empty(length, dtype=torch.float64)
     for step in range(length):
         after = next((i for i, s in enumerate(at) if s >= step), len(at) - 1)
         before = max(after - 1, 0) if at[after] != step else after
         span = at[after] - at[before]
         share = min(max((step - at[before]) / span, 0.0), 1.0) if span else 0.0
-        found[step] = math.log(values[before]) * (1 - share) + math.log(values[after]) * share
-    return found.exp()
+        low, high = math.log(values[before]), math.log(values[after])
+        logarithms[step] = low * (1 - share) + high * share
+    return logarithms.exp()
 
 
 def candidates(cuts: Sequence[Cut], most: int) -> list[Cut]:
-    """At most ``most`` of ``cuts`` that save enough, from the cheapest step to the dearest."""
+    """At most ``most`` of the cuts that save enough, sorted by the FLOPs of a reuse step."""
     saving = sorted((c for c in cuts if c.share_saved >= LEAST_SAVED), key=lambda c: c.reuse_flops)
     if len(saving) <= most:
         return saving
@@ -245,7 +270,7 @@ def candidates(cuts: Sequence[Cut], most: int) -> list[Cut]:
 
 
 def scheduled(solution: Solution) -> tuple[Scheduled, list[One]]:
-    """A solution as a policy and the cuts it goes with."""
+    """The policy and the cuts of a solution."""
     names = tuple(dict.fromkeys(cut for cut in solution.reused if cut))
     reused = tuple((cut,) if cut else () for cut in solution.reused)
     return Scheduled(names=names, reused=reused), list(names)

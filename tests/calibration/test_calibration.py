@@ -208,7 +208,7 @@ def test_a_plan_says_when_it_does_not_match():
     with torch.no_grad():
         for weight in other.parameters():
             weight.mul_(1.5)
-    with pytest.raises(fxcache.PlanError, match="on average"):
+    with pytest.raises(fxcache.PlanError, match="mean magnitude"):
         fxcache.optimize(other, plan=plan)
     assert engine_of(other) is None
     fxcache.optimize(tiny.small_unet().to(torch.bfloat16), plan=plan)
@@ -241,7 +241,7 @@ def test_plans_of_like_names_keep_their_own_weights(tmp_path):
     for value in (1, 2):
         found = fxcache.Plan.load(tmp_path / f"uniform-0.{value}").correction
         assert found.trends["mid_block.0"][0, 0, 0] == value
-    with pytest.raises(fxcache.ModelFileError, match="hold its weights"):
+    with pytest.raises(fxcache.ModelFileError, match="file with its weights"):
         plan.save(tmp_path / "plan.safetensors")
 
 

@@ -254,7 +254,7 @@ def test_a_policy_that_observes_is_corrected_at_its_own_points():
 def test_an_adjusted_plan_is_not_corrected():
     unet = tiny.small_unet()
     plan = replace(plan_for(unet), adjustment=ScaleShift({"a.0.weight": torch.zeros(2, 2)}))
-    with pytest.raises(PlanError, match="correct first, then train"):
+    with pytest.raises(PlanError, match="measure the correction first"):
         measured(unet, plan)
 
 

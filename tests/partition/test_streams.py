@@ -130,7 +130,7 @@ def test_refreshing_in_half_precision_is_exact_although_the_difference_rounds(dt
 @pytest.mark.parametrize(
     ("request_", "said"),
     [
-        (("layers.3", "layers.1"), "computes nothing from what layers.3 does"),
+        (("layers.3", "layers.1"), "computes nothing from the values of layers.3"),
         (("layers.0", "layers.9"), "no module named 'layers.9'"),
         ("layers.0..layers.x", "no module named 'layers.x'"),
         ("layers.2", "no output of DiT depends on the latent"),

@@ -242,7 +242,7 @@ def test_a_model_without_the_signal_says_so():
 
 def test_a_cut_that_the_signal_lies_behind_is_refused():
     example = {**dit_inputs(), "timestep": torch.tensor(1.0)}
-    with pytest.raises(fxcache.CutError, match="observes what is computed from it"):
+    with pytest.raises(fxcache.CutError, match="observes a value that is computed from it"):
         fxcache.optimize(
             dit(),
             policy=FirstBlock(),

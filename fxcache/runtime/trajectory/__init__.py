@@ -1,7 +1,7 @@
-"""Which trajectory a call belongs to, and which step of it.
+"""Attributes each call to a trajectory, and to a step of it.
 
-``position`` reads where a call stands in its run; ``tensor_ref``, ``inputs`` and ``latent`` compare
-its tensors with those of earlier calls. ``attribution`` decides from these comparisons alone whose
-call it is, and ``state`` which step of the run: both are pure functions. ``trajectory`` holds what
-one trajectory keeps; ``store`` holds all trajectories of a module.
+``position`` reads the position of a call in its run. ``tensor_ref``, ``inputs`` and ``latent``
+compare the tensors of a call with those of earlier calls. From these comparisons, ``attribution``
+finds the trajectory of a call, and ``state`` its step: both are pure functions. ``trajectory``
+holds the data of one trajectory, and ``store`` holds all trajectories of a module.
 """

@@ -1,10 +1,10 @@
-"""Whose call it is: a pure function of how the call compares with each known trajectory.
+"""Attributes a call to a trajectory: a pure function of the evidence for each known trajectory.
 
-A comparison that leaves no doubt decides by itself. Otherwise the latents are read, and the
-trajectory whose latent is closest has the call, if it is clearly closest and clearly close. A call
-that is neither is ambiguous, and refreshes. It goes on in a copy of the closest trajectory that
-shares no cached value with it, so that whoever continues the original finds it untouched. Where the
-closest latent is far, and nothing but the latent ties the call to it, the call begins a run.
+If the evidence is clear, it decides. Otherwise the latents are compared. The call continues the
+trajectory with the closest latent, if this latent is clearly closest and close enough. If it is
+not, the call is ambiguous, and refreshes. An ambiguous call continues a copy of the closest
+trajectory. The copy shares no cached value with the original, which another caller may continue. If
+the closest latent is far, and only the latent connects the call to it, the call begins a run.
 """
 
 import math
@@ -17,18 +17,19 @@ from fxcache.runtime.trajectory.latent import Likeness
 from fxcache.runtime.trajectory.position import Motion
 from fxcache.runtime.trajectory.tensor_ref import Match
 
-# Bounds that `python -m bench.latents` measures, for each solver and number of steps.
-CLOSE = 0.5  # cosine from which a latent may follow another
-CLOSE_AGAIN = 0.9  # the same at a timestep that repeats: solvers that call twice a step move little
-FIRST_DISTANCE = 0.005  # 1 - cosine that a run whose position nothing proves may begin with
-GROWTH = 4.0  # of that distance from one step to the next
-CHANCE = 1e-9  # at most, that random latents are as much alike as close ones
+# `python -m bench.latents` measures these bounds, for each solver and number of steps. A distance
+# is 1 - cosine.
+CLOSE = 0.5  # the least cosine of a latent and the one that it follows
+CLOSE_AGAIN = 0.9  # the same for a repeated timestep: a solver's second call of a step moves little
+FIRST_DISTANCE = 0.005  # the greatest distance at the first step of a run without proven position
+GROWTH = 4.0  # the greatest growth of that distance from one step to the next
+CHANCE = 1e-9  # the greatest probability that random latents look close
 CLEARLY = 0.5  # the closest distance is at most this share of the second closest
-CLEARLY_COPY = 0.8  # the same where the closest is a copy that was made at the last step
+CLEARLY_COPY = 0.8  # the same if the closest is a copy that was made at the last step
 
 
 class Verdict(Enum):
-    """What the evidence says, before latents are compared."""
+    """The result of the evidence before latents are compared."""
 
     NO = "the call does not continue the trajectory"
     MAYBE = "the latents must tell"
@@ -48,10 +49,10 @@ class Attribution:
     """The trajectory that a call continues.
 
     Attributes:
-        index: Its number among the candidates; None for a new trajectory.
-        certainty: How sure that is.
+        index: The index of the trajectory among the candidates; None for a new trajectory.
+        certainty: The certainty of the attribution.
         reason: Why the call refreshes, if it is the first of a trajectory, or ambiguous.
-        distance: By how much its latent moved, where that was measured.
+        distance: The distance between the latents; None if it was not measured.
     """
 
     index: int | None
@@ -80,11 +81,12 @@ def judge(evidence: Evidence) -> Verdict:
 
 
 def attribute(candidates: Sequence[Evidence], compare: Compare) -> Attribution:
-    """The candidate that the call continues.
+    """Find the candidate that the call continues.
 
     Args:
         candidates: The evidence for each known trajectory.
-        compare: Reads the latents of these candidates; called only where it is needed.
+        compare: Compares the latents of the candidates with these indices. It is called only if
+            the evidence alone does not decide.
     """
     verdicts = [judge(e) for e in candidates]
     if verdicts == [Verdict.YES]:
@@ -100,7 +102,7 @@ def attribute(candidates: Sequence[Evidence], compare: Compare) -> Attribution:
 
 
 def by_latent(candidates: Sequence[Evidence], found: dict[int, Likeness]) -> Attribution:
-    """The candidate whose latent the call's clearly follows; ambiguous if there is none such."""
+    """Find the candidate whose latent the call clearly follows; ambiguous if there is none."""
     on_purpose = sum(likeness.identical for likeness in found.values()) > 1
     found = {
         i: likeness for i, likeness in found.items() if follows(candidates[i], likeness, on_purpose)
@@ -129,17 +131,17 @@ def unknown(motion: Motion) -> str:
 
 
 def is_past(evidence: Evidence) -> bool:
-    """Whether the trajectory is an earlier run of a loop that now comes by the same timestep."""
+    """Whether the trajectory is an earlier run of a loop that now reaches the same timestep."""
     return evidence.restarted and evidence.motion is Motion.REPEAT
 
 
 def is_winner(best: int, candidates: Sequence[Evidence], found: dict[int, Likeness]) -> bool:
-    """Whether the call is the candidate ``best``'s rather than another one's."""
+    """Whether the call clearly continues the candidate ``best``, and no other one."""
     motion, closest = candidates[best].motion, found[best]
     rivals = [i for i in found if i != best and rank(candidates[i]) <= rank(candidates[best])]
-    if motion is Motion.NEXT:  # whoever leaves a step out is less likely than who does not
+    if motion is Motion.NEXT:  # a trajectory that would skip a step is less likely
         rivals = [i for i in rivals if candidates[i].motion is not Motion.SKIP]
-    if motion is Motion.REPEAT:  # whoever takes a step is as likely as who stays where he is
+    if motion is Motion.REPEAT:  # a trajectory that would take a step is as likely
         steps = (found[i].cosine for i in rivals if candidates[i].motion is Motion.NEXT)
         again = closest.identical and not candidates[best].trusted
         if again or max(steps, default=0.0) >= CLOSE:
@@ -150,28 +152,28 @@ def is_winner(best: int, candidates: Sequence[Evidence], found: dict[int, Likene
 
 
 def rank(evidence: Evidence) -> int:
-    """How little alike the prompts are: 0 for the same, 1 for a new one, 2 for another caller's."""
+    """How much the prompts differ: 0 for equal, 1 for new, 2 for another caller's prompts."""
     match = evidence.conditioning
     return (match >= Match.REWRITTEN) + (match is Match.FOREIGN)
 
 
 def most_alike(candidates: Sequence[Evidence], near: Sequence[int]) -> list[int]:
-    """Those of ``near`` whose prompts are most alike."""
+    """The candidates in ``near`` whose prompts differ least."""
     least = min((rank(candidates[i]) for i in near), default=0)
     return [i for i in near if rank(candidates[i]) == least]
 
 
 def follows(evidence: Evidence, likeness: Likeness, on_purpose: bool) -> bool:
-    """Whether a call with such a latent can be the trajectory's next.
+    """Whether a call with this latent can continue the trajectory.
 
-    No sampler leaves its latent as it is. The same latent again is another call of that step, with
-    other conditioning, or a run that begins where a single call did, or one that is sampled again
-    from the same seed. But numbers may repeat since they were rounded.
+    A sampler changes its latent at every step. So an identical latent means another call of the
+    same step with other conditioning, a run that begins with the latent of a single call, or a new
+    run with the same seed. An exception are timesteps that repeat because they were rounded.
 
     Args:
-        evidence: Of the trajectory.
-        likeness: Of the latents.
-        on_purpose: Whether calls before this one had the same latent too: the loop never moves it.
+        evidence: The evidence for the trajectory.
+        likeness: The comparison of the latents.
+        on_purpose: Whether several trajectories have the identical latent: the loop never moves it.
     """
     if not likeness.identical:
         return True
@@ -182,10 +184,10 @@ def follows(evidence: Evidence, likeness: Likeness, on_purpose: bool) -> bool:
 
 
 def is_close(evidence: Evidence, likeness: Likeness) -> bool:
-    """Whether the latent is too near the trajectory's to be another request's.
+    """Whether the latent is so close to the trajectory's that it cannot belong to another request.
 
-    Where nothing but the latent ties the two together, it must also have moved no further than
-    the trajectory did before: another request may begin with a noisy version of the same picture.
+    If only the latent connects the two, it must also not have moved much further than at the steps
+    before: another request may begin with a noisy version of the same image.
     """
     if likeness.identical:
         return True
@@ -197,12 +199,12 @@ def is_close(evidence: Evidence, likeness: Likeness) -> bool:
 
 
 def is_clear(closest: Likeness, other: Likeness, share: float) -> bool:
-    """Whether the closest latent is clearly closer than another, or the two are the same.
+    """Whether the closest latent is clearly closer than another one, or both are equally close.
 
     Args:
-        closest: The likeness of the closest latent.
-        other: That of another one.
-        share: The closest distance is at most this share of the other.
+        closest: The comparison with the closest latent.
+        other: The comparison with another latent.
+        share: The closest distance must be at most this share of the other distance.
     """
     if closest == other:
         return True
@@ -210,9 +212,10 @@ def is_clear(closest: Likeness, other: Likeness, share: float) -> bool:
 
 
 def chance_cosine(elements: int) -> float:
-    """The cosine that two random vectors of so many elements exceed with the chance ``CHANCE``.
+    """The cosine that two random vectors of this size exceed with the probability ``CHANCE``.
 
-    The chance of a cosine above c is at most (1 - c²) ** ((n - 2) / 2) for n normal elements.
+    For n normal elements, the probability of a cosine above c is at most
+    (1 - c²) ** ((n - 2) / 2).
     """
     if elements <= 2:
         return 1.0
@@ -220,7 +223,7 @@ def chance_cosine(elements: int) -> float:
 
 
 def why_none(candidates: Sequence[Evidence]) -> str:
-    """Why the call starts a trajectory of its own."""
+    """Why the call starts a new trajectory."""
     alike = [e for e in candidates if e.same_kind and e.same_name and not e.busy]
     alike = [e for e in alike if e.conditioning is not Match.FOREIGN]
     return alike[-1].motion.value if alike else "first call"

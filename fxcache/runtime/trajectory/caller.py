@@ -1,4 +1,4 @@
-"""Who calls, so far as it is known before the trajectory is."""
+"""What is known about the caller before the trajectory is found."""
 
 from collections.abc import Hashable
 from typing import NamedTuple
@@ -9,13 +9,13 @@ from fxcache.runtime.trajectory.scope import AnyScope
 
 
 class Caller(NamedTuple):
-    """What is known of who calls, besides the call itself.
+    """What is known about the caller, apart from the arguments of the call.
 
     Attributes:
-        scope: What vouches for the call.
-        kind: Shapes, dtypes and options of the call, and the hooks that are set.
-        name: That the pipeline gives the trajectory; empty if it gives none.
-        place: Where the pipeline stands in its schedule, if it says so.
+        scope: The scope of the call: a session, a key, or one call of a pipeline.
+        kind: A key of the shapes, dtypes and options of the call, and of the hooks.
+        name: The name that the pipeline gives the trajectory; empty if it gives none.
+        place: The position of the pipeline in its schedule; None if unknown.
     """
 
     scope: AnyScope
@@ -27,7 +27,7 @@ class Caller(NamedTuple):
 def caller_of(
     scope: AnyScope, kind: Hashable, announcement: Announcement | None, place: Place | None
 ) -> Caller:
-    """The caller; what the pipeline announces for this call goes before its scheduler's place."""
+    """The caller. An announcement of the pipeline takes precedence over ``place``."""
     if announcement is None:
         return Caller(scope, kind, "", place)
     if announcement.step_index is not None:

@@ -1,4 +1,4 @@
-"""How a call compares with the last call of one trajectory."""
+"""The evidence for an attribution: how a call compares with the last call of a trajectory."""
 
 from typing import NamedTuple
 
@@ -10,17 +10,17 @@ class Evidence(NamedTuple):
     """How a call compares with the last call of one trajectory.
 
     Attributes:
-        motion: From the trajectory's position to the call's.
-        conditioning: How alike the prompts are, see ``Conditioning.summary``.
+        motion: The motion from the trajectory's position to that of the call.
+        conditioning: How the prompts compare, see ``Conditioning.summary``.
         same_kind: Whether shapes, dtypes, options and hooks are the same.
-        same_name: Whether the pipeline gives both the same name.
-        scheduled: Whether the positions are places in one schedule, not values of their own.
-        vouched: Whether a session or a pipeline says that all its calls are one run.
-        keyed: Whether a key says that all its calls are one request, whatever they are given.
-        begun: Whether the trajectory has made one call so far.
-        drift: The greater of the distances by which its latent moved at the last two steps, where
-            these were measured.
-        copy_of: The number of the candidate that it is a copy of.
+        same_name: Whether the pipeline gives the call the name of the trajectory.
+        scheduled: Whether the positions are places in one schedule, not plain numbers.
+        vouched: Whether a session or a pipeline guarantees that all its calls are one run.
+        keyed: Whether a key guarantees that all its calls belong to one request.
+        begun: Whether the trajectory has made exactly one call so far.
+        drift: The greater distance between its latents at the last two steps; None if it was not
+            measured.
+        copy_of: The index of the candidate that it is a copy of; None if it is not a copy.
         restarted: Whether a run with the same prompt has begun since the trajectory's last call.
         busy: Whether the trajectory's last call is still under way.
     """
@@ -40,10 +40,10 @@ class Evidence(NamedTuple):
 
     @property
     def trusted(self) -> bool:
-        """Whether the caller says that its calls belong together."""
+        """Whether a session, a pipeline or a key guarantees that the calls belong together."""
         return self.vouched or self.keyed
 
     @property
     def proven(self) -> bool:
-        """Whether more than the latent ties the call to the trajectory."""
+        """Whether more than the latent connects the call to the trajectory."""
         return self.scheduled or self.trusted

@@ -1,4 +1,4 @@
-"""What a call is conditioned on, compared with what the last call of a trajectory was."""
+"""Compares the conditioning of a call with that of the last call of a trajectory."""
 
 import re
 from collections.abc import Hashable, Sequence
@@ -11,10 +11,10 @@ from fxcache.program import Role
 from fxcache.runtime.trajectory.tensor_ref import Match, TensorRef, digest_of
 from fxcache.signature import Call
 
-MAX_KINDS = 256  # of calls that are remembered
-# Inputs that belong to a step, not to a run: they are new at every call.
+MAX_KINDS = 256  # the greatest number of kinds of calls to remember
+# Names of inputs that belong to a step and not to a run: they are new at every call.
 STEP_NAMES = re.compile(r"residual|block_samples|controlnet|timestep|sigma|noise", re.IGNORECASE)
-# Inputs that say what is to be drawn: another one is another request, or a changed one.
+# Names of inputs that describe the image: another value means another or a changed request.
 PROMPT_NAMES = re.compile(
     r"encoder_hidden|prompt|text|caption|cap_|context|cond|class|label|pooled|embed|clip|mask"
     r"|^(y|c)$",
@@ -24,12 +24,15 @@ PROMPT_NAMES = re.compile(
 
 @dataclass(frozen=True)
 class Kinds:
-    """Which conditioning tensors say what is drawn, which may differ, which belong to a step.
+    """The kinds of the conditioning tensors of a call, by index.
+
+    A tensor in neither field belongs to a step.
 
     Attributes:
-        prompts: Their numbers. Where no input has a prompt's name, all that are no step's.
-        others: Those that may be new as long as the prompts are the same (position ids, a second
-            stream's latent).
+        prompts: The tensors that describe the image. If no input has the name of a prompt, all
+            tensors that belong to the run.
+        others: The tensors that may be new as long as the prompts stay the same, such as position
+            ids or the latent of a second stream.
     """
 
     prompts: tuple[int, ...]
@@ -37,7 +40,7 @@ class Kinds:
 
     @property
     def kept(self) -> tuple[int, ...]:
-        """All that are no step's own."""
+        """The indices of all tensors that do not belong to a step."""
         return self.prompts + self.others
 
 
@@ -45,11 +48,11 @@ def kinds_of(paths: Sequence[str], step_inputs: frozenset[str] = frozenset()) ->
     """The kinds of the conditioning tensors at ``paths``.
 
     Args:
-        paths: Such as ``added_cond_kwargs.text_embeds``.
-        step_inputs: Names of inputs that the caller declares a step's own.
+        paths: Paths such as ``added_cond_kwargs.text_embeds``.
+        step_inputs: Names of inputs that the user declares to belong to a step.
     """
-    own = [p.partition(".")[0] in step_inputs or bool(STEP_NAMES.search(p)) for p in paths]
-    rest = [i for i, is_step in enumerate(own) if not is_step]
+    of_step = [p.partition(".")[0] in step_inputs or bool(STEP_NAMES.search(p)) for p in paths]
+    rest = [i for i, is_step in enumerate(of_step) if not is_step]
     prompts = [i for i in rest if PROMPT_NAMES.search(paths[i])] or rest
     return Kinds(tuple(prompts), tuple(i for i in rest if i not in prompts))
 
@@ -70,11 +73,11 @@ class Conditioning(NamedTuple):
     digests: dict[int, Tensor]
 
     def refs(self) -> tuple[TensorRef, ...]:
-        """What is kept of it until the next call."""
+        """Weak references to the tensors, for the comparison with the next call."""
         return tuple(TensorRef(t, self.digests.get(i)) for i, t in enumerate(self.tensors))
 
     def compare(self, refs: Sequence[TensorRef]) -> tuple[Match, ...]:
-        """How each tensor compares with those of ``refs``; all FOREIGN if not as many."""
+        """How each tensor compares with ``refs``; all FOREIGN if the numbers differ."""
         if len(refs) != len(self.tensors):
             return (Match.FOREIGN,) * max(1, len(self.tensors))
         digests = self.digests
@@ -82,10 +85,10 @@ class Conditioning(NamedTuple):
         return tuple([r.compare(t, digests.get(i)) for i, (r, t) in enumerate(pairs)])
 
     def summary(self, matches: Sequence[Match]) -> Match:
-        """How alike the conditioning is: that of the prompts, and FOREIGN if anything kept is.
+        """How the conditioning compares as a whole.
 
-        An input that is no prompt may be new at each step, or written, as long as the prompts are
-        the same.
+        This is the worst match of the prompts, or FOREIGN if any tensor of the run is FOREIGN.
+        Other inputs than prompts may be new or rewritten at each step.
         """
         if not any(matches):
             return Match.SAME
@@ -97,10 +100,10 @@ class Conditioning(NamedTuple):
 
 
 class Inputs:
-    """The conditioning inputs of one module, and which of them callers make anew at every call.
+    """The conditioning inputs of one module.
 
-    Tensors that are made anew are told by their content: a digest of it is taken where that was
-    seen to happen.
+    Some callers create an input anew at every call. Such an input is recognised by a digest of its
+    content. A digest is computed only for inputs that were replaced before.
     """
 
     def __init__(self, step_inputs: frozenset[str]):
@@ -110,14 +113,13 @@ class Inputs:
 
     def conditioning(self, call: Call) -> Conditioning:
         """The conditioning of ``call``."""
-        found = self._known.get(call.key)
-        if found is None:
+        entry = self._known.get(call.key)
+        if entry is None:
             if len(self._known) >= MAX_KINDS:
                 self._known.clear()
-            inputs = [given.path for given in call.inputs() if given.role is Role.CONDITIONING]
-            paths = tuple(inputs)
-            found = self._known[call.key] = paths, kinds_of(paths, self._step_inputs)
-        paths, kinds = found
+            paths = tuple(i.path for i in call.inputs() if i.role is Role.CONDITIONING)
+            entry = self._known[call.key] = paths, kinds_of(paths, self._step_inputs)
+        paths, kinds = entry
         digests: dict[int, Tensor] = {}
         if self._rebuilt:
             rebuilt = (i for i in kinds.kept if paths[i] in self._rebuilt)
@@ -125,7 +127,7 @@ class Inputs:
         return Conditioning(call.conditioning, paths, kinds, digests)
 
     def note(self, matches: Sequence[Match], conditioning: Conditioning) -> None:
-        """Take note of which tensors were replaced, and digest them for the next call."""
+        """Record which tensors were replaced, and compute their digests for the next call."""
         if not any(matches) or len(matches) != len(conditioning.tensors):
             return
         for i in conditioning.kinds.kept:

@@ -1,8 +1,8 @@
-"""Telling trajectories apart by their latents.
+"""Distinguishes trajectories by their latents.
 
-Neighbouring latents of one trajectory are nearly parallel. Those of another request, another tile
-or a new start are not. ``python -m bench.latents`` measures by how much, for each solver and number
-of steps.
+Latents of consecutive steps in one trajectory are nearly parallel. The latents of another request,
+of another tile or of a new run are not. ``python -m bench.latents`` measures the cosines for each
+solver and number of steps.
 """
 
 import math
@@ -12,16 +12,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-SAMPLE = 1024  # elements
+SAMPLE = 1024  # the greatest number of elements to compare
 
 
 class Likeness(NamedTuple):
     """How a latent compares with an earlier one.
 
     Attributes:
-        cosine: Between the two, over the elements that differ; 1 where none does. Elements that
-            stay as they are (a mask, an image that is edited) tell nothing of the trajectory.
-        elements: How many differ.
+        cosine: The cosine of the two latents, over the elements that differ; 1 if none differs.
+            Constant elements, such as a mask or an image to edit, carry no information.
+        elements: The number of elements that differ.
     """
 
     cosine: float
@@ -33,13 +33,13 @@ class Likeness(NamedTuple):
         return self.elements == 0
 
 
-UNLIKE = Likeness(0.0, SAMPLE)  # of latents that cannot be compared
+UNLIKE = Likeness(0.0, SAMPLE)  # for latents that cannot be compared
 
 
 def sample_of(latent: Tensor) -> Tensor:
-    """At most ``SAMPLE`` elements of ``latent``, evenly spaced: a copy on its device.
+    """A copy of at most ``SAMPLE`` evenly spaced elements of ``latent``, on its device.
 
-    It is taken at every call: one small kernel. No gradients are wanted then.
+    Every call takes a sample, which costs one small kernel. Gradients are disabled then.
     """
     count = latent.numel()
     stride = max(1, count // SAMPLE)
@@ -51,16 +51,16 @@ def sample_of(latent: Tensor) -> Tensor:
 
 @torch.no_grad()
 def likenesses(known: Sequence[Tensor], now: Tensor) -> list[Likeness]:
-    """How the sample ``now`` compares with each ``known`` one; one copy from the device.
+    """Compare the sample of a call with known samples. The device is read once.
 
     Args:
-        known: Samples, ``[S]`` each.
-        now: The sample at hand, ``[S]``.
+        known: The known samples, ``[S]`` each.
+        now: The sample of the call, ``[S]``.
     """
     comparable = [i for i, sample in enumerate(known) if alike(sample, now)]
-    found = [UNLIKE] * len(known)
+    results = [UNLIKE] * len(known)
     if not comparable:
-        return found
+        return results
     then, latest = torch.stack([known[i] for i in comparable]).float(), now.float()
     differs = then != latest
     then, latest = then * differs, latest * differs
@@ -69,8 +69,8 @@ def likenesses(known: Sequence[Tensor], now: Tensor) -> list[Likeness]:
         comparable, torch.stack(sums, 1).tolist(), strict=True
     ):
         size = math.sqrt(first * second)
-        found[i] = Likeness(product / size if size else float(not count), int(count))
-    return found
+        results[i] = Likeness(product / size if size else float(not count), int(count))
+    return results
 
 
 def alike(first: Tensor, second: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""How many calls runs make: what the last run of a schedule made, rather than all that it holds."""
+"""The number of calls of a run, taken from the last run with the same schedule."""
 
 from collections.abc import Iterable
 from threading import Lock
@@ -8,24 +8,24 @@ from fxcache.runtime.trajectory.position import Element, Number, Place, Position
 from fxcache.runtime.trajectory.state import State, expected_steps, offset_of
 
 MAX_SCHEDULES = 256
-Schedule = tuple[Any, ...]  # what tells schedules apart
+Schedule = tuple[Any, ...]  # a key that identifies a schedule
 
 
 class RunLengths:
     """The number of calls of the last run of each schedule.
 
-    A model may serve a part of a schedule (the first of two experts, a run that stops before its
-    end), and numbers do not tell how many will follow. The next run of the same schedule goes as
-    the last one did.
+    A model may run for only a part of a schedule, as the first of two experts does. Timesteps that
+    are plain numbers do not tell how many follow. So a run is expected to make as many calls as
+    the last run with the same schedule.
     """
 
     def __init__(self) -> None:
         self._calls: dict[Schedule, int] = {}
-        self._fixed: dict[Schedule, int] = {}  # from a plan, which was calibrated on it
+        self._fixed: dict[Schedule, int] = {}  # from a plan
         self._lock = Lock()
 
     def note(self, state: State, schedule: Schedule | None) -> None:
-        """A run of ``schedule`` has ended in ``state``."""
+        """Record that a run of ``schedule`` has ended in ``state``."""
         if not state.complete or schedule is None:
             return
         with self._lock:
@@ -34,15 +34,16 @@ class RunLengths:
             self._calls[schedule] = state.step + 1
 
     def fix(self, lengths: Iterable[tuple[int, int, int]]) -> None:
-        """Runs of these schedules have so many calls.
+        """Fix the number of calls of some schedules.
 
         Args:
-            lengths: Of each schedule, its length, the place where a run begins, and the calls.
+            lengths: For each schedule: its length, the place at which a run begins, and the number
+                of calls.
         """
         self._fixed = {("places", length, first): calls for length, first, calls in lengths}
 
     def expected(self, state: State, schedule: Schedule | None) -> int | None:
-        """How many calls the run of ``schedule`` in ``state`` will make; None if nothing tells."""
+        """The expected number of calls of a run that is in ``state``; None if it is unknown."""
         known = None
         if schedule is not None:
             known = self._fixed.get(schedule) or self._calls.get(schedule)
@@ -51,14 +52,14 @@ class RunLengths:
         return expected_steps(state)
 
     def places(self) -> list[tuple[int, int, int]]:
-        """What was noted of schedules with places, as ``fix`` takes it."""
+        """The recorded lengths of schedules with places, in the form that ``fix`` takes."""
         with self._lock:
-            noted = list(self._calls.items())
-        return [(key[1], key[2], calls) for key, calls in noted if key[0] == "places"]
+            recorded = list(self._calls.items())
+        return [(key[1], key[2], calls) for key, calls in recorded if key[0] == "places"]
 
 
 def schedule_of(first: Position) -> Schedule | None:
-    """What tells schedules apart, by where a run begins; None where nothing does."""
+    """The key of the schedule of a run that begins at ``first``; None if there is no schedule."""
     match first:
         case Element(length=int(length)) | Place(length=int(length)):
             return "places", length, offset_of(first)

@@ -1,4 +1,4 @@
-"""Where in its run a call stands, read from its timestep or from its pipeline."""
+"""The position of a call in its run, read from its timestep or from its pipeline."""
 
 import weakref
 from collections.abc import Callable
@@ -16,8 +16,13 @@ from fxcache._torch import schedule_tensor
 class Element(NamedTuple):
     """The timestep is an element of the noise scheduler's timesteps tensor, as in diffusers.
 
-    That tensor is new in every run (``set_timesteps`` makes it), so it identifies the run, and
-    the offset is the position in it: nothing is looked up by value, nothing read from a device.
+    ``set_timesteps`` creates that tensor for every run, so the tensor identifies the run. The
+    position is the offset of the element. No value is looked up, and no device is read.
+
+    Attributes:
+        schedule: Returns the timesteps tensor; None if it no longer exists.
+        offset: The offset of the element.
+        length: The number of elements in the tensor.
     """
 
     schedule: Callable[[], Tensor | None]
@@ -25,7 +30,7 @@ class Element(NamedTuple):
     length: int
 
     def same_schedule(self, other: "Element") -> bool | None:
-        """Whether both are elements of one tensor; None if this one's tensor is gone."""
+        """Whether both are elements of one tensor; None if a tensor no longer exists."""
         mine, theirs = self.schedule(), other.schedule()
         if mine is None or theirs is None:
             return None
@@ -33,7 +38,12 @@ class Element(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The pipeline says which step it is at, out of how many."""
+    """The pipeline announces its step.
+
+    Attributes:
+        offset: The index of the step.
+        length: The number of steps; None if it is unknown.
+    """
 
     offset: int
     length: int | None
@@ -41,11 +51,11 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Number:
-    """The timestep is a value of its own.
+    """The timestep is a plain value, not an element of a schedule.
 
     Attributes:
         value: The largest element.
-        waited: Whether reading it waited for its device.
+        waited: Whether the host waited for the device to read it.
         uniform: Whether the whole batch has this value.
     """
 
@@ -56,11 +66,11 @@ class Number:
 
 @dataclass(frozen=True)
 class Unknown:
-    """There is no timestep, or none that can be read."""
+    """There is no timestep, or it cannot be read."""
 
 
 Position = Element | Place | Number | Unknown
-PLACES = (Element, Place)  # those that are places in a schedule
+PLACES = (Element, Place)  # the positions that are places in a schedule
 
 
 class Motion(Enum):
@@ -75,11 +85,12 @@ class Motion(Enum):
 
 
 def position_of(timestep: Any, place: Place | None = None) -> Position:
-    """The position that ``timestep``, as the caller passed it, stands for.
+    """The position of a call.
 
     Args:
-        timestep: A tensor of any shape, a number, or None.
-        place: What the pipeline says, for timesteps that do not tell their place themselves.
+        timestep: The timestep as the caller passed it: a tensor of any shape, a number, or None.
+        place: The place that the pipeline announces. It is used if the timestep is not an element
+            of a schedule.
     """
     element = element_of(timestep) if isinstance(timestep, Tensor) else None
     if element or place:
@@ -90,7 +101,7 @@ def position_of(timestep: Any, place: Place | None = None) -> Position:
 
 
 def element_of(timestep: Tensor) -> Element | None:
-    """The element that ``timestep`` is a view of, batch-expanded or not; None if it is no view."""
+    """The element that ``timestep`` is a view of, perhaps expanded; None if it is not a view."""
     if timestep.numel() != 1 and any(timestep.stride()):
         return None
     base = schedule_tensor(timestep)
@@ -100,21 +111,21 @@ def element_of(timestep: Tensor) -> Element | None:
         return Element(weakref.ref(base), offset, base.numel())
     length = timestep.untyped_storage().nbytes() // timestep.element_size()
     if base is None and length > timestep.numel():
-        # A view made in inference mode, which keeps no link: hold the storage itself.
+        # In inference mode a view has no reference to its base: keep the view alive instead.
         return Element(lambda: timestep, int(timestep.storage_offset()), length)
     return None
 
 
 def number_of(timestep: Tensor) -> Position:
-    """The largest of a timestep's elements: a token that is not denoised has timestep 0."""
+    """The largest element of a timestep. Tokens that are not denoised have timestep 0."""
     if timestep.is_meta or not timestep.numel():
         return Unknown()
-    least, greatest = torch.stack(torch.aminmax(timestep)).tolist()  # one copy from the device
+    least, greatest = torch.stack(torch.aminmax(timestep)).tolist()  # reads the device once
     return Number(float(greatest), timestep.device.type != "cpu", bool(least == greatest))
 
 
 def address(tensor: Tensor) -> int:
-    """Address of the memory that ``tensor`` lives in; unique while the tensor is alive."""
+    """The address of the memory of ``tensor``, which is unique while the tensor is alive."""
     return tensor.untyped_storage().data_ptr()
 
 
@@ -123,8 +134,8 @@ def motion(last: Position, now: Position, direction: int) -> Motion:
 
     Args:
         last: The position of the trajectory's last call.
-        now: The position of the call at hand.
-        direction: 1 if the trajectory's numbers rise, -1 if they fall, 0 if that is not known yet.
+        now: The position of the new call.
+        direction: 1 if the timesteps of the trajectory rise, -1 if they fall, 0 if unknown.
     """
     match last, now:
         case (Element(), Element()):
@@ -139,6 +150,7 @@ def motion(last: Position, now: Position, direction: int) -> Motion:
 
 
 def between(last: Element | Place, now: Element | Place) -> Motion:
+    """The motion between two places of one schedule."""
     stride = now.offset - last.offset
     if stride < 0:
         return Motion.BACK
@@ -146,7 +158,7 @@ def between(last: Element | Place, now: Element | Place) -> Motion:
 
 
 def between_numbers(last: Number, now: Number, direction: int) -> Motion:
-    """Numbers fall during a run, or rise (flow matching): the second one tells which."""
+    """The motion between two numbers, which fall during a run, or rise (flow matching)."""
     found = direction_of(last, now)
     if not found:
         return Motion.REPEAT
@@ -154,7 +166,7 @@ def between_numbers(last: Number, now: Number, direction: int) -> Motion:
 
 
 def direction_of(last: Position, now: Position) -> int:
-    """1 if numbers rise from ``last`` to ``now``, -1 if they fall; 0 for other positions."""
+    """1 if the number rises from ``last`` to ``now``, -1 if it falls, 0 for other positions."""
     if not isinstance(last, Number) or not isinstance(now, Number):
         return 0
     return (now.value > last.value) - (now.value < last.value)

@@ -1,4 +1,4 @@
-"""What vouches that calls belong together: a session, a key, one call of a pipeline."""
+"""Scopes: a session, a key or one call of a pipeline, which groups calls."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 
 @dataclass(eq=False)
 class Scope:
-    """Trajectories are told apart within one scope; values never pass from one to another.
+    """A scope of calls. A call only continues a trajectory of its own scope.
 
     Attributes:
-        vouched: Whether all its calls are one run.
+        vouched: Whether all its calls are guaranteed to be one run.
         closed: Whether no further call can belong to it.
+        keyed: False: the scope has no key.
     """
 
     vouched: bool = False
@@ -20,7 +21,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class KeyScope:
-    """The scope of all sessions with one key: all its calls are one request's."""
+    """The scope of all sessions with one key. All its calls belong to one request."""
 
     key: Hashable
     vouched: bool = field(default=False, init=False)

@@ -1,4 +1,4 @@
-"""Which step of its run a call is: a pure function of the state before and of the call."""
+"""The step of a call in its run: a pure function of the state before and of the call."""
 
 from typing import NamedTuple
 
@@ -14,14 +14,14 @@ from fxcache.runtime.trajectory.tensor_ref import Match
 
 
 class State(NamedTuple):
-    """Where a trajectory stands.
+    """The state of a trajectory.
 
     Attributes:
-        position: Of its last call.
-        step: The number of its last call, from 0.
-        direction: 1 if its numbers rise, -1 if they fall, 0 if that is not known yet.
-        stride: How many places of the schedule its last step went on by.
-        complete: Whether its last call ran to its end.
+        position: The position of its last call.
+        step: The index of its last call, from 0.
+        direction: 1 if its timesteps rise, -1 if they fall, 0 if unknown.
+        stride: The number of places in the schedule that its last step advanced by.
+        complete: Whether its last call finished without an exception.
     """
 
     position: Position
@@ -35,10 +35,10 @@ class Event(NamedTuple):
     """A call of a trajectory.
 
     Attributes:
-        position: Where it stands.
-        conditioning: How alike the prompts are to the last call's.
-        certainty: How sure it is that the call is this trajectory's.
-        reason: Why it refreshes, if it is unsure.
+        position: The position of the call.
+        conditioning: How the prompts compare with those of the last call.
+        certainty: The certainty that the call belongs to this trajectory.
+        reason: Why the call refreshes, if it is ambiguous.
     """
 
     position: Position
@@ -51,9 +51,9 @@ class Transition(NamedTuple):
     """The state after a call.
 
     Attributes:
-        state: Where the trajectory stands now.
+        state: The new state of the trajectory.
         refresh: Why the call must refresh; empty if it may reuse.
-        repeats: Whether it is at the same timestep as the last one.
+        repeats: Whether the call has the same timestep as the last one.
     """
 
     state: State
@@ -62,12 +62,12 @@ class Transition(NamedTuple):
 
 
 def begin(position: Position, reason: str) -> Transition:
-    """A new trajectory, whose first call refreshes."""
+    """The transition of the first call of a trajectory, which refreshes."""
     return Transition(State(position), reason)
 
 
 def advance(state: State, event: Event) -> Transition:
-    """The next call of a trajectory."""
+    """The transition of a further call of a trajectory."""
     moved = motion(state.position, event.position, state.direction)
     stride = max(1, offset_of(event.position) - offset_of(state.position))
     direction = state.direction or direction_of(state.position, event.position)
@@ -77,10 +77,9 @@ def advance(state: State, event: Event) -> Transition:
 
 
 def step_on(state: State, position: Position) -> Transition | None:
-    """The transition to the next place in the schedule; None where the call is another step.
+    """A fast path of ``advance`` for the next place in the schedule; None for any other call.
 
-    ``advance`` gives the same where nothing else changed, which costs more. Nearly all calls are
-    such steps.
+    Nearly all calls are such steps. The result is that of ``advance`` if nothing else changed.
     """
     if not state.complete or not isinstance(position, PLACES):
         return None
@@ -90,7 +89,7 @@ def step_on(state: State, position: Position) -> Transition | None:
 
 
 def why_refresh(state: State, event: Event, moved: Motion, stride: int) -> str:
-    """Why the values cached before may not be used at this call."""
+    """Why the call may not reuse cached values; empty if it may."""
     if not state.complete:
         return "the last call did not finish"
     if event.certainty is Certainty.AMBIGUOUS:
@@ -105,17 +104,17 @@ def why_refresh(state: State, event: Event, moved: Motion, stride: int) -> str:
 
 
 def offset_of(position: Position) -> int:
-    """The place in the schedule; 0 where there is none."""
+    """The place in the schedule; 0 if there is none."""
     return position.offset if isinstance(position, PLACES) else 0
 
 
 def length_of(position: Position) -> int | None:
-    """How many places the schedule has; None where nothing tells."""
+    """The number of places in the schedule; None if it is unknown."""
     return position.length if isinstance(position, PLACES) else None
 
 
 def expected_steps(state: State) -> int | None:
-    """How many calls the run makes if it goes on to the schedule's end; None if that is unknown."""
+    """The number of calls if the run continues to the end of its schedule; None if unknown."""
     length = length_of(state.position)
     if length is None:
         return None
@@ -124,6 +123,6 @@ def expected_steps(state: State) -> int | None:
 
 
 def ended(state: State) -> bool:
-    """Whether the schedule has no step after this one."""
+    """Whether the schedule has no further step."""
     length = length_of(state.position)
     return length is not None and offset_of(state.position) >= length - 1

@@ -1,4 +1,4 @@
-"""All trajectories of one module: found, bounded, recycled, cleared."""
+"""The store of all trajectories of one module. It finds, bounds, recycles and clears them."""
 
 import threading
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ from fxcache.runtime.trajectory.tensor_ref import Match
 from fxcache.runtime.trajectory.trajectory import Trajectory
 from fxcache.signature import Call
 
-LONE_STARTS = 4  # runs of one call in a row that are worth a warning
+LONE_STARTS = 4  # consecutive runs of one call after which the next one counts
 
 
 @dataclass
@@ -29,12 +29,12 @@ class Attributions:
     """How the calls since the module was optimised were attributed.
 
     Attributes:
-        calls: All of them.
-        by_latent: Those for which latents were compared.
-        ambiguous: Those that refreshed because no comparison told whose they were.
-        device_waits: Times that the host waited for the device to compare latents or prompts.
-        lone_starts: New runs after at least four in a row that ended with their first call.
-        evicted: Trajectories that were dropped before their end, since there were too many.
+        calls: The number of calls.
+        by_latent: The number of calls whose latents were compared.
+        ambiguous: The number of calls that refreshed because no comparison found their trajectory.
+        device_waits: How often the host waited for the device to compare latents or prompts.
+        lone_starts: The number of runs that began after at least four consecutive runs of one call.
+        evicted: The number of trajectories that were dropped before their end to limit memory.
     """
 
     calls: int = 0
@@ -52,22 +52,22 @@ class TrajectoryStore:
         """Make an empty store.
 
         Args:
-            limit: Most trajectories that are kept.
-            step_inputs: Names of inputs that are new at each step by design.
+            limit: The greatest number of trajectories to keep.
+            step_inputs: Names of inputs that belong to a step and not to a run.
         """
         self.held: list[Trajectory] = []
         self.lengths = RunLengths()
         self.counts = Attributions()
         self.limit = limit
-        # Dropped ones whose buffers are in use. PyTorch gives the memory of a freed buffer to the
-        # stream that allocated it at once, though another stream may still read it.
+        # Dropped trajectories whose buffers are in use. PyTorch returns the memory of a freed
+        # buffer at once to the stream that allocated it, while another stream may still read it.
         self._retired: list[Trajectory] = []
-        self._lone = 0  # starts in a row after runs that ended with their first call
+        self._lone = 0  # the number of consecutive runs that ended with their first call
         self._inputs = Inputs(step_inputs)
         self._lock = threading.Lock()
 
     def locate(self, call: Call, caller: Caller) -> Trajectory:
-        """The trajectory that ``call`` belongs to; it takes note of the call."""
+        """Find or start the trajectory of ``call``, and record the call in it."""
         position = position_of(call.timestep, caller.place)
         sample = sample_of(call.latent)
         with self._lock:
@@ -89,18 +89,19 @@ class TrajectoryStore:
                 self.counts.device_waits += on_device(sample)
                 return likenesses([known[i].latent for i in indices], sample)
 
-            found = attribute(evidence, compare)
-            self.counts.ambiguous += found.certainty is Certainty.AMBIGUOUS
-            matches = () if found.index is None else compared[found.index]
-            if found.index is None:
+            attribution = attribute(evidence, compare)
+            index = attribution.index
+            self.counts.ambiguous += attribution.certainty is Certainty.AMBIGUOUS
+            matches = () if index is None else compared[index]
+            if index is None:
                 trajectory = self._started(caller, known, evidence)
-                transition = states.begin(position, found.reason)
+                transition = states.begin(position, attribution.reason)
             else:
-                trajectory = self._continued(known[found.index], found)
-                transition = advanced(trajectory, position, evidence[found.index], found)
+                trajectory = self._continued(known[index], attribution)
+                transition = advanced(trajectory, position, evidence[index], attribution)
             self._inputs.note(matches, conditioning)
             trajectory.begin_call(
-                transition, conditioning, matches, caller.kind, sample, found.distance
+                transition, conditioning, matches, caller.kind, sample, attribution.distance
             )
             self.held.append(trajectory)
         return trajectory
@@ -114,9 +115,9 @@ class TrajectoryStore:
         caller: Caller,
         sample: Tensor,
     ) -> Trajectory | None:
-        """The only trajectory with these prompts, if this is its next step and all is as it was.
+        """A fast path for the next step of the only trajectory with the same inputs; None else.
 
-        ``attribute`` finds the same one, but makes comparisons that are not needed here.
+        ``attribute`` finds the same trajectory, with more comparisons.
         """
         if conditioning.digests or (caller.scope.keyed and len(known) > 1):
             return None
@@ -137,9 +138,9 @@ class TrajectoryStore:
             self.held.append(trajectory)
         return trajectory
 
-    def _continued(self, trajectory: Trajectory, found: Attribution) -> Trajectory:
-        """``trajectory``, or a copy of it without cached values where the call is ambiguous."""
-        if found.certainty is Certainty.AMBIGUOUS:
+    def _continued(self, trajectory: Trajectory, attribution: Attribution) -> Trajectory:
+        """``trajectory``, or a copy of it without cached values if the call is ambiguous."""
+        if attribution.certainty is Certainty.AMBIGUOUS:
             return trajectory.fork(self._spare_cache())
         self._lone = 0
         self.held.remove(trajectory)
@@ -151,6 +152,7 @@ class TrajectoryStore:
     def _started(
         self, caller: Caller, known: Sequence[Trajectory], evidence: Sequence[Evidence]
     ) -> Trajectory:
+        """A new trajectory. Counts the start for the trajectories that it may supersede."""
         for trajectory, e in zip(known, evidence, strict=True):
             same_prompt = e.same_name and e.conditioning <= Match.REWRITTEN
             trajectory.newer_starts += same_prompt and e.motion is Motion.BACK
@@ -158,7 +160,7 @@ class TrajectoryStore:
         return Trajectory(caller.scope, caller.name, caller.kind, self._spare_cache())
 
     def _count_lone_start(self, last: Evidence | None) -> None:
-        """Count starts in a row that may be one caller's; ``last``: of the scope's last call."""
+        """Count consecutive starts of one caller; ``last``: evidence for the scope's last call."""
         if last is None or not last.begun or last.conditioning is Match.FOREIGN:
             self._lone = 0
         elif last.motion is not Motion.REPEAT:
@@ -166,7 +168,7 @@ class TrajectoryStore:
         self.counts.lone_starts += self._lone >= LONE_STARTS
 
     def _spare_cache(self) -> FeatureCache:
-        """Buffers of a finished trajectory, or of the oldest of too many, or new ones."""
+        """The buffers of a finished trajectory, of the oldest one beyond the limit, or new ones."""
         self._retire(())
         spare = next((t for t in self.held if t.finished), None)
         if spare is None and len(self.held) >= self.limit:
@@ -175,32 +177,33 @@ class TrajectoryStore:
         if spare is None:
             return FeatureCache()
         self._drop(spare)
-        if spare.busy:  # a call that is under way writes to its cache when it ends
+        if spare.busy:  # its running call will write to its cache
             self._retire([spare])
             return FeatureCache()
         return spare.cache.recycled()
 
     def _retire(self, trajectories: Iterable[Trajectory]) -> None:
-        """Keep these, and those retired before, until the device is done with their buffers."""
+        """Keep dropped trajectories until the device no longer uses their buffers."""
         self._retired = [t for t in (*self._retired, *trajectories) if t.cache.in_use]
 
     def _drop(self, trajectory: Trajectory) -> None:
+        """Remove a trajectory, and record the length of its run."""
         self.held.remove(trajectory)
         self.lengths.note(trajectory.state, trajectory.schedule)
 
     def expected_steps(self, trajectory: Trajectory) -> int | None:
-        """How many calls the run will make; None if nothing tells."""
+        """The expected number of calls of the run; None if it is unknown."""
         return self.lengths.expected(trajectory.state, trajectory.schedule)
 
     def run_lengths(self) -> list[tuple[int, int, int]]:
-        """How many calls the runs so far made, as ``RunLengths.fix`` takes it."""
+        """The lengths of the runs so far, in the form that ``RunLengths.fix`` takes."""
         with self._lock:
             for trajectory in self.held:
                 self.lengths.note(trajectory.state, trajectory.schedule)
         return self.lengths.places()
 
     def release(self, scope: AnyScope) -> None:
-        """Forget the trajectories of ``scope``, to which no further call belongs."""
+        """Drop the trajectories of a closed scope."""
         with self._lock:
             dropped = [t for t in self.held if t.scope is scope]
             for trajectory in dropped:
@@ -208,23 +211,23 @@ class TrajectoryStore:
             self._retire(dropped)
 
     def clear(self) -> None:
-        """Forget every trajectory and free its buffers."""
+        """Drop all trajectories, and free their buffers."""
         with self._lock:
             self._retire(self.held)
             self.held.clear()
 
     @property
     def nbytes(self) -> int:
-        """Bytes cached."""
+        """The size of all cached values in bytes."""
         return sum(trajectory.nbytes for trajectory in [*self.held, *self._retired])
 
     def slot_bytes(self, kind: type) -> int:
-        """Bytes that one feature keeps for all trajectories, in its slots of the class ``kind``."""
+        """The bytes that one feature stores in its slots of the class ``kind``."""
         return sum(t.slot(kind).nbytes for t in [*self.held, *self._retired])
 
 
 def only_same(compared: Sequence[tuple[Match, ...]], conditioning: Conditioning) -> int | None:
-    """The number of the one trajectory with the same inputs; None if another may have the call."""
+    """The index of the only trajectory that fits, if its inputs are the same; None else."""
     same = []
     for index, matches in enumerate(compared):
         if not any(matches):
@@ -235,10 +238,10 @@ def only_same(compared: Sequence[tuple[Match, ...]], conditioning: Conditioning)
 
 
 def advanced(
-    trajectory: Trajectory, position: Position, evidence: Evidence, found: Attribution
+    trajectory: Trajectory, position: Position, evidence: Evidence, attribution: Attribution
 ) -> Transition:
-    """The next step of ``trajectory``."""
-    event = Event(position, evidence.conditioning, found.certainty, found.reason)
+    """The transition of ``trajectory`` to the next step."""
+    event = Event(position, evidence.conditioning, attribution.certainty, attribution.reason)
     return states.advance(trajectory.state, event)
 
 

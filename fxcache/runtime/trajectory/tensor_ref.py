@@ -1,4 +1,4 @@
-"""Tensors of the last call, held weakly, to tell whether the next call passes the same ones."""
+"""Weak references to the tensors of the last call, for comparison with the next call."""
 
 import weakref
 from enum import IntEnum
@@ -14,20 +14,20 @@ INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Match(IntEnum):
-    """How a tensor compares with the one that the last call passed; the higher, the less alike."""
+    """How a tensor compares with that of the last call. A higher value is a greater difference."""
 
     SAME = 0  # the same tensor, or the same view of it, not written since
-    EQUAL = 1  # another tensor with the same content, where the old one is gone
+    EQUAL = 1  # a new tensor with the same content; the old one is deleted
     REWRITTEN = 2  # the same tensor, written in place since
-    REPLACED = 3  # the old one is gone: nobody else can still be using it
-    FOREIGN = 4  # the old one is alive: it may be another caller's
+    REPLACED = 3  # a new tensor; the old one is deleted, so that no other caller can use it
+    FOREIGN = 4  # a new tensor; the old one is alive, and may belong to another caller
 
 
 class TensorRef:
-    """A tensor as it was at one call.
+    """A weak reference to a tensor at one call.
 
-    A view is known by the tensor that it is a view of, and by its place in it: pipelines slice
-    their embeddings anew at every call.
+    A view is identified by its base and its place in it, because pipelines slice their embeddings
+    anew at every call.
     """
 
     __slots__ = ("_base", "_digest", "_place", "_tensor", "_version")
@@ -42,15 +42,15 @@ class TensorRef:
 
     @property
     def alive(self) -> bool:
-        """Whether the tensor, or what it is a view of, still exists."""
+        """Whether the tensor or its base still exists."""
         return self._tensor() is not None or (self._base is not None and self._base() is not None)
 
     def compare(self, tensor: Tensor, digest: Tensor | None = None) -> Match:
-        """How ``tensor`` compares with this one.
+        """How ``tensor`` compares with the referenced tensor.
 
         Args:
-            tensor: The tensor at hand.
-            digest: Of its content; without it, EQUAL is never found.
+            tensor: The tensor of the new call.
+            digest: A digest of its content. Without it, the result is never EQUAL.
         """
         if self._tensor() is tensor or self._is_same_view(tensor):
             return Match.SAME if self._version == version_of(tensor) else Match.REWRITTEN
@@ -67,7 +67,7 @@ class TensorRef:
 
 
 def place_of(tensor: Tensor) -> tuple[int, torch.Size, tuple[int, ...], torch.dtype]:
-    """Which elements of its memory ``tensor`` views."""
+    """The elements of its memory that ``tensor`` views."""
     return int(tensor.storage_offset()), tensor.shape, tensor.stride(), tensor.dtype
 
 
@@ -75,7 +75,7 @@ def place_of(tensor: Tensor) -> tuple[int, torch.Size, tuple[int, ...], torch.dt
 def digest_of(tensor: Tensor) -> Tensor:
     """A 64-bit hash of the content of ``tensor``, on its device: ``[1]``, int64.
 
-    Every bit and every element's place count. Nothing waits for the device.
+    It depends on every bit and on the place of every element. It does not wait for the device.
     """
     flat = torch.view_as_real(tensor) if tensor.is_complex() else tensor
     flat = flat.detach().contiguous().reshape(-1)
@@ -86,5 +86,5 @@ def digest_of(tensor: Tensor) -> Tensor:
 
 
 def same_digest(first: Tensor, second: Tensor) -> bool:
-    """Whether two digests are equal; waits for their device."""
+    """Whether two digests are equal. Waits for their device."""
     return first.device == second.device and not first.is_meta and torch.equal(first, second)

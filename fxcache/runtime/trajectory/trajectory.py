@@ -1,4 +1,4 @@
-"""What one trajectory keeps between its calls."""
+"""A trajectory: the data that is kept between the calls of one run."""
 
 import weakref
 from collections.abc import Hashable, Sequence
@@ -25,8 +25,10 @@ from fxcache.runtime.trajectory.state import State, Transition, ended
 from fxcache.runtime.trajectory.tensor_ref import Match, TensorRef
 
 S = TypeVar("S")
-STEPS_BEHIND = 2  # of its copy, after which a trajectory was the same caller's
-NEWER_STARTS = 2  # after which a trajectory that nobody continued is given up
+# A trajectory that is this many steps behind its copy belonged to the same caller.
+STEPS_BEHIND = 2
+# A trajectory that no call continues ends after this many similar runs have begun.
+NEWER_STARTS = 2
 
 
 class Trajectory:
@@ -37,62 +39,62 @@ class Trajectory:
 
     def __init__(self, scope: AnyScope, name: str, kind: Hashable, cache: FeatureCache):
         self.scope = scope
-        self.name = name  # that the pipeline gives it, if it does
+        self.name = name  # the name from the pipeline; empty if there is none
         self.kind = kind  # shapes, dtypes, options and hooks of its last call
         self.cache = cache
         self.state = State(Unknown(), step=-1)
-        self.schedule: Schedule | None = None  # what tells it from others; None where nothing does
-        self.latent = torch.empty(0)  # a sample of its last call's
-        # Of what it is a copy, where the two could not be told apart. Weak: a chain of copies
-        # would keep the buffers of all of them alive.
+        self.schedule: Schedule | None = None  # the key of its schedule; None if unknown
+        self.latent = torch.empty(0)  # a sample of the latent of its last call
+        # The trajectory that this one is a copy of, after an ambiguous call. The reference is weak,
+        # because a chain of copies would keep the buffers of all of them alive.
         self._original: weakref.ref[Trajectory] | None = None
-        self.busy = False  # whether its last call is under way
-        self.newer_starts = 0  # of trajectories like it, since it was last continued
-        self.refresh = ""  # why the call under way must refresh
-        self.new_prompts = 0  # calls in a row that refresh since their conditioning is new
-        self.new_inputs: tuple[str, ...] = ()  # these inputs
-        self.source: object = None  # which capture of which weights computed what is cached
+        self.busy = False  # whether its last call is still running
+        self.newer_starts = 0  # similar runs that began since the last call
+        self.refresh = ""  # why the running call must refresh; empty if it may reuse
+        self.new_prompts = 0  # consecutive calls that refresh because of new conditioning
+        self.new_inputs: tuple[str, ...] = ()  # the paths of the new conditioning
+        self.source: object = None  # identifies the capture and weights of the cached values
         self.last_refresh = 0  # the last step that refreshed everything
-        self.changes: list[float] = []  # of the policy's signal, since the last refresh
-        self.full_flops = 0  # of a call of the whole batch
+        self.changes: list[float] = []  # changes of the policy's signal since the last refresh
+        self.full_flops = 0  # FLOPs of a full call of the whole batch
         self.run = Run()
         self._refs: tuple[TensorRef, ...] = ()
-        self._distances: tuple[float, ...] = ()  # by which its latent moved at the last two steps
-        self._matches: tuple[Match, ...] = ()  # of the conditioning at the last two steps
-        self._slots: dict[type, Any] = {}  # what features keep, by its class
+        self._distances: tuple[float, ...] = ()  # movements of its latent at the last two steps
+        self._matches: tuple[Match, ...] = ()  # matches between the conditioning of the last steps
+        self._slots: dict[type, Any] = {}  # the data of each feature, by class
 
     @property
     def step(self) -> int:
-        """The number of its last call, from 0."""
+        """The index of its last call, from 0."""
         return self.state.step
 
     @property
     def position(self) -> Position:
-        """Of its last call."""
+        """The position of its last call."""
         return self.state.position
 
     @property
     def copy_of(self) -> "Trajectory | None":
-        """The trajectory that it is a copy of, as long as that is kept."""
+        """The trajectory that this one is a copy of; None if there is none, or it was dropped."""
         return self._original() if self._original else None
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are stored for reuse."""
+        """The size of the cached values in bytes."""
         return self.cache.nbytes
 
     def slot(self, kind: type[S]) -> S:
-        """What one feature keeps for this trajectory: the one object of the class ``kind``.
+        """The data that one feature keeps for this trajectory.
 
-        Made without arguments when it is first asked for.
+        It is the only object of the class ``kind``, created without arguments at the first use.
         """
-        found = self._slots.get(kind)
-        if found is None:
-            found = self._slots[kind] = kind()
-        return found
+        slot = self._slots.get(kind)
+        if slot is None:
+            slot = self._slots[kind] = kind()
+        return slot
 
     def compare(self, conditioning: Conditioning) -> tuple[Match, ...]:
-        """How each conditioning tensor compares with the last call's."""
+        """How each conditioning tensor compares with that of the last call."""
         return conditioning.compare(self._refs)
 
     def evidence(
@@ -103,7 +105,7 @@ class Trajectory:
         kind: Hashable,
         candidates: Sequence["Trajectory"],
     ) -> Evidence:
-        """How a call of this scope compares with the last one; it is one of ``candidates``."""
+        """The evidence for a call of this scope. This trajectory is one of ``candidates``."""
         state, original = self.state, self.copy_of
         copied = original is not None and original in candidates
         return Evidence(
@@ -130,15 +132,15 @@ class Trajectory:
         latent: Tensor,
         distance: float | None,
     ) -> None:
-        """Take note of a call that begins.
+        """Record the start of a call.
 
         Args:
-            transition: To its step.
-            conditioning: What it is conditioned on.
-            matches: How that compares with the last call's.
-            kind: Of the call, see ``Caller``.
-            latent: A sample of its latent.
-            distance: By how much its latent moved; None where that was not measured.
+            transition: The transition to its step.
+            conditioning: The conditioning of the call.
+            matches: How the conditioning compares with that of the last call.
+            kind: The kind of the call, see ``Caller``.
+            latent: A sample of the latent.
+            distance: The movement of the latent; None if it was not measured.
         """
         if self.state.step < 0:
             self.schedule = schedule_of(transition.state.position)
@@ -160,6 +162,7 @@ class Trajectory:
     def _note_changes(
         self, conditioning: Conditioning, matches: Sequence[Match], refresh: str
     ) -> None:
+        """Count consecutive refreshes because of new prompts."""
         if not any(matches):
             self.new_prompts, self.new_inputs = 0, ()
             return
@@ -168,13 +171,13 @@ class Trajectory:
         self.new_inputs = tuple(conditioning.paths[i] for i in changed)
 
     def end_call(self, complete: bool) -> None:
-        """The call is over; ``complete``: it ran to its end, so that its values were cached."""
+        """Record the end of a call; ``complete``: it finished, and its values were cached."""
         self.busy = False
         if not complete:
             self.state = self.state._replace(complete=False)
 
     def fork(self, cache: FeatureCache) -> "Trajectory":
-        """A trajectory in the same state, with nothing cached."""
+        """A copy in the same state, without cached values."""
         fork = Trajectory(self.scope, self.name, self.kind, cache)
         fork.state, fork.schedule, fork.run = self.state, self.schedule, self.run
         fork.last_refresh = self.last_refresh
@@ -186,14 +189,14 @@ class Trajectory:
 
     @property
     def left_behind(self) -> "Trajectory | None":
-        """The trajectory that it is a copy of, once that was not continued for several steps."""
+        """The trajectory that this one is a copy of, if no call continued it for several steps."""
         original = self.copy_of
         behind = original is not None and original.step + STEPS_BEHIND <= self.step
         return original if behind else None
 
     @property
     def finished(self) -> bool:
-        """Whether no call can continue it, or none is expected to."""
+        """Whether no call can continue this trajectory, or none is expected to."""
         if self.busy:
             return False
         superseded = self.newer_starts >= NEWER_STARTS
@@ -201,9 +204,9 @@ class Trajectory:
 
     @property
     def _abandoned(self) -> bool:
-        """Whether what identified it is gone: its schedule, or a tensor that it kept."""
+        """Whether its schedule, or a tensor that stayed the same so far, no longer exists."""
         if isinstance(self.position, Element) and self.position.schedule() is None:
             return True
-        kept = (Match.SAME, Match.REWRITTEN)
+        same_tensor = (Match.SAME, Match.REWRITTEN)
         pairs = zip(self._refs, self._matches, strict=False)
-        return any(match in kept and not ref.alive for ref, match in pairs)
+        return any(match in same_tensor and not ref.alive for ref, match in pairs)
