@@ -65,7 +65,7 @@ def test_inspect_in_json_prices_every_cut(capsys, folder):
 
 def test_inspect_says_when_there_is_nothing_to_cut(capsys, folder, monkeypatch):
     monkeypatch.setattr("fxcache.commands.inspect.list_cuts", lambda *_, **__: [])
-    assert "AutoencoderKL has nothing to cut" in said(capsys, "inspect", folder / "vae")
+    assert "AutoencoderKL has no possible cut" in said(capsys, "inspect", folder / "vae")
 
 
 def test_run_and_compare_write_both_rows(capsys, folder, tmp_path):

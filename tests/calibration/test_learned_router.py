@@ -187,7 +187,7 @@ def test_runs_of_other_lengths_are_refused():
         return denoise(dit, growing.steps, **plain.dit_inputs())
 
     growing.steps = 2
-    with pytest.raises(fxcache.ScheduleError, match="more than 3 steps"):
+    with pytest.raises(fxcache.ScheduleError, match="more steps than the first run, which had 3"):
         learned_router.train(dit, growing)
     assert engine_of(dit) is None
 
