@@ -5,18 +5,16 @@ each attention and each MLP is one), and compares with storing them one by one. 
 thread, one thread, the two ways interleaved.
 """
 
-import argparse
-import json
 import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bench.output import run
 from fxcache.codecs.codec import Codec
 from fxcache.codecs.history import History
 from fxcache.codecs.identity import Identity
@@ -83,17 +81,5 @@ def measure() -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    text = json.dumps(measure(), indent=2)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text + "\n", encoding="utf-8")
-    print(text)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure)

@@ -5,13 +5,10 @@ return at once, so that what is left is the dispatch: flattening, branch, decisi
 and on refreshes the copy into the cache. The same for the bare module call that it replaces.
 """
 
-import argparse
 import dataclasses
-import json
 import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -20,6 +17,7 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 import fxcache
+from bench.output import run
 from fxcache.runtime.module import engine_of
 
 CALLS = 2000
@@ -54,7 +52,7 @@ def call(model: nn.Module, timesteps: torch.Tensor) -> Callable[[], None]:
     """One run over ``timesteps`` as StableDiffusionPipeline calls its U-Net."""
     latents, text = torch.randn(2, 4, 8, 8), torch.randn(2, 77, 32)
 
-    def run() -> None:
+    def run_once() -> None:
         for t in timesteps:
             model(
                 latents,
@@ -66,7 +64,7 @@ def call(model: nn.Module, timesteps: torch.Tensor) -> Callable[[], None]:
                 return_dict=False,
             )
 
-    return run
+    return run_once
 
 
 def microseconds(run: Callable[[], None]) -> float:
@@ -110,17 +108,5 @@ def measure() -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    text = json.dumps(measure(), indent=2)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text + "\n", encoding="utf-8")
-    print(text)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure)
