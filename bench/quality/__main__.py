@@ -18,7 +18,7 @@ from bench.quality.results import Results, read
 from bench.quality.sampling import taught
 from bench.quality.settings import SETTINGS
 from bench.quality.suite import Bench, Protocol, measure
-from fxcache.calibration.plan import installed_versions
+from fxcache.calibration.plan_parts import installed_versions
 from fxcache.integrations.diffusers import load_pipeline
 
 ROOT = Path(__file__).parents[2]

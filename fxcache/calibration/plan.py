@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
@@ -12,21 +11,27 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from fxcache.calibration.fingerprint import Fingerprint, fingerprint
+from fxcache.calibration.plan_parts import (
+    CORRECTION,
+    cut_to_json,
+    incomplete,
+    installed_versions,
+    parted,
+    read_weights,
+    required,
+    write_weights,
+)
 from fxcache.codecs.drift import DriftCorrection
 from fxcache.codecs.scale_shift import ScaleShift
 from fxcache.errors import FxcacheError, ModelFileError, PlanError
 from fxcache.forecasts import Forecast
-from fxcache.integrations.diffusers import installed
-from fxcache.partition.choose import AUTO, CutRequest, One, require_cut_request
-from fxcache.partition.cut import SPAN, Cut
+from fxcache.partition.choose import AUTO, CutRequest, require_cut_request
 from fxcache.policies import Policy
 from fxcache.runtime.module import unwrapped
 
 FORMAT = 2
 WEIGHTS = ".safetensors"  # the suffix of the file with the weights of a plan
-CORRECTION = "trend:"  # the prefix of the names of a correction's weights
 NONE: Mapping[str, Tensor] = MappingProxyType({})
-PACKAGES = ("fxcache", "torch", "diffusers")
 
 
 @dataclass(frozen=True)
@@ -240,82 +245,3 @@ class Plan:
         # Only the file name is used, so that a plan cannot name files in other folders.
         weights = read_weights(path.parent / Path(str(beside)).name) if beside else NONE
         return cls.from_dict(data, weights)
-
-
-def required(data: Mapping[str, Any], key: str) -> Any:
-    """Look up ``key`` in ``data``; PlanError if it is not there."""
-    try:
-        return data[key]
-    except KeyError as error:
-        raise incomplete(error) from error
-
-
-def incomplete(error: Exception) -> PlanError:
-    """Make the error for a plan that lacks something."""
-    return PlanError(
-        f"the plan is incomplete: {error!r}", where="the plan", remedy="calibrate or tune again"
-    )
-
-
-def parted(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Make the adjustment and the correction from the ``weights`` of a plan."""
-    trends = {n.removeprefix(CORRECTION): w for n, w in weights.items() if n.startswith(CORRECTION)}
-    adjusting = {n: w for n, w in weights.items() if not n.startswith(CORRECTION)}
-    return {
-        "adjustment": ScaleShift(adjusting) if adjusting else None,
-        "correction": DriftCorrection.of(trends) if trends else None,
-    }
-
-
-def write_weights(file: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write the weights to a safetensors file."""
-    on_cpu = {name: w.detach().cpu().contiguous() for name, w in weights.items()}
-    file.write_bytes(installed("safetensors.torch").save(on_cpu))
-
-
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """Read the weights from a safetensors file.
-
-    Raises:
-        ModelFileError: The file cannot be read.
-        PlanError: A weight is not finite.
-    """
-    safetensors = installed("safetensors")
-    try:
-        weights: dict[str, Tensor] = installed("safetensors.torch").load(file.read_bytes())
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ModelFileError(
-            f"the plan's weights cannot be read: {error}",
-            where=str(file),
-            remedy="keep this file in the folder of the plan, under its original name",
-        ) from error
-    if broken := [name for name, weight in weights.items() if not weight.isfinite().all()]:
-        raise PlanError(
-            f"the plan's weights are not all finite: {broken[0]}",
-            where=str(file),
-            remedy="calibrate or train again",
-        )
-    return weights
-
-
-def installed_versions() -> dict[str, str]:
-    """The versions of the packages that a plan depends on, as far as they are installed."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
-
-
-def cut_to_json(cut: CutRequest) -> int | str | list[int | str]:
-    """Describe a cut as JSON can hold it: a number, a name, or a pair as ``first..last``."""
-    return [one_to_json(one) for one in cut] if isinstance(cut, list) else one_to_json(cut)
-
-
-def one_to_json(cut: One) -> int | str:
-    """Describe one cut of a list."""
-    if isinstance(cut, Cut):
-        return cut.name
-    return SPAN.join(cut) if isinstance(cut, tuple) else cut

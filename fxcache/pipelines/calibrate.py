@@ -14,7 +14,8 @@ from fxcache.calibration.calibration import (
     require_options,
 )
 from fxcache.calibration.fingerprint import fingerprint
-from fxcache.calibration.plan import Plan, cut_to_json
+from fxcache.calibration.plan import Plan
+from fxcache.calibration.plan_parts import cut_to_json
 from fxcache.errors import ConfigError, ModelFileError
 from fxcache.integrations.diffusers import denoiser_of, installed
 from fxcache.partition.choose import AUTO, CutRequest

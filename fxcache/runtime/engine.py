@@ -9,9 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fxcache.call import Call
-from fxcache.codecs.codec import ReadContext
 from fxcache.errors import UnknownLengthError
-from fxcache.rewrite.variant_signature import NO_TENSORS
 from fxcache.rewrite.variants import NOTHING, Variant, Variants
 from fxcache.runtime.captures import CaptureKey, Captures
 from fxcache.runtime.context import announcement_of
@@ -35,7 +33,6 @@ from fxcache.step import Decision, Step
 
 MAX_RUNS = 16
 MAX_RECORDED_STEPS = 4096
-NOTHING_CACHED = "nothing cached for such inputs and weights"
 
 
 class Engine:
@@ -106,13 +103,13 @@ class Engine:
             feature.before_capture(step, module)
         step.variants = self._captures.find(module, step.call, step.hooks)
         step.source = self._captures.source(*(step.stored_as or (step.call, step.variants)))
-        force(step)
+        step.force()
         for feature in self._features:
             feature.before_step(step)
         if step.variants.plan.signal is None or step.signal is not None:
             self._decide(step, continued=False)
         else:
-            run_next(step, step.variants.prefix(step.hoist_level))
+            step.run_next(step.variants.prefix(step.hoist_level))
 
     def decide(self, step: StepContext, results: tuple[Tensor, ...]) -> None:
         """After the prefix: choose the variant that continues from its ``results``."""
@@ -137,7 +134,7 @@ class Engine:
         step.variant = variants.variant(reused, continued, step.hoist_level)
         self._record(step, decision, step.variant)
         trajectory.source = step.source
-        run_next(step, step.variant)
+        step.run_next(step.variant)
 
     def _decision(self, step: StepContext) -> Decision:
         if step.forced:
@@ -251,32 +248,3 @@ class Engine:
         with self.call_lock:
             self.offload.bring_back()
             yield
-
-
-def force(step: StepContext) -> None:
-    """Note why the step must refresh, if it must."""
-    stale = step.trajectory.source != step.source
-    reason = step.trajectory.refresh or (NOTHING_CACHED if stale else "")
-    step.fresh = bool(reason)
-    step.forced = reason or (step.phase.value if step.phase is CFGPhase.BOTH else "")
-
-
-def run_next(step: StepContext, graph: Variant) -> None:
-    """Prepare ``graph`` to run next: Dynamo then finds nothing to trace but its module."""
-    signature, cache = graph.signature, step.trajectory.cache
-    coefficients = NO_TENSORS
-    if signature.coefficients:
-        assert step.variants.coefficients is not None
-        read = ReadContext(cache.entries, signature.reads, step.now, step.half)
-        coefficients = step.variants.coefficients.at(read)
-    step.module = graph.module
-    step.inputs = signature.bind(
-        step.call.tensors,
-        step.hoisted,
-        step.shared,
-        cache.entries,
-        coefficients,
-        cache.moments(signature.moments) if signature.moments else NO_TENSORS,
-    )
-    if signature.writes:
-        cache.release(signature.writes)

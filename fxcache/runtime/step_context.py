@@ -7,11 +7,15 @@ from torch import Tensor, fx
 
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.call import Call
+from fxcache.codecs.codec import ReadContext
+from fxcache.rewrite.variant_signature import NO_TENSORS
 from fxcache.rewrite.variants import Variant, Variants
 from fxcache.runtime.record import Stopwatch
 from fxcache.runtime.session import Session
 from fxcache.runtime.trajectory.trajectory import Trajectory
 from fxcache.step import Step
+
+NOTHING_CACHED = "nothing cached for such inputs and weights"
 
 
 class CFGPhase(Enum):
@@ -81,3 +85,30 @@ class StepContext:
     def starts(self) -> bool:
         """Whether it is the first of its run."""
         return self.trajectory.step == 0
+
+    def force(self) -> None:
+        """Note why the step must refresh, if it must."""
+        stale = self.trajectory.source != self.source
+        reason = self.trajectory.refresh or (NOTHING_CACHED if stale else "")
+        self.fresh = bool(reason)
+        self.forced = reason or (self.phase.value if self.phase is CFGPhase.BOTH else "")
+
+    def run_next(self, graph: Variant) -> None:
+        """Let ``graph`` run next, on inputs that are bound now: Dynamo sees its module alone."""
+        signature, cache = graph.signature, self.trajectory.cache
+        coefficients = NO_TENSORS
+        if signature.coefficients:
+            assert self.variants.coefficients is not None
+            read = ReadContext(cache.entries, signature.reads, self.now, self.half)
+            coefficients = self.variants.coefficients.at(read)
+        self.module = graph.module
+        self.inputs = signature.bind(
+            self.call.tensors,
+            self.hoisted,
+            self.shared,
+            cache.entries,
+            coefficients,
+            cache.moments(signature.moments) if signature.moments else NO_TENSORS,
+        )
+        if signature.writes:
+            cache.release(signature.writes)
