@@ -146,3 +146,10 @@ def test_the_reference_shows_every_public_name_once():
     names = [path.rpartition(".")[2] for path in shown]
     assert len(names) == len(set(names))
     assert set(fxcache.__all__) <= set(names)
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    """``make docs`` fails otherwise, which ``make test`` does not run."""
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    pages = [str(f.relative_to(ROOT / "docs")) for f in (ROOT / "docs").rglob("*.md")]
+    assert not [page for page in pages if page not in navigation]
