@@ -1,4 +1,4 @@
-"""Error correction: what is cached moves on as calibration saw it move, by step and channel."""
+"""Drift correction: a cached value moves on by the drift that a calibration measured."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -26,9 +26,13 @@ aten = torch.ops.aten
 class DriftCorrection:
     """For each cache point, how its mean over all positions changes from step to step.
 
-    Error-Optimized Cache (2501.19243). ``trends``: ``{group}.{i}`` [steps, parts, C] for point i of
-    a group: its mean at a step less that at the step before. Two parts are the halves of a guided
-    batch, one is all of any. ``applied`` [steps]: the steps that it helps; None for all.
+    Error-Optimized Cache (2501.19243).
+
+    Attributes:
+        trends: By ``{group}.{i}``, for point i of a group, ``[steps, parts, C]``: the mean at a
+            step minus the mean at the step before. There are two parts for the halves of a guided
+            batch, and one part for any other batch.
+        applied: ``[steps]``, whether the correction helps at the step. None for all steps.
     """
 
     trends: Mapping[str, Tensor]
@@ -39,30 +43,32 @@ class DriftCorrection:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """All of it by name; ``of`` takes it back."""
+        """All tensors by name. ``of`` reads them back."""
         return {**self.trends, **({} if self.applied is None else {APPLIED: self.applied})}
 
     @classmethod
     def of(cls, weights: Mapping[str, Tensor]) -> Self:
+        """The correction whose ``weights`` these are."""
         trends = dict(weights)
         applied = trends.pop(APPLIED, None)
         return cls(trends, applied)
 
     def helps(self, step: int) -> bool:
+        """Whether the correction is applied at ``step``."""
         return self.applied is None or bool(self.applied[step])
 
     @cached_property
     def parts(self) -> int:
-        """Of the batch, each with trends of its own."""
+        """The number of parts of a batch that have trends of their own, 1 or 2."""
         return max(trend.shape[1] for trend in self.trends.values())
 
     @cached_property
     def num_steps(self) -> int:
-        """Of the runs that it was calibrated on."""
+        """The number of steps of the runs that were calibrated."""
         return len(next(iter(self.trends.values())))
 
     def require_match(self, plan: CutPlan) -> None:
-        """PlanError unless it was calibrated for the points of ``plan``."""
+        """Raise PlanError unless the correction was calibrated for the points of ``plan``."""
         whole = all(t.dim() == 3 for t in self.trends.values())
         if not whole or len({len(t) for t in self.weights.values()}) != 1:
             raise PlanError(

@@ -1,4 +1,4 @@
-"""Scale-shift adjustment: what is cached is scaled and shifted by the timestep, by channel."""
+"""Scale-shift adjustment: the timestep scales and shifts each channel of a cached value."""
 
 import operator
 from collections.abc import Mapping
@@ -21,8 +21,11 @@ aten = torch.ops.aten
 class ScaleShift:
     """For each cache point, a linear layer from the timestep embedding to a scale and a shift.
 
-    Block Caching (2312.03209, section 3.3). ``weights``: ``{group}.{i}.weight`` [2 C, E] and
-    ``{group}.{i}.bias`` [2 C] for point i of a group; the first C outputs are the scale.
+    Block Caching (2312.03209, section 3.3).
+
+    Attributes:
+        weights: ``{group}.{i}.weight`` [2 C, E] and ``{group}.{i}.bias`` [2 C] for point i of a
+            group. The first C outputs are the scale, the others the shift.
     """
 
     weights: Mapping[str, Tensor]
@@ -31,7 +34,7 @@ class ScaleShift:
         return isinstance(other, ScaleShift) and equal(self.weights, other.weights)
 
     def require_match(self, expected: Mapping[str, tuple[int, ...]]) -> None:
-        """PlanError unless the weights have the ``expected`` names and shapes."""
+        """Raise PlanError unless the weights have the ``expected`` names and shapes."""
         mine = {name: tuple(w.shape) for name, w in self.weights.items()}
         names = sorted(mine.keys() | expected.keys())
         differing = [n for n in names if mine.get(n) != expected.get(n)]
@@ -47,10 +50,12 @@ class ScaleShift:
 
 @dataclass(frozen=True, eq=False)
 class ScaleShiftLayers:
-    """An adjustment as one program's graphs apply it.
+    """An adjustment for the graphs of one program.
 
-    ``names``: of the points that are adjusted; ``weights``: as graphs read them, on the device and
-    in the dtype of ``embedding``, the program's timestep embedding.
+    Attributes:
+        embedding: The node of the program's timestep embedding, ``[B, E]``.
+        names: The name of the layer of each cache point.
+        weights: The layers' weights by name, on the device and in the dtype of the embedding.
     """
 
     embedding: fx.Node
@@ -60,7 +65,7 @@ class ScaleShiftLayers:
     def insert(
         self, graph: fx.Graph, point: CachePoint, cached: fx.Node, copied: Mapping[fx.Node, fx.Node]
     ) -> fx.Node:
-        """``cached * (1 + scale) + shift`` in ``graph``, at its insertion point."""
+        """Compute ``cached * (1 + scale) + shift`` in ``graph``, at its insertion point."""
         name, rank = self.names[point], value_of(point.value).dim()
         layer = [graph.get_attr(f"{name}.{part}") for part in ("weight", "bias")]
         inputs = (copied[self.embedding], *layer)

@@ -27,7 +27,8 @@ class Draft:
     Attributes:
         program: The captured model.
         graph: The graph, changed by each pass.
-        nodes: From the program's nodes to those that stand for their values in ``graph`` now.
+        nodes: From the program's nodes to those that stand for their values in ``graph``. Valid as
+            long as ``Property.ALL_NODES`` holds.
         weights: What the graph reads besides the program's weights, by name.
         properties: What holds now.
     """

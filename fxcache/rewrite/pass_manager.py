@@ -21,11 +21,14 @@ NONE: Properties = frozenset()
 class Pass:
     """One rewrite of a draft.
 
+    A pass that finds something for the report appends it to a list that its maker passes in, as
+    ``fuse`` does.
+
     Attributes:
         name: For logs, errors and dumps.
         run: Changes the draft in place.
         requires: What must hold before it.
-        ensures: What holds after it.
+        ensures: What holds after it, whether or not another pass requires it.
         breaks: What no longer holds after it.
     """
 

@@ -1,9 +1,8 @@
 """Forecasts against the values that their papers' formulas give, and under every policy."""
 
-from itertools import pairwise
-
 import pytest
 import torch
+from torch import fx
 
 import fxcache
 from fxcache.codecs.codec import ReadContext
@@ -27,12 +26,16 @@ GOLDEN: list[tuple[Forecast, list[float]]] = [
 
 
 def forecast_at(cache: FeatureCache, forecast: Forecast, step: int) -> float:
-    """The value of cache point 0, extrapolated to ``step``."""
-    values = stored(cache)
+    """The value of cache point 0 as a reuse step at ``step`` reads it."""
+    codec, graph = History(forecast), fx.Graph()
+    like = graph.placeholder("value")
+    like.meta["val"] = stored(cache)[0]
+    inputs, rows = codec.inputs(graph, 0, like), codec.coefficient_inputs(graph, (0,))
+    graph.output(codec.decode(graph, inputs, like, rows[0]))
     context = ReadContext(cache.entries, (0,), Step(step, 50))
     (weights,) = HistoryWeights(forecast).at(context).values()
-    differences = [newer - older for newer, older in pairwise(values)]
-    return float(values[0] + sum(w * d for w, d in zip(weights[0], differences, strict=True)))
+    read = fx.GraphModule({}, graph)
+    return float(read(stored(cache)[0], *stored(cache), weights))
 
 
 @pytest.mark.parametrize(("forecast", "expected"), GOLDEN)

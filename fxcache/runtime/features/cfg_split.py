@@ -1,4 +1,4 @@
-"""Classifier-free guidance at half the batch: one half is computed, the other rebuilt from it."""
+"""Classifier-free guidance at half the batch: one half is rebuilt from the other."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,14 +12,19 @@ from fxcache._torch import tree_map_only
 from fxcache.errors import CutError
 from fxcache.signature import Call, Signature
 
-RADIUS = 5  # low frequencies: within this part of the smaller side, as FasterCache has it
-TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}  # relative; else that of half precision
+RADIUS = 5  # low frequencies are below 1/5 of the smaller side, as in FasterCache
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}  # relative; HALF_PRECISION for others
 HALF_PRECISION = 5e-2
 
 
 @dataclass(frozen=True)
 class CFGSplit:
-    """The halves of a batch of ``size``; ``second``: whether the conditional one is the second."""
+    """How a batch is split into its conditional and its unconditional half.
+
+    Attributes:
+        size: The size of the whole batch.
+        second: Whether the conditional half is the second one.
+    """
 
     size: int
     second: bool
@@ -29,21 +34,29 @@ class CFGSplit:
         return value.chunk(2)[self.second]
 
     def part_of(self, value: Tensor) -> Tensor:
-        """The conditional half; all of ``value``, where it has no such batch."""
+        """The conditional half of ``value``, or all of it if it is not of this batch size."""
         return self.conditional(value) if self.batched(value) else value
 
     def batched(self, value: object) -> bool:
+        """Whether ``value`` is a tensor of this batch size."""
         return isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == self.size
 
     def call(self, call: Call, signature: Signature) -> Call:
-        """The call of the conditional half alone: what has no such batch stays whole."""
+        """The call of the conditional half. Inputs of another batch size stay whole."""
         args, kwargs = tree_map_only(Tensor, self.part_of, call.invocation)
         return signature.call(args, kwargs)
 
     def sided(self, both: Tensor, alone: Tensor) -> bool:
-        """Whether ``alone``, of the conditional half, is half of ``both``; or it is all of it.
+        """Whether a result of both halves has a part for each half.
 
-        Batches may be folded: [batch · frames, …]. CutError unless the values agree.
+        The batch may be folded: ``[batch · frames, …]``.
+
+        Args:
+            both: The result for both halves.
+            alone: The result for the conditional half alone.
+
+        Raises:
+            CutError: The values differ, so that the halves cannot be computed apart.
         """
         sided = both.shape != alone.shape
         expected = self.conditional(both) if sided and both.dim() and len(both) > 1 else both

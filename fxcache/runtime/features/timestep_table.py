@@ -1,4 +1,4 @@
-"""Hoisted values by timestep: for all timesteps of a run, in one batched pass."""
+"""A table of hoisted values: one batched pass computes them for all timesteps of a run."""
 
 import logging
 import threading
@@ -22,18 +22,18 @@ from fxcache.runtime.trajectory.tensor_ref import Match, TensorRef
 logger = logging.getLogger("fxcache.runtime")
 
 MAX_ROWS = 250  # of a table: as many steps as papers take
-MEMORY = 4  # runs after which a timestep that none went through is forgotten
+MEMORY = 4  # a timestep is forgotten after this many runs without it
 
 
 @dataclass(frozen=True)
 class Elements:
-    """Rows of a noise scheduler's timesteps, from element ``first`` on."""
+    """Finds rows by place: the table begins at element ``first`` of a noise schedule."""
 
     schedule: TensorRef
     first: int
 
     def row(self, position: Position) -> int | None:
-        """None for what is of another schedule, or was written since."""
+        """The row of ``position``; None for another schedule, or one that was written since."""
         if not isinstance(position, Element):
             return None
         schedule, index = position.schedule(), position.offset - self.first
@@ -44,12 +44,12 @@ class Elements:
 
 @dataclass(frozen=True)
 class Numbers:
-    """Rows of timesteps that are known by their value."""
+    """Finds rows by the value of the timestep."""
 
-    rows: Mapping[str, int]  # by what tells 0.0 from -0.0, and knows NaN again
+    rows: Mapping[str, int]  # by the digits in hexadecimal: -0.0 is not 0.0, NaN equals itself
 
     def row(self, position: Position) -> int | None:
-        """None for a value that is not among them."""
+        """The row of ``position``; None if there is none for its value."""
         if not isinstance(position, Number) or not position.uniform:
             return None
         return self.rows.get(position.value.hex())
@@ -57,17 +57,17 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Timesteps:
-    """The timesteps that a run is expected to go through, ``[T]``, and how they are found."""
+    """The expected timesteps of a run, ``[T]``, and how the row of each is found."""
 
     tensor: Tensor
     index: Elements | Numbers
 
 
 class TimestepHistory:
-    """The values of the timesteps that runs of one kind of call went through of late.
+    """The values of the timesteps of recent runs, for one kind of call.
 
-    Pipelines that make a tensor of their own of each timestep (FLUX's) do not tell the next one,
-    but they go through the same ones in run after run.
+    Some pipelines, such as FLUX's, make a new tensor of each timestep, so that the next timestep is
+    not known. But every run goes through the same ones.
     """
 
     def __init__(self) -> None:
@@ -76,14 +76,14 @@ class TimestepHistory:
         self._lock = threading.Lock()
 
     def begin(self) -> tuple[float, ...]:
-        """A run begins; what it may go through."""
+        """Begin a run; the timesteps that it may go through."""
         with self._lock:
             self._runs += 1
             self._last = {v: run for v, run in self._last.items() if self._runs - run <= MEMORY}
             return tuple(map(float.fromhex, self._last))
 
     def note(self, position: Position) -> None:
-        """A step stands there."""
+        """Note the timestep of a step."""
         if not isinstance(position, Number) or not position.uniform:
             return
         value = position.value.hex()
@@ -107,7 +107,7 @@ class TimestepTable:
     values: tuple[Tensor, ...]
 
     def row(self, call: Call, position: Position) -> tuple[Tensor, ...] | None:
-        """The values for ``call``; None where there are none."""
+        """The values for the timestep of ``call``; None if the table has none."""
         row = self.index.row(position)
         if row is None or call.tensors[call.timestep_index].shape != self.shape:
             return None
