@@ -5,15 +5,15 @@ from collections.abc import Mapping
 import torch
 from torch import fx
 
-from fxcache.partition.cut import CachePoint
+from fxcache.partition.cut import CachePoint, SignalPoint
 
 SUM = "fxcache_sum"  # notes the shortcut and the cached difference on what is read
 Copied = Mapping[fx.Node, fx.Node]
 aten = torch.ops.aten
 
 
-def encode(graph: fx.Graph, point: CachePoint, copied: Copied) -> fx.Node:
-    """What is stored at ``point``: value - shortcut, or the value itself at a feature cut.
+def encode(graph: fx.Graph, point: CachePoint | SignalPoint, copied: Copied) -> fx.Node:
+    """What is stored or observed at ``point``: value - shortcut, or the value if it has none.
 
     It is computed as soon as its value is. ``copied``: from the program's nodes to ``graph``'s.
     """

@@ -1,6 +1,5 @@
 """The variants of one program under one plan: each made when it is first needed, and kept."""
 
-import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from fxcache.codecs.format import CacheFormat
 from fxcache.partition.cut import CutPlan
 from fxcache.partition.frontier import Frontier
 from fxcache.program import graph_module, rebind
+from fxcache.rewrite.dump import identifier
 from fxcache.rewrite.factory import Rewritten, VariantFactory, VariantKey
 from fxcache.rewrite.passes.fuse import Fusion
 from fxcache.rewrite.variant_signature import VariantSignature, signature_of
@@ -84,9 +84,10 @@ class Variants:
             return made
         with self._lock:
             if key not in self.made:
-                rewritten = self._factory.variant(key, self.display_name(key))
+                name = self.display_name(key)
+                rewritten = self._factory.variant(key, name)
                 self.fusions[key] = rewritten.fusions
-                self.made[key] = self._variant(rewritten, self.display_name(key))
+                self.made[key] = self._variant(rewritten, name)
             return self.made[key]
 
     def prefix(self, hoisted: HoistLevel = HoistLevel.NOTHING) -> Variant:
@@ -191,7 +192,7 @@ class Variants:
         """A graph made callable, reading the weights as they are now. The thread holds the lock."""
         draft = rewritten.draft
         signature = signature_of(draft.graph, self.program)
-        title = re.sub(r"\W+", "_", f"{self.program.model}_{name}")
+        title = identifier(f"{self.program.model}_{name}")
         module = graph_module(draft.graph, self.weights, title, draft.weights)
         self.modules.append(module)
         return Variant(module, signature, rewritten.flops)

@@ -87,11 +87,10 @@ class Guidance(Feature):
         if not slot.guided or (step.phase is CFGPhase.WHOLE and not step.starts):
             return
         slot.conditional = conditional = self._conditional(step, module)
-        step.stored_as = conditional.call, conditional.variants
-        if step.phase is CFGPhase.CONDITIONAL:
+        if step.phase is CFGPhase.BOTH:
+            step.stored_as = conditional.call, conditional.variants
+        elif step.phase is CFGPhase.CONDITIONAL:
             step.call, step.half = conditional.call, int(conditional.split.second)
-        elif step.phase is CFGPhase.WHOLE:
-            step.stored_as = None
 
     def _phase(self, step: StepContext, slot: GuidanceSlot) -> CFGPhase:
         """What the step computes; says where it must compute all."""
