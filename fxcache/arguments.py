@@ -14,7 +14,7 @@ from fxcache.config import CacheConfig, CaptureConfig
 from fxcache.errors import ConfigError, FxcacheError
 from fxcache.forecasts import Forecast
 from fxcache.partition.choose import AUTO, CutRequest, require_cut_request
-from fxcache.policies import GuidanceCache, Policy, Uniform
+from fxcache.policies import GuidanceCache, Policy, ProtectedEnds
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.mode import require_eval, require_inference
 from fxcache.runtime.module import prepare
@@ -57,7 +57,7 @@ class Arguments:
         forecast: Forecast | None = None,
         cut: CutRequest = AUTO,
         cache: CacheConfig | None = None,
-        hoist: Hoist = None,
+        hoist: Hoist = "once",
         guidance: GuidanceCache | None = None,
         capture: CaptureConfig | None = None,
     ) -> "Arguments":
@@ -159,7 +159,7 @@ def require_plan(plan: object) -> Plan:
 def require_policy(policy: object) -> Policy:
     """``policy``, or the default one; ConfigError where it is none."""
     if policy is None:
-        return Uniform()
+        return ProtectedEnds()
     if not isinstance(policy, Policy):
         raise ConfigError(
             f"policy={policy!r} is a {type(policy).__name__}",

@@ -29,7 +29,7 @@ from fxcache.report.compare import Comparison, sheet
 INTERVAL = 3
 CACHE_DTYPES = tuple(str(dtype).removeprefix("torch.") for dtype in LARGEST)
 FLAGS = {
-    "offload": "move weights that no step reads to the CPU; needs --hoist and a GPU",
+    "offload": "move weights that no step reads to the CPU; needs a GPU",
     "partial-evaluation": "move cuts behind linear maps of cached values",
     "kernels": "read the cache with Triton kernels, on CUDA devices",
 }
@@ -58,7 +58,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     for option, (kind, purpose) in schedule.items():
         command.add_argument(option, type=kind, default=argparse.SUPPRESS, help=purpose)
     hoist = "which values to compute before the steps"
-    command.add_argument("--hoist", choices=("once", "table"), help=hoist)
+    command.add_argument("--hoist", choices=("none", "once", "table"), default="once", help=hoist)
     dtype = "the dtype of stored values"
     command.add_argument("--cache-dtype", choices=CACHE_DTYPES, help=dtype)
     for option, purpose in FLAGS.items():
@@ -105,7 +105,8 @@ def options_from(arguments: argparse.Namespace) -> dict[str, Any]:
     dtype = arguments.cache_dtype
     flags = {name: getattr(arguments, name) for name in (f.replace("-", "_") for f in FLAGS)}
     cache = CacheConfig(dtype=getattr(torch, dtype) if dtype else None, **flags)
-    return {"hoist": arguments.hoist, "cache": cache}
+    hoist = None if arguments.hoist == "none" else arguments.hoist
+    return {"hoist": hoist, "cache": cache}
 
 
 def policy_from(arguments: argparse.Namespace) -> Policy | None:

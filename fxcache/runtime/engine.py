@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from fxcache.call import Call
 from fxcache.errors import UnknownLengthError
+from fxcache.policies.policy import LENGTH_UNKNOWN
 from fxcache.rewrite.variants import NOTHING, Variant, Variants
 from fxcache.runtime.captures import CaptureKey, Captures
 from fxcache.runtime.context import announcement_of
 from fxcache.runtime.features.features import features_of
 from fxcache.runtime.features.recording import Recorder, Recording
 from fxcache.runtime.mode import require_inference
-from fxcache.runtime.notices import NO_FASTER, Notices
+from fxcache.runtime.notices import NO_FASTER, UNPROTECTED, Notices
 from fxcache.runtime.objects import returned
 from fxcache.runtime.offload import Offload
 from fxcache.runtime.record import Run, RunStep, Stopwatch
@@ -139,15 +140,23 @@ class Engine:
     def _decision(self, step: StepContext) -> Decision:
         if step.forced:
             return Decision(True, step.forced)
+        coefficients, policy = step.variants.coefficients, self.settings.policy
         try:
-            if coefficients := step.variants.coefficients:
+            if coefficients:
                 coefficients.require(step.now)
-            return self.settings.policy.decide(step.now)
         except UnknownLengthError as error:
-            if self.recorder:
-                raise
-            self._notices.of_length(error, NO_FASTER)
-            return Decision(True, "the run's length is unknown")
+            return self._without_length(error, Decision(True, LENGTH_UNKNOWN))
+        try:
+            return policy.decide(step.now)
+        except UnknownLengthError as error:
+            return self._without_length(error, policy.without_length(step.now))
+
+    def _without_length(self, error: UnknownLengthError, decision: Decision) -> Decision:
+        """Return ``decision`` with a warning; raise ``error`` if the step is recorded."""
+        if self.recorder:
+            raise error
+        self._notices.of_length(error, NO_FASTER if decision.refresh else UNPROTECTED)
+        return decision
 
     def finish(self, step: StepContext, results: tuple[Any, ...]) -> Any:
         """Store what the variant computed for the cache; give the module's own output back."""

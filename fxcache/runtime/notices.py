@@ -19,6 +19,7 @@ CHANGING = (
     "CaptureConfig(step_inputs=...)."
 )
 NO_FASTER = "Results stay exact, but are no faster."
+UNPROTECTED = "The last steps reuse cached values like the others, and results are less similar."
 OURS = ("fxcache.", "torch.")  # packages whose frames a warning does not point at
 
 
