@@ -56,7 +56,7 @@ def optimize(
     forecast: Forecast | None = None,
     cut: CutRequest = AUTO,
     cache: CacheConfig | None = None,
-    hoist: Hoist = "once",
+    hoist: Hoist = "auto",
     guidance: GuidanceCache | None = None,
     capture: CaptureConfig | None = None,
 ) -> M:
@@ -70,7 +70,8 @@ def optimize(
         model: A denoiser in eval mode, or a pipeline. A pipeline is an object with ``components``;
             those that take a timestep at each step are optimised. Each call of an optimised
             pipeline is one run.
-        policy: Which steps refresh, by default ``ProtectedEnds(interval=3)``. Or a plan, or its path.
+        policy: Which steps refresh, by default ``ProtectedEnds(interval=3)``. Or a plan, or its
+            path.
         plan: What ``calibrate`` or ``fxcache tune`` found: a policy with its cut. Or its path.
         forecast: How cached values are extrapolated to a reuse step, such as ``Taylor(order=1)`` or
             ``Hermite(order=2)``. By default the policy decides; most policies extrapolate nothing.
@@ -78,10 +79,11 @@ def optimize(
             (the first and the last that a reuse step skips), a ``Cut`` from ``list_cuts``, a list
             of these, or ``"auto"``: the skip connection or run of blocks that saves the most FLOPs.
         cache: In which form values are cached, and how many.
-        hoist: ``"once"`` (the default) computes what depends on the conditioning alone once a run,
-            such as the text's keys and values, bit for bit as before. ``"table"`` also computes
-            what depends on the timestep, such as modulations, for all of the schedule at once,
-            equal up to the order of summation. With None, each step computes everything.
+        hoist: ``"once"`` computes what depends on the conditioning alone once a run, such as the
+            text's keys and values, bit for bit as before. ``"auto"`` does the same, and does not
+            warn if a loop prevents it. ``"table"`` also computes what depends on the timestep, such
+            as modulations, for all of the schedule at once, equal up to the order of summation.
+            With None, each step computes everything.
         guidance: How often both halves of classifier-free guidance are computed, by default always.
         capture: How the model is captured, and whether at once. By default the first call of each
             combination of shapes, dtypes, devices and options captures.

@@ -22,9 +22,10 @@ from fxcache.runtime.settings import Settings
 
 T = TypeVar("T")
 PlanLike = Plan | str | PathLike[str]
-Hoist = Literal["once", "table"] | None
+Hoist = Literal["auto", "once", "table"] | None
 LEVELS = {
     None: HoistLevel.NOTHING,
+    "auto": HoistLevel.PER_RUN,
     "once": HoistLevel.PER_RUN,
     "table": HoistLevel.PER_STEP,
 }  # by ``hoist``
@@ -46,6 +47,7 @@ class Arguments:
     plan: Plan | None
     guidance: GuidanceCache | None
     hoist: HoistLevel
+    hoist_asked: bool
     cache: CacheConfig
     capture: CaptureConfig
 
@@ -57,7 +59,7 @@ class Arguments:
         forecast: Forecast | None = None,
         cut: CutRequest = AUTO,
         cache: CacheConfig | None = None,
-        hoist: Hoist = "once",
+        hoist: Hoist = "auto",
         guidance: GuidanceCache | None = None,
         capture: CaptureConfig | None = None,
     ) -> "Arguments":
@@ -71,6 +73,7 @@ class Arguments:
             found,
             require_kind(guidance, GuidanceCache, "guidance"),
             require_hoist(hoist),
+            hoist != "auto",
             require_kind(cache, CacheConfig, "cache") or CacheConfig(),
             require_kind(capture, CaptureConfig, "capture") or CaptureConfig(),
         )
@@ -92,6 +95,7 @@ class Arguments:
             self.plan.correction if self.plan else None,
             self.guidance,
             self.hoist,
+            self.hoist_asked,
             self.cache,
             replace(self.capture, example_inputs=None),  # nothing keeps its tensors alive
             self.plan.run_lengths if self.plan else (),
@@ -107,6 +111,7 @@ class Arguments:
         try:
             require_eval(module)
             engine = prepare(module, self.settings(module))
+            engine.notices.of_calibration(self.policy)
             if self.capture.example_inputs is not None:
                 capture_now(engine, module, self.capture.example_inputs)
             return engine
@@ -197,7 +202,7 @@ def require_hoist(hoist: object) -> HoistLevel:
         if hoist == name:
             return level
     raise ConfigError(
-        f"hoist={hoist!r} is neither None, 'once' nor 'table'",
+        f"hoist={hoist!r} is neither None, 'auto', 'once' nor 'table'",
         where="optimize(hoist=...)",
         remedy="pass one of these",
     )

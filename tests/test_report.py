@@ -66,7 +66,9 @@ def test_an_unfinished_step_has_no_time():
 
 
 def test_without_timings_nothing_is_timed():
-    unet = fxcache.optimize(tiny.small_unet(), cache=fxcache.CacheConfig(timings=False))
+    unet = fxcache.optimize(
+        tiny.small_unet(), fxcache.Uniform(3), cache=fxcache.CacheConfig(timings=False)
+    )
     sample(unet, 6, **tiny.inputs())
     (run,) = fxcache.report(unet).runs
     assert (run.steps, run.refreshes) == (6, [0, 3])

@@ -10,6 +10,16 @@ from fxcache.report.pareto import Point
 
 LARGE = 3.0  # speed-ups from here on are those of large intervals
 SPEEDUPS = (2.0, 3.0)  # at which the tuned plan is set against all others
+DEFAULT = "ProtectedEnds"
+UNCALIBRATED = (  # what can be used on a model without measuring it first
+    FEWER,
+    "Uniform",
+    "Uniform, guidance",
+    "NonUniform",
+    *(f"Taylor, order {order}" for order in range(3)),
+    "FasterCache",
+    "FasterCache, attention",
+)
 MARGIN_DB = 3.0  # by which the tuned plan is to be closer than DeepCache
 NEAR = 0.01  # speed-ups that differ by no more are equal
 
@@ -26,6 +36,9 @@ def claims(rows: Sequence[Row]) -> list[Claim]:
     curves = curves_of(rows)
     hand_set = [name for name in curves if name != TUNED]
     return [
+        ahead(curves, DEFAULT, FEWER),
+        ahead(curves, DEFAULT, "Uniform"),
+        best(curves, DEFAULT, UNCALIBRATED, SPEEDUPS[0]),
         ahead(curves, "Uniform", FEWER),
         ahead(curves, "NonUniform", "Uniform", least=LARGE),
         ahead(curves, "BlockCaching", FEWER),
@@ -73,11 +86,11 @@ def ahead(
 
 def best(curves: dict[str, list[Point]], one: str, others: Sequence[str], speedup: float) -> Claim:
     """``one``, at its point that is nearest to ``speedup``, is closer than all ``others``."""
-    what = f"The {one} plan is closer than every other at {speedup:g}×"
+    what = f"{one} is the closest at {speedup:g}×"
     if one not in curves:
         return Claim(what, "not measured", None)
     x, mine = min(curves[one], key=lambda point: abs(point.speedup - speedup))
-    found = {name: interpolated(curves[name], x) for name in others}
+    found = {name: interpolated(curves.get(name, []), x) for name in others}
     reached = {name: psnr_db for name, psnr_db in found.items() if psnr_db is not None}
     ordered = sorted(reached, key=lambda name: -reached[name])
     numbers = [f"{one} {mine:.1f} at {x:.2f}×", *(f"{n} {reached[n]:.1f}" for n in ordered)]

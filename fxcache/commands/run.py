@@ -26,7 +26,6 @@ from fxcache.pipelines.drawing import Drawing, compare
 from fxcache.policies import NonUniform, Policy, Uniform
 from fxcache.report.compare import Comparison, sheet
 
-INTERVAL = 3
 CACHE_DTYPES = tuple(str(dtype).removeprefix("torch.") for dtype in LARGEST)
 FLAGS = {
     "offload": "move weights that no step reads to the CPU; needs a GPU",
@@ -48,7 +47,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--plan", type=Path, help="a plan of `calibrate` or `tune`, instead of interval and cut"
     )
     schedule = {
-        "--interval": (int, f"refresh every Nth step (default: {INTERVAL})"),
+        "--interval": (int, "refresh every Nth step, instead of the default policy"),
         "--center": (float, "concentrate the refreshes around this step instead"),
         "--power": (
             float,
@@ -58,7 +57,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     for option, (kind, purpose) in schedule.items():
         command.add_argument(option, type=kind, default=argparse.SUPPRESS, help=purpose)
     hoist = "which values to compute before the steps"
-    command.add_argument("--hoist", choices=("none", "once", "table"), default="once", help=hoist)
+    command.add_argument("--hoist", choices=("none", "auto", "once", "table"), default="auto", help=hoist)
     dtype = "the dtype of stored values"
     command.add_argument("--cache-dtype", choices=CACHE_DTYPES, help=dtype)
     for option, purpose in FLAGS.items():
@@ -110,14 +109,14 @@ def options_from(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def policy_from(arguments: argparse.Namespace) -> Policy | None:
-    """The policy that the options select, or None for the policy of a plan.
+    """The policy that the options select; None for the default one, or that of a plan.
 
     Raises:
         ConfigError: The options exclude each other.
     """
     names = ("interval", "center", "power")
     passed = {name: getattr(arguments, name) for name in names if name in arguments}
-    if arguments.plan and not passed:
+    if not passed:
         return None
     if arguments.plan or ("power" in passed and "center" not in passed):
         raise ConfigError(
@@ -125,8 +124,7 @@ def policy_from(arguments: argparse.Namespace) -> Policy | None:
             where=" ".join(f"--{name} {value:g}" for name, value in passed.items()),
             remedy="leave out --plan, or these" if arguments.plan else "pass --center as well",
         )
-    options = {"interval": INTERVAL} | passed
-    return NonUniform(**options) if "center" in options else Uniform(**options)
+    return NonUniform(**passed) if "center" in passed else Uniform(**passed)
 
 
 def comparison_text(compared: Comparison, out: Path) -> str:

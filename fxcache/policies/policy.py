@@ -114,6 +114,11 @@ class Policy(Registered, ABC, registry="policy"):
         return None
 
     @property
+    def uncalibrated(self) -> str | None:
+        """What calibration would give the policy that it lacks. None if it lacks nothing."""
+        return None
+
+    @property
     def default_forecast(self) -> Forecast | None:
         """The forecast that is used without ``optimize(forecast=...)``. None reuses values."""
         return None

@@ -53,10 +53,10 @@ class Engine:
         self.store = TrajectoryStore(settings.cache.max_trajectories, settings.capture.step_inputs)
         self.store.lengths.fix(settings.run_lengths)
         self._anyone = Scope()  # of calls that no session vouches for
-        self._notices = Notices()
-        self._captures = Captures(self.signature, settings, self._notices.say)
+        self.notices = Notices()
+        self._captures = Captures(self.signature, settings, self.notices.say)
         self._recorder: Recorder | None = None
-        self._features = features_of(settings, self.signature, self._captures, self._notices)
+        self._features = features_of(settings, self.signature, self._captures, self.notices)
         # Calls wait for one another where one may move weights that another reads.
         self.call_lock = threading.RLock() if settings.cache.offload else nullcontext()
 
@@ -77,7 +77,7 @@ class Engine:
         hooks = self._captures.hooks_key(module)
         trajectory = self._locate(module, call, session, hooks)
         try:
-            self._notices.of_callers(self.store, trajectory)
+            self.notices.of_callers(self.store, trajectory)
             if trajectory.step == 0:
                 self._captures.notice_changes(module, hooks)
             call = self._captures.bound(module, call, hooks)
@@ -155,7 +155,7 @@ class Engine:
         """Return ``decision`` with a warning; raise ``error`` if the step is recorded."""
         if self.recorder:
             raise error
-        self._notices.of_length(error, NO_FASTER if decision.refresh else UNPROTECTED)
+        self.notices.of_length(error, NO_FASTER if decision.refresh else UNPROTECTED)
         return decision
 
     def finish(self, step: StepContext, results: tuple[Any, ...]) -> Any:

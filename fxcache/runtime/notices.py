@@ -4,6 +4,7 @@ import sys
 import warnings
 
 from fxcache.errors import FxcacheWarning, UnknownLengthError
+from fxcache.policies import Policy
 from fxcache.runtime.trajectory.store import TrajectoryStore
 from fxcache.runtime.trajectory.trajectory import Trajectory
 
@@ -27,7 +28,12 @@ class Notices:
     """What was warned of already, and what is worth a warning."""
 
     def __init__(self) -> None:
-        self._said: set[str] = set()
+        self._said: dict[str, str] = {}
+
+    @property
+    def said(self) -> list[str]:
+        """Everything that was noted or warned of, in full."""
+        return list(self._said.values())
 
     def of_callers(self, store: TrajectoryStore, trajectory: Trajectory) -> None:
         """Say so where calls refresh since it is unclear whose they are.
@@ -54,6 +60,10 @@ class Notices:
                 f"conditioning changes at every call: {', '.join(trajectory.new_inputs)}", CHANGING
             )
 
+    def note(self, what: str, remedy: str, so: str) -> None:
+        """Let the report say it, without a warning. The arguments are those of ``say``."""
+        self._said.setdefault(what, f"{what}. {so} {remedy}")
+
     def say(self, what: str, remedy: str = TELL_APART, so: str = NO_FASTER) -> None:
         """Warn, unless that was done before.
 
@@ -64,8 +74,18 @@ class Notices:
         """
         if what in self._said:
             return
-        self._said.add(what)
-        warnings.warn(f"{what}. {so} {remedy}", FxcacheWarning, stacklevel=caller_level())
+        self._said[what] = f"{what}. {so} {remedy}"
+        warnings.warn(self._said[what], FxcacheWarning, stacklevel=caller_level())
+
+    def of_calibration(self, policy: Policy) -> None:
+        """Warn if ``policy`` works better with measurements that it was not given."""
+        if policy.uncalibrated:
+            kind = type(policy).__name__
+            self.say(
+                f"{kind} has no {policy.uncalibrated} that were fitted to this model",
+                f"Fit them with fxcache.calibrate(model, fxcache.{kind}, sample).",
+                "The same threshold has another effect on each model.",
+            )
 
     def of_length(self, error: UnknownLengthError, so: str) -> None:
         """Warn that the run's length is missing; ``so``: what follows from it, a sentence."""

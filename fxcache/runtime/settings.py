@@ -35,6 +35,7 @@ class Settings:
     correction: DriftCorrection | None = None
     guidance: GuidanceCache | None = None
     hoist: HoistLevel = HoistLevel.NOTHING
+    hoist_asked: bool = True  # otherwise what prevents it is in the report, and no warning
     cache: CacheConfig = field(default_factory=CacheConfig)
     capture: CaptureConfig = field(default_factory=CaptureConfig)
     run_lengths: tuple[RunLength, ...] = ()  # that a plan knows

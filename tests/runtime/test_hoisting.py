@@ -29,7 +29,7 @@ POLICIES = [
     ALWAYS,
     fxcache.Uniform(3),
     fxcache.TaylorSeer(3, order=1, first=1),
-    fxcache.TeaCache(1.0),
+    fxcache.TeaCache(1.0, coefficients=(1.0, 0.0)),
     fxcache.FirstBlock(0.3),
     fxcache.FasterCache(2),
 ]
@@ -96,7 +96,7 @@ def test_text_keys_and_values_are_computed_once(make):
         inputs["added_cond_kwargs"] = added
     example = {**inputs, "timestep": torch.tensor(1)}
     plain = fxcache.optimize(
-        make(), policy=ALWAYS, capture=fxcache.CaptureConfig(example_inputs=example)
+        make(), policy=ALWAYS, hoist=None, capture=fxcache.CaptureConfig(example_inputs=example)
     )
     hoisted = fxcache.optimize(
         make(), policy=ALWAYS, hoist="once", capture=fxcache.CaptureConfig(example_inputs=example)
@@ -126,7 +126,7 @@ def test_a_table_in_double_precision():
     torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("observing", [fxcache.TeaCache(1.0), fxcache.FirstBlock(0.3)])
+@pytest.mark.parametrize("observing", [fxcache.TeaCache(1.0, coefficients=(1.0, 0.0)), fxcache.FirstBlock(0.3)])
 def test_a_table_under_policies_that_observe(observing):
     expected, found, model = both(dit, denoised, hoist="table", policy=observing)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

@@ -60,7 +60,7 @@ def away(model: nn.Module) -> set[str]:
 
 
 @pytest.mark.parametrize("hoist", ["once", "table"])
-@pytest.mark.parametrize("policy", [ALWAYS, fxcache.Uniform(3), fxcache.TeaCache(1.0)])
+@pytest.mark.parametrize("policy", [ALWAYS, fxcache.Uniform(3), fxcache.TeaCache(1.0, coefficients=(1.0, 0.0))])
 def test_results_are_those_without(host, hoist, policy):
     model = fxcache.optimize(
         dit(), policy=policy, hoist=hoist, cache=fxcache.CacheConfig(offload=True)
@@ -233,7 +233,7 @@ def test_guidance_that_runs_half_the_batch(host):
 
 def test_signals_that_are_known_before_the_run(host):
     """They are evaluated with the graph of a whole step's prefix."""
-    options: dict[str, Any] = {"policy": fxcache.TeaCache(2.0)}
+    options: dict[str, Any] = {"policy": fxcache.TeaCache(2.0, coefficients=(1.0, 0.0))}
     unets = [fxcache.optimize(tiny.small_unet(), **options)]
     unets.append(
         fxcache.optimize(

@@ -84,7 +84,7 @@ def by_hand(
 @pytest.mark.parametrize(
     "policy",
     [
-        TeaCache(0.05),
+        TeaCache(0.05, coefficients=(1.0, 0.0)),
         TeaCache(0.2, (2.0, 1.0, 0.01)),
         FirstBlock(0.05),
         FirstBlock(0.2),
@@ -99,7 +99,7 @@ def test_decisions_and_latents_are_those_of_a_cache_written_by_hand(policy):
     torch.testing.assert_close(latent, expected)
 
 
-@pytest.mark.parametrize("policy", [TeaCache(0.0), FirstBlock(0.0, max_reuses=0)])
+@pytest.mark.parametrize("policy", [TeaCache(0.0, coefficients=(1.0, 0.0)), FirstBlock(0.0, max_reuses=0)])
 @pytest.mark.parametrize("model", ["dit", "unet"])
 def test_refreshing_always_equals_the_original_bit_for_bit(policy, model):
     if model == "dit":
@@ -135,7 +135,7 @@ def layers_in(module: nn.Module) -> set[int]:
 @pytest.mark.parametrize("threshold", [1.0, 1.5, 2.0])
 def test_a_signal_of_the_timestep_alone_is_known_before_the_run(threshold):
     unet = tiny.small_unet()
-    fxcache.optimize(unet, policy=TeaCache(threshold))
+    fxcache.optimize(unet, policy=TeaCache(threshold, coefficients=(1.0, 0.0)))
     sample(unet, 20, **tiny.inputs())
     variants = variants_of(unet)
     assert fxcache.report(unet).captures[0].signal == "timestep_embedding (before the run)"
@@ -159,7 +159,7 @@ def test_a_signal_of_the_timestep_alone_is_known_before_the_run(threshold):
 
 
 def test_where_timesteps_come_one_by_one_the_prefix_tells():
-    unet = fxcache.optimize(tiny.small_unet(), policy=TeaCache(2.0))
+    unet = fxcache.optimize(tiny.small_unet(), policy=TeaCache(2.0, coefficients=(1.0, 0.0)))
     inputs = tiny.inputs()
     with torch.no_grad(), fxcache.session(unet, num_steps=5):
         for t in (900, 700, 500, 300, 100):
@@ -204,7 +204,7 @@ def test_requests_in_turns_keep_their_own_signals():
 
 
 def test_a_second_run_does_not_remember_the_first():
-    model = fxcache.optimize(dit(), policy=TeaCache(0.1))
+    model = fxcache.optimize(dit(), policy=TeaCache(0.1, coefficients=(1.0, 0.0)))
     inputs = dit_inputs()
     first = denoised(model, inputs, TIMES.clone())
     assert torch.equal(denoised(model, inputs, TIMES.clone()), first)
@@ -254,7 +254,7 @@ def test_a_cut_that_the_signal_lies_behind_is_refused():
 @torch.no_grad()
 def test_a_variant_made_after_weights_were_replaced_reads_the_new_ones():
     """The second run's timesteps come one by one: only then the continued variants are made."""
-    policy = TeaCache(2.0, last=0)
+    policy = TeaCache(2.0, coefficients=(1.0, 0.0), last=0)
     unet, plain = fxcache.optimize(tiny.small_unet(), policy=policy), tiny.small_unet()
     inputs = tiny.inputs()
     sample(unet, 5, **inputs)

@@ -278,7 +278,7 @@ IGNORED = pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
 class ObservedRequests(Requests):
     """The same where the policy looks at data, and every step continues from a prefix."""
 
-    policy = fxcache.TeaCache(threshold=3.0)
+    policy = fxcache.TeaCache(threshold=3.0, coefficients=(1.0, 0.0))
 
 
 class HoistedRequests(Requests):

@@ -1,7 +1,7 @@
 """Hoisting: what the latent has no part in is computed when a run begins."""
 
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor
@@ -29,11 +29,11 @@ from fxcache.runtime.trajectory.trajectory import Trajectory
 
 UNTRACKED = (
     "conditioning made in inference mode does not tell whether it was written",
-    "Sample under torch.no_grad(), or leave hoist= out.",
+    "Sample under torch.no_grad(), or pass hoist=None.",
 )
 CHANGING = (
     "what hoisted values come from changed in the middle of a run: conditioning, or weights",
-    "Keep the prompt's tensors from call to call, or leave hoist= out.",
+    "Keep the prompt's tensors from call to call, or pass hoist=None.",
 )
 UNKNOWN = (
     "no table of timesteps can be made: they are neither elements of one tensor of at most "
@@ -157,7 +157,12 @@ class Hoisting(Feature):
     def __init__(self, settings: Settings, captures: Captures, notices: Notices) -> None:
         self._wants_table = settings.hoist is HoistLevel.PER_STEP
         self._offloads = settings.cache.offload
-        self._captures, self._notices = captures, notices
+        self._captures = captures
+        self._tell = notices.say if settings.hoist_asked else notices.note
+        self._asked = settings.hoist_asked
+        # Whose calls prevented what nobody asked for. They compute everything from then on, so that
+        # compiled runs use two graphs.
+        self._prevented: WeakSet[Variants] = WeakSet()
         self._histories: WeakKeyDictionary[Variants, TimestepHistory] = WeakKeyDictionary()
         # How often weights had moved when they were last where these variants read them.
         self._settled: WeakKeyDictionary[Variants, int] = WeakKeyDictionary()
@@ -169,7 +174,9 @@ class Hoisting(Feature):
         step.hoist_level, step.hoisted, step.hoist_flops = found.level, found.values, found.flops
         if found.fallback_reason:
             so = "What depends on it is computed at every step."
-            self._notices.say(*found.fallback_reason, so)
+            self._tell(*found.fallback_reason, so)
+            if not self._asked:
+                self._prevented.add(step.variants)
 
     def _settle(self, step: StepContext, found: HoistedInputs) -> None:
         """Weights are where the step reads them, and, as runs begin, others on the CPU."""
@@ -187,6 +194,8 @@ class Hoisting(Feature):
     def _found(self, step: StepContext) -> HoistedInputs:
         """The values; computed now, where the run has not kept them."""
         variants, trajectory, original = step.variants, step.trajectory, step.original_call
+        if variants in self._prevented:
+            return HoistedInputs()
         if any(original.tensors[i].is_inference() for i in variants.hoisted.inputs):
             return HoistedInputs(fallback_reason=UNTRACKED)
         history = None
