@@ -14,7 +14,9 @@ pytestmark = pytest.mark.usefixtures("shared_captures")
 
 @pytest.fixture(scope="module")
 def reported() -> fxcache.Report:
-    unet = fxcache.optimize(tiny.small_unet(), cut=1, policy=fxcache.Uniform(interval=4, last=1))
+    unet = fxcache.optimize(
+        tiny.small_unet(), fxcache.Uniform(interval=4, last=1), cut=1, hoist=None
+    )
     sample(unet, 10, **tiny.inputs())
     sample(unet, 3, **tiny.inputs(batch=1))
     return fxcache.report(unet)

@@ -57,7 +57,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     for option, (kind, purpose) in schedule.items():
         command.add_argument(option, type=kind, default=argparse.SUPPRESS, help=purpose)
     hoist = "which values to compute before the steps"
-    command.add_argument("--hoist", choices=("none", "auto", "once", "table"), default="auto", help=hoist)
+    command.add_argument(
+        "--hoist", choices=("none", "auto", "once", "table"), default="auto", help=hoist
+    )
     dtype = "the dtype of stored values"
     command.add_argument("--cache-dtype", choices=CACHE_DTYPES, help=dtype)
     for option, purpose in FLAGS.items():

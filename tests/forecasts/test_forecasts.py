@@ -64,7 +64,9 @@ def test_hermite_polynomials_are_the_physicists():
     )
 
 
-@pytest.mark.parametrize("policy", [fxcache.Uniform(3, first=3), fxcache.TeaCache(1.0, coefficients=(1.0, 0.0), last=0)])
+@pytest.mark.parametrize(
+    "policy", [fxcache.Uniform(3, first=3), fxcache.TeaCache(1.0, coefficients=(1.0, 0.0), last=0)]
+)
 def test_hermite_goes_with_any_policy(policy):
     """It changes what a reuse step reads, and not which steps reuse."""
     runs = []

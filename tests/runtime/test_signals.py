@@ -99,7 +99,9 @@ def test_decisions_and_latents_are_those_of_a_cache_written_by_hand(policy):
     torch.testing.assert_close(latent, expected)
 
 
-@pytest.mark.parametrize("policy", [TeaCache(0.0, coefficients=(1.0, 0.0)), FirstBlock(0.0, max_reuses=0)])
+@pytest.mark.parametrize(
+    "policy", [TeaCache(0.0, coefficients=(1.0, 0.0)), FirstBlock(0.0, max_reuses=0)]
+)
 @pytest.mark.parametrize("model", ["dit", "unet"])
 def test_refreshing_always_equals_the_original_bit_for_bit(policy, model):
     if model == "dit":
