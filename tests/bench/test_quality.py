@@ -24,12 +24,12 @@ from bench.quality.sampling import draw_all
 from bench.quality.settings import (
     SETTINGS,
     Calibrated,
-    Corrected,
     FixedInterval,
     Setting,
     Steps,
     Trained,
     Tuned,
+    WithCorrection,
     WithGuidanceCache,
 )
 from bench.quality.suite import Bench, Protocol, measure
@@ -237,7 +237,7 @@ def test_guidance_and_correction_are_carried_out(make, tmp_path, monkeypatch):
     settings = (
         FixedInterval("Uniform", Uniform(2)),
         WithGuidanceCache("Uniform, guidance", Uniform(2), every=2),
-        Corrected("Uniform, error-corrected", Uniform(2)),
+        WithCorrection("Uniform, error-corrected", Uniform(2)),
     )
     monkeypatch.setattr("bench.quality.settings.GuidanceCache", partial(GuidanceCache, start=0))
     made = make

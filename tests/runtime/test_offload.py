@@ -50,7 +50,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Host:
     simulated = Host()
     monkeypatch.setattr(offload, "HOST", ELSEWHERE)
     monkeypatch.setattr(offload, "move", simulated.move)
-    monkeypatch.setattr(offload, "copy_to", simulated.fetched)
+    monkeypatch.setattr(offload, "copy_to", simulated.copy_to)
     return simulated
 
 
