@@ -1,8 +1,8 @@
-"""Whose call it is, by latents alone: ``python -m bench.attributions --out FILE``.
+"""How calls are attributed by latents alone: ``python -m bench.attributions --out FILE``.
 
-Replays the latents of runs that the bundled model drew, by each solver and number of steps, through
-the store of trajectories that an optimised module has. Nothing else tells the requests apart: there
-is no prompt, no session, no key. Each call is counted as right, refreshed or wrong.
+Passes the latents of runs of the bundled model, for each solver and number of steps, to a store of
+trajectories as in an optimised module. There is no prompt, no session and no key, so that only the
+latents distinguish requests. Each call is counted as right, refreshed or wrong.
 """
 
 import argparse
@@ -39,28 +39,28 @@ CAPTIONS = ("penguin", "fire engine", "sunflower", "green apple")
 OTHER_CAPTIONS = tuple(Request(caption, 10 + i) for i, caption in enumerate(CAPTIONS))
 FROM_PICTURES = tuple(Request("red apple", 20 + i, 0.6) for i in range(4))
 REQUESTS = SAME_CAPTION + OTHER_CAPTIONS + FROM_PICTURES
-LIMIT = 32  # trajectories that are kept, as CacheConfig has it
+LIMIT = 32  # the number of trajectories to keep
 
-Calls = Iterator[tuple[int, int]]  # of a request, by its number, at a step
+Calls = Iterator[tuple[int, int]]  # the index of the request, and the step
 
 
 class Model(nn.Module):
-    """What is called: only the names of its inputs matter."""
+    """A model of which only the names of inputs are used."""
 
     def forward(self, sample: Tensor, timestep: Any) -> Tensor:
-        """Not called."""
+        """Unused."""
         raise NotImplementedError
 
 
 @dataclass
 class Counts:
-    """How the calls of a loop were attributed.
+    """Counts of how the calls of a loop were attributed.
 
     Attributes:
-        calls: All but the first of each request.
-        right: They may reuse, in the trajectory of their own request.
-        refreshed: They refresh, though they go on in a run.
-        wrong: They may reuse what another request cached. First calls may be among them.
+        calls: All calls except the first of each request.
+        right: Calls that may reuse values of their own request.
+        refreshed: Calls that refresh although they continue a run.
+        wrong: Calls that may reuse values of another request, including first calls.
     """
 
     calls: int = 0
@@ -70,12 +70,12 @@ class Counts:
 
 
 def one_after_the_other(pair: Sequence[int], first: Sequence[int], calls: int) -> Calls:
-    """All calls of one request, then all of the other."""
+    """Yield all calls of one request, then all calls of the other."""
     return ((i, step) for i in pair for step in range(first[i], calls))
 
 
 def in_turns(pair: Sequence[int], first: Sequence[int], calls: int) -> Calls:
-    """At each step one call of each."""
+    """Yield one call of each request at each step."""
     return ((i, step) for step in range(calls) for i in pair if step >= first[i])
 
 
@@ -88,7 +88,7 @@ LOOPS: dict[str, tuple[tuple[Request, ...], Callable[..., Calls]]] = {
 
 
 def replay(drawn: Trajectories, timesteps: Sequence[Any], order: Calls, counts: Counts) -> None:
-    """Count how the calls in this ``order`` are attributed by a store that knows nothing yet."""
+    """Count how an empty store attributes the calls in this ``order``."""
     signature, store, scope = Signature(Model), TrajectoryStore(LIMIT), Scope()
     owners: WeakKeyDictionary[Trajectory, int] = WeakKeyDictionary()
     for request, step in order:
@@ -104,7 +104,7 @@ def replay(drawn: Trajectories, timesteps: Sequence[Any], order: Calls, counts: 
 
 
 def measure(drawn: Trajectories, timesteps: Sequence[Any]) -> dict[str, Counts]:
-    """The counts of each loop, over all ordered pairs of its requests."""
+    """Return the counts of each loop, over all ordered pairs of its requests."""
     found = {}
     for name, (requests, order) in LOOPS.items():
         counts = found[name] = Counts()
@@ -119,13 +119,13 @@ def main() -> None:
     arguments = parser.parse_args()
     pipeline, rows, results = load(), list[list[Any]](), list[dict[str, Any]]()
     for solver, steps in solvers_and_steps(arguments):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         drawn = trajectories(pipeline, solver, steps, REQUESTS)
         timesteps = scheduler_of(pipeline, solver, steps).timesteps.tolist()
         for name, counts in measure(drawn, timesteps).items():
             results.append({"solver": solver, "steps": steps, "loop": name, **asdict(counts)})
             rows.append(list(results[-1].values()))
-        print(f"{solver}, {steps} steps: {time.perf_counter() - begun:.0f} s", flush=True)
+        print(f"{solver}, {steps} steps: {time.perf_counter() - started:.0f} s", flush=True)
         text = json.dumps(environment("cpu") | {"results": results}, indent=1)
         arguments.out.write_text(text + "\n", encoding="utf-8")
     print(tabulate(rows, list(results[0])))

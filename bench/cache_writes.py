@@ -1,8 +1,8 @@
-"""What a refresh spends on storing its values, where a plan has many cache points.
+"""The time that a refresh takes to store its values, for a plan with many cache points.
 
-``python -m bench.cache_writes`` stores as many small values as FLUX.1 has cache points (114 when
-each attention and each MLP is one), and compares with storing them one by one. Microseconds of this
-thread, one thread, the two ways interleaved.
+``python -m bench.cache_writes`` stores small values at 114 cache points, as FLUX.1 has with a cache
+point for each attention and each MLP. It compares one batched write with single writes, and reports
+microseconds of CPU time on one thread. Both ways are measured alternately.
 """
 
 import platform
@@ -19,7 +19,7 @@ from fxcache.codecs.codec import Codec
 from fxcache.codecs.history import History
 from fxcache.codecs.identity import Identity
 from fxcache.forecasts import Taylor
-from fxcache.runtime.feature_cache import FeatureCache, like
+from fxcache.runtime.feature_cache import FeatureCache, same_layout
 
 POINTS, ROUNDS, WRITES = 114, 15, 200
 SHAPE = (1, 4, 8)
@@ -30,22 +30,22 @@ def values_of(count: int) -> list[Tensor]:
 
 
 def batched(codec: Codec, count: int) -> Callable[[int], None]:
-    """Stores a step's values as the engine does."""
+    """Return a function that stores a step's values as the engine does."""
     cache, values = FeatureCache(), dict(enumerate(values_of(count)))
     cache.write(values, 0, codec, "a capture", fresh=True)
     return lambda step: cache.write(values, step, codec, "a capture", fresh=False)
 
 
 def one_by_one(order: int, count: int) -> Callable[[int], None]:
-    """Stores each value by itself, after a check that the buffer fits."""
+    """Return a function that stores each value separately, after a check of its buffer."""
     values = values_of(count)
     stored = [[torch.zeros(SHAPE) for _ in range(order + 1)] for _ in values]
 
     def store(step: int) -> None:
         del step
         for buffers, value in zip(stored, values, strict=True):
-            if not like(buffers[0], value):
-                raise AssertionError("the buffers are of this shape")
+            if not same_layout(buffers[0], value):
+                raise AssertionError("the buffers must have the shape of the values")
             for level, buffer in enumerate(buffers):
                 following = (value - buffer) / 1 if level < order else value
                 buffer.copy_(value)
@@ -55,7 +55,7 @@ def one_by_one(order: int, count: int) -> Callable[[int], None]:
 
 
 def microseconds(store: Callable[[int], None], start: int) -> float:
-    """Mean time of one refresh, on this thread's own clock."""
+    """Return the mean CPU time of one refresh in microseconds."""
     started = time.thread_time()
     for step in range(start, start + WRITES):
         store(step)

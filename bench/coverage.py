@@ -1,9 +1,9 @@
-"""Which of diffusers' denoisers can be cut, and what that saves: ``python -m bench.coverage``.
+"""Finds which denoisers of diffusers can be cut, and the savings: ``python -m bench.coverage``.
 
-Every class of ``diffusers.models.unets`` and ``diffusers.models.transformers`` in its default
-configuration and at the size people run, on fake tensors: no weights, no arithmetic. Writes
-``bench/results/coverage.json`` after every class, so that it can be stopped and gone on with
-(``--resume``), and ``docs/coverage.md``.
+It captures every class of ``diffusers.models.unets`` and ``diffusers.models.transformers`` in its
+default configuration and at its usual size, on fake tensors, without weights and arithmetic. It
+writes ``bench/results/coverage.json`` after every class, so that ``--resume`` can continue, and
+``docs/coverage.md``.
 """
 
 import argparse
@@ -42,9 +42,9 @@ Row = dict[str, Any]
 
 
 class Sketch(TorchFunctionMode):
-    """Makes large tensors fake: weights, latents, prompts.
+    """Makes large tensors fake, such as weights, latents and prompts.
 
-    Others have values: masks, lengths and tables of frequencies may be read while tracing.
+    Small tensors have values, because a trace may read masks, lengths and tables of frequencies.
     """
 
     def __init__(self, mode: FakeTensorMode):
@@ -62,7 +62,7 @@ class Sketch(TorchFunctionMode):
 
 
 def row(recipe: Recipe) -> Row:
-    """One class's line: what was captured and cut, or why not."""
+    """Capture and cut one class. Return its data, or the reason of a refusal."""
     torch.manual_seed(0)
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
     with Sketch(mode):
@@ -89,7 +89,7 @@ def row(recipe: Recipe) -> Row:
 
 
 def in_package(where: str) -> str:
-    """A place in an installed package, without the folder that it is installed in."""
+    """Remove the installation folder from a source line."""
     return re.sub(r"^.*site-packages/", "", where)
 
 
@@ -99,8 +99,8 @@ def measure(kinds: list[str], known: dict[str, Row]) -> dict[str, Row]:
         rows[kind] = row(RECIPES[kind])
         write(rows)
         cut = rows[kind].get("cut")
-        said = f"{cut['share_saved']:.1%} at {cut['name']}" if cut else rows[kind]["what"]
-        print(f"{kind}: {said}", file=sys.stderr, flush=True)
+        summary = f"{cut['share_saved']:.1%} at {cut['name']}" if cut else rows[kind]["what"]
+        print(f"{kind}: {summary}", file=sys.stderr, flush=True)
     return rows
 
 
@@ -111,7 +111,7 @@ def write(rows: dict[str, Row]) -> None:
 
 
 def counts(classes_found: dict[str, Row]) -> dict[str, int]:
-    """How many classes there are, were captured, cut, and cut with enough saved."""
+    """Count all classes, and those that were captured, cut, and cut with enough savings."""
     cuts = [found["cut"] for found in classes_found.values() if "cut" in found]
     return {
         "classes": len(classes_found) + len(NO_FORWARD),
@@ -139,7 +139,7 @@ def line(kind: str, found: Row) -> dict[str, str]:
 
 
 def document(data: dict[str, Any]) -> str:
-    """``docs/coverage.md``, as the results say it."""
+    """Return the text of ``docs/coverage.md``."""
     total = counts(data["classes"])
     cuts = {kind: found for kind, found in data["classes"].items() if "cut" in found}
     refused = {kind: found for kind, found in data["classes"].items() if "cut" not in found}
@@ -171,7 +171,7 @@ def document(data: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kinds", nargs="*", help="only these classes")
-    parser.add_argument("--resume", action="store_true", help="keep the rows there are")
+    parser.add_argument("--resume", action="store_true", help="keep the existing rows")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)

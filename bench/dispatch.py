@@ -1,8 +1,8 @@
-"""What fxcache adds to a denoiser's call: host time beyond the variant itself.
+"""The host time that fxcache adds to a call of a denoiser.
 
-``python -m bench.dispatch`` runs a U-Net's call with both variants replaced by functions that
-return at once, so that what is left is the dispatch: flattening, branch, decision, bookkeeping,
-and on refreshes the copy into the cache. The same for the bare module call that it replaces.
+``python -m bench.dispatch`` calls a U-Net whose variants are replaced by functions that return
+immediately. Only the dispatch remains: argument handling, attribution, decision, records, and the
+copy to the cache at refreshes. The time of a bare call of a module is subtracted.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ ROUNDS = 7
 
 
 class Instant(nn.Module):
-    """A module that returns what it was given at the start, whatever it is called with."""
+    """A module that returns a constant for any arguments."""
 
     def __init__(self, result: Any):
         super().__init__()
@@ -49,7 +49,7 @@ def unet() -> UNet2DConditionModel:
 
 
 def call(model: nn.Module, timesteps: torch.Tensor) -> Callable[[], None]:
-    """One run over ``timesteps`` as StableDiffusionPipeline calls its U-Net."""
+    """Return a function that makes one run, as StableDiffusionPipeline calls its U-Net."""
     latents, text = torch.randn(2, 4, 8, 8), torch.randn(2, 77, 32)
 
     def run_once() -> None:
@@ -68,7 +68,7 @@ def call(model: nn.Module, timesteps: torch.Tensor) -> Callable[[], None]:
 
 
 def microseconds(run: Callable[[], None]) -> float:
-    """Median over rounds of the mean time of one call, on this thread's own clock."""
+    """Return the median over rounds of the mean CPU time of one call in microseconds."""
     rounds = []
     for _ in range(ROUNDS):
         started = time.thread_time()
@@ -79,7 +79,7 @@ def microseconds(run: Callable[[], None]) -> float:
 
 @torch.no_grad()
 def dispatch(interval: int) -> float:
-    """Microseconds a call of an optimised U-Net takes with instant variants."""
+    """Return the microseconds of a call of an optimised U-Net with instant variants."""
     model = fxcache.optimize(unet(), policy=fxcache.Uniform(interval=interval))
     call(model, torch.arange(2))()
     engine = engine_of(model)

@@ -1,4 +1,4 @@
-"""Figures in pages, made from ``bench/results``: ``python -m bench.figures`` writes them in."""
+"""Writes the figures in ``bench/results`` to pages: ``python -m bench.figures``."""
 
 import argparse
 import json
@@ -30,7 +30,7 @@ def result(name: str) -> Any:
 
 
 def readme_figures() -> str:
-    """The README's, as the results say it."""
+    """Return the figures of the README."""
     parts = [
         demo_table(result("demo")),
         frontier_table(result("frontier")),
@@ -158,7 +158,7 @@ def decibels(psnr_db: float | None) -> str:
 
 
 def traffic_table() -> str:
-    """That of ``kernels/``: bytes of a reuse step."""
+    """Return the table of ``kernels/README.md``: the bytes of a reuse step."""
     rows = [
         {
             "bytes of a reuse step (bfloat16)": f"{model}, {form}" if len(forms) > 1 else model,
@@ -176,7 +176,7 @@ PAGES = {README: readme_figures, KERNELS: traffic_table}
 
 
 def stated_in(page: Path) -> str:
-    """What stands between the markers of ``page`` now."""
+    """Return the current text between the markers of ``page``."""
     return page.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0].strip()
 
 

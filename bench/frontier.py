@@ -1,6 +1,6 @@
-"""What a reuse step saves on the models people run: ``python -m bench.frontier --out FILE``.
+"""The savings of a reuse step for full-size models: ``python -m bench.frontier --out FILE``.
 
-Configurations on meta tensors: no weights, no arithmetic.
+Models are on the meta device, without weights and arithmetic.
 """
 
 import argparse
@@ -39,13 +39,13 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def on_meta(config: dict[str, Any]) -> UNet2DConditionModel:
-    """A denoiser of this shape, without memory for its weights."""
+    """Return a U-Net with this configuration on the meta device."""
     with torch.device("meta"):
         return UNet2DConditionModel(**config).eval()
 
 
 def outermost_partially_evaluated(model: UNet2DConditionModel) -> dict[str, Any]:
-    """The cut at index 0 where reuse steps leave out what the cached value alone decides."""
+    """Return the cut at index 0 with partial evaluation."""
     inputs = example_inputs(model)
     fxcache.optimize(
         model,
@@ -58,8 +58,8 @@ def outermost_partially_evaluated(model: UNet2DConditionModel) -> dict[str, Any]
     return capture.cut
 
 
-def found(config: dict[str, Any]) -> dict[str, Any]:
-    """All cuts of a denoiser of this shape."""
+def all_cuts(config: dict[str, Any]) -> dict[str, Any]:
+    """Return all cuts of a U-Net with this configuration."""
     model = on_meta(config)
     cuts = [cut.to_dict() for cut in fxcache.list_cuts(model)]
     return {"cuts": cuts, "outermost, partially evaluated": outermost_partially_evaluated(model)}
@@ -69,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    results = {name: found(config) for name, config in MODELS.items()}
+    results = {name: all_cuts(config) for name, config in MODELS.items()}
     arguments.out.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 

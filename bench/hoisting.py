@@ -1,6 +1,6 @@
-"""Weights that steps read, with and without hoisting: ``python -m bench.hoisting --out FILE``.
+"""The weights that steps read with and without hoisting: ``python -m bench.hoisting --out FILE``.
 
-Bytes, on meta tensors, in the dtype of the capture (float32), at one picture.
+Bytes are counted on meta tensors, in the dtype of the capture (float32), for one image.
 """
 
 import argparse
@@ -43,8 +43,8 @@ def model_and_inputs(name: str) -> tuple[nn.Module, dict[str, Any]]:
         return model, recipe.inputs(model.config, True)
 
 
-def read_by(name: str) -> dict[str, Any]:
-    """Bytes of the weights that a refresh and a reuse read, for each way to hoist."""
+def weight_bytes(name: str) -> dict[str, Any]:
+    """Return the bytes of weights that a refresh and a reuse step read, for each ``hoist``."""
     model, inputs = model_and_inputs(name)
     found: dict[str, Any] = {}
     for hoist in HOISTED:
@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    results = {name: read_by(name) for name in (*UNETS, *TRANSFORMERS)}
+    results = {name: weight_bytes(name) for name in (*UNETS, *TRANSFORMERS)}
     arguments.out.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 

@@ -1,9 +1,9 @@
-"""What Inductor would make of a graph on an NVIDIA GPU, told where there is none.
+"""Finds which kernels Inductor would generate for an NVIDIA GPU, without a GPU.
 
-Inductor decides on its kernels before it generates code. It is told of an H200 here, given tensors
-that hold nothing, and stopped where it has decided. Nothing is compiled and nothing runs.
+Inductor chooses its kernels before it generates code. Here it gets the properties of an H200 and
+fake tensors, and is stopped after the choice. Nothing is compiled and nothing runs.
 
-Private parts of torch 2.11 to 2.13: there is no public way to any of this.
+This uses private APIs of torch 2.11 to 2.13, because there is no public way.
 """
 
 import copy
@@ -52,16 +52,18 @@ FLASH_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention.default
 
 
 class Kernel(NamedTuple):
-    """``ops``: what it computes, by the names of their nodes. ``nbytes``: read and written."""
+    """A kernel: the names of the operators that it computes, and the bytes that it moves."""
 
     ops: tuple[str, ...]
     nbytes: int
 
 
 class Decision(NamedTuple):
-    """What Inductor decided on.
+    """The choices of Inductor.
 
-    ``refused``: why it would not capture the graph as a CUDA graph; None where it would.
+    Attributes:
+        kernels: The kernels.
+        refused: Why Inductor would not capture a CUDA graph; None if it would.
     """
 
     kernels: list[Kernel]
@@ -69,7 +71,7 @@ class Decision(NamedTuple):
 
 
 class DecidedError(Exception):
-    """Ends Inductor where it has decided."""
+    """Stops Inductor after it has chosen its kernels."""
 
     def __init__(self, decision: Decision):
         super().__init__()
@@ -77,7 +79,7 @@ class DecidedError(Exception):
 
 
 class Driver:
-    """Stands for that of Triton."""
+    """A stand-in for the driver of Triton."""
 
     def get_current_target(self) -> GPUTarget:
         return GPUTarget("cuda", 90, 32)
@@ -86,16 +88,16 @@ class Driver:
         return CUDA
 
 
-class Placed(NamedTuple):
-    """A graph on a GPU that is not there, what it is called with, and the mode they belong to."""
+class FakeGPUCall(NamedTuple):
+    """A graph with fake weights and inputs on a GPU, and their fake mode."""
 
     module: Any  # a GraphModule
     inputs: list[Any]
     fakes: FakeTensorMode
 
 
-def placed(module: fx.GraphModule, inputs: Sequence[Any]) -> Placed:
-    """``module``, without gradients, and ``inputs``, moved from meta; laid out as they are."""
+def on_fake_gpu(module: fx.GraphModule, inputs: Sequence[Any]) -> FakeGPUCall:
+    """Move ``module`` and ``inputs`` from meta to a fake GPU, with the same strides."""
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
 
     def faked(value: Any) -> Any:
@@ -107,14 +109,14 @@ def placed(module: fx.GraphModule, inputs: Sequence[Any]) -> Placed:
                 value.shape, value.stride(), dtype=value.dtype, device=device
             )
 
-    graph = moved(module.graph)
+    graph = gpu_graph(module.graph)
     names = {str(node.target) for node in graph.find_nodes(op="get_attr")}
     weights = {name: faked(getattr(module, name)) for name in names}
-    return Placed(fx.GraphModule(weights, graph), [faked(value) for value in inputs], fakes)
+    return FakeGPUCall(fx.GraphModule(weights, graph), [faked(value) for value in inputs], fakes)
 
 
-def compiled(called: Placed) -> Decision:
-    """What Inductor would launch."""
+def compiled(called: FakeGPUCall) -> Decision:
+    """Return the kernels that Inductor would launch."""
     with gpu_pretended(), torch.no_grad(), called.fakes:
         try:
             found: Any = compile_fx.compile_fx(called.module, called.inputs)
@@ -123,19 +125,19 @@ def compiled(called: Placed) -> Decision:
             if (decided := cause_of(error)) is None:
                 raise
             return decided.decision
-    raise AssertionError("Inductor did not come to the end of its decisions")
+    raise AssertionError("Inductor did not choose its kernels")
 
 
-def eager(called: Placed) -> list[Kernel]:
-    """The operators one by one: each reads its inputs, and writes its results."""
-    counted = Counted()
-    with gpu_pretended(), torch.no_grad(), called.fakes, counted:
+def eager(called: FakeGPUCall) -> list[Kernel]:
+    """Return the operators of eager mode. Each reads its inputs and writes its results."""
+    counter = TrafficCounter()
+    with gpu_pretended(), torch.no_grad(), called.fakes, counter:
         called.module(*called.inputs)
-    return counted.kernels
+    return counter.kernels
 
 
-class Counted(TorchDispatchMode):
-    """Notes what operators read and write. A view of an input is neither."""
+class TrafficCounter(TorchDispatchMode):
+    """Records the bytes that operators read and write. Views move no bytes."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -154,7 +156,7 @@ class Counted(TorchDispatchMode):
 
 
 def tensors_of(values: Any) -> list[Tensor]:
-    """Those among ``values``, each once."""
+    """Return the distinct tensors in ``values``."""
     leaves = (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
     return list({id(leaf): leaf for leaf in leaves}.values())
 
@@ -163,8 +165,8 @@ def size_of(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def moved(graph: fx.Graph) -> fx.Graph:
-    """A copy for the GPU, with its attention: for want of a GPU, torch would take that apart."""
+def gpu_graph(graph: fx.Graph) -> fx.Graph:
+    """Copy a graph for the GPU, with flash attention. Without a GPU, torch would decompose it."""
     found = copy.deepcopy(graph)
     for node in list(found.nodes):
         if torch.device(node.kwargs.get("device") or "cpu").type == "meta":
@@ -178,7 +180,7 @@ def moved(graph: fx.Graph) -> fx.Graph:
 
 
 def cause_of(error: BaseException | None) -> DecidedError | None:
-    """Inductor wraps what is raised inside of it."""
+    """Find the DecidedError in the causes of ``error``; None if there is none."""
     while error is not None and not isinstance(error, DecidedError):
         error = error.__cause__ or error.__context__
     return error
@@ -186,7 +188,7 @@ def cause_of(error: BaseException | None) -> DecidedError | None:
 
 @contextmanager
 def gpu_pretended() -> Iterator[None]:
-    """torch takes the GPU to be there, and Inductor stops when it has decided on its kernels."""
+    """Pretend inside the block that there is a GPU, and stop Inductor after its choice."""
     properties = lambda *_: PROPERTIES  # noqa: E731
     replaced: list[tuple[Any, str, Any]] = [
         (GraphLowering, "compile_to_module", stop),
@@ -199,13 +201,13 @@ def gpu_pretended() -> Iterator[None]:
         (torch._C, "_conv_determine_backend_memory_format", cudnn_memory_format),
         (triton.runtime.driver, "_active", Driver()),
         (scheduler, "has_triton", lambda *_: True),
-        # Patterns for attention and random numbers: traced with tensors on the GPU.
+        # Patterns for attention and random numbers are traced with tensors on the GPU.
         (joint_graph, "lazy_init", lambda *_: None),
     ]
     with ExitStack() as stack:
         for owner, name, stand_in in replaced:
             stack.enter_context(patch.object(owner, name, stand_in))
-        # Constants are folded with tensors on the GPU.
+        # Constant folding would use tensors on the GPU.
         stack.enter_context(config.patch(joint_graph_constant_folding=False))
         yield
 
@@ -226,7 +228,7 @@ def ops_of(node: scheduler.BaseSchedulerNode) -> tuple[str, ...]:
 
 
 def nbytes_of(node: scheduler.BaseSchedulerNode) -> int:
-    """As Inductor counts them; of a kernel that is not its own, each tensor once."""
+    """Return Inductor's count of bytes. For a Triton kernel, each tensor counts once."""
     if not isinstance(node.node, ir.UserDefinedTritonKernel):
         return int(node.get_read_write_buffers_sizes())
     inputs: Sequence[Any] = node.node.inputs
@@ -235,7 +237,7 @@ def nbytes_of(node: scheduler.BaseSchedulerNode) -> int:
 
 
 def cudnn_memory_format(given: Tensor, weight: Tensor, _: Any) -> torch.memory_format:
-    """cuDNN's rule: channels last where the input or the weight has them so."""
+    """Apply cuDNN's rule: channels-last if the input or the weight is channels-last."""
     last = any(
         x.dim() == 4
         and x.is_contiguous(memory_format=torch.channels_last)

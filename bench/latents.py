@@ -1,8 +1,8 @@
-"""How well its latent alone attributes a call: ``python -m bench.latents --out FILE``.
+"""How well latents alone attribute calls: ``python -m bench.latents --out FILE``.
 
-Draws many pictures with the bundled model, by each solver and number of steps, and compares the
-latents that the denoiser is called with: with those of the same trajectory's earlier calls, and
-with those of other trajectories at the same step and the steps beside it.
+Generates many images with the bundled model, for each solver and number of steps. It compares the
+latent of each call of the denoiser with the latents of earlier calls in the same trajectory, and
+with those of other trajectories at the same step and its two neighbours.
 """
 
 import argparse
@@ -26,9 +26,9 @@ from bench.trajectories import (
 )
 
 DTYPES = (torch.float32, torch.bfloat16)
-SHARES = (0.25, 0.5, 0.75)  # of the second closest's distance, that the closest's may be
+SHARES = (0.25, 0.5, 0.75)  # the closest distance as a share of the second closest distance
 SAMPLE = 1024  # elements
-ROUNDING = 1e-6  # a distance, 1 - cosine, that rounding may give
+ROUNDING = 1e-6  # a distance (1 - cosine) that may come from rounding
 CAPTIONS = ("penguin", "fire engine", "sunflower", "grinning face", "slice of pizza", "owl")
 NEAR = (("red apple", "green apple"), ("tiger", "tiger face"))
 STRENGTHS = (0.3, 0.6, 0.9)
@@ -41,13 +41,13 @@ REQUESTS = (
 
 
 def sample(latents: Tensor) -> Tensor:
-    """At most ``SAMPLE`` evenly strided elements of each latent: ``[..., C, H, W] -> [..., S]``."""
+    """Return at most ``SAMPLE`` strided elements of each latent: ``[..., C, H, W] -> [..., S]``."""
     flat = latents.flatten(-3).float()
     return flat[..., :: max(1, flat.shape[-1] // SAMPLE)][..., :SAMPLE]
 
 
 def cosines(first: Tensor, second: Tensor) -> Tensor:
-    """Cosine of each pair, over the elements that differ; 1 where none does.
+    """Return the cosine of each pair, over the elements that differ; 1 if none differs.
 
     Args:
         first: ``[A, S]``.
@@ -64,7 +64,7 @@ def cosines(first: Tensor, second: Tensor) -> Tensor:
 
 
 def relation(one: Request, other: Request) -> str:
-    """What a trajectory has in common with another one."""
+    """Return what a request has in common with another one."""
     if one.strength is not None and other.strength is not None:
         return "same picture"
     if one.caption == other.caption:
@@ -79,7 +79,7 @@ def quantiles(values: Tensor) -> dict[str, float]:
 
 
 def rivalry(own: Tensor, foreign: Tensor) -> dict[str, Any]:
-    """How the own cosines ``[P]`` compare with the closest foreign ones ``[P]``, as counts."""
+    """Count how own cosines ``[P]`` compare with the closest foreign cosines ``[P]``."""
     return {
         "calls": len(own),
         "max_cosine": float(foreign.max()),
@@ -90,12 +90,12 @@ def rivalry(own: Tensor, foreign: Tensor) -> dict[str, Any]:
 
 
 class Comparison:
-    """The cosines between the calls of drawn requests.
+    """The cosines between the calls of several requests.
 
     Attributes:
-        samples: ``[K, N, S]``, by call and request.
-        runs: ``[K, N]``: whether the request has begun.
-        relations: For each kind of relation, ``[N, N]``: whether two requests have it.
+        samples: The samples, ``[K, N, S]``, by call and request.
+        runs: Whether the request has begun at the call, ``[K, N]``.
+        relations: Whether two requests have a relation, ``[N, N]``, by the name of the relation.
     """
 
     def __init__(self, drawn: Trajectories, requests: tuple[Request, ...], dtype: torch.dtype):
@@ -110,7 +110,7 @@ class Comparison:
         self.relations["all"] = ~torch.eye(len(requests), dtype=torch.bool)
 
     def own(self, distance: int) -> Tensor:
-        """Of each call with the one ``distance`` before: ``[K, N]``, NaN where there is none."""
+        """Return the cosine of each call with the call ``distance`` before, ``[K, N]``, or NaN."""
         calls, count = self.runs.shape
         found = torch.full((calls, count), torch.nan)
         for k in range(distance, calls):
@@ -120,17 +120,17 @@ class Comparison:
         return found
 
     def near(self, call: int) -> Tensor:
-        """The highest cosine of a call with each request's, at this step or one beside: [N, N]."""
+        """Return the highest cosine with each request at this step or its neighbours, [N, N]."""
         beside = range(max(0, call - 1), min(len(self.samples), call + 2))
         return torch.stack([self.between(call, other) for other in beside]).amax(0)
 
     def between(self, call: int, other: int) -> Tensor:
-        """Of all requests at one call with all at another, ``[N, N]``; -1 before their first."""
+        """Return the cosines of all requests at two calls, ``[N, N]``; -1 before the first call."""
         found = cosines(self.samples[call], self.samples[other])
         return torch.where(self.runs[other], found, -torch.ones(()))
 
     def rivals(self) -> dict[str, Any]:
-        """How the own trajectory compares with the closest other one, by relation."""
+        """Compare the own trajectory with the closest other one, by relation."""
         own, near = self.own(1), torch.stack([self.near(k) for k in range(len(self.samples))])
         found = {}
         for name, members in self.relations.items():
@@ -141,9 +141,9 @@ class Comparison:
         return found
 
     def starts(self) -> dict[str, dict[str, float]]:
-        """The highest cosine of a first call with any call of any other trajectory.
+        """Return the highest cosine of a first call with any call of another trajectory.
 
-        By what is drawn from, and by relation.
+        The result is by the start of the request (noise or an image) and by relation.
         """
         found: dict[str, dict[str, float]] = {}
         for i, request in enumerate(self.requests):
@@ -157,16 +157,16 @@ class Comparison:
         return found
 
     def restarts(self) -> float:
-        """The highest cosine of a request's first call with its own last: the same run again."""
-        begun = torch.stack([self.samples[k, i] for i, k in enumerate(self.first)])
-        return float(cosines(begun, self.samples[-1]).diagonal().max())
+        """Return the highest cosine of a request's first call with its last: it is repeated."""
+        firsts = torch.stack([self.samples[k, i] for i, k in enumerate(self.first)])
+        return float(cosines(firsts, self.samples[-1]).diagonal().max())
 
     def with_all(self, one: Tensor) -> Tensor:
-        """Of ``[1, S]`` with every call of every request: ``[K, N]``."""
+        """Return the cosines of a sample ``[1, S]`` with all calls of all requests, ``[K, N]``."""
         return cosines(one, self.samples.flatten(0, 1)).reshape(self.runs.shape)
 
     def measure(self) -> dict[str, Any]:
-        """All figures."""
+        """Return all measurements."""
         own = self.own(1)
         distances = 1 - own
         ratios = torch.where(distances[:-1] > ROUNDING, distances[1:] / distances[:-1], torch.nan)
@@ -206,14 +206,14 @@ def main() -> None:
         parser.error("--steps must be at least 3: ratios of distances need three calls")
     pipeline, rows, results = load(), [], []
     for solver, steps in solvers_and_steps(arguments):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         drawn = trajectories(pipeline, solver, steps, REQUESTS)
         for dtype in DTYPES:
             name = str(dtype).removeprefix("torch.")
             found = Comparison(drawn, REQUESTS, dtype).measure()
             results.append({"solver": solver, "steps": steps, "dtype": name} | found)
             rows.append(row(solver, steps, name, found))
-        print(f"{solver}, {steps} steps: {time.perf_counter() - begun:.0f} s", flush=True)
+        print(f"{solver}, {steps} steps: {time.perf_counter() - started:.0f} s", flush=True)
         content = environment("cpu") | {"requests": len(REQUESTS), "results": results}
         text = json.dumps(content, indent=1, ensure_ascii=False)
         arguments.out.write_text(text + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The command line of measurements that take no options but where to write."""
+"""The command line of measurements whose only option is the output file."""
 
 import argparse
 import json
@@ -10,11 +10,11 @@ import torch
 
 
 def run(description: str | None, measure: Callable[[], dict[str, Any]]) -> None:
-    """Print what ``measure`` returns as JSON, and write it to ``--out`` where that is given.
+    """Print the result of ``measure`` as JSON, and write it to the file ``--out``, if any.
 
     Args:
-        description: Of the command, for ``--help``.
-        measure: Called once, with one thread.
+        description: The description of the command, for ``--help``.
+        measure: The measurement. It is called once, with one thread.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", type=Path)

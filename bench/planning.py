@@ -1,7 +1,7 @@
-"""What capture and planning take: ``python -m bench.planning --out FILE``.
+"""The time and memory of capture and planning: ``python -m bench.planning --out FILE``.
 
-Time and peak memory from ``nn.Module`` to both variants, on meta tensors, each model in a process
-of its own: seconds of one thread, and the growth of the resident set in bytes.
+It measures the way from ``nn.Module`` to both variants, on meta tensors. Each model runs in a new
+process. Times are in seconds of CPU time, and memory is the growth of the resident set in bytes.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def peak_bytes() -> int:
 
 
 def planned(name: str) -> dict[str, Any]:
-    """Seconds of each stage, and the memory that they took beyond the model's own."""
+    """Return the seconds of each stage, and the memory that they take besides the model."""
     torch.set_num_threads(1)
     model, inputs = model_and_call(name)
     signature = Signature(type(model))
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     found: dict[str, Any] = {"torch": torch.__version__}
-    # A new process each: the peak is of one model alone.
+    # A new process for each model: the peak must be that of one model.
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for name in (*UNETS, *TRANSFORMERS):
             found[name] = pool.apply(planned, (name,))

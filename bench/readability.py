@@ -1,8 +1,8 @@
-"""How large the code is, and how many files one step passes.
+"""The size of the code, and the files that one step runs through.
 
-``python -m bench.readability`` prints files of more than 250 lines, functions of more than 40 and
-of more than nine parameters, the lines of the package, the parameters of ``optimize``, and the
-files in which a reuse step calls functions before its variant runs.
+``python -m bench.readability`` prints files with more than 250 lines, functions with more than 40
+lines or more than nine parameters, the number of lines of the package, the parameters of
+``optimize``, and the files in which a reuse step calls functions before its variant runs.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from bench.dispatch import unet
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("fxcache", "kernels", "bench")
 MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 250, 40, 9
-GENERATED = "eval_with_key"  # is in the file name of code that torch.fx generated
+GENERATED = "eval_with_key"  # in the file names of code that torch.fx generates
 
 
 def sources() -> Iterator[tuple[str, str]]:
-    """The path and the text of each file."""
+    """Yield the path and the text of each file."""
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).rglob("*.py")):
             if not path.is_symlink() and (ROOT / "fxcache" / "kernels") not in path.parents:
@@ -35,7 +35,7 @@ def sources() -> Iterator[tuple[str, str]]:
 
 
 def functions(path: str, text: str) -> Iterator[tuple[str, int, int]]:
-    """The name, the lines and the number of parameters of each function."""
+    """Yield the name, the number of lines and the number of parameters of each function."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             arguments = node.args
@@ -45,13 +45,13 @@ def functions(path: str, text: str) -> Iterator[tuple[str, int, int]]:
 
 @torch.no_grad()
 def files_of_a_step() -> list[str]:
-    """The package's files in which a reuse step calls functions before its variant runs."""
+    """Return the files in which a reuse step calls functions before its variant runs."""
     model, timesteps = fxcache.optimize(unet(), fxcache.Uniform(9)), torch.arange(6, 0, -1)
     latents, text = torch.randn(2, 4, 8, 8), torch.randn(2, 77, 32)
     found: dict[str, None] = {}
     package, reached = str(Path(fxcache.__file__).parent), False
 
-    def note(frame: FrameType, event: str, argument: Any) -> None:
+    def trace(frame: FrameType, event: str, argument: Any) -> None:
         nonlocal reached
         del argument
         file = frame.f_code.co_filename
@@ -61,7 +61,7 @@ def files_of_a_step() -> list[str]:
 
     for timestep in timesteps[:-1]:
         model(latents, timestep, encoder_hidden_states=text)
-    sys.setprofile(note)
+    sys.setprofile(trace)
     model(latents, timesteps[-1], encoder_hidden_states=text)
     sys.setprofile(None)
     return list(found)

@@ -1,4 +1,4 @@
-"""What the training scripts share: their arguments, and rounds of sampling with a pipeline."""
+"""The arguments and the sampling rounds that the training scripts share."""
 
 import argparse
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from fxcache.commands.options import prompts_in
 from fxcache.integrations.diffusers import conditions, denoiser_of, load_pipeline
 
 BUNDLED = Path(__file__).parent / "models" / "emoji-sd"
-HELD_OUT = range(1_000_000, 1_000_004)  # rounds whose noise no training sees
+HELD_OUT = range(1_000_000, 1_000_004)  # rounds whose noise is not used in training
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """Samples ``batch`` pictures a round, picture i of all from seed + i, without decoding them.
+    """Samples ``batch`` latents in each round. Image i of all rounds has the seed ``seed + i``.
 
-    ``prompts``, or names of classes, take turns.
+    The prompts, or names of classes, are used in turn.
     """
 
     pipeline: Any
@@ -65,9 +65,9 @@ def rounds_from(arguments: argparse.Namespace) -> Rounds:
 
 
 def checkpoint_of(out: Path) -> Path:
-    """The file beside the plan to go on from after a break."""
+    """Return the checkpoint file beside the plan."""
     return out.with_suffix(".training.pt")
 
 
-def tell(index: int, loss: float) -> None:
+def print_loss(index: int, loss: float) -> None:
     print(f"round {index}: loss {loss:.4g}", flush=True)

@@ -1,14 +1,14 @@
-"""What the first call of a run costs, what each call costs, and what a capture holds up.
+"""The costs of a run's first call and of each call, and the delay by captures in other threads.
 
-``python -m bench.start_of_run --out FILE`` measures this version and, in the same run, the version
-of ``--baseline`` (a git revision), each in a process of its own with one thread. The trees of
-FLUX.1 and SDXL are on meta: comparing them takes no arithmetic.
+``python -m bench.start_of_run --out FILE`` measures this version and the version of the git
+revision ``--baseline``, each in its own process with one thread. FLUX.1 and SDXL are on the meta
+device, because comparing their modules takes no arithmetic.
 
-- ``start_ms``: comparing structure and weights with those at capture, where nothing changed.
-- ``hooks_us``: comparing the hooks on all submodules, at each call.
-- ``dispatch``: what ``bench.dispatch`` measures, in microseconds a call.
-- ``steps_per_s``: of a small U-Net in one thread, alone and while another thread captures the same
-  U-Net for another shape.
+- ``start_ms``: the time to compare unchanged structure and weights with those at capture.
+- ``hooks_us``: the time to compare the hooks on all submodules at each call.
+- ``dispatch``: the result of ``bench.dispatch``, in microseconds a call.
+- ``steps_per_s``: steps of a small U-Net in one thread, alone and while another thread captures the
+  same U-Net for another shape.
 """
 
 import argparse
@@ -41,7 +41,7 @@ ROUNDS, CALLS, SECONDS, CAPTURES = 9, 500, 3.0, 3
 
 
 def microseconds(action: Callable[[], object], calls: int) -> float:
-    """Median over rounds of the mean time of one call, on this thread's own clock."""
+    """Return the median over rounds of the mean CPU time of one call in microseconds."""
     rounds = []
     for _ in range(ROUNDS):
         started = time.thread_time()
@@ -58,16 +58,16 @@ def captures_of(model: nn.Module) -> Any:
 
 
 class Captured:
-    """Stands for a capture: it has no graph, and so no weights."""
+    """A stand-in for a capture, without a graph and without weights."""
 
     weights: dict[str, Any] = {}  # noqa: RUF012
 
     def read(self, weights: dict[str, Any]) -> None:
-        """There is nothing to put in place."""
+        """Do nothing."""
 
 
 def pretend_captured(captures: Any, model: nn.Module) -> None:
-    """Let ``captures`` be as after a capture of ``model``, without the minutes that it takes."""
+    """Put ``captures`` into the state after a capture of ``model``, which would take minutes."""
     try:
         from fxcache.runtime.snapshot import Snapshot
     except ImportError:  # the baseline
@@ -79,7 +79,7 @@ def pretend_captured(captures: Any, model: nn.Module) -> None:
 
 
 def of_tree(name: str) -> dict[str, Any]:
-    """The costs of a run's start and of one call, for the tree of a large model."""
+    """Return the costs of a run's start and of one call, for the modules of a large model."""
     model = fxcache.optimize(model_and_call(name)[0])
     captures = captures_of(model)
     pretend_captured(captures, model)
@@ -119,7 +119,7 @@ def stepped(model: nn.Module, batch: int, timesteps: torch.Tensor) -> None:
 
 
 def steps_in(model: nn.Module, done: Callable[[], bool]) -> float:
-    """Steps a second, in runs of ten, until ``done``."""
+    """Return the steps per second, in runs of ten, until ``done``."""
     started, steps = time.perf_counter(), 0
     while not done():
         stepped(model, 2, torch.arange(900, 400, -50))
@@ -128,7 +128,7 @@ def steps_in(model: nn.Module, done: Callable[[], bool]) -> float:
 
 
 def of_threads() -> dict[str, Any]:
-    """Steps of one signature, alone and while another thread captures others."""
+    """Measure steps of one shape, alone and while another thread captures other shapes."""
     model = fxcache.optimize(unet())
     stepped(model, 2, torch.arange(900, 400, -50))
     ends = time.perf_counter() + SECONDS
@@ -162,7 +162,7 @@ def measure() -> dict[str, Any]:
 
 
 def measured_in(folder: Path) -> dict[str, Any]:
-    """What ``measure`` finds for the version of fxcache in ``folder``."""
+    """Run ``measure`` for the version of fxcache in ``folder``."""
     environment = os.environ | {"PYTHONPATH": str(folder)}
     command = [sys.executable, __file__, "--measure"]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)  # noqa: S603
@@ -171,7 +171,7 @@ def measured_in(folder: Path) -> dict[str, Any]:
 
 
 def measured_at(revision: str, repository: Path) -> dict[str, Any]:
-    """What ``measure`` finds for a git revision."""
+    """Run ``measure`` for a git revision."""
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "archive.tar"
         command = ["git", "-C", str(repository), "archive", "-o", str(archive), revision]

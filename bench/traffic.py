@@ -1,9 +1,9 @@
-"""Bytes that a reuse step moves on a GPU, told without one: ``python -m bench.traffic --out FILE``.
+"""The bytes that a reuse step moves on a GPU: ``python -m bench.traffic --out FILE``. Needs no GPU.
 
-Of models at the sizes people run, in bfloat16: what the kernels read and write that Inductor
-decides on for an H200, and what the step's operators do one by one, ATen's or with the kernels of
-fxcache; and what Inductor would decide on around these. Bytes are no times: a kernel may use the
-memory well or badly.
+It counts, for full-size models in bfloat16, the bytes that these read and write: the kernels that
+Inductor chooses for an H200, the operators of eager mode with and without the kernels of fxcache,
+and the kernels that Inductor would choose around those of fxcache. Bytes do not determine times,
+because kernels differ in their bandwidth.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import fxcache
 from bench.hoisting import UNETS, model_and_inputs
-from bench.inductor import Kernel, Placed, compiled, eager, gpu_pretended, placed
+from bench.inductor import FakeGPUCall, Kernel, compiled, eager, gpu_pretended, on_fake_gpu
 from fxcache import operators
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.program import value_of
@@ -42,7 +42,7 @@ FORMATS = {"contiguous": torch.contiguous_format, "channels last": torch.channel
 
 
 def half(value: Any) -> Any:
-    """Floats in bfloat16, all on meta."""
+    """Convert tensors to meta, and floating-point tensors to bfloat16."""
     if isinstance(value, dict):
         return {name: half(item) for name, item in value.items()}
     if not isinstance(value, Tensor):
@@ -53,7 +53,7 @@ def half(value: Any) -> Any:
 def reuse_step(
     model: nn.Module, inputs: dict[str, Any], **options: Any
 ) -> tuple[Variants, Variant]:
-    """The graph of a reuse step, laid out as on a GPU."""
+    """Return the graph of a reuse step, with the memory formats of a GPU."""
     with gpu_pretended():
         fxcache.optimize(model, capture=fxcache.CaptureConfig(example_inputs=inputs), **options)
     engine = engine_of(model)
@@ -66,7 +66,7 @@ def reuse_step(
 
 
 def inputs_of(variants: Variants, variant: Variant) -> list[Any]:
-    """What ``variant`` is called with. Statistics of cached values have no value in the graph."""
+    """Return the inputs of ``variant``. Statistics have no recorded value in the graph."""
     inputs = variant.module.graph.find_nodes(op="placeholder")
     given = [value_of(node) for node in inputs[: len(inputs) - len(variant.signature.moments)]]
     points = variants.plan.points
@@ -79,8 +79,8 @@ def totals(kernels: list[Kernel]) -> dict[str, int]:
     return {"launches": len(kernels), "bytes": sum(kernel.nbytes for kernel in kernels)}
 
 
-def decided(called: Placed) -> list[Kernel]:
-    """What Inductor launches, in a graph that it would capture as a CUDA graph."""
+def inductor_kernels(called: FakeGPUCall) -> list[Kernel]:
+    """Return the kernels of Inductor. Require that it would capture a CUDA graph."""
     kernels, refused = compiled(called)
     if refused:
         raise AssertionError(f"no CUDA graph of {type(called.module).__name__}: {refused}")
@@ -89,7 +89,7 @@ def decided(called: Placed) -> list[Kernel]:
 
 @contextmanager
 def kernels_in_compiled_graphs() -> Iterator[None]:
-    """Operators that are left to Inductor launch their kernels all the same."""
+    """Let all operators launch their kernels in compiled graphs inside the block."""
     with ExitStack() as stack:
         for name in LEFT_TO_INDUCTOR:
             operator = import_module(f"fxcache.kernels.{name}.op")
@@ -97,26 +97,26 @@ def kernels_in_compiled_graphs() -> Iterator[None]:
         yield
 
 
-def found(model: nn.Module, inputs: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """Of a reuse step with these options, each way."""
+def traffic_of(model: nn.Module, inputs: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Return the traffic of a reuse step with these options, for each way to run it."""
     variants, plain = reuse_step(model, inputs, **options)
-    plainly = placed(plain.module, inputs_of(variants, plain))
+    without_kernels = on_fake_gpu(plain.module, inputs_of(variants, plain))
     cache = replace(options.get("cache", fxcache.CacheConfig()), kernels=True)
     variants, fused = reuse_step(model, inputs, **{**options, "cache": cache})
-    with_kernels = placed(fused.module, inputs_of(variants, fused))
+    with_kernels = on_fake_gpu(fused.module, inputs_of(variants, fused))
     ways = {
-        "eager": totals(eager(plainly)),
+        "eager": totals(eager(without_kernels)),
         "eager, kernels": totals(eager(with_kernels)),
-        "Inductor": totals(decided(plainly)),
+        "Inductor": totals(inductor_kernels(without_kernels)),
     }
-    if totals(decided(with_kernels)) != ways["Inductor"]:
-        raise AssertionError("with kernels=True a compiled step is to be the same")
+    if totals(inductor_kernels(with_kernels)) != ways["Inductor"]:
+        raise AssertionError("kernels=True must not change a compiled step")
     with kernels_in_compiled_graphs():
-        return ways | {"Inductor around kernels": totals(decided(with_kernels))}
+        return ways | {"Inductor around kernels": totals(inductor_kernels(with_kernels))}
 
 
 def results(name: str) -> dict[str, Any]:
-    """By memory format and options."""
+    """Return the traffic of one model by memory format and options."""
     built, inputs = model_and_inputs(name)
     model: Any = built.to(torch.bfloat16).requires_grad_(False)
     inputs = half(inputs)
@@ -124,9 +124,9 @@ def results(name: str) -> dict[str, Any]:
     steps: dict[str, Any] = {}
     for title, form in formats.items():
         model.to(memory_format=form)
-        laid_out = {key: in_format(value, form) for key, value in inputs.items()}
+        formatted = {key: in_format(value, form) for key, value in inputs.items()}
         steps[title] = {
-            option: found(model, laid_out, MODELS[name] | given)
+            option: traffic_of(model, formatted, MODELS[name] | given)
             for option, given in OPTIONS.items()
         }
     return steps
@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", choices=MODELS, action="append", help="default: all")
     arguments = parser.parse_args()
-    operators.DEVICES = ("cuda", "meta")  # captured on meta, as what runs on the GPU
+    operators.DEVICES = ("cuda", "meta")  # captures on meta use the kernels too
     steps = {name: results(name) for name in arguments.model or MODELS}
     text = json.dumps({"torch": torch.__version__, "models": steps}, indent=2, ensure_ascii=False)
     arguments.out.write_text(text + "\n", encoding="utf-8")

@@ -1,11 +1,11 @@
 """Train a Learning-to-Cache router for a transformer's pipeline: ``python -m bench.train_router``.
 
-Stopped half-way, the same command goes on after the last round that was finished.
+If it is stopped, the same command continues after the last finished round.
 """
 
 from statistics import fmean
 
-from bench.rounds import HELD_OUT, checkpoint_of, parser, rounds_from, tell
+from bench.rounds import HELD_OUT, checkpoint_of, parser, print_loss, rounds_from
 from fxcache.calibration.learned_router import RouterOptions, train
 from fxcache.calibration.training import prediction_error
 from fxcache.integrations.diffusers import denoiser_of
@@ -26,7 +26,7 @@ def main() -> None:
         penalty=arguments.penalty,
         threshold=arguments.threshold,
     )
-    plan = train(model, rounds, options, tell)
+    plan = train(model, rounds, options, print_loss)
     plan.save(arguments.out)
     missed = prediction_error(model, plan, rounds, HELD_OUT)
     policy = plan.policy

@@ -1,4 +1,4 @@
-"""Latents that the denoiser of the bundled model is called with, for many requests at once."""
+"""Records the latents that the bundled denoiser gets, for many requests at once."""
 
 import argparse
 from collections.abc import Sequence
@@ -31,12 +31,12 @@ SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Request:
-    """One picture to draw: from noise, or from the taught picture of its caption.
+    """A request for an image, from noise or from the glyph of its caption.
 
     Attributes:
         caption: The prompt.
-        seed: Of the first noise, and of what the solver adds.
-        strength: Of image-to-image, from 0 to 1; None where the picture starts from noise.
+        seed: The seed of the initial noise, and of the noise that the solver adds.
+        strength: The strength of image-to-image, from 0 to 1; None to start from noise.
     """
 
     caption: str
@@ -46,11 +46,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Trajectories:
-    """What the denoiser is called with, after ``scale_model_input``.
+    """The latents that the denoiser gets, after ``scale_model_input``.
 
     Attributes:
-        latents: ``[K, N, C, H, W]`` for K calls and N requests; zeros before a request's first.
-        first: For each request, the number of its first call: image-to-image starts later.
+        latents: ``[K, N, C, H, W]`` for K calls and N requests; zeros before its first call.
+        first: The index of each request's first call. Image-to-image starts later.
     """
 
     latents: Tensor
@@ -58,25 +58,25 @@ class Trajectories:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of commands that go through solvers and numbers of steps, and write what they find."""
+    """Add the options for the output file, the solvers and the numbers of steps."""
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--solver", choices=SOLVERS, action="append", help="default: all")
     parser.add_argument("--steps", type=int, action="append", help=f"default: {STEPS}")
 
 
 def solvers_and_steps(arguments: argparse.Namespace) -> list[tuple[str, int]]:
-    """What the command goes through."""
+    """Return the pairs of a solver and a number of steps that the command measures."""
     pairs = product(arguments.steps or STEPS, arguments.solver or SOLVERS)
     return [(solver, steps) for steps, solver in pairs]
 
 
 def load() -> Any:
-    """The bundled pipeline, in float32 on the CPU."""
+    """Load the bundled pipeline in float32 on the CPU."""
     return diffusers.StableDiffusionPipeline.from_pretrained(MODEL)
 
 
 def scheduler_of(pipeline: Any, solver: str, steps: int) -> Any:
-    """The solver's noise scheduler with the model's settings, at its first step."""
+    """Return the solver's noise scheduler with the model's settings, at its first step."""
     name, options = SOLVERS[solver]
     scheduler = getattr(diffusers, name).from_config(pipeline.scheduler.config, **options)
     scheduler.set_timesteps(steps)
@@ -84,19 +84,19 @@ def scheduler_of(pipeline: Any, solver: str, steps: int) -> Any:
 
 
 def first_call(steps: int, strength: float | None, order: int) -> int:
-    """The first call of a run, as diffusers' image-to-image pipelines have it."""
+    """Return the index of the first call, as in diffusers' image-to-image pipelines."""
     return 0 if strength is None else (steps - min(int(steps * strength), steps)) * order
 
 
 def encoded(pipeline: Any, captions: Sequence[str]) -> Tensor:
-    """Scaled latents of the taught pictures, ``[N, C, H, W]``."""
-    data, names = pictures.taught()
+    """Return the scaled latents of the captions' glyphs, ``[N, C, H, W]``."""
+    data, names = pictures.training_set()
     chosen = data[[names.index(caption) for caption in captions]]
     return pipeline.vae.encode(chosen).latent_dist.mean * pipeline.vae.config.scaling_factor
 
 
 def start(pipeline: Any, scheduler: Any, requests: Sequence[Request], begin: int) -> Tensor:
-    """The first latents ``[N, C, H, W]``, not yet scaled for the model."""
+    """Return the initial latents ``[N, C, H, W]``, before ``scale_model_input``."""
     unet = pipeline.unet.config
     shape = (unet.in_channels, unet.sample_size, unet.sample_size)
     generators = [torch.Generator().manual_seed(request.seed) for request in requests]
@@ -108,7 +108,7 @@ def start(pipeline: Any, scheduler: Any, requests: Sequence[Request], begin: int
 
 
 def sample(pipeline: Any, scheduler: Any, requests: Sequence[Request], begin: int) -> list[Tensor]:
-    """The inputs ``[N, C, H, W]`` of each call, for requests that begin at the same step."""
+    """Return the inputs ``[N, C, H, W]`` of each call, for requests with the same first step."""
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(begin)
     latents = start(pipeline, scheduler, requests, begin)
@@ -127,7 +127,7 @@ def sample(pipeline: Any, scheduler: Any, requests: Sequence[Request], begin: in
 
 
 def adds_noise(scheduler: Any) -> bool:
-    """Whether the solver draws new noise at each step."""
+    """Return whether the solver adds new noise at each step."""
     return type(scheduler).__name__ in {
         "EulerAncestralDiscreteScheduler",
         "DDPMScheduler",
@@ -139,7 +139,7 @@ def adds_noise(scheduler: Any) -> bool:
 def trajectories(
     pipeline: Any, solver: str, steps: int, requests: Sequence[Request]
 ) -> Trajectories:
-    """Draw all requests; those of one strength together in one batch."""
+    """Sample all requests. Requests of one strength are one batch."""
     scheduler = scheduler_of(pipeline, solver, steps)
     calls, order = len(scheduler.timesteps), scheduler.order
     found = torch.empty(0)

@@ -1,4 +1,4 @@
-"""The arguments of ``fxcache.optimize``, checked and brought into one form."""
+"""The arguments of ``fxcache.optimize``, checked and normalised."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ LEVELS = {
 
 @dataclass(frozen=True)
 class Arguments:
-    """What ``optimize`` was called with, each argument checked by itself; a plan is read.
+    """The arguments of ``optimize``. Each is checked, and a plan is read from its file.
 
     Raises:
         ConfigError: An argument has a value that it cannot have, or excludes another.
@@ -47,7 +47,7 @@ class Arguments:
     plan: Plan | None
     guidance: GuidanceCache | None
     hoist: HoistLevel
-    hoist_asked: bool
+    hoist_requested: bool
     cache: CacheConfig
     capture: CaptureConfig
 
@@ -63,7 +63,7 @@ class Arguments:
         guidance: GuidanceCache | None = None,
         capture: CaptureConfig | None = None,
     ) -> "Arguments":
-        """The arguments of ``optimize`` in one form."""
+        """Normalise the arguments of ``optimize``."""
         found = require_one_plan(policy, plan, cut, forecast)
         chosen = found.policy if found else require_policy(policy)
         return cls(
@@ -79,7 +79,7 @@ class Arguments:
         )
 
     def settings(self, module: nn.Module) -> Settings:
-        """The settings of ``module``.
+        """Return the settings for ``module``.
 
         Raises:
             ConfigError: Options exclude each other.
@@ -95,23 +95,23 @@ class Arguments:
             self.plan.correction if self.plan else None,
             self.guidance,
             self.hoist,
-            self.hoist_asked,
+            self.hoist_requested,
             self.cache,
-            replace(self.capture, example_inputs=None),  # nothing keeps its tensors alive
+            replace(self.capture, example_inputs=None),  # do not keep its tensors alive
             self.plan.run_lengths if self.plan else (),
         )
 
     def engine(self, module: nn.Module, component: str = "") -> Engine:
-        """An engine that runs ``module`` as asked for; ``module`` itself does not change.
+        """Return an engine for ``module`` with these arguments. ``module`` does not change.
 
         Args:
             module: A denoiser, in eval mode.
-            component: Its name in a pipeline, for errors.
+            component: The name of the module in a pipeline, for errors.
         """
         try:
             require_eval(module)
             engine = prepare(module, self.settings(module))
-            engine.notices.of_calibration(self.policy)
+            engine.notices.warn_uncalibrated(self.policy)
             if self.capture.example_inputs is not None:
                 capture_now(engine, module, self.capture.example_inputs)
             return engine
@@ -125,7 +125,7 @@ class Arguments:
 def capture_now(
     engine: Engine, module: nn.Module, example: Mapping[str, Any] | Sequence[Any]
 ) -> None:
-    """Capture for the call that ``example`` stands for."""
+    """Capture the call with the arguments ``example``."""
     by_name = isinstance(example, Mapping)
     args, kwargs = ((), dict(example)) if by_name else (tuple(example), {})
     call = engine.signature.call(args, kwargs)
@@ -135,13 +135,13 @@ def capture_now(
 
 
 def require_one_plan(policy: object, plan: object, cut: object, forecast: object) -> Plan | None:
-    """The plan, passed as ``plan`` or as ``policy``; ConfigError where its parts are passed too."""
+    """Return the plan, passed as ``plan`` or ``policy``; raise ConfigError for other parts."""
     as_policy = isinstance(policy, Plan | str | PathLike)
     if plan is None and not as_policy:
         return None
     if (plan is not None and policy is not None) or cut != AUTO or forecast is not None:
         raise ConfigError(
-            "a plan holds its cut, its policy and its forecast",
+            "a plan already defines the cut, the policy and the forecast",
             where="optimize(plan, ...)",
             remedy="leave out cut, policy and forecast, or the plan",
         )
@@ -149,7 +149,7 @@ def require_one_plan(policy: object, plan: object, cut: object, forecast: object
 
 
 def require_plan(plan: object) -> Plan:
-    """``plan``, read where it is a path."""
+    """Return ``plan``; read it if it is a path."""
     if isinstance(plan, Plan):
         return plan
     if isinstance(plan, str | PathLike):
@@ -162,7 +162,7 @@ def require_plan(plan: object) -> Plan:
 
 
 def require_policy(policy: object) -> Policy:
-    """``policy``, or the default one; ConfigError where it is none."""
+    """Return ``policy``, or the default policy for None; raise ConfigError for other types."""
     if policy is None:
         return ProtectedEnds()
     if not isinstance(policy, Policy):
@@ -175,7 +175,7 @@ def require_policy(policy: object) -> Policy:
 
 
 def require_forecast(forecast: object) -> Forecast | None:
-    """``forecast`` if it is one or None; ConfigError otherwise."""
+    """Return ``forecast`` if it is a forecast or None; raise ConfigError otherwise."""
     if forecast is None or isinstance(forecast, Forecast):
         return forecast
     raise ConfigError(

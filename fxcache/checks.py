@@ -1,4 +1,4 @@
-"""What options of policies and forecasts must be: ConfigError says what is wrong with one."""
+"""Checks of the options of policies and forecasts. A ConfigError says what is wrong."""
 
 import math
 
@@ -6,7 +6,7 @@ from fxcache.errors import ConfigError
 
 
 def require_integer(asker: object, name: str, least: int, most: int | None = None) -> None:
-    """ConfigError unless the option ``name`` is an int of at least ``least``, at most ``most``."""
+    """Raise ConfigError unless the option ``name`` is an int from ``least`` to ``most``."""
     value = getattr(asker, name)
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole or value < least or (most is not None and value > most):
@@ -21,9 +21,14 @@ def require_integer(asker: object, name: str, least: int, most: int | None = Non
 def require_number(
     asker: object, name: str, least: float, most: float = math.inf, exclusive: bool = False
 ) -> None:
-    """ConfigError unless the option ``name`` is a finite number from ``least`` to ``most``.
+    """Raise ConfigError unless the option ``name`` is a finite number from ``least`` to ``most``.
 
-    ``exclusive``: ``least`` itself is too small.
+    Args:
+        asker: The object with the option.
+        name: The name of the option.
+        least: The lower bound.
+        most: The upper bound.
+        exclusive: Whether ``least`` itself is too small.
     """
     value = getattr(asker, name)
     if is_number(value) and least <= value <= most and not (exclusive and value == least):
@@ -38,12 +43,12 @@ def require_number(
 
 
 def is_number(value: object) -> bool:
-    """Whether ``value`` is a finite int or float."""
+    """Return whether ``value`` is a finite int or float."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def require_numbers(asker: object, name: str, least: int) -> None:
-    """Make the option ``name`` a tuple of ``least`` or more floats; ConfigError if it is none."""
+    """Convert the option ``name`` to a tuple of floats; raise ConfigError if it cannot be."""
     value = getattr(asker, name)
     listed = isinstance(value, list | tuple)
     if not listed or len(value) < least or not all(map(is_number, value)):

@@ -1,4 +1,4 @@
-"""The command line; one file a command, in ``fxcache.commands``."""
+"""The command line. Each command has a file in ``fxcache.commands``."""
 
 import argparse
 import json
@@ -12,20 +12,20 @@ from fxcache.commands import calibrate, env, inspect, report, run, strip, tune
 from fxcache.commands.options import Result
 from fxcache.errors import FxcacheError
 
-STOPPED = 130  # as shells say it of what Ctrl-C ended
+STOPPED = 130  # the exit status that shells report after Ctrl-C
 COMMANDS: dict[str, tuple[Any, str]] = {
-    "inspect": (inspect, "where a model can be cut, and what that saves"),
-    "run": (run, "draw with a pipeline through fxcache"),
+    "inspect": (inspect, "list the possible cuts of a model and the work that they save"),
+    "run": (run, "generate images with a pipeline and fxcache"),
     "calibrate": (calibrate, "fit a policy to a pipeline; writes a plan"),
     "tune": (tune, "find the best plan for a speed or a quality"),
-    "strip": (strip, "draw what each step refreshes and reuses"),
+    "strip": (strip, "plot which cache points each step refreshes and reuses"),
     "report": (report, "show a report saved by `run --report FILE`"),
-    "env": (env, "versions and device, for bug reports"),
+    "env": (env, "print versions and the device, for bug reports"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 1 after an error of fxcache's own, or 130."""
+    """Run one command. Return the exit status: 0, 1 after an FxcacheError, or 130."""
     arguments = parser().parse_args(argv)
     command: Callable[[argparse.Namespace], Result] = arguments.command
     try:
@@ -36,11 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fxcache: stopped", file=sys.stderr)
         return STOPPED
-    return tell(json.dumps(data, indent=2) if arguments.json else text)
+    return write(json.dumps(data, indent=2) if arguments.json else text)
 
 
-def tell(text: str) -> int:
-    """Print it, as far as the reader wants: ``fxcache report FILE | head`` closes the pipe."""
+def write(text: str) -> int:
+    """Print ``text``. A closed pipe, as in ``fxcache report FILE | head``, is no error."""
     try:
         print(text, flush=True)
     except BrokenPipeError:

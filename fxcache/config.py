@@ -1,4 +1,4 @@
-"""Configuration of ``fxcache.optimize``: frozen dataclasses that check themselves when built."""
+"""The configuration of ``fxcache.optimize``: frozen dataclasses that check their values."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from fxcache.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class CacheConfig:
-    """In which form values are cached, and how many.
+    """The form and the number of cached values.
 
     Args:
         dtype: ``torch.int8`` or ``torch.float8_e4m3fn`` keeps one byte for each cached value, and
@@ -20,16 +20,16 @@ class CacheConfig:
             With int8 a value that is read back differs by at most 1/254 of the largest magnitude in
             its row; with float8 by at most 1/16 of itself, or 1/458,752 of that magnitude if this
             is more. By default values keep their dtype.
-        partial_evaluation: Whether a refresh also computes what convolutions and linear layers make
-            of cached values, if the cost model finds that this pays. Reuse steps then do less;
-            their results are equal up to the order of summation.
+        partial_evaluation: Whether a refresh also applies the convolutions and linear layers that
+            follow cached values, if the cost model finds that this saves time. Reuse steps then
+            compute less. Their results are equal up to the order of summation.
         kernels: Whether Triton kernels read the cache and apply the norms that follow, on CUDA
             devices. The report lists each place, and why a kernel does not run there.
-        offload: Whether weights that no step reads any more wait on the CPU. This needs ``hoist``.
+        offload: Whether weights that no step reads any more stay on the CPU. It needs ``hoist``.
         timings: Whether the time of each step is measured, for the report. On a GPU that takes two
             timed events a step.
-        max_trajectories: How many trajectories keep cached values at the same time, 1 or more. The
-            one that was used longest ago goes first.
+        max_trajectories: The number of trajectories that keep cached values at the same time, 1 or
+            more. If there are more, the least recently used one loses its values.
 
     Raises:
         ConfigError: An option has a value that it cannot have.
@@ -51,18 +51,18 @@ class CacheConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptureConfig:
-    """How a model is captured.
+    """The options of captures.
 
     Args:
         latent: The parameter of ``forward`` that takes the noisy latent. By default the first one.
         dynamic: For each input, the dimensions that may vary between calls without another capture,
             such as ``{"sample": (0,), "encoder_hidden_states": (0,)}`` for the batch.
         example_inputs: The arguments of one call, by name in a mapping or by position in a
-            sequence. ``optimize`` then captures at once; otherwise the first call does.
+            sequence. ``optimize`` then captures the model; otherwise the first call does.
         step_inputs: Names of inputs that belong to a step, not to the request: they may be new at
             each call without a refresh, as the residuals of a ControlNet are.
-        max_captures: How many captures are kept, 1 or more. Each combination of shapes, dtypes,
-            devices and options needs one. The one that was used longest ago goes first.
+        max_captures: The number of captures to keep, 1 or more. Each combination of shapes, dtypes,
+            devices and options needs one. The least recently used one is dropped first.
 
     Raises:
         ConfigError: An option has a value that it cannot have.
@@ -70,7 +70,7 @@ class CaptureConfig:
 
     latent: str | None = None
     dynamic: Mapping[str, Sequence[int]] | None = None
-    # Tensors: two configurations are not compared by these.
+    # It holds tensors, so it is left out of comparisons.
     example_inputs: Mapping[str, Any] | Sequence[Any] | None = field(default=None, compare=False)
     step_inputs: frozenset[str] = frozenset()
     max_captures: int = 8
@@ -89,17 +89,17 @@ class CaptureConfig:
 
 
 def require_cache_dtype(dtype: object) -> None:
-    """ConfigError unless values can be kept in ``dtype``."""
+    """Raise ConfigError unless values can be cached in ``dtype``."""
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype in LARGEST):
         raise ConfigError(
-            f"dtype={dtype!r} is no dtype to quantise to",
+            f"values cannot be quantised to dtype={dtype!r}",
             where="CacheConfig(dtype=...)",
             remedy=f"pass None, or one of {', '.join(map(str, LARGEST))}",
         )
 
 
 def require_flag(config: object, name: str) -> None:
-    """ConfigError unless the option ``name`` is a bool."""
+    """Raise ConfigError unless the option ``name`` is a bool."""
     value = getattr(config, name)
     if not isinstance(value, bool):
         raise ConfigError(
@@ -110,7 +110,7 @@ def require_flag(config: object, name: str) -> None:
 
 
 def require_positive(config: object, name: str) -> None:
-    """ConfigError unless the option ``name`` is an int of at least 1."""
+    """Raise ConfigError unless the option ``name`` is an int of at least 1."""
     value = getattr(config, name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigError(
@@ -121,7 +121,7 @@ def require_positive(config: object, name: str) -> None:
 
 
 def dimensions(dynamic: object) -> dict[str, tuple[int, ...]]:
-    """``dynamic`` with tuples of dimensions; ConfigError where it does not name any by input."""
+    """Return ``dynamic`` with tuples of dimensions; raise ConfigError for other types."""
     by_input = {} if dynamic is None else dynamic
     if isinstance(by_input, Mapping) and all(
         isinstance(path, str) and is_dimensions(dims) for path, dims in by_input.items()
@@ -135,12 +135,12 @@ def dimensions(dynamic: object) -> dict[str, tuple[int, ...]]:
 
 
 def is_dimensions(dims: object) -> bool:
-    """Whether ``dims`` is a sequence of numbers of dimensions."""
+    """Return whether ``dims`` is a sequence of indices of dimensions."""
     return isinstance(dims, Sequence) and all(isinstance(dim, int) and dim >= 0 for dim in dims)
 
 
 def require_arguments(example: object) -> None:
-    """ConfigError unless ``example`` can be the arguments of a call, or is None."""
+    """Raise ConfigError unless ``example`` can be the arguments of a call, or is None."""
     if example is not None and (
         isinstance(example, str) or not isinstance(example, Mapping | Sequence)
     ):
@@ -152,7 +152,7 @@ def require_arguments(example: object) -> None:
 
 
 def names(value: object) -> frozenset[str]:
-    """``value`` as a set of names; ConfigError if it is a string or holds anything else."""
+    """Return ``value`` as a set of names; raise ConfigError if it is no collection of names."""
     if isinstance(value, Iterable) and not isinstance(value, str):
         found = frozenset(value)
         if all(isinstance(name, str) for name in found):

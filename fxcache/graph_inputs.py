@@ -1,4 +1,4 @@
-"""What a graph takes and returns besides what the program does, noted on its nodes."""
+"""The inputs and outputs of a graph that the program does not have, in notes on its nodes."""
 
 from collections.abc import Hashable
 from enum import Enum
@@ -13,13 +13,13 @@ RESULTS = "fxcache_results"  # the note on the output node
 
 
 class InputKind(Enum):
-    """Where an input of a variant comes from. Inputs are ordered by kind, in this order."""
+    """The kind of an input of a variant. Inputs are ordered by kind, in this order."""
 
     USER = "user"  # an argument of the call
     HOISTED = "hoisted"  # computed before the steps
     SHARED = "shared"  # computed by the prefix
     CACHED = "cached"  # stored by an earlier step
-    COEFFICIENT = "coefficient"  # by which this step reads what is cached
+    COEFFICIENT = "coefficient"  # with which this step reads cached values
     MOMENT = "moment"  # statistics of a cached value, for a kernel
 
 
@@ -27,21 +27,23 @@ ORDER = tuple(InputKind)
 
 
 class OutputKind(Enum):
-    """What an output of a graph is for."""
+    """The kind of an output of a graph."""
 
-    RESULT = "result"  # what the module returns
-    CACHED = "cached"  # to be stored
-    SIGNAL = "signal"  # what the policy observes
+    RESULT = "result"  # a result of the module
+    CACHED = "cached"  # a value to store
+    SIGNAL = "signal"  # the signal that the policy observes
     SHARED = "shared"  # for the variant that continues from the prefix
     HOISTED = "hoisted"  # for the steps of a run
 
 
 class Source(NamedTuple):
-    """Where an input comes from.
+    """The source of an input.
 
-    ``key`` by kind: USER, the number of the program's input; HOISTED and SHARED, the number of the
-    value; CACHED, the number of the cache point and of the tensor that is stored for it;
-    COEFFICIENT, its name; MOMENT, the statistics.
+    Attributes:
+        kind: The kind of the input.
+        key: For USER, the number of the program's input. For HOISTED and SHARED, the number of the
+            value. For CACHED, the number of the cache point and the index of the stored tensor. For
+            COEFFICIENT, its name. For MOMENT, the ``Moments``.
     """
 
     kind: InputKind
@@ -49,59 +51,59 @@ class Source(NamedTuple):
 
 
 class Sink(NamedTuple):
-    """What an output is for. ``key``: as in ``Source``; of a SIGNAL, 0."""
+    """The purpose of an output. ``key`` is as in ``Source``; it is 0 for a SIGNAL."""
 
     kind: OutputKind
     key: Hashable
 
 
 def add_input(graph: fx.Graph, name: str, source: Source, like: fx.Node | None = None) -> fx.Node:
-    """A placeholder of ``graph`` after all those of its kind.
+    """Add a placeholder to ``graph``, after all placeholders of its kind.
 
-    It is called otherwise where the model has an input of that name.
+    It gets another name if the model has an input of that name.
 
     Args:
-        graph: Changed in place.
-        name: What it is called if nothing else is.
-        source: Where its value comes from.
-        like: A node whose value looks as its value will.
+        graph: The graph, changed in place.
+        name: The name, if no other node has it.
+        source: The source of its value.
+        like: A node whose value has the shape and dtype of its value.
     """
     rank = ORDER.index(source.kind)
     placed = [n for n in graph.find_nodes(op="placeholder") if ORDER.index(kind_of(n)) <= rank]
     with graph.inserting_after(placed[-1]):
         made = graph.placeholder(name)
-    made.target = made.name  # which is unique; the target becomes the parameter's name
+    made.target = made.name  # unique; the target becomes the name of the parameter
     made.meta = {} if like is None else dict(like.meta)
     made.meta[SOURCE] = (made, source)
     return made
 
 
 def source_of(node: fx.Node) -> Source | None:
-    """Where a placeholder's value comes from; None for one of the program's own."""
+    """Return the source of a placeholder's value; None for an input of the program."""
     owner, source = node.meta.get(SOURCE, (None, None))
-    return source if owner is node else None  # other nodes copy the note with the rest
+    return source if owner is node else None  # nodes that copied the metadata have the note too
 
 
 def kind_of(node: fx.Node) -> InputKind:
-    """The kind of a placeholder."""
+    """Return the kind of a placeholder."""
     source = source_of(node)
     return source.kind if source else InputKind.USER
 
 
 def inputs_of(graph: fx.Graph, kind: InputKind) -> dict[fx.Node, Source]:
-    """The placeholders of one kind, other than USER, in order."""
+    """Return the placeholders of one kind other than USER, in order."""
     found = {n: source_of(n) for n in graph.find_nodes(op="placeholder")}
     return {node: source for node, source in found.items() if source and source.kind is kind}
 
 
 def note_outputs(graph: fx.Graph, sinks: tuple[Sink, ...]) -> None:
-    """Note what the outputs of ``graph`` are for, all of them in order."""
+    """Note the purpose of each output of ``graph``, in order."""
     output_node(graph).meta[RESULTS] = sinks
 
 
 def sinks_of(graph: fx.Graph) -> tuple[Sink, ...]:
-    """What the outputs of ``graph`` are for; results, where nothing is noted."""
+    """Return the purpose of each output of ``graph``. Without a note, all are results."""
     output = output_node(graph)
     (values,) = output.args
-    noted: tuple[Sink, ...] = output.meta.get(RESULTS, ())
-    return noted or tuple(Sink(OutputKind.RESULT, i) for i in range(len(values)))  # type: ignore[arg-type]
+    sinks: tuple[Sink, ...] = output.meta.get(RESULTS, ())
+    return sinks or tuple(Sink(OutputKind.RESULT, i) for i in range(len(values)))  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
-"""Compile every kernel ahead of time, without a GPU, and read from the binary what it takes.
+"""Compile every kernel ahead of time, without a GPU, and read its resources from the binary.
 
-``python -m fxcache.kernels.binaries`` prints that as JSON. What is expected of each kernel lies in
-its folder, in ``binaries.json``; ``--write`` puts there what was found.
+``python -m fxcache.kernels.binaries`` prints the resources as JSON. The expected resources of each
+kernel are in its folder, in ``binaries.json``. ``--write`` updates these files.
 """
 
 import argparse
@@ -34,18 +34,18 @@ TYPES = {
     torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.int8: "*i8",
     torch.uint8: "*u8",
 }  # fmt: skip
-ALIGNED = 16  # Triton specialises on addresses and numbers that this divides
+ALIGNED = 16  # Triton specialises on addresses and integers that are multiples of this
 WIDTHS = {
     "128": 128, "dwordx4": 128, "dwordx3": 96, "64": 64, "dwordx2": 64,
     "U16": 16, "ushort": 16, "short": 16, "U8": 8, "ubyte": 8,
 }  # fmt: skip
-# In Triton's intermediate form: an address plus an offset, and what is a constant.
+# In Triton's IR: an address plus a 32-bit offset, and a constant.
 SHORT_OFFSET = re.compile(r"tt\.addptr %\w+, (%\w+) : .*, (?:tensor<[\dx]+x)?i32\b")
 CONSTANT = re.compile(r"(%\w+) = arith\.constant")
 
 
 def source_of(launch: Launch) -> ASTSource:
-    """What Triton would compile for this launch, had it a GPU to call the kernel on."""
+    """Return the source that Triton would compile for this launch on a GPU."""
     fixed = {n: v for n, v in launch.arguments.items() if v is None or (type(v) is int and v == 1)}
     names = launch.kernel.arg_names
     constants = {**launch.constants, **fixed}
@@ -62,7 +62,7 @@ def source_of(launch: Launch) -> ASTSource:
 
 
 def typed(value: Any) -> str:
-    """Triton's name of an argument's type."""
+    """Return Triton's name of an argument's type."""
     if isinstance(value, Tensor):
         return TYPES[value.dtype]
     if isinstance(value, float):
@@ -71,16 +71,18 @@ def typed(value: Any) -> str:
 
 
 def is_aligned(value: Any) -> bool:
-    """A tensor's memory is: torch allocates in steps of 512 bytes."""
+    """Return whether Triton knows that ``value`` is aligned. Tensors are: torch aligns to 512 B."""
     return isinstance(value, Tensor) or (isinstance(value, int) and value % ALIGNED == 0)
 
 
 def resources(launch: Launch, target: GPUTarget) -> dict[str, int]:
-    """What the machine code says of itself.
+    """Compile a launch, and read its resources from the machine code.
 
-    ``registers`` and ``spills`` of a thread (bytes of its stack on NVIDIA, registers on AMD),
-    ``shared`` bytes of a block, the widest ``loads`` and ``stores`` in bits; ``short_offsets``: how
-    many addresses are reckoned in 32 bits, which end at 2³¹ elements.
+    Returns:
+        ``registers`` and ``spills`` of a thread (spills in bytes on NVIDIA, in registers on AMD),
+        ``shared`` bytes of a block, the widest ``loads`` and ``stores`` in bits, and
+        ``short_offsets``, the number of addresses with 32-bit offsets, which overflow at 2³¹
+        elements.
     """
     names = launch.kernel.arg_names
     options = {name: value for name, value in launch.constants.items() if name not in names}
@@ -103,7 +105,7 @@ def read_cubin(compiled: Any) -> dict[str, int]:
 
 
 def disassembled(cubin: bytes, flag: str) -> str:
-    """What cuobjdump, which comes with Triton, says of it."""
+    """Return the output of cuobjdump, which comes with Triton."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -113,7 +115,7 @@ def disassembled(cubin: bytes, flag: str) -> str:
 
 
 def read_hsaco(compiled: Any) -> dict[str, int]:
-    """From the assembly that the binary is made of, and the metadata it ends in."""
+    """Read the resources from the assembly of the binary, and from its metadata."""
     code = compiled.asm["amdgcn"]
     return {
         "registers": int(*re.findall(r"\.vgpr_count:\s*(\d+)", code)),
@@ -124,18 +126,18 @@ def read_hsaco(compiled: Any) -> dict[str, int]:
 
 
 def widest(instructions: Sequence[str]) -> int:
-    """Bits that the widest of them moves a thread."""
+    """Return the bits that the widest of ``instructions`` moves for a thread."""
     return max(map(width, instructions))
 
 
 def width(instruction: str) -> int:
-    """Bits that ``LDG.E.128.CONSTANT`` or ``global_load_dwordx4`` moves a thread."""
+    """Return the bits that ``LDG.E.128.CONSTANT`` or ``global_load_dwordx4`` moves for a thread."""
     words = re.split(r"[._]", instruction)
     return next((bits for word, bits in WIDTHS.items() if word in words), 32)
 
 
 def found(name: str) -> dict[str, Any]:
-    """By example, kernel and target, what the kernels in the folder ``name`` take."""
+    """Return the resources of the kernels in folder ``name``, by example, kernel and target."""
     return {
         case: {
             launch.kernel.__name__: {t: resources(launch, target) for t, target in TARGETS.items()}
@@ -146,7 +148,7 @@ def found(name: str) -> dict[str, Any]:
 
 
 def launches_by_case(name: str) -> dict[str, list[Launch]]:
-    """What the kernels in the folder ``name`` launch in each of their cases."""
+    """Return the launches of the kernels in folder ``name``, by example."""
     examples = import_module(f"fxcache.kernels.{name}.examples")
     cases = {case: inputs("meta") for case, inputs in examples.CASES.items()}
     return {
@@ -160,7 +162,7 @@ def called(run: Callable[..., object], inputs: tuple[Any, ...], wrap: Wrap) -> o
 
 def main() -> None:
     top = argparse.ArgumentParser(description=__doc__)
-    top.add_argument("--write", action="store_true", help="expect from now on what is found")
+    top.add_argument("--write", action="store_true", help="update the expected resources")
     arguments = top.parse_args()
     everything = {}
     for folder in sorted(file.parent for file in HERE.glob("*/examples.py")):

@@ -1,4 +1,4 @@
-"""Launchers call kernels through a ``Wrap``: so a launch can be seen, and not only done."""
+"""Launchers call kernels through a ``Wrap``, which can record a launch instead of running it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,25 +6,26 @@ from typing import Any
 
 from torch import Tensor
 
-Wrap = Callable[[Any], Any]  # makes of a kernel what takes ``[grid](*arguments, **constants)``
+Wrap = Callable[[Any], Any]  # wraps a kernel; the result accepts ``[grid](*args, **constants)``
 
 
-# By name: the arguments of a kernel's ``run`` and ``eager``, at a real size, on that device.
+# By name: a function from the device to the arguments of ``run`` and ``eager``, at a real size.
 Cases = Mapping[str, Callable[[str], tuple[Any, ...]]]
 
 
-def as_is(kernel: Any) -> Any:
+def identity(kernel: Any) -> Any:
+    """Return ``kernel``: the launch runs."""
     return kernel
 
 
 def is_traced(tensor: Tensor) -> bool:
-    """Whether an operator is traced, as for a compiler: then its tensors are of another class."""
+    """Return whether ``tensor`` is traced, as by a compiler: it then has another class."""
     return type(tensor) is not Tensor
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel, the arguments by their names, and the constants that it is compiled for."""
+    """A launch: a kernel, its arguments by name, and the constants that it is compiled for."""
 
     kernel: Any
     arguments: Mapping[str, Any]
@@ -32,29 +33,29 @@ class Launch:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its tensors, each read or written once."""
+        """The bytes of all tensors, if each is read or written once."""
         tensors = {id(t): t for t in self.arguments.values() if isinstance(t, Tensor)}
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """A kernel that is only noted down."""
+class Recorder:
+    """Records the launches of a kernel instead of running them."""
 
     kernel: Any
     launches: list[Launch]
 
     def __getitem__(self, grid: Any) -> Callable[..., None]:
         del grid
-        return self.note
+        return self.record
 
-    def note(self, *arguments: Any, **constants: Any) -> None:
+    def record(self, *arguments: Any, **constants: Any) -> None:
         named = dict(zip(self.kernel.arg_names, arguments, strict=False))
         self.launches.append(Launch(self.kernel, named, constants))
 
 
 def launches_of(run: Callable[[Wrap], object]) -> list[Launch]:
-    """What ``run`` would launch; its tensors may be on the meta device, which holds no memory."""
+    """Return the launches of ``run``. Its tensors may be on the meta device, without memory."""
     launches: list[Launch] = []
-    run(lambda kernel: Recorded(kernel, launches))
+    run(lambda kernel: Recorder(kernel, launches))
     return launches

@@ -155,12 +155,12 @@ def test_a_plan_is_taken_in_three_spellings(plan, tmp_path):
 
 @pytest.mark.parametrize("more", [{"policy": fxcache.Uniform()}, {"cut": 0}])
 def test_a_plan_beside_what_it_holds(plan, more):
-    with pytest.raises(ConfigError, match="a plan holds its cut, its policy and its forecast"):
+    with pytest.raises(ConfigError, match="a plan already defines the cut"):
         Arguments.of(plan=plan, **more)
 
 
 def test_two_plans(plan):
-    with pytest.raises(ConfigError, match="a plan holds"):
+    with pytest.raises(ConfigError, match="a plan already defines"):
         Arguments.of(plan, plan)
 
 

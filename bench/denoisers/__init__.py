@@ -58,7 +58,7 @@ FAMILIES = (
     wan,
 )
 
-# By the name of the class.
+# Recipes by the name of the class.
 RECIPES: dict[str, Recipe] = {
     recipe.kind: recipe for family in FAMILIES for recipe in family.RECIPES
 }

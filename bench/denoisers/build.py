@@ -1,4 +1,4 @@
-"""The classes of diffusers that recipes are of, and small models of them."""
+"""The denoiser classes of diffusers, and small models of them."""
 
 import importlib
 import pkgutil
@@ -12,7 +12,7 @@ from bench.denoisers.recipe import Recipe
 
 
 def classes() -> dict[str, type[nn.Module]]:
-    """The models defined in diffusers.models.unets and diffusers.models.transformers, by name."""
+    """Return the classes in diffusers.models.unets and diffusers.models.transformers by name."""
     found: dict[str, type[nn.Module]] = {}
     for package in (unets, transformers):
         for entry in pkgutil.iter_modules(package.__path__):
@@ -25,7 +25,7 @@ def classes() -> dict[str, type[nn.Module]]:
 
 
 def tiny(recipe: Recipe) -> nn.Module:
-    """A small model in eval mode, seeded, none of whose weights leave a block without effect."""
+    """Build a small model with seeded weights, in eval mode. All its blocks have an effect."""
     torch.manual_seed(0)
     model = classes()[recipe.kind](**recipe.tiny).eval()
     for weight in model.parameters():

@@ -1,4 +1,4 @@
-"""FLUX, and the image transformers that take what it takes."""
+"""FLUX, and image transformers with similar inputs."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""What the pipelines of many image denoisers pass: latents, prompts and coordinates."""
+"""Common inputs of image denoisers: latents, prompts and coordinates."""
 
 import torch
 from torch import Tensor
@@ -8,12 +8,12 @@ from bench.denoisers.tensors import grid, text, timestep
 
 
 def latent_side(config: Config, full: bool, native: int = 128, tiny: int = 8) -> int:
-    """Height and width of the latent: the config's own where it names one."""
+    """Return the height and width of the latent, from the config if it has them."""
     return (config.get("sample_size") or native) if full else tiny
 
 
 def packed_side(config: Config, full: bool) -> int:
-    """The same for latents that are a sequence of 2×2 patches."""
+    """Return the height and width in 2×2 patches."""
     return latent_side(config, full, native=64, tiny=4)
 
 
@@ -22,12 +22,12 @@ def latents(config: Config, side: int) -> Tensor:
 
 
 def packed(config: Config, side: int) -> Tensor:
-    """A square latent as a sequence of ``side * side`` tokens."""
+    """Return a square latent as a sequence of ``side * side`` tokens."""
     return torch.randn(1, side * side, config["in_channels"])
 
 
 def image_and_text(config: Config, full: bool, words: Tensor, time: float = 500.0) -> Inputs:
-    """What most image transformers take."""
+    """Return the inputs of most image transformers."""
     return {
         "hidden_states": latents(config, latent_side(config, full)),
         "timestep": timestep(time),
@@ -36,7 +36,7 @@ def image_and_text(config: Config, full: bool, words: Tensor, time: float = 500.
 
 
 def packed_and_text(config: Config, full: bool, words: Tensor) -> Inputs:
-    """The same with a packed latent, and times from 0 to 1."""
+    """Return inputs with a packed latent, and timesteps from 0 to 1."""
     return {
         "hidden_states": packed(config, packed_side(config, full)),
         "timestep": timestep(0.5),
@@ -45,7 +45,7 @@ def packed_and_text(config: Config, full: bool, words: Tensor) -> Inputs:
 
 
 def placed_and_text(config: Config, full: bool, tokens: int) -> Inputs:
-    """The same with the coordinates of every token."""
+    """Return inputs with a packed latent, and the coordinates of every token."""
     side, words = packed_side(config, full), text(full, tokens, config["joint_attention_dim"])
     return packed_and_text(config, full, words) | {
         "txt_ids": torch.zeros(words.shape[1], 3),

@@ -1,4 +1,4 @@
-"""Qwen-Image, and Nucleus, which takes what it takes."""
+"""Qwen-Image, and Nucleus, which has the same inputs."""
 
 import torch
 

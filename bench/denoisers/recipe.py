@@ -1,4 +1,4 @@
-"""How to build one class of denoiser, small and in full, and how a pipeline calls it."""
+"""Recipes: how to build a denoiser class, small and full-size, and how to call it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,5 +28,5 @@ class Recipe:
     options: Config = field(default_factory=lambda: {"return_dict": False})
 
     def inputs(self, config: Config, full: bool) -> Inputs:
-        """The arguments of one call."""
+        """Return the arguments of one call."""
         return {**self.call(config, full), **self.options}

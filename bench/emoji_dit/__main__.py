@@ -36,7 +36,7 @@ def main() -> None:
             train.train(checkpoint, AutoencoderKL.from_pretrained(AUTOENCODER), arguments.steps)
         case "export":
             vae = AutoencoderKL.from_pretrained(AUTOENCODER)
-            _, names = pictures.taught()
+            _, names = pictures.training_set()
             export.export(train.load(checkpoint), vae, names, arguments.out)
         case "sample":
             export.sample(arguments.out, arguments.names, arguments.steps, arguments.to)

@@ -1,4 +1,4 @@
-"""Write the trained transformer as a diffusers pipeline folder, and look at what it draws."""
+"""Writes the trained transformer as a diffusers pipeline folder, and samples images from it."""
 
 from pathlib import Path
 
@@ -12,16 +12,16 @@ from bench.emoji_sd.parts import noise_scheduler
 def export(
     model: DiTTransformer2DModel, vae: AutoencoderKL, names: list[str], folder: Path
 ) -> None:
-    """fp16 safetensors, below 16 MiB in all; class i has the i-th name."""
+    """Write the pipeline folder as fp16 safetensors, less than 16 MiB. Class i has name i."""
     id2label = dict(enumerate(names))
     pipeline = DiTPipeline(model, vae, noise_scheduler(), id2label)
-    pipeline.register_to_config(id2label=id2label)  # DiTPipeline itself would not save it
-    vae.register_to_config(_name_or_path=None)  # a path of this machine
+    pipeline.register_to_config(id2label=id2label)  # DiTPipeline does not save it itself
+    vae.register_to_config(_name_or_path=None)  # it holds a local path
     pipeline.to(dtype=torch.float16).save_pretrained(folder)
 
 
 def sample(folder: Path, names: list[str], steps: int, out: Path) -> None:
-    """A sheet of pictures, one for each class name."""
+    """Write a sheet with an image for each class name."""
     pipeline = DiTPipeline.from_pretrained(folder)
     ids = pipeline.get_label_ids(names)
     generator = generators(len(ids))

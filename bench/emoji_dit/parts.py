@@ -1,15 +1,15 @@
-"""The transformer and its size: 7.0 M parameters, 1.6 M of them in the blocks' class tables."""
+"""The transformer: 7.0 M parameters, of which 1.6 M are in the class embeddings of blocks."""
 
 from diffusers import DiTTransformer2DModel
 from torch import nn
 
 from bench.emoji_sd.parts import LATENT_CHANNELS, LATENT_SIZE
 
-NULL_CLASS = 1000  # what DiTPipeline passes for the unconditional half
+NULL_CLASS = 1000  # the class that DiTPipeline passes for the unconditional half
 
 
 def transformer(layers: int = 10, heads: int = 5, head_width: int = 32) -> DiTTransformer2DModel:
-    """Every latent pixel is a token; modulations and output start at zero (adaLN-Zero)."""
+    """Build the transformer. Each latent pixel is a token. Initialisation is adaLN-Zero."""
     model = DiTTransformer2DModel(
         num_attention_heads=heads,
         attention_head_dim=head_width,

@@ -1,4 +1,4 @@
-"""Train the transformer on the latents of the bundled autoencoder."""
+"""Trains the transformer on the latents of the bundled autoencoder."""
 
 from pathlib import Path
 
@@ -18,14 +18,14 @@ NULL_SHARE = 0.1  # trains the unconditional half of classifier-free guidance
 
 
 def train(checkpoint: Path, vae: AutoencoderKL, steps: int) -> None:
-    """A picture's class is its index among the taught pictures."""
+    """Train the transformer. The class of an image is its index in the training set."""
     torch.manual_seed(0)
-    data, _ = pictures.taught()
+    data, _ = pictures.training_set()
     fit(transformer(), encode(vae, data), checkpoint, steps)
 
 
 def fit(model: DiTTransformer2DModel, latents: torch.Tensor, checkpoint: Path, steps: int) -> None:
-    # In training mode each block would drop labels for itself, and almost never all of them.
+    # In train mode each block would drop labels independently, and almost never all of them.
     model.eval()
     average = Average(model)
     run = Run(checkpoint, {"transformer": model, "average": average}, steps, peak_lr=1e-3)
@@ -48,7 +48,7 @@ def fit(model: DiTTransformer2DModel, latents: torch.Tensor, checkpoint: Path, s
 
 
 def load(checkpoint: Path) -> DiTTransformer2DModel:
-    """The averaged transformer."""
+    """Load the averaged transformer."""
     model = transformer()
     load_average(model, checkpoint)
     return model.eval()

@@ -1,4 +1,4 @@
-"""A small Stable Diffusion of our own, trained on the Noto Color Emoji bitmaps.
+"""A small Stable Diffusion model, trained on the bitmaps of Noto Color Emoji.
 
 ``python -m bench.emoji_sd --help`` trains, exports and samples it.
 """

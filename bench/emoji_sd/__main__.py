@@ -33,7 +33,7 @@ def main() -> None:
     denoiser = arguments.work / "denoiser.pt"
     match arguments.command:
         case "sheet":
-            pictures.write_sheet(font.render_all(font.TAUGHT), font.digest(), arguments.to)
+            pictures.write_sheet(font.render_all(font.TRAINING_SET), font.digest(), arguments.to)
         case "autoencoder":
             train_autoencoder.train(autoencoder, arguments.steps)
         case "denoiser":

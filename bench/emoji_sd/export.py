@@ -1,4 +1,4 @@
-"""Write the trained parts as a diffusers pipeline folder, and look at what it draws."""
+"""Writes the trained parts as a diffusers pipeline folder, and samples images from it."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ TILE = 96
 
 
 def export(autoencoder: Path, denoiser: Path, folder: Path) -> None:
-    """fp16 safetensors, below 16 MiB in all."""
+    """Write the pipeline folder as fp16 safetensors, less than 16 MiB in total."""
     model, tokenizer = train_denoiser.load(denoiser)
     pipeline = StableDiffusionPipeline(
         vae=train_autoencoder.load(autoencoder),
@@ -49,9 +49,10 @@ def export(autoencoder: Path, denoiser: Path, folder: Path) -> None:
 
 
 def load_as_float32(config: Path) -> None:
-    """transformers loads weights in the dtype that the configuration names, diffusers in float32.
+    """Change the dtype in a configuration of transformers to float32.
 
-    A pipeline loaded with no ``torch_dtype`` would mix the two.
+    transformers loads weights in the dtype of the configuration, and diffusers loads them in
+    float32. A pipeline that is loaded without ``torch_dtype`` would mix the two.
     """
     content = json.loads(config.read_text())
     content["dtype"] = "float32"
@@ -59,19 +60,19 @@ def load_as_float32(config: Path) -> None:
 
 
 def sample(folder: Path, prompts: list[str], steps: int, out: Path) -> None:
-    """A sheet of pictures, one for each prompt."""
+    """Write a sheet with an image for each prompt."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
     generator = generators(len(prompts))
     sheet(pipeline(prompts, num_inference_steps=steps, generator=generator).images, out)
 
 
 def generators(count: int) -> list[torch.Generator]:
-    """One for each picture, seeded by its index."""
+    """Return a generator for each image, seeded by its index."""
     return [torch.Generator().manual_seed(i) for i in range(count)]
 
 
 def sheet(images: list[Image.Image], out: Path) -> None:
-    """Write the pictures to ``out``, eight in a row."""
+    """Write the images to ``out``, eight in a row."""
     rows = -(-len(images) // COLUMNS)
     page = Image.new("RGB", (TILE * min(COLUMNS, len(images)), TILE * rows), "white")
     for i, image in enumerate(images):

@@ -1,7 +1,7 @@
-"""Glyphs of Noto Color Emoji, rendered from the font itself and captioned by their Unicode names.
+"""Renders glyphs of Noto Color Emoji from the font. Their captions are their Unicode names.
 
-Two commands need the font: training the autoencoder, and ``python -m bench.emoji_sd sheet``. All
-others read the sheet (:mod:`bench.emoji_sd.pictures`).
+Only the training of the autoencoder and ``python -m bench.emoji_sd sheet`` need the font. All other
+code reads the sheet (:mod:`bench.emoji_sd.pictures`).
 """
 
 import hashlib
@@ -12,15 +12,15 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
-FONT_SIZE = 109  # the one size at which the font holds bitmaps
+FONT_SIZE = 109  # the only size of the font's bitmaps
 CANVAS = 136  # a glyph's bitmap is 136 x 128 pixels
 PICTURE_SIZE = 64
 
-# Everything the font can draw as one code point; the autoencoder learns from all of it.
+# All glyphs of single code points. The autoencoder is trained on them.
 ALL = ((0x203C, 0x3299), (0x1F004, 0x1FAFF))
 
-# What the denoiser learns: plants and food, animals, faces, vehicles.
-TAUGHT = (
+# The glyphs that the denoiser is trained on: plants, food, animals, faces and vehicles.
+TRAINING_SET = (
     (0x1F330, 0x1F37F),
     (0x1F400, 0x1F43F),
     (0x1F600, 0x1F640),
@@ -36,7 +36,7 @@ Ranges = Iterable[tuple[int, int]]
 
 
 def open_font() -> ImageFont.FreeTypeFont | None:
-    """The font; None where it cannot be read."""
+    """Open the font; return None if it cannot be read."""
     try:
         return ImageFont.truetype(str(FONT), FONT_SIZE)
     except OSError:
@@ -44,18 +44,18 @@ def open_font() -> ImageFont.FreeTypeFont | None:
 
 
 def digest() -> str:
-    """SHA-256 of the font's file: glyphs differ between versions of the font."""
+    """Return the SHA-256 of the font's file, because glyphs differ between versions."""
     return hashlib.sha256(FONT.read_bytes()).hexdigest()
 
 
 def code_points(ranges: Ranges) -> Iterator[int]:
-    """The named code points in the inclusive ``ranges``."""
+    """Yield the named code points in the inclusive ``ranges``."""
     for first, last in ranges:
         yield from (c for c in range(first, last + 1) if unicodedata.name(chr(c), ""))
 
 
 def render(code_point: int, font: ImageFont.FreeTypeFont) -> Image.Image | None:
-    """The glyph on white, ``PICTURE_SIZE`` square; None where the font has no glyph."""
+    """Render a glyph on white, ``PICTURE_SIZE`` square; return None if the font lacks it."""
     glyph = Image.new("RGBA", (CANVAS, CANVAS), (0, 0, 0, 0))
     draw = ImageDraw.Draw(glyph)
     draw.text((0, (CANVAS - 128) // 2), chr(code_point), font=font, embedded_color=True)
@@ -67,7 +67,7 @@ def render(code_point: int, font: ImageFont.FreeTypeFont) -> Image.Image | None:
 
 
 def render_all(ranges: Ranges) -> dict[str, Image.Image]:
-    """The font's glyphs in ``ranges``, by their captions.
+    """Return the font's glyphs in ``ranges`` by their captions.
 
     Raises:
         SystemExit: The font is not installed.

@@ -1,4 +1,4 @@
-"""The four parts of the pipeline and their sizes: 8.2 M parameters in all."""
+"""The four parts of the pipeline, with 8.2 M parameters in total."""
 
 import json
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ LATENT_SIZE = 8
 
 
 def tokenizer(captions: Iterable[str]) -> CLIPTokenizer:
-    """CLIP's byte-level BPE, its merges learnt from the captions so that each word is one token."""
+    """Train CLIP's byte-level BPE on the captions, so that each word is one token."""
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [

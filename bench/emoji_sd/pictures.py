@@ -1,8 +1,7 @@
-"""The training pictures: what the denoiser learns, from a sheet that is part of the repository.
+"""The training images of the denoiser, from a sheet in the repository.
 
-The sheet is one PNG file. It holds the 360 taught glyphs row by row, and their captions as text.
-The font that they come from is under the SIL Open Font License, as is the sheet
-(``glyphs.OFL.txt``).
+The sheet is one PNG file. It holds the 360 glyphs row by row, and their captions as text. The font
+and the sheet are under the SIL Open Font License (``glyphs.OFL.txt``).
 """
 
 from pathlib import Path
@@ -22,20 +21,20 @@ CAPTIONS, FONT_DIGEST = "captions", "font sha256"
 
 
 def as_tensor(glyphs: list[Image.Image]) -> Tensor:
-    """Pictures ``[P, 3, 64, 64]`` in [-1, 1] (float32)."""
+    """Return the images as ``[P, 3, 64, 64]`` in [-1, 1] (float32)."""
     stacked = torch.from_numpy(np.stack([np.asarray(glyph) for glyph in glyphs]))
     return stacked.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def tile(index: int) -> tuple[int, int, int, int]:
-    """Left, upper, right and lower edge of a picture on the sheet, in pixels."""
+    """Return the left, upper, right and lower edge of an image on the sheet, in pixels."""
     row, column = divmod(index, COLUMNS)
     left, upper = column * PICTURE_SIZE, row * PICTURE_SIZE
     return left, upper, left + PICTURE_SIZE, upper + PICTURE_SIZE
 
 
 def write_sheet(glyphs: dict[str, Image.Image], font_digest: str, file: Path) -> None:
-    """Write captioned pictures, and which font they come from, as one sheet."""
+    """Write images with captions, and the digest of their font, as one sheet."""
     rows = -(-len(glyphs) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * PICTURE_SIZE, rows * PICTURE_SIZE), "white")
     for index, glyph in enumerate(glyphs.values()):
@@ -47,7 +46,7 @@ def write_sheet(glyphs: dict[str, Image.Image], font_digest: str, file: Path) ->
 
 
 def read_sheet(file: Path = SHEET) -> dict[str, Image.Image]:
-    """The pictures of a sheet by their captions, in the order in which they were written."""
+    """Return the images of a sheet by their captions, in the order of the sheet."""
     with PngImageFile(file) as sheet:
         sheet.load()
         captions = str(sheet.text[CAPTIONS]).splitlines()
@@ -55,17 +54,17 @@ def read_sheet(file: Path = SHEET) -> dict[str, Image.Image]:
 
 
 def read_font_digest(file: Path = SHEET) -> str:
-    """SHA-256 of the font that a sheet was rendered from."""
+    """Return the SHA-256 of the font of a sheet."""
     with PngImageFile(file) as sheet:
         sheet.load()
         return str(sheet.text[FONT_DIGEST])
 
 
-def taught() -> tuple[Tensor, list[str]]:
-    """What the bundled models are taught.
+def training_set() -> tuple[Tensor, list[str]]:
+    """Load the training set of the bundled models.
 
     Returns:
-        Pictures ``[360, 3, 64, 64]`` in [-1, 1] (float32), and their captions.
+        Images ``[360, 3, 64, 64]`` in [-1, 1] (float32), and their captions.
     """
     glyphs = read_sheet()
     return as_tensor(list(glyphs.values())), list(glyphs)

@@ -1,4 +1,4 @@
-"""Train the autoencoder on every glyph of the font, which must be installed."""
+"""Trains the autoencoder on all glyphs of the font, which must be installed."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ LARGEST_SHIFT = 4  # pixels
 
 
 def shifted(batch: torch.Tensor) -> torch.Tensor:
-    """The batch moved by a few pixels, white coming in; half of the time mirrored."""
+    """Shift the batch by a few pixels, filled with white, and mirror it in half of the cases."""
     dx, dy = torch.randint(0, 2 * LARGEST_SHIFT + 1, (2,)).tolist()
     height, width = batch.shape[-2:]
     framed = pad(batch, (LARGEST_SHIFT,) * 4, value=1.0)
@@ -24,7 +24,7 @@ def shifted(batch: torch.Tensor) -> torch.Tensor:
 
 
 def edges(batch: torch.Tensor) -> torch.Tensor:
-    """Differences between neighbouring pixels: what plain L1 leaves blurred."""
+    """Return differences of neighbouring pixels. An L1 loss on them reduces blur."""
     across = batch[..., :-1, 1:] - batch[..., :-1, :-1]
     down = batch[..., 1:, :-1] - batch[..., :-1, :-1]
     return torch.cat([across, down], dim=1)
@@ -39,7 +39,7 @@ def reconstruction_loss(vae: AutoencoderKL, batch: torch.Tensor) -> torch.Tensor
 
 @torch.no_grad()
 def latent_scale(vae: AutoencoderKL, batch: torch.Tensor) -> float:
-    """The factor that gives the latents unit variance (diffusers' ``scaling_factor``)."""
+    """Return the factor that gives the latents unit variance (diffusers' ``scaling_factor``)."""
     return 1 / vae.encode(batch).latent_dist.mean.std().item()
 
 
@@ -53,9 +53,9 @@ def train(checkpoint: Path, steps: int) -> None:
 
 
 def load(checkpoint: Path) -> AutoencoderKL:
-    """The trained autoencoder, its ``scaling_factor`` set for the taught pictures."""
+    """Load the trained autoencoder, with the ``scaling_factor`` of the training set."""
     vae = parts.autoencoder().eval()
     vae.load_state_dict(torch.load(checkpoint, weights_only=True)["vae"])
-    data, _ = pictures.taught()
+    data, _ = pictures.training_set()
     vae.register_to_config(scaling_factor=round(latent_scale(vae, data), 5))
     return vae

@@ -1,4 +1,4 @@
-"""Train the text encoder and the U-Net together on the autoencoder's latents."""
+"""Trains the text encoder and the U-Net together on the autoencoder's latents."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ EMPTY_PROMPT_SHARE = 0.1  # trains the unconditional half of classifier-free gui
 
 
 class Denoiser(nn.Module):
-    """Text encoder and U-Net as one module: token ids in, predicted velocity out."""
+    """The text encoder and the U-Net: predicts the velocity from latents and token ids."""
 
     def __init__(self, vocabulary_size_of: object):
         super().__init__()
@@ -30,14 +30,14 @@ class Denoiser(nn.Module):
 
 @torch.no_grad()
 def encode(vae: AutoencoderKL, data: torch.Tensor) -> torch.Tensor:
-    """Scaled posterior means ``[P, 8, 8, 8]``, the latents that the U-Net learns."""
+    """Return the scaled posterior means ``[P, 8, 8, 8]``, on which the U-Net is trained."""
     means = [vae.encode(part).latent_dist.mean for part in data.split(64)]
     return torch.cat(means) * vae.config.scaling_factor
 
 
 def train(checkpoint: Path, vae: AutoencoderKL, steps: int) -> None:
     torch.manual_seed(0)
-    data, captions = pictures.taught()
+    data, captions = pictures.training_set()
     tokenizer = parts.tokenizer(captions)
     latents = encode(vae, data)
     ids = tokenizer([*captions, ""], padding="max_length", return_tensors="pt").input_ids
@@ -62,8 +62,8 @@ def train(checkpoint: Path, vae: AutoencoderKL, steps: int) -> None:
 
 
 def load(checkpoint: Path) -> tuple[Denoiser, object]:
-    """The averaged denoiser and its tokenizer."""
-    _, captions = pictures.taught()
+    """Load the averaged denoiser and its tokenizer."""
+    _, captions = pictures.training_set()
     tokenizer = parts.tokenizer(captions)
     denoiser = Denoiser(tokenizer)
     load_average(denoiser, checkpoint)

@@ -1,4 +1,4 @@
-"""What the trainings share: an optimiser schedule, checkpoints that resume, noise, batches."""
+"""Shared parts of the trainings: learning rate, checkpoints, averages, batches and noise."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -12,18 +12,18 @@ from tqdm import trange
 
 CHECKPOINT_EVERY = 200
 WARM_UP_STEPS = 200
-DECAY_SHARE = 0.3  # the last share of the run, over which the learning rate falls to zero
+DECAY_SHARE = 0.3  # the last share of the run, in which the learning rate decays to zero
 
 
 def learning_rate_factor(step: int, steps: int) -> float:
-    """Linear warm-up, a plateau, linear decay to zero at ``steps``."""
+    """Return the factor: linear warm-up, a plateau, and linear decay to zero at ``steps``."""
     warm_up = min(1.0, (step + 1) / WARM_UP_STEPS)
     decay = min(1.0, (steps - step) / (DECAY_SHARE * steps))
     return max(0.0, min(warm_up, decay))
 
 
 class Run:
-    """A resumable training run of ``modules``, checkpointed to ``path``."""
+    """A training run of ``modules``, which continues from the checkpoint ``path`` if it exists."""
 
     def __init__(self, path: Path, modules: dict[str, nn.Module], steps: int, peak_lr: float):
         self.path, self.modules, self.steps, self.peak_lr = path, modules, steps, peak_lr
@@ -42,7 +42,7 @@ class Run:
             module.load_state_dict(state[name])
 
     def save(self) -> None:
-        """Write a checkpoint; a reader never sees half of one."""
+        """Write a checkpoint atomically."""
         state: dict[str, Any] = {name: m.state_dict() for name, m in self.modules.items()}
         state |= {"step": self.step, "optimizer": self.optimizer.state_dict()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ class Run:
         os.replace(partial, self.path)
 
     def update(self, loss: torch.Tensor) -> None:
-        """One optimiser step on ``loss`` at this step's learning rate."""
+        """Make one optimiser step with this step's learning rate."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.peak_lr * learning_rate_factor(self.step, self.steps)
         self.optimizer.zero_grad()
@@ -60,7 +60,7 @@ class Run:
         self.optimizer.step()
 
     def train(self, batch_loss: Callable[[], torch.Tensor], title: str) -> None:
-        """Train to ``steps``, showing a running mean of the loss."""
+        """Train to ``steps``, and show a running mean of the loss."""
         mean = 0.0
         bar = trange(self.step, self.steps, initial=self.step, total=self.steps, desc=title)
         for step in bar:
@@ -106,7 +106,7 @@ def load_average(module: nn.Module, checkpoint: Path) -> None:
 
 
 def batches(count: int, size: int, seed: int) -> Iterator[torch.Tensor]:
-    """Endless index batches: each epoch a new permutation of ``count`` items."""
+    """Yield batches of indices forever, with a new permutation of ``count`` items per epoch."""
     generator = torch.Generator().manual_seed(seed)
     rest = torch.empty(0, dtype=torch.long)
     while True:
@@ -119,7 +119,7 @@ def batches(count: int, size: int, seed: int) -> Iterator[torch.Tensor]:
 def noised(
     scheduler: DDIMScheduler, clean: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """``clean`` at random timesteps of the schedule; those timesteps, and its velocity there."""
+    """Return ``clean`` with noise at random timesteps, the timesteps, and the velocity."""
     noise = torch.randn_like(clean)
     at = torch.randint(0, scheduler.config.num_train_timesteps, (len(clean),))
     return scheduler.add_noise(clean, noise, at), at, scheduler.get_velocity(clean, noise, at)

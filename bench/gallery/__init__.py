@@ -1,1 +1,1 @@
-"""Pictures of the gallery: schedules of the policies, and where models are cut."""
+"""The pictures of the gallery: schedules of policies, and cuts of models."""

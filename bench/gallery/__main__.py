@@ -1,7 +1,7 @@
 """Draw the pictures of ``docs/gallery.md``: ``python -m bench.gallery [--out FOLDER]``.
 
-Models are on the meta device: no weights, no arithmetic. The same versions of the packages give
-the same files.
+Models are on the meta device, without weights and arithmetic. The same versions of the packages
+give the same files.
 """
 
 import argparse

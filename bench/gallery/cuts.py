@@ -1,4 +1,4 @@
-"""What both variants of a model compute, block by block, from its captured graph."""
+"""Computes the FLOPs of both variants of a model for each block, from its captured graph."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -20,9 +20,9 @@ class Part:
     """A part of a model.
 
     Attributes:
-        name: What the picture calls it.
-        share: Its share of the full variant's FLOPs, 0 to 1.
-        reused: The share of the full variant's FLOPs that a reuse step computes of it.
+        name: The name in the picture.
+        share: The share of the full variant's FLOPs in this part, 0 to 1.
+        reused: The share of the full variant's FLOPs that a reuse step computes in this part.
     """
 
     name: str
@@ -40,7 +40,7 @@ class CutModel:
 
     @property
     def summary(self) -> str:
-        """FLOPs of both variants, and what is cached."""
+        """The FLOPs of both variants, and the size of the cache."""
         full, reuse = self.cut.full_flops / 1e9, self.cut.reuse_flops / 1e9
         cached = self.cut.cache_bytes / 2**20
         percent = f"{reuse / full:.1%}" if reuse / full >= 0.001 else "less than 0.1%"
@@ -51,7 +51,7 @@ class CutModel:
 
 
 def cut_model(name: str, part_of: Callable[[str], str]) -> CutModel:
-    """Capture a model on the meta device and cut it; ``part_of``: the part of a module path."""
+    """Capture and cut a model on meta. ``part_of`` returns the part of a module path."""
     model, inputs = model_and_call(name)
     signature = Signature(type(model))
     frontier = Frontier(capture(model, signature, signature.call((), inputs)))
@@ -70,13 +70,13 @@ def cut_model(name: str, part_of: Callable[[str], str]) -> CutModel:
 
 
 def innermost(node: fx.Node) -> str:
-    """The path of the innermost module that the node was traced in."""
+    """Return the path of the innermost module in which the node was traced."""
     paths = module_paths(node)
     return paths[-1] if paths else ""
 
 
 def layer_of_unet(path: str) -> str:
-    """A layer of a U-Net: a residual block with the attention after it, or what changes size."""
+    """Return the layer of a U-Net: a residual block with its attention, or a resampler."""
     first, *rest = path.split(".")
     if first in ("down_blocks", "up_blocks"):
         block, kind, number = rest[:3]
@@ -90,16 +90,16 @@ def layer_of_unet(path: str) -> str:
 
 
 def block_of_transformer(path: str) -> str:
-    """A numbered block of a transformer, or what comes before and after all of them."""
+    """Return the numbered block of a transformer, or the module outside of the blocks."""
     first, *rest = path.split(".")
     return f"{first}.{rest[0]}" if first.endswith("blocks") else first
 
 
 def stable_diffusion() -> CutModel:
-    """Stable Diffusion 1.5, cut at the outermost skip connection."""
+    """Return Stable Diffusion 1.5, cut at the outermost skip connection."""
     return cut_model("Stable Diffusion 1.5, 512×512", layer_of_unet)
 
 
 def flux() -> CutModel:
-    """FLUX.1, cut along the stream of the picture."""
+    """Return FLUX.1, cut along the stream of the image."""
     return cut_model("FLUX.1, 1024×1024", block_of_transformer)

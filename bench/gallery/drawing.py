@@ -1,4 +1,4 @@
-"""What the pictures of the gallery share: colours, text, strips of steps, files."""
+"""The style of the gallery: colours, text, strips of steps, and files."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,14 +10,14 @@ import matplotlib
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
-# Colours of Okabe and Ito that colour-blind readers tell apart, and a light grey.
+# Colours of Okabe and Ito, which colour-blind readers can distinguish, and a light grey.
 COMPUTED, CACHED, LEFT_OUT, INK = "#0072B2", "#E69F00", "#E4E8EC", "#222222"
 STYLE: Any = {
     "figure.facecolor": "white",
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 11,
     "svg.fonttype": "path",  # looks the same wherever it is shown
-    "svg.hashsalt": "fxcache",  # the same names of elements each time
+    "svg.hashsalt": "fxcache",  # makes the names of elements reproducible
     "text.color": INK,
 }
 MONOSPACE = "DejaVu Sans Mono"
@@ -32,13 +32,13 @@ def drawing_style() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Strip:
-    """What each step of a run does at one cache point.
+    """A row of cells: the steps of a run at one cache point.
 
     Attributes:
         label: The policy, or the cache point.
         computed: For each step, whether it computes the value.
         extrapolated: Whether the other steps extrapolate the value.
-        note: Text at the right end; by default how many steps compute.
+        note: The text at the right end. By default the number of steps that compute.
     """
 
     label: str
@@ -74,7 +74,7 @@ def draw_strips(axes: Any, strips: Sequence[Strip], monospace: bool = True) -> N
 
 
 def legend(page: Any, labels: Mapping[str, str]) -> None:
-    """Explain the colours above everything else; ``labels``: texts by colour."""
+    """Draw the legend at the top. ``labels`` holds the texts by colour."""
     patches = [
         Patch(facecolor=color, edgecolor="#8A949E", linewidth=0.6, label=text)
         for color, text in labels.items()
@@ -83,6 +83,6 @@ def legend(page: Any, labels: Mapping[str, str]) -> None:
 
 
 def save(page: Any, file: Path) -> None:
-    """Write the figure without the date and the program's version."""
+    """Write the figure without the date and the version of matplotlib."""
     metadata = {"Date": None, "Creator": None} if file.suffix == ".svg" else {"Software": None}
     page.savefig(file, dpi=100, metadata=metadata)

@@ -1,6 +1,6 @@
-"""What the drawn policies decide by, where they need data.
+"""The data that the policies in the gallery need.
 
-``CHANGES`` is made up: no model was measured. The two plans were calibrated and trained on the
+``CHANGES`` is invented: no model was measured. The two plans were calibrated and trained on the
 bundled models.
 """
 
@@ -20,12 +20,12 @@ CHANGES = tuple(
 
 
 def magnitude_ratios() -> tuple[float, ...]:
-    """MagCache's ratios: the magnitude falls by a third of the change at each step."""
+    """Return ratios for MagCache: the magnitude falls by a third of the change at each step."""
     return tuple(1 - change / 3 for change in CHANGES)
 
 
 def layer_errors(scale: float) -> tuple[tuple[float, ...], ...]:
-    """SmoothCache's errors of one kind of layer: the changes over the last 1 to 6 steps, summed."""
+    """Return SmoothCache's errors of one kind of layer: sums of changes over 1 to 6 steps."""
     return tuple(
         tuple(scale * sum(CHANGES[s - gap + 1 : s + 1]) for gap in range(1, min(s, 6) + 1))
         for s in range(STEPS)
@@ -33,5 +33,5 @@ def layer_errors(scale: float) -> tuple[tuple[float, ...], ...]:
 
 
 def bundled(name: str) -> Policy:
-    """The policy of a plan in ``bench/plans``."""
+    """Return the policy of a plan in ``bench/plans``."""
     return Policy.from_dict(json.loads((PLANS / f"{name}.json").read_text("utf-8"))["policy"])

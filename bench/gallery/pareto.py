@@ -1,4 +1,4 @@
-"""Quality against speed, of the policies that differ most: from ``bench/results/quality.json``."""
+"""Plots quality against speed for selected policies, from ``bench/results/quality.json``."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ MODELS = ("emoji-sd", "emoji-dit")
 
 
 class Look(NamedTuple):
-    """How one curve is drawn. No two share a marker."""
+    """The style of a curve. Each curve has its own marker."""
 
     label: str
     color: str
@@ -33,7 +33,7 @@ LOOKS = {
 
 
 def pareto() -> Figure:
-    """One panel for each bundled model."""
+    """Draw one panel for each bundled model."""
     page = Figure(figsize=(9.5, 5.6), layout="constrained")
     panels: Any = page.subplots(1, len(MODELS), sharex=True, sharey=True)
     for axes, model in zip(panels, MODELS, strict=True):

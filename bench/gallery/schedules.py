@@ -1,4 +1,4 @@
-"""Schedules of the policies over 50 steps, by the policies themselves."""
+"""Draws the schedules of policies over 50 steps."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -51,7 +51,7 @@ COLORS = {COMPUTED: "refresh", LEFT_OUT: "reuse"}
 
 
 def decisions(policy: Policy) -> list[Decision]:
-    """What the policy decides at each step, where its signal changes by ``CHANGES``."""
+    """Return the decision at each step, if the signal changes by ``CHANGES``."""
     value = reference = 1.0
     changes: list[float] = []
     found: list[Decision] = []
@@ -70,20 +70,20 @@ def decisions(policy: Policy) -> list[Decision]:
 
 
 def strip(label: str, policy: Policy) -> Strip:
-    """One row for a policy that refreshes everything together."""
+    """Return the row of a policy that refreshes all cache points together."""
     refreshes = [decision.refresh for decision in decisions(policy)]
     return Strip(label, refreshes, extrapolated=policy.default_forecast is not None)
 
 
 def point_strips(policy: Policy) -> list[Strip]:
-    """One row for each cache point of a calibrated policy."""
+    """Return a row for each cache point of a calibrated policy."""
     found = decisions(policy)
     names = sorted(policy.points or ())
     return [Strip(n, [d.refresh or n in d.recompute for d in found]) for n in names]
 
 
 def known_beforehand() -> Figure:
-    """Policies whose schedule needs no data."""
+    """Draw policies whose schedule needs no data."""
     page = Figure(figsize=(9.5, 3.9), layout="constrained")
     axes = page.subplots()
     draw_strips(axes, [strip(label, policy) for label, policy in KNOWN.items()])
@@ -93,7 +93,7 @@ def known_beforehand() -> Figure:
 
 
 def observed() -> Figure:
-    """Policies that decide by a change: the change above, their schedules below."""
+    """Draw policies that decide by a change: the change above, the schedules below."""
     page = Figure(figsize=(9.5, 5), layout="constrained")
     above, below = page.subplots(2, height_ratios=(1, 1.3), sharex=True)
     percent = [100 * change for change in CHANGES[1:]]
@@ -110,7 +110,7 @@ def observed() -> Figure:
 
 
 def calibrated() -> Figure:
-    """Policies that refresh cache points by themselves, each a panel."""
+    """Draw a panel for each policy that refreshes cache points separately."""
     panels = {
         "BlockCaching, calibrated on emoji-sd": bundled("emoji-sd-blocks-much"),
         "LearnedRouter, trained on emoji-dit": bundled("emoji-dit-router"),
@@ -130,7 +130,7 @@ def calibrated() -> Figure:
 
 
 def guided() -> Figure:
-    """Which steps compute both halves of classifier-free guidance."""
+    """Draw which steps compute both halves of classifier-free guidance."""
     caches = {
         "GuidanceCache(interval=5)": GuidanceCache(interval=5),
         "GuidanceCache(interval=2, start=0.2)": GuidanceCache(interval=2, start=0.2),

@@ -1,4 +1,4 @@
-"""The diagram of a transformer's cut: its blocks in a row, once for each variant."""
+"""Draws the cut of a transformer: its blocks in a row, for each variant."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from bench.gallery.drawing import CACHED, COMPUTED, LEFT_OUT, legend
 
 
 def draw_transformer(model: CutModel) -> Figure:
-    """Draw each block as a bar as high as its share of the FLOPs: full above, cached-skip below."""
+    """Draw a bar for each block with its share of the FLOPs: full above, cached-skip below."""
     page = Figure(figsize=(9.5, 5.4), layout="constrained")
     both: Any = page.subplots(2, sharex=True, sharey=True)
     places = range(len(model.parts))
@@ -29,7 +29,7 @@ def draw_transformer(model: CutModel) -> Figure:
 
 
 def stacks(model: CutModel) -> dict[str, list[int]]:
-    """The places of the blocks of each stack, and of what comes before and after them."""
+    """Return the places of each stack's blocks, and of the parts before and after them."""
     found: dict[str, list[int]] = {}
     previous = ""
     for place, part in enumerate(model.parts):
@@ -51,7 +51,7 @@ def mark_stacks(axes: Any, model: CutModel) -> None:
 
 
 def mark_cut(axes: Any, model: CutModel) -> None:
-    """An arrow over the skipped blocks."""
+    """Draw an arrow over the skipped blocks."""
     skipped = [i for i, part in enumerate(model.parts) if "blocks" in part.name and not part.reused]
     highest = 100 * max(part.share for part in model.parts)
     start, end = skipped[0] - 0.5, skipped[-1] + 0.9

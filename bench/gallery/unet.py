@@ -1,4 +1,4 @@
-"""The diagram of a U-Net's cut: its layers as a U, and where the cached value enters."""
+"""Draws the cut of a U-Net: its layers as a U, and the place of the cached value."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ ARROW = {"arrowstyle": "-|>", "color": "#6B7680", "linewidth": 1.2, "shrinkA": 0
 
 
 def draw_unet(model: CutModel) -> Figure:
-    """Draw the layers that meet at one skip connection in one row, the outermost on top."""
+    """Draw the layers of each skip connection in one row, the outermost on top."""
     down = [p for p in model.parts if p.name.startswith("down") or p.name == "conv_in"]
     up = [p for p in model.parts if p.name.startswith("up")][::-1]
     (middle,) = (p for p in model.parts if p.name == "middle")
@@ -43,7 +43,7 @@ def draw_side(axes: Any, parts: Sequence[Part], x: float) -> None:
 
 
 def draw_part(axes: Any, part: Part, x: float, row: float) -> None:
-    """A box with the part's name, and its share of the FLOPs."""
+    """Draw a box with the part's name and its share of the FLOPs."""
     computed = part.reused > 0
     color, ink = (COMPUTED, "white") if computed else (LEFT_OUT, INK)
     box = FancyBboxPatch((x, row - HEIGHT / 2), WIDTH, HEIGHT, "round,pad=0,rounding_size=0.08")
@@ -55,7 +55,7 @@ def draw_part(axes: Any, part: Part, x: float, row: float) -> None:
 
 
 def draw_arrows(axes: Any, rows: int) -> None:
-    """The skip connections, the way down and up, and the cached value."""
+    """Draw the skip connections, the way down and up, and the cached value."""
     middle = (LEFT + RIGHT + WIDTH) / 2
     left, right = LEFT + WIDTH / 2, RIGHT + WIDTH / 2
     for row in range(rows):

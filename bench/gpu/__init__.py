@@ -1,4 +1,4 @@
-"""Everything that needs a GPU, in one command: ``python -m bench.gpu --out FOLDER``.
+"""All measurements that need a GPU, in one command: ``python -m bench.gpu --out FOLDER``.
 
-``docs/gpu.md`` says how to run it and what it writes.
+``docs/gpu.md`` describes how to run it and what it writes.
 """

@@ -17,44 +17,44 @@ from bench.gpu.runner import DeviceLostError, run_part
 from bench.gpu.setup import DRY_RUN, GPU, Setup
 from bench.gpu.wheels import install
 
-# Modules of this package, the most valuable first. They are imported when the environment is set
-# that Triton reads at its import.
+# Modules of this package, the most valuable first. They are imported after the environment
+# variables are set that Triton reads at its import.
 PARTS = ("kernel_checks", "correctness", "step_times", "kernel_times", "hoisting", "streams")
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m bench.gpu", description=gpu.__doc__)
-    top.add_argument("--out", type=Path, required=True, help="folder of results; goes on there")
+    top.add_argument("--out", type=Path, required=True, help="folder of results; continues from it")
     top.add_argument("--part", choices=PARTS, action="append", help="default: all")
     top.add_argument("--dry-run", action="store_true", help="on the CPU, at tiny sizes")
     top.add_argument("--wheels", type=Path, help="folder of wheels to import packages from")
-    top.add_argument("--seconds", type=float, default=float("inf"), help="begin nothing after that")
-    top.add_argument("--retry", action="store_true", help="measure again what failed")
-    top.add_argument("--revision", help="of the code, where it is not in a git checkout")
+    top.add_argument("--seconds", type=float, default=float("inf"), help="start no item after this")
+    top.add_argument("--retry", action="store_true", help="measure failed items again")
+    top.add_argument("--revision", help="the revision of the code, outside of a git checkout")
     return top
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure what is missing. Returns 0 if all that was asked for is done, else 1."""
+    """Measure the missing items. Return 0 if all requested items are done, else 1."""
     options = parser().parse_args(arguments)
     setup = {True: DRY_RUN, False: GPU}[options.dry_run]
     if not setup.runtime.is_available():
-        parser().error("there is no GPU; --dry-run needs none")
+        parser().error("there is no GPU; use --dry-run")
     deadline = time.monotonic() + options.seconds
     os.environ.update(setup.environment)
     with tempfile.TemporaryDirectory() as folder, setup.pretended():
         if options.wheels:
             install(options.wheels, Path(folder))
         try:
-            return measured(options, setup, deadline)
+            return run_parts(options, setup, deadline)
         except DeviceLostError as error:
-            print(f"the device is lost after {error}; a new process goes on", flush=True)
+            print(f"the device is lost after {error}; a new process continues", flush=True)
     restart(arguments, deadline)
     return 1
 
 
-def measured(options: argparse.Namespace, setup: Setup, deadline: float) -> int:
-    """Run the parts one after the other; see ``main``."""
+def run_parts(options: argparse.Namespace, setup: Setup, deadline: float) -> int:
+    """Run the parts one after the other, see ``main``."""
     environment = environment_of(setup, options.revision)
     left = 0
     for part in options.part or PARTS:
@@ -68,7 +68,7 @@ def measured(options: argparse.Namespace, setup: Setup, deadline: float) -> int:
 
 
 def restart(arguments: Sequence[str], deadline: float) -> None:
-    """Go on in a new process in place of this one, which frees the device; what failed stays so."""
+    """Replace this process by a new one, which frees the device. Failed items stay failed."""
     kept = [argument for argument in arguments if argument != "--retry"]
     seconds = str(max(0.0, deadline - time.monotonic()))
     command = [sys.executable, "-m", "bench.gpu", *kept, "--seconds", seconds]

@@ -1,7 +1,7 @@
-"""Eager, compiled, and in CUDA graphs: every step equals the plain module's, or the eager reuse.
+"""Checks the results of steps in eager mode, compiled, and in CUDA graphs.
 
-In eager mode a refresh equals the plain module bit for bit. A compiled step equals the eager one to
-a tolerance. Two graphs are compiled, and none again over two runs.
+In eager mode a refresh must equal the plain module bit for bit. A compiled step must equal the
+eager step up to a tolerance. Two graphs must be compiled, without a recompilation over two runs.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,14 +29,14 @@ from bench.gpu.trajectories import (
 
 ALWAYS, EVERY_THIRD = fxcache.Uniform(1), fxcache.Uniform(3)
 RUNS = 2
-# Inductor sums in another order, and cuDNN multiplies float32 in TF32: about 11 bits, as bfloat16
-# has 8. Rounding adds up over some tens of layers.
+# Inductor sums in another order, and cuDNN multiplies float32 in TF32 with about 11 bits. bfloat16
+# has 8 bits. Rounding errors accumulate over tens of layers.
 TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 3e-2}
-DIFFERENCE = 3  # times the tolerance that reuse is away from recomputation, or it shows nothing
+DIFFERENCE = 3  # the least difference of reuse and recomputation, as a multiple of the tolerance
 
 
 class Feature(NamedTuple):
-    """Options of fxcache, checked in every way to run; ``graphs``: that are compiled."""
+    """Options of fxcache to check, and the number of graphs that must be compiled."""
 
     policy: fxcache.Policy
     options: Mapping[str, Any]
@@ -54,7 +54,7 @@ FEATURES = {
 
 
 def items(setup: Setup) -> Iterator[Item]:
-    """The plain options for every model and dtype first, then each feature on one model."""
+    """Yield plain options for every model and dtype, then each feature on one model."""
     for dtype in setup.dtypes:
         for name in MODELS:
             title = f"{name}, {str(dtype).removeprefix('torch.')}"
@@ -69,7 +69,7 @@ def items(setup: Setup) -> Iterator[Item]:
 
 
 def check_eager(setup: Setup, name: str, dtype: torch.dtype) -> dict[str, Any]:
-    """Refreshes equal the plain module bit for bit, and reuse differs from it."""
+    """Check that refreshes equal the plain module bit for bit, and that reuse differs from it."""
     model = model_of(setup, name, dtype)
     requests = requests_to(setup, name, dtype)
     plain = outputs(requests, model)
@@ -79,26 +79,26 @@ def check_eager(setup: Setup, name: str, dtype: torch.dtype) -> dict[str, Any]:
     refreshes = refreshes_of(model)
     fxcache.restore(model)
     kept = [i for i in range(len(plain)) if i not in refreshes]
-    away = min(relative_error(reused[i], plain[i]) for i in kept)
+    difference = min(relative_error(reused[i], plain[i]) for i in kept)
     found: dict[str, Any] = {
         "unequal_steps_of_refresh_all": count_unequal(always, plain),
         "unequal_refreshes": count_unequal(
             [reused[i] for i in refreshes], [plain[i] for i in refreshes]
         ),
-        "smallest_difference_of_reuse": away,
+        "smallest_difference_of_reuse": difference,
     }
     require(
         found["unequal_steps_of_refresh_all"] == 0, "refresh-all equals the plain module", found
     )
     require(found["unequal_refreshes"] == 0, "a refresh equals the plain module", found)
-    require(away > DIFFERENCE * TOLERANCE[dtype], "reuse differs from recomputation", found)
+    require(difference > DIFFERENCE * TOLERANCE[dtype], "reuse differs from recomputation", found)
     return found
 
 
 def check_compiled(
     setup: Setup, name: str, dtype: torch.dtype, feature: Feature, options: CompileOptions
 ) -> dict[str, Any]:
-    """Compiled steps equal eager ones to the tolerance; nothing is compiled again."""
+    """Check that compiled steps equal eager ones up to the tolerance, without recompilation."""
     torch.compiler.reset()
     counters.clear()  # torch has no public count of the graphs that it compiled
     model = optimize(model_of(setup, name, dtype), feature.policy, feature.options)
@@ -126,13 +126,13 @@ def requests_to(setup: Setup, name: str, dtype: torch.dtype) -> list[Trajectory]
 
 
 def outputs(requests: list[Trajectory], model: nn.Module, optimised: bool = False) -> list[Tensor]:
-    """Of all steps of all requests, one after the other."""
+    """Return the outputs of all steps of all requests, one request after the other."""
     module = model if optimised else None
     return [step for request in requests for step in request.outputs(model, module)]
 
 
 def refreshes_of(model: nn.Module) -> list[int]:
-    """The steps that refreshed, counted over all runs."""
+    """Return the indices of the steps that refreshed, counted over all runs."""
     runs = fxcache.report(model).runs
     starts = [sum(run.steps for run in runs[:i]) for i in range(len(runs))]
     pairs = zip(starts, runs, strict=True)

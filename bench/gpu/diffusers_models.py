@@ -1,6 +1,6 @@
-"""Models of diffusers at the sizes people run, in bfloat16, with random weights made on the device.
+"""Full-size models of diffusers in bfloat16, with random weights that are made on the device.
 
-Only the part that times whole steps imports this module, and with it diffusers.
+Only the part that times whole steps imports this module, which imports diffusers.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -31,9 +31,14 @@ WAN_1_3B = {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}
 
 @dataclass(frozen=True)
 class Denoiser:
-    """One model. ``config``: of the size that people run; ``inputs(model, full)``: of one call.
+    """A model.
 
-    ``tiny``: what a dry run changes in the small model of ``bench.denoisers``.
+    Attributes:
+        kind: The name of the class.
+        config: The configuration of the full-size model.
+        inputs: Makes the inputs of one call, from the model and whether it has its full size.
+        tiny: The changes of a dry run to the small model in ``bench.denoisers``.
+        memory_format: The memory format.
     """
 
     kind: str
@@ -47,7 +52,7 @@ def unet(name: str) -> Denoiser:
     return Denoiser(
         UNET,
         MODELS[name],
-        lambda model, _: example_inputs(model, batch=2),  # guided: with the prompt and without
+        lambda model, _: example_inputs(model, batch=2),  # both halves of the guidance
         TWO_LEVELS,
         torch.channels_last,
     )
@@ -66,14 +71,14 @@ DENOISERS: Mapping[str, Denoiser] = {
 
 
 def build(setup: Setup, denoiser: Denoiser) -> tuple[nn.Module, Inputs]:
-    """The model on the device, and the arguments of one call."""
+    """Return the model on the device, and the arguments of one call."""
     tiny = {**RECIPES[denoiser.kind].tiny, **denoiser.tiny}
     config = {True: denoiser.config, False: tiny}[setup.full]
     with torch.device(setup.device), default_dtype(torch.bfloat16):
         torch.manual_seed(0)
         model: Any = classes()[denoiser.kind](**config)
         model.eval().requires_grad_(False).to(memory_format=denoiser.memory_format)
-        return model, placed(denoiser.inputs(model, setup.full), setup.device)
+        return model, random_like(denoiser.inputs(model, setup.full), setup.device)
 
 
 @contextmanager
@@ -86,10 +91,10 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def placed(value: Any, device: str) -> Any:
-    """Tensors like these on the device: floats drawn at random in bfloat16, integers of one."""
+def random_like(value: Any, device: str) -> Any:
+    """Return tensors like these on the device: random floats in bfloat16, and integers of 1."""
     if isinstance(value, dict):
-        return {name: placed(item, device) for name, item in value.items()}
+        return {name: random_like(item, device) for name, item in value.items()}
     if not isinstance(value, Tensor):
         return value
     if value.is_floating_point():

@@ -1,4 +1,4 @@
-"""What a result was measured on: device, driver, versions and the revision of the code."""
+"""The environment of a result: device, driver, versions and the revision of the code."""
 
 import platform
 import subprocess
@@ -16,7 +16,7 @@ UNKNOWN = "unknown"
 
 
 def environment_of(setup: Setup, revision: str | None = None) -> dict[str, str]:
-    """By name, for the JSON files. ``revision``: where the code is not in a git checkout."""
+    """Return the environment for the JSON files. Outside of a git checkout, pass ``revision``."""
     return {
         "device": setup.runtime.get_device_name(),
         "driver": first_line(setup.driver_command),
@@ -28,7 +28,7 @@ def environment_of(setup: Setup, revision: str | None = None) -> dict[str, str]:
 
 
 def first_line(command: Sequence[str]) -> str:
-    """Of what the command prints; "unknown" where it cannot run or fails."""
+    """Return the first line that the command prints; "unknown" if it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
     except (OSError, subprocess.CalledProcessError):

@@ -1,4 +1,4 @@
-"""Hoisted values and offloaded weights on the device: the same results, less memory, what time."""
+"""Checks the results, the memory and the time with hoisted values and offloaded weights."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -34,10 +34,10 @@ def items(setup: Setup) -> Iterator[Item]:
 def check(
     setup: Setup, name: str, dtype: torch.dtype, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Every step equals the plain module's; offloaded weights leave the device and come back.
+    """Check that steps equal those of the plain module, and that offloaded weights return.
 
-    Values that depend on the conditioning alone are the same bits; those of a table of timesteps
-    are computed for all of them at once, and equal up to rounding.
+    Values that depend on the conditioning alone have the same bits. Values in a table of timesteps
+    are computed in one batch, and are equal up to rounding.
     """
     model = model_of(setup, name, dtype)
     requests = [trajectory(setup, name, dtype, seed) for seed in range(2)]
@@ -55,7 +55,7 @@ def check(
         "hoisted_ms": times_ms(setup, model, requests[0], model),
         "hoisted_weight_bytes": capture.hoisted_weight_bytes,
         "offloaded_bytes": report.offloaded_bytes,
-        "weights_bytes_elsewhere": elsewhere(model, setup.device),
+        "weights_bytes_elsewhere": bytes_elsewhere(model, setup.device),
         "allocated_before": before,
         "allocated_hoisted": setup.runtime.memory_allocated(),
     }
@@ -65,20 +65,20 @@ def check(
     require(found["hoisted_weight_bytes"] > 0, "values are hoisted", found)
     offloads = options.get("offload", False)
     require((found["offloaded_bytes"] > 0) == offloads, "weights are offloaded if asked", found)
-    require(elsewhere(model, setup.device) == 0, "all weights are back on the device", found)
-    require(found["restored_error"] == 0, "the restored model is the plain one", found)
+    require(bytes_elsewhere(model, setup.device) == 0, "all weights are back on the device", found)
+    require(found["restored_error"] == 0, "the restored model equals the plain one", found)
     return found
 
 
 def times_ms(
     setup: Setup, model: nn.Module, request: Trajectory, module: nn.Module | None
 ) -> float:
-    """Median milliseconds of a step, over some runs of the request."""
+    """Return the median milliseconds of a step, over several runs of the request."""
     calls = [partial(request.outputs, model, module) for _ in range(setup.repeats)]
     runs = step_times_ms(setup, calls)
     return median(runs) / len(request.latents)
 
 
-def elsewhere(model: nn.Module, device: str) -> int:
-    """Bytes of the weights that are not on the device."""
+def bytes_elsewhere(model: nn.Module, device: str) -> int:
+    """Return the bytes of the weights that are not on the device."""
     return sum(weight.nbytes for weight in model.parameters() if weight.device.type != device)

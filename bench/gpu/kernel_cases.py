@@ -1,4 +1,4 @@
-"""The calls of every kernel, from its ``examples.py``; at small sizes in a dry run."""
+"""The calls of every kernel, from its ``examples.py``, or at small sizes in a dry run."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,7 +13,7 @@ from bench.gpu.setup import Setup
 KERNELS = Path(__file__).parents[2] / "kernels"
 FOLDERS = sorted(file.parent.name for file in KERNELS.glob("*/examples.py"))
 FLOAT = torch.float32
-# Arguments of each ``examples.inputs`` that Triton's interpreter runs in milliseconds.
+# Arguments of ``examples.inputs`` with which Triton's interpreter takes milliseconds.
 SMALL: Mapping[str, Callable[[Any, str], tuple[Any, ...]]] = {
     "concat_group_norm_silu": lambda e, device: e.inputs((1, 64, 32, 4), FLOAT, device),
     "forecast_read": lambda e, device: e.inputs((2, 3, 32), FLOAT, 2, device),
@@ -24,7 +24,7 @@ SMALL: Mapping[str, Callable[[Any, str], tuple[Any, ...]]] = {
 
 
 class Case(NamedTuple):
-    """One call of a kernel. ``inputs`` draws the arguments of ``examples.run`` and ``.eager``."""
+    """A call of a kernel. ``inputs`` makes the arguments of ``examples.run`` and ``.eager``."""
 
     name: str
     examples: Any  # the module fxcache.kernels.<kernel>.examples
@@ -32,7 +32,7 @@ class Case(NamedTuple):
 
 
 def cases(setup: Setup) -> list[Case]:
-    """All calls at the sizes of real models, or one small call of each kernel."""
+    """Return all calls at the sizes of real models, or one small call of each kernel."""
     return {True: real_cases, False: small_cases}[setup.full](setup.device)
 
 

@@ -1,8 +1,8 @@
-"""Every kernel against its reference, on the device.
+"""Compares every kernel with its reference on the device.
 
-First the project's own tests of each kernel, in a process of their own: a kernel that breaks the
-device breaks that process alone. Then each call at a real size against float64, with outputs that
-hold NaN before the kernel writes to them.
+First, the tests of each kernel run in a separate process, so that a kernel that breaks the device
+breaks only that process. Then each call at a real size is compared with float64. Outputs hold NaN
+before the kernel writes them.
 """
 
 import os
@@ -24,11 +24,11 @@ from bench.gpu.items import Item, require
 from bench.gpu.kernel_cases import FOLDERS, Case, cases
 from bench.gpu.kernel_times import leaves
 from bench.gpu.setup import Setup
-from fxcache.kernels.launches import as_is
+from fxcache.kernels.launches import identity
 from tests.kernels.comparing import K, poisoned_memory
 
 COUNTS = ("tests", "failures", "errors", "skipped")
-ROUNDING_STEPS = {torch.float32: 8}  # in units of half an eps; 1 for other dtypes
+ROUNDING_STEPS = {torch.float32: 8}  # in units of eps / 2; 1 for other dtypes
 
 
 def items(setup: Setup) -> Iterator[Item]:
@@ -39,7 +39,7 @@ def items(setup: Setup) -> Iterator[Item]:
 
 
 def run_tests(setup: Setup, name: str) -> dict[str, Any]:
-    """Counts of ``tests/kernels/test_<name>.py``, all of which must pass."""
+    """Run ``tests/kernels/test_<name>.py``. Return the counts of tests, all of which must pass."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [
@@ -61,17 +61,17 @@ def run_tests(setup: Setup, name: str) -> dict[str, Any]:
 
 
 def tail(done: "subprocess.CompletedProcess[str]") -> str:
-    """The end of what it printed, where pytest lists its failures."""
+    """Return the end of the output, where pytest lists failures."""
     return (done.stdout + done.stderr)[-8000:]
 
 
 def compare(case: Case) -> dict[str, Any]:
-    """Errors of the kernel and of PyTorch against float64, for each output."""
+    """Return the errors of the kernel and of PyTorch against float64, for each output."""
     inputs = case.inputs()
     with poisoned_memory():
-        computed = leaves(case.examples.run(as_is, *inputs))
+        computed = leaves(case.examples.run(identity, *inputs))
     own = leaves(case.examples.eager(*inputs))
-    # References compute in float32 by calling this method, whatever they are given.
+    # References call this method to compute in float32.
     with patch.object(Tensor, "float", Tensor.double):
         exact = leaves(case.examples.eager(*in_float64(inputs)))
     outputs = [agreement(*output) for output in zip(computed, own, exact, strict=True)]
@@ -81,10 +81,11 @@ def compare(case: Case) -> dict[str, Any]:
 
 
 def agreement(computed: Tensor, own: Tensor, exact: Tensor) -> dict[str, float]:
-    """The error of one output, and how large it may be.
+    """Return the error of one output, and the greatest error that is allowed.
 
-    Floating-point results: the distance from float64, at most ``K`` times that of PyTorch's own,
-    or a rounding. Eight-bit results: the distance of the codes from PyTorch's, at most one.
+    The error of a floating-point result is its distance from float64. It may be ``K`` times the
+    error of PyTorch, or a rounding error. The error of an eight-bit result is the distance from the
+    codes of PyTorch. It may be 1.
     """
     require(computed.shape == own.shape, "the shapes are equal", {"shapes": computed.shape})
     if computed.element_size() == 1:
@@ -97,7 +98,7 @@ def agreement(computed: Tensor, own: Tensor, exact: Tensor) -> dict[str, float]:
 
 
 def in_float64(values: Any) -> Any:
-    """The arguments with float32, float16 and bfloat16 tensors in float64."""
+    """Convert float32, float16 and bfloat16 tensors in the arguments to float64."""
     if isinstance(values, list | tuple):
         return type(values)(in_float64(value) for value in values)
     floats = isinstance(values, Tensor) and values.is_floating_point() and values.element_size() > 1

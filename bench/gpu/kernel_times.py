@@ -1,7 +1,7 @@
-"""Kernels at the sizes of real models, against Inductor, eager PyTorch and a plain copy.
+"""Times kernels at the sizes of real models, with Inductor, eager PyTorch and a copy beside.
 
-The copy reads and writes as many bytes as the kernel. Medians, with the L2 cache flushed before
-every call.
+The copy reads and writes as many bytes as the kernel. Results are medians. The L2 cache is flushed
+before every call.
 """
 
 from collections.abc import Iterator
@@ -15,16 +15,16 @@ from bench.gpu.items import Item
 from bench.gpu.kernel_cases import Case, cases
 from bench.gpu.setup import Setup
 from bench.gpu.timing import kernel_ms
-from fxcache.kernels.launches import as_is, launches_of
+from fxcache.kernels.launches import identity, launches_of
 
 
 def items(setup: Setup) -> Iterator[Item]:
     for case in cases(setup):
-        yield Item(case.name, partial(measured, setup, case))
+        yield Item(case.name, partial(measure, setup, case))
 
 
-def measured(setup: Setup, case: Case) -> dict[str, Any]:
-    """Milliseconds of each way, the kernel's bytes, its bandwidth and its share of a copy's."""
+def measure(setup: Setup, case: Case) -> dict[str, Any]:
+    """Return milliseconds, bytes, bandwidth, and the share of the copy's bandwidth."""
     examples, inputs = case.examples, case.inputs()
     nbytes = sum(launch.nbytes for launch in launches_of(lambda w: examples.run(w, *inputs)))
     source = torch.empty(nbytes // 2, dtype=torch.uint8, device=setup.device)
@@ -32,7 +32,7 @@ def measured(setup: Setup, case: Case) -> dict[str, Any]:
     torch.compiler.reset()
     inductor: Any = torch.compile(examples.eager, dynamic=False, **setup.compiled["compiled"])
     ways = {
-        "kernel": lambda: examples.run(as_is, *inputs),
+        "kernel": lambda: examples.run(identity, *inputs),
         "eager": lambda: examples.eager(*inputs),
         "inductor": lambda: inductor(*inputs),
         "copy": lambda: target.copy_(source),
@@ -49,7 +49,7 @@ def measured(setup: Setup, case: Case) -> dict[str, Any]:
 
 
 def leaves(values: Any) -> list[Tensor]:
-    """The tensors among nested lists and tuples."""
+    """Return the tensors in nested lists and tuples."""
     if isinstance(values, list | tuple):
         return [leaf for value in values for leaf in leaves(value)]
     return [value for value in [values] if isinstance(value, Tensor)]

@@ -1,4 +1,4 @@
-"""What the plain PyTorch denoisers are made of."""
+"""The layers of the denoisers in plain PyTorch."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ LATENT_CHANNELS = 4
 
 @dataclass(frozen=True)
 class Size:
-    """``width``: channels; ``side``: of the square latent; ``words``: tokens of the text."""
+    """The size of a denoiser. ``side`` is that of the square latent, ``words`` are text tokens."""
 
     width: int
     blocks: int
@@ -21,19 +21,19 @@ class Size:
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    """Attention over tokens: ``[B, T, C]`` and twice ``[B, S, C]`` -> ``[B, T, C]``."""
+    """Compute attention: ``[B, T, C]`` and two ``[B, S, C]`` -> ``[B, T, C]``."""
     split = [x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value)]
     return scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
 
 
 def angles_of(positions: Tensor, width: int) -> Tensor:
-    """Positions ``[T]`` at falling rates, in float32 as real models do: ``[T, width / 2]``."""
+    """Multiply positions ``[T]`` by decreasing rates, in float32: ``[T, width / 2]``."""
     rates = torch.logspace(0, -4, width // 2, device=positions.device)
     return positions.float()[:, None] * rates
 
 
 class TimestepEmbedding(nn.Module):
-    """Sines and cosines of the timestep, and a perceptron: ``[]`` -> ``[1, width]``."""
+    """Sines and cosines of the timestep, and an MLP: ``[]`` -> ``[1, width]``."""
 
     def __init__(self, width: int):
         super().__init__()

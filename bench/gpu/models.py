@@ -17,10 +17,10 @@ MODELS: Mapping[str, Callable[[Size], nn.Module]] = {"U-Net": UNet, "FLUX": Flux
 
 
 def build(name: str, size: Size, device: str, dtype: torch.dtype) -> nn.Module:
-    """The model of that name with seeded random weights, in eval mode.
+    """Return a model with seeded random weights, in eval mode.
 
-    Weights are drawn so that layers keep the scale of what they read: then what blocks add to their
-    stream counts, and reuse differs from recomputation.
+    The weights make layers keep the scale of their inputs. So blocks change their stream, and reuse
+    differs from recomputation.
     """
     torch.manual_seed(0)
     model = MODELS[name](size).eval().requires_grad_(False)
@@ -31,7 +31,7 @@ def build(name: str, size: Size, device: str, dtype: torch.dtype) -> nn.Module:
 
 
 def sample_shape(name: str, size: Size, batch: int) -> tuple[int, ...]:
-    """Of the latent that the model of that name takes."""
+    """Return the shape of the latent of a model."""
     tokens = (batch, size.side**2, LATENT_CHANNELS)
     picture = (batch, LATENT_CHANNELS, size.side, size.side)
     return {"U-Net": picture}.get(name, tokens)

@@ -1,4 +1,4 @@
-"""The one place where the bench calls ``fxcache.optimize``."""
+"""The call of ``fxcache.optimize`` for all parts of the bench."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,9 +9,9 @@ import fxcache
 
 
 def optimize(model: nn.Module, policy: fxcache.Policy, options: Mapping[str, Any]) -> nn.Module:
-    """``model``, optimised in place.
+    """Optimise ``model`` in place, and return it.
 
-    ``options``: ``hoist`` of ``fxcache.optimize``, and those of ``CacheConfig``, by name.
+    ``options`` holds ``hoist`` of ``fxcache.optimize``, and options of ``CacheConfig``.
     """
     cached = {name: value for name, value in options.items() if name != "hoist"}
     return fxcache.optimize(

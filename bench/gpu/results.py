@@ -1,4 +1,4 @@
-"""A part's file: every item with its state, written as soon as the item is done."""
+"""The file of a part: every item with its status, written as soon as the item is done."""
 
 import json
 import os
@@ -7,12 +7,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-# The git revision may change between two calls: each item names its own.
+# The git revision is left out, because it may change between two calls. Each item has its own.
 MACHINE = ("device", "driver", "torch", "triton")
 
 
 class Status(StrEnum):
-    """Of an item. One that was started and neither done nor failed was cut off."""
+    """The status of an item. STARTED means that it was interrupted."""
 
     STARTED = "started"
     DONE = "done"
@@ -24,9 +24,9 @@ class Results:
     """The items of one part, in ``<folder>/<part>.json``.
 
     Args:
-        folder: Where the file is, or will be.
-        part: Name of the part.
-        environment: Device and versions; items of another machine count as missing.
+        folder: The folder of the file.
+        part: The name of the part.
+        environment: The device and the versions. Items of another machine count as missing.
     """
 
     def __init__(self, folder: Path, part: str, environment: Mapping[str, str]):
@@ -37,14 +37,14 @@ class Results:
             self.items = json.loads(self.file.read_text(encoding="utf-8"))
 
     def status(self, name: str) -> Status:
-        """Of the item ``name`` on this machine."""
+        """Return the status of an item on this machine."""
         entry = self.items.get(name)
         if entry is None or not self._measured_here(entry):
             return Status.MISSING
         return Status(entry["status"])
 
     def write(self, name: str, status: Status, entry: Mapping[str, Any]) -> None:
-        """Put the item into the file; a reader sees the old file or the new one, never a part."""
+        """Write the item to the file atomically."""
         self.items[name] = {"status": status, **entry, "environment": self.environment}
         text = json.dumps(self.items, indent=2, ensure_ascii=False)
         self.file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Runs items one by one, within a time budget. Each result is saved at once, each failure too."""
+"""Runs items one by one within a time limit, and saves each result and each failure at once."""
 
 import faulthandler
 import gc
@@ -15,28 +15,28 @@ from bench.gpu.items import Item
 from bench.gpu.results import Results, Status
 from bench.gpu.setup import Setup
 
-PART_SECONDS = 480.0  # after which no more item of a part begins in one call of the bench
-ITEM_SECONDS = 480.0  # after which an item counts as stuck, and ends the process
+PART_SECONDS = 480.0  # after this time, no further item of a part begins
+ITEM_SECONDS = 480.0  # after this time, an item counts as stuck, and the process ends
 
 
 class DeviceLostError(Exception):
-    """An error left the device unusable for this process: only a new process can go on."""
+    """An error has made the device unusable for this process. Only a new process can continue."""
 
 
 def run_part(
     items: Sequence[Item], setup: Setup, results: Results, deadline: float, retries: bool = False
 ) -> None:
-    """Measure what is missing, until the part's time or ``deadline`` is over.
+    """Measure the missing items, until the part's time is over or the ``deadline`` is reached.
 
     Args:
-        items: Of one part, the most valuable first.
-        setup: Where to measure.
-        results: Which items are done, and where to write.
-        deadline: By ``time.monotonic()``; no item begins after it.
-        retries: Whether items that failed are measured again.
+        items: The items of one part, the most valuable first.
+        setup: The device and the sizes.
+        results: The results so far, which receive the new ones.
+        deadline: A time of ``time.monotonic()`` after which no item begins.
+        retries: Whether to measure failed items again.
 
     Raises:
-        DeviceLostError: If the device cannot be used any more.
+        DeviceLostError: The device cannot be used any more.
     """
     deadline = min(deadline, time.monotonic() + PART_SECONDS)
     for item in pending(items, results, retries):
@@ -48,14 +48,14 @@ def run_part(
 
 
 def pending(items: Sequence[Item], results: Results, retries: bool) -> list[Item]:
-    """The items to measure, in order. What was cut off last time goes last: it may be stuck."""
+    """Return the items to measure. Interrupted items come last, because they may get stuck."""
     wanted = {Status.MISSING, Status.STARTED} | ({Status.FAILED} if retries else set())
     found = [item for item in items if results.status(item.name) in wanted]
     return sorted(found, key=lambda item: results.status(item.name) is Status.STARTED)
 
 
 def run_item(item: Item, results: Results) -> None:
-    """Measure and save it; an error is saved with its traceback."""
+    """Measure an item and save the result, or the error with its traceback."""
     results.write(item.name, Status.STARTED, {})
     started = time.monotonic()
     try:
@@ -71,9 +71,9 @@ def run_item(item: Item, results: Results) -> None:
 
 @contextmanager
 def ended_if_stuck(stacks: Path) -> Iterator[None]:
-    """End the process after ``ITEM_SECONDS``, with the stacks of its threads in that file.
+    """End the process after ``ITEM_SECONDS``, and write the stacks of its threads to a file.
 
-    A call that waits for the device forever cannot be stopped in another way.
+    There is no other way to stop a call that waits forever for the device.
     """
     with stacks.open("w", encoding="utf-8") as file:
         faulthandler.dump_traceback_later(ITEM_SECONDS, exit=True, file=file)
@@ -85,7 +85,7 @@ def ended_if_stuck(stacks: Path) -> Iterator[None]:
 
 
 def released(setup: Setup) -> bool:
-    """Free the memory of the last item; False if the device cannot be used any more."""
+    """Free the memory of the last item. Return False if the device cannot be used any more."""
     torch.compiler.reset()  # compiled graphs hold their model
     gc.collect()
     try:

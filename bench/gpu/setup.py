@@ -1,4 +1,4 @@
-"""Where the bench runs, and at what size: the only difference between a GPU and a dry run."""
+"""The device and the sizes of the bench: the only difference between a GPU and a dry run."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -23,22 +23,22 @@ class Setup:
     Attributes:
         device: The type of the device, as PyTorch names it.
         runtime: ``torch.cuda``, or ``bench.gpu.stand_in``, which has the same names.
-        pretended: Opens for as long as the bench runs; the dry run replaces parts of fxcache in it.
+        pretended: A context around the bench, in which a dry run replaces parts of fxcache.
         environment: Variables to set before Triton is imported and the device is used.
-        driver_command: Prints the version of the driver.
-        full: Whether diffusers models and kernels have the sizes that people run.
-        size: Of the denoisers in ``bench.gpu.models``.
-        models: Names of those that hoisting and streams are checked with.
-        denoisers: Models of diffusers whose steps are timed.
-        ways: How their steps run, of ``bench.gpu.step_times.WAYS``.
-        features: Options of fxcache that are checked in compiled graphs.
-        dtypes: That correctness is checked in.
-        compiled: Options of torch.compile, by the name of the way to run.
-        kernel_tests: Arguments of pytest that choose among the tests of each kernel.
-        repeats: Of each timed call.
-        trajectories: Pairs that run on two streams.
-        delay_cycles: That a stream is held up for; an H100 does about 1.7e9 cycles a second.
-        flushed_bytes: That are written before each timed kernel, more than the L2 cache holds.
+        driver_command: The command that prints the version of the driver.
+        full: Whether diffusers models and kernels have their full size.
+        size: The size of the denoisers in ``bench.gpu.models``.
+        models: The denoisers with which hoisting and streams are checked.
+        denoisers: The models of diffusers whose steps are timed.
+        ways: The ways to run their steps, from ``bench.gpu.step_times.WAYS``.
+        features: The options of fxcache to check in compiled graphs.
+        dtypes: The dtypes in which correctness is checked.
+        compiled: The options of torch.compile, by the name of the way to run.
+        kernel_tests: The arguments of pytest that select tests of each kernel.
+        repeats: The number of repetitions of each timed call.
+        trajectories: The number of pairs of requests that run on two streams.
+        delay_cycles: The cycles that a stream is delayed. An H100 runs 1.7e9 cycles a second.
+        flushed_bytes: The bytes to write before each timed kernel, more than the L2 cache holds.
     """
 
     device: str
@@ -65,7 +65,7 @@ GPU = Setup(
     device="cuda",
     runtime=torch.cuda,
     pretended=nullcontext,
-    # Without this, cuBLAS may give other bits where two streams are at work.
+    # Without this, the bits of cuBLAS may vary if two streams run at the same time.
     environment={"CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
     driver_command=("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
     full=True,

@@ -1,6 +1,6 @@
-"""What a dry run uses in place of ``torch.cuda``, under the same names.
+"""A stand-in for ``torch.cuda`` with the same names, for dry runs.
 
-The CPU does everything at once and in order, so streams and waits have nothing to do.
+The CPU runs everything synchronously and in order, so streams and waits do nothing.
 """
 
 import time
@@ -73,16 +73,16 @@ def _sleep(cycles: int) -> None:
 
 @contextmanager
 def pretended_device() -> Iterator[None]:
-    """The CPU counts as an accelerator: fxcache uses its kernels there and offloads from there.
+    """Treat the CPU as an accelerator: fxcache uses its kernels there and offloads from there.
 
-    An offloaded weight gets memory of its own, as on another device. The operators of kernels run
-    their references on the CPU. One thread: more of them wait for each other at tiny sizes.
+    An offloaded weight is copied, as to another device. The operators of kernels run their
+    references on the CPU. There is one thread, because several threads slow tiny sizes down.
     """
     threads = torch.get_num_threads()
     replaced = (
         (operators, "DEVICES", ("cpu", *operators.DEVICES)),
         (offload, "HOST", torch.device("meta")),
-        (offload, "transferred", lambda values, _: values.clone()),
+        (offload, "transfer", lambda values, _: values.clone()),
     )
     with ExitStack() as stack:
         for owner, name, value in replaced:

@@ -1,7 +1,7 @@
-"""Whole denoising steps of SD 1.5, FLUX.1, SDXL and Wan 1.3B: what becomes of the ideal speed-up.
+"""Times whole denoising steps of SD 1.5, FLUX.1, SDXL and Wan 1.3B.
 
-The original's steps, eager and compiled, against runs of fxcache that refresh at every second,
-third and fifth step. The ideal speed-up is that of the FLOPs.
+It compares the steps of the original, eager and compiled, with runs of fxcache that refresh at
+every second, third and fifth step, and with the ideal speed-up from FLOPs.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,12 +21,12 @@ from bench.gpu.setup import CompileOptions, Setup
 from bench.gpu.timing import step_times_ms
 
 INTERVALS = (2, 3, 5)
-LENGTH = 30  # steps of a run at one interval: a multiple of each
-WARMUP = 8  # steps, every second one a refresh: a CUDA graph is captured at its third call
+LENGTH = 30  # steps of a run at one interval, a multiple of each interval
+WARMUP = 8  # steps with a refresh at every second one; CUDA graphs are captured at the third call
 
 
 class Way(NamedTuple):
-    """``mode``: "eager", or the name of options of torch.compile in the setup."""
+    """A way to run. ``mode`` is "eager", or the name of options of torch.compile in the setup."""
 
     mode: str
     options: Mapping[str, Any]
@@ -44,12 +44,12 @@ WAYS = {
 def items(setup: Setup) -> Iterator[Item]:
     for way in setup.ways:
         for name in setup.denoisers:
-            yield Item(f"{name}, {way}", partial(measured, setup, name, WAYS[way]))
+            yield Item(f"{name}, {way}", partial(measure, setup, name, WAYS[way]))
 
 
-def measured(setup: Setup, name: str, way: Way) -> dict[str, Any]:
-    """Milliseconds of the original and of fxcache, and the speed-up at each interval."""
-    # Diffusers may be installed from wheels, after this module was imported.
+def measure(setup: Setup, name: str, way: Way) -> dict[str, Any]:
+    """Return the milliseconds of the original and of fxcache, and the speed-ups."""
+    # diffusers may be installed from wheels after this module was imported.
     models = import_module("bench.gpu.diffusers_models")
     model, inputs = models.build(setup, models.DENOISERS[name])
     compiled = setup.compiled.get(way.mode)
@@ -85,7 +85,7 @@ def measured(setup: Setup, name: str, way: Way) -> dict[str, Any]:
 def original_ms(
     setup: Setup, model: nn.Module, inputs: dict[str, Any], compiled: CompileOptions | None
 ) -> float:
-    """Median of a step of the model as it was."""
+    """Return the median milliseconds of a step of the original model."""
     called = in_mode(model, compiled)
     calls = [partial(called, **at(inputs, t)) for t in schedule(inputs, WARMUP + LENGTH)]
     return median(step_times_ms(setup, calls)[WARMUP:])
@@ -99,7 +99,7 @@ def cached_ms(
     way: Way,
     compiled: CompileOptions | None,
 ) -> dict[int, list[float]]:
-    """By interval, the milliseconds of each of its ``LENGTH`` steps. The model stays optimised."""
+    """Return the milliseconds of each step, by interval. The model stays optimised."""
     starts = {n: WARMUP + i * LENGTH for i, n in enumerate(INTERVALS)}
     refreshes = [
         *range(0, WARMUP, 2),
@@ -121,7 +121,7 @@ def in_mode(model: nn.Module, compiled: CompileOptions | None) -> Any:
 
 
 def schedule(inputs: dict[str, Any], steps: int) -> list[Tensor]:
-    """Falling timesteps: elements of one tensor, shaped as the model takes its timestep."""
+    """Return decreasing timesteps: elements of one tensor, in the shape that the model takes."""
     like: Tensor = inputs["timestep"]
     timesteps = torch.linspace(999, 1, steps, device=like.device).to(like.dtype)
     return [timestep.expand(like.shape) for timestep in timesteps]
@@ -132,5 +132,5 @@ def at(inputs: dict[str, Any], timestep: Tensor) -> dict[str, Any]:
 
 
 def speedup(original: float, refresh: float, reuse: float, interval: int) -> float:
-    """Of refreshes and reuses that take turns at this interval."""
+    """Return the speed-up with one refresh in each ``interval`` steps."""
     return interval * original / (refresh + (interval - 1) * reuse)

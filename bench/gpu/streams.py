@@ -1,8 +1,8 @@
-"""Two requests on two streams: none reads or overwrites what the other one has cached.
+"""Checks that two requests on two streams do not read or overwrite each other's cached values.
 
-The first request is held up on its stream, while the host is done with it, so that its buffers are
-free to be given to the second, or, in a session, to anyone. If they are written to too early, one
-of the two goes wrong.
+The stream of the first request is delayed, while the host has finished it. So its buffers may be
+given to the second request, or are freed if there is a session. If they are written too early, one
+of the two requests has wrong results.
 """
 
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ from bench.gpu.trajectories import Trajectory, count_unequal, largest_error, mod
 
 REUSES = fxcache.Uniform(3)
 
-# At which step of the first request its stream is held up: no step, a refresh, a reuse.
-DELAYED = {"held up before a reuse": 1, "held up before a refresh": 0, "not held up": -1}
+# The step of the first request before which its stream is delayed; -1 for no delay.
+DELAYED = {"delayed before a reuse": 1, "delayed before a refresh": 0, "not delayed": -1}
 SESSIONS = {"": False, ", in sessions": True}
 
 
@@ -38,10 +38,10 @@ def check(setup: Setup, name: str, delayed: int, in_session: bool) -> dict[str, 
     """Run pairs of requests on two streams, and compare with one request after the other.
 
     Args:
-        setup: What is run, and how often.
-        name: Of the model.
-        delayed: The step before which the first request's stream is held up; -1 for none.
-        in_session: Whether each request has a session, whose buffers are freed at its end.
+        setup: The device, the sizes and the number of pairs.
+        name: The name of the model.
+        delayed: The step before which the first request's stream is delayed; -1 for none.
+        in_session: Whether each request has a session, which frees its buffers at the end.
     """
     dtype = setup.dtypes[0]
     model = model_of(setup, name, dtype)
@@ -66,7 +66,7 @@ def check(setup: Setup, name: str, delayed: int, in_session: bool) -> dict[str, 
         "largest_error": error,
         "cached_bytes": fxcache.report(model).cached_bytes,
     }
-    require(sum(wrong) == 0, "requests on two streams are as on one", found)
+    require(sum(wrong) == 0, "requests on two streams equal those on one stream", found)
     return found
 
 
@@ -85,10 +85,10 @@ def started(
     delayed: int,
     in_session: bool,
 ) -> list[Tensor]:
-    """The outputs of a request, which the stream may still have to compute.
+    """Start a request on a stream, and return its outputs, which may not be computed yet.
 
-    The request's own tensors die here. They were made on the stream, so that PyTorch gives their
-    memory to nothing but later work of the same stream.
+    The request's tensors are freed at the end. They were allocated on the stream, so that PyTorch
+    reuses their memory only for later work on the same stream.
     """
     session: AbstractContextManager[object] = nullcontext()
     if in_session:

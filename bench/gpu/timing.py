@@ -1,4 +1,4 @@
-"""Times by events on the device: the host runs ahead of it, as in a sampling loop."""
+"""Measures times with events on the device, while the host runs ahead as in a sampling loop."""
 
 from collections.abc import Callable, Iterable
 from itertools import pairwise
@@ -12,34 +12,34 @@ Call = Callable[[], object]
 
 
 def step_times_ms(setup: Setup, calls: Iterable[Call]) -> list[float]:
-    """Milliseconds from the end of each call's work to the end of the next one's.
+    """Return the milliseconds from the end of each call's work to the end of the next call's.
 
-    Nothing waits in between, so that the time of a call includes what the host could not hide.
+    The host does not wait in between. So a time includes host time only if the device was idle.
     """
-    events = [recorded(setup)]
+    events = [record_event(setup)]
     for call in calls:
         call()
-        events.append(recorded(setup))
+        events.append(record_event(setup))
     setup.runtime.synchronize()
     return [float(start.elapsed_time(end)) for start, end in pairwise(events)]
 
 
 def kernel_ms(setup: Setup, call: Call) -> float:
-    """Median milliseconds of a call that finds none of its tensors in the L2 cache."""
+    """Return the median milliseconds of a call whose tensors are not in the L2 cache."""
     flushed = torch.empty(setup.flushed_bytes, dtype=torch.int8, device=setup.device)
-    for _ in range(3):  # compiles, and warms up
+    for _ in range(3):  # compile and warm up
         call()
     pairs = []
     for _ in range(setup.repeats):
         flushed.zero_()
-        start = recorded(setup)
+        start = record_event(setup)
         call()
-        pairs.append((start, recorded(setup)))
+        pairs.append((start, record_event(setup)))
     setup.runtime.synchronize()
     return median(float(start.elapsed_time(end)) for start, end in pairs)
 
 
-def recorded(setup: Setup) -> "torch.Event":
+def record_event(setup: Setup) -> "torch.Event":
     event = setup.runtime.Event(enable_timing=True)
     event.record()
     return event

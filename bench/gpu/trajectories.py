@@ -1,4 +1,4 @@
-"""Runs of the plain PyTorch denoisers: their inputs, and what comes of them step by step."""
+"""Runs of the denoisers in plain PyTorch: their inputs, and their outputs at each step."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -18,10 +18,10 @@ BATCH = 2
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One request: a latent for each step, the timesteps, and the text.
+    """A request: a latent for each step, the timesteps, and the text.
 
-    The latents of a run are independent of each other, so that a reused value differs clearly from
-    a recomputed one, and no error is carried from step to step.
+    The latents of a run are independent, so that reused values clearly differ from recomputed ones,
+    and errors do not propagate from step to step.
     """
 
     latents: list[Tensor]
@@ -29,7 +29,7 @@ class Trajectory:
     text: Tensor
 
     def copied(self) -> "Trajectory":
-        """Tensors of its own, in memory that belongs to the current stream."""
+        """Return a copy whose memory is allocated on the current stream."""
         latents = [latent.clone() for latent in self.latents]
         return Trajectory(latents, self.timesteps.clone(), self.text.clone())
 
@@ -37,7 +37,7 @@ class Trajectory:
     def outputs(
         self, called: Callable[..., Tensor], module: nn.Module | None = None
     ) -> list[Tensor]:
-        """What ``called`` returns at each step; in a session of ``module`` if that is optimised."""
+        """Return the outputs of ``called``, in a session of ``module`` if it is given."""
         session: AbstractContextManager[Any] = (
             fxcache.session(module, num_steps=len(self.latents)) if module else nullcontext()
         )
@@ -47,7 +47,7 @@ class Trajectory:
 
 
 def trajectory(setup: Setup, name: str, dtype: torch.dtype, seed: int) -> Trajectory:
-    """A request to the model of that name."""
+    """Return a random request to a model."""
     generator = torch.Generator().manual_seed(seed)
 
     def drawn(*shape: int) -> Tensor:
@@ -64,17 +64,17 @@ def model_of(setup: Setup, name: str, dtype: torch.dtype) -> nn.Module:
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
-    """``‖found − expected‖ / ‖expected‖`` in float64; NaN where something is not finite."""
+    """Return ``‖found − expected‖ / ‖expected‖`` in float64; NaN if a value is not finite."""
     exact = expected.double()
     return float((found.double() - exact).norm() / exact.norm())
 
 
 def largest_error(found: list[Tensor], expected: list[Tensor]) -> float:
-    """The largest relative error of a step; NaN where one is NaN."""
+    """Return the largest relative error of a step; NaN if one is NaN."""
     errors = [relative_error(x, y) for x, y in zip(found, expected, strict=True)]
     return float(torch.tensor(errors).max())
 
 
 def count_unequal(found: list[Tensor], expected: list[Tensor]) -> int:
-    """How many steps differ in a bit."""
+    """Return the number of steps that differ in a bit."""
     return sum(not torch.equal(x, y) for x, y in zip(found, expected, strict=True))

@@ -8,7 +8,7 @@ from bench.gpu.layers import LATENT_CHANNELS, MLP, Size, TimestepEmbedding, angl
 
 
 class DiTBlock(nn.Module):
-    """Attention and a perceptron, scaled, shifted and gated by the timestep (adaLN)."""
+    """Attention and an MLP, which the timestep scales, shifts and gates (adaLN)."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -50,7 +50,7 @@ class DiT(nn.Module):
 
 
 class FluxBlock(nn.Module):
-    """One attention over text and image, for each of which there are weights of its own."""
+    """Joint attention over text and image, which have separate weights."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -83,7 +83,7 @@ class FluxBlock(nn.Module):
 
 
 class FluxSingleBlock(nn.Module):
-    """Attention and a perceptron side by side, over text and image as one sequence."""
+    """Attention and an MLP in parallel, over text and image as one sequence."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Packages that a machine without a network lacks, from a folder of wheels."""
+"""Installs missing packages from a folder of wheels, for machines without a network."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def install(wheels: Path, target: Path) -> None:
-    """Unpack every wheel of the folder into ``target``, and let this process import from there.
+    """Unpack every wheel of the folder to ``target``, and add it to ``sys.path``.
 
     Nothing that is installed already changes, and nothing that the wheels depend on is looked for:
     the folder holds all that is missing.

@@ -1,5 +1,5 @@
-"""What every policy does to the pictures of the bundled models, on one footing.
+"""Compares the quality and the speed of all policies on the bundled models.
 
-``python -m bench.quality --help`` measures it; ``classifier`` makes the features that the Fréchet
-distance is taken between.
+``python -m bench.quality`` runs the measurement. ``classifier`` computes the features for the
+Fréchet distance.
 """

@@ -1,7 +1,7 @@
-"""Measure what every policy does to the bundled models' pictures: ``python -m bench.quality``.
+"""Measure the quality and speed of every policy on the bundled models: ``python -m bench.quality``.
 
-Each setting is kept as soon as it is measured; the next call measures what is missing, or was
-measured otherwise.
+The result of each setting is saved at once. The next call measures the settings that are missing,
+or that were measured with another protocol.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import torch
 from bench.quality import classifier
 from bench.quality.document import DOCUMENT, document, draw_curves
 from bench.quality.results import Results, read
-from bench.quality.sampling import taught
+from bench.quality.sampling import split_captions
 from bench.quality.settings import SETTINGS
 from bench.quality.suite import Bench, Protocol, measure
 from fxcache.calibration.plan_parts import installed_versions
@@ -28,7 +28,7 @@ NAMES = ("emoji-sd", "emoji-dit")
 
 
 def environment() -> dict[str, Any]:
-    """What results depend on besides the model; the machine is told with each of them."""
+    """Return the versions that results depend on. Each result names its machine itself."""
     weights = hashlib.sha256(classifier.WEIGHTS.read_bytes()).hexdigest()[:16]
     return {"classifier": weights, "versions": installed_versions()}
 
@@ -40,7 +40,7 @@ def pipeline(name: str) -> Any:
 
 
 def measure_all(names: list[str], results: Results) -> None:
-    measured, calibration, glyphs = taught()
+    measured, calibration, glyphs = split_captions()
     for name in names:
         bench = Bench(
             partial(pipeline, name), Protocol(measured, calibration), classifier.load(), glyphs

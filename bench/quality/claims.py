@@ -1,4 +1,4 @@
-"""What holds on the bundled models, told from the rows alone."""
+"""Evaluates claims about the policies from the measured rows."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,10 +8,10 @@ from bench.quality.results import Row
 from bench.quality.settings import FEWER, TUNED, UNCACHED
 from fxcache.report.pareto import Point
 
-LARGE = 3.0  # speed-ups from here on are those of large intervals
-SPEEDUPS = (2.0, 3.0)  # at which the tuned plan is set against all others
+LARGE = 3.0  # the least speed-up of large intervals
+SPEEDUPS = (2.0, 3.0)  # speed-ups at which the tuned plan is compared with all others
 DEFAULT = "ProtectedEnds"
-UNCALIBRATED = (  # what can be used on a model without measuring it first
+UNCALIBRATED = (  # curves of policies that need no measurements of the model
     FEWER,
     "Uniform",
     "Uniform, guidance",
@@ -20,12 +20,12 @@ UNCALIBRATED = (  # what can be used on a model without measuring it first
     "FasterCache",
     "FasterCache, attention",
 )
-MARGIN_DB = 3.0  # by which the tuned plan is to be closer than DeepCache
-NEAR = 0.01  # speed-ups that differ by no more are equal
+MARGIN_DB = 3.0  # the PSNR by which the tuned plan must be better than DeepCache
+NEAR = 0.01  # the relative difference up to which speed-ups count as equal
 
 
 class Claim(NamedTuple):
-    """What is said, the numbers, and whether it holds; None where nothing was measured."""
+    """A claim, its numbers, and whether it holds; None if nothing was measured."""
 
     what: str
     numbers: str
@@ -36,26 +36,26 @@ def claims(rows: Sequence[Row]) -> list[Claim]:
     curves = curves_of(rows)
     hand_set = [name for name in curves if name != TUNED]
     return [
-        ahead(curves, DEFAULT, FEWER),
-        ahead(curves, DEFAULT, "Uniform"),
-        best(curves, DEFAULT, UNCALIBRATED, SPEEDUPS[0]),
-        ahead(curves, "Uniform", FEWER),
-        ahead(curves, "NonUniform", "Uniform", least=LARGE),
-        ahead(curves, "BlockCaching", FEWER),
-        ahead(curves, "BlockCaching, trained", "BlockCaching, the same untrained"),
-        ahead(curves, "TeaCache", "Uniform"),
-        ahead(curves, "Taylor, order 1", "Taylor, order 0"),
-        ahead(curves, "Taylor, order 2", "Taylor, order 0"),
-        ahead(curves, "Uniform, error-corrected", "Uniform"),
-        ahead(curves, "Uniform, guidance", "Uniform"),
-        ahead(curves, "FasterCache", "Uniform"),
-        ahead(curves, TUNED, "Uniform", by_db=MARGIN_DB),
-        *(best(curves, TUNED, hand_set, speedup) for speedup in SPEEDUPS),
+        claim_closer(curves, DEFAULT, FEWER),
+        claim_closer(curves, DEFAULT, "Uniform"),
+        claim_best(curves, DEFAULT, UNCALIBRATED, SPEEDUPS[0]),
+        claim_closer(curves, "Uniform", FEWER),
+        claim_closer(curves, "NonUniform", "Uniform", least=LARGE),
+        claim_closer(curves, "BlockCaching", FEWER),
+        claim_closer(curves, "BlockCaching, trained", "BlockCaching, the same untrained"),
+        claim_closer(curves, "TeaCache", "Uniform"),
+        claim_closer(curves, "Taylor, order 1", "Taylor, order 0"),
+        claim_closer(curves, "Taylor, order 2", "Taylor, order 0"),
+        claim_closer(curves, "Uniform, error-corrected", "Uniform"),
+        claim_closer(curves, "Uniform, guidance", "Uniform"),
+        claim_closer(curves, "FasterCache", "Uniform"),
+        claim_closer(curves, TUNED, "Uniform", by_db=MARGIN_DB),
+        *(claim_best(curves, TUNED, hand_set, speedup) for speedup in SPEEDUPS),
     ]
 
 
 def curves_of(rows: Sequence[Row]) -> dict[str, list[Point]]:
-    """Each policy's points, by speed-up from FLOPs; the run without caching is on no curve."""
+    """Return each policy's points, sorted by speed-up, without the uncached run."""
     curves: dict[str, list[Point]] = {}
     for row in rows:
         if row["curve"] != UNCACHED:
@@ -64,10 +64,10 @@ def curves_of(rows: Sequence[Row]) -> dict[str, list[Point]]:
     return {name: sorted(points) for name, points in curves.items()}
 
 
-def ahead(
+def claim_closer(
     curves: dict[str, list[Point]], one: str, other: str, least: float = 1.0, by_db: float = 0.0
 ) -> Claim:
-    """``one`` is closer to the uncached run than ``other`` at each speed-up from ``least`` on."""
+    """Claim that ``one`` has a higher PSNR than ``other`` at each speed-up from ``least`` on."""
     compared = [
         (point, psnr_db)
         for point in curves.get(one, [])
@@ -84,8 +84,10 @@ def ahead(
     )
 
 
-def best(curves: dict[str, list[Point]], one: str, others: Sequence[str], speedup: float) -> Claim:
-    """``one``, at its point that is nearest to ``speedup``, is closer than all ``others``."""
+def claim_best(
+    curves: dict[str, list[Point]], one: str, others: Sequence[str], speedup: float
+) -> Claim:
+    """Claim that ``one`` has a higher PSNR than all ``others`` at its point nearest ``speedup``."""
     what = f"{one} is the closest at {speedup:g}×"
     if one not in curves:
         return Claim(what, "not measured", None)
@@ -100,7 +102,7 @@ def best(curves: dict[str, list[Point]], one: str, others: Sequence[str], speedu
 
 
 def interpolated(points: Sequence[Point], speedup: float) -> float | None:
-    """PSNR on the straight lines between ``points``; None outside."""
+    """Interpolate the PSNR linearly between ``points``; None outside."""
     for point in points:
         if abs(point.speedup / speedup - 1) <= NEAR:
             return point.psnr_db

@@ -1,6 +1,6 @@
-"""A small classifier of emoji, whose features tell how far two sets of pictures are apart.
+"""A small classifier of emoji. Its features are used for the Fréchet distance.
 
-``python -m bench.quality.classifier`` trains it on the taught glyphs and writes its weights.
+``python -m bench.quality.classifier`` trains it on the 360 glyphs and writes its weights.
 """
 
 import argparse
@@ -17,18 +17,18 @@ from bench.emoji_sd.training import Average, Run, batches
 
 WEIGHTS = Path(__file__).with_name("classifier.safetensors")
 WIDTHS = (32, 64, 96, 128)
-FEATURES = 64  # few enough that 256 pictures give a covariance of full rank
+FEATURES = 64  # so few that 256 images give a covariance of full rank
 CLASSES = 360
 BATCH = 60
-MOST_NOISE = 0.2  # standard deviation, for pictures in [-1, 1]
-MOST_TINT = 0.15  # by which a colour is scaled, and moved
+MOST_NOISE = 0.2  # the greatest standard deviation, for images in [-1, 1]
+MOST_TINT = 0.15  # the greatest change of a colour's scale and offset
 
 
 class Classifier(nn.Module):
-    """Pictures ``[N, 3, H, W]`` in [-1, 1] -> logits of the taught captions.
+    """Maps images ``[N, 3, H, W]`` in [-1, 1] to logits of the captions.
 
-    ``features`` are the penultimate layer's, with no activation after it: a Fréchet distance takes
-    them to be normal.
+    ``features`` are the outputs of the penultimate layer, without an activation, because the
+    Fréchet distance assumes normal features.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Classifier(nn.Module):
         self.last = nn.Linear(FEATURES, CLASSES)
 
     def features(self, batch: Tensor) -> Tensor:
-        """``[N, 64]``."""
+        """Return the features ``[N, 64]``."""
         return self.penultimate(self.trunk(batch))
 
     def forward(self, batch: Tensor) -> Tensor:
@@ -50,16 +50,16 @@ class Classifier(nn.Module):
 
 
 def augmented(batch: Tensor) -> Tensor:
-    """Moved, half of the time mirrored, tinted, with noise."""
+    """Shift the images, mirror half of them, tint them and add noise."""
     gain, bias = MOST_TINT * (2 * torch.rand(2, len(batch), 3, 1, 1) - 1)
     sigma = MOST_NOISE * torch.rand(len(batch), 1, 1, 1)
     return shifted(batch) * (1 + gain) + bias + sigma * torch.randn_like(batch)
 
 
 def train(checkpoint: Path, steps: int) -> Classifier:
-    """The averaged classifier; its class is the picture's index among the taught ones."""
+    """Train a classifier with averaged weights. A class is the index of a glyph."""
     torch.manual_seed(0)
-    data, _ = pictures.taught()
+    data, _ = pictures.training_set()
     model = Classifier()
     average = Average(model, decay=0.99)
     run = Run(checkpoint, {"classifier": model, "average": average}, steps, peak_lr=2e-3)
@@ -78,15 +78,15 @@ def train(checkpoint: Path, steps: int) -> Classifier:
 
 @torch.no_grad()
 def accuracy(model: Classifier, rounds: int = 10) -> float:
-    """The share of augmented glyphs that it names, each augmented ``rounds`` times anew."""
+    """Return the share of augmented glyphs that it classifies correctly, over ``rounds``."""
     torch.manual_seed(1)
-    data, _ = pictures.taught()
+    data, _ = pictures.training_set()
     named = [model(augmented(data)).argmax(1) == torch.arange(len(data)) for _ in range(rounds)]
     return float(torch.cat(named).float().mean())
 
 
 def save(model: Classifier, file: Path) -> None:
-    """In fp16."""
+    """Write the weights in float16."""
     save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, file)
 
 
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     arguments = parser.parse_args()
     save(train(arguments.work, arguments.steps), arguments.out)
-    print(f"names {accuracy(load(arguments.out)):.1%} of the augmented glyphs")
+    print(f"classifies {accuracy(load(arguments.out)):.1%} of the augmented glyphs correctly")
 
 
 if __name__ == "__main__":

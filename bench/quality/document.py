@@ -1,4 +1,4 @@
-"""``docs/quality.md`` and its pictures, made from the results."""
+"""Makes ``docs/quality.md`` and its pictures from the results."""
 
 from pathlib import Path
 from typing import Any
@@ -17,30 +17,31 @@ DOCUMENT = DOCS / "quality.md"
 PICTURES = DOCS / "pictures"
 
 HOW = f"""\
-What each policy does to the pictures of the bundled models. Made by `make quality`.
+This page compares the policies on the bundled models. `make quality` makes it.
 
-PSNR and SSIM compare each picture with the one that the same seed gives without caching: they tell
-how much of the picture a policy changes. The Fréchet distance compares all of a setting's pictures
-with the rendered glyphs of the same captions, in the {FEATURES} penultimate features of a small
-classifier of emoji: it tells whether they are still good pictures. There are more pictures than
-features, so that covariances have full rank; even so the distance is biased upwards for so few
-pictures, alike in all rows. Its interval holds 95% of {RESAMPLES} bootstrap resamples of the
+PSNR and SSIM compare each picture with the picture of the same seed without caching. They show how
+much a policy changes the picture. The Fréchet distance compares all pictures of a setting with the
+rendered glyphs of the same captions. It uses the {FEATURES} features of the penultimate layer of a
+small classifier of emoji, and shows whether the pictures are still good. There are more pictures
+than features, so that covariances have full rank. For so few pictures the distance is biased
+upwards, equally in all rows. Its interval contains 95% of {RESAMPLES} bootstrap resamples of the
 captions.
 
-The ideal speed-up is from FLOPs, over all runs. The measured one is of the denoiser's calls alone:
-beside each of several cached batches {TIMED_STEPS} steps are run without caching, and the ratio of
-the two is taken, from medians of calls that do the same. Given is the median of the ratios, with
-the least and the greatest. The row without caching shows the noise.
+The ideal speed-up is computed from the FLOPs of all runs. The measured speed-up is that of the
+denoiser's calls alone. For each of several cached batches, {TIMED_STEPS} steps run without caching
+as well, and the ratio of both times is computed from medians over calls of the same kind. The table
+gives the median of these ratios, with the least and the greatest. The row without caching shows the
+noise of the measurement.
 
-Policies with a threshold were calibrated, and their thresholds chosen to spread over the speed-ups
-that they reach, on other captions and seeds; so was the tuner.
+Policies with a threshold were calibrated on other captions and seeds, and their thresholds were
+chosen there to cover the speed-ups that they reach. The tuner used the same captions and seeds.
 
-The bundled models know one picture for each caption: what a policy changes early in a run, later
-steps put right. Larger models forgive less."""
+The bundled models know one picture for each caption, so that later steps correct errors of early
+steps. Larger models are more sensitive."""
 
 JUDGED = """\
-Each judged by PSNR, in dB, at equal FLOPs; between measured points a curve is taken to be straight.
-A "yes" means at every speed-up compared."""
+All claims are about PSNR in dB at equal FLOPs. Curves are interpolated linearly between measured
+points. "Yes" means that a claim holds at every speed-up that was compared."""
 
 
 def document(models: dict[str, dict[str, Any]]) -> str:
@@ -101,7 +102,7 @@ def picture(name: str) -> Path:
 
 
 def draw_curves(models: dict[str, dict[str, Any]]) -> None:
-    """A Pareto picture of each model."""
+    """Plot quality against speed for each model."""
     for name, model in models.items():
         pictures = len(model["protocol"]["measured"]["prompts"])
         title = f"{name}, {pictures} pictures a point"

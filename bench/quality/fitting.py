@@ -1,4 +1,4 @@
-"""Policies fitted to a model, on the calibration pictures alone."""
+"""Fits policies to a model, with the calibration images only."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -26,19 +26,23 @@ from fxcache.runtime.settings import Settings
 from fxcache.tuning.trial import optimized
 from fxcache.tuning.tune import Tuner
 
-LOWEST, HIGHEST = 1e-4, 100.0  # thresholds: of almost no reuse, and of as much as there can be
-BELOW_ONE = 0.999  # the highest of scores that end at 1
+LOWEST, HIGHEST = 1e-4, 100.0  # thresholds with almost no reuse, and with the most reuse
+BELOW_ONE = 0.999  # the highest threshold for scores up to 1
 MOST_SPEEDUP = 5.0
 NEAR = 0.25
 TRIES = 8
-TRAINED = Path(__file__).parents[1] / "plans"  # MODEL-NAME.json
+TRAINED = Path(__file__).parents[1] / "plans"  # the folder of files MODEL-NAME.json
 
 
 @dataclass(frozen=True)
 class Family:
-    """Policies of one kind that differ in their threshold alone.
+    """Policies of one kind that differ only in their threshold.
 
-    ``threshold``: that option's name; ``options``: the others; ``count``: how many policies.
+    Attributes:
+        kind: The name of the policy's class.
+        threshold: The name of the option for the threshold.
+        options: The other options.
+        count: The number of policies.
     """
 
     kind: str
@@ -48,9 +52,10 @@ class Family:
 
 
 class Fitter:
-    """Calibrates each family once, when it is first asked for.
+    """Calibrates each family at its first use.
 
-    ``conditional``: the half of the pipeline's batches that is.
+    Attributes:
+        conditional: The half of the pipeline's batches that is conditional.
     """
 
     def __init__(self, pipeline: Any, sampling: Sampling):
@@ -60,7 +65,7 @@ class Fitter:
         self._policies: dict[Family, list[Policy]] = {}
 
     def policies(self, family: Family) -> list[Policy]:
-        """The family, from little reuse to much."""
+        """Return the policies of the family, from little reuse to much."""
         if family not in self._policies:
             base = self.calibrated(Policy.kinds[family.kind], dict(family.options))
 
@@ -83,7 +88,7 @@ class Fitter:
         return calibrate(self.model, kind, self.sample, **options).policy
 
     def trained(self, name: str) -> Plan:
-        """The plan of this name that was trained for this model; CutError where there is none."""
+        """Return the plan with this name for this model; raise CutError if there is none."""
         mine = fingerprint(self.model)
         for file in sorted(TRAINED.glob(f"*-{name}.json")):
             plan = Plan.load(file)
@@ -92,17 +97,17 @@ class Fitter:
         raise CutError(
             f"no plan {name} was trained for this {type(self.model).__name__}",
             where=str(TRAINED),
-            remedy="see bench/README.md for how they are trained",
+            remedy="train it as bench/README.md describes",
         )
 
     def speedup(self, policy: Policy) -> float:
-        """From FLOPs, on the calibration pictures."""
+        """Return the speed-up from FLOPs on the calibration images."""
         with optimized(self.model, Settings(AUTO, policy)) as engine:
             self.sample()
         return ideal_speedup(engine.runs)
 
     def correction(self, policy: Policy) -> DriftCorrection:
-        """Of what this policy reuses of the default cut."""
+        """Measure the drift correction of this policy at the default cut."""
         plan = Plan.of(self.model, policy)
 
         def sample(index: int) -> None:
@@ -121,16 +126,16 @@ class Fitter:
 
 
 def ideal_speedup(runs: Sequence[Run]) -> float:
-    """FLOPs without caching over those spent, over all ``runs``."""
+    """Return FLOPs without caching divided by FLOPs spent, over all ``runs``."""
     steps = [step for run in runs for step in run.steps]
     return sum(s.full_flops for s in steps) / sum(s.flops for s in steps)
 
 
 def spread(speedup: Callable[[float], float], count: int, highest: float = HIGHEST) -> list[float]:
-    """``count`` thresholds whose speed-ups are a factor apart, up to 5× or the most there can be.
+    """Find ``count`` thresholds with speed-ups in a geometric series, up to 5× or the maximum.
 
-    By bisection, to within a quarter of that factor where a policy's speed-ups are so dense; of
-    three digits each.
+    Each is found by bisection, to within a quarter of the ratio if the policy allows it, and has
+    three digits.
     """
 
     def log_speedup(threshold: float) -> float:
@@ -152,5 +157,5 @@ def spread(speedup: Callable[[float], float], count: int, highest: float = HIGHE
 
 
 def nearest(known: Mapping[float, float], target: float) -> float:
-    """The threshold whose value is the nearest to ``target``."""
+    """Return the threshold whose value is nearest to ``target``."""
     return min(known, key=lambda threshold: abs(known[threshold] - target))

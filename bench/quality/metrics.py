@@ -1,4 +1,4 @@
-"""How close pictures are: pairwise to the uncached run's, and as a set to the rendered glyphs."""
+"""Metrics of images: pairwise against the uncached run, and as a set against the glyphs."""
 
 from statistics import fmean
 from typing import NamedTuple
@@ -9,13 +9,13 @@ from torch import Tensor
 
 from bench.quality.classifier import Classifier
 
-MOST_DB = 100.0  # what identical pictures count as
+MOST_DB = 100.0  # the PSNR of identical images
 RESAMPLES = 200
-LOW, HIGH = 0.025, 0.975  # percentiles: 95% of the resamples lie between them
+LOW, HIGH = 0.025, 0.975  # the quantiles around 95% of the resamples
 
 
 class Interval(NamedTuple):
-    """A value, and between what bounds others like it lie."""
+    """A value and its interval."""
 
     value: float
     low: float
@@ -23,14 +23,14 @@ class Interval(NamedTuple):
 
 
 class Likeness(NamedTuple):
-    """Means over pairs of pictures: PSNR in dB, SSIM up to 1."""
+    """Means over pairs of images: PSNR in dB, and SSIM, which is at most 1."""
 
     psnr_db: float
     ssim: float
 
 
 def likeness(originals: Tensor, others: Tensor) -> Likeness:
-    """Of two stacks of pictures ``[N, H, W, C]`` in [0, 1], not rounded to bytes."""
+    """Compare images ``[N, H, W, C]`` in [0, 1], not rounded to bytes."""
     psnr, ssim = [], []
     for a, b in zip(originals.numpy(), others.numpy(), strict=True):
         equal = bool((a == b).all())
@@ -42,21 +42,22 @@ def likeness(originals: Tensor, others: Tensor) -> Likeness:
 
 @torch.no_grad()
 def features(classifier: Classifier, images: Tensor) -> Tensor:
-    """``[N, F]`` in float64, of pictures ``[N, H, W, C]`` in [0, 1]."""
+    """Return the features ``[N, F]`` in float64 of images ``[N, H, W, C]`` in [0, 1]."""
     batches = (2 * images.permute(0, 3, 1, 2) - 1).split(64)
     return torch.cat([classifier.features(batch) for batch in batches]).double()
 
 
 def root(matrix: Tensor) -> Tensor:
-    """The square root of a symmetric positive semidefinite matrix."""
+    """Return the square root of a symmetric positive semidefinite matrix."""
     values, vectors = torch.linalg.eigh(matrix)
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
 
 def frechet(first: Tensor, second: Tensor) -> float:
-    """The Fréchet distance ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁^½ Σ₂ Σ₁^½)^½) of features ``[N, F]``.
+    """Return the Fréchet distance of features ``[N, F]``.
 
-    (Heusel et al., 1706.08500, equation 6; the trace of (Σ₁Σ₂)^½ through a symmetric product.)
+    It is ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁^½ Σ₂ Σ₁^½)^½) (Heusel et al., 1706.08500, equation 6, with
+    the trace of (Σ₁Σ₂)^½ computed from a symmetric product).
     """
     means = first.mean(0), second.mean(0)
     one, two = torch.cov(first.T), torch.cov(second.T)
@@ -66,10 +67,10 @@ def frechet(first: Tensor, second: Tensor) -> float:
 
 
 def frechet_interval(drawn: Tensor, reference: Tensor, resamples: int = RESAMPLES) -> Interval:
-    """The distance with its bootstrap percentile interval.
+    """Return the distance with its bootstrap percentile interval.
 
-    What is drawn anew are captions, each with its picture in ``drawn`` and its own in
-    ``reference``: which captions there are is no difference between the two.
+    Captions are resampled. Each keeps its image in ``drawn`` and its image in ``reference``, so
+    that both sets always have the same captions.
     """
     generator = torch.Generator().manual_seed(0)
     found = torch.empty(resamples, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""What was measured, kept in one JSON file from setting to setting."""
+"""The measured results, in a JSON file that is written after each setting."""
 
 import json
 import os
@@ -11,7 +11,7 @@ Row = dict[str, Any]
 
 
 class Results:
-    """The rows of each model, with the protocol by which they were measured."""
+    """The rows of each model, and the protocol with which they were measured."""
 
     def __init__(self, file: Path):
         self.file = file
@@ -19,10 +19,10 @@ class Results:
         self._wanted: dict[str, list[dict[str, Any]]] = {}
 
     def begin(self, model: str, protocol: Any, wanted: list[dict[str, Any]]) -> None:
-        """Forget the model's rows of other settings, or measured by another protocol."""
+        """Drop the model's rows of other settings or of another protocol."""
         self._wanted[model] = plain(wanted)
-        held = self.models.get(model, {})
-        rows = held["rows"] if held.get("protocol") == plain(protocol) else []
+        known = self.models.get(model, {})
+        rows = known["rows"] if known.get("protocol") == plain(protocol) else []
         kept = [row for row in rows if row["setting"] in self._wanted[model]]
         self.models[model] = {"protocol": plain(protocol), "rows": kept}
 
@@ -30,14 +30,14 @@ class Results:
         return any(row["setting"] == plain(setting) for row in self.models[model]["rows"])
 
     def add(self, model: str, row: Row) -> None:
-        """Keep ``row``, in the order in which the settings are listed."""
+        """Add ``row``, in the order of the settings."""
         rows = self.models[model]["rows"]
         rows.append(plain(row))
-        rows.sort(key=lambda held: self._wanted[model].index(held["setting"]))
+        rows.sort(key=lambda known: self._wanted[model].index(known["setting"]))
         self.save()
 
     def save(self) -> None:
-        """A reader never sees half of it."""
+        """Write the file atomically."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         partial = self.file.with_suffix(".partial")
         text = json.dumps(self.models, indent=1, ensure_ascii=False)
@@ -46,20 +46,20 @@ class Results:
 
 
 def read(file: Path) -> dict[str, dict[str, Any]]:
-    """Raises ModelFileError where ``file`` is no such JSON."""
+    """Read the results; raise ModelFileError if the file holds no results."""
     try:
         models = json.loads(file.read_text(encoding="utf-8"))
         for model in models.values():
             model["protocol"], model["rows"]
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise ModelFileError(
-            f"these are no results: {error!r}",
+            f"the file holds no results: {error!r}",
             where=str(file),
-            remedy="restore the file, or remove it to measure all of it anew",
+            remedy="restore the file, or remove it to measure everything again",
         ) from error
     return models
 
 
 def plain(value: Any) -> Any:
-    """``value`` as JSON gives it back."""
+    """Convert ``value`` to plain JSON types."""
     return json.loads(json.dumps(value))

@@ -1,4 +1,4 @@
-"""Pictures from the bundled pipelines: which, from what seeds, and how they are drawn."""
+"""Samples images from the bundled pipelines: defines their captions and seeds."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from fxcache.pipelines.drawing import Drawing
 
 STEPS = 50
 BATCH = 16
-MEASURED, CALIBRATION = 256, 8  # captions; none is in both
+MEASURED, CALIBRATION = 256, 8  # numbers of captions; no caption is in both sets
 CALIBRATION_SEED = 10_000
 
 
 def draw(pipeline: Any, drawing: Drawing) -> Tensor:
-    """Pictures ``[N, H, W, 3]`` in [0, 1]; class-conditional pipelines take captions as names."""
+    """Return images ``[N, H, W, 3]`` in [0, 1]. Captions may be names of classes."""
     pictures_drawn = drawing.draw(pipeline, drawing.steps, output_type="np")
     return torch.stack([torch.as_tensor(picture) for picture in pictures_drawn])
 
@@ -25,9 +25,9 @@ def draw_all(pipeline: Any, sampling: Sampling) -> Tensor:
     return torch.cat([draw(pipeline, drawing) for drawing in sampling.drawings()])
 
 
-def taught() -> tuple[Sampling, Sampling, Tensor]:
-    """What is measured, what policies are calibrated on, and the glyphs of what is measured."""
-    glyphs, captions = pictures.taught()
+def split_captions() -> tuple[Sampling, Sampling, Tensor]:
+    """Return the captions to measure, those to calibrate on, and the glyphs of the first."""
+    glyphs, captions = pictures.training_set()
     order = torch.randperm(len(captions), generator=torch.Generator().manual_seed(0)).tolist()
     chosen, others = order[:MEASURED], order[MEASURED : MEASURED + CALIBRATION]
     return (

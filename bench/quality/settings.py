@@ -1,4 +1,4 @@
-"""What is measured: each policy at several speeds, and its rivals."""
+"""The settings to measure: each policy at several speeds."""
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +22,7 @@ UNCACHED, FEWER, TUNED = "no caching", "fewer steps", "tuned"
 
 @dataclass(frozen=True)
 class Candidate:
-    """What to sample with: so many steps, and fxcache's settings if there is to be caching."""
+    """The number of steps and the settings of fxcache for one model; None for no caching."""
 
     label: str
     steps: int
@@ -31,13 +31,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Setting(ABC):
-    """A point on a curve; ``to_dict`` tells it from all others."""
+    """A point on a curve. Its ``to_dict`` is unique."""
 
     curve: str
 
     @abstractmethod
     def candidate(self, fitter: Fitter) -> Candidate:
-        """What stands for it on the model that ``fitter`` knows."""
+        """Return the candidate for the model of ``fitter``."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -45,7 +45,7 @@ class Setting(ABC):
 
 @dataclass(frozen=True)
 class Steps(Setting):
-    """No caching."""
+    """No caching, with a number of steps."""
 
     steps: int
 
@@ -55,7 +55,7 @@ class Steps(Setting):
 
 
 @dataclass(frozen=True)
-class HandSet(Setting):
+class FixedInterval(Setting):
     """A policy with an interval."""
 
     policy: Uniform | ProtectedEnds | NonUniform | TaylorSeer | FasterCache
@@ -69,8 +69,8 @@ class HandSet(Setting):
 
 
 @dataclass(frozen=True)
-class Guided(HandSet):
-    """The same, the unconditional half of the guidance rebuilt at most steps."""
+class WithGuidanceCache(FixedInterval):
+    """A policy with an interval, combined with a GuidanceCache."""
 
     every: int
 
@@ -81,8 +81,8 @@ class Guided(HandSet):
 
 
 @dataclass(frozen=True)
-class Corrected(HandSet):
-    """The same, what is cached moved on by its calibrated trend."""
+class WithCorrection(FixedInterval):
+    """A policy with an interval and a calibrated drift correction."""
 
     def candidate(self, fitter: Fitter) -> Candidate:
         plain = super().candidate(fitter)
@@ -91,8 +91,8 @@ class Corrected(HandSet):
 
 
 @dataclass(frozen=True)
-class Fitted(Setting):
-    """One of a family, from little reuse to much."""
+class Calibrated(Setting):
+    """A calibrated policy of a family; ``rank`` 0 reuses least."""
 
     family: Family
     rank: int
@@ -106,7 +106,7 @@ class Fitted(Setting):
 
 @dataclass(frozen=True)
 class Trained(Setting):
-    """A plan that was trained for the model, with or without what the training added."""
+    """A plan that was trained for the model, with or without its adjustment."""
 
     plan: str
     adjusted: bool
@@ -120,7 +120,7 @@ class Trained(Setting):
 
 @dataclass(frozen=True)
 class Tuned(Setting):
-    """The tuner's best schedule at a speed-up."""
+    """The best schedule of the tuner for a speed-up."""
 
     speedup: float
 
@@ -130,41 +130,41 @@ class Tuned(Setting):
         return Candidate(f"at {self.speedup:g}×", fitter.sampling.steps, settings)
 
 
-def fitted(kind: str, threshold: str = "threshold", **options: Any) -> list[Setting]:
+def calibrated(kind: str, threshold: str = "threshold", **options: Any) -> list[Setting]:
     family = Family(kind, threshold, tuple(options.items()))
-    return [Fitted(kind, family, rank) for rank in range(family.count)]
+    return [Calibrated(kind, family, rank) for rank in range(family.count)]
 
 
 def taylor(order: int) -> list[Setting]:
-    """TaylorSeer's schedule with forecasts of this order; its own is 2."""
-    return [HandSet(f"Taylor, order {order}", TaylorSeer(n, order)) for n in (2, 3, 4, 6, 8)]
+    """Return settings of TaylorSeer with forecasts of this order; the published order is 2."""
+    return [FixedInterval(f"Taylor, order {order}", TaylorSeer(n, order)) for n in (2, 3, 4, 6, 8)]
 
 
 INTERVALS = (2, 3, 4, 5, 7, 10)
-ADJUSTED = ("blocks-little", "blocks-much")  # of bench/plans: scale-shift adjustments
-CENTER = 0.3 * STEPS  # of DeepCache's non-uniform schedule: 15 of 50 steps, as published
+ADJUSTED = ("blocks-little", "blocks-much")  # plans in bench/plans with an adjustment
+CENTER = 0.3 * STEPS  # the centre of DeepCache's non-uniform schedule: 15 of 50 steps, as published
 
 SETTINGS: tuple[Setting, ...] = (
     Steps(UNCACHED, STEPS),
     *(Steps(FEWER, steps) for steps in (38, 30, 25, 20, 16, 12, 10)),
-    *(HandSet("Uniform", Uniform(n)) for n in INTERVALS),
-    *(HandSet("ProtectedEnds", ProtectedEnds(n)) for n in (2, 3, 4, 5, 7)),
-    *(Corrected("Uniform, error-corrected", Uniform(n)) for n in INTERVALS),
-    *(Guided("Uniform, guidance", Uniform(n), every=5) for n in INTERVALS),
-    *(HandSet("NonUniform", NonUniform(n, center=CENTER)) for n in INTERVALS),
+    *(FixedInterval("Uniform", Uniform(n)) for n in INTERVALS),
+    *(FixedInterval("ProtectedEnds", ProtectedEnds(n)) for n in (2, 3, 4, 5, 7)),
+    *(WithCorrection("Uniform, error-corrected", Uniform(n)) for n in INTERVALS),
+    *(WithGuidanceCache("Uniform, guidance", Uniform(n), every=5) for n in INTERVALS),
+    *(FixedInterval("NonUniform", NonUniform(n, center=CENTER)) for n in INTERVALS),
     *taylor(0),
     *taylor(1),
     *taylor(2),
-    *(HandSet("FasterCache, attention", FasterCache(n)) for n in (2, 3, 4, 6, 8)),
-    *(Guided("FasterCache", FasterCache(n), every=5) for n in (2, 3, 4, 6, 8)),
-    *fitted("TeaCache"),
-    *fitted("FirstBlock"),
-    *fitted("BlockCaching"),
+    *(FixedInterval("FasterCache, attention", FasterCache(n)) for n in (2, 3, 4, 6, 8)),
+    *(WithGuidanceCache("FasterCache", FasterCache(n), every=5) for n in (2, 3, 4, 6, 8)),
+    *calibrated("TeaCache"),
+    *calibrated("FirstBlock"),
+    *calibrated("BlockCaching"),
     *(Trained("BlockCaching, trained", plan, True) for plan in ADJUSTED),
     *(Trained("BlockCaching, the same untrained", plan, False) for plan in ADJUSTED),
-    *fitted("SmoothCache", "alpha"),
-    *fitted("LearnedRouter"),
-    # The published limits keep it below 2×; these leave the threshold to decide.
-    *fitted("MagCache", max_reuses=10, retention=0.1),
+    *calibrated("SmoothCache", "alpha"),
+    *calibrated("LearnedRouter"),
+    # The published limits keep the speed-up below 2×. With these, the threshold decides.
+    *calibrated("MagCache", max_reuses=10, retention=0.1),
     *(Tuned(TUNED, speedup) for speedup in (1.5, 2.0, 2.5, 3.0, 4.0)),
 )

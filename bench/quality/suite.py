@@ -1,4 +1,4 @@
-"""Measure one setting after another on one model."""
+"""Measures all settings on one model."""
 
 import platform
 import sys
@@ -29,13 +29,13 @@ from fxcache.runtime.engine import Engine
 from fxcache.runtime.record import Run, Stopwatch
 from fxcache.tuning.trial import optimized
 
-TIMED_STEPS = 10  # of an uncached run, to time it beside a cached one
+TIMED_STEPS = 10  # the steps of the uncached runs that are timed beside cached ones
 PAIRS = 5
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a model is measured. ``pairs``: batches whose times are set against uncached ones."""
+    """How a model is measured. ``pairs`` is the number of batches that are timed."""
 
     measured: Sampling
     calibration: Sampling
@@ -43,9 +43,13 @@ class Protocol:
 
 
 class Bench:
-    """One model under measurement: its pipeline twice, as the original's times are taken beside.
+    """The measurement of one model, with a second, unmodified pipeline for the original's times.
 
-    ``reference``: what was to be drawn for each caption, ``[N, H, W, 3]`` in [0, 1].
+    Args:
+        pipeline: Loads the pipeline.
+        protocol: How the model is measured.
+        classifier: Computes the features for the Fréchet distance.
+        reference: The glyph of each caption, ``[N, H, W, 3]`` in [0, 1].
     """
 
     def __init__(
@@ -63,11 +67,11 @@ class Bench:
 
     @cached_property
     def originals(self) -> Tensor:
-        """The pictures without caching."""
+        """The images without caching."""
         return draw_all(self.untouched, self.protocol.measured)
 
     def describe(self) -> dict[str, Any]:
-        """The protocol and the model, so that other ones are told apart."""
+        """Describe the protocol and the model, to recognise results of others."""
         return asdict(self.protocol) | {"denoiser": fingerprint(self.model).to_dict()}
 
     def row(self, setting: Setting) -> Row:
@@ -86,12 +90,12 @@ class Bench:
         }
 
     def sampled(self, candidate: Candidate) -> tuple[Tensor, Row]:
-        """All pictures, and how much faster the denoiser drew them."""
+        """Return all images, and the speed-ups of the denoiser."""
         drawings = [replace(d, steps=candidate.steps) for d in self.protocol.measured.drawings()]
         images, runs, ratios = [], [], []
         with self.cached(candidate) as engine:
             for index, drawing in enumerate(drawings):
-                # The first batch makes the graphs: its times are not taken.
+                # The first batch makes the graphs, so it is not timed.
                 timed = 1 <= index <= self.protocol.pairs
                 original_ms = self.original_ms(drawing) if timed else None
                 with timed_calls(self.model) as watches:
@@ -107,7 +111,7 @@ class Bench:
 
     @contextmanager
     def cached(self, candidate: Candidate) -> Iterator[Engine | None]:
-        """The denoiser under the candidate's policy, if it has one, inside the block."""
+        """Optimise the denoiser with the candidate's settings, if any, inside the block."""
         if candidate.settings is None:
             yield None
             return
@@ -115,14 +119,14 @@ class Bench:
             yield engine
 
     def original_ms(self, drawing: Drawing) -> float:
-        """The original's time a call, now."""
+        """Measure the time of a call of the original in milliseconds."""
         with timed_calls(denoiser_of(self.untouched)) as watches:
             draw(self.untouched, replace(drawing, steps=min(drawing.steps, TIMED_STEPS)))
         return typical_ms(watches)
 
 
 def machine() -> str:
-    """The processor's name, and how many threads compute."""
+    """Return the name of the processor, and the number of threads."""
     listed = Path("/proc/cpuinfo")
     lines = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -130,7 +134,7 @@ def machine() -> str:
 
 
 def runs_of(engine: Engine | None) -> list[Run]:
-    """The runs since it was last asked."""
+    """Return the runs since the last call of this function."""
     if engine is None:
         return []
     runs = list(engine.runs)
@@ -139,7 +143,7 @@ def runs_of(engine: Engine | None) -> list[Run]:
 
 
 def step_ms(watches: Sequence[Stopwatch], runs: Sequence[Run]) -> float:
-    """The mean time a step, each taken to last as long as the median of those that do the same."""
+    """Return the mean time of a step, computed from the median of each kind of step."""
     steps = [step for run in runs for step in run.steps]
     does: list[Any] = [(s.decision.refresh, s.decision.recompute, s.half) for s in steps]
     by_kind: dict[Any, list[Stopwatch]] = {}
@@ -149,7 +153,7 @@ def step_ms(watches: Sequence[Stopwatch], runs: Sequence[Run]) -> float:
 
 
 def measure(name: str, bench: Bench, settings: Sequence[Setting], results: Results) -> None:
-    """Measure what ``results`` does not hold yet."""
+    """Measure the settings that ``results`` lacks."""
     for setting in settings:
         if results.has(name, setting.to_dict()):
             continue
@@ -159,5 +163,5 @@ def measure(name: str, bench: Bench, settings: Sequence[Setting], results: Resul
             print(f"{name}: {setting.curve} left out: {error}", file=sys.stderr, flush=True)
             continue
         results.add(name, row)
-        said = f"{row['ideal_speedup']:.2f}×, {row['psnr_db']:.2f} dB"
-        print(f"{name}: {row['curve']}, {row['label']}: {said}", file=sys.stderr, flush=True)
+        summary = f"{row['ideal_speedup']:.2f}×, {row['psnr_db']:.2f} dB"
+        print(f"{name}: {row['curve']}, {row['label']}: {summary}", file=sys.stderr, flush=True)

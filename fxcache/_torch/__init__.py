@@ -1,9 +1,9 @@
-"""The one package that touches private torch APIs. Each entry says why and what it was tested on.
+"""The only package that uses private APIs of torch. Each entry says why.
 
 Tested: torch 2.13.0 (CPU build) and 2.11.0 (CUDA build, on the CPU).
 """
 
-# Why: torch.export flattens inputs and outputs with this pytree, and has no public spelling of it.
+# Why: torch.export flattens inputs and outputs with this pytree, which has no public name.
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
 from fxcache._torch.dynamo import compiled_original, compiler_callback, hidden_from_dynamo

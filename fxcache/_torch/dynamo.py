@@ -1,4 +1,4 @@
-"""What Dynamo skips, and what it compiles."""
+"""Controls which functions Dynamo skips and compiles."""
 
 import functools
 from collections.abc import Callable
@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-# Why: results of compiled graphs may be overwritten when a captured CUDA graph is replayed, those
-# of eager operators are not. In a frame that Dynamo skips, this callback is set where it compiles
-# what the frame calls; nothing public tells.
+# Why: the replay of a CUDA graph may overwrite results of compiled graphs, but not of eager
+# operators. In a frame that Dynamo skips, this callback is set if Dynamo compiles the functions
+# that the frame calls. There is no public way to find out.
 from torch._C._dynamo.eval_frame import get_eval_frame_callback as compiler_callback
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,19 +24,20 @@ __all__ = [
 
 
 def exports_here() -> bool:
-    """Whether torch.export is tracing in this thread: then modes are open in it.
+    """Return whether torch.export is tracing in this thread, which then has open modes.
 
-    Why: the flag that says so is the whole process's.
+    Why: the public flag is shared by all threads of the process.
     """
     return torch.compiler.is_exporting() and torch._C._len_torch_dispatch_stack() > 0
 
 
 def hidden_from_dynamo(function: F, recursive: bool = True) -> F:
-    """``torch.compiler.disable(function, recursive)``, for calls from any thread.
+    """Return ``torch.compiler.disable(function, recursive)``, made safe for all threads.
 
-    Why: while any thread exports, the wrapper refuses calls, or, if it is recursive, annotates the
-    nodes that the other thread traces and leaves its annotation behind. Dynamo knows it by its
-    code, so the same code runs where "exporting" means this thread.
+    Why: while any thread exports, the wrapper refuses calls. If it is recursive, it annotates the
+    nodes that the other thread traces instead, and the annotation stays. Dynamo recognises the
+    wrapper by its code object. So the same code runs with globals in which "exporting" refers to
+    this thread.
     """
     wrapper: Any = torch.compiler.disable(function, recursive=recursive)
     view = SimpleNamespace(compiler=SimpleNamespace(is_exporting=exports_here))
@@ -49,9 +50,9 @@ def hidden_from_dynamo(function: F, recursive: bool = True) -> F:
 
 
 def compiled_original(module: nn.Module) -> nn.Module | None:
-    """The module inside torch.compile's wrapper; None for any other module.
+    """Return the module inside torch.compile's wrapper; None for any other module.
 
-    Why: the wrapper keeps it in ``_orig_mod``, and only that name tells.
+    Why: the wrapper holds the module only in its private attribute ``_orig_mod``.
     """
     inner = module.__dict__.get("_modules", {}).get("_orig_mod")
     return inner if isinstance(inner, nn.Module) else None

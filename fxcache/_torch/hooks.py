@@ -1,4 +1,4 @@
-"""Hooks on modules."""
+"""Access to the hooks on modules."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,9 +16,9 @@ __all__ = [
 
 
 def hook_dicts(module: nn.Module) -> tuple[dict[int, Any], ...]:
-    """The dictionaries in which ``module`` keeps the hooks that run around its ``forward``.
+    """Return the dictionaries of the hooks that run around ``module.forward``.
 
-    Why: there is no public way to ask for hooks, and tracing follows them.
+    Why: there is no public way to list hooks, and traces contain their operations.
     """
     return (
         module._forward_pre_hooks,
@@ -29,7 +29,7 @@ def hook_dicts(module: nn.Module) -> tuple[dict[int, Any], ...]:
 
 
 def hooks_of(module: nn.Module) -> list[tuple[str, Callable[..., Any], bool, bool]]:
-    """The hooks set on ``module`` itself: kind, function, with kwargs?, even after errors?
+    """Return the hooks on ``module``: kind, function, whether with kwargs, whether after errors.
 
     Why: as for ``hook_dicts``.
     """
@@ -44,18 +44,18 @@ def hooks_of(module: nn.Module) -> list[tuple[str, Callable[..., Any], bool, boo
 
 
 def num_registered_hooks() -> int:
-    """How many hooks were ever registered in this process.
+    """Return how many hooks were registered in this process so far.
 
-    Why: no public event tells of a new hook. Each one takes the next number of this counter, so
-    that one comparison shows that none was registered on any module.
+    Why: no public event reports a new hook. Each hook increments this counter, so one comparison
+    shows that no hook was registered on any module.
     """
     return RemovableHandle.next_id
 
 
 def forget_hooks(module: nn.Module) -> None:
-    """Leave ``module`` without forward hooks; another object that shared them keeps them.
+    """Remove the forward hooks of ``module``. Objects that share them keep them.
 
-    Why: a hook can be taken off only by the handle that its owner holds.
+    Why: the public way needs the handle, which the owner of the hook holds.
     """
     module._forward_pre_hooks = OrderedDict()
     module._forward_hooks = OrderedDict()

@@ -1,4 +1,4 @@
-"""What an operator does to its arguments."""
+"""Tells whether operators write to their arguments or return views of them."""
 
 __all__ = [
     "is_vmap_step",
@@ -8,7 +8,7 @@ __all__ = [
 
 
 def is_vmap_step(op: object) -> bool:
-    """Whether ``op`` enters, leaves or prepares a ``torch.vmap`` in a graph.
+    """Return whether ``op`` enters, leaves or prepares a ``torch.vmap`` in a graph.
 
     Why: torch.export records the steps of vmap as calls of private functions with side effects.
     """
@@ -16,16 +16,16 @@ def is_vmap_step(op: object) -> bool:
 
 
 def writes(op: object) -> bool:
-    """Whether ``op`` is an operator that writes to one of its arguments.
+    """Return whether ``op`` is an operator that writes to one of its arguments.
 
-    Why: only an operator's schema tells, and there is no public way to it.
+    Why: only the schema of an operator tells, and it is private.
     """
     schema = getattr(op, "_schema", None)
     return schema is not None and bool(schema.is_mutable)
 
 
 def returns_view(op: object) -> bool:
-    """Whether ``op`` is an operator whose result may share memory with an argument.
+    """Return whether ``op`` is an operator whose result may share memory with an argument.
 
     Why: as for ``writes``.
     """

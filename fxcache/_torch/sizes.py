@@ -1,4 +1,4 @@
-"""Sizes that may vary."""
+"""Access to symbolic sizes, which may vary."""
 
 from typing import Any
 
@@ -10,25 +10,25 @@ __all__ = [
 
 
 def hint_of(size: Any) -> int | None:
-    """``size`` as a number: for one that may vary, what it was at capture; None if never known.
+    """Return ``size`` as an int: its value at capture if it is symbolic; None if unknown.
 
-    Why: a symbolic size is turned into an int only by fixing it for good.
+    Why: the public conversion to an int makes the size constant.
     """
     return size if isinstance(size, int) else size.node.hint
 
 
 def expression_of(size: Any) -> Any:
-    """The sympy expression of a size that may vary; the number of one that turned out not to.
+    """Return the sympy expression of a symbolic size; other sizes unchanged.
 
-    Why: torch.export names relations between sizes in its ranges by these, and gives no way to it.
+    Why: torch.export's ranges refer to these expressions, which are private.
     """
     return size if isinstance(size, int) else size.node.expr
 
 
 def guards_of(size: Any) -> list[Any]:
-    """The conditions, as sympy expressions, under which the sizes in its graph may vary.
+    """Return the guards on the symbolic sizes of a graph, as sympy expressions.
 
-    Why: torch.export's public ranges leave out those between sizes, such as ``height > width``.
+    Why: torch.export's public ranges have no guards between sizes, such as ``height > width``.
     """
     if isinstance(size, int):
         return []

@@ -1,4 +1,4 @@
-"""Memory, versions and batched operators of tensors."""
+"""Access to the memory and versions of tensors, and batched operators."""
 
 import operator
 
@@ -20,12 +20,12 @@ __all__ = [
 
 
 def replace_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
-    """Put ``tensor`` in place of the parameter or buffer ``name``, while other threads read it.
+    """Replace the parameter or buffer ``name``, while other threads may read it.
 
-    Why: the public way deletes and registers, and a thread that reads in between finds nothing.
-    ``getattr`` looks among the parameters, then among the buffers, and fails if an entry goes
-    between its test and its read. So the new entry comes first, and where the kind of tensor
-    changes, the old entry goes with its whole dictionary, by one assignment.
+    Why: the public way deletes and registers, and another thread may read in between. ``getattr``
+    searches the parameters, then the buffers, and fails if the entry is deleted between its test
+    and its read. So the new entry is added first. If a parameter becomes a buffer or vice versa,
+    one assignment then replaces the whole dictionary with the old entry.
     """
     kept = name in module._parameters
     if isinstance(tensor, nn.Parameter):
@@ -44,7 +44,7 @@ def replace_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
 
 
 def base_of(tensor: Tensor) -> Tensor | None:
-    """The tensor that ``tensor`` is a view of; None for what is no view, or made in inference mode.
+    """Return the base of a view; None for other tensors and for views made in inference mode.
 
     Why: as for ``schedule_tensor``.
     """
@@ -52,18 +52,18 @@ def base_of(tensor: Tensor) -> Tensor | None:
 
 
 def schedule_tensor(timestep: Tensor) -> Tensor | None:
-    """The 1-D tensor of which ``timestep`` is a view, as in ``for t in timesteps``; else None.
+    """Return the 1-D tensor that ``timestep`` is a view of, as in ``for t in timesteps``; or None.
 
-    Why: ``_base`` is the only link from a view to its tensor. Inference mode keeps none.
+    Why: only the private ``_base`` leads from a view to its tensor. Inference mode does not set it.
     """
     base = timestep._base
     return base if base is not None and base.dim() == 1 else None
 
 
 def same_memory(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors, traced ones included, share their storage, or may: inside vmap.
+    """Return whether two tensors share their storage; always True inside vmap. They may be traced.
 
-    Why: a traced tensor has no address; only the storage's own identity tells.
+    Why: a traced tensor has no address, so only the identity of the storage tells.
     """
     if is_vmapped(first) or is_vmapped(second):
         return True
@@ -71,23 +71,23 @@ def same_memory(first: Tensor, second: Tensor) -> bool:
 
 
 def version_of(tensor: Tensor) -> int:
-    """How often ``tensor`` was written in place; 0 for inference tensors, which do not count.
+    """Return how often ``tensor`` was written in place; 0 for inference tensors.
 
-    Why: an in-place change of the conditioning must not go unnoticed.
+    Why: an in-place change of the conditioning must be noticed.
     """
     return 0 if tensor.is_inference() else tensor._version
 
 
-# As attribute getters, since all weights of a model are compared when a run starts.
+# Attribute getters are fast: all weights of a model are compared when a run starts.
 # Why: as for ``version_of``.
 weight_kind = operator.attrgetter("shape", "dtype", "device")
 weight_kind_and_version = operator.attrgetter("shape", "dtype", "device", "_version")
 
 
 def copy_all(buffers: list[Tensor], values: list[Tensor]) -> None:
-    """Copy each of ``values`` into one of ``buffers``, of the same shape.
+    """Copy each of ``values`` to the buffer at the same index, which has the same shape.
 
-    Why: one launch for many small tensors; torch has no public spelling of its batched operators.
+    Why: one launch copies many small tensors. torch's batched operators are private.
     """
     if len(buffers) == 1:
         buffers[0].copy_(values[0])

@@ -1,4 +1,4 @@
-"""Traces by torch.export: their modes, their fake tensors, their process-wide settings."""
+"""Access to traces of torch.export: modes, fake tensors and process-wide settings."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Why: models built under it have no values to read, and nothing public tells.
-# And: running a model without computing takes such tensors, and nothing public makes them.
+# Why: fake tensors have no values to read, and running a model without computing needs them.
+# There is no public way to recognise or make them.
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, is_fake
 
-# Why: what a trace leaves behind is known by these, and nothing public names them.
+# Why: a trace may leave objects of these types behind, which have no public names.
 from torch.fx.experimental.proxy_tensor import _AttrProxy as ModuleProxy
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-# Why: computing true values beside a trace must not be traced; nothing public suspends the trace.
+# Why: true values are computed during a trace without being traced. No public way suspends it.
 from torch.utils._python_dispatch import _disable_current_modes as no_dispatch_modes
 
 __all__ = [
@@ -32,10 +32,10 @@ __all__ = [
 
 
 def accept_any_keyword() -> None:
-    """Let traced modules take a keyword that is called ``mod``. To be called inside a trace.
+    """Let traced modules accept a keyword ``mod``. Call this inside a trace.
 
-    Why: for the length of a trace, fx puts a function ``(mod, *args, **kwargs)`` in the place of
-    ``nn.Module.__call__``. It makes one for each trace, and only that one is changed here.
+    Why: during a trace, fx replaces ``nn.Module.__call__`` by a function with the parameters
+    ``(mod, *args, **kwargs)``. Each trace has its own function, and only that one is changed.
     """
     wrapper: Any = nn.Module.__call__
     if wrapper.__globals__ is vars(torch.fx._symbolic_trace):
@@ -44,9 +44,9 @@ def accept_any_keyword() -> None:
 
 @contextlib.contextmanager
 def without_lines() -> Iterator[None]:
-    """Traces that begin inside it note no source line for their nodes. One thread at a time.
+    """Disable source lines of nodes in traces that begin inside the block. One thread at a time.
 
-    Why: noting them takes a fifth of the time of a trace, and only errors tell them.
+    Why: source lines take a fifth of the time of a trace, and only errors need them.
     """
     config: Any = torch.fx.config
     if not hasattr(config, "do_not_emit_stack_traces"):  # torch 2.11
@@ -61,9 +61,9 @@ def without_lines() -> Iterator[None]:
 
 
 def traced_constants() -> dict[str, Tensor]:
-    """The real tensors that the trace in progress has met, by their names in its graph.
+    """Return the real tensors in the current trace, by their names in its graph.
 
-    Why: tensors that are made from NumPy arrays are hidden there while the model runs.
+    Why: there is no public way to find tensors that were made from NumPy arrays during a trace.
     """
     mode: Any = get_proxy_mode()
     root = getattr(getattr(mode, "tracer", None), "root", None)
@@ -73,26 +73,26 @@ def traced_constants() -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def untraced() -> Iterator[None]:
-    """Inside it, operations run on real tensors and leave no trace.
+    """Run operations inside the block on real tensors, without tracing them.
 
-    Why: as for ``no_dispatch_modes``; this one also suspends the modes that see torch functions.
+    Why: as for ``no_dispatch_modes``. This also suspends modes for torch functions.
     """
     with no_dispatch_modes(), torch._C.DisableTorchFunction():
         yield
 
 
 def is_vmapped(tensor: Tensor) -> bool:
-    """Whether ``tensor`` stands for a batch inside ``torch.vmap``: it has no storage of its own.
+    """Return whether ``tensor`` represents a batch inside ``torch.vmap`` and has no storage.
 
-    Why: there is no public way to ask.
+    Why: there is no public way to find out.
     """
     return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 def fake_mode_for(tensors: Iterable[Tensor]) -> FakeTensorMode:
-    """The mode that ``tensors`` are fake under, or a new one that takes real weights as they are.
+    """Return the fake mode of ``tensors``, or a new one that accepts real weights.
 
-    Why: one run cannot mix two modes, and a fake tensor's own is an attribute of it.
+    Why: one run cannot mix two modes, and a fake tensor has its mode in a private attribute.
     """
     for tensor in tensors:
         if isinstance(tensor, FakeTensor):

@@ -1,1 +1,1 @@
-"""Codecs: how a cached value is stored and read back. One file each."""
+"""Codecs: they store cached values and read them back. One file each."""

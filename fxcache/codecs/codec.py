@@ -1,4 +1,4 @@
-"""What a codec is: what is stored for a value, and how a reuse step reads it back."""
+"""The base class of codecs, which store cached values and read them back."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -13,16 +13,16 @@ from fxcache.partition.cut import CachePoint
 from fxcache.program import value_of
 from fxcache.step import Step
 
-CACHED = "cached_"  # begins the names of placeholders for what is stored
+CACHED = "cached_"  # the prefix of the names of placeholders for stored tensors
 
 
 class Slot(NamedTuple):
-    """One tensor that is stored for a value.
+    """A description of one tensor that is stored for a value.
 
     Attributes:
-        like: A tensor, perhaps a fake one, of its shape and dtype.
-        prefix: Begins the name of its placeholder, as in ``scale_cached_3``.
-        suffix: Ends the name of its placeholder, as in ``cached_3_1``.
+        like: A tensor with the shape and dtype of the stored tensor; it may be fake.
+        prefix: The prefix of the name of its placeholder, as in ``scale_cached_3``.
+        suffix: The suffix of the name of its placeholder, as in ``cached_3_1``.
     """
 
     like: Tensor
@@ -32,13 +32,13 @@ class Slot(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class CacheEntry:
-    """What is stored for one cache point.
+    """The stored tensors of one cache point.
 
     Attributes:
-        buffers: The tensors that are stored, as the codec's ``slots`` describe them.
-        steps: The step that wrote it, and the steps before it whose values are still stored.
-        adopted: Whether the buffer is a variant's own result, and not written to.
-        statistics: Of the value as it is now, by what they are; for kernels.
+        buffers: The stored tensors, as the codec's ``slots`` describe them.
+        steps: The steps whose values are stored, the newest first.
+        adopted: Whether the buffer is the result of a variant, kept without a copy.
+        statistics: Statistics of the current value for kernels, by their ``Moments``.
     """
 
     buffers: tuple[Tensor, ...]
@@ -47,18 +47,18 @@ class CacheEntry:
     statistics: dict[Any, Tensor] = field(default_factory=dict)
 
     def age(self, step: int) -> int:
-        """How many steps ago it was written."""
+        """Return how many steps before ``step`` the entry was written."""
         return step - self.steps[0]
 
 
 class ReadContext(NamedTuple):
-    """What coefficients of a step are computed from.
+    """The data from which the coefficients of a step are computed.
 
     Attributes:
-        entries: What is stored, by the number of the cache point.
+        entries: The entries by the number of the cache point.
         reads: The numbers of the points that the step reads.
-        step: The step, as its policy sees it.
-        phase: The half of a guided batch that the step computes, 0 or 1; None for all of it.
+        step: The step, as the policy sees it.
+        phase: The half of a guided batch that the step computes, 0 or 1; None for the whole batch.
     """
 
     entries: Mapping[int, CacheEntry]
@@ -68,44 +68,44 @@ class ReadContext(NamedTuple):
 
 
 class Coefficients(ABC):
-    """Computes the coefficients of a codec at each step; keeps those that were on a device."""
+    """Computes the coefficients of a codec at each step, and caches them on their device."""
 
-    def require(self, step: Step) -> None:  # noqa: B027, most need nothing
-        """Check that they can be computed at ``step``.
+    def require(self, step: Step) -> None:  # noqa: B027, most codecs need no check
+        """Check that the coefficients can be computed at ``step``.
 
         Raises:
-            UnknownLengthError: They need the run's length, which nothing tells.
-            ScheduleError: The run is not as long as those of the calibration.
+            UnknownLengthError: They need the run's length, which is unknown.
+            ScheduleError: The run has another length than the runs of the calibration.
         """
 
     @abstractmethod
     def at(self, context: ReadContext) -> dict[Hashable, Tensor]:
-        """The value of each COEFFICIENT input, by the key of its source."""
+        """Return the value of each COEFFICIENT input, by the key of its source."""
 
 
 @dataclass(frozen=True)
 class Codec(ABC):
-    """How a value is stored and read back. Frozen and free of state.
+    """Stores values and reads them back. A codec has no state.
 
     Attributes:
-        stores_as_is: Whether what is stored is the value itself.
+        stores_as_is: Whether the stored tensor is the value itself.
     """
 
     stores_as_is: ClassVar[bool] = False
 
-    def require_points(self, points: Iterable[CachePoint]) -> None:  # noqa: B027, most take any
+    def require_points(self, points: Iterable[CachePoint]) -> None:  # noqa: B027, most store any
         """Check that the values of ``points`` can be stored.
 
         Raises:
-            CutError: One cannot.
+            CutError: A value cannot be stored.
         """
 
     @abstractmethod
     def slots(self, value: Tensor) -> tuple[Slot, ...]:
-        """What is stored for ``value``, which may be a fake tensor."""
+        """Return a description of each tensor to store for ``value``, which may be fake."""
 
     def inputs(self, graph: fx.Graph, number: int, like: fx.Node) -> list[fx.Node]:
-        """New inputs of ``graph`` for what is stored for cache point ``number``."""
+        """Add inputs to ``graph`` for the stored tensors of cache point ``number``."""
         made = []
         for index, slot in enumerate(self.slots(value_of(like))):
             name = f"{slot.prefix}{CACHED}{number}{slot.suffix}"
@@ -115,7 +115,7 @@ class Codec(ABC):
         return made
 
     def coefficient_inputs(self, graph: fx.Graph, numbers: Sequence[int]) -> dict[int, fx.Node]:
-        """New inputs of ``graph`` for coefficients: what each of these points is read by."""
+        """Add inputs to ``graph`` for coefficients. Return the coefficient of each point."""
         del graph, numbers
         return {}
 
@@ -123,21 +123,21 @@ class Codec(ABC):
     def decode(
         self, graph: fx.Graph, stored: list[fx.Node], like: fx.Node, coefficient: fx.Node | None
     ) -> fx.Node:
-        """Compute the value of what is ``stored``, in ``graph``, at its insertion point.
+        """Insert the computation of the value from the stored tensors into ``graph``.
 
         Args:
-            graph: Changed in place.
-            stored: The inputs that ``inputs`` made.
-            like: The node whose value was stored, in the program's graph.
-            coefficient: What ``coefficient_inputs`` made for this point.
+            graph: The graph, changed in place at its insertion point.
+            stored: The inputs that ``inputs`` added.
+            like: The node of the program whose value was stored.
+            coefficient: The coefficient that ``coefficient_inputs`` returned for this point.
         """
 
     def coefficients(self) -> Coefficients | None:
-        """What computes the coefficients; None for a codec without any."""
+        """Return an object that computes the coefficients; None for a codec without any."""
         return None
 
     def allocate(self, value: Tensor, step: int) -> CacheEntry:
-        """An entry that can hold values like ``value``."""
+        """Return an entry that can hold values like ``value``."""
         with torch.inference_mode(False), torch.no_grad():
             buffers = tuple(torch.empty_like(slot.like) for slot in self.slots(value))
         return CacheEntry(buffers, (step,))
@@ -146,16 +146,16 @@ class Codec(ABC):
     def write(
         self, entries: Sequence[CacheEntry], values: list[Tensor], step: int, fresh: bool
     ) -> None:
-        """Store ``values`` in ``entries``, all in one batched call.
+        """Store ``values`` in ``entries``, with one batched call.
 
         Args:
-            entries: What ``allocate`` made, for values of the same shapes.
-            values: As the variant returned them.
+            entries: Entries from ``allocate``, for values of the same shapes.
+            values: The values that a variant returned.
             step: The step that computed them.
-            fresh: Whether what was stored before is of another run, and gives no differences.
+            fresh: Whether earlier values belong to another run, so that histories begin anew.
         """
 
 
 def entries_of(values: Mapping[int, Tensor]) -> dict[int, CacheEntry]:
-    """Entries that hold ``values`` as they are, by the number of the cache point."""
+    """Return entries that hold ``values`` without a copy, by the number of the cache point."""
     return {number: CacheEntry((value,), (0,)) for number, value in values.items()}

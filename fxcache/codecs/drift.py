@@ -1,4 +1,4 @@
-"""Drift correction: a cached value moves on by the drift that a calibration measured."""
+"""Drift correction: adds the drift that a calibration measured to cached values."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -16,22 +16,22 @@ from fxcache.partition.cut import CachePoint, CutPlan
 from fxcache.program import shape_of, value_of
 from fxcache.step import Step, require_length
 
-KEPT = 4096  # coefficient tensors that stay on their device
-DRIFT = "drift_"  # begins the names of placeholders, and the keys of coefficients
-APPLIED = "applied"  # no point's name, which ends in a number
+MAX_TENSORS = 4096  # the greatest number of coefficient tensors to keep on their device
+DRIFT = "drift_"  # the prefix of the names of placeholders, and of the keys of coefficients
+APPLIED = "applied"  # the key of that tensor; names of points end in a number
 aten = torch.ops.aten
 
 
 @dataclass(frozen=True, eq=False)
 class DriftCorrection:
-    """For each cache point, how its mean over all positions changes from step to step.
+    """The change of each cache point's channel means from step to step.
 
     Error-Optimized Cache (2501.19243).
 
     Attributes:
-        trends: By ``{group}.{i}``, for point i of a group, ``[steps, parts, C]``: the mean at a
-            step minus the mean at the step before. There are two parts for the halves of a guided
-            batch, and one part for any other batch.
+        trends: ``[steps, parts, C]`` for each point, by the name ``{group}.{i}`` of point i of a
+            group: the mean at a step minus the mean at the step before. There are two parts for
+            the halves of a guided batch, and one part for any other batch.
         applied: ``[steps]``, whether the correction helps at the step. None for all steps.
     """
 
@@ -43,23 +43,23 @@ class DriftCorrection:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """All tensors by name. ``of`` reads them back."""
+        """All tensors by name. ``of`` makes a correction from them."""
         return {**self.trends, **({} if self.applied is None else {APPLIED: self.applied})}
 
     @classmethod
     def of(cls, weights: Mapping[str, Tensor]) -> Self:
-        """The correction whose ``weights`` these are."""
+        """Return the correction with these ``weights``."""
         trends = dict(weights)
         applied = trends.pop(APPLIED, None)
         return cls(trends, applied)
 
     def helps(self, step: int) -> bool:
-        """Whether the correction is applied at ``step``."""
+        """Return whether the correction is applied at ``step``."""
         return self.applied is None or bool(self.applied[step])
 
     @cached_property
     def parts(self) -> int:
-        """The number of parts of a batch that have trends of their own, 1 or 2."""
+        """The number of parts of a batch with separate trends, 1 or 2."""
         return max(trend.shape[1] for trend in self.trends.values())
 
     @cached_property
@@ -72,8 +72,8 @@ class DriftCorrection:
         whole = all(t.dim() == 3 for t in self.trends.values())
         if not whole or len({len(t) for t in self.weights.values()}) != 1:
             raise PlanError(
-                "the correction does not hold [steps, parts, channels] for each point, for as many "
-                "steps each",
+                "the correction lacks a tensor [steps, parts, channels] for each point, all with "
+                "the same number of steps",
                 where="optimize(plan=...)",
                 remedy="calibrate it again",
             )
@@ -84,24 +84,24 @@ class DriftCorrection:
         if differing:
             name = differing[0]
             raise PlanError(
-                f"the correction was calibrated for other cache points: for {name} it has "
-                f"{mine.get(name)} channels, needed are {expected.get(name)}",
+                f"the correction was calibrated for other cache points: it has {mine.get(name)} "
+                f"channels for {name}, and {expected.get(name)} are needed",
                 where="optimize(plan=...)",
                 remedy="calibrate it again for this model and plan",
             )
 
     def between(self, name: str, cached: int, now: int) -> Tensor:
-        """How the point ``name`` drifts from step ``cached`` to step ``now``: [parts, C], fp64."""
+        """Return the drift of a point from step ``cached`` to step ``now``: [parts, C], fp64."""
         drift = self.trends[name][cached + 1 : now + 1].double().sum(0)
         return drift if self.helps(now) else torch.zeros_like(drift)
 
 
 class DriftCoefficients(Coefficients):
-    """The drift [B, C] of each point that a step reads; equal ones are copied to a device once."""
+    """Computes the drift [B, C] of each point that a step reads."""
 
     def __init__(self, correction: DriftCorrection, plan: CutPlan):
         self._correction, self._names = correction, tuple(plan.named_points)
-        self._tensor = lru_cache(KEPT)(self._computed)
+        self._tensor = lru_cache(MAX_TENSORS)(self._compute)
 
     def require(self, step: Step) -> None:
         require_length("the correction", self._correction.num_steps, step)
@@ -123,7 +123,7 @@ class DriftCoefficients(Coefficients):
             )
         return found
 
-    def _computed(
+    def _compute(
         self,
         name: str,
         cached: int,
@@ -133,7 +133,7 @@ class DriftCoefficients(Coefficients):
         device: torch.device,
         dtype: torch.dtype,
     ) -> Tensor:
-        """The drift for ``rows`` of a batch; ``part``: the one part that the batch is, if it is."""
+        """Return the drift for a batch of ``rows``; ``part`` is the part that the batch is."""
         with torch.inference_mode(False), torch.no_grad():
             drift = self._correction.between(name, cached, now)
             if part is not None and len(drift) > 1:
@@ -142,19 +142,19 @@ class DriftCoefficients(Coefficients):
 
 
 def drift_input(graph: fx.Graph, number: int) -> fx.Node:
-    """A new input of ``graph`` for the drift of cache point ``number``."""
+    """Add an input to ``graph`` for the drift of cache point ``number``."""
     name = f"{DRIFT}{number}"
     return add_input(graph, name, Source(InputKind.COEFFICIENT, name))
 
 
 def channels(point: CachePoint) -> int:
-    """How many channels the value at ``point`` has."""
+    """Return the number of channels of the value at ``point``."""
     shape = shape_of(value_of(point.value))
     return int(shape[channel_dim(len(shape))])
 
 
 def add_drift(graph: fx.Graph, cached: fx.Node, drift: fx.Node) -> fx.Node:
-    """``cached`` and the ``drift`` [B, C] of its channels, in ``graph``, at its insertion point."""
+    """Insert the sum of ``cached`` and the ``drift`` [B, C] of its channels into ``graph``."""
     drift = over_positions(graph, drift, value_of(cached).dim())
     moved = graph.call_function(aten.add.Tensor, (cached, drift))
     moved.meta = dict(cached.meta)

@@ -1,4 +1,4 @@
-"""How one model's cached values are stored and read back, all options together."""
+"""The format of one model's cached values: codec, correction and adjustment."""
 
 from dataclasses import dataclass, field
 
@@ -11,16 +11,16 @@ from fxcache.partition.cut import CutPlan
 
 @dataclass(frozen=True)
 class CacheFormat:
-    """What ``optimize`` was asked to store, and what reuse steps do with it.
+    """How cached values are stored, and how reuse steps read them.
 
-    A reuse step decodes what the codec stored, adds the drift, and scales and shifts the sum. At a
-    residual cut, that is the difference that it adds to the shortcut.
+    A reuse step decodes the stored tensors, adds the drift, and scales and shifts the sum. At a
+    residual cut, the result is the difference that it adds to the shortcut.
 
     Attributes:
-        codec: Stores and restores.
-        drift: Moves a restored value on by how it drifted in calibration.
-        scale_shift: Adjusts a restored value by the timestep.
-        kernels: Whether Triton kernels read the cache where they fit.
+        codec: Stores values and decodes them.
+        drift: The drift that is added to decoded values; None for none.
+        scale_shift: The adjustment of decoded values by the timestep; None for none.
+        kernels: Whether Triton kernels read the cache where they can.
     """
 
     codec: Codec = field(default_factory=Identity)
@@ -29,10 +29,10 @@ class CacheFormat:
     kernels: bool = False
 
     def require_match(self, plan: CutPlan) -> None:
-        """Check that the values at the points of ``plan`` can be stored and read so.
+        """Check that the values at the points of ``plan`` can be stored in this format.
 
         Raises:
-            CutError: The codec cannot store one of them.
+            CutError: The codec cannot store one of the values.
             PlanError: The correction was calibrated for other points.
         """
         self.codec.require_points(plan.points)
@@ -40,5 +40,5 @@ class CacheFormat:
             self.drift.require_match(plan)
 
     def coefficients(self, plan: CutPlan) -> Coefficients | None:
-        """What computes the coefficients of each step; None where there are none."""
+        """Return an object that computes the coefficients; None if there are none."""
         return DriftCoefficients(self.drift, plan) if self.drift else self.codec.coefficients()

@@ -1,4 +1,4 @@
-"""A value is stored with those of the refreshes before, and read by a forecast."""
+"""Stores the values of the last refreshes, and reads an extrapolation of them."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -14,23 +14,23 @@ from fxcache.forecasts import Forecast
 from fxcache.graph_inputs import InputKind, Source, add_input
 from fxcache.step import Step
 
-KEPT = 256  # coefficient tensors that stay on their device
+MAX_TENSORS = 256  # the greatest number of coefficient tensors to keep on their device
 WEIGHTS = "weights"  # the key of the coefficients, and the name of their placeholder
-FORECAST = "fxcache_forecast"  # notes the stored values and the weights on what is read
+FORECAST = "fxcache_forecast"  # the key of a note: stored values and weights of a forecast
 aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
 class History(Codec):
-    """Stores the values F_0, F_1, … F_n of the last refreshes; reads F_0 + Σ_i c_i (F_i - F_{i+1}).
+    """Stores the values F_0, … F_n of the last refreshes, and reads F_0 + Σ_i c_i (F_i - F_{i+1}).
 
-    The coefficients c_i are the forecast's weights of divided differences, expressed in
-    differences of neighbouring values. Neighbours are close, so that subtracting them rounds
-    little, and a refresh copies values and computes nothing. One input, ``weights`` [P, n], holds
-    the coefficients of all P points that a variant reads.
+    The coefficients c_i express the forecast's weights of divided differences in differences of
+    neighbouring values. Neighbours are close, so that their difference has little rounding error.
+    A refresh only copies values. One input, ``weights`` [P, n], holds the coefficients of all P
+    points that a variant reads.
 
     Args:
-        forecast: Gives the weights, and the number n of values that are kept besides the last.
+        forecast: The forecast. Its order is n.
     """
 
     forecast: Forecast
@@ -71,7 +71,7 @@ class History(Codec):
     ) -> None:
         goes_on = [not fresh and step > entry.steps[0] for entry in entries]
         order = self.forecast.order
-        for level in range(order, 0, -1):  # the oldest first; a first value fills the history
+        for level in range(order, 0, -1):  # the oldest first; the first value fills the history
             sources = [
                 entry.buffers[level - 1] if older else value
                 for entry, value, older in zip(entries, values, goes_on, strict=True)
@@ -84,11 +84,11 @@ class History(Codec):
 
 
 class HistoryWeights(Coefficients):
-    """The coefficients [P, n] of a forecast; equal ones are copied to a device once."""
+    """Computes the coefficients [P, n] of a forecast."""
 
     def __init__(self, forecast: Forecast):
         self._forecast = forecast
-        self._tensor = lru_cache(KEPT)(weights_tensor)
+        self._tensor = lru_cache(MAX_TENSORS)(weights_tensor)
 
     def require(self, step: Step) -> None:
         self._forecast.require(step)
@@ -107,19 +107,19 @@ class HistoryWeights(Coefficients):
 
 
 def in_neighbours(weights: Sequence[float], steps: Sequence[int]) -> tuple[float, ...]:
-    """Weights of divided differences as coefficients of the differences of neighbours.
+    """Convert weights of divided differences to coefficients of differences of neighbours.
 
     Args:
-        weights: w_1 … w_n, of D_1 … D_n: see ``Forecast``.
-        steps: The steps of the values that are known, the newest first; fewer than n + 1 give the
-            differences that they can.
+        weights: w_1 … w_n for the divided differences D_1 … D_n, see ``Forecast``.
+        steps: The steps of the known values, the newest first. If there are fewer than n + 1, the
+            highest differences are left out.
 
     Returns:
         c_0 … c_{n-1}, with Σ w_i D_i = Σ c_j (F_j - F_{j+1}).
     """
     found = [0.0] * len(weights)
     distances = [newer - older for newer, older in pairwise(steps)]
-    # By value: its difference of the order at hand, as coefficients of the neighbours.
+    # For each value, its difference of the current order, as coefficients of the neighbours.
     differences = [
         [1 / distance if j == k else 0.0 for j in range(len(weights))]
         for k, distance in enumerate(distances)
@@ -136,6 +136,6 @@ def in_neighbours(weights: Sequence[float], steps: Sequence[int]) -> tuple[float
 def weights_tensor(
     rows: tuple[tuple[float, ...], ...], device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """``rows`` as a tensor, which a step in inference mode does not own."""
+    """Return ``rows`` as a tensor that is no inference tensor."""
     with torch.inference_mode(False):
         return torch.tensor(rows, dtype=dtype, device=device)

@@ -1,4 +1,4 @@
-"""A value is stored and read as it is."""
+"""Stores and reads values without change."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from fxcache.codecs.codec import CacheEntry, Codec, Slot
 
 @dataclass(frozen=True)
 class Identity(Codec):
-    """Stores the value, and reads it as it is."""
+    """Stores a value and reads it without change."""
 
     stores_as_is: ClassVar[bool] = True
 

@@ -1,13 +1,13 @@
-"""A value is stored in eight bits, and restored where it is read.
+"""Stores values in eight bits.
 
-Each row has a scale of its own: a token's channels in ``[B, T, C]``, a channel's positions in
-``[B, C, H, W]`` and more dimensions. With ``absmax`` the largest magnitude of a row, what is
-restored differs from what was stored by at most
+Each row has its own scale. A row holds the channels of a token in ``[B, T, C]``, or the positions
+of a channel in ``[B, C, H, W]`` and more dimensions. With ``absmax`` the largest magnitude of a
+row, a restored value differs from the original by at most
 
-- int8: ``absmax / 254``, half a step of the 255;
-- float8_e4m3fn: 1/16 of the value, or ``absmax / 458,752`` where that is more;
+- int8: ``absmax / 254``, which is half of one of the 255 steps;
+- float8_e4m3fn: 1/16 of the value, or ``absmax / 458,752`` if that is more;
 
-and by the rounding of float32, and of the dtype that it is restored in.
+plus the rounding of float32 and of the dtype of the restored value.
 """
 
 import math
@@ -26,8 +26,8 @@ from fxcache.program import dtype_name, value_of
 
 aten = torch.ops.aten
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: torch.finfo(torch.float8_e4m3fn).max}
-CHUNK = 2**22  # elements that are quantised at once
-RESTORED = "fxcache_restored"  # notes the eight-bit value and its scales on what is restored
+CHUNK = 2**22  # the number of elements to quantise at once
+RESTORED = "fxcache_restored"  # the key of a note: eight-bit steps and scales of a restored value
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class QuantizedRows(Codec):
 
     Args:
         dtype: ``torch.int8`` or ``torch.float8_e4m3fn``.
-        kernels: Whether a Triton kernel quantises to int8, where it runs.
+        kernels: Whether a Triton kernel quantises where it can run.
     """
 
     dtype: torch.dtype
@@ -47,9 +47,10 @@ class QuantizedRows(Codec):
             value: Tensor = value_of(point.value)
             if not value.is_floating_point():
                 raise CutError(
-                    f"{point.value.name} is of {dtype_name(value.dtype)}, which is not quantised",
+                    f"{point.value.name} has the dtype {dtype_name(value.dtype)}, which cannot be "
+                    "quantised",
                     where=f"CacheConfig(dtype={self.dtype})",
-                    remedy="leave out dtype, or cut elsewhere",
+                    remedy="leave out dtype, or choose another cut",
                 )
 
     def slots(self, value: Tensor) -> tuple[Slot, ...]:
@@ -60,7 +61,7 @@ class QuantizedRows(Codec):
         return Slot(eight_bits), Slot(value.new_empty(shape, dtype=torch.float32), prefix="scale_")
 
     def quantize(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """``value`` in eight bits, and the scales of its rows, 1 for rows of zeros."""
+        """Return ``value`` in eight bits, and the scale of each row, which is 1 for zeros."""
         dims = dims_of_row(value.dim())
         if self.kernels and value.is_contiguous() and can_take(value):
             kept, row = value.shape[: dims[0]], value.shape[dims[0] :]
@@ -69,7 +70,7 @@ class QuantizedRows(Codec):
         exact = value.float()
         absmax = exact.abs().amax(dims, keepdim=True)
         scale = absmax / LARGEST[self.dtype]
-        scale = torch.where(scale == 0, 1.0, scale)  # of zeros, or of what is as good as zero
+        scale = torch.where(scale == 0, 1.0, scale)  # rows of zeros, or absmax / LARGEST underflows
         steps = exact / scale
         return (steps.round() if self.dtype is torch.int8 else steps).to(self.dtype), scale
 
@@ -100,9 +101,9 @@ class QuantizedRows(Codec):
 
 
 def chunks_of_rows(value: Tensor) -> list[tuple[slice, ...]]:
-    """Slices of ``value``, of whole rows, that hold ``CHUNK`` elements or a little more each.
+    """Return slices of whole rows with about ``CHUNK`` elements each.
 
-    No float32 copy of all of a large value is made.
+    They avoid a float32 copy of a whole large value.
     """
     if value.numel() <= 2 * CHUNK or value.dim() < 2:
         return [()]
@@ -113,5 +114,5 @@ def chunks_of_rows(value: Tensor) -> list[tuple[slice, ...]]:
 
 
 def dims_of_row(rank: int) -> tuple[int, ...]:
-    """The dimensions of a value of this many dimensions that share a scale."""
+    """Return the dimensions of a row, whose elements share a scale."""
     return tuple(range(2, rank)) if rank > 3 else (-1,)

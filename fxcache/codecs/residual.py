@@ -1,4 +1,4 @@
-"""A residual cut stores a value's difference from its shortcut, which reuse computes afresh."""
+"""Residual cuts: store value - shortcut; a reuse step computes the shortcut and adds it."""
 
 from collections.abc import Mapping
 
@@ -7,15 +7,20 @@ from torch import fx
 
 from fxcache.partition.cut import CachePoint, SignalPoint
 
-SUM = "fxcache_sum"  # notes the shortcut and the cached difference on what is read
+SUM = "fxcache_sum"  # the key of a note: shortcut and cached difference of a sum
 Copied = Mapping[fx.Node, fx.Node]
 aten = torch.ops.aten
 
 
 def encode(graph: fx.Graph, point: CachePoint | SignalPoint, copied: Copied) -> fx.Node:
-    """What is stored or observed at ``point``: value - shortcut, or the value if it has none.
+    """Return the value to store or observe: value - shortcut, or the value without a shortcut.
 
-    It is computed as soon as its value is. ``copied``: from the program's nodes to ``graph``'s.
+    It is computed directly after the value.
+
+    Args:
+        graph: The graph, changed in place.
+        point: The point of the value.
+        copied: The node in ``graph`` for each node of the program.
     """
     value = copied[point.value]
     if point.shortcut is None:
@@ -28,7 +33,7 @@ def encode(graph: fx.Graph, point: CachePoint | SignalPoint, copied: Copied) -> 
 
 
 def decode(graph: fx.Graph, point: CachePoint, cached: fx.Node, copied: Copied) -> fx.Node:
-    """The value at ``point``: shortcut + ``cached``, or ``cached`` itself at a feature cut."""
+    """Return the value at ``point``: shortcut + ``cached``, or ``cached`` at a feature cut."""
     if point.shortcut is None:
         return cached
     shortcut = point.shortcut.insert(graph, copied)

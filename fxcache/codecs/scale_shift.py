@@ -13,13 +13,13 @@ from fxcache.partition.frontier import Frontier
 from fxcache.partition.signals import timestep_embedding
 from fxcache.program import shape_of, value_of
 
-ADJUSTMENT = "adjustment:"  # begins the names of its weights in a graph; no module's name holds it
+ADJUSTMENT = "adjustment:"  # the prefix of its weights in a graph; names of modules have no colon
 aten = torch.ops.aten
 
 
 @dataclass(frozen=True, eq=False)
 class ScaleShift:
-    """For each cache point, a linear layer from the timestep embedding to a scale and a shift.
+    """A linear layer from the timestep embedding to a scale and a shift, for each cache point.
 
     Block Caching (2312.03209, section 3.3).
 
@@ -41,8 +41,8 @@ class ScaleShift:
         if differing:
             name = differing[0]
             raise PlanError(
-                f"the adjustment was trained for other cache points: for {name} it has the shape "
-                f"{mine.get(name)}, needed is {expected.get(name)}",
+                f"the adjustment was trained for other cache points: {name} has the shape "
+                f"{mine.get(name)}, and {expected.get(name)} is needed",
                 where="optimize(plan=...)",
                 remedy="train it again for this model and plan",
             )
@@ -86,7 +86,7 @@ class ScaleShiftLayers:
 
 
 def scale_shift(frontier: Frontier, plan: CutPlan, adjustment: ScaleShift) -> ScaleShiftLayers:
-    """``adjustment`` for the graphs of one program; PlanError where it does not fit."""
+    """Return the layers of ``adjustment`` for one program; raise PlanError if it does not fit."""
     embedding = require_embedding(frontier)
     adjustment.require_match(layer_shapes(frontier, plan))
     like: Tensor = value_of(embedding)
@@ -98,7 +98,7 @@ def scale_shift(frontier: Frontier, plan: CutPlan, adjustment: ScaleShift) -> Sc
 
 
 def zeros(frontier: Frontier, plan: CutPlan) -> dict[str, Tensor]:
-    """The weights of an adjustment that changes nothing, for all points of ``plan``."""
+    """Return the weights of an adjustment that changes nothing, for all points of ``plan``."""
     like: Tensor = value_of(require_embedding(frontier))
     return {
         name: torch.zeros(shape, dtype=like.dtype, device=like.device)
@@ -107,14 +107,15 @@ def zeros(frontier: Frontier, plan: CutPlan) -> dict[str, Tensor]:
 
 
 def layer_shapes(frontier: Frontier, plan: CutPlan) -> dict[str, tuple[int, ...]]:
-    """The names and shapes of the weights; CutError where a point cannot be adjusted."""
+    """Return the names and shapes of the weights; raise CutError if a point has no channels."""
     batch, width = shape_of(value_of(require_embedding(frontier)))
     found: dict[str, tuple[int, ...]] = {}
     for name, point in plan.named_points.items():
         shape = shape_of(value_of(point.value))
         if len(shape) < 2 or batch not in (1, shape[0]):
             raise CutError(
-                f"{name} is of the shape {list(shape)}, the timestep embedding of {[batch, width]}",
+                f"{name} has the shape {list(shape)}, which does not fit the timestep embedding's "
+                f"{[batch, width]}",
                 where="scale-shift adjustment",
                 remedy="use the plan without an adjustment",
             )
@@ -124,7 +125,7 @@ def layer_shapes(frontier: Frontier, plan: CutPlan) -> dict[str, tuple[int, ...]
 
 
 def require_embedding(frontier: Frontier) -> fx.Node:
-    """The timestep embedding ``[B, E]``; CutError where blocks do not share one."""
+    """Return the timestep embedding ``[B, E]``; raise CutError if blocks do not share one."""
     found = timestep_embedding(frontier)
     if found is None or value_of(found.value).dim() != 2:
         raise CutError(
@@ -136,12 +137,12 @@ def require_embedding(frontier: Frontier) -> fx.Node:
 
 
 def equal(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
-    """Whether both hold equal tensors under the same names."""
+    """Return whether both hold equal tensors under the same names."""
     return some.keys() == others.keys() and all(torch.equal(t, others[n]) for n, t in some.items())
 
 
 def over_positions(graph: fx.Graph, by_channel: fx.Node, rank: int) -> fx.Node:
-    """``by_channel`` [B, C] in the form that broadcasts over the positions of ``rank`` dims."""
+    """Reshape ``by_channel`` [B, C] so that it broadcasts over the positions of ``rank`` dims."""
     for _ in range(rank - 2):
         at = 1 if channels_last(rank) else -1
         by_channel = graph.call_function(aten.unsqueeze.default, (by_channel, at))
@@ -149,7 +150,7 @@ def over_positions(graph: fx.Graph, by_channel: fx.Node, rank: int) -> fx.Node:
 
 
 def channels_last(rank: int) -> bool:
-    """Whether the channels of a value of this many dimensions come last: tokens, not maps."""
+    """Return whether the channels of a value with ``rank`` dimensions come last, as in tokens."""
     return rank <= 3
 
 

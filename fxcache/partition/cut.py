@@ -8,7 +8,7 @@ from torch import fx
 
 from fxcache.policies import Signal
 
-SPAN = ".."  # between the first and the last module of a residual cut's name
+SPAN = ".."  # the separator of the first and the last module in a residual cut's name
 
 
 @dataclass(frozen=True)
@@ -20,17 +20,17 @@ class Cut:
     Attributes:
         name: The module path of the cached value, or ``first..last`` for the modules that a
             residual cut spans.
-        skip_index: The number of the U-Net's skip connection that the value meets, 0 at the
-            outermost. None elsewhere.
+        skip_index: The index of the U-Net's skip connection at the cut, 0 for the outermost. None
+            if the cut is not at a skip connection.
         mode: ``"feature"`` if the value itself is cached, ``"residual"`` if the difference between
             two points of a stream is.
         full_flops: FLOPs of the full variant, two per multiply-add.
         reuse_flops: FLOPs of the cached-skip variant, two per multiply-add.
         reuse_flops_by_op: ``reuse_flops`` by kind: ``"conv"``, ``"linear"``, ``"attention"`` and
             ``"other"``.
-        cache_bytes: Bytes that are kept between steps, in the dtype of the capture.
-        cached_tensors: How many tensors these are.
-        blocks_skipped: How many of the model's numbered blocks a reuse step does nothing of.
+        cache_bytes: Bytes that are cached between steps, in the dtype of the capture.
+        cached_tensors: The number of cached tensors.
+        blocks_skipped: The number of numbered blocks that a reuse step skips entirely.
     """
 
     name: str
@@ -53,8 +53,8 @@ class Cut:
         return asdict(self) | {"share_saved": round(self.share_saved, 6)}
 
 
-class Afresh(Protocol):
-    """What a reuse step computes in a value's place, before it adds what is cached."""
+class Recomputation(Protocol):
+    """The computation of a shortcut, to which a reuse step adds the cached difference."""
 
     @property
     def end(self) -> fx.Node:
@@ -62,7 +62,7 @@ class Afresh(Protocol):
 
     @property
     def leaves(self) -> tuple[fx.Node, ...]:
-        """The values that it is computed from."""
+        """The values that the computation reads."""
 
     @property
     def flops(self) -> Mapping[str, int]:
@@ -88,7 +88,7 @@ class CachePoint:
     """
 
     value: fx.Node
-    shortcut: Afresh | None = None
+    shortcut: Recomputation | None = None
 
     @property
     def along_stream(self) -> bool:
@@ -120,7 +120,7 @@ class SignalPoint:
 
     kind: Signal
     value: fx.Node
-    shortcut: Afresh | None
+    shortcut: Recomputation | None
     of_timestep_alone: bool
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from torch import fx
 
 from fxcache.errors import CutError
-from fxcache.partition.cut import Afresh, SignalPoint
+from fxcache.partition.cut import Recomputation, SignalPoint
 from fxcache.partition.frontier import Frontier
 from fxcache.policies import Signal
 from fxcache.program import Role, is_tensor
@@ -74,7 +74,7 @@ FINDERS: Mapping[Signal, Callable[[Frontier], SignalPoint | None]] = {
 
 
 def signal(
-    frontier: Frontier, kind: Signal, value: fx.Node, shortcut: Afresh | None = None
+    frontier: Frontier, kind: Signal, value: fx.Node, shortcut: Recomputation | None = None
 ) -> SignalPoint:
     """The observed value, with whether it depends on the timestep alone."""
     others = (Role.LATENT, Role.CONDITIONING, Role.STATE)

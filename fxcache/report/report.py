@@ -68,7 +68,7 @@ def report_of(module: nn.Module, engine: Engine) -> Report:
         cached_bytes=engine.store.nbytes + engine.store.slot_bytes(GuidanceSlot),
         hoisted_bytes=engine.store.slot_bytes(Prologues),
         offloaded_bytes=engine.offload.nbytes,
-        notices=engine.notices.said,
+        notices=engine.notices.given,
     )
 
 

@@ -1,4 +1,4 @@
-"""What variants cost: FLOPs of each, and the weights that each reads."""
+"""The costs of variants: their FLOPs, and the weights that they read."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ class VariantCosts:
     """The cost model of one program under one plan.
 
     Attributes:
-        frontier: Of the program, with the cost of each node.
-        plan: What is cached.
-        adjusted: The layers that adjust what is read, if there are any.
+        frontier: The program's graph, with the cost of each node.
+        plan: The plan with the cache points.
+        adjusted: The layers that adjust cached values; None if there are none.
     """
 
     frontier: Frontier
@@ -33,12 +33,12 @@ class VariantCosts:
         observed: Iterable[fx.Node],
         hoisted: Iterable[fx.Node],
     ) -> int:
-        """FLOPs of a whole step, its prefix included.
+        """Return the FLOPs of a whole step, including its prefix.
 
         Args:
-            reads: The points that it takes from the cache.
-            writes: The points whose values it stores.
-            observed: What the prefix computes for the policy.
+            reads: The points that the step reads from the cache.
+            writes: The points whose values the step stores.
+            observed: The nodes that the prefix computes for the policy.
             hoisted: Values that were computed before the steps.
         """
         taken = tuple(reads)
@@ -47,11 +47,11 @@ class VariantCosts:
         return flops + (sum(map(self.adjusted.flops, taken)) if self.adjusted else 0)
 
     def prologue_flops(self, hoisted: Hoisted) -> int:
-        """FLOPs of the prologue."""
+        """Return the FLOPs of the prologue."""
         return self._flops_of(hoisted.per_run, ())
 
     def timestep_flops(self, hoisted: Hoisted) -> int:
-        """FLOPs of the timestep part, for one timestep."""
+        """Return the FLOPs of the timestep part for one timestep."""
         return self._flops_of(hoisted.per_step, hoisted.per_run)
 
     def _flops_of(self, ends: tuple[fx.Node, ...], taken: tuple[fx.Node, ...]) -> int:
@@ -67,7 +67,7 @@ class VariantCosts:
         hoisted: Iterable[fx.Node],
         weights: Mapping[str, Any],
     ) -> list[Tensor]:
-        """The distinct ``weights`` that a step reads which takes ``points`` from the cache."""
+        """Return the distinct ``weights`` of a step that reads ``points`` from the cache."""
         live = self.frontier.live(points, observed, hoisted)
         read = (weights[str(n.target)] for n in live if n.op == "get_attr")
         return list({id(weight): weight for weight in read if isinstance(weight, Tensor)}.values())

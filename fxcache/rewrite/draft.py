@@ -1,4 +1,4 @@
-"""A graph on its way from a program to a variant."""
+"""A draft: a copy of a program's graph that passes rewrite into a variant."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ from fxcache.program import Program, copy_graph
 
 
 class Property(Enum):
-    """What passes require of a draft, ensure or break."""
+    """A property of a draft that passes require, ensure or break."""
 
     ALL_NODES = "no node of the program has been removed"
-    CACHE_READ = "cached values are read"
-    OUTPUTS_FINAL = "all outputs are there"
-    OUTPUTS_OWNED = "outputs share no memory with what is kept for later steps"
-    NO_DEAD_NODES = "every node is needed by an output"
+    CACHE_READ = "the graph reads cached values"
+    OUTPUTS_FINAL = "the graph has all its outputs"
+    OUTPUTS_OWNED = "outputs share no memory with values that later steps read"
+    NO_DEAD_NODES = "an output depends on each node"
 
 
 @dataclass(eq=False)
@@ -27,10 +27,10 @@ class Draft:
     Attributes:
         program: The captured model.
         graph: The graph, changed by each pass.
-        nodes: From the program's nodes to those that stand for their values in ``graph``. Valid as
-            long as ``Property.ALL_NODES`` holds.
-        weights: What the graph reads besides the program's weights, by name.
-        properties: What holds now.
+        nodes: The node in ``graph`` for the value of each node of the program. Valid while
+            ``Property.ALL_NODES`` holds.
+        weights: The weights that the graph reads besides those of the program, by name.
+        properties: The properties that hold now.
     """
 
     program: Program
@@ -41,6 +41,6 @@ class Draft:
 
     @classmethod
     def of(cls, program: Program) -> Self:
-        """A draft that nothing has changed yet."""
+        """Return an unchanged draft of ``program``."""
         graph, nodes = copy_graph(program.graph)
         return cls(program, graph, nodes)

@@ -1,4 +1,4 @@
-"""Graphs as numbered Python files, for reading and for running them by hand."""
+"""Writes graphs as numbered, runnable Python files."""
 
 import re
 from pathlib import Path
@@ -17,21 +17,21 @@ from torch import device, inf, nan
 
 
 def dump(draft: Draft, folder: str, name: str, after: str) -> None:
-    """Write the graph of ``draft`` to ``folder``, under the next number.
+    """Write the graph of ``draft`` to ``folder``, with the next number.
 
     The file defines one module class. Its weights are attributes whose names the comments show.
 
     Raises:
-        ModelFileError: The folder cannot be made.
+        ModelFileError: The folder cannot be created.
     """
     place = Path(folder)
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelFileError(
-            f"cannot write graphs there: {error}",
+            f"graphs cannot be written there: {error}",
             where=f"FXCACHE_DUMP={folder}",
-            remedy="set FXCACHE_DUMP to a folder that can be made, or unset it",
+            remedy="set FXCACHE_DUMP to a folder that can be created, or unset it",
         ) from error
     numbers = [int(m[1]) for p in place.iterdir() if (m := re.match(r"(\d+)_", p.name))]
     title = identifier(f"{draft.program.model}_{name}")
@@ -44,5 +44,5 @@ def dump(draft: Draft, folder: str, name: str, after: str) -> None:
 
 
 def identifier(text: str) -> str:
-    """``text`` as the name of a class."""
+    """Return ``text`` as a valid name of a class."""
     return re.sub(r"\W+", "_", text)

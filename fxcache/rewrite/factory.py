@@ -1,4 +1,4 @@
-"""Makes the graphs of one program under one plan: which passes, in which order."""
+"""Makes the graphs of one program under one plan: defines the passes and their order."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -28,12 +28,12 @@ from fxcache.rewrite.prefix import Prefix, find_prefix
 
 
 class VariantKey(NamedTuple):
-    """What identifies a variant.
+    """The key of a variant.
 
     Attributes:
-        reused: The groups of cache points that it takes from the cache.
+        reused: The groups of cache points that it reads from the cache.
         continued: Whether it continues from the prefix.
-        hoisted: Which values it takes as inputs.
+        hoisted: The level of the hoisted values that are its inputs.
     """
 
     reused: frozenset[str]
@@ -42,7 +42,7 @@ class VariantKey(NamedTuple):
 
 
 class Rewritten(NamedTuple):
-    """A graph, the FLOPs of its step, and the places in it where a kernel could run."""
+    """A rewritten graph, the FLOPs of its step, and the places where a kernel could run."""
 
     draft: Draft
     flops: int = 0
@@ -65,21 +65,21 @@ class VariantFactory:
 
     @cached_property
     def hoisted(self) -> Hoisted:
-        """What can be computed before the steps."""
+        """The values that can be computed before the steps."""
         return find_hoisted(self.program, self.frontier.needs)
 
     def hoisted_at(self, level: HoistLevel) -> tuple[fx.Node, ...]:
-        """The hoisted values that graphs take; nothing is looked for where nothing is taken."""
+        """Return the hoisted values of this level. Without hoisting, none are searched for."""
         return self.hoisted.at(level) if level else ()
 
     def prefix_at(self, level: HoistLevel) -> Prefix:
-        """Where the prefix ends; the policy observes a signal."""
+        """Return the prefix that computes the signal of the policy."""
         signal = self.plan.signal
         assert signal is not None
         return find_prefix(self.frontier.needs, signal, self.plan.points, self.hoisted_at(level))
 
     def variant(self, key: VariantKey, name: str) -> Rewritten:
-        """The graph of a step: ``f(user, hoisted, shared, cached, …) -> (results, cached)``."""
+        """Make a step's graph: ``f(user, hoisted, shared, cached, …) -> (results, cached)``."""
         points = self.plan.points
         reads = {number: points[number] for number in self.plan.numbers(key.reused)}
         writes = self._writes(reads)
@@ -101,13 +101,13 @@ class VariantFactory:
         return Rewritten(draft, flops, tuple(fusions))
 
     def _writes(self, reads: Mapping[int, CachePoint]) -> dict[int, CachePoint]:
-        """The points whose values are computed by a step that reads the others."""
+        """Return the points whose values a step computes that reads ``reads``."""
         live = set(self.frontier.live(tuple(reads.values())))
         points = enumerate(self.plan.points)
         return {n: point for n, point in points if n not in reads and point.value in live}
 
     def prefix(self, level: HoistLevel) -> Rewritten:
-        """The graph of the prefix: ``f(user, hoisted) -> (signal, shared)``."""
+        """Make the graph of the prefix: ``f(user, hoisted) -> (signal, shared)``."""
         prefix = self.prefix_at(level)
         passes = [
             take_inputs(InputKind.HOISTED, self.hoisted_at(level)),
@@ -118,12 +118,12 @@ class VariantFactory:
         return Rewritten(self._run(passes, "prefix"))
 
     def prologue(self) -> Rewritten:
-        """The graph of what is computed once a run: ``f(user) -> hoisted``."""
+        """Make the graph that runs once a run: ``f(user) -> hoisted``."""
         passes = [return_values(OutputKind.HOISTED, self.hoisted.per_run), remove_dead_nodes()]
         return Rewritten(self._run(passes, "prologue"))
 
     def timestep_part(self) -> Rewritten:
-        """The graph of what is computed for each timestep: ``f(user, hoisted) -> hoisted``."""
+        """Make the graph that runs once for each timestep: ``f(user, hoisted) -> hoisted``."""
         passes = [
             take_inputs(InputKind.HOISTED, self.hoisted.per_run),
             return_values(OutputKind.HOISTED, self.hoisted.per_step),
@@ -132,7 +132,7 @@ class VariantFactory:
         return Rewritten(self._run(passes, "timestep part"))
 
     def blend(self) -> Rewritten:
-        """The graph that computes all and mixes it with the cache. For training only."""
+        """Make the graph that mixes computed and cached values, for training only."""
         passes = [blend(self.plan.groups.values()), *self._cleaned()]
         return Rewritten(self._run(passes, "blend"))
 

@@ -1,4 +1,4 @@
-"""Statistics of cached values, which kernels read instead of taking them at every step."""
+"""Statistics of cached values, which kernels read instead of computing them at every step."""
 
 from typing import NamedTuple
 
@@ -8,9 +8,14 @@ from fxcache.operators import operator_of
 
 
 class Moments(NamedTuple):
-    """Statistics of the value at a cache ``point``: the first of ``channels`` in ``groups``.
+    """The statistics for a group normalisation of a concatenation that begins with a cached value.
 
-    They change when it does, and not from one reuse to the next.
+    They change only when the cached value changes.
+
+    Attributes:
+        point: The number of the cache point.
+        groups: The number of groups.
+        channels: The number of channels of the concatenation.
     """
 
     point: int
@@ -18,7 +23,7 @@ class Moments(NamedTuple):
     channels: int
 
     def of(self, value: Tensor) -> Tensor:
-        """See ``fxcache::group_moments``."""
+        """Return the statistics of ``value``, see ``fxcache::group_moments``."""
         operator = operator_of("concat_group_norm_silu", "group_moments")
         found: Tensor = operator(value, self.groups, self.channels, 0)
         return found

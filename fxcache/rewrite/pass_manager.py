@@ -1,4 +1,4 @@
-"""Runs an ordered list of passes over a draft: each verified, timed and, if asked for, dumped."""
+"""Runs an ordered list of passes over a draft, and verifies, times and dumps each."""
 
 import logging
 import os
@@ -21,15 +21,15 @@ NONE: Properties = frozenset()
 class Pass:
     """One rewrite of a draft.
 
-    A pass that finds something for the report appends it to a list that its maker passes in, as
-    ``fuse`` does.
+    A pass with findings for the report appends them to a list that its factory receives, as in
+    ``fuse``.
 
     Attributes:
-        name: For logs, errors and dumps.
+        name: The name in logs, errors and dumps.
         run: Changes the draft in place.
-        requires: What must hold before it.
-        ensures: What holds after it, whether or not another pass requires it.
-        breaks: What no longer holds after it.
+        requires: The properties that must hold before the pass.
+        ensures: The properties that hold after the pass.
+        breaks: The properties that no longer hold after the pass.
     """
 
     name: str
@@ -43,7 +43,7 @@ class PassManager:
     """An ordered list of passes.
 
     Raises:
-        RewriteError: A pass comes before what it requires.
+        RewriteError: A pass comes before the pass that ensures its requirements.
     """
 
     def __init__(self, passes: Iterable[Pass]) -> None:
@@ -51,10 +51,10 @@ class PassManager:
         require_order(self.passes)
 
     def run(self, draft: Draft, name: str) -> Draft:
-        """Run all passes over ``draft``, which becomes the graph called ``name``.
+        """Run all passes over ``draft``, which becomes the graph ``name``.
 
-        With the environment variable ``FXCACHE_DUMP`` set to a folder, the graph is written there
-        after each pass, as Python source.
+        If the environment variable ``FXCACHE_DUMP`` names a folder, the graph is written there as
+        Python source after each pass.
 
         Raises:
             RewriteError: A pass left the graph malformed. This is a defect of fxcache.
@@ -80,13 +80,13 @@ class PassManager:
 
 
 def require_order(passes: Sequence[Pass]) -> None:
-    """RewriteError where a pass comes before what it requires."""
+    """Raise RewriteError if a pass comes before the pass that ensures its requirements."""
     known = {Property.ALL_NODES}
     for each in passes:
         if missing := each.requires - known:
             raise RewriteError(
                 f"the pass {each.name!r} requires: {', '.join(p.value for p in missing)}",
                 where=" → ".join(p.name for p in passes),
-                remedy="put it behind a pass that ensures this",
+                remedy="put it after a pass that ensures this",
             )
         known = (known - each.breaks) | each.ensures

@@ -1,4 +1,4 @@
-"""The prefix: what a policy observes is computed first, and every variant continues from there."""
+"""The prefix: the part of a step that computes the signal, from which all variants continue."""
 
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
@@ -15,8 +15,9 @@ class Prefix:
     """The part of a program that computes a signal.
 
     Attributes:
-        signal: What the policy observes.
-        shared: What the rest of the program reads of the prefix. Variants take it as inputs.
+        signal: The signal that the policy observes.
+        shared: The values of the prefix that the rest of the program reads. They are inputs of
+            variants.
     """
 
     signal: SignalPoint
@@ -29,13 +30,13 @@ def find_prefix(
     points: Iterable[CachePoint],
     hoisted: Iterable[fx.Node] = (),
 ) -> Prefix:
-    """The prefix that ends where ``signal`` is known.
+    """Return the prefix that computes ``signal``.
 
     Args:
-        needs: What each value of the program depends on.
-        signal: What the policy observes.
-        points: What is cached after it.
-        hoisted: Values that the prefix, and what continues from it, take as inputs.
+        needs: The dependences between values of the program.
+        signal: The signal that the policy observes.
+        points: The cache points.
+        hoisted: Values that are inputs of the prefix and of variants.
     """
     bases = {leaf for point in points for leaf in point.needed}
     inside = set(needs.live_without(dict.fromkeys(hoisted, ()), signal.needed))
@@ -45,7 +46,7 @@ def find_prefix(
 
 
 def read_outside(node: fx.Node, inside: Set[fx.Node]) -> bool:
-    """Whether something outside reads ``node``, or pieces of it: only tensors can be handed on."""
+    """Return whether a node outside reads ``node`` or an item of it: only tensors are shared."""
     return any(
         user not in inside or (not is_tensor(user) and read_outside(user, inside))
         for user in node.users

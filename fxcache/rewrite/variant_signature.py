@@ -1,4 +1,4 @@
-"""The interface of a graph: its inputs and outputs by name and kind, and one way to fill them."""
+"""The signature of a graph: the names and kinds of its inputs and outputs, and their order."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,13 +30,13 @@ NO_VALUES: Mapping[int, Tensor] = {}
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What a tensor looks like.
+    """The shape, dtype and strides of a tensor.
 
     Attributes:
-        shape: Its sizes; a string stands for one that may vary.
-        dtype: Its dtype.
-        stride: In elements, by dimension; a string stands for one that may vary.
-        batch_dim: The dimension along which requests are batched; None where there is none.
+        shape: The sizes. A size that may vary is a string.
+        dtype: The dtype.
+        stride: The stride of each dimension in elements. A stride that may vary is a string.
+        batch_dim: The dimension of the batch; None if there is none.
     """
 
     shape: tuple[int | str, ...]
@@ -51,8 +51,8 @@ class InputSpec(NamedTuple):
     Attributes:
         name: The path of the argument in the call, such as ``added_cond_kwargs.time_ids``, or the
             name of the placeholder.
-        source: Where its value comes from.
-        tensor: What it looks like; None for coefficients and moments.
+        source: The source of its value.
+        tensor: The description of its value; None for coefficients and moments.
     """
 
     name: str
@@ -68,10 +68,10 @@ class OutputSpec(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What a graph returned.
+    """The values that a graph returned.
 
     Attributes:
-        results: What the module returns, flat.
+        results: The flat results of the module.
         cached: Values to store, by the number of their cache point.
         signal: What the policy observes, where the graph computes it.
         shared: What variants continue from.
@@ -136,7 +136,7 @@ class VariantSignature:
 
     @cached_property
     def moments(self) -> tuple[Any, ...]:
-        """The statistics of cached values that the graph takes."""
+        """The statistics of cached values that are inputs of the graph."""
         return self.keys(InputKind.MOMENT)
 
     @cached_property
@@ -146,12 +146,12 @@ class VariantSignature:
 
     @cached_property
     def num_results(self) -> int:
-        """How many outputs the module returns. They come first."""
+        """The number of outputs that are results of the module. They come first."""
         return sum(o.sink.kind is OutputKind.RESULT for o in self.outputs)
 
     @cached_property
     def _splits(self) -> tuple[int, bool]:
-        """Where the cached or the shared outputs begin, and whether a signal comes first."""
+        """The index of the first cached or shared output, and whether a signal precedes it."""
         signals = any(o.sink.kind is OutputKind.SIGNAL for o in self.outputs)
         return self.num_results + signals, signals
 
@@ -164,15 +164,15 @@ class VariantSignature:
         coefficients: Mapping[Hashable, Tensor] = NO_TENSORS,
         moments: Mapping[Hashable, Tensor] = NO_TENSORS,
     ) -> tuple[Tensor, ...]:
-        """The graph's inputs, in order.
+        """Return the graph's inputs, in order.
 
         Args:
-            user: All tensors of the call, as ``Program.inputs`` has them.
+            user: All tensors of the call, in the order of ``Program.inputs``.
             hoisted: All hoisted values, by number.
             shared: All values that the prefix shares, by number.
-            cached: What is stored, by the number of the cache point.
-            coefficients: By name.
-            moments: By what they are statistics of.
+            cached: The entry of each cache point, by its number.
+            coefficients: The coefficients by name.
+            moments: The statistics by their ``Moments``.
         """
         inputs = list(user)
         if self.hoisted:
@@ -188,7 +188,7 @@ class VariantSignature:
         return tuple(inputs)
 
     def unpack(self, values: Sequence[Any]) -> Outputs:
-        """What the graph returned, by what it is for."""
+        """Split the values that the graph returned by their kind."""
         if len(values) == self.num_results:
             return Outputs(values, NO_VALUES, None, ())
         start, signals = self._splits
@@ -200,7 +200,7 @@ class VariantSignature:
 
 
 def signature_of(graph: fx.Graph, program: Program) -> VariantSignature:
-    """The signature of a graph that was rewritten from ``program``."""
+    """Return the signature of a graph that was rewritten from ``program``."""
     batch = batch_size(program)
     inputs = []
     for index, node in enumerate(graph.find_nodes(op="placeholder")):
@@ -218,15 +218,15 @@ def signature_of(graph: fx.Graph, program: Program) -> VariantSignature:
 
 
 def batch_size(program: Program) -> Any:
-    """The size of the latent's first dimension, an int or a symbol; None where it has none."""
+    """Return the size of the latent's first dimension, an int or a symbol; None if it has none."""
     latent: Tensor = value_of(program.placeholders_of(Role.LATENT)[0])
     return latent.shape[0] if latent.dim() else None
 
 
 def spec_of(value: Any, batch: Any) -> TensorSpec | None:
-    """What ``value`` looks like; None where it is no tensor.
+    """Return the description of ``value``; None if it is not a tensor.
 
-    Its first dimension is taken to be the batch where it is as large as the latent's.
+    The first dimension counts as the batch if it has the same size as that of the latent.
     """
     if not isinstance(value, Tensor):
         return None
@@ -236,5 +236,5 @@ def spec_of(value: Any, batch: Any) -> TensorSpec | None:
 
 
 def sizes(values: Sequence[Any]) -> tuple[int | str, ...]:
-    """Sizes as ints, and those that may vary as the names of their symbols."""
+    """Return sizes as ints; sizes that may vary as the names of their symbols."""
     return tuple(v if isinstance(v, int) else str(v) for v in values)

@@ -1,4 +1,4 @@
-"""The variants of one program under one plan: each made when it is first needed, and kept."""
+"""The variants of one program under one plan. Each is made at its first use."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -25,12 +25,13 @@ AS_IS = CacheFormat()
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """One graph as a pure function.
+    """A graph as a pure function.
 
     Attributes:
-        module: What runs: ``module(*signature.bind(…))``. Its weights are the original module's.
-        signature: Its inputs and outputs.
-        flops: Of the step that it computes, the prefix included; 0 for a part of a step.
+        module: The callable graph: ``module(*signature.bind(…))``. It shares the weights of the
+            original module.
+        signature: The inputs and outputs.
+        flops: The FLOPs of its step, including the prefix; 0 for a part of a step.
     """
 
     module: fx.GraphModule
@@ -44,12 +45,12 @@ class Variants:
     Attributes:
         frontier: All cuts of the program.
         plan: The cut that was chosen.
-        inputs: A description of the call that was captured, for the report.
-        form: How values are stored and read back.
-        program: What was captured.
-        made: The variants so far.
-        fusions: For each of them, the places where a kernel could run.
-        weights: What the graphs read, by the program's names, as the module holds them now.
+        inputs: A description of the captured call, for the report.
+        form: The format of cached values.
+        program: The captured program.
+        made: The variants that were made so far, by key.
+        fusions: The places where a kernel could run, by key of the variant.
+        weights: The module's current weights, by their names in the program.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Variants:
         self.made: dict[VariantKey, Variant] = {}
         self.fusions: dict[VariantKey, tuple[Fusion, ...]] = {}
         self.weights: Mapping[str, Any] = self.program.weights
-        self.modules: list[fx.GraphModule] = []  # of all graphs so far
+        self.modules: list[fx.GraphModule] = []  # all graphs so far
         self._prefixes: dict[HoistLevel, Variant] = {}
         self._lock = threading.RLock()
 
@@ -72,12 +73,12 @@ class Variants:
         continued: bool = False,
         hoisted: HoistLevel = HoistLevel.NOTHING,
     ) -> Variant:
-        """The variant that reuses these groups of points, and computes and stores the rest.
+        """Return the variant that reuses these groups of points, and computes and stores the rest.
 
         Args:
             reused: The names of groups of cache points.
             continued: Whether it continues from the prefix.
-            hoisted: Which values it takes as inputs.
+            hoisted: The level of the hoisted values that are its inputs.
         """
         key = VariantKey(reused, continued, hoisted)
         if (made := self.made.get(key)) is not None:
@@ -91,7 +92,7 @@ class Variants:
             return self.made[key]
 
     def prefix(self, hoisted: HoistLevel = HoistLevel.NOTHING) -> Variant:
-        """The part that computes what the policy observes."""
+        """Return the graph that computes the signal of the policy."""
         with self._lock:
             if hoisted not in self._prefixes:
                 made = self._variant(self._factory.prefix(hoisted), "prefix")
@@ -100,33 +101,33 @@ class Variants:
 
     @cached_property
     def prologue(self) -> Variant:
-        """The part that computes, once a run, what depends on the conditioning alone."""
+        """The graph that computes values that depend on the conditioning alone, once a run."""
         return self._locked(self._factory.prologue, "prologue")
 
     @cached_property
     def timestep_part(self) -> Variant:
-        """The part that computes what depends on the timestep, and not on the latent."""
+        """The graph that computes values that depend on the timestep, and not on the latent."""
         return self._locked(self._factory.timestep_part, "timestep part")
 
     @cached_property
     def blend(self) -> Variant:
-        """Everything computed, and mixed with the cache by given shares. For training only."""
+        """The graph that mixes computed and cached values, for training only."""
         return self._locked(self._factory.blend, "blend")
 
     @cached_property
     def coefficients(self) -> Coefficients | None:
-        """What computes the coefficients of each step, if the variants take any."""
+        """The object that computes the coefficients of each step; None if there are none."""
         return self.form.coefficients(self.plan)
 
     @property
     def hoisted(self) -> Hoisted:
-        """What can be computed before the steps."""
+        """The values that can be computed before the steps."""
         return self._factory.hoisted
 
     def read(self, weights: Mapping[str, Any]) -> None:
-        """Let all graphs, those made later too, read these tensors under the program's names.
+        """Let all graphs, including later ones, read these tensors by their names in the program.
 
-        Other threads may run the graphs meanwhile.
+        Other threads may run the graphs at the same time.
         """
         with self._lock:
             self.weights = weights
@@ -135,12 +136,12 @@ class Variants:
 
     @property
     def full(self) -> fx.GraphModule:
-        """The original computation, which also returns all values to store."""
+        """The full variant: the original computation, which also returns all values to store."""
         return self.variant(NOTHING).module
 
     @property
     def cached_skip(self) -> fx.GraphModule:
-        """The computation with all cache points taken from the cache."""
+        """The variant that reads all cache points from the cache."""
         return self.variant(self.all).module
 
     @cached_property
@@ -150,27 +151,27 @@ class Variants:
 
     @property
     def continued(self) -> bool:
-        """Whether steps continue from the prefix: its signal is not known before the run."""
+        """Whether steps continue from the prefix, because the signal is unknown before the run."""
         signal = self.plan.signal
         return signal is not None and not signal.of_timestep_alone
 
     @property
     def full_flops(self) -> int:
-        """FLOPs of a step that reuses nothing."""
+        """The FLOPs of a step that reuses nothing."""
         return self.plan.cut.full_flops
 
     @property
     def prologue_flops(self) -> int:
-        """FLOPs of the prologue."""
+        """The FLOPs of the prologue."""
         return self._factory.costs.prologue_flops(self.hoisted)
 
     @property
     def timestep_flops(self) -> int:
-        """FLOPs of the timestep part, for one timestep."""
+        """The FLOPs of the timestep part for one timestep."""
         return self._factory.costs.timestep_flops(self.hoisted)
 
     def weights_read(self, reused: frozenset[str], hoisted: HoistLevel) -> list[Tensor]:
-        """The distinct weights that a step of this kind reads."""
+        """Return the distinct weights that a step of this kind reads."""
         points = tuple(self.plan.points[number] for number in self.plan.numbers(reused))
         signal = self.plan.signal
         observed = signal.needed if signal and self.continued else ()
@@ -178,7 +179,7 @@ class Variants:
         return self._factory.costs.weights_read(points, observed, taken, self.weights)
 
     def display_name(self, key: VariantKey) -> str:
-        """What people call the variant; two variants may go by one name."""
+        """Return the name of a variant for display, which is not unique."""
         name = "full" if not key.reused else "cached_skip"
         if key.reused and key.reused != self.all:
             name = f"cached_skip {len(key.reused)} of {len(self.all)}"
@@ -189,7 +190,7 @@ class Variants:
             return self._variant(rewrite(), name)
 
     def _variant(self, rewritten: Rewritten, name: str) -> Variant:
-        """A graph made callable, reading the weights as they are now. The thread holds the lock."""
+        """Make a graph callable with the current weights. The thread holds the lock."""
         draft = rewritten.draft
         signature = signature_of(draft.graph, self.program)
         title = identifier(f"{self.program.model}_{name}")
@@ -199,7 +200,7 @@ class Variants:
 
 
 def rewrite(frontier: Frontier, plan: CutPlan, inputs: str, form: CacheFormat = AS_IS) -> Variants:
-    """The variants under ``plan``, with those that every run needs made at once."""
+    """Return the variants under ``plan``. Those that every run needs are made now."""
     variants = Variants(frontier, plan, inputs, form)
     if plan.signal:
         variants.prefix()

@@ -1,4 +1,4 @@
-"""What must hold of a graph after each pass. A failure is a defect of fxcache."""
+"""Verifies the graph after each pass. A failure is a defect of fxcache."""
 
 from itertools import pairwise
 
@@ -13,31 +13,31 @@ def verify(draft: Draft, name: str, after: str) -> None:
     """Check that the graph of ``draft`` is well formed, functional and complete.
 
     Args:
-        draft: What a pass has changed.
-        name: Of the graph, for errors.
+        draft: The draft that a pass has changed.
+        name: The name of the graph, for errors.
         after: The name of the pass.
 
     Raises:
-        RewriteError: It is not.
+        RewriteError: The graph is malformed.
     """
     graph, program = draft.graph, draft.program
     graph.lint()
     read = [n.target for n in graph.find_nodes(op="get_attr")]
     missing = [w for w in read if w not in program.weights and w not in draft.weights]
-    problem = f"reads weights the program does not have: {missing[:3]}" if missing else ""
+    problem = f"reads weights that the program lacks: {missing[:3]}" if missing else ""
     ranks = [ORDER.index(kind_of(node)) for node in graph.find_nodes(op="placeholder")]
     if any(first > second for first, second in pairwise(ranks)):
-        problem = "takes inputs in another order than that of their kinds"
+        problem = "has inputs that are not ordered by kind"
     writing = [n.name for n in graph.nodes if writes(n.target)]
     if writing:
         problem = f"writes to arguments: {writing[:3]}"
     (outputs,) = output_node(graph).args
     if len(sinks_of(graph)) != len(outputs):  # type: ignore[arg-type]
-        problem = "returns other values than it says"
+        problem = "has a wrong number of notes on its outputs"
     if Property.NO_DEAD_NODES in draft.properties:
         nodes = (n for n in graph.nodes if n.op in ("call_function", "get_attr"))
         if dead := [n.name for n in nodes if not n.users]:
-            problem = f"keeps values that nothing reads: {dead[:3]}"
+            problem = f"has nodes that no node reads: {dead[:3]}"
     if problem:
         raise RewriteError(
             f"the graph {problem}",

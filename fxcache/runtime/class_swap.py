@@ -1,7 +1,7 @@
-"""Subclasses that go by their original's name: how objects are optimised in place.
+"""Optimises objects in place by giving them a subclass with the name of the original class.
 
-An object is optimised by giving it such a class, and restored by taking the class out again. The
-classes of others may lie between, such as FSDP's, which itself swaps classes.
+An object is restored by removing that class again. Classes of other libraries may be derived from
+it in between, such as those of FSDP, which swaps classes too.
 """
 
 import sys
@@ -10,15 +10,15 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
 
-ORIGINAL = "_fxcache_original"  # the attribute under which such a class holds the class it extends
+ORIGINAL = "_fxcache_original"  # the attribute of an optimised class that holds the original class
 
 
 class Swapped(type):
-    """Metaclass of the optimised classes of modules: each is a class of its own, as any subclass.
+    """Metaclass of the optimised classes of modules.
 
-    One caller sees it differently. diffusers' ``from_pipe`` keeps a component only where
-    ``type(component) in annotated_types`` holds, which a subclass never does, and which nothing
-    but ``==`` can answer. In that comparison, and in no other, the class equals its original.
+    An optimised class equals only itself, with one exception. diffusers' ``from_pipe`` keeps a
+    component only if ``type(component) in annotated_types``, which is False for subclasses and can
+    only be changed by ``==``. In that comparison alone, the class equals its original.
     """
 
     def __eq__(cls, other: object) -> bool:
@@ -30,7 +30,7 @@ class Swapped(type):
 
 
 def is_from_pipe(frame: types.FrameType) -> bool:
-    """Whether ``frame`` runs the ``from_pipe`` of diffusers' pipelines."""
+    """Return whether ``frame`` runs the ``from_pipe`` of diffusers' pipelines."""
     module = str(frame.f_globals.get("__name__"))
     return frame.f_code.co_name == "from_pipe" and module.startswith("diffusers.")
 
@@ -39,8 +39,8 @@ class ClassSwap:
     """Makes one class for each original class.
 
     Args:
-        mixin: Put in front of the original class; it marks optimised objects.
-        members: From the original class to the attributes of the new one.
+        mixin: The first base class of the new class; it marks optimised objects.
+        members: Maps the original class to the attributes of the new class.
         metaclass: The metaclass of the new class, ``type`` by default.
     """
 
@@ -54,7 +54,7 @@ class ClassSwap:
         self._made: WeakValueDictionary[int, type] = WeakValueDictionary()  # by id of the original
 
     def of(self, original: type) -> type:
-        """The optimised class of ``original``; the same one as long as any object has it."""
+        """Return the optimised class of ``original``: the same one while any object has it."""
         made = self._made.get(id(original))
         if made is None:
             made = self._made[id(original)] = self._make(original)
@@ -67,13 +67,13 @@ class ClassSwap:
             "__qualname__": original.__qualname__,
             "__doc__": original.__doc__,
         }
-        metaclass = joined(self._metaclass, type(original))
+        metaclass = common_metaclass(self._metaclass, type(original))
         members = {**self._members(original), **named}
         return metaclass(original.__name__, (self._mixin, original), members)
 
 
-def joined(wanted: type[type], own: type[type]) -> type[type]:
-    """A metaclass that is both."""
+def common_metaclass(wanted: type[type], own: type[type]) -> type[type]:
+    """Return a metaclass that is derived from both."""
     if issubclass(own, wanted):
         return own
     if issubclass(wanted, own):
@@ -82,15 +82,15 @@ def joined(wanted: type[type], own: type[type]) -> type[type]:
 
 
 def original_of(kind: type) -> type | None:
-    """The class that ``kind`` would extend without fxcache; None if no class of ours is in it."""
+    """Return the original class in ``kind``; None if ``kind`` contains no class of fxcache."""
     return next((vars(c)[ORIGINAL] for c in kind.__mro__ if ORIGINAL in vars(c)), None)
 
 
 def without_swap(kind: type) -> type:
-    """``kind`` as it would be had fxcache not swapped the class beneath it.
+    """Return ``kind`` with the original class in place of the optimised class.
 
-    A class that another library derived from ours (``FSDPX(FSDPModule, X)``) is made anew on top
-    of the original.
+    A class that another library derived from an optimised class (``FSDPX(FSDPModule, X)``) is
+    created again, derived from the original class.
     """
     if ORIGINAL in vars(kind):
         return vars(kind)[ORIGINAL]

@@ -1,15 +1,15 @@
-"""Many containers at once: whether each holds what it held is found at C speed."""
+"""Compares the content of many containers with their earlier content, at C speed."""
 
 from collections.abc import Iterable
 from itertools import chain, repeat
 from operator import is_
 from typing import Any
 
-END = (object(),)  # after what each container holds
+END = (object(),)  # marks the end of each container's content
 
 
 class Containers:
-    """The identities of what dictionaries, lists, tuples, sets and deques hold."""
+    """The identities of the objects in dictionaries, lists, tuples, sets and deques."""
 
     def __init__(self, containers: Iterable[Any]):
         found = list(containers)
@@ -19,18 +19,18 @@ class Containers:
         self._then = list(self._now())
 
     def hold(self) -> bool:
-        """Whether each container holds the same objects, under the same keys, in the same order."""
+        """Return whether each container still holds the same objects in the same order."""
         if any(self._empty):
             return False
         try:
             return not self._then or all(map(is_, self._now(), self._then))
-        except RuntimeError:  # another thread adds to one of them
+        except RuntimeError:  # another thread changes a container
             return False
 
     def _now(self) -> Iterable[object]:
-        """What the containers hold now. Since each ends with END, equal streams are equally long.
+        """Return the current content of all containers, each followed by END.
 
-        One pass, dictionary by dictionary: a model's tree is larger than a processor's cache.
+        Dictionaries are read one by one, because those of a model exceed the CPU's cache.
         """
         mappings = zip(self._mappings, map(dict.values, self._mappings), repeat(END), strict=False)
         sequences = zip(self._sequences, repeat(END), strict=False)

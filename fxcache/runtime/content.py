@@ -1,4 +1,4 @@
-"""What an object holds, as a key: equal for two objects of one type with equal settings."""
+"""Hashable keys for the content of objects: equal for equal settings of one type."""
 
 from collections import deque
 from collections.abc import Hashable, Iterable
@@ -13,21 +13,21 @@ from torch import Tensor, nn
 from fxcache._torch import version_of
 
 EXACT = (int, str, bytes, bool, type(None))
-ROUNDED = (float, complex)  # compared by their digits: a NaN equals itself, and 0.0 is not -0.0
+ROUNDED = (float, complex)  # compared by repr: a NaN equals itself, and 0.0 is not -0.0
 SEQUENCES = (list, tuple, deque)
 MAX_NODES = 400  # a larger object is compared by identity
 EMPTY_CELL = "empty cell"
 
 
 class Plain:
-    """Its memory layout is that of any class without slots and without a base written in C."""
+    """A class with the memory layout of all classes without slots and without bases in C."""
 
 
 LAYOUT = (Plain.__basicsize__, Plain.__itemsize__, Plain.__dictoffset__)
 
 
 class IdentityKey:
-    """Equal only to a key of the very same object, which it keeps alive."""
+    """A key that equals only keys of the same object, which it keeps alive."""
 
     __slots__ = ("value",)
 
@@ -42,21 +42,21 @@ class IdentityKey:
 
 
 class TooLargeError(Exception):
-    """More nodes than are followed."""
+    """The object has more nodes than ``MAX_NODES``."""
 
 
 class Content:
-    """The ``key`` of ``value``, and what must be looked at to notice that it changed.
+    """The ``key`` of ``value``, and the containers that reveal its changes.
 
     Numbers, strings, containers, functions (by code, closure and defaults), bound methods, partials
     and plain objects are compared by value. Tensors are compared by identity and version. Modules,
     types, objects with a layout of their own and very large objects are compared by identity.
 
     Attributes:
-        key: hashable; equal for equal contents.
-        containers: the mutable containers that were visited, the ``__dict__`` of objects included.
-        volatile: whether something was visited that can change without a container that changes: a
-            closure's variable, or a tensor.
+        key: A hashable key that is equal for equal contents.
+        containers: The mutable containers in ``value``, including the ``__dict__`` of objects.
+        volatile: Whether ``value`` can change without a change of a container: it contains a
+            closure's variable or a tensor.
     """
 
     __slots__ = ("_seen", "containers", "key", "volatile")
@@ -83,11 +83,11 @@ class Content:
         if isinstance(value, Tensor):
             self.volatile = True
             return IdentityKey(value), version_of(value)
-        if kind is MethodType:  # made anew by each access
+        if kind is MethodType:  # each access makes a new one
             return kind, self._key(value.__func__), self._key(value.__self__)
         if kind is CellType:
             return self._key_of_cell(value)
-        if id(value) in self._seen:  # objects may refer to one another
+        if id(value) in self._seen:  # references may be cyclic
             return "seen", self._seen[id(value)]
         self._seen[id(value)] = len(self._seen)
         if len(self._seen) > MAX_NODES:

@@ -1,4 +1,4 @@
-"""What a pipeline says of the call it is about to make: ``with model.cache_context("cond"):``."""
+"""The ``cache_context`` of diffusers, by which a pipeline announces its calls of the model."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,12 +9,12 @@ from torch import nn
 
 
 class Announcement(NamedTuple):
-    """What a pipeline says of a call.
+    """The announcement of a call by a pipeline: ``with model.cache_context("cond"):``.
 
     Attributes:
-        name: Of the branch of guidance that the call computes.
-        step_index: The number of the step; None if nothing tells.
-        num_steps: How many steps the run has; None if nothing tells.
+        name: The name of the branch of guidance that the call computes.
+        step_index: The index of the step; None if it is unknown.
+        num_steps: The number of steps of the run; None if it is unknown.
     """
 
     name: str
@@ -27,7 +27,7 @@ open_contexts: ContextVar[tuple[Open, ...]] = ContextVar("fxcache_contexts", def
 
 
 def announcing(original: Callable[..., Any]) -> Callable[..., Any]:
-    """diffusers' ``cache_context`` of a model, which fxcache listens to as well."""
+    """Return a ``cache_context`` that records the announcement and calls ``original``."""
 
     @contextmanager
     def cache_context(self: nn.Module, name: str, **options: Any) -> Iterator[None]:
@@ -46,8 +46,8 @@ def announcing(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def announcement_of(module: nn.Module) -> Announcement | None:
-    """What is said of calls of ``module`` in this thread or task."""
-    for held, announced in reversed(open_contexts.get()):
-        if held is module:
+    """Return the innermost announcement for ``module`` in this thread or task."""
+    for model, announced in reversed(open_contexts.get()):
+        if model is module:
             return announced
     return None

@@ -1,4 +1,4 @@
-"""Which modules are denoisers: those of a pipeline, and modules that are none."""
+"""Finds the denoisers among the components of a pipeline."""
 
 import inspect
 import warnings
@@ -11,11 +11,11 @@ from fxcache.errors import ConfigError, FxcacheWarning
 from fxcache.runtime.module import innermost, unwrapped
 from fxcache.signature import TIMESTEP_NAMES
 
-DENOISERS = ("unet", "transformer", "prior", "decoder")  # how pipelines name theirs
+DENOISERS = ("unet", "transformer", "prior", "decoder")  # names of components of pipelines
 
 
 def is_pipeline(candidate: object) -> bool:
-    """Whether ``candidate`` can be called and has modules as ``components``, as diffusers' have."""
+    """Return whether ``candidate`` is callable and has modules among its ``components``."""
     if isinstance(candidate, nn.Module | type) or not callable(candidate):
         return False
     components = getattr(candidate, "components", None)
@@ -25,7 +25,7 @@ def is_pipeline(candidate: object) -> bool:
 
 
 def denoisers_of(pipeline: Any) -> dict[str, nn.Module]:
-    """The denoisers among the pipeline's components, by name, out of any wrapper.
+    """Return the denoisers among the pipeline's components by name, without their wrappers.
 
     Raises:
         ConfigError: The pipeline has none.
@@ -46,10 +46,10 @@ def denoisers_of(pipeline: Any) -> dict[str, nn.Module]:
 
 
 def is_denoiser(name: str, module: nn.Module) -> bool:
-    """Whether a pipeline calls its component ``name`` once a step, with the noisy latent.
+    """Return whether a pipeline calls its component ``name`` once a step with the noisy latent.
 
-    ControlNets are called once a step too, but for the denoiser's sake. A component that goes by
-    a denoiser's name may give its timestep any name, if it takes a second input at all.
+    ControlNets are called once a step too, but they only serve the denoiser. A component with the
+    name of a denoiser may give its timestep any name, if it takes a second input.
     """
     kind = type(module)
     by_name = not set(name.split("_")).isdisjoint(DENOISERS)
@@ -59,39 +59,39 @@ def is_denoiser(name: str, module: nn.Module) -> bool:
 
 
 def takes_timestep(kind: type[nn.Module]) -> bool:
-    """Whether a parameter of ``kind.forward`` has one of the field's names for a timestep."""
+    """Return whether a parameter of ``kind.forward`` has a usual name for a timestep."""
     return any(name in TIMESTEP_NAMES or "timestep" in name for name in inputs_of(kind))
 
 
 def takes_second_input(kind: type[nn.Module]) -> bool:
-    """Whether ``kind.forward`` cannot be called with one input alone."""
+    """Return whether ``kind.forward`` requires more than one input."""
     required = [p for p in inputs_of(kind).values() if p.default is p.empty]
     return len(required) > 1
 
 
 def encodes(kind: type[nn.Module]) -> bool:
-    """Whether ``kind`` is a codec, which pipelines call by other methods than ``forward``."""
+    """Return whether ``kind`` is an autoencoder: pipelines call its ``encode`` and ``decode``."""
     return callable(getattr(kind, "encode", None)) or callable(getattr(kind, "decode", None))
 
 
 def inputs_of(kind: type[nn.Module]) -> dict[str, inspect.Parameter]:
-    """The parameters of ``kind.forward``, without ``self``."""
+    """Return the parameters of ``kind.forward``, without ``self``."""
     return dict(list(inspect.signature(kind.forward).parameters.items())[1:])
 
 
 def warn_unless_denoiser(module: nn.Module, stacklevel: int) -> None:
-    """FxcacheWarning for a module that no sampling loop calls once a step.
+    """Warn if ``module`` does not look like one that a sampling loop calls once a step.
 
-    A required second input of any name may be a timestep, so that it passes.
+    A required second input of any name may be a timestep, so it suffices.
     """
     kind = type(module)
     if takes_timestep(kind) or (takes_second_input(kind) and not encodes(kind)):
         return
     called = "; pipelines call its encode and decode" if encodes(kind) else ""
     warnings.warn(
-        f"{kind.__name__}.forward takes no timestep{called}. Nothing is reused where no sampling "
-        "loop calls it once a step. Optimize the denoiser, such as pipe.unet or pipe.transformer, "
-        "or the whole pipeline.",
+        f"{kind.__name__}.forward takes no timestep{called}. fxcache reuses values only if a "
+        "sampling loop calls the module once a step. Optimize the denoiser, such as pipe.unet or "
+        "pipe.transformer, or the whole pipeline.",
         FxcacheWarning,
         stacklevel=stacklevel + 1,
     )

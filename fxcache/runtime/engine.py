@@ -1,4 +1,4 @@
-"""The way of one call through an optimised module: trajectory, decision, variant, cache."""
+"""The engine of an optimised module: trajectory, decision, variant and cache of each call."""
 
 import threading
 from collections import OrderedDict, deque
@@ -39,11 +39,11 @@ MAX_RECORDED_STEPS = 4096
 class Engine:
     """Captures, trajectories and decisions of one optimised module.
 
-    A step is ``begin``, then the variant, then ``finish``. Where the policy observes a signal,
-    ``begin`` lets the prefix run, and ``decide`` chooses the variant that continues from it.
+    A call runs ``begin``, the variant, and ``finish``. If the policy observes a signal, the prefix
+    runs after ``begin``, and ``decide`` then chooses the variant that continues from the prefix.
 
-    It is kept on the module as one plain object: torch.export puts dicts and lists back to what
-    they were before it traced, and a module here would change ``state_dict``.
+    The engine is a plain object in an attribute of the module. torch.export would reset a dict or
+    a list to its content before tracing, and a module would change ``state_dict``.
     """
 
     def __init__(self, original: type[nn.Module], settings: Settings) -> None:
@@ -52,24 +52,24 @@ class Engine:
         self.runs: deque[Run] = deque(maxlen=MAX_RUNS)
         self.store = TrajectoryStore(settings.cache.max_trajectories, settings.capture.step_inputs)
         self.store.lengths.fix(settings.run_lengths)
-        self._anyone = Scope()  # of calls that no session vouches for
         self.notices = Notices()
-        self._captures = Captures(self.signature, settings, self.notices.say)
+        self._default_scope = Scope()  # for calls outside of sessions
+        self._captures = Captures(self.signature, settings, self.notices.warn)
         self._recorder: Recorder | None = None
         self._features = features_of(settings, self.signature, self._captures, self.notices)
-        # Calls wait for one another where one may move weights that another reads.
+        # With offloading, calls take turns: one call may move weights that another call reads.
         self.call_lock = threading.RLock() if settings.cache.offload else nullcontext()
 
     def begin(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], compiled: bool
     ) -> StepContext:
-        """Find the call's trajectory and its variants; decide, or let the prefix run first.
+        """Find the call's trajectory and variants. Decide, or let the prefix run first.
 
         Args:
             module: The optimised module.
             args: The call's positional arguments.
             kwargs: The call's keyword arguments.
-            compiled: Whether torch.compile compiles what runs next.
+            compiled: Whether torch.compile compiles the graph that runs next.
         """
         call = self.signature.call(args, kwargs)
         require_inference(module, call)
@@ -77,7 +77,7 @@ class Engine:
         hooks = self._captures.hooks_key(module)
         trajectory = self._locate(module, call, session, hooks)
         try:
-            self.notices.of_callers(self.store, trajectory)
+            self.notices.warn_attributions(self.store, trajectory)
             if trajectory.step == 0:
                 self._captures.notice_changes(module, hooks)
             call = self._captures.bound(module, call, hooks)
@@ -93,13 +93,14 @@ class Engine:
     def _locate(
         self, module: nn.Module, call: Call, session: Session | None, hooks: int
     ) -> Trajectory:
-        """The call's trajectory, which takes note of the call."""
-        scope, place = (session.scope, session.place()) if session else (self._anyone, None)
+        """Return the call's trajectory, and record the call in it."""
+        scope = session.scope if session else self._default_scope
+        place = session.place() if session else None
         caller = caller_of(scope, (call.key, hooks), announcement_of(module), place)
         return self.store.locate(call, caller)
 
     def _prepare(self, step: StepContext, module: nn.Module) -> None:
-        """Find the variants; decide, or let the prefix run."""
+        """Find the variants. Decide, or let the prefix run."""
         for feature in self._features:
             feature.before_capture(step, module)
         step.variants = self._captures.find(module, step.call, step.hooks)
@@ -113,7 +114,7 @@ class Engine:
             step.run_next(step.variants.prefix(step.hoist_level))
 
     def decide(self, step: StepContext, results: tuple[Tensor, ...]) -> None:
-        """After the prefix: choose the variant that continues from its ``results``."""
+        """Choose the variant that continues from the ``results`` of the prefix."""
         prefix = step.variants.prefix(step.hoist_level)
         _, _, step.signal, shared = prefix.signature.unpack(results)
         step.shared = tuple(shared)
@@ -122,9 +123,9 @@ class Engine:
         self._decide(step, continued=True)
 
     def _decide(self, step: StepContext, continued: bool) -> None:
-        """Choose the variant: the one place where it is decided what a step reuses."""
+        """Decide what the step reuses, and choose its variant."""
         trajectory, variants = step.trajectory, step.variants
-        if step.signal is not None:  # whose change the policy is told now
+        if step.signal is not None:  # the policy now sees the change of the signal
             step.now = self._step(trajectory, step.session)
         decision = self._decision(step)
         reused = NOTHING if decision.refresh else variants.all - decision.recompute
@@ -155,11 +156,11 @@ class Engine:
         """Return ``decision`` with a warning; raise ``error`` if the step is recorded."""
         if self.recorder:
             raise error
-        self.notices.of_length(error, NO_FASTER if decision.refresh else UNPROTECTED)
+        self.notices.warn_unknown_length(error, NO_FASTER if decision.refresh else UNPROTECTED)
         return decision
 
     def finish(self, step: StepContext, results: tuple[Any, ...]) -> Any:
-        """Store what the variant computed for the cache; give the module's own output back."""
+        """Store the variant's values for the cache. Return the module's output."""
         trajectory, variant = step.trajectory, step.variant
         assert variant is not None
         for feature in self._features:
@@ -171,17 +172,17 @@ class Engine:
             trajectory.cache.write(
                 values, trajectory.step, codec, step.source, step.fresh, eager_inputs
             )
-        # Copies, since a captured CUDA graph overwrites what it returned when any is replayed. A
-        # pipeline that calls the model twice a step holds the first result over the second call.
+        # Copy, because the replay of a CUDA graph overwrites the results of earlier replays. A
+        # pipeline that calls the model twice a step keeps the first result during the second call.
         copies = [o.clone() if isinstance(o, Tensor) else o for o in outputs]
         output = returned(step.call, copies, step.variants.program)
         step.stopwatch.stop()
-        trajectory.cache.used(step.stopwatch.stopped)
+        trajectory.cache.set_last_use(step.stopwatch.stopped)
         trajectory.end_call(complete=True)
         return output
 
     def _step(self, trajectory: Trajectory, session: Session | None) -> Step:
-        """The call as its policy sees it."""
+        """Return the step as the policy sees it."""
         num_steps = session.num_steps if session else None
         return Step(
             trajectory.step,
@@ -192,7 +193,7 @@ class Engine:
         )
 
     def _record(self, step: StepContext, decision: Decision, variant: Variant) -> None:
-        """Note the step in its run, for the report."""
+        """Record the step in its run, for the report."""
         trajectory, variants = step.trajectory, step.variants
         half = step.phase is CFGPhase.CONDITIONAL
         if not half:
@@ -216,16 +217,16 @@ class Engine:
             self.runs.append(run)
 
     def inherit(self, previous: "Engine") -> None:
-        """Take over the captures of ``previous`` for the same module, where the roles agree."""
+        """Take over the captures of the same module's previous engine if the roles agree."""
         if self.signature.same_roles(previous.signature):
             self._captures.inherit(previous._captures)
 
     def clear(self) -> None:
-        """Forget every trajectory and free its stored values."""
+        """Drop all trajectories and free their cached values."""
         self.store.clear()
 
     def capture(self, module: nn.Module, call: Call) -> Variants:
-        """The variants for ``call``, captured now if need be; other threads' calls wait."""
+        """Return the variants for ``call``. Capture them if necessary; other threads wait."""
         hooks = self._captures.hooks_key(module)
         return self._captures.find(module, self._captures.bound(module, call, hooks), hooks)
 
@@ -236,24 +237,24 @@ class Engine:
 
     @property
     def offload(self) -> Offload:
-        """Of weights that no step reads."""
+        """The offloaded weights."""
         return self._captures.offload
 
     @property
     def recorder(self) -> Recorder | None:
-        """Is shown every step of every trajectory; None where nobody is."""
+        """The function that receives every step; None if there is none."""
         return self._recorder
 
     @recorder.setter
     def recorder(self, recorder: Recorder | None) -> None:
         features = (f for f in self._features if not isinstance(f, Recording))
-        # First, since guidance replaces results.
+        # Recording is the first feature, because guidance replaces results.
         self._features = (*([Recording(recorder)] if recorder else []), *features)
         self._recorder = recorder
 
     @contextmanager
     def weights_resident(self) -> Iterator[None]:
-        """No call is under way that may move weights, and all are where they belong."""
+        """Return all weights to their devices, and let no call move them during the block."""
         with self.call_lock:
             self.offload.bring_back()
             yield

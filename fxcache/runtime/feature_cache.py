@@ -1,4 +1,4 @@
-"""The stored values of one trajectory: buffers that fxcache owns, written in place."""
+"""The cached values of one trajectory, in buffers that fxcache owns and writes in place."""
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
@@ -10,26 +10,27 @@ from fxcache.rewrite.moments import Moments
 
 
 class FeatureCache:
-    """What a codec stores for the cache points of one plan, by their numbers.
+    """The values that a codec stores for the cache points of one plan.
 
-    Values of compiled variants are copied, so that no replay of a captured CUDA graph can overwrite
-    what was stored: addresses are stable, and nothing is allocated during a run. Values of eager
-    variants are kept as they are, where they have memory of their own.
+    Values of compiled variants are copied, so that no replay of a CUDA graph overwrites them. The
+    addresses of the copies are stable, and nothing is allocated during a run. Values of eager
+    variants are kept without a copy if they have memory of their own.
 
     Attributes:
-        entries: By the number of the cache point.
+        entries: The entry of each cache point, by its number.
     """
 
     def __init__(self) -> None:
         self.entries: dict[int, CacheEntry] = {}
         self._source: object = None
-        # By points that are written together: their entries, which fit that source.
+        # By the numbers of points that are written together: entries that fit values of the source.
         self._fitting: dict[tuple[int, ...], list[CacheEntry]] = {}
-        self._adoptable: dict[tuple[int, ...], bool] = {}  # by points that are written together
+        # By the same numbers: whether the values may be kept without a copy.
+        self._adoptable: dict[tuple[int, ...], bool] = {}
         self._last_use: torch.Event | None = None
 
-    def used(self, event: torch.Event | None) -> None:
-        """A call that read or wrote the buffers is over once ``event`` is; None on the host."""
+    def set_last_use(self, event: torch.Event | None) -> None:
+        """Set the event at the end of the last call that uses the buffers; None on the CPU."""
         self._last_use = event
 
     @property
@@ -37,10 +38,10 @@ class FeatureCache:
         """Whether the device still runs a call that reads or writes the buffers."""
         return self._last_use is not None and not self._last_use.query()
 
-    def recycled(self) -> "FeatureCache":
-        """Itself, for another trajectory: its work waits for that of the last one.
+    def recycle(self) -> "FeatureCache":
+        """Return this cache for another trajectory; its work waits for the last trajectory's.
 
-        The host may be done with a call that another stream still runs.
+        A call may have ended on the host while another stream still runs it.
         """
         if self._last_use is not None:
             self._last_use.wait()
@@ -55,17 +56,18 @@ class FeatureCache:
         fresh: bool = True,
         eager_inputs: Sequence[Tensor] | None = None,
     ) -> None:
-        """Store ``values``, by the numbers of their cache points.
+        """Store ``values`` by the numbers of their cache points.
 
         Args:
-            values: As a variant returned them.
+            values: The values that a variant returned.
             step: The step that computed them.
-            codec: How they are stored.
-            source: What they come from. Values of one source have the same shapes, dtypes and
-                devices, so that entries are checked when a run starts and for each new source.
-            fresh: Whether what was stored before is of another run, and gives no differences.
-            eager_inputs: What the variant ran on, where it ran eagerly: nothing else keeps its
-                results. None where it was compiled.
+            codec: The codec that stores them.
+            source: Identifies the capture and weights that they come from. Values of one source
+                have the same shapes, dtypes and devices, so that entries are only checked at the
+                start of a run and for a new source.
+            fresh: Whether earlier values belong to another run, so that histories begin anew.
+            eager_inputs: The inputs of an eager variant, whose results may be kept without a copy.
+                None if the variant was compiled.
         """
         if fresh or source != self._source:
             self._source = source
@@ -85,7 +87,7 @@ class FeatureCache:
         codec.write(entries, list(values.values()), step, fresh)
 
     def _fitted(self, values: Mapping[int, Tensor], step: int, codec: Codec) -> list[CacheEntry]:
-        """Entries that fit ``values``, made where there are none."""
+        """Return entries that fit ``values``; new ones where there are none."""
         for number, value in values.items():
             entry = self.entries.get(number)
             slots = [slot.like for slot in codec.slots(value)]
@@ -94,13 +96,13 @@ class FeatureCache:
         return [self.entries[number] for number in values]
 
     def release(self, numbers: Iterable[int]) -> None:
-        """Free the adopted values of these points, which are computed anew next."""
+        """Free the values of these points that were kept without a copy: the step computes them."""
         for number in numbers:
             if (entry := self.entries.get(number)) and entry.adopted:
                 del self.entries[number]
 
     def moments(self, wanted: Iterable[Moments]) -> dict[Hashable, Tensor]:
-        """These statistics, each taken at the first reuse of what was written."""
+        """Return these statistics. Each is computed once for each written value."""
         return {which: self._moments(self.entries[which.point], which) for which in wanted}
 
     def _moments(self, entry: CacheEntry, which: Moments) -> Tensor:
@@ -111,15 +113,15 @@ class FeatureCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes stored."""
+        """The bytes of all buffers."""
         buffers = (buffer for entry in self.entries.values() for buffer in entry.buffers)
         return sum(buffer.untyped_storage().nbytes() for buffer in buffers)
 
 
 def own_memory(values: Collection[Tensor], inputs: Iterable[Tensor]) -> bool:
-    """Whether each of ``values`` fills memory that none of ``inputs`` and no other value has.
+    """Return whether each value has memory that no other value and no input shares.
 
-    Values made in inference mode do not count: they could not be used outside it.
+    The result is False for values made in inference mode, which cannot be used outside it.
     """
     if any(value.is_inference() for value in values):
         return False
@@ -132,12 +134,12 @@ def own_memory(values: Collection[Tensor], inputs: Iterable[Tensor]) -> bool:
 
 
 def fits(buffers: Sequence[Tensor], values: Sequence[Tensor]) -> bool:
-    """Whether ``buffers`` can hold ``values``: copying must never broadcast or convert."""
-    return len(buffers) == len(values) and all(map(like, buffers, values))
+    """Return whether ``buffers`` can hold ``values`` without broadcast or conversion."""
+    return len(buffers) == len(values) and all(map(same_layout, buffers, values))
 
 
-def like(buffer: Tensor, value: Tensor) -> bool:
-    """Whether ``buffer`` can hold ``value`` as it is."""
+def same_layout(buffer: Tensor, value: Tensor) -> bool:
+    """Return whether both tensors have the same shape, dtype, device and strides."""
     return (
         buffer.shape == value.shape
         and buffer.dtype == value.dtype

@@ -1,4 +1,4 @@
-"""Which hooks are set on the submodules of a model: a number for each distinct state of them."""
+"""Gives each distinct state of the hooks on a model's submodules a number."""
 
 import threading
 from collections import OrderedDict
@@ -18,7 +18,7 @@ MAX_STATES = 64
 
 
 class Numbers:
-    """Equal numbers for equal keys. The keys that were used last are kept."""
+    """Gives equal keys equal numbers. It keeps the most recently used keys."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[Hashable, int] = OrderedDict()
@@ -26,7 +26,7 @@ class Numbers:
         self._lock = threading.Lock()
 
     def number(self, key: Hashable) -> int:
-        """The number of ``key``: a new one where it is unknown."""
+        """Return the number of ``key``; a new number if it is unknown."""
         with self._lock:
             if key not in self._known:
                 self._last += 1
@@ -46,20 +46,20 @@ class Numbers:
 
 
 class HooksState:
-    """The hooks of a model at one time, in flat lists that are compared at C speed.
+    """The hooks of a model at one time, in flat lists that each call compares at C speed.
 
-    ``steady`` slots are compared by identity, and by the identity of what their containers hold.
-    Hooks and volatile slots are few; their content is read again at each call.
+    Slots are compared by the identity of their values, and of the objects in their containers. The
+    content of hooks and volatile slots, which are few, is read again at each call.
     """
 
     def __init__(self, tree: Tree, slots: Mapping[int, list[Slot]]):
         self.tree, self._slots_by_module = tree, slots
-        self._registered = num_registered_hooks()  # read first: a hook may be registered meanwhile
+        self._registered = num_registered_hooks()  # read first: other threads may register hooks
         self._hooked = tree.hooked()
         self._length = len(vars(tree.root))
         self._lengths_below = list(map(len, tree.attributes_below))
         self._slots = [slot for index in sorted(slots) for slot in slots[index]]
-        # The model's own attributes are not kept, see Modules.
+        # The model's own __dict__ is not kept, see Modules.
         self._num_own = sum(slot.index == 0 for slot in self._slots)
         self._places = [slot.attributes for slot in self._slots[self._num_own :]]
         self._names = [slot.name for slot in self._slots]
@@ -71,13 +71,13 @@ class HooksState:
 
     @classmethod
     def of(cls, module: nn.Module) -> "HooksState":
-        """The hooks of ``module`` now."""
+        """Return the current hooks of ``module``."""
         tree = Tree(module)
         found = ((index, tree.slots(index)) for index in range(len(tree.paths)))
         return cls(tree, {index: slots for index, slots in found if slots})
 
     def holds(self) -> bool:
-        """Whether no hook was registered, and every steady slot holds what it held."""
+        """Return whether no hook was registered, and no slot or container changed."""
         own = vars(self.tree.root)
         return (
             num_registered_hooks() == self._registered
@@ -88,7 +88,7 @@ class HooksState:
         )
 
     def renewed(self) -> "HooksState":
-        """The hooks now. Only modules that changed are looked at."""
+        """Return the current hooks. Only modules that changed are read."""
         now = list(map(len, self.tree.attributes))
         then = (self._length, *self._lengths_below)
         lengths = zip(now, then, strict=True)
@@ -101,7 +101,7 @@ class HooksState:
         return HooksState(self.tree, slots)
 
     def volatile_key(self) -> Hashable:
-        """The content of hooks and volatile slots now."""
+        """Return the current content of hooks and volatile slots."""
         if not self._volatile and not self._hooked:
             return ()
         registered = map(self.tree.hooks_key, self._hooked)
@@ -109,14 +109,14 @@ class HooksState:
         return (*slots, *filter(None, registered))
 
     def identities(self) -> Hashable:
-        """What is set as a hook, whatever it refers to, and the content of all other slots."""
+        """Return the identities of hooks and volatile slots, and the content of other slots."""
         volatile = tuple(
             (slot.index, slot.name, IdentityKey(slot.value)) for slot in self._volatile
         )
         return volatile, tuple(map(self.tree.hook_identities, self._hooked)), self.steady_key
 
     def _now(self, own: dict[str, Any]) -> Iterable[object]:
-        """What stands in each slot now; ``own``: the model's ``__dict__``."""
+        """Return the current value of each slot; ``own`` is the model's ``__dict__``."""
         return map(dict.get, chain(repeat(own, self._num_own), self._places), self._names)
 
 
@@ -124,7 +124,7 @@ class Hooks:
     """The hooks on the submodules of one model.
 
     ``key`` is read at each call. It is equal for hooks of equal content: hooks that are removed and
-    made anew have the same number again.
+    created again have the same key.
     """
 
     def __init__(self) -> None:
@@ -133,7 +133,7 @@ class Hooks:
         self._last: tuple[HooksState, Hashable, int] | None = None
 
     def key(self, module: nn.Module) -> int:
-        """The number of the hooks that are set on submodules of ``module`` now."""
+        """Return the number of the current hooks on submodules of ``module``."""
         state = self._current(module)
         volatile = state.volatile_key()
         last = self._last
@@ -142,16 +142,16 @@ class Hooks:
         return last[2]
 
     def identities(self, module: nn.Module) -> Hashable:
-        """What ``settle`` compares: the hooks themselves, and the content of all else."""
+        """Return what ``settle`` compares: identities of hooks, content of other slots."""
         return self._current(module).identities()
 
     def settle(self, module: nn.Module, number: int, before: Hashable) -> None:
-        """After a capture: hooks that only note that they were traced are the same hooks still.
+        """Keep the number of hooks that changed their own state during a capture.
 
         Args:
-            module: the model.
-            number: the key of the hooks when the capture began.
-            before: their ``identities`` then.
+            module: The model.
+            number: The key of the hooks when the capture began.
+            before: Their ``identities`` when the capture began.
         """
         state = self._current(module)
         if state.identities() == before:
@@ -159,7 +159,7 @@ class Hooks:
             self._last = None
 
     def forget(self) -> None:
-        """Look at the whole model anew at the next call: its modules changed."""
+        """Read the whole model again at the next call, because its modules changed."""
         self._state = None
 
     def _current(self, module: nn.Module) -> HooksState:
@@ -174,5 +174,5 @@ class Hooks:
         return self._numbers.number(self._key_of(state, volatile))
 
     def _key_of(self, state: HooksState, volatile: Hashable) -> Hashable:
-        """A short key: the steady slots, of which there may be hundreds, count as one number."""
+        """Return a short key: one number replaces the keys of hundreds of steady slots."""
         return self._numbers.number(state.steady_key), volatile

@@ -1,4 +1,4 @@
-"""When an optimised module may be called: for inference alone."""
+"""Refuses calls of an optimised module that are not for inference."""
 
 import torch
 from torch import nn
@@ -8,11 +8,11 @@ from fxcache.signature import Call
 
 
 def require_inference(module: nn.Module, call: Call) -> None:
-    """ModeError in train mode, or where the output would carry gradients."""
+    """Raise ModeError in train mode, or if the output would require gradients."""
     require_eval(module)
     if torch.is_grad_enabled() and wants_gradients(module, call):
         raise ModeError(
-            "gradients are wanted: grad mode is on, and the model's weights or inputs need them",
+            "gradients are wanted: grad mode is on, and weights or inputs require gradients",
             where=f"call of {type(module).__name__}",
             remedy="sample under torch.no_grad() or torch.inference_mode(), or restore() to train",
         )

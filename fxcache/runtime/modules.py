@@ -1,4 +1,4 @@
-"""The modules of a model, held so that what is kept on the model does not keep it alive."""
+"""A list of a model's modules that does not keep the model alive."""
 
 import weakref
 from typing import Any
@@ -9,18 +9,18 @@ from torch import nn
 class Modules:
     """The modules of a model, the model itself first.
 
-    The model is held weakly, and its ``__dict__`` is not held: this object is kept on the model
-    itself. A model in a reference cycle would be freed by a garbage collection only.
+    This object is kept on the model itself. Therefore it refers to the model weakly, and not to its
+    ``__dict__``: only a garbage collection would free a model in a reference cycle.
     """
 
     def __init__(self, root: nn.Module):
         _, *self._below = root.modules()
-        self.attributes_below = list(map(vars, self._below))  # of all modules but the model
+        self.attributes_below = list(map(vars, self._below))  # of all modules except the model
         self._root = weakref.ref(root)
 
     @property
     def root(self) -> nn.Module:
-        """The model, which is alive: what is kept on it is asked by its calls."""
+        """The model. It is alive, because only its calls use this object."""
         root = self._root()
         assert root is not None
         return root
@@ -32,9 +32,9 @@ class Modules:
 
     @property
     def attributes(self) -> list[dict[str, Any]]:
-        """The ``__dict__`` of each."""
+        """The ``__dict__`` of each module."""
         return [vars(self.root), *self.attributes_below]
 
     def module(self, index: int) -> nn.Module:
-        """The module with this number."""
+        """Return the module with this index."""
         return self._below[index - 1] if index else self.root

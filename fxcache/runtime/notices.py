@@ -1,4 +1,4 @@
-"""Warnings of one optimised module: each is given once, with what to do."""
+"""The warnings of one optimised module. Each is given once, with a remedy."""
 
 import sys
 import warnings
@@ -8,10 +8,10 @@ from fxcache.policies import Policy
 from fxcache.runtime.trajectory.store import TrajectoryStore
 from fxcache.runtime.trajectory.trajectory import Trajectory
 
-MANY_AMBIGUOUS = 4  # calls, and this share of all, that are worth a warning
-AMBIGUOUS_SHARE = 0.34
-MANY_CHANGES = 4  # of a trajectory's conditioning, in a row
-TELL_APART = (
+MANY_AMBIGUOUS = 4  # warn after this many ambiguous calls …
+AMBIGUOUS_SHARE = 0.34  # … if they are at least this share of all calls
+MANY_CHANGES = 4  # warn after this many consecutive changes of a trajectory's conditioning
+SEPARATE_REQUESTS = (
     "Open fxcache.session(model) around each sampling loop, or fxcache.session(model, key=...) "
     "around each call of requests that take turns."
 )
@@ -21,80 +21,80 @@ CHANGING = (
 )
 NO_FASTER = "Results stay exact, but are no faster."
 UNPROTECTED = "The last steps reuse cached values like the others, and results are less similar."
-OURS = ("fxcache.", "torch.")  # packages whose frames a warning does not point at
+INTERNAL_PACKAGES = ("fxcache.", "torch.")  # a warning does not point at frames of these
 
 
 class Notices:
-    """What was warned of already, and what is worth a warning."""
+    """Gives warnings, and remembers which were given."""
 
     def __init__(self) -> None:
-        self._said: dict[str, str] = {}
+        self._given: dict[str, str] = {}
 
     @property
-    def said(self) -> list[str]:
-        """Everything that was noted or warned of, in full."""
-        return list(self._said.values())
+    def given(self) -> list[str]:
+        """All warnings and notes so far, in full."""
+        return list(self._given.values())
 
-    def of_callers(self, store: TrajectoryStore, trajectory: Trajectory) -> None:
-        """Say so where calls refresh since it is unclear whose they are.
+    def warn_attributions(self, store: TrajectoryStore, trajectory: Trajectory) -> None:
+        """Warn if calls refresh because their trajectory is unclear.
 
         Args:
-            store: Of the module's trajectories.
-            trajectory: That of the call at hand.
+            store: The module's trajectories.
+            trajectory: The trajectory of the current call.
         """
         counts = store.counts
         if not (counts.ambiguous or counts.lone_starts or counts.evicted or trajectory.new_prompts):
             return
         ambiguous = counts.ambiguous >= MANY_AMBIGUOUS
         if ambiguous and counts.ambiguous >= counts.calls * AMBIGUOUS_SHARE:
-            self.say("some calls may be another request's as well as the one's before")
+            self.warn("some calls may belong to any of several requests")
         if counts.lone_starts:
-            self.say("call after call starts a run: nothing ties it to the one before")
+            self.warn("every call starts a run: nothing connects it to the call before")
         if counts.evicted:
-            self.say(
-                f"more than {store.limit} requests take turns, and push each other out",
+            self.warn(
+                f"more than {store.limit} requests take turns, so their cached values are dropped",
                 "Raise CacheConfig(max_trajectories=...), or let fewer requests take turns.",
             )
         if trajectory.new_prompts >= MANY_CHANGES:
-            self.say(
+            self.warn(
                 f"conditioning changes at every call: {', '.join(trajectory.new_inputs)}", CHANGING
             )
 
-    def note(self, what: str, remedy: str, so: str) -> None:
-        """Let the report say it, without a warning. The arguments are those of ``say``."""
-        self._said.setdefault(what, f"{what}. {so} {remedy}")
+    def note(self, what: str, remedy: str, effect: str) -> None:
+        """Add a note to the report, without a warning. The arguments are those of ``warn``."""
+        self._given.setdefault(what, f"{what}. {effect} {remedy}")
 
-    def say(self, what: str, remedy: str = TELL_APART, so: str = NO_FASTER) -> None:
-        """Warn, unless that was done before.
+    def warn(self, what: str, remedy: str = SEPARATE_REQUESTS, effect: str = NO_FASTER) -> None:
+        """Warn, unless the same warning was given before.
 
         Args:
             what: What happened.
-            remedy: What to do about it, a sentence.
-            so: What follows from it, a sentence.
+            remedy: A sentence that says what to do.
+            effect: A sentence that says what follows.
         """
-        if what in self._said:
+        if what in self._given:
             return
-        self._said[what] = f"{what}. {so} {remedy}"
-        warnings.warn(self._said[what], FxcacheWarning, stacklevel=caller_level())
+        self._given[what] = f"{what}. {effect} {remedy}"
+        warnings.warn(self._given[what], FxcacheWarning, stacklevel=caller_level())
 
-    def of_calibration(self, policy: Policy) -> None:
+    def warn_uncalibrated(self, policy: Policy) -> None:
         """Warn if ``policy`` works better with measurements that it was not given."""
         if policy.uncalibrated:
             kind = type(policy).__name__
-            self.say(
+            self.warn(
                 f"{kind} has no {policy.uncalibrated} that were fitted to this model",
                 f"Fit them with fxcache.calibrate(model, fxcache.{kind}, sample).",
                 "The same threshold has another effect on each model.",
             )
 
-    def of_length(self, error: UnknownLengthError, so: str) -> None:
-        """Warn that the run's length is missing; ``so``: what follows from it, a sentence."""
-        self.say(error.what, f"{error.remedy[0].upper()}{error.remedy[1:]}.", so)
+    def warn_unknown_length(self, error: UnknownLengthError, effect: str) -> None:
+        """Warn that the run's length is unknown; the sentence ``effect`` says what follows."""
+        self.warn(error.what, f"{error.remedy[0].upper()}{error.remedy[1:]}.", effect)
 
 
 def caller_level() -> int:
-    """The ``stacklevel``, seen from the caller, of the line that called the module."""
+    """Return the ``stacklevel`` of the line that called the module, for the caller's warning."""
     frame, level = sys._getframe(1), 1
-    while frame.f_back and str(frame.f_globals.get("__name__")).startswith(OURS):
+    while frame.f_back and str(frame.f_globals.get("__name__")).startswith(INTERNAL_PACKAGES):
         frame, level = frame.f_back, level + 1
     return level

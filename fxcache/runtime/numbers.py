@@ -1,4 +1,4 @@
-"""Timesteps that are Python numbers, over the calls of one module: one trace serves many."""
+"""Calls whose timestep is a Python number: one trace of the model serves many numbers."""
 
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -14,14 +14,16 @@ from fxcache.errors import CaptureError
 from fxcache.runtime.offload import Offload
 from fxcache.runtime.values import Values
 
-MAX_WAYS = 8
+MAX_TRACES = 8
 MAX_NUMBERS = 1024
 
 
 class Numbers:
-    """The traces of each kind of call, and the tensors that numbers became.
+    """The traces for each kind of call, and the tensors that replace the numbers.
 
-    ``offload``: of weights, which a trace needs where the model has them.
+    Args:
+        original: The class of the model without fxcache.
+        offload: Moves offloaded weights back before the model is traced.
     """
 
     def __init__(self, original: type[nn.Module], offload: Offload):
@@ -32,33 +34,39 @@ class Numbers:
         self._values = Values()
 
     def clear(self) -> None:
-        """Forget all: the model is another one."""
+        """Drop all traces and tensors, because the model has changed."""
         self._traces.clear()
         self._read.clear()
         self._tensors.clear()
 
     def bound(self, module: nn.Module, call: Call, hooks: int) -> Call:
-        """``call`` with tensors for its number, under the hooks with this number."""
+        """Return ``call`` with tensors in place of its number.
+
+        Args:
+            module: The model.
+            call: The call.
+            hooks: The number of the current state of the hooks, see ``Hooks``.
+        """
         kind = (hooks, call.key, *(tensor.shape for tensor in call.tensors))
-        found = self._tensors.get((self._kind(kind, call), exact(call.number)))
+        found = self._tensors.get((self._kind(kind, call), exact_key(call.number)))
         if found is None:
-            with ONE_AT_A_TIME:  # a trace puts stand-ins in place of the weights
-                found = self._found(module, call, kind)
-                self._tensors[self._kind(kind, call), exact(call.number)] = found
+            with ONE_AT_A_TIME:  # tracing replaces the model's weights by placeholders
+                found = self._find(module, call, kind)
+                self._tensors[self._kind(kind, call), exact_key(call.number)] = found
                 if len(self._tensors) > MAX_NUMBERS:
                     self._tensors.popitem(last=False)
         trace, tensors = found
         return call.with_number(tensors, trace)
 
     def _kind(self, kind: Hashable, call: Call) -> Hashable:
-        """``kind``, and the values that its traces hold for."""
+        """Return ``kind``, extended by the values of the tensors that its traces read."""
         read = self._read.get(kind)
         if not read:
             return kind
         tensors = call.by_path()
         return kind, tuple(self._values.number(tensors[path]) for path in sorted(read))
 
-    def _found(
+    def _find(
         self, module: nn.Module, call: Call, kind: Hashable
     ) -> tuple[Trace, tuple[Tensor, ...]]:
         original = as_original(module, self._original)
@@ -67,27 +75,27 @@ class Numbers:
             if found := number_tensors(original, call, trace):
                 traces[index] = found[0]
                 return found
-        if len(traces) == MAX_WAYS:
-            raise too_many(call, type(original).__name__)
+        if len(traces) == MAX_TRACES:
+            raise too_many_traces(call, type(original).__name__)
         self._offload.bring_back()
         trace = trace_of(original, call)
         self._read[kind] = self._read.get(kind, frozenset()) | trace.read
         found = number_tensors(original, call, trace)
         if found is None:
-            raise too_many(call, type(original).__name__)
+            raise too_many_traces(call, type(original).__name__)
         self._traces.setdefault(self._kind(kind, call), []).append(found[0])
         return found
 
 
-def exact(number: Any) -> Hashable:
-    """What tells 1 from 1.0, and 0.0 from -0.0."""
+def exact_key(number: Any) -> Hashable:
+    """Return a key that differs for 1 and 1.0, and for 0.0 and -0.0."""
     return type(number), repr(number)
 
 
-def too_many(call: Call, model: str) -> CaptureError:
+def too_many_traces(call: Call, model: str) -> CaptureError:
     return CaptureError(
-        f"{call.timestep_name} is a Python number, and the model does other things for each value: "
-        "it would take a capture for each",
+        f"{call.timestep_name} is a Python number, and the model computes different things for "
+        "different values: each value would need its own capture",
         where=f"{model}.forward, {call.timestep_name}={call.number}",
         remedy="pass the timestep as a tensor, such as an element of the noise scheduler's",
     )

@@ -1,4 +1,4 @@
-"""What a call returns, and what it leaves in the caller's own state objects."""
+"""Makes the module's result from the outputs of a graph, and updates state objects."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from fxcache.program import Program
 
 
 def returned(call: Call, outputs: list[Any], program: Program) -> Any:
-    """What the module returns, of the graph's ``outputs``; state objects are written to.
+    """Return the module's result from the graph's ``outputs``, and update state objects.
 
-    Objects, lists and dicts of the caller keep their identity, and so do the tensors that the call
-    did not replace; those that it wrote in place are written in place.
+    Objects, lists and dicts of the caller keep their identity. So do the tensors that the call did
+    not replace. Tensors that the call wrote in place are written in place.
     """
-    if program.state is None and program.returns_tuple:  # as pipelines ask for
+    if program.state is None and program.returns_tuple:  # pipelines pass return_dict=False
         return tuple(outputs)
     count = program.out_spec.num_leaves
     result = tree_unflatten(outputs[:count], program.out_spec)

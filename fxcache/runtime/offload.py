@@ -1,4 +1,4 @@
-"""Offloading: weights that no step reads once values were hoisted wait on the CPU."""
+"""Offloading: keeps weights that no step reads after hoisting on the CPU."""
 
 import weakref
 from collections import Counter
@@ -14,7 +14,7 @@ HOST = torch.device("cpu")
 
 
 class OffloadedParam(NamedTuple):
-    """A weight that waits on the CPU, and where it and the module's first parameter were."""
+    """A weight on the CPU, its former device, and that of the module's first parameter."""
 
     weight: weakref.ref[Tensor]
     device: torch.device
@@ -22,19 +22,20 @@ class OffloadedParam(NamedTuple):
 
 
 class Offload:
-    """The parameters of one module that wait on the CPU.
+    """The offloaded parameters of one module.
 
-    They stay the module's own; only what they hold moves. The first parameter stays, since
-    diffusers takes a model to be where that is. Buffers stay: moving a module replaces them.
+    They stay the module's own parameters; only their data move. The first parameter stays on the
+    device, because diffusers reads a model's device from it. Buffers stay, because moving a module
+    replaces them.
     """
 
     def __init__(self) -> None:
         self._offloaded: dict[int, OffloadedParam] = {}
         self._module: weakref.ref[nn.Module] | None = None
-        self.moves = 0  # how often weights were sent or brought back
+        self.moves = 0  # how many weights were moved so far
 
     def belongs_to(self, module: nn.Module) -> None:
-        """The weights are those of ``module``."""
+        """Set the module that has the weights."""
         self._module = weakref.ref(module)
 
     def _parameters(self) -> Iterator[nn.Parameter]:
@@ -43,23 +44,25 @@ class Offload:
 
     @property
     def homes(self) -> Mapping[int, torch.device]:
-        """By id of each offloaded weight, the device that it belongs on."""
+        """The device that each offloaded weight returns to, by id of the weight."""
         return {key: self._home(offloaded) for key, offloaded in self._offloaded.items()}
 
     @property
     def nbytes(self) -> int:
-        """Bytes that wait on the CPU."""
+        """The bytes of all offloaded weights."""
         return sum(weight.nbytes for weight, _ in self._found())
 
     def require(self, weights: Iterable[Tensor]) -> None:
-        """Every weight is where it belongs, if one of these is not."""
+        """Return all weights to their devices if one of ``weights`` is offloaded."""
         if any(id(weight) in self._offloaded for weight in weights):
             self.bring_back()
 
-    def send(self, weights: Iterable[Tensor], stay: Iterable[Tensor]) -> None:
-        """Let ``weights`` wait on the CPU, but for those that share their memory with others.
+    def move_to_cpu(self, weights: Iterable[Tensor], stay: Iterable[Tensor]) -> None:
+        """Move ``weights`` to the CPU, except those that share memory with other weights.
 
-        ``stay``: the weights that do not go.
+        Args:
+            weights: The weights to offload.
+            stay: The weights that stay on their device.
         """
         parameters = list(self._parameters())
         owners = Counter(weight.untyped_storage().data_ptr() for weight in parameters)
@@ -72,18 +75,22 @@ class Offload:
                 self.moves += 1
 
     def bring_back(self) -> None:
-        """Every weight is where it belongs again."""
+        """Return all weights to their devices."""
         for weight, home in self._found():
             move(weight, home)
             self.moves += 1
         self._offloaded.clear()
 
     def run(self, module: fx.GraphModule, *inputs: Tensor) -> Any:
-        """``module(*inputs)``, each offloaded weight on its device for as long as it is read."""
-        return Streamed(module, self._placed).run(*inputs) if self._offloaded else module(*inputs)
+        """Return ``module(*inputs)``, with a copy of each offloaded weight on its device."""
+        return (
+            OffloadInterpreter(module, self._on_device).run(*inputs)
+            if self._offloaded
+            else module(*inputs)
+        )
 
     def _home(self, offloaded: OffloadedParam) -> torch.device:
-        """Where it belongs: where it was, unless the module was moved since."""
+        """Return the weight's former device; the module's new device if the module was moved."""
         first = next(self._parameters(), None)
         return (
             offloaded.device if first is None or first.device == offloaded.first else first.device
@@ -93,47 +100,47 @@ class Offload:
         offloaded = self._offloaded.values()
         return [(w, self._home(o)) for o in offloaded if (w := o.weight()) is not None]
 
-    def _placed(self, tensor: Tensor) -> Tensor:
-        """``tensor``, or a copy where it belongs if it is an offloaded weight."""
+    def _on_device(self, tensor: Tensor) -> Tensor:
+        """Return ``tensor``, or a copy on its device if it is an offloaded weight."""
         offloaded = self._offloaded.get(id(tensor))
         if offloaded is None or offloaded.weight() is not tensor:
             return tensor
-        # matmul folds batches or not by whether a gradient is required: results stay bit-identical.
-        return nn.Parameter(fetched(tensor, self._home(offloaded)), tensor.requires_grad)
+        # matmul folds batches only if no gradient is required. Keep the flag for equal bits.
+        return nn.Parameter(copy_to(tensor, self._home(offloaded)), tensor.requires_grad)
 
 
-class Streamed(fx.Interpreter):
-    """Runs a graph of which some weights are elsewhere."""
+class OffloadInterpreter(fx.Interpreter):
+    """Runs a graph with offloaded weights: copies each to its device while an op reads it."""
 
-    def __init__(self, module: fx.GraphModule, placed: Callable[[Tensor], Tensor]):
+    def __init__(self, module: fx.GraphModule, on_device: Callable[[Tensor], Tensor]):
         super().__init__(module)
-        self._placed = placed
+        self._on_device = on_device
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        args, kwargs = tree_map_only(Tensor, self._placed, (args, kwargs))
+        args, kwargs = tree_map_only(Tensor, self._on_device, (args, kwargs))
         return super().call_function(target, args, kwargs)
 
 
 def movable(weight: Tensor) -> bool:
-    """Whether ``weight`` is a parameter (no quantised one), elsewhere, and no part of another."""
+    """Return whether ``weight`` is a plain parameter on a device, with memory of its own."""
     plain = type(weight) is nn.Parameter and weight.device != HOST
     return plain and weight.untyped_storage().nbytes() == weight.nbytes
 
 
 def move(weight: Tensor, device: torch.device) -> None:
-    """Let ``weight`` hold what it holds on ``device``; for all else it is the same tensor.
+    """Move the data of ``weight`` to ``device``. It stays the same tensor object.
 
-    Inference mode would make it one that counts no writes, and takes no gradient.
+    In inference mode, the new data would count no writes and take no gradient.
     """
     with torch.inference_mode(False):
-        weight.data = transferred(weight.data, device)
+        weight.data = transfer(weight.data, device)
 
 
-def fetched(weight: Tensor, device: torch.device) -> Tensor:
-    """A copy of what ``weight`` holds, on ``device``."""
+def copy_to(weight: Tensor, device: torch.device) -> Tensor:
+    """Return a copy of ``weight`` on ``device``."""
     with torch.inference_mode(False):
-        return transferred(weight.detach(), device)
+        return transfer(weight.detach(), device)
 
 
-def transferred(values: Tensor, device: torch.device) -> Tensor:
+def transfer(values: Tensor, device: torch.device) -> Tensor:
     return values.to(device)

@@ -1,4 +1,4 @@
-"""Work under way in one thread that others wait for."""
+"""Work of one thread that other threads wait for."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -7,13 +7,13 @@ from contextlib import contextmanager
 
 @contextmanager
 def resolving(future: "Future[None]", forget: Callable[[], object]) -> Iterator[None]:
-    """Threads that wait for ``future`` go on after the block, and raise what it raises.
+    """Set the result of ``future`` after the block; waiting threads raise the block's exception.
 
-    An interrupt is this thread's own: the others find nothing done, and try it themselves.
+    An interrupt concerns this thread only: the others find that nothing was done, and do it.
 
     Args:
-        future: what the others wait for.
-        forget: called before they go on, so that no thread finds the future any more.
+        future: The future that other threads wait for.
+        forget: Removes the future, so that no thread finds it. It is called before they go on.
     """
     error: BaseException | None = None
     try:

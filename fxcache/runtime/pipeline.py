@@ -1,4 +1,4 @@
-"""Pipelines whose every call is one run of their denoisers."""
+"""Optimised pipelines: each call is one run of each denoiser."""
 
 import functools
 import warnings
@@ -19,10 +19,10 @@ from fxcache.runtime.trajectory.position import Place
 
 
 class PipelineRun:
-    """One call of a pipeline: inside the block, one run of each of its denoisers.
+    """One call of a pipeline. Inside the block, the calls of each denoiser are one run.
 
-    Calls of one pipeline inside another's, and calls in other threads or tasks, are runs of their
-    own. Where several runs and sessions of a module are open, its calls belong to the innermost.
+    Nested calls of pipelines, and calls in other threads or tasks, are separate runs. If several
+    runs and sessions of a module are open, its calls belong to the innermost.
 
     Args:
         modules: The optimised denoisers.
@@ -52,7 +52,7 @@ class PipelineRun:
         self._sessions = ()
 
     def place(self) -> Place | None:
-        """Where the noise scheduler stands; None for schedulers that do not count their steps."""
+        """Return the noise scheduler's place; None if the scheduler does not count its steps."""
         timesteps = getattr(self.scheduler, "timesteps", None)
         if not isinstance(timesteps, Tensor) or not hasattr(self.scheduler, "step_index"):
             return None
@@ -63,44 +63,44 @@ class PipelineRun:
 
 
 class OptimizedPipeline:
-    """Mixed into the class of every optimised pipeline, in front of its own class."""
+    """The first base class of every optimised pipeline's class."""
 
 
 def attach_pipeline(pipeline: Any, names: Iterable[str]) -> None:
-    """Make each call of ``pipeline`` one run; ``names``: the components that are optimised."""
+    """Make each call of ``pipeline`` one run; ``names`` are its optimised components."""
     if not is_optimized(pipeline):
         pipeline.__class__ = PIPELINE_CLASSES.of(type(pipeline))
     vars(pipeline)[OURS] = frozenset(names)
 
 
 def detach_pipeline(pipeline: Any) -> None:
-    """Undo ``attach_pipeline``; a pipeline that is not optimised stays as it is."""
+    """Undo ``attach_pipeline``. A pipeline that is not optimised stays as it is."""
     if is_optimized(pipeline):
         pipeline.__class__ = without_swap(type(pipeline))
         vars(pipeline).pop(OURS, None)
 
 
 def is_optimized(pipeline: object) -> bool:
-    """Whether each call of ``pipeline`` is a run."""
+    """Return whether each call of ``pipeline`` is one run."""
     return isinstance(pipeline, OptimizedPipeline)
 
 
 def run_of(pipeline: Any) -> PipelineRun:
-    """A run of the denoisers that ``pipeline`` has now."""
+    """Return a run of the denoisers that ``pipeline`` has now."""
     modules = optimized_components(pipeline)
     warn_of_replaced(pipeline, modules)
     return PipelineRun(modules.values(), getattr(pipeline, "scheduler", None))
 
 
 def optimized_components(pipeline: Any) -> dict[str, nn.Module]:
-    """The optimised modules among the pipeline's components, by name, out of any wrapper."""
+    """Return the optimised components of ``pipeline`` by name, without their wrappers."""
     components = pipeline.components.items()
     modules = {name: innermost(c) for name, c in components if isinstance(c, nn.Module)}
     return {name: module for name, module in modules.items() if engine_of(module) is not None}
 
 
 def optimized_modules(model: Any, caller: str) -> dict[str, nn.Module]:
-    """The optimised modules that ``model`` stands for, by component; StateError for none."""
+    """Return the optimised modules of ``model`` by component; raise StateError for none."""
     if not is_pipeline(model):
         module = unwrapped(model)
         require_engine(module, caller)
@@ -112,7 +112,7 @@ def optimized_modules(model: Any, caller: str) -> dict[str, nn.Module]:
 
 
 def require_engine(module: nn.Module, caller: str) -> Engine:
-    """The engine of ``module``; StateError where it is not optimised."""
+    """Return the engine of ``module``; raise StateError if it is not optimised."""
     engine = engine_of(module)
     if engine is None:
         raise not_optimized(module, caller)
@@ -128,13 +128,13 @@ def not_optimized(model: object, caller: str) -> StateError:
 
 
 def warn_of_replaced(pipeline: Any, optimized: Container[str]) -> None:
-    """FxcacheWarning, once, for components that were optimised and are not in ``optimized`` now."""
+    """Warn once of components that were optimised and are not in ``optimized`` now."""
     names: frozenset[str] = vars(pipeline).get(OURS, frozenset())
     replaced = sorted(name for name in names if name not in optimized)
     if replaced:
         vars(pipeline)[OURS] = names.difference(replaced)
         warnings.warn(
-            f"{', '.join(replaced)} of {type(pipeline).__name__}: not optimised any more, since "
+            f"{', '.join(replaced)} of {type(pipeline).__name__} is not optimised any more: "
             "the component was replaced or restored. Its steps are exact, but no faster. Call "
             "fxcache.optimize(pipe) again.",
             FxcacheWarning,
@@ -142,8 +142,8 @@ def warn_of_replaced(pipeline: Any, optimized: Container[str]) -> None:
         )
 
 
-def calling(original: type) -> dict[str, Any]:
-    """The members of an optimised pipeline's class: ``__call__`` opens a run."""
+def pipeline_members(original: type) -> dict[str, Any]:
+    """Return the members of an optimised pipeline's class: its ``__call__`` opens a run."""
     call = original.__call__
 
     @functools.wraps(call)
@@ -152,7 +152,7 @@ def calling(original: type) -> dict[str, Any]:
             return call(self, *args, **kwargs)
 
     def reduce(self: Any, protocol: int) -> Any:
-        """Copies and pickles are optimised too."""
+        """Let copies and pickles be optimised too."""
         reduced: Any = original.__reduce_ex__(self, max(2, protocol))  # type: ignore[call-arg]
         make, arguments, *rest = reduced
         arguments = tuple(original if a is type(self) else a for a in arguments)
@@ -161,13 +161,13 @@ def calling(original: type) -> dict[str, Any]:
     return {"__call__": __call__, "__reduce_ex__": reduce}
 
 
-PIPELINE_CLASSES = ClassSwap(OptimizedPipeline, calling)
+PIPELINE_CLASSES = ClassSwap(OptimizedPipeline, pipeline_members)
 
 
 def rebuild_pipeline(
     original: type, make: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> OptimizedPipeline:
-    """An empty instance of ``original``, optimised; its state is set next."""
+    """Return an empty optimised instance of ``original``, whose state is set next."""
     pipeline: OptimizedPipeline = make(*arguments)
     pipeline.__class__ = PIPELINE_CLASSES.of(original)
     return pipeline

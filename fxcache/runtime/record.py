@@ -1,4 +1,4 @@
-"""What happened in a run: each step's decision, its reason and its time."""
+"""The record of a run: each step's decision, its reason and its time."""
 
 import time
 from collections.abc import Callable
@@ -13,10 +13,12 @@ from fxcache.step import Decision
 
 
 class Stopwatch:
-    """Time from making it to ``stop``, on the denoiser's device; nothing waits until asked.
+    """Measures the time from its creation to ``stop``, on the denoiser's device.
+
+    Nothing waits for the device until ``elapsed_ms`` is read.
 
     Attributes:
-        stopped: What the device reaches once the step is over; None on the CPU.
+        stopped: The event that the device reaches at the end of the step; None on the CPU.
     """
 
     __slots__ = ("_device", "_elapsed_ms", "_started", "_timed", "stopped")
@@ -36,7 +38,7 @@ class Stopwatch:
         return event
 
     def stop(self) -> None:
-        """The step is over, as far as the host is concerned."""
+        """Record the end of the step."""
         started, stopped = self._started, self._mark()
         if isinstance(stopped, torch.Event):
             self.stopped = stopped
@@ -48,7 +50,7 @@ class Stopwatch:
 
     @property
     def elapsed_ms(self) -> float | None:
-        """Milliseconds; None if never stopped, or not timed. Waits for the device if it has one."""
+        """Milliseconds; None if it was not stopped or not timed. Waits for the device."""
         return self._elapsed_ms() if self._elapsed_ms else None
 
 
@@ -58,10 +60,16 @@ def waited_ms(started: torch.Event, stopped: torch.Event) -> float:
 
 
 class RunStep(NamedTuple):
-    """One call: what was decided, how long it took, and its FLOPs against those of full.
+    """One call of a run.
 
-    ``groups``: of cache points that the decision is about. ``half``: whether it computed one half
-    of the guidance alone; ``full_flops`` are of both. ``level``: what of it was hoisted.
+    Attributes:
+        decision: What the policy decided, and why.
+        stopwatch: The time of the call.
+        flops: The FLOPs of the call.
+        full_flops: The FLOPs of the full variant for the whole batch.
+        groups: The groups of cache points that the decision is about.
+        half: Whether the call computed only one half of the guidance.
+        level: The level of the values that were hoisted.
     """
 
     decision: Decision
@@ -73,21 +81,21 @@ class RunStep(NamedTuple):
     level: HoistLevel = HoistLevel.NOTHING
 
     def computes(self, group: str) -> bool:
-        """Whether it computes these cache points instead of reusing them."""
+        """Return whether the call computes these cache points instead of reusing them."""
         refreshed = self.decision.refresh or group in self.decision.recompute
         return group in self.groups and refreshed
 
 
 @dataclass(eq=False)
 class Run:
-    """The calls of one trajectory from its first refresh on."""
+    """The calls of one trajectory since its first refresh."""
 
     started: str = ""
     steps: list[RunStep] = field(default_factory=list)
     waits: int = 0  # calls whose timestep was read from another device
     signal_waits: int = 0  # calls whose signal was read from another device
-    guidance_waits: int = 0  # calls whose halves of the batch were compared on another device
-    signals: Tensor | None = None  # of all its timesteps, where they were known beforehand
+    guidance_waits: int = 0  # calls whose halves were compared on another device
+    signals: Tensor | None = None  # one for each timestep, if they were precomputed
     listed: bool = False  # among the engine's runs
 
     @property
@@ -97,20 +105,20 @@ class Run:
 
     @property
     def schedule(self) -> dict[str, list[int]]:
-        """For each group of cache points, the steps that computed it."""
+        """The steps that computed each group of cache points, by name of the group."""
         names = dict.fromkeys(name for step in self.steps for name in step.groups)
         return {
             name: [i for i, step in enumerate(self.steps) if step.computes(name)] for name in names
         }
 
     def times_ms(self, refresh: bool, half: bool = False) -> list[float]:
-        """Milliseconds of each finished step of one kind."""
+        """Return the milliseconds of each finished step of one kind."""
         kind = (refresh, half)
         steps = (s for s in self.steps if (s.decision.refresh, s.half) == kind)
         return [t for s in steps if (t := s.stopwatch.elapsed_ms) is not None]
 
     @property
     def ideal_speedup(self) -> float | None:
-        """FLOPs without caching over FLOPs spent; None before the first step."""
+        """FLOPs without caching divided by FLOPs spent; None before the first step."""
         spent = sum(s.flops for s in self.steps)
         return sum(s.full_flops for s in self.steps) / spent if spent else None

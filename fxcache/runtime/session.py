@@ -1,4 +1,4 @@
-"""Sessions: what users say of their own sampling loops."""
+"""Sessions, with which users delimit the runs of their own sampling loops."""
 
 from collections.abc import Hashable
 from contextvars import ContextVar
@@ -16,10 +16,10 @@ open_sessions: ContextVar[tuple["Session", ...]] = ContextVar("fxcache_sessions"
 
 
 class PipelineCall(Protocol):
-    """A call of a pipeline, as far as a session needs to know it."""
+    """The part of a pipeline's call that a session uses."""
 
     def place(self) -> Place | None:
-        """Where the run stands in its schedule; None where only its timesteps tell."""
+        """Return the run's place in its schedule; None if only the timesteps tell it."""
 
 
 class Session:
@@ -31,7 +31,7 @@ class Session:
         module: The optimised module.
         num_steps: How many calls of each trajectory the run makes; None if that is unknown.
         pipeline_run: The call of a pipeline that opened it; None for a user's own session.
-        scope: What its calls have in common.
+        scope: The scope of its calls.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class Session:
         Args:
             module: The optimised module.
             num_steps: How many calls of each trajectory the run makes.
-            key: A name under which trajectories outlive the block, so that requests which take
-                turns can open it once a step.
+            key: The name of a request. Its trajectories outlive the block, so that requests that
+                take turns can open a session once a step.
             pipeline_run: The call of a pipeline that opens it.
         """
         self.module, self.num_steps, self.pipeline_run = module, num_steps, pipeline_run
@@ -58,7 +58,7 @@ class Session:
         return Scope(vouched=True) if self._key is None else KeyScope(self._key)
 
     def place(self) -> Place | None:
-        """Where the run stands in its schedule. None if only its timesteps tell."""
+        """Return the run's place in its schedule. None if only the timesteps tell it."""
         return self.pipeline_run.place() if self.pipeline_run else None
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ class Session:
 
 
 def current_session(module: nn.Module) -> Session | None:
-    """The innermost session open for ``module`` in this thread or task."""
+    """Return the innermost open session of ``module`` in this thread or task."""
     for session in reversed(open_sessions.get()):
         if session.module is module:
             return session
@@ -106,7 +106,7 @@ def current_session(module: nn.Module) -> Session | None:
 
 
 def require_num_steps(num_steps: object) -> None:
-    """ConfigError unless ``num_steps`` is None or a positive int."""
+    """Raise ConfigError unless ``num_steps`` is None or a positive int."""
     whole = isinstance(num_steps, int) and not isinstance(num_steps, bool) and num_steps > 0
     if num_steps is not None and not whole:
         raise ConfigError(
@@ -117,7 +117,7 @@ def require_num_steps(num_steps: object) -> None:
 
 
 def require_key(key: object) -> None:
-    """ConfigError unless ``key`` can be looked up."""
+    """Raise ConfigError unless ``key`` is hashable."""
     try:
         hash(key)
     except TypeError:

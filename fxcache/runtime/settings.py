@@ -1,4 +1,4 @@
-"""What one model is optimised with: every option of ``optimize``, checked together."""
+"""The options of ``optimize`` for one model, checked together."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,7 @@ from fxcache.forecasts import Forecast
 from fxcache.partition.choose import CutRequest
 from fxcache.policies import GuidanceCache, Policy
 
-RunLength = tuple[int, int, int]  # of a schedule, where a run begins in it, calls of the run
+RunLength = tuple[int, int, int]  # the schedule's length, the run's first place, its calls
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Settings:
     correction: DriftCorrection | None = None
     guidance: GuidanceCache | None = None
     hoist: HoistLevel = HoistLevel.NOTHING
-    hoist_asked: bool = True  # otherwise what prevents it is in the report, and no warning
+    hoist_requested: bool = True  # if not, whatever prevents it is a note and no warning
     cache: CacheConfig = field(default_factory=CacheConfig)
     capture: CaptureConfig = field(default_factory=CaptureConfig)
-    run_lengths: tuple[RunLength, ...] = ()  # that a plan knows
+    run_lengths: tuple[RunLength, ...] = ()  # from a plan
 
     def __post_init__(self) -> None:
         forecast = self.forecast or self.policy.default_forecast
@@ -47,7 +47,7 @@ class Settings:
 
     @property
     def cache_format(self) -> CacheFormat:
-        """How values are stored and read back."""
+        """The format in which values are stored and read back."""
         return CacheFormat(self._codec, self.correction, self.adjustment, self.cache.kernels)
 
     @property
@@ -58,37 +58,38 @@ class Settings:
 
     @property
     def partition_key(self) -> tuple[Any, ...]:
-        """Equal for two settings exactly when both lead to the same plan and the same graphs."""
+        """A key that is equal for two settings exactly if both lead to the same plan and graphs."""
         policy = self.policy
         wanted = (policy.caches, policy.points, policy.observes)
         return self.cut, self.cache.partial_evaluation, self.cache_format, wanted
 
 
 def require_compatible(settings: Settings) -> None:
-    """ConfigError where two options exclude each other."""
+    """Raise ConfigError if two options exclude each other."""
     cache = settings.cache
     if cache.dtype and (settings.forecast or settings.correction):
-        moved = "forecasts" if settings.forecast else "corrections"
+        feature = "forecasts" if settings.forecast else "corrections"
         raise ConfigError(
-            f"{moved} need differences of cached values, which eight bits do not keep",
+            f"{feature} need differences of cached values, which eight bits do not keep",
             where=f"optimize(cache=CacheConfig(dtype={cache.dtype}))",
             remedy="leave out dtype, or use a policy, a forecast and a plan without them",
         )
     if settings.forecast and settings.correction:
         raise ConfigError(
-            "a correction takes the place of a forecast",
+            "a correction replaces a forecast: they cannot be combined",
             where=f"optimize(plan, forecast={settings.forecast!r})",
             remedy="leave out forecast, or use a plan without a correction",
         )
     if cache.offload and not settings.hoist:
         raise ConfigError(
-            "every step reads all weights as long as nothing is hoisted",
+            "nothing is hoisted, so that every step reads all weights",
             where="optimize(cache=CacheConfig(offload=True))",
             remedy='pass hoist="once" or hoist="table" as well, or leave out offload',
         )
     if cache.partial_evaluation and (settings.adjustment or settings.correction):
         raise ConfigError(
-            "partial evaluation caches other values than the plan's adjustment or correction fits",
+            "partial evaluation caches other values than those that the plan's adjustment or "
+            "correction was fitted to",
             where="optimize(plan, cache=CacheConfig(partial_evaluation=True))",
             remedy="leave out partial_evaluation",
         )

@@ -1,4 +1,4 @@
-"""Where a model keeps what its modules call: hooks, processors, a ``forward`` of their own."""
+"""The places of a model that hold functions: hooks, processors and replaced ``forward``."""
 
 from collections.abc import Hashable
 from itertools import compress
@@ -13,13 +13,13 @@ from fxcache.runtime.modules import Modules
 from fxcache.runtime.structure import NOT_SETTINGS, is_callable_setting
 
 FORWARD = "forward"
-ACCELERATE_HOOK = "_hf_hook"  # accelerate's forward looks its hook up there
+ACCELERATE_HOOK = "_hf_hook"  # the attribute in which accelerate's forward finds its hook
 
 
 class Tree(Modules):
-    """The modules of a model, and where hooks on them are kept.
+    """The modules of a model, and the dictionaries that hold their hooks.
 
-    The hooks of the model itself are left out: they run around each call and are not captured.
+    Hooks of the model itself are excluded: they run around each call and are not captured.
     """
 
     def __init__(self, root: nn.Module):
@@ -30,20 +30,20 @@ class Tree(Modules):
         self._hooks = [hooks for _, hooks in places]
 
     def hooked(self) -> tuple[int, ...]:
-        """The numbers of the modules on which hooks are registered."""
+        """Return the indices of the modules on which hooks are registered."""
         return tuple(dict.fromkeys(compress(self._owners, self._hooks)))
 
     def hooks_key(self, index: int) -> Hashable:
-        """The content of the hooks registered on module ``index``; None if there are none."""
+        """Return the content of the hooks registered on module ``index``; None if it has none."""
         hooks = hooks_of(self.module(index))
         return (self.paths[index], Content(hooks).key) if hooks else None
 
     def hook_identities(self, index: int) -> tuple[IdentityKey, ...]:
-        """The functions registered as hooks on module ``index``."""
+        """Return the functions that are registered as hooks on module ``index``."""
         return tuple(IdentityKey(hook) for _, hook, *_ in hooks_of(self.module(index)))
 
     def slots(self, index: int) -> list["Slot"]:
-        """The callable attributes of module ``index``. The model's own ``forward`` is none."""
+        """Return the callable attributes of module ``index``, without the model's ``forward``."""
         return [
             Slot(self, index, name)
             for name, value in vars(self.module(index)).items()
@@ -56,12 +56,12 @@ class Slot:
     """A callable attribute of a module, as it was when the slot was made.
 
     Attributes:
-        index: the number of the module in ``tree``.
-        value: what the attribute held.
-        plain: whether it is a ``forward`` that is only the class's own. diffusers and accelerate
-            leave it on the module when they remove their hooks.
-        volatile: whether its content can change while every container looks the same. Hooks count
-            as volatile: they may be switched on and off by what they refer to.
+        index: The index of the module in ``tree``.
+        value: The value of the attribute.
+        plain: Whether it is a ``forward`` that is only the method of the class. diffusers and
+            accelerate leave it on the module when they remove their hooks.
+        volatile: Whether its content can change while no container changes. Hooks count as
+            volatile, because other objects may switch them on and off.
     """
 
     __slots__ = (
@@ -84,7 +84,7 @@ class Slot:
         return vars(self._tree.module(self.index))
 
     def key_now(self) -> Hashable:
-        """The key, with the content of the value read again."""
+        """Return the key of the value's current content."""
         return self._key_of(self._content())
 
     def _key_of(self, content: Content) -> Hashable:
@@ -99,7 +99,7 @@ class Slot:
 
 
 def is_class_forward(value: object, module: nn.Module) -> bool:
-    """Whether ``value`` is the bound method that ``module.forward`` gives without hooks."""
+    """Return whether ``value`` is the bound method that ``module.forward`` is without hooks."""
     return (
         isinstance(value, MethodType)
         and value.__self__ is module

@@ -1,4 +1,4 @@
-"""A structure in flat lists: whether it still holds is found at C speed, at the start of a run."""
+"""A snapshot of a module in flat lists, which the start of each run compares at C speed."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
@@ -19,10 +19,10 @@ NO_HOMES: Mapping[int, torch.device] = {}
 
 
 class Snapshot:
-    """What ``module`` held when the snapshot was taken.
+    """The state of a module when the snapshot was taken.
 
-    ``holds`` compares identities. Where it is False, equal values may still stand in new objects:
-    ``agrees`` makes the exact comparison, by ``structure``.
+    ``holds`` compares identities. If it returns False, new objects may still have equal values:
+    ``agrees`` compares the values exactly, by ``structure``.
     """
 
     def __init__(self, module: nn.Module, homes: Mapping[int, torch.device] = NO_HOMES):
@@ -40,16 +40,16 @@ class Snapshot:
         weights = {id(t): t for m in self._modules.all for _, t in own_tensors(m)}
         settings = {id(v): v for v in visited if isinstance(v, Tensor)}
         tensors = (weights | settings).values()
-        self._inference = [t for t in tensors if t.is_inference()]  # these count no writes
+        self._inference = [t for t in tensors if t.is_inference()]  # these do not count writes
         self._tensors = [t for t in tensors if not t.is_inference()]
         self._kinds = self._kinds_now(homes)
 
     def _settings_in(self, attributes: Sequence[Mapping[str, Any]]) -> Iterable[object]:
-        """The settings and registries of all modules, of a fixed number for each."""
+        """Return the settings and registries of all modules, a fixed number for each module."""
         return chain.from_iterable(map(call, self._getters, attributes))
 
     def _kinds_now(self, homes: Mapping[int, torch.device]) -> list[tuple[Any, ...]]:
-        """Shape, dtype, device and version of each tensor, those offloaded taken to be at home."""
+        """Return shape, dtype, device and version of each tensor; ``homes`` replaces devices."""
         found: list[tuple[Any, ...]] = list(map(weight_kind_and_version, self._tensors))
         found.extend(map(weight_kind, self._inference))
         if homes:
@@ -58,10 +58,10 @@ class Snapshot:
         return found
 
     def holds(self, homes: Mapping[int, torch.device] = NO_HOMES) -> bool:
-        """Whether every object is in its place, and no tensor was written or converted.
+        """Return whether every object is in its place, and no tensor was written or converted.
 
         Args:
-            homes: by id of each offloaded weight, the device where it belongs.
+            homes: The device that each offloaded weight returns to, by id of the weight.
         """
         attributes = self._modules.attributes
         try:
@@ -72,15 +72,15 @@ class Snapshot:
                 and all(map(is_, map(type, self._modules.all), self._types))
                 and self._kinds_now(homes) == self._kinds
             )
-        except KeyError:  # an attribute is gone
+        except KeyError:  # an attribute was deleted
             return False
 
     def agrees(self, other: "Snapshot") -> bool:
-        """Whether a graph captured at the one is right at the other."""
+        """Return whether a graph that was captured at one snapshot is valid at the other."""
         return self.structure == other.structure
 
     def written(self) -> bool:
-        """Whether a tensor was written in place since the snapshot, or since the last call."""
+        """Return whether a tensor was written in place since the snapshot or the last call."""
         now = self._kinds_now(NO_HOMES)
         found, self._kinds = now != self._kinds, now
         return found
@@ -88,12 +88,12 @@ class Snapshot:
 
 @cache
 def getter_of(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], Any]:
-    """A function from a dictionary to the tuple of its values of these names."""
+    """Return a function from a dictionary to the tuple of its values with these names."""
     return itemgetter(*names)
 
 
 def settings_getter(attributes: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Any]:
-    """A function from a module's ``__dict__`` to a tuple of its registries and settings."""
+    """Return a function from a module's ``__dict__`` to its registries and settings."""
     names = [n for n, v in attributes.items() if n not in NOT_SETTINGS]
     settings = (n for n in names if not is_callable_setting(attributes[n]))
     return getter_of((*REGISTRIES, *settings))

@@ -1,4 +1,4 @@
-"""One call of an optimised module, from its arguments to its results."""
+"""The context of one call of an optimised module, from its arguments to its results."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -15,46 +15,46 @@ from fxcache.runtime.session import Session
 from fxcache.runtime.trajectory.trajectory import Trajectory
 from fxcache.step import Step
 
-NOTHING_CACHED = "nothing cached for such inputs and weights"
+NOTHING_CACHED = "nothing is cached for these inputs and weights"
 
 
 class CFGPhase(Enum):
-    """What a step computes of a batch with classifier-free guidance."""
+    """The part of a batch with classifier-free guidance that a step computes."""
 
-    WHOLE = "all of it"
-    BOTH = "both halves of the guidance"  # and it keeps what later steps need
+    WHOLE = "the whole batch"
+    BOTH = "both halves of the guidance"  # the difference is kept for later steps
     CONDITIONAL = "the conditional half"
 
 
 @dataclass(slots=True, eq=False)
 class StepContext:
-    """A call under way: what is known of it, and what runs next.
+    """The state of a call: what is known about it, and which graph runs next.
 
     Attributes:
-        call: What runs. A feature may have made it from ``original_call``.
-        original_call: What the caller passed.
+        call: The call that runs. A feature may have derived it from ``original_call``.
+        original_call: The call as the caller made it.
         trajectory: The run that the call belongs to.
-        session: The session that was opened around it, if any.
-        hooks: The number of the hooks that are set on submodules.
+        session: The session that is open around the call; None if there is none.
+        hooks: The number of the current state of the submodules' hooks, see ``Hooks``.
         now: The step, as the policy sees it.
-        stopwatch: Runs since the call began.
+        stopwatch: Measures the time since the call began.
         variants: The graphs for ``call``.
-        compiled: Whether torch.compile compiles what runs.
-        stored_as: The call and the graphs that stored values are of; None for the step's own.
-        source: What stored values come from: the capture, its weights, and sizes that it leaves
-            open. Values of another source are stale.
-        forced: Why the step refreshes whatever the policy decides; empty if it need not.
-        fresh: Whether nothing is stored that the step could go on from.
-        phase: What it computes of a guided batch.
-        half: In which part of a guided batch the call is, 0 or 1; None if it is all of it.
-        hoist_level: Which values were computed before the step.
-        hoisted: These values.
-        hoist_flops: FLOPs that were spent on them just now.
-        shared: What the prefix computed for the variant.
-        signal: What the policy observes.
-        variant: What was decided; None before that.
-        module: What runs next.
-        inputs: What it runs on.
+        compiled: Whether torch.compile compiles the graph that runs.
+        stored_as: The call and the variants whose values are stored; None for those of the step.
+        source: Identifies the capture, its weights and its dynamic sizes. Cached values of another
+            source are stale.
+        forced: Why the step refreshes regardless of the policy; empty if the policy decides.
+        fresh: Whether no cached value may be used, so that histories begin anew.
+        phase: The part of a guided batch that the step computes.
+        half: The index of the half of a guided batch that the call is; None if it is the whole.
+        hoist_level: The level of the values that were computed before the step.
+        hoisted: Hoisted values of this level.
+        hoist_flops: FLOPs that this call spent on hoisted values.
+        shared: The tensors that the prefix passes to the variant.
+        signal: The signal that the policy observes.
+        variant: The variant that was chosen; None before the decision.
+        module: The graph that runs next.
+        inputs: The inputs of ``module``.
     """
 
     call: Call
@@ -83,18 +83,18 @@ class StepContext:
 
     @property
     def starts(self) -> bool:
-        """Whether it is the first of its run."""
+        """Whether the call is the first of its run."""
         return self.trajectory.step == 0
 
     def force(self) -> None:
-        """Note why the step must refresh, if it must."""
+        """Set ``forced`` and ``fresh``: why the step must refresh, if it must."""
         stale = self.trajectory.source != self.source
         reason = self.trajectory.refresh or (NOTHING_CACHED if stale else "")
         self.fresh = bool(reason)
         self.forced = reason or (self.phase.value if self.phase is CFGPhase.BOTH else "")
 
     def run_next(self, graph: Variant) -> None:
-        """Let ``graph`` run next, on inputs that are bound now: Dynamo sees its module alone."""
+        """Set the graph that runs next, and bind its inputs. Dynamo sees only its module."""
         signature, cache = graph.signature, self.trajectory.cache
         coefficients = NO_TENSORS
         if signature.coefficients:

@@ -1,4 +1,4 @@
-"""What a capture was derived from: submodules, their settings, the kinds of their weights."""
+"""The structure of a model that a capture depends on: submodules, settings, kinds of weights."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -12,15 +12,15 @@ from fxcache.program import OURS
 from fxcache.runtime.content import IdentityKey
 
 PLAIN = (int, float, str, bool, bytes, type(None), complex)
-# nn.Module's own bookkeeping; weights and hooks are compared separately.
+# Attributes that nn.Module sets itself; weights and hooks are compared separately.
 INTERNALS = frozenset(vars(nn.Module())) - {"training"}
-# What diffusers, accelerate and module.compile() set on a module that they hook. It is compared at
-# each call, as part of the hooks.
+# Attributes that diffusers, accelerate and module.compile() set on a module that they hook. They
+# are compared at each call, as part of the hooks.
 HOOK_ATTRIBUTES = frozenset(
     {"forward", "_old_forward", "_hf_hook", "_diffusers_hook", "_compiled_call_impl"}
 )
 NOT_SETTINGS = INTERNALS | HOOK_ATTRIBUTES | {OURS}
-MAX_DEPTH = 3  # of containers and objects within one another
+MAX_DEPTH = 3  # the greatest depth of nested containers and objects
 
 
 def structure(
@@ -28,20 +28,20 @@ def structure(
     homes: Mapping[int, torch.device] | None = None,
     visited: list[Any] | None = None,
 ) -> list[Any]:
-    """Everything besides hooks and the weights' values that a captured graph was derived from.
+    """Return all that a captured graph depends on, except hooks and the values of weights.
 
-    Equal before and after exactly when no submodule was replaced (LoRA), no setting changed (FreeU,
-    LoRA scales, train mode), and no weight changed its shape, dtype or device. Values may change:
-    the graph reads the module's own tensors.
+    Two results are equal exactly if no submodule was replaced (LoRA), no setting changed (FreeU,
+    LoRA scales, train mode), and no weight changed its shape, dtype or device in between. The
+    values of weights may change, because the graph reads the module's own tensors.
 
     Args:
-        module: the model.
-        homes: by id of each offloaded weight, the device where it belongs.
-        visited: receives the containers and the tensors, among the settings, that were compared.
+        module: The model.
+        homes: The device that each offloaded weight returns to, by id of the weight.
+        visited: Receives the containers and tensors that were found in the settings.
     """
     found: list[Any] = []
     visited = [] if visited is None else visited
-    first: dict[int, int] = {}  # which weights are one tensor under several names
+    first: dict[int, int] = {}  # a number for each tensor, which may have several names
     for path, submodule in module.named_modules():
         if path:
             found.append((path, IdentityKey(submodule), IdentityKey(type(submodule))))
@@ -55,14 +55,14 @@ def structure(
 
 
 def settings(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The module's own attributes that are neither weights, nor submodules, nor hooks."""
+    """Yield the module's own attributes that are neither weights, submodules nor hooks."""
     for name, value in vars(module).items():
         if name not in NOT_SETTINGS and not is_callable_setting(value):
             yield name, value
 
 
 def is_callable_setting(value: object) -> bool:
-    """Whether ``value`` is called by its module (attention processors, activation functions).
+    """Return whether a module calls ``value``, such as an attention processor or an activation.
 
     Such values are compared at each call, as hooks are.
     """
@@ -70,7 +70,11 @@ def is_callable_setting(value: object) -> bool:
 
 
 def reduced(value: Any, visited: list[Any], depth: int = MAX_DEPTH) -> Any:
-    """Plain values as they are, containers by content, objects by identity and attributes."""
+    """Return a comparable form of ``value``.
+
+    Plain values stay as they are, containers are compared by content, objects by identity and
+    attributes.
+    """
     if type(value) in PLAIN:
         return value
     if isinstance(value, Tensor):
@@ -98,7 +102,7 @@ def reduced(value: Any, visited: list[Any], depth: int = MAX_DEPTH) -> Any:
 
 
 def weights(module: nn.Module) -> list[tuple[IdentityKey, int]]:
-    """The weights and how often each was written: equal as long as no value changed."""
+    """Return the weights and their versions, which are equal while no value changes."""
     return [
         (IdentityKey(tensor), version_of(tensor))
         for submodule in module.modules()
@@ -107,18 +111,18 @@ def weights(module: nn.Module) -> list[tuple[IdentityKey, int]]:
 
 
 def own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The parameters and buffers of ``module`` itself, by name."""
+    """Yield the parameters and buffers of ``module`` itself, with their names."""
     yield from module.named_parameters(recurse=False, remove_duplicate=False)
     yield from module.named_buffers(recurse=False, remove_duplicate=False)
 
 
 def live_weights(module: nn.Module, captured: Mapping[str, Any]) -> dict[str, Any]:
-    """The tensors that ``module`` holds now under the names of ``captured``, else those."""
+    """Return the current tensors of ``module`` by name; those of ``captured`` where it has none."""
     return {name: live_weight(module, name, then) for name, then in captured.items()}
 
 
 def live_weight(module: nn.Module, name: str, then: Any) -> Any:
-    """The tensor that ``module`` holds now under ``name``; ``then`` where it holds none."""
+    """Return the current tensor of ``module`` with this name; ``then`` if it has none."""
     owner_path, _, leaf = name.rpartition(".")
     try:
         now = getattr(module.get_submodule(owner_path), leaf, None)

@@ -1,4 +1,4 @@
-"""Telling tensors apart by what they hold, for graphs that were captured for certain values."""
+"""Numbers tensors by their values, for graphs that hold for certain values only."""
 
 import weakref
 from typing import NamedTuple
@@ -12,7 +12,7 @@ MAX_VALUES = 16
 
 
 class Seen(NamedTuple):
-    """A tensor as it was when its value was last looked at."""
+    """A tensor whose value was compared, at its version then."""
 
     reference: "weakref.ref[Tensor]"
     version: int
@@ -22,9 +22,9 @@ class Seen(NamedTuple):
 class Values:
     """Gives equal tensors equal numbers.
 
-    A tensor on another device is compared once, which waits for it; as long as it is the same
-    object and was not written to, its number is remembered. On the CPU looking again costs little,
-    and sees what NumPy wrote.
+    A tensor on another device is compared once, which waits for the device. Its number is
+    remembered while it is the same object and is not written to. On the CPU, tensors are compared
+    each time. That costs little, and notices values that NumPy wrote.
     """
 
     def __init__(self) -> None:
@@ -33,19 +33,19 @@ class Values:
         self._next = 0
 
     def number(self, tensor: Tensor) -> int:
-        """The number of the value of ``tensor``."""
+        """Return the number of the value of ``tensor``."""
         if tensor.device.type == "cpu":
-            return self._equal(tensor)
+            return self._number_of_equal(tensor)
         seen = self._seen.get(id(tensor))
         if seen and seen.reference() is tensor and seen.version == version_of(tensor):
             return seen.number
-        number = self._equal(tensor)
+        number = self._number_of_equal(tensor)
         self._seen = {i: s for i, s in self._seen.items() if s.reference() is not None}
         self._seen[id(tensor)] = Seen(weakref.ref(tensor), version_of(tensor), number)
         return number
 
-    def _equal(self, tensor: Tensor) -> int:
-        """The number of the value known before that equals ``tensor``, or a new one."""
+    def _number_of_equal(self, tensor: Tensor) -> int:
+        """Return the number of the known value that equals ``tensor``, or a new number."""
         for number, known in self._distinct.items():
             kind = (tensor.dtype, tensor.device)
             if (known.dtype, known.device) == kind and torch.equal(known, tensor):

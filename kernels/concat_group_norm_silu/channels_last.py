@@ -1,8 +1,8 @@
-"""The Triton kernels where the channels of a position are neighbours in memory.
+"""The Triton kernels for the channels-last layout.
 
-A program takes all channels of ``together`` groups, a span, position by position: its loads are as
-wide as a span is aligned. Statistics are taken of each channel, and merged to those of its group in
-the end, by the formula that ``kernel.py`` names.
+A program handles all channels of a span, which consists of ``together`` groups, position by
+position. Its loads are as wide as the alignment of a span allows. It computes the statistics of
+each channel, and merges them to those of the group at the end, by the formula in ``kernel.py``.
 """
 
 import triton
@@ -24,7 +24,7 @@ def moments_last_kernel(
     positions,
     stride_n,
     stride_p,
-    channels,  # of x, which are those from `first` on of what is normalised
+    channels,  # of x; x begins at channel `first` of the concatenation
     first,
     groups,
     size: tl.constexpr,  # channels of a group
@@ -71,7 +71,7 @@ def normalize_last_kernel(
     cached_moments,
     fresh_moments,
     out,
-    joined,  # None where it is not read again
+    joined,  # None if the concatenation is not needed
     positions,
     cached_n,
     cached_p,

@@ -1,4 +1,4 @@
-"""Calls at the sizes of real models; on the meta device they take no memory."""
+"""Calls at the sizes of real models. On the meta device they take no memory."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch import Tensor
 from fxcache.kernels.concat_group_norm_silu import launch, reference
 from fxcache.kernels.launches import Cases, Wrap
 
-# batch, channels of the cached and of the fresh half, side: the last up block of each, guided
+# Batch, channels of the cached and the fresh half, side: the last up block, with guidance.
 SD_1_5_512 = (2, 640, 320, 64)
 SDXL_1024 = (2, 640, 320, 128)
 GROUPS, EPS = 32, 1e-5
@@ -18,7 +18,7 @@ def inputs(
     device: str,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> tuple[Tensor, ...]:
-    """Both halves, weight and bias, drawn at random where there is memory; the first's moments."""
+    """Return both halves, weight and bias, with random values, and the first half's moments."""
     batch, cached, fresh, side = shape
     old, new = (
         torch.empty(batch, channels, side, side, dtype=dtype, device=device)
@@ -34,7 +34,7 @@ def inputs(
 def run(
     wrap: Wrap, cached: Tensor, fresh: Tensor, weight: Tensor, bias: Tensor, moments: Tensor
 ) -> list[Tensor]:
-    """As at a reuse step, which is given the moments of the cached half, and joins both."""
+    """Run the kernels as a reuse step does: it has the moments of the cached half."""
     new = launch.moments(fresh, GROUPS, len(weight), cached.shape[1], wrap)
     return launch.normalize(cached, fresh, weight, bias, GROUPS, EPS, moments, new, True, wrap)
 
@@ -42,7 +42,7 @@ def run(
 def eager(
     cached: Tensor, fresh: Tensor, weight: Tensor, bias: Tensor, _moments: Tensor
 ) -> list[Tensor]:
-    """The same in PyTorch, which has no use for moments."""
+    """Compute the same in PyTorch, which does not need the moments."""
     return reference.concat_group_norm_silu(cached, fresh, weight, bias, GROUPS, EPS)
 
 

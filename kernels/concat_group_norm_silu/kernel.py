@@ -1,11 +1,11 @@
-"""The Triton kernels, for any strides: moments of each group, then one pass that normalises.
+"""The Triton kernels for any strides: moments of each group, then one pass that normalises.
 
-A program takes channels of one group; where the channels of a position are neighbours in memory,
-``channels_last.py`` takes more. A piece is ``PIECE`` positions of the channels of one group that
-lie in one tensor. Its mean and its sum of squared deviations (from its own mean) are exact to
-rounding; pieces are merged by Chan, Golub and LeVeque's formula ("Updating Formulae and a Pairwise
-Algorithm for Computing Sample Variances", 1979, equation 2.1). No atomics: results do not depend on
-the order of the blocks.
+A program handles channels of one group; ``channels_last.py`` handles several groups. A piece
+consists of ``PIECE`` positions of those channels of one group that are in one tensor. Its moments
+are its mean and the sum of squared deviations from that mean. Pieces are merged by the formula of
+Chan, Golub and LeVeque ("Updating Formulae and a Pairwise Algorithm for Computing Sample
+Variances", 1979, equation 2.1). There are no atomics, so that results do not depend on the order
+of the blocks.
 """
 
 import triton
@@ -16,7 +16,7 @@ PIECE = tl.constexpr(512)  # positions
 
 @triton.jit
 def piece_of(positions):
-    """The channels, piece and sample of this program; how many pieces; where its own ends."""
+    """Return this program's group or span, piece and sample; the number of pieces; its end."""
     number, sample = tl.program_id(0), tl.program_id(1).to(tl.int64)
     pieces = tl.cdiv(positions, PIECE)
     part = number % pieces
@@ -25,7 +25,7 @@ def piece_of(positions):
 
 @triton.jit
 def merged(count, mean, deviation, more, more_mean, more_deviation):
-    """The count, mean and deviation of two sets of values together, by theirs (equation 2.1)."""
+    """Merge the count, mean and deviation of two sets of values (equation 2.1)."""
     total = count + more
     delta = more_mean - mean
     deviation += more_deviation + delta * delta * (count * more / total)
@@ -34,7 +34,7 @@ def merged(count, mean, deviation, more, more_mean, more_deviation):
 
 @triton.jit
 def store_normalized(out, joined, place, value, mean, factor, shift, known):
-    """``silu((value - mean) * factor + shift)``, and ``value`` itself where it is read again."""
+    """Store ``silu((value - mean) * factor + shift)``, and ``value`` itself if it is needed."""
     found = (value.to(tl.float32) - mean) * factor + shift
     found = found * tl.sigmoid(found)
     tl.store(out + place, found.to(out.dtype.element_ty), known)
@@ -50,7 +50,7 @@ def moments_kernel(
     stride_n,
     stride_c,
     stride_p,
-    channels,  # of x, which are those from `first` on of what is normalised
+    channels,  # of x; x begins at channel `first` of the concatenation
     first,
     size,  # channels of a group
     groups,
@@ -81,7 +81,7 @@ def moments_kernel(
 
 @triton.jit
 def pieces_of(moments, sample, group, groups, channels, positions, block: tl.constexpr):
-    """The counts, means and deviations of one group's pieces in one tensor."""
+    """Load the counts, means and deviations of one group's pieces in one tensor."""
     pieces = tl.cdiv(positions, PIECE)
     part = tl.arange(0, block)
     known = part < pieces
@@ -99,12 +99,12 @@ def statistics(
     group,
     groups,
     size,  # channels of a group
-    boundary,  # channels of what is cached
+    boundary,  # channels of the cached tensor
     positions,
     eps,
     block: tl.constexpr,
 ):
-    """The mean of one group over both tensors, and the inverse of its deviation."""
+    """Return the mean of one group over both tensors, and the inverse of its deviation."""
     of_cached = tl.minimum(tl.maximum(boundary - group * size, 0), size)
     old_count, old_mean, old_deviation = pieces_of(
         cached_moments, sample, group, groups, of_cached, positions, block
@@ -129,7 +129,7 @@ def normalize_kernel(
     cached_moments,
     fresh_moments,
     out,
-    joined,  # None where it is not read again
+    joined,  # None if the concatenation is not needed
     positions,
     cached_n,
     cached_c,

@@ -1,4 +1,4 @@
-"""Which kernels run, in which blocks, and on what memory."""
+"""Chooses the kernels and their blocks, allocates the outputs, and launches the kernels."""
 
 import math
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from fxcache.kernels.concat_group_norm_silu.channels_last import (
     normalize_last_kernel,
 )
 from fxcache.kernels.concat_group_norm_silu.kernel import PIECE, moments_kernel, normalize_kernel
-from fxcache.kernels.launches import Wrap, as_is
+from fxcache.kernels.launches import Wrap, identity
 
 TILE = 4096  # values of a tile
-MOST_CHANNELS = 32  # of a tile, where it takes them from one group
-SPAN = 128  # channels of a tile, at most, where they are neighbours in memory
-WARPS = 8  # to normalise: with four, a tile spills on sm_80
+MOST_CHANNELS = 32  # of a tile for any strides
+SPAN = 128  # the greatest number of channels of a tile for the channels-last layout
+WARPS = 8  # of the kernels that normalise: with four, registers spill on sm_80
 ALIGNED = 8  # channels that one load moves, in half precision
 
 
 class Tensors(NamedTuple):
-    """What the kernels that normalise read and write, in the order of their parameters."""
+    """The tensors of the kernels that normalise, in the order of their parameters."""
 
     cached: Tensor
     fresh: Tensor
@@ -32,11 +32,11 @@ class Tensors(NamedTuple):
     cached_moments: Tensor
     fresh_moments: Tensor
     out: Tensor
-    joined: Tensor | None  # None where the concatenation is not read again
+    joined: Tensor | None  # None if the concatenation is not needed
 
 
-def moments(x: Tensor, groups: int, channels: int, first: int, wrap: Wrap = as_is) -> Tensor:
-    """Float32 ``[N, G, pieces, 2]``: mean and squared deviations of each piece, 0 where none is."""
+def moments(x: Tensor, groups: int, channels: int, first: int, wrap: Wrap = identity) -> Tensor:
+    """Return the mean and squared deviations of each piece: float32 ``[N, G, pieces, 2]``."""
     x = by_position(x)
     samples, own, positions = x.shape[0], x.shape[1], math.prod(x.shape[2:])
     pieces, size = count_pieces(positions), channels // groups
@@ -65,11 +65,11 @@ def normalize(
     cached_moments: Tensor,
     fresh_moments: Tensor,
     keeps_joined: bool = False,
-    wrap: Wrap = as_is,
+    wrap: Wrap = identity,
 ) -> list[Tensor]:
-    """What the moments of both halves make of them, and both joined.
+    """Return the normalised concatenation, and the concatenation if ``keeps_joined``.
 
-    With channels last where both halves have them so, else contiguous, as PyTorch has it.
+    The outputs are channels-last if both halves are, and contiguous otherwise, as in PyTorch.
     """
     channels = cached.shape[1] + fresh.shape[1]
     last = cached.stride(1) == fresh.stride(1) == 1
@@ -86,7 +86,7 @@ def normalize(
 
 
 def normalize_spans(tensors: Tensors, size: int, groups: int, eps: float, wrap: Wrap) -> None:
-    """Each program takes one piece of a span: of several groups, each of ``size`` channels."""
+    """Launch a program for each piece of a span of several groups with ``size`` channels each."""
     samples, positions = tensors.out.shape[0], math.prod(tensors.out.shape[2:])
     pieces, (spans, constants) = count_pieces(positions), spans_of(size, groups)
     layouts = [x.stride(d) for x in (tensors.cached, tensors.fresh, tensors.out) for d in (0, -1)]
@@ -97,7 +97,7 @@ def normalize_spans(tensors: Tensors, size: int, groups: int, eps: float, wrap: 
 
 
 def normalize_groups(tensors: Tensors, size: int, groups: int, eps: float, wrap: Wrap) -> None:
-    """Each program takes one tile of one group, of ``size`` channels."""
+    """Launch a program for each tile of one group with ``size`` channels."""
     samples, positions = tensors.out.shape[0], math.prod(tensors.out.shape[2:])
     pieces, blocks = count_pieces(positions), blocks_of_group(size)
     tiles = triton.cdiv(positions, blocks["block_p"]) * triton.cdiv(size, blocks["block_c"])
@@ -109,30 +109,30 @@ def normalize_groups(tensors: Tensors, size: int, groups: int, eps: float, wrap:
 
 
 def by_position(x: Tensor) -> Tensor:
-    """``x`` as it is where one stride leads from position to position; else flattened."""
+    """Return ``x`` if one stride leads from each position to the next; a flat copy otherwise."""
     strides, sizes = x.stride()[2:], x.shape[2:]
     steps = zip(strides, strides[1:], sizes[1:], strict=False)
     return x if all([far == near * size for far, near, size in steps]) else x.flatten(2)  # noqa: C419, Dynamo
 
 
 def strides(x: Tensor) -> tuple[int, int, int]:
-    """From sample to sample, from channel to channel, from position to position."""
+    """Return the strides between samples, between channels and between positions."""
     return x.stride(0), x.stride(1), x.stride(-1)
 
 
 def is_last(x: Tensor, size: int) -> bool:
-    """Whether a position's channels are neighbours, and groups of this ``size`` fit a span."""
+    """Return whether ``x`` is channels-last, and a group of this ``size`` fits into a span."""
     return x.stride(1) == 1 and x.stride(-1) != 1 and size <= SPAN
 
 
 def count_pieces(positions: int) -> int:
-    """In how many pieces moments are taken of so many positions."""
+    """Return the number of pieces for this number of positions."""
     pieces: int = triton.cdiv(positions, PIECE.value)
     return pieces
 
 
 def spans_of(size: int, groups: int) -> tuple[int, dict[str, int]]:
-    """How many spans there are of groups of this ``size``, and what a program of one is."""
+    """Return the number of spans, and the constants of a program for one span."""
     together = groups_together(size, groups)
     block_c = int(triton.next_power_of_2(size * together))
     constants = {"size": size, "together": together, "block_c": block_c, "block_p": TILE // block_c}
@@ -140,20 +140,20 @@ def spans_of(size: int, groups: int) -> tuple[int, dict[str, int]]:
 
 
 def groups_together(size: int, groups: int) -> int:
-    """As many groups of this ``size`` as fit a span, so that spans begin where a load may."""
+    """Return how many groups of this ``size`` form a span, so that spans begin aligned."""
     most = min(SPAN // size, groups)
     step = ALIGNED // math.gcd(size, ALIGNED)
     return most // step * step or most
 
 
 def blocks_of_group(size: int, most: int = TILE) -> dict[str, int]:
-    """Of a group of ``size``, and at most so many positions."""
+    """Return the block sizes for groups of ``size`` channels and at most ``most`` positions."""
     block_c = min(int(triton.next_power_of_2(size)), MOST_CHANNELS)
     return {"block_c": block_c, "block_p": min(TILE // block_c, most)}
 
 
 def empty(fresh: Tensor, channels: int, last: bool) -> Tensor:
-    """``[N, channels, …]``, of so many positions as ``fresh``."""
+    """Return an empty tensor ``[N, channels, …]`` with the positions of ``fresh``."""
     shape = (fresh.shape[0], channels, *fresh.shape[2:])
     if last:
         return fresh.new_empty_strided(shape, strides_last(shape))
@@ -161,6 +161,6 @@ def empty(fresh: Tensor, channels: int, last: bool) -> Tensor:
 
 
 def strides_last(shape: Sequence[int]) -> tuple[int, ...]:
-    """Of a tensor ``[N, C, …]`` without gaps, the channels last."""
+    """Return the strides of a dense channels-last tensor ``[N, C, …]``."""
     spatial = [shape[1] * math.prod(shape[d + 1 :]) for d in range(2, len(shape))]
     return (math.prod(shape[1:]), 1, *spatial)

@@ -1,9 +1,9 @@
 """The operators ``fxcache::group_moments`` and ``fxcache::concat_group_norm_silu``.
 
-Tensors on the CPU take the plain reference, all others the Triton kernels; but in graphs that are
-compiled, normalising takes the reference. Inductor would have to write for a kernel what it fuses,
-and to rewrite what is not laid out as its convolutions are, and saves no byte by it. Without Triton
-these modules can still be imported; it is asked for when a kernel is to run.
+The reference runs on the CPU, and the Triton kernels run on other devices. In compiled graphs the
+reference normalises: a kernel would make Inductor write inputs to memory that it fuses otherwise,
+and change their layout to that of convolutions, and it would save no bytes. This module can be
+imported without Triton, which is imported when a kernel runs.
 """
 
 from torch import Tensor
@@ -15,11 +15,17 @@ from fxcache.kernels.launches import is_traced
 
 @triton_op("fxcache::group_moments", mutates_args=())
 def group_moments(x: Tensor, groups: int, channels: int, first: int) -> Tensor:
-    """What normalising by groups needs to know of ``x``, ``[N, C, …]``.
+    """Compute the statistics of ``x`` for a group normalisation.
 
-    ``x`` is channels ``first`` to ``first + C`` of a tensor of ``channels``, in ``groups``. Returns
-    float32 ``[N, groups, pieces, 2]``: the mean of each piece of 512 positions, and the sum of
-    its squared deviations from that mean; zeros where a group has no channel in ``x``.
+    Args:
+        x: ``[N, C, …]``: the channels ``first`` to ``first + C`` of the normalised tensor.
+        groups: The number of groups.
+        channels: The number of channels of the normalised tensor.
+        first: The first channel.
+
+    Returns:
+        Float32 ``[N, groups, pieces, 2]``: the mean of each piece of 512 positions, and the sum of
+        squared deviations from that mean. Both are zero if a group has no channel in ``x``.
     """
     from fxcache.kernels.concat_group_norm_silu import launch
 
@@ -37,13 +43,20 @@ def concat_group_norm_silu(
     cached_moments: Tensor | None = None,
     keeps_joined: bool = False,
 ) -> list[Tensor]:
-    """``silu(group_norm(cat([cached, fresh], 1)))``, and the concatenation where ``keeps_joined``.
+    """Compute ``silu(group_norm(cat([cached, fresh], 1)))``, with arithmetic in float32.
 
-    ``cached`` ``[N, C1, …]`` and ``fresh`` ``[N, C2, …]``: float32, float16 or bfloat16, of any
-    strides; ``weight`` and ``bias`` ``[C1 + C2]``. ``cached_moments``: ``group_moments(cached,
-    groups, C1 + C2, 0)``, where the step that cached it has taken them already: then the statistics
-    read ``fresh`` alone. Statistics and arithmetic are in float32. Returns one or two
-    ``[N, C1 + C2, …]``.
+    Args:
+        cached: ``[N, C1, …]``, float32, float16 or bfloat16, with any strides.
+        fresh: ``[N, C2, …]``, with the dtype of ``cached`` and any strides.
+        weight: ``[C1 + C2]``.
+        bias: ``[C1 + C2]``.
+        groups: The number of groups.
+        eps: The constant that is added to the variance.
+        cached_moments: ``group_moments(cached, groups, C1 + C2, 0)``; None to compute it.
+        keeps_joined: Whether to return the concatenation too.
+
+    Returns:
+        The result ``[N, C1 + C2, …]``, and the concatenation if ``keeps_joined``.
     """
     if is_traced(fresh):
         return in_aten(cached, fresh, weight, bias, groups, eps, None, keeps_joined)
@@ -75,6 +88,6 @@ def in_aten(
     cached_moments: Tensor | None = None,
     keeps_joined: bool = False,
 ) -> list[Tensor]:
-    del cached_moments  # of the same values
+    del cached_moments  # the reference computes its own statistics
     found = reference.concat_group_norm_silu(cached, fresh, weight, bias, groups, eps)
     return found[: 1 + keeps_joined]

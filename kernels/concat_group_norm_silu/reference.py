@@ -1,22 +1,22 @@
-"""The same in plain PyTorch: the oracle of the tests, and what runs on the CPU."""
+"""The reference in plain PyTorch. It is the oracle of the tests, and runs on the CPU."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-PIECE = 512  # positions of a group whose moments are one entry
+PIECE = 512  # the number of positions of a piece
 
 
 def concat_group_norm_silu(
     cached: Tensor, fresh: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float
 ) -> list[Tensor]:
-    """``silu(group_norm(cat([cached, fresh], 1)))``, and the concatenation."""
+    """Return ``silu(group_norm(cat([cached, fresh], 1)))`` and the concatenation."""
     joined = torch.cat([cached, fresh], dim=1)
     return [functional.silu(functional.group_norm(joined, groups, weight, bias, eps)), joined]
 
 
 def group_moments(x: Tensor, groups: int, channels: int, first: int) -> Tensor:
-    """Mean and squared deviations of each piece of each group, as far as it lies in ``x``."""
+    """Return the mean and squared deviations of each piece of each group's channels in ``x``."""
     size = channels // groups
     found = []
     for group in range(groups):

@@ -1,4 +1,4 @@
-"""Calls at the sizes of real models; on the meta device they take no memory."""
+"""Calls at the sizes of real models. On the meta device they take no memory."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ FLUX_1024 = (1, 4096, 3072)
 def inputs(
     shape: Sequence[int], dtype: torch.dtype, order: int, device: str
 ) -> tuple[list[Tensor], Tensor]:
-    """The values of refreshes, and the weights of their differences."""
+    """Return random values of refreshes, and random weights of their differences."""
     terms = [torch.empty(*shape, dtype=dtype, device=device).normal_() for _ in range(order + 1)]
     return terms, torch.randn(order, device=device)
 
@@ -25,7 +25,7 @@ def run(wrap: Wrap, terms: list[Tensor], weights: Tensor) -> Tensor:
 
 
 def eager(terms: list[Tensor], weights: Tensor) -> Tensor:
-    """The same in PyTorch."""
+    """Compute the same in PyTorch."""
     return reference.forecast_read(terms, weights)
 
 

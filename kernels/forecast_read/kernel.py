@@ -1,4 +1,4 @@
-"""The Triton kernel, and the read of a forecast that other kernels do on their way."""
+"""The Triton kernel, and a function with which other kernels read a forecast."""
 
 import triton
 import triton.language as tl
@@ -6,10 +6,10 @@ import triton.language as tl
 
 @triton.jit
 def read(cached, history, weights, at, known):
-    """``cached + Σ weights[i] (newer - older)`` at these offsets, in float32; 0 where not known.
+    """Load ``cached + Σ weights[i] (newer - older)`` at these offsets, in float32; 0 if masked.
 
-    ``history``: a tuple of older values, the newest first; None stands for each that there is not.
-    The difference i is that of older value i from the one before it, or from ``cached``.
+    ``history`` is a tuple of older values, the newest first, filled up with None. Difference i is
+    the next newer value, or ``cached``, minus the older value i.
     """
     newer = tl.load(cached + at, known, 0.0).to(tl.float32)
     value = newer

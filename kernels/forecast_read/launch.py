@@ -1,4 +1,4 @@
-"""Which blocks the kernel runs in, and on what memory."""
+"""Chooses the blocks, allocates the output, and launches the kernel."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,14 @@ import triton
 from torch import Tensor
 
 from fxcache.kernels.forecast_read.kernel import forecast_kernel
-from fxcache.kernels.launches import Wrap, as_is
+from fxcache.kernels.launches import Wrap, identity
 
-MOST_OLDER = 4
+MOST_OLDER = 4  # the greatest number of older values
 BLOCK = 2048  # values of a program
 
 
-def forecast_read(terms: Sequence[Tensor], weights: Tensor, wrap: Wrap = as_is) -> Tensor:
-    """Laid out as ``terms[0]`` is where that has no gaps."""
+def forecast_read(terms: Sequence[Tensor], weights: Tensor, wrap: Wrap = identity) -> Tensor:
+    """Return the forecast. It has the strides of ``terms[0]`` if those are dense."""
     terms = alike(terms)
     out = torch.empty_like(terms[0])
     if out.numel():
@@ -25,8 +25,8 @@ def forecast_read(terms: Sequence[Tensor], weights: Tensor, wrap: Wrap = as_is) 
 
 
 def alike(terms: Sequence[Tensor]) -> list[Tensor]:
-    """``terms`` in one layout, without gaps; copies only of those that are not so already."""
-    first = torch.empty_like(terms[0], device="meta")  # dense, in the same order of dimensions
+    """Return ``terms`` with the same dense strides. Terms with other strides are copied."""
+    first = torch.empty_like(terms[0], device="meta")  # dense, with the same order of dimensions
     return [
         term if term.stride() == first.stride() else term.new_empty_strided(
             first.shape, first.stride()
@@ -36,5 +36,5 @@ def alike(terms: Sequence[Tensor]) -> list[Tensor]:
 
 
 def slots(terms: Sequence[Tensor]) -> list[Tensor | None]:
-    """A value and its history as kernels take them: as many as there may be."""
+    """Return a value and its history, filled up with None for the kernel's parameters."""
     return [*terms, *[None] * (MOST_OLDER + 1 - len(terms))]

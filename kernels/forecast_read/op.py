@@ -1,6 +1,7 @@
-"""The operator ``fxcache::forecast_read``: the kernel, and elsewhere the plain reference.
+"""The operator ``fxcache::forecast_read``.
 
-That is on the CPU, and in graphs that are compiled: Inductor fuses a sum with what reads it.
+The reference runs on the CPU and in compiled graphs, where Inductor fuses the sum with the
+operators that read it. Otherwise the kernel runs.
 """
 
 from torch import Tensor
@@ -12,15 +13,15 @@ from fxcache.kernels.launches import is_traced
 
 @triton_op("fxcache::forecast_read", mutates_args=())
 def forecast_read(terms: list[Tensor], weights: Tensor) -> Tensor:
-    """``terms[0] + Σ weights[i] (terms[i] - terms[i + 1])``: a cached value, extrapolated.
+    """Extrapolate a cached value: ``terms[0] + Σ weights[i] (terms[i] - terms[i + 1])``.
 
     Args:
-        terms: The values of one to five refreshes, the newest first, of one shape, in float32,
+        terms: The values of one to five refreshes, the newest first, with one shape, in float32,
             float16 or bfloat16.
-        weights: Float32, one for each difference of neighbours.
+        weights: Float32 ``[len(terms) - 1]``, one for each difference of neighbours.
 
     Returns:
-        The sum, taken in float32 and rounded once.
+        The sum, computed in float32 and rounded once.
     """
     if is_traced(terms[0]):
         return in_aten(terms, weights)

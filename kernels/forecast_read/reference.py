@@ -1,4 +1,4 @@
-"""The same in plain PyTorch: the oracle of the tests, and what runs on the CPU."""
+"""The reference in plain PyTorch. It is the oracle of the tests, and runs on the CPU."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def forecast_read(terms: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """``terms[0] + Σ weights[i] (terms[i] - terms[i + 1])``."""
+    """Return ``terms[0] + Σ weights[i] (terms[i] - terms[i + 1])``."""
     value = terms[0]
     for i, (newer, older) in enumerate(pairwise(terms)):
         value = value + (newer - older) * weights[i]

@@ -1,4 +1,4 @@
-"""Calls at the sizes of real models; on the meta device they take no memory."""
+"""Calls at the sizes of real models. On the meta device they take no memory."""
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ def run(wrap: Wrap, rows: Tensor, kept_as: torch.dtype) -> tuple[Tensor, Tensor]
 
 
 def eager(rows: Tensor, kept_as: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The same in PyTorch."""
+    """Compute the same in PyTorch."""
     return reference.quantize_rows(rows, kept_as)
 
 

@@ -1,7 +1,7 @@
-"""The Triton kernel: a program goes over one row twice, for its largest magnitude, then its steps.
-And the read of steps that other kernels do on their way.
+"""The Triton kernel, and a function with which other kernels read quantised values.
 
-A row with a value that is not finite gets NaN as its scale, so that what is restored shows it.
+A program reads one row twice: first for its largest magnitude, then for its steps. The scale of a
+row with a value that is not finite is NaN, so that the restored values are NaN.
 """
 
 import triton
@@ -10,11 +10,11 @@ import triton.language as tl
 
 @triton.jit
 def steps_at(steps, at, known):
-    """Int8 steps at these offsets, or the float8_e4m3fn of which uint8 are the bits, in float32."""
+    """Load steps at these offsets as float32: int8, or float8_e4m3fn stored as uint8."""
     found = tl.load(steps + at, known, 0)
     if found.dtype == tl.int8:
         return found.to(tl.float32)
-    # Its exponent counts from 7, that of float16 from 15.
+    # The bias of the exponent is 7, and that of float16 is 15.
     bits = found.to(tl.uint16)
     half = ((bits & 0x80) << 8) | ((bits & 0x7F) << 7)
     value = half.to(tl.float16, bitcast=True).to(tl.float32) * 256.0
@@ -23,12 +23,12 @@ def steps_at(steps, at, known):
 
 @triton.jit
 def bits_of_float8(value):
-    """Of the float8_e4m3fn nearest to each float32, ties to even; for magnitudes up to 448."""
+    """Return the bits of the nearest float8_e4m3fn, ties to even, for magnitudes up to 448."""
     bits = value.to(tl.uint32, bitcast=True)
     magnitude = bits & 0x7FFFFFFF
-    # Twenty of 23 digits are rounded off. Exponents count from 127, and are to count from 7.
+    # Round off 20 of 23 mantissa bits. Change the bias of the exponent from 127 to 7.
     normal = ((magnitude + 0x7FFFF + ((magnitude >> 20) & 1)) >> 20) - (120 << 3)
-    # Next to 2¹⁴ a float32 has the digits that a subnormal float8 has.
+    # Near 2¹⁴ the spacing of float32 values is that of subnormal float8 values.
     subnormal = (tl.abs(value) + 16384.0).to(tl.uint32, bitcast=True) - 0x46800000
     found = tl.where(magnitude < 0x3C800000, subnormal, normal)  # 2⁻⁶
     return (found | ((bits >> 24) & 0x80)).to(tl.uint8)

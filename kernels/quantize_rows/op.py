@@ -1,4 +1,4 @@
-"""The operator ``fxcache::quantize_rows``: the plain reference on the CPU, else the kernel."""
+"""The operator ``fxcache::quantize_rows``: the reference on the CPU, the kernel elsewhere."""
 
 import torch
 from torch import Tensor
@@ -9,12 +9,16 @@ from fxcache.kernels.quantize_rows import reference
 
 @triton_op("fxcache::quantize_rows", mutates_args=())
 def quantize_rows(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """``rows`` ``[R, N]`` in eight bits, and the float32 scales ``[R, 1]`` that restore them.
+    """Quantise rows to eight bits.
 
-    ``dtype``: int8, and ``|rows − steps · scales| ≤ absmax / 254`` for each row's largest
-    magnitude, but for rounding in float32; or float8_e4m3fn, those nearest to the row where its
-    largest magnitude is made 448. The scale of zeros is 1. Float32, float16 or bfloat16; ``N`` at
-    least 1.
+    Args:
+        rows: ``[R, N]``, float32, float16 or bfloat16, with ``N`` at least 1.
+        dtype: int8: ``|rows − steps · scales| ≤ absmax / 254`` up to rounding in float32, where
+            ``absmax`` is the largest magnitude of the row. Or float8_e4m3fn: the values nearest to
+            the row, scaled so that its largest magnitude is 448.
+
+    Returns:
+        The steps ``[R, N]`` and the float32 scales ``[R, 1]``. The scale of a row of zeros is 1.
     """
     from fxcache.kernels.quantize_rows import launch
 

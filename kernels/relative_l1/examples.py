@@ -1,4 +1,4 @@
-"""Calls at the sizes of real models; on the meta device they take no memory."""
+"""Calls at the sizes of real models. On the meta device they take no memory."""
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ def run(wrap: Wrap, now: Tensor, then: Tensor) -> Tensor:
 
 
 def eager(now: Tensor, then: Tensor) -> Tensor:
-    """The same in PyTorch."""
+    """Compute the same in PyTorch."""
     return reference.relative_l1(now, then)
 
 

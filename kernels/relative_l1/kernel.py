@@ -1,7 +1,7 @@
-"""The Triton kernels: sums of pieces, then their quotient. No atomics, so the same bits every time.
+"""The Triton kernels: one sums pieces, the other divides the totals.
 
-Each thread of the first adds up in float32 what it alone reads, a thousand values at most; pieces
-are then added pairwise.
+There are no atomics, so that the result always has the same bits. Each thread of the first kernel
+adds at most about a thousand values in float32. Pieces are then added pairwise.
 """
 
 import triton

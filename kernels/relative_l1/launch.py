@@ -1,18 +1,18 @@
-"""Which blocks the kernels run in, and on what memory."""
+"""Chooses the blocks, allocates the outputs, and launches the kernels."""
 
 import torch
 import triton
 from torch import Tensor
 
-from fxcache.kernels.launches import Wrap, as_is
+from fxcache.kernels.launches import Wrap, identity
 from fxcache.kernels.relative_l1.kernel import quotient_kernel, sums_kernel
 
 BLOCK = 2048
-MOST_PIECES = 4096  # one program adds them up
+MOST_PIECES = 4096  # one program adds all pieces
 
 
-def relative_l1(now: Tensor, then: Tensor, wrap: Wrap = as_is) -> Tensor:
-    """Float32, no dimensions."""
+def relative_l1(now: Tensor, then: Tensor, wrap: Wrap = identity) -> Tensor:
+    """Return a 0-dim float32 tensor."""
     if now.stride() != then.stride() or not dense(now):
         now, then = now.contiguous(), then.contiguous()
     count = now.numel()
@@ -29,5 +29,5 @@ def relative_l1(now: Tensor, then: Tensor, wrap: Wrap = as_is) -> Tensor:
 
 
 def dense(value: Tensor) -> bool:
-    """Whether its memory has no gaps: then all of it can be read in the order it lies in."""
+    """Return whether the memory of ``value`` has no gaps, so that it can be read in order."""
     return value.stride() == torch.empty_like(value, device="meta").stride()

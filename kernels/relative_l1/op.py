@@ -1,4 +1,4 @@
-"""The operator ``fxcache::relative_l1``: the plain reference on the CPU, else the kernels."""
+"""The operator ``fxcache::relative_l1``: the reference on the CPU, the kernels elsewhere."""
 
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
@@ -8,10 +8,16 @@ from fxcache.kernels.relative_l1 import reference
 
 @triton_op("fxcache::relative_l1", mutates_args=())
 def relative_l1(now: Tensor, then: Tensor) -> Tensor:
-    """``‖now − then‖₁ / ‖then‖₁``: what TeaCache and First-Block Cache observe, in one pass.
+    """Compute ``‖now − then‖₁ / ‖then‖₁``, which TeaCache and First-Block Cache observe.
 
-    Both of one shape, in float32, float16 or bfloat16. Returns float32 without dimensions: 0 / 0
-    and no values give NaN, any other number over 0 infinity. The same bits every time.
+    The result always has the same bits.
+
+    Args:
+        now: The new value, in float32, float16 or bfloat16.
+        then: The old value, with the same shape and dtype.
+
+    Returns:
+        A 0-dim float32 tensor: NaN for 0 / 0 and for empty inputs, infinity for other x / 0.
     """
     from fxcache.kernels.relative_l1 import launch
 

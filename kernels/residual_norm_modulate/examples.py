@@ -1,4 +1,4 @@
-"""Calls at the sizes of real models; on the meta device they take no memory."""
+"""Calls at the sizes of real models. On the meta device they take no memory."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from fxcache.kernels.launches import Cases, Wrap
 from fxcache.kernels.residual_norm_modulate import launch, reference
 
-# batch, tokens, channels: of the last block of each
+# Batch, tokens, channels of the last block.
 SD3_1024 = (2, 4096, 1536)
 FLUX_1024 = (1, 4096, 3072)
 EPS = 1e-6
@@ -23,7 +23,7 @@ def inputs(
     keeps_total: bool = False,
     steps: torch.dtype | None = None,
 ) -> tuple[Any, ...]:
-    """As the last block of a transformer has them: without weights of the norm's own."""
+    """Return inputs as in the last block of a transformer, whose norm has no weights."""
     batch, _, channels = shape
     stream, *terms = (
         torch.empty(shape, dtype=dtype, device=device).normal_() for _ in range(order + 2)
@@ -43,7 +43,7 @@ def run(wrap: Wrap, *arguments: Any) -> list[Tensor]:
 
 
 def eager(*arguments: Any) -> tuple[Tensor, ...]:
-    """The same in PyTorch."""
+    """Compute the same in PyTorch."""
     *given, keeps_total, row_scale, adds_one = arguments
     found = reference.residual_norm_modulate(*given, row_scale, adds_one)  # type: ignore[call-arg]
     return found[: 1 + keeps_total]

@@ -1,9 +1,9 @@
-"""The Triton kernel: a program reads one token, and keeps it in registers until it is written.
+"""The Triton kernel. A program holds one token in registers.
 
-Mean and variance are taken in two passes over the registers, in float32. Where what is cached is
-forecast, that costs the reads of its history and nothing else; where it is kept in eight bits,
-a byte for each value and one scale. What there is not is None, and no other tensor in its place:
-Inductor would compute that once more for each place.
+Mean and variance are computed in two passes over the registers, in float32. A forecast of the
+cached value only costs the reads of its history. A cached value in eight bits costs the read of one
+byte for each value, and of one scale. Absent tensors are None. If another tensor took their place,
+Inductor would compute it again for each place.
 """
 
 import triton
@@ -26,7 +26,7 @@ def residual_norm_modulate_kernel(
     bias,
     scale,
     shift,
-    row_scale,  # of a token, where steps are cached
+    row_scale,  # of a token, if the cache holds eight-bit steps
     out,
     total,
     tokens,  # of a sample

@@ -1,4 +1,4 @@
-"""Which blocks the kernel runs in, and on what memory."""
+"""Chooses the blocks, allocates the outputs, and launches the kernel."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,10 @@ import triton
 from torch import Tensor
 
 from fxcache.kernels.forecast_read.launch import slots
-from fxcache.kernels.launches import Wrap, as_is
+from fxcache.kernels.launches import Wrap, identity
 from fxcache.kernels.residual_norm_modulate.kernel import residual_norm_modulate_kernel
 
-VALUES_A_WARP = 512
+VALUES_PER_WARP = 512
 
 
 def residual_norm_modulate(
@@ -26,9 +26,9 @@ def residual_norm_modulate(
     keeps_total: bool,
     row_scale: Tensor | None = None,
     adds_one: bool = True,
-    wrap: Wrap = as_is,
+    wrap: Wrap = identity,
 ) -> list[Tensor]:
-    """``[normalised]``, or ``[normalised, sum]``, each one token after the other."""
+    """Return ``[normalised]`` or ``[normalised, sum]``, both contiguous."""
     tokens = by_token(stream)
     batch, length, channels = tokens.shape
     cached = [by_token(as_bytes(term)) for term in terms]
@@ -39,7 +39,7 @@ def residual_norm_modulate(
         affine = [contiguous(given) for given in (weight, bias)]
         modulation = [None if given is None else along_channels(given) for given in (scale, shift)]
         block = int(triton.next_power_of_2(channels))
-        warps = min(max(block // VALUES_A_WARP, 1), 16)
+        warps = min(max(block // VALUES_PER_WARP, 1), 16)
         read = (tokens, *slots(cached), weights, *affine, *modulation, contiguous(row_scale))
         written = (outs[0], outs[1] if keeps_total else None)
         layouts = (*tokens.stride()[:2], *cached[0].stride()[:2], *map(batch_stride, modulation))
@@ -55,22 +55,22 @@ def contiguous(given: Tensor | None) -> Tensor | None:
 
 
 def batch_stride(given: Tensor | None) -> int:
-    """From sample to sample; 0 where there is nothing to read."""
+    """Return the stride between samples; 0 for None."""
     return 0 if given is None else given.stride(0)
 
 
 def as_bytes(term: Tensor) -> Tensor:
-    """``term``, or the bits of float8_e4m3fn: not every GPU's Triton knows that type."""
+    """Return ``term``; float8_e4m3fn as uint8, because Triton does not support it on every GPU."""
     return term.view(torch.uint8) if term.dtype is torch.float8_e4m3fn else term
 
 
 def by_token(value: Tensor) -> Tensor:
-    """``[B, T, C]`` with neighbouring channels; a copy only where strides do not allow it."""
+    """Reshape to ``[B, T, C]`` with contiguous channels. Copies only if the strides require it."""
     return (
         along_channels(value).flatten(1, -2) if value.dim() > 2 else along_channels(value)[:, None]
     )
 
 
 def along_channels(value: Tensor) -> Tensor:
-    """``value``, its last dimension without gaps."""
+    """Return ``value`` with a contiguous last dimension."""
     return value if value.stride(-1) == 1 else value.contiguous()

@@ -1,7 +1,7 @@
-"""The operator ``fxcache::residual_norm_modulate``: the kernel, and elsewhere the reference.
+"""The operator ``fxcache::residual_norm_modulate``.
 
-That is on the CPU, and in graphs that are compiled: Inductor fuses the reference to one kernel too,
-and with what comes before it, for which ours would have to wait.
+The reference runs on the CPU and in compiled graphs: Inductor fuses it into one kernel too,
+together with the operators before it. Otherwise the kernel runs.
 """
 
 from torch import Tensor
@@ -26,14 +26,25 @@ def residual_norm_modulate(
     row_scale: Tensor | None = None,
     adds_one: bool = True,
 ) -> list[Tensor]:
-    """``norm(stream + cached) * (1 + scale) + shift``, and the sum where ``keeps_total``.
+    """Compute ``norm(stream + cached) * (1 + scale) + shift`` in float32, rounded once.
 
-    ``stream`` ``[B, …, C]``; ``terms``: what is cached, of the same shape, and its history, read by
-    float32 ``weights`` (see ``fxcache::forecast_read``). ``rms``: RMSNorm in place
-    of LayerNorm. With ``row_scale``, float32 ``[B, …, 1]``, the one term is int8 or float8_e4m3fn,
-    and what is cached is its product with that. ``weight``, ``bias`` ``[C]`` and ``scale``,
-    ``shift`` ``[B, C]`` or ``[B, 1, C]``, each where there is one; without ``adds_one``, ``scale``
-    is the factor itself. Float32, float16 or bfloat16; arithmetic in float32, rounded once.
+    Args:
+        stream: ``[B, …, C]``, float32, float16 or bfloat16.
+        terms: The cached value and its history, with the shape of ``stream``.
+        weights: Float32 weights of the history (see ``fxcache::forecast_read``); None without it.
+        weight: The weight ``[C]`` of the norm; None for none.
+        bias: The bias ``[C]`` of the norm; None for none.
+        scale: ``[B, C]`` or ``[B, 1, C]``; None for none.
+        shift: ``[B, C]`` or ``[B, 1, C]``; None for none.
+        eps: The constant that is added to the variance.
+        rms: Whether the norm is RMSNorm instead of LayerNorm.
+        keeps_total: Whether to return ``stream + cached`` too.
+        row_scale: Float32 ``[B, …, 1]``: the only term is int8 or float8_e4m3fn, and the cached
+            value is the product of both. None if the cache is not quantised.
+        adds_one: Whether the factor is ``1 + scale`` instead of ``scale``.
+
+    Returns:
+        The result, and ``stream + cached`` if ``keeps_total``.
     """
     affine, modulation = (weight, bias), (scale, shift)
     given = (stream, terms, weights, *affine, *modulation, eps, rms, keeps_total, row_scale)

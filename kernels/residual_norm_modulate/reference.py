@@ -1,4 +1,4 @@
-"""The same in plain PyTorch: the oracle of the tests, and what runs on the CPU."""
+"""The reference in plain PyTorch. It is the oracle of the tests, and runs on the CPU."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ def residual_norm_modulate(
     row_scale: Tensor | None = None,
     adds_one: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """The sum normalised and modulated, and the sum itself."""
+    """Return the normalised and modulated sum, and the sum itself."""
     cached = terms[0] if weights is None else forecast_read(terms, weights)
     if row_scale is not None:
         cached = (cached.to(row_scale.dtype) * row_scale).to(stream.dtype)
@@ -40,6 +40,6 @@ def residual_norm_modulate(
 
 
 def over_tokens(modulation: Tensor, value: Tensor) -> Tensor:
-    """``[B, C]`` or ``[B, 1, C]`` as ``[B, 1, …, C]``."""
+    """Reshape ``[B, C]`` or ``[B, 1, C]`` to ``[B, 1, …, C]``."""
     batch, channels = modulation.shape[0], modulation.shape[-1]
     return modulation.reshape(batch, *[1] * (value.dim() - 2), channels)

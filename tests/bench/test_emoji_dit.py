@@ -72,13 +72,13 @@ def test_the_bundled_dit_fits():
 
 
 def test_the_bundled_dit_draws_what_it_was_taught(bundled):
-    taught, names = pictures.taught()
+    glyphs, names = pictures.training_set()
     ids = [names.index(name) for name in DRAWN]
     assert bundled.get_label_ids(DRAWN) == ids
     generators = export.generators(len(ids))
     drawn = bundled(ids, num_inference_steps=20, generator=generators, output_type="pt").images
     with torch.no_grad():
-        best = bundled.vae(taught[ids]).sample / 2 + 0.5
+        best = bundled.vae(glyphs[ids]).sample / 2 + 0.5
     errors = mse_loss(drawn, best, reduction="none").mean(dim=(1, 2, 3))
     assert (-10 * errors.log10()).mean() > 30  # untrained: 8
 

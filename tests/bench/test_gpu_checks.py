@@ -124,7 +124,7 @@ def test_kernels_are_timed_against_a_copy_of_their_bytes(monkeypatch):
 
     monkeypatch.setattr(kernel_times, "kernel_ms", timer)
     case = Case("", examples, lambda: examples.inputs((2, 3, 32), FLOAT, "cpu"))
-    found = kernel_times.measured(DRY_RUN, case)
+    found = kernel_times.measure(DRY_RUN, case)
     tokens, samples = 2 * 3 * 32 * 4, 2 * 32 * 4
     nbytes = 3 * tokens + 2 * samples
     assert found == {

@@ -26,7 +26,7 @@ def same(one: dict[str, Image.Image], other: dict[str, Image.Image]) -> bool:
 
 
 def test_the_bundled_sheet_holds_captioned_pictures_and_is_small():
-    data, captions = pictures.taught()
+    data, captions = pictures.training_set()
     assert data.shape == (360, 3, 64, 64)
     assert data.dtype == torch.float32
     assert (data.min(), data.max()) == (-1, 1)
@@ -62,7 +62,7 @@ def test_tensors_span_minus_one_to_one():
 def test_the_sheet_equals_what_the_font_renders():
     if font.digest() != pictures.read_font_digest():
         pytest.skip("another version of Noto Color Emoji is installed")
-    assert same(pictures.read_sheet(), font.render_all(font.TAUGHT))
+    assert same(pictures.read_sheet(), font.render_all(font.TRAINING_SET))
 
 
 @needs_font
@@ -70,7 +70,7 @@ def test_the_command_writes_the_sheet(tmp_path, monkeypatch):
     written = tmp_path / "sheet.png"
     monkeypatch.setattr("sys.argv", ["emoji_sd", "sheet", "--to", str(written)])
     main()
-    assert same(pictures.read_sheet(written), font.render_all(font.TAUGHT))
+    assert same(pictures.read_sheet(written), font.render_all(font.TRAINING_SET))
     assert pictures.read_font_digest(written) == font.digest()
 
 

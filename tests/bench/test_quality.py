@@ -23,14 +23,14 @@ from bench.quality.results import Results, read
 from bench.quality.sampling import draw_all
 from bench.quality.settings import (
     SETTINGS,
-    Corrected,
-    Fitted,
-    Guided,
-    HandSet,
+    Calibrated,
+    FixedInterval,
     Setting,
     Steps,
     Trained,
     Tuned,
+    WithCorrection,
+    WithGuidanceCache,
 )
 from bench.quality.suite import Bench, Protocol, measure
 from fxcache.errors import ModelFileError
@@ -47,9 +47,9 @@ FAMILY = Family("TeaCache", "threshold", count=2)
 CHOSEN: tuple[Setting, ...] = (
     Steps("no caching", 4),
     Steps("fewer steps", 2),
-    HandSet("Uniform", Uniform(2)),
-    Fitted("TeaCache", FAMILY, 0),
-    Fitted("TeaCache", FAMILY, 1),
+    FixedInterval("Uniform", Uniform(2)),
+    Calibrated("TeaCache", FAMILY, 0),
+    Calibrated("TeaCache", FAMILY, 1),
 )
 
 
@@ -217,7 +217,7 @@ def test_it_goes_on_where_it_stopped_and_ends_with_the_same_rows(tmp_path, monke
     assert untimed(resumed) == untimed(whole)
     assert not list(tmp_path.glob("*.partial"))
     done.clear()
-    other = (CHOSEN[0], HandSet("Uniform", Uniform(3)), CHOSEN[3])
+    other = (CHOSEN[0], FixedInterval("Uniform", Uniform(3)), CHOSEN[3])
     changed = run(tmp_path / "quality.json", other)
     assert done == ["Uniform"], "the others were measured"
     assert [r["curve"] for r in changed.models["tiny"]["rows"]] == [s.curve for s in other]
@@ -235,9 +235,9 @@ def test_what_another_protocol_measured_is_forgotten(tmp_path, whole):
 def test_guidance_and_correction_are_carried_out(make, tmp_path, monkeypatch):
     """A step of half the batch is cheaper; a correction may turn out to help nowhere."""
     settings = (
-        HandSet("Uniform", Uniform(2)),
-        Guided("Uniform, guidance", Uniform(2), every=2),
-        Corrected("Uniform, error-corrected", Uniform(2)),
+        FixedInterval("Uniform", Uniform(2)),
+        WithGuidanceCache("Uniform, guidance", Uniform(2), every=2),
+        WithCorrection("Uniform, error-corrected", Uniform(2)),
     )
     monkeypatch.setattr("bench.quality.settings.GuidanceCache", partial(GuidanceCache, start=0))
     made = make
@@ -258,7 +258,7 @@ def test_trained_plans_are_those_of_the_model(tmp_path, monkeypatch):
     """Of another model's there are no rows."""
     monkeypatch.setattr("bench.quality.fitting.TRAINED", tmp_path)
     fxcache.Plan.of(tiny.pipeline().unet, Uniform(2)).save(tmp_path / "tiny-some.json")
-    settings = (HandSet("Uniform", Uniform(2)), Trained("trained", "some", True))
+    settings = (FixedInterval("Uniform", Uniform(2)), Trained("trained", "some", True))
     uniform, trained = run(tmp_path / "unet.json", settings).models["tiny"]["rows"]
     assert trained["psnr_db"] == uniform["psnr_db"]
     made = partial(tiny.class_pipeline, [*CAPTIONS, *CALIBRATION.prompts], blocks=4)
@@ -267,7 +267,7 @@ def test_trained_plans_are_those_of_the_model(tmp_path, monkeypatch):
 
 
 def test_a_class_conditional_pipeline_is_measured_too(tmp_path):
-    settings = (HandSet("Uniform", Uniform(2)), Tuned("tuned", 1.5))
+    settings = (FixedInterval("Uniform", Uniform(2)), Tuned("tuned", 1.5))
     names = [*CAPTIONS, *CALIBRATION.prompts]
     made = partial(tiny.class_pipeline, names, blocks=4)
     uniform, tuned = run(tmp_path / "quality.json", settings, made).models["tiny"]["rows"]

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from bench import inductor
-from bench.inductor import compiled, eager, placed
+from bench.inductor import compiled, eager, on_fake_gpu
 from tests.kernels.comparing import compiling
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,7 @@ def convolution(weight: Tensor) -> fx.GraphModule:
 
 def test_a_chain_of_pointwise_operators_is_one_kernel():
     x, y = zeros(2, VALUES)
-    called = placed(graph_of(Chain(), x, y), (x, y))
+    called = on_fake_gpu(graph_of(Chain(), x, y), (x, y))
     (fused,) = compiled(called).kernels
     assert fused.nbytes == 3 * 2 * VALUES
     assert [kernel.nbytes // (2 * VALUES) for kernel in eager(called)] == [3, 2, 2]
@@ -63,7 +63,7 @@ def test_convolutions_read_and_write_channels_last(input_last, weight_last):
     forms = [(torch.contiguous_format, torch.channels_last)[i] for i in (input_last, weight_last)]
     x = zeros(2, 64, 32, 32).contiguous(memory_format=forms[0])
     weight = zeros(64, 64, 3, 3).contiguous(memory_format=forms[1])
-    kernels, _ = compiled(placed(convolution(weight), (x,)))
+    kernels, _ = compiled(on_fake_gpu(convolution(weight), (x,)))
     of_weight, of_values = 2 * weight.numel(), 2 * VALUES
     expected = [2 * of_values, 2 * of_values + of_weight]
     expected += [2 * of_weight] * (not weight_last)
@@ -73,20 +73,20 @@ def test_convolutions_read_and_write_channels_last(input_last, weight_last):
 
 def test_attention_stays_one_kernel():
     q, k, v = zeros(3, 1, 8, 256, 64)
-    (found,) = compiled(placed(graph_of(Attention(), q, k, v), (q, k, v))).kernels
+    (found,) = compiled(on_fake_gpu(graph_of(Attention(), q, k, v), (q, k, v))).kernels
     assert "flash_attention" in str(found.ops)
 
 
 def test_what_is_no_cuda_graph_is_told():
     x, y = zeros(VALUES), torch.zeros(VALUES, dtype=torch.bfloat16)
-    assert compiled(placed(graph_of(Chain(), x, x), (x, x))).refused is None
-    assert "cpu" in str(compiled(placed(graph_of(Chain(), x, x), (y, y))).refused)
+    assert compiled(on_fake_gpu(graph_of(Chain(), x, x), (x, x))).refused is None
+    assert "cpu" in str(compiled(on_fake_gpu(graph_of(Chain(), x, x), (y, y))).refused)
 
 
 def test_nothing_stays_pretended():
     """What stands in for a GPU is taken back."""
     meta, x = zeros(8), torch.ones(8)
-    compiled(placed(graph_of(Chain(), meta, meta), (meta, meta)))
+    compiled(on_fake_gpu(graph_of(Chain(), meta, meta), (meta, meta)))
     torch.testing.assert_close(torch.compile(Chain())(x, x), Chain()(x, x))
     assert torch._inductor.runtime.hints.DeviceProperties.create.__module__ != inductor.__name__
 

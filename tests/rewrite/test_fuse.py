@@ -316,7 +316,7 @@ def test_two_norms_of_one_sum():
     assert ran == {"residual_norm_modulate": 2}
     first, second = fusions(model)
     assert not first["why_not"]
-    assert second["why_not"] == "another kernel computes what it reads"
+    assert second["why_not"] == "another kernel replaced its input"
 
 
 @torch.no_grad()

@@ -124,17 +124,17 @@ def test_a_defective_rewrite_is_refused(plain):
     writing = fx.Graph()
     y = writing.placeholder("x")
     writing.output((writing.call_function(torch.ops.aten.relu_.default, (y,)),))
-    unnoted = fx.Graph()
-    unnoted.output((unnoted.placeholder("x"),))
-    note_outputs(unnoted, (Sink(OutputKind.RESULT, 0), Sink(OutputKind.CACHED, 0)))
+    wrong_notes = fx.Graph()
+    wrong_notes.output((wrong_notes.placeholder("x"),))
+    note_outputs(wrong_notes, (Sink(OutputKind.RESULT, 0), Sink(OutputKind.CACHED, 0)))
     foreign = fx.Graph()
     foreign.placeholder("x")
     foreign.output((foreign.get_attr("nowhere"),))
     for graph, expected in (
-        (dead, "nothing reads"),
+        (dead, "no node reads"),
         (writing, "writes"),
-        (unnoted, "other values than it says"),
-        (foreign, "weights the program does not have"),
+        (wrong_notes, "wrong number of notes"),
+        (foreign, "weights that the program lacks"),
     ):
         draft = Draft(program, graph, {}, properties={Property.NO_DEAD_NODES})
         with pytest.raises(RewriteError, match=expected):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 import fxcache
-from bench.inductor import compiled, gpu_pretended, placed
+from bench.inductor import compiled, gpu_pretended, on_fake_gpu
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.program import value_of
 from fxcache.runtime.module import engine_of
@@ -147,7 +147,7 @@ def test_inductor_would_capture_every_graph(options):
     weights = torch.zeros(1, 2, device="meta")  # of a forecast: no value of the graph's
     for module in variants.modules:
         given = [value_of(node) for node in module.graph.find_nodes(op="placeholder")]
-        called = placed(module, [weights if value is None else value for value in given])
+        called = on_fake_gpu(module, [weights if value is None else value for value in given])
         kernels, refused = compiled(called)
         assert kernels
         assert refused is None

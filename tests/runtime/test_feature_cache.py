@@ -90,7 +90,7 @@ def test_one_tensor_is_held_and_bytes_reported_are_bytes_held():
     gc.collect()
     engine = engine_of(unet)
     assert engine is not None
-    held = [buffer for t in engine.store.held for buffer in stored(t.cache)]
+    held = [buffer for t in engine.store.trajectories for buffer in stored(t.cache)]
     assert len(held) == 1, "four requests one after the other need one buffer"
     reported = fxcache.report(unet)
     assert reported.cached_bytes == held[0].untyped_storage().nbytes()
@@ -124,8 +124,8 @@ def cached_call(
     """A call that the device has not finished; its one buffer."""
     with torch.no_grad():
         (unet if call is None else call)(timestep=1, **tiny.inputs())
-    cache = store_of(unet).held[-1].cache
-    cache.used(work)  # type: ignore[arg-type]
+    cache = store_of(unet).trajectories[-1].cache
+    cache.set_last_use(work)  # type: ignore[arg-type]
     return weakref.ref(held(cache))
 
 
@@ -144,7 +144,7 @@ def test_a_buffer_that_the_device_still_reads_is_freed_when_it_is_done(frees):
     else:
         buffer = cached_call(unet, work)
         fxcache.clear(unet)
-    assert not store_of(unet).held
+    assert not store_of(unet).trajectories
     assert buffer() is not None
     assert fxcache.report(unet).cached_bytes > 0
     work.done = True
@@ -158,9 +158,9 @@ def test_a_buffer_goes_to_another_trajectory_after_the_work_on_it():
     unet, work = fxcache.optimize(tiny.small_unet(), cache=ONE_TRAJECTORY), Work()
     compiled = torch.compile(unet, backend="eager")
     buffer = cached_call(unet, work, compiled)
-    with torch.no_grad(), pytest.warns(fxcache.FxcacheWarning, match="push each other out"):
+    with torch.no_grad(), pytest.warns(fxcache.FxcacheWarning, match="cached values are dropped"):
         compiled(timestep=5, **tiny.inputs(seed=1))
-    assert held(store_of(unet).held[-1].cache) is buffer()
+    assert held(store_of(unet).trajectories[-1].cache) is buffer()
     assert work.waited
 
 
@@ -187,7 +187,7 @@ def test_an_eager_refresh_keeps_its_results_and_copies_nothing():
     unet = fxcache.optimize(tiny.small_unet(), cut=0)
     results = results_of_refreshes(unet)
     sample(unet, 6, **tiny.inputs())
-    (entry,) = store_of(unet).held[-1].cache.entries.values()
+    (entry,) = store_of(unet).trajectories[-1].cache.entries.values()
     assert len(results) == 2
     assert entry.buffers[0] is results[-1]
 
@@ -197,7 +197,7 @@ def test_a_compiled_refresh_copies_since_a_replay_may_overwrite_its_results():
     unet = fxcache.optimize(tiny.small_unet(), cut=0)
     results = results_of_refreshes(unet)
     sample(torch.compile(unet, backend="eager"), 6, **tiny.inputs())
-    (entry,) = store_of(unet).held[-1].cache.entries.values()
+    (entry,) = store_of(unet).trajectories[-1].cache.entries.values()
     assert entry.buffers[0].data_ptr() not in [value.data_ptr() for value in results]
     assert torch.equal(entry.buffers[0], results[-1])
 
@@ -219,7 +219,7 @@ def test_a_refresh_frees_what_it_computes_anew_before_it_runs():
 
 
 def held_by(unet: UNet2DConditionModel) -> torch.Tensor:
-    (trajectory,) = store_of(unet).held
+    (trajectory,) = store_of(unet).trajectories
     return held(trajectory.cache)
 
 

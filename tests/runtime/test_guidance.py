@@ -197,7 +197,7 @@ def test_a_forecast_goes_on_through_the_steps_of_both():
     )
     sample(unet, *pictures())
     assert not steps(unet)[-1].half
-    branch = engine_of(unet).store.held[0]
+    branch = engine_of(unet).store.trajectories[0]
     entry = branch.cache.entries[0]
     assert entry.steps == (19, 18)
 
@@ -261,7 +261,7 @@ class Coupled(nn.Module):
 
 def test_halves_that_depend_on_each_other_are_refused():
     model = fxcache.optimize(Coupled().eval(), policy=ALWAYS, guidance=CACHE)
-    with pytest.raises(CutError, match="halves of the batch cannot be computed apart"):
+    with pytest.raises(CutError, match="halves of the batch cannot be computed separately"):
         sample(model, *pictures())
 
 
@@ -358,7 +358,7 @@ def test_what_cannot_be_halved_is_refused_at_the_first_call():
     scheduler = ddim()
     scheduler.set_timesteps(STEPS)
     latents, text = pictures(1)
-    with pytest.raises(CutError, match="halves of the batch cannot be computed apart"):
+    with pytest.raises(CutError, match="halves of the batch cannot be computed separately"):
         model(torch.cat([latents] * 2), scheduler.timesteps[0], text)
 
 

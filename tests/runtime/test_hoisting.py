@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import fxcache
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.rewrite.variants import Variants
-from fxcache.runtime.features.timestep_table import MAX_ROWS, MEMORY, TimestepHistory
+from fxcache.runtime.features.timestep_table import MAX_AGE, MAX_ROWS, TimestepHistory
 from fxcache.runtime.module import engine_of
 from fxcache.runtime.trajectory.position import Number, Place
 from tests import tiny
@@ -294,15 +294,15 @@ def test_timesteps_are_heard_of_and_forgotten():
     heard = TimestepHistory()
     assert heard.begin() == ()
     for value, uniform in ((9.0, True), (5.0, True), (7.0, False)):
-        heard.note(Number(value, uniform=uniform))
-    heard.note(Place(3, 4))
+        heard.add(Number(value, uniform=uniform))
+    heard.add(Place(3, 4))
     assert heard.begin() == (9.0, 5.0)
-    heard.note(Number(5.0))
-    for _ in range(MEMORY - 1):
+    heard.add(Number(5.0))
+    for _ in range(MAX_AGE - 1):
         assert heard.begin() == (9.0, 5.0)
     assert heard.begin() == (5.0,)
     for value in range(2 * MAX_ROWS):
-        heard.note(Number(float(value)))
+        heard.add(Number(float(value)))
     assert len(heard.begin()) == MAX_ROWS
 
 
@@ -327,7 +327,7 @@ def test_timesteps_that_are_rewritten_give_a_new_table():
 def test_a_prompt_that_is_rewritten_in_the_middle_of_a_run():
     model, plain = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit()
     inputs = dit_inputs()
-    with pytest.warns(match="in the middle of a run"):  # noqa: PT031
+    with pytest.warns(match="changed during a run"):  # noqa: PT031
         for step, t in enumerate(torch.linspace(900, 100, 6)):
             if step == 3:
                 inputs["text"].mul_(2)
@@ -338,7 +338,7 @@ def test_a_prompt_that_is_rewritten_in_the_middle_of_a_run():
 def test_weights_that_are_written_in_the_middle_of_a_run():
     model, plain = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit()
     inputs = dit_inputs()
-    with pytest.warns(match="in the middle of a run"):  # noqa: PT031
+    with pytest.warns(match="changed during a run"):  # noqa: PT031
         for step, t in enumerate(torch.linspace(900, 100, 4)):
             if step == 2:
                 for module in (model, plain):
@@ -406,7 +406,7 @@ def test_by_default_a_loop_that_prevents_hoisting_keeps_to_two_graphs():
     assert made[0] == made[2]
     levels_at_the_end = [step.level for step in engine_of(model).runs[-1].steps]
     assert set(levels_at_the_end) == {HoistLevel.NOTHING}
-    assert "changed in the middle of a run" in str(fxcache.report(model))
+    assert "changed during a run" in str(fxcache.report(model))
 
 
 def test_guidance_at_half_the_batch():
@@ -617,7 +617,7 @@ def test_writes_that_are_not_counted_are_seen_by_the_next_run():
 def test_weights_of_the_timestep_that_are_written_in_the_middle_of_a_run():
     model, plain = fxcache.optimize(dit(), hoist="table", policy=ALWAYS), dit()
     inputs = dit_inputs()
-    with pytest.warns(match="in the middle of a run"):  # noqa: PT031
+    with pytest.warns(match="changed during a run"):  # noqa: PT031
         for step, t in enumerate(SCHEDULE):
             if step == 2:
                 for module in (model, plain):
@@ -628,7 +628,7 @@ def test_weights_of_the_timestep_that_are_written_in_the_middle_of_a_run():
 @torch.no_grad()
 def test_what_changed_in_one_run_is_hoisted_again_in_the_next():
     model, inputs = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit_inputs()
-    with pytest.warns(match="in the middle of a run"):  # noqa: PT031
+    with pytest.warns(match="changed during a run"):  # noqa: PT031
         for run in range(2):
             for step, t in enumerate(torch.linspace(900, 100, 3)):
                 if (run, step) == (0, 1):

@@ -40,7 +40,7 @@ class Host:
             self.kept[id(weight)] = weight.data
             weight.data = torch.full_like(weight, torch.nan)
 
-    def fetched(self, weight: Tensor, device: torch.device) -> Tensor:
+    def copy_to(self, weight: Tensor, device: torch.device) -> Tensor:
         assert device == torch.device("cpu")
         self.fetches += 1
         return self.kept[id(weight)].detach()
@@ -51,7 +51,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Host:
     simulated = Host()
     monkeypatch.setattr(offload, "HOST", ELSEWHERE)
     monkeypatch.setattr(offload, "move", simulated.move)
-    monkeypatch.setattr(offload, "fetched", simulated.fetched)
+    monkeypatch.setattr(offload, "copy_to", simulated.copy_to)
     return simulated
 
 
@@ -114,7 +114,7 @@ def test_another_shape_is_captured_with_all_weights_in_place(host, monkeypatch):
 
 @torch.no_grad()
 def test_a_step_that_reads_what_waits_has_it_back(host):
-    """A prompt that is rewritten in the middle of a run is not hoisted."""
+    """A prompt that is rewritten changed during a run is not hoisted."""
     model, plain = (
         fxcache.optimize(
             dit(), policy=ALWAYS, hoist="once", cache=fxcache.CacheConfig(offload=True)
@@ -122,7 +122,7 @@ def test_a_step_that_reads_what_waits_has_it_back(host):
         dit(),
     )
     inputs = dit_inputs()
-    with pytest.warns(match="in the middle of a run"):  # noqa: PT031
+    with pytest.warns(match="changed during a run"):  # noqa: PT031
         for step, t in enumerate(torch.linspace(900, 100, 5)):
             if step == 3:
                 inputs["text"].mul_(2)
@@ -279,7 +279,7 @@ def test_weights_come_back_to_where_the_module_is(monkeypatch, moved):
     monkeypatch.setattr(offload, "move", lambda _, device: went.append(device))
     held, module = offload.Offload(), nn.Linear(2, 2)
     held.belongs_to(module)
-    held.send(module.parameters(), [])
+    held.move_to_cpu(module.parameters(), [])
     if moved:
         module.weight = nn.Parameter(torch.ones(1, device=ELSEWHERE))
     here = ELSEWHERE if moved else torch.device("cpu")
@@ -293,7 +293,7 @@ def test_weights_come_back_to_where_the_module_is(monkeypatch, moved):
 def copies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights move to memory of their own, as to another device."""
     monkeypatch.setattr(offload, "HOST", ELSEWHERE)
-    monkeypatch.setattr(offload, "transferred", lambda values, _: values.clone())
+    monkeypatch.setattr(offload, "transfer", lambda values, _: values.clone())
 
 
 @pytest.mark.usefixtures("copies")

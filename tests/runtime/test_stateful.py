@@ -153,7 +153,7 @@ class Requests(RuleBasedStateMachine):
         """The trajectory that served the last call."""
         engine = engine_of(self.model)
         assert engine is not None
-        return engine.store.held[-1]
+        return engine.store.trajectories[-1]
 
     @rule(slot=slots, keep_old=st.booleans())
     def change_prompt(self, slot: int, keep_old: bool) -> None:
@@ -237,7 +237,7 @@ class Requests(RuleBasedStateMachine):
     def bounded(self) -> None:
         engine = engine_of(self.model)
         assert engine is not None
-        assert len(engine.store.held) <= engine.store.limit
+        assert len(engine.store.trajectories) <= engine.store.limit
         assert len(engine.captures) <= 8
 
 

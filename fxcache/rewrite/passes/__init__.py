@@ -1,1 +1,1 @@
-"""Passes over the graph of a draft. One file each; ``factory.py`` puts them in order."""
+"""The passes over the graph of a draft, one file each. ``factory.py`` defines their order."""

@@ -1,4 +1,4 @@
-"""Blending: computed and cached values mixed by given shares, through which gradients flow."""
+"""Blending: mixes computed and cached values with weights that receive gradients."""
 
 from collections.abc import Iterable
 
@@ -11,15 +11,15 @@ from fxcache.partition.cut import CachePoint
 from fxcache.rewrite.draft import Draft, Property
 from fxcache.rewrite.pass_manager import Pass
 
-BETAS = "betas"  # the key of the shares, and the name of their placeholder
+BETAS = "betas"  # the key of the weights β, and the name of their placeholder
 aten = torch.ops.aten
 
 
 def blend(groups: Iterable[tuple[CachePoint, ...]]) -> Pass:
-    """The pass that mixes the values at all points with cached ones: β · value + (1 - β) · cached.
+    """Return a pass that mixes values at all points with cached ones: β · value + (1 - β) · cached.
 
     Before: ``y = head(layer(x))``. After: ``y = head(layer(x) * β + cached_0 * (1 - β))``, where β
-    is ``betas[0]``, one number for each group. Where it is 0 or 1, nothing is rounded.
+    is ``betas[0]``. There is one β for each group. The result is exact if β is 0 or 1.
     """
     rows = [(row, point) for row, points in enumerate(groups) for point in points]
 

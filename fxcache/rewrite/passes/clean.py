@@ -1,4 +1,4 @@
-"""What every graph ends with: dead nodes go, and outputs share no memory with the cache."""
+"""Removes dead nodes, and copies outputs that share memory with values for later steps."""
 
 import operator
 
@@ -11,12 +11,12 @@ from fxcache.program import output_node, remove_dead
 from fxcache.rewrite.draft import Draft, Property
 from fxcache.rewrite.pass_manager import Pass
 
-# Inputs that other steps read too.
+# The kinds of inputs that later steps may read too.
 KEPT = frozenset({InputKind.HOISTED, InputKind.SHARED, InputKind.CACHED})
 
 
 def remove_dead_nodes() -> Pass:
-    """The pass that erases every node that no output needs. Inputs stay."""
+    """Return a pass that erases each node on which no output depends. Inputs stay."""
     return Pass(
         "remove dead nodes",
         lambda draft: remove_dead(draft.graph),
@@ -27,9 +27,9 @@ def remove_dead_nodes() -> Pass:
 
 
 def own_outputs() -> Pass:
-    """The pass that copies outputs which are kept values, or views of them.
+    """Return a pass that copies outputs which are cached values or views of them.
 
-    Callers may write to what they get. Before: ``return (cached_0.view(…),)``. After:
+    Callers may write to their results. Before: ``return (cached_0.view(…),)``. After:
     ``return (clone(cached_0.view(…)),)``.
     """
 
@@ -52,9 +52,9 @@ def own_outputs() -> Pass:
 
 
 def is_view_of_kept(node: fx.Node) -> bool:
-    """Whether ``node`` may share memory with a value that is kept for later steps.
+    """Return whether ``node`` may share memory with a value that later steps read.
 
-    What the prefix shares may be a view of a hoisted value.
+    A value that the prefix shares may be a view of a hoisted value.
     """
     while node.op == "call_function":
         if not returns_view(node.target) and node.target is not operator.getitem:

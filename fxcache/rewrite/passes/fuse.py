@@ -1,6 +1,6 @@
-"""Fusion: cache reads, and the operators that follow them, replaced by one kernel each.
+"""Fusion: replaces a cache read and the operators that follow it by one kernel.
 
-Codecs note on the nodes that they make what these compute; patterns start from there.
+Codecs annotate the nodes that they insert. Patterns start at these notes.
 """
 
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class Fusion:
     """A place where a kernel could run.
 
     Attributes:
-        kernel: Its name.
+        kernel: The name of the kernel.
         where: The path of the module whose operators it replaces.
-        why_not: Why it does not run there; empty if it does.
+        why_not: Why it does not run there; empty if it runs.
     """
 
     kernel: str
@@ -31,10 +31,10 @@ class Fusion:
 
 
 def fuse(device: torch.device, found: list[Fusion]) -> Pass:
-    """The pass that puts in a kernel wherever one fits.
+    """Return a pass that inserts a kernel wherever one fits.
 
     Args:
-        device: Where the graph will run.
+        device: The device on which the graph will run.
         found: Receives all places where a kernel could run, in order.
     """
 
@@ -45,9 +45,9 @@ def fuse(device: torch.device, found: list[Fusion]) -> Pass:
                 where, why_not = (module_paths(node) or [""])[-1], ""
                 try:
                     if not pattern.begins(node):
-                        raise UnfitError("another kernel computes what it reads")
+                        raise UnfitError("another kernel replaced its input")
                     if device.type not in operators.DEVICES:
-                        raise UnfitError(f"on {device.type}, ATen's own ops run")
+                        raise UnfitError(f"no kernel runs on {device.type}")
                     pattern.replace(graph, node)
                 except UnfitError as reason:
                     why_not = str(reason)

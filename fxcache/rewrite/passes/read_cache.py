@@ -1,4 +1,4 @@
-"""Cache reads: cached values come in, and what only they needed is left dead."""
+"""Cache reads: replaces values by reads of the cache. Their computation becomes dead."""
 
 from collections.abc import Mapping
 
@@ -14,13 +14,13 @@ from fxcache.rewrite.pass_manager import Pass
 def read_cache(
     points: Mapping[int, CachePoint], form: CacheFormat, adjusted: ScaleShiftLayers | None
 ) -> Pass:
-    """The pass that replaces the values at ``points``, by number, with what is stored.
+    """Return a pass that replaces the values at ``points``, by number, with cached values.
 
     Before: ``x = conv(deep); y = cat([x, skip])``. After: ``y = cat([cached_0, skip])``.
 
     At a residual cut, before: ``x = block(embedded); y = head(x)``. After:
-    ``y = head(embedded + cached_0)``. What is stored is decoded first, and then corrected and
-    adjusted where ``form`` says so.
+    ``y = head(embedded + cached_0)``. Stored tensors are decoded, and the result is corrected and
+    adjusted as ``form`` says.
     """
 
     def run(draft: Draft) -> None:

@@ -1,4 +1,4 @@
-"""A part of the program: the graph returns other values than the program's results."""
+"""Makes a graph of a part of the program, which returns inner values instead of results."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from fxcache.rewrite.pass_manager import Pass
 def return_values(
     kind: OutputKind, values: Sequence[fx.Node], signal: SignalPoint | None = None
 ) -> Pass:
-    """The pass that returns ``signal``, if there is one, and ``values``, nodes of the program."""
+    """Return a pass that makes ``signal``, if any, and nodes of the program the outputs."""
 
     def run(draft: Draft) -> None:
         returned = [draft.nodes[value] for value in values]

@@ -1,4 +1,4 @@
-"""Values that were computed elsewhere come in as inputs: hoisted ones, and the prefix's."""
+"""Makes hoisted values, or values of the prefix, inputs of the graph."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ from fxcache.rewrite.pass_manager import Pass
 
 
 def take_inputs(kind: InputKind, values: Sequence[fx.Node]) -> Pass:
-    """The pass that takes ``values``, nodes of the program, as inputs of this ``kind``.
+    """Return a pass that replaces ``values``, nodes of the program, by inputs of this ``kind``.
 
     Before: ``x = embed(text); y = attend(latent, x)``. After: ``y = attend(latent, hoisted_0)``.
-    What only these values needed is left dead.
+    The computation of the values becomes dead.
     """
 
     def run(draft: Draft) -> None:
@@ -27,7 +27,7 @@ def take_inputs(kind: InputKind, values: Sequence[fx.Node]) -> Pass:
 
 
 def drop_unread_inputs(kind: InputKind) -> Pass:
-    """The pass that removes the inputs of this ``kind`` that nothing reads."""
+    """Return a pass that removes the inputs of this ``kind`` that no node reads."""
 
     def run(draft: Draft) -> None:
         for node in inputs_of(draft.graph, kind):

@@ -1,4 +1,4 @@
-"""Cache writes: a variant also returns the values that are to be stored."""
+"""Cache writes: adds the values to store to the outputs of a variant."""
 
 from collections.abc import Mapping
 
@@ -11,11 +11,11 @@ from fxcache.rewrite.pass_manager import Pass
 
 
 def write_cache(points: Mapping[int, CachePoint]) -> Pass:
-    """The pass that returns the values at ``points``, by number, after the results.
+    """Return a pass that adds the values at ``points``, by number, to the outputs.
 
     Before: ``return (prediction,)``. After: ``return (prediction, up_blocks_3_attentions_1)``, or
-    ``return (prediction, last_block - first_input)`` at a residual cut. The prediction never
-    passes through the difference: in floating point, x + (y - x) is not y.
+    ``return (prediction, last_block - first_input)`` at a residual cut. The prediction is not
+    computed from the difference, because in floating point x + (y - x) is not y.
     """
 
     def run(draft: Draft) -> None:

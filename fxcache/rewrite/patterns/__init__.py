@@ -1,4 +1,4 @@
-"""Where Triton kernels take the place of operators: one file a kernel, in the order of trial."""
+"""The patterns of operators that Triton kernels replace, in the order in which they are tried."""
 
 from fxcache.rewrite.patterns import concat_group_norm_silu, forecast_read, residual_norm_modulate
 

@@ -1,4 +1,4 @@
-"""``silu(group_norm(cat([cached, fresh], 1)))`` by one kernel."""
+"""Replaces ``silu(group_norm(cat([cached, fresh], 1)))`` by one kernel."""
 
 from torch import fx
 
@@ -21,27 +21,27 @@ from fxcache.rewrite.patterns.pattern import Pattern, UnfitError
 
 
 def normalises_a_concatenation(node: fx.Node) -> bool:
-    """Normalisation by groups of a concatenation that holds what is cached."""
+    """Return whether ``node`` is a group normalisation of a concatenation with a cached value."""
     if op_name(node) != "group_norm" or op_name(first_input(node)) != "cat":
         return False
     return any(map(is_read, first_input(node).all_input_nodes))
 
 
 def fuse_concat(graph: fx.Graph, norm: fx.Node) -> None:
-    """``silu(group_norm(cat([cached, fresh], 1)))``, and the concatenation if it is read again."""
+    """Insert the kernel. It also returns the concatenation if a later node reads it."""
     whole, given = first_input(norm), arguments_of(norm)
     join = arguments_of(whole)
     joined, weight, bias = join["tensors"], given["weight"], given["bias"]
     if join["dim"] != 1 or len(joined) != 2 or not is_read(joined[0]):
-        raise UnfitError("what is cached is not the first of two tensors, joined by channels")
+        raise UnfitError("the cached value is not the first of two tensors joined along channels")
     number = cached_point(joined[0])
     if number is None:
-        raise UnfitError("what is cached is forecast, or restored from eight bits, before")
+        raise UnfitError("the cached value is forecast, or restored from eight bits")
     activation = only_user(norm, "silu")
     if activation is None:
-        raise UnfitError("no SiLU, and nothing else, reads what is normalised")
+        raise UnfitError("the normalised value is not read by a SiLU alone")
     if weight is None or bias is None:
-        raise UnfitError("it normalises without weight and bias")
+        raise UnfitError("the normalisation has no weight or no bias")
     require_one_dtype(*joined, norm, weight, bias)
     channels, groups = int(value_of(norm).shape[1]), given["num_groups"]
     moments = moments_of(graph, joined[0], Moments(number, groups, channels))
@@ -55,7 +55,7 @@ def fuse_concat(graph: fx.Graph, norm: fx.Node) -> None:
 
 
 def moments_of(graph: fx.Graph, cached: fx.Node, which: Moments) -> fx.Node:
-    """The input of ``graph`` for ``which``; a new one where there is none yet."""
+    """Return the input of ``graph`` for these statistics; add it if there is none."""
     taken = inputs_of(graph, InputKind.MOMENT).items()
     found = next((node for node, source in taken if source.key == which), None)
     source = Source(InputKind.MOMENT, which)

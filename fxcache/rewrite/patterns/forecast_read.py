@@ -1,4 +1,4 @@
-"""A cached value and its differences, by their weights, by one kernel."""
+"""Replaces the weighted sum of a cached value and its differences by one kernel."""
 
 from torch import fx
 
@@ -10,12 +10,12 @@ from fxcache.rewrite.patterns.pattern import Pattern
 
 
 def is_forecast(node: fx.Node) -> bool:
-    """Whether ``node`` is what was forecast."""
+    """Return whether ``node`` is the result of a forecast."""
     return noted(node, FORECAST) is not None
 
 
 def fuse_forecast(graph: fx.Graph, total: fx.Node) -> None:
-    """A cached value, extrapolated from those of earlier refreshes, in one pass."""
+    """Insert the kernel in place of the forecast."""
     terms, weights = noted(total, FORECAST)  # type: ignore[misc]
     require_one_dtype(*terms, total)
     with graph.inserting_before(total):

@@ -1,4 +1,4 @@
-"""What patterns look for around a node, and how they replace it."""
+"""Helpers of patterns: they examine the nodes around a node, and replace it."""
 
 import operator
 from typing import Any
@@ -15,19 +15,19 @@ from fxcache.rewrite.patterns.pattern import UnfitError
 
 
 def first_input(node: fx.Node) -> fx.Node:
-    """What ``node`` reads first; itself where it reads nothing."""
+    """Return the first input of ``node``; ``node`` itself if it has none."""
     return node.all_input_nodes[0] if node.all_input_nodes else node
 
 
 def is_read(node: fx.Node) -> bool:
-    """Whether ``node`` comes from the cache: as it is, forecast, or restored."""
+    """Return whether ``node`` is a cached value, or is forecast or restored from one."""
     if cached_point(node) is not None:
         return True
     return any(noted(node, what) is not None for what in (FORECAST, RESTORED))
 
 
 def cached_point(node: fx.Node) -> int | None:
-    """The number of the cache point whose value ``node`` is, as it is stored."""
+    """Return the number of the cache point whose stored value ``node`` is; None for others."""
     source = source_of(node)
     if source is None or source.kind is not InputKind.CACHED:
         return None
@@ -37,41 +37,43 @@ def cached_point(node: fx.Node) -> int | None:
 
 
 def only_user(node: fx.Node, name: str) -> fx.Node | None:
-    """The one reader of ``node``, if it is such an op, without options."""
+    """Return the only reader of ``node`` if it is this op without options; None otherwise."""
     user, *others = [*node.users] or [node]
     return None if others or op_name(user) != name or user.kwargs else user
 
 
 def other_of(node: fx.Node, one: fx.Node) -> fx.Node | None:
-    """The other operand of a binary op, if it is a tensor."""
+    """Return the other operand of a binary op; None if it is not a tensor."""
     others = [arg for arg in node.args if arg is not one]
     return others[0] if len(others) == 1 and isinstance(others[0], fx.Node) else None
 
 
 def arguments_of(node: fx.Node) -> dict[str, Any]:
-    """All arguments of an ATen op by name, those left out by their defaults."""
+    """Return all arguments of an ATen op by name, including defaults."""
     declared: Any = node.target._schema.arguments  # type: ignore[union-attr]
     given = dict(zip((a.name for a in declared), node.args, strict=False))
     return {a.name: a.default_value for a in declared} | given | node.kwargs
 
 
 def require_one_dtype(*nodes: fx.Node | None) -> None:
-    """UnfitError unless all that there are have one dtype, and kernels know it."""
+    """Raise UnfitError unless all given nodes have one dtype, which kernels support."""
     found = {value_of(node).dtype for node in nodes if node is not None}
     if len(found) > 1 or not found <= set(DTYPES):
         names = ", ".join(sorted(map(dtype_name, found)))
-        raise UnfitError(f"of {names}; kernels take one of {', '.join(map(dtype_name, DTYPES))}")
+        raise UnfitError(
+            f"the dtypes are {names}; kernels need one of {', '.join(map(dtype_name, DTYPES))}"
+        )
 
 
 def read_again(graph: fx.Graph, value: fx.Node, norm: fx.Node, last: fx.Node) -> bool:
-    """Whether others than ``norm`` read ``value``, all of them after ``last``."""
+    """Return whether nodes other than ``norm`` read ``value``, all of them after ``last``."""
     order = {node: i for i, node in enumerate(graph.nodes)}
     others = [user for user in value.users if user is not norm]
     return bool(others) and all(order[user] > order[last] for user in others)
 
 
 def replace_with_piece(graph: fx.Graph, node: fx.Node, call: fx.Node, index: int) -> None:
-    """Put tensor ``index`` that ``call`` returns in the place of ``node``."""
+    """Replace ``node`` by tensor ``index`` of the result of ``call``."""
     with graph.inserting_after(call):
         taken = graph.call_function(operator.getitem, (call, index))
     taken.meta = dict(node.meta)

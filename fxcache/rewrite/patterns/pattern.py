@@ -1,4 +1,4 @@
-"""What a pattern is: where a kernel can take the place of operators."""
+"""The base of patterns: a pattern finds operators that a kernel can replace."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from torch import fx
 
 
 class UnfitError(Exception):
-    """Why a kernel does not fit. It is caught, and becomes a line of the report."""
+    """The reason why a kernel does not fit. It becomes a line of the report."""
 
 
 @dataclass(frozen=True)
@@ -15,10 +15,10 @@ class Pattern:
     """One kernel, and the operators that it replaces.
 
     Attributes:
-        kernel: Its name, that of its folder.
-        begins: Whether a node may be the first that the kernel replaces.
-        replace: Puts the kernel's operator in place of that node and those after it. Raises
-            UnfitError, with the graph unchanged, where the kernel does not fit.
+        kernel: The name of the kernel and of its folder.
+        begins: Returns whether a node may be the first that the kernel replaces.
+        replace: Replaces that node and nodes after it by the kernel's operator. Raises UnfitError
+            and leaves the graph unchanged if the kernel does not fit.
     """
 
     kernel: str

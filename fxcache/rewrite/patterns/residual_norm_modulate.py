@@ -1,4 +1,4 @@
-"""``norm(stream + cached)``, and the scale and shift that follow, by one kernel."""
+"""Replaces ``norm(stream + cached)``, and the scale and shift after it, by one kernel."""
 
 import torch
 from torch import fx
@@ -22,20 +22,20 @@ from fxcache.rewrite.patterns.pattern import Pattern, UnfitError
 
 
 def normalises_a_sum(node: fx.Node) -> bool:
-    """LayerNorm or RMSNorm of a stream to which what is cached was just added."""
+    """Return whether ``node`` is a LayerNorm or RMSNorm of a stream plus a cached value."""
     return op_name(node) in ("layer_norm", "rms_norm") and noted(first_input(node), SUM) is not None
 
 
 def fuse_norm(graph: fx.Graph, norm: fx.Node) -> None:
-    """``norm(stream + cached)``, and the scale and shift that follow, in one pass."""
+    """Insert the kernel. It also returns the sum if a later node reads it."""
     total, rms, given = first_input(norm), op_name(norm) == "rms_norm", arguments_of(norm)
     stream, cached = noted(total, SUM)  # type: ignore[misc]
     if len(given["normalized_shape"]) != 1:
-        raise UnfitError("it normalises more than the last dimension")
+        raise UnfitError("the normalisation covers more than the last dimension")
     weight, bias, eps = given["weight"], given.get("bias"), given["eps"]
     if eps is None:
         if value_of(norm).dtype is not torch.float32:
-            raise UnfitError("what epsilon stands for by default depends on the version of torch")
+            raise UnfitError("the default of epsilon depends on the version of torch")
         eps = torch.finfo(torch.float32).eps
     terms, weights = noted(cached, FORECAST) or ([cached], None)
     last, scale, adds_one, shift = modulation_after(norm)
@@ -43,7 +43,7 @@ def fuse_norm(graph: fx.Graph, norm: fx.Node) -> None:
     steps, row_scale = noted(cached, RESTORED) or (None, None)
     if row_scale is not None:
         if value_of(row_scale).dim() > 3:
-            raise UnfitError("what is cached has a scale for each channel, not for each token")
+            raise UnfitError("the cached value has a scale for each channel, not for each token")
         terms = [steps]
     keeps_total = read_again(graph, total, norm, last)
     with graph.inserting_after(last):
@@ -57,9 +57,9 @@ def fuse_norm(graph: fx.Graph, norm: fx.Node) -> None:
 
 
 def modulation_after(norm: fx.Node) -> tuple[fx.Node, fx.Node | None, bool, fx.Node | None]:
-    """The last node of ``norm * scale + shift``; scale, whether 1 is added to it, and shift.
+    """Return the last node of ``norm * scale + shift``, scale, whether 1 is added, and shift.
 
-    Each ``[B, C]`` or ``[B, 1, C]``, where there is one.
+    Scale and shift are ``[B, C]`` or ``[B, 1, C]``; None if absent.
     """
     last, scale, adds_one, shift = norm, None, False, None
     product = only_user(norm, "mul")
@@ -73,9 +73,9 @@ def modulation_after(norm: fx.Node) -> tuple[fx.Node, fx.Node | None, bool, fx.N
 
 
 def less_one(factor: fx.Node) -> tuple[fx.Node, bool]:
-    """What 1 is added to in ``factor``; itself where there is nothing, as where it is hoisted.
+    """Return the operand to which ``factor`` adds 1, and True; ``factor`` and False otherwise.
 
-    One may be added before the dimension of tokens is, or after it.
+    The 1 may be added before or after the dimension of tokens. A hoisted factor has no addition.
     """
     inner = first_input(factor) if op_name(factor) == "unsqueeze" else factor
     return (first_input(inner), True) if is_one_more(inner) else (factor, False)
@@ -86,7 +86,7 @@ def is_one_more(node: fx.Node) -> bool:
 
 
 def per_sample(value: fx.Node, norm: fx.Node) -> bool:
-    """Whether ``value`` is ``[B, 1, C]`` for a ``norm`` ``[B, T, C]``."""
+    """Return whether ``value`` is ``[B, 1, C]`` for a ``norm`` ``[B, T, C]``."""
     tokens = value_of(norm).shape
     return len(tokens) == 3 and value_of(value).shape == (tokens[0], 1, tokens[2])
 

@@ -1,1 +1,1 @@
-"""Optional features of the engine. One file each; ``features.py`` puts them in order."""
+"""The optional features of the engine, one file each. ``features.py`` defines their order."""

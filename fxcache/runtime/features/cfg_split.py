@@ -1,4 +1,4 @@
-"""Classifier-free guidance at half the batch: one half is rebuilt from the other."""
+"""Splits batches of classifier-free guidance, and rebuilds one half from the other."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ from fxcache.errors import CutError
 from fxcache.signature import Call, Signature
 
 RADIUS = 5  # low frequencies are below 1/5 of the smaller side, as in FasterCache
-TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}  # relative; HALF_PRECISION for others
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}  # relative; HALF_PRECISION for the rest
 HALF_PRECISION = 5e-2
 
 
 @dataclass(frozen=True)
 class CFGSplit:
-    """How a batch is split into its conditional and its unconditional half.
+    """The split of a batch into its conditional and its unconditional half.
 
     Attributes:
         size: The size of the whole batch.
@@ -30,24 +30,24 @@ class CFGSplit:
     second: bool
 
     def conditional(self, value: Tensor) -> Tensor:
-        """The conditional half of ``value``."""
+        """Return the conditional half of ``value``."""
         return value.chunk(2)[self.second]
 
     def part_of(self, value: Tensor) -> Tensor:
-        """The conditional half of ``value``, or all of it if it is not of this batch size."""
+        """Return the conditional half of ``value``; all of it if it has another batch size."""
         return self.conditional(value) if self.batched(value) else value
 
     def batched(self, value: object) -> bool:
-        """Whether ``value`` is a tensor of this batch size."""
+        """Return whether ``value`` is a tensor of this batch size."""
         return isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == self.size
 
     def call(self, call: Call, signature: Signature) -> Call:
-        """The call of the conditional half. Inputs of another batch size stay whole."""
+        """Return the call of the conditional half. Inputs of another batch size stay whole."""
         args, kwargs = tree_map_only(Tensor, self.part_of, call.invocation)
         return signature.call(args, kwargs)
 
-    def sided(self, both: Tensor, alone: Tensor) -> bool:
-        """Whether a result of both halves has a part for each half.
+    def has_halves(self, both: Tensor, alone: Tensor) -> bool:
+        """Return whether a result for both halves has a part for each half.
 
         The batch may be folded: ``[batch · frames, …]``.
 
@@ -56,42 +56,46 @@ class CFGSplit:
             alone: The result for the conditional half alone.
 
         Raises:
-            CutError: The values differ, so that the halves cannot be computed apart.
+            CutError: The values differ, so that the halves cannot be computed separately.
         """
-        sided = both.shape != alone.shape
-        expected = self.conditional(both) if sided and both.dim() and len(both) > 1 else both
-        error = relative(alone, expected) if alone.shape == expected.shape else math.inf
+        halves = both.shape != alone.shape
+        expected = self.conditional(both) if halves and both.dim() and len(both) > 1 else both
+        error = relative_error(alone, expected) if alone.shape == expected.shape else math.inf
         if error <= TOLERANCES.get(both.dtype, HALF_PRECISION):
-            return sided
+            return halves
         raise CutError(
-            "the halves of the batch cannot be computed apart: the conditional one by itself "
+            "the halves of the batch cannot be computed separately: the conditional half alone "
             f"differs by {error:.1%}",
             where="guidance",
             remedy="leave guidance= out",
         )
 
     def difference(self, output: Tensor) -> Tensor:
-        """The unconditional half of ``output``, less the conditional one; in single precision."""
+        """Return the unconditional minus the conditional half, in float32 or float64."""
         halves = at_least_single(output).chunk(2)
         return halves[not self.second] - halves[self.second]
 
-    def joined(self, conditional: Tensor, difference: Tensor) -> Tensor:
-        """Both halves of an output, from the conditional one and the ``difference``."""
+    def join(self, conditional: Tensor, difference: Tensor) -> Tensor:
+        """Return both halves of an output, from the conditional half and the ``difference``."""
         rebuilt = (at_least_single(conditional) + difference).to(conditional.dtype)
         return torch.cat([rebuilt, conditional] if self.second else [conditional, rebuilt])
 
 
 class GuidanceDifference:
-    """What a trajectory keeps of its last step that computed both halves; by output."""
+    """The differences of both halves' outputs, from the last step that computed both."""
 
     def __init__(
         self, split: CFGSplit, latents: Tensor, outputs: Mapping[int, Tensor], by_frequency: bool
     ):
-        """``latents`` of the call; its ``outputs`` that have both halves, by their numbers.
+        """Compute the differences.
 
-        ``by_frequency``: whether their differences are parted by it.
+        Args:
+            split: The split of the batch.
+            latents: The latents of the call.
+            outputs: The outputs that have both halves, by index.
+            by_frequency: Whether low and high frequencies are kept separately.
         """
-        self.split, self._like = split, described(latents)
+        self.split, self._kind = split, kind_of(latents)
         differences = {index: split.difference(output) for index, output in outputs.items()}
         self._parts = {
             index: split_frequencies(difference) if by_frequency else (difference,)
@@ -99,45 +103,45 @@ class GuidanceDifference:
         }
 
     def fits(self, latents: Tensor) -> bool:
-        """Whether it was kept of a call with such latents."""
-        return self._like == described(latents)
+        """Return whether the latents have the shape, dtype and device of the kept ones."""
+        return self._kind == kind_of(latents)
 
     def rebuild(self, outputs: Sequence[Any], weights: tuple[float, ...]) -> list[Any]:
-        """Both halves of ``outputs`` of the conditional one; a weight for each part."""
+        """Return ``outputs`` of the conditional half with both halves; one weight for each part."""
         rebuilt = list(outputs)
         for index, parts in self._parts.items():
             weighted = [w * part for w, part in zip(weights, parts, strict=False)]
-            rebuilt[index] = self.split.joined(outputs[index], torch.stack(weighted).sum(0))
+            rebuilt[index] = self.split.join(outputs[index], torch.stack(weighted).sum(0))
         return rebuilt
 
     @property
     def nbytes(self) -> int:
-        """Bytes kept."""
+        """The bytes of the differences."""
         return sum(part.nbytes for parts in self._parts.values() for part in parts)
 
 
-def described(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+def kind_of(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
     return tensor.shape, tensor.dtype, tensor.device
 
 
 def equal_halves(latents: Tensor) -> bool:
-    """Whether the batch holds the same latents twice. Waits for their device."""
+    """Return whether the batch holds the same latents twice. Waits for their device."""
     if not latents.dim() or not len(latents) or len(latents) % 2:
         return False
     return torch.equal(*latents.chunk(2))
 
 
 def split_frequencies(picture: Tensor) -> tuple[Tensor, Tensor]:
-    """The low and the high frequencies of ``[…, H, W]``; they add up to it.
+    """Return the low and the high frequencies of ``[…, H, W]``. Their sum is the input.
 
-    Low are those in a circle about 0, as wide as FasterCache (2410.19355) draws it.
+    Low frequencies lie in a circle around 0, with the radius of FasterCache (2410.19355).
     """
     if picture.dim() < 4:
         raise CutError(
-            f"a prediction of the shape {list(picture.shape)} has no rows and columns to part low "
-            "frequencies from high ones",
+            f"a prediction of the shape {list(picture.shape)} has no rows and columns, so that its "
+            "frequencies cannot be split",
             where="guidance",
-            remedy="leave frequencies together: GuidanceCache(low=0, high=0)",
+            remedy="do not split frequencies: GuidanceCache(low=0, high=0)",
         )
     height, width = picture.shape[-2:]
     rows = torch.fft.fftfreq(height, 1 / height, device=picture.device)
@@ -147,8 +151,8 @@ def split_frequencies(picture: Tensor) -> tuple[Tensor, Tensor]:
     return low, picture - low
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
-    """‖found − expected‖ / ‖expected‖; 0 for 0 / 0, else infinite for any / 0."""
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """Return ‖found − expected‖ / ‖expected‖; 0 for 0 / 0, infinity for other x / 0."""
     found, expected = at_least_single(found), at_least_single(expected)
     error, size = float((found - expected).norm()), float(expected.norm())
     if not error:

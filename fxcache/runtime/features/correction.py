@@ -1,4 +1,4 @@
-"""Drift correction at run time: whether a call is of the kind that was calibrated."""
+"""Checks that a drift correction was measured for the kind of batch that it is used on."""
 
 from fxcache.codecs.drift import DriftCorrection
 from fxcache.errors import PlanError
@@ -8,18 +8,18 @@ from fxcache.runtime.step_context import StepContext
 
 
 class CorrectionCheck(Feature):
-    """Refuses batches for which a correction was not measured."""
+    """Refuses kinds of batches for which the correction was not measured."""
 
     def __init__(self, correction: DriftCorrection) -> None:
         self._correction = correction
 
     def before_step(self, step: StepContext) -> None:
-        """Check that guided batches are guided, at the first two steps of a run.
+        """Check at the first two steps of a run that both halves have the same latents.
 
-        Guided halves keep having the same latents afterwards.
+        The halves of a guided batch then keep the same latents.
 
         Raises:
-            PlanError: The correction is of the halves of guided batches, and this is none.
+            PlanError: The correction is for guided batches, and this batch is not guided.
         """
         trajectory, latent = step.trajectory, step.original_call.latent
         if self._correction.parts < 2 or trajectory.step > 1:
@@ -28,7 +28,7 @@ class CorrectionCheck(Feature):
         if not equal_halves(latent):
             raise PlanError(
                 "the correction was measured on guided batches, whose halves have the same "
-                "latents; those of this batch differ",
+                "latents, but the halves of this batch differ",
                 where=f"step {trajectory.step}",
-                remedy="measure it again, with the guidance that it will be used with",
+                remedy="measure it again with the guidance that you use",
             )

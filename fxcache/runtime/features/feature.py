@@ -1,4 +1,4 @@
-"""What an optional feature of the engine is: hooks around each step, and a slot per trajectory."""
+"""The base class of the engine's optional features: hooks around each step."""
 
 from typing import Any
 
@@ -8,25 +8,25 @@ from fxcache.runtime.step_context import StepContext
 
 
 class Feature:
-    """Base of the optional features of one module's engine. Every hook does nothing by default.
+    """An optional feature of one module's engine. Every hook does nothing by default.
 
-    What a feature keeps between the steps of one trajectory is a slot: see ``Trajectory.slot``.
-    A step passes the hooks in this order, each through all features.
+    Data that a feature keeps between the steps of a trajectory is in ``Trajectory.slot``. At each
+    step, the engine calls the hooks in this order, each hook for all features.
     """
 
     def before_capture(self, step: StepContext, module: nn.Module) -> None:
-        """The trajectory is known; ``step.call`` may be replaced before its capture is found."""
+        """Run after the trajectory is found. The hook may replace ``step.call``."""
 
     def before_step(self, step: StepContext) -> None:
-        """The variants are known, and whether the step must refresh."""
+        """Run after the variants are found, and it is known whether the step must refresh."""
 
     def after_prefix(self, step: StepContext) -> None:
-        """The prefix has run; ``step.signal`` is what it computed."""
+        """Run after the prefix, which computed ``step.signal``."""
 
     def after_decision(self, step: StepContext, refresh: bool) -> None:
-        """It is decided whether the step refreshes everything."""
+        """Run after it is decided whether the step refreshes everything."""
 
     def after_step(self, step: StepContext, results: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The variant has run; returns its ``results``, perhaps replaced, as it returned them."""
+        """Run after the variant. Return its ``results``, or others of the same structure."""
         del step
         return results

@@ -1,4 +1,4 @@
-"""Which optional features a module's settings ask for, in the order in which a step passes them."""
+"""Makes the optional features that a module's settings ask for, in their order."""
 
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.runtime.captures import Captures
@@ -15,7 +15,7 @@ from fxcache.signature import Signature
 def features_of(
     settings: Settings, signature: Signature, captures: Captures, notices: Notices
 ) -> tuple[Feature, ...]:
-    """The features, in order."""
+    """Return the features in the order in which the engine calls them."""
     features: list[Feature] = []
     if settings.guidance:
         features.append(Guidance(settings.guidance, signature, captures, notices))

@@ -1,4 +1,4 @@
-"""Guidance at half the batch: which half a step computes, and what passes between the halves."""
+"""Guidance at half the batch: computes one half at some steps and rebuilds the other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,11 +28,11 @@ from fxcache.signature import Signature
 
 @dataclass(frozen=True, eq=False)
 class ConditionalCall:
-    """The conditional half of a call, as a call of its own.
+    """The conditional half of a call as a separate call.
 
     Attributes:
-        split: How the batch is split.
-        call: The half.
+        split: The split of the batch.
+        call: The call of the conditional half.
         latents: The latents of both halves.
         variants: The graphs for such calls.
     """
@@ -44,12 +44,12 @@ class ConditionalCall:
 
 
 class GuidanceSlot:
-    """What a trajectory keeps for the halves of its guidance.
+    """The data of a trajectory for the halves of its guidance.
 
     Attributes:
-        guided: True until the halves of a step's batch have different latents.
-        difference: Of the halves' outputs at the last step that computed both.
-        conditional: The conditional half of the call under way, where one is needed.
+        guided: Whether both halves had the same latents at every step so far.
+        difference: The differences of outputs at the last step that computed both halves.
+        conditional: The conditional half of the running call; None if it is not needed.
     """
 
     def __init__(self) -> None:
@@ -58,14 +58,14 @@ class GuidanceSlot:
         self.conditional: ConditionalCall | None = None
 
     def fork(self) -> Self:
-        """The slot of a copy of the trajectory, which has stored nothing yet."""
+        """Return the slot for a copy of the trajectory, without cached values."""
         copy = type(self)()
         copy.guided = self.guided
         return copy
 
     @property
     def nbytes(self) -> int:
-        """Bytes kept."""
+        """The bytes of the differences."""
         return self.difference.nbytes if self.difference else 0
 
 
@@ -77,8 +77,8 @@ class Guidance(Feature):
     ) -> None:
         self.cache, self._signature = cache, signature
         self._captures, self._notices = captures, notices
-        # For variants of half a batch: which of their results are half as large.
-        self._sides: WeakKeyDictionary[Variants, tuple[bool, ...]] = WeakKeyDictionary()
+        # By variants of half a batch: which results have a part for each half of the batch.
+        self._has_halves: WeakKeyDictionary[Variants, tuple[bool, ...]] = WeakKeyDictionary()
 
     def before_capture(self, step: StepContext, module: nn.Module) -> None:
         slot = step.trajectory.slot(GuidanceSlot)
@@ -93,23 +93,23 @@ class Guidance(Feature):
             step.call, step.half = conditional.call, int(conditional.split.second)
 
     def _phase(self, step: StepContext, slot: GuidanceSlot) -> CFGPhase:
-        """What the step computes; says where it must compute all."""
-        so = "Both halves are computed at every step."
+        """Return what the step computes. Warn if it must always compute the whole batch."""
+        effect = "Both halves are computed at every step."
         try:
             phase = self._scheduled_phase(step, slot)
         except UnknownLengthError as error:
-            self._notices.of_length(error, so)
+            self._notices.warn_unknown_length(error, effect)
             return CFGPhase.WHOLE
         if not slot.guided:
-            self._notices.say(
+            self._notices.warn(
                 "the batch is not one tensor that holds the same latents twice",
-                "Leave guidance= out where there is no classifier-free guidance in one batch.",
-                so,
+                "Leave guidance= out if no batch holds both halves of classifier-free guidance.",
+                effect,
             )
         return phase
 
     def _scheduled_phase(self, step: StepContext, slot: GuidanceSlot) -> CFGPhase:
-        """What the step computes. Where it may be both halves, their latents are compared."""
+        """Return what the step computes. Before it computes both halves, compare their latents."""
         call, trajectory = step.call, step.trajectory
         both = self.cache.computes_both(step.now) or trajectory.refresh
         if not both and slot.difference and slot.difference.fits(call.latent):
@@ -123,7 +123,7 @@ class Guidance(Feature):
         return CFGPhase.BOTH if keeps else CFGPhase.WHOLE
 
     def _conditional(self, step: StepContext, module: nn.Module) -> ConditionalCall:
-        """The conditional half of the call, captured now if need be."""
+        """Return the conditional half of the call, and capture it if necessary."""
         call, hooks = step.call, step.hooks
         split = CFGSplit(call.latent.shape[0], self.cache.conditional == "second")
         if call.state:
@@ -137,7 +137,7 @@ class Guidance(Feature):
             variants = self._captures.find(module, alone, hooks)
         except CaptureError as error:
             raise CutError(
-                f"half the batch cannot be captured by itself: {error.what}",
+                f"half the batch cannot be captured separately: {error.what}",
                 where=f"guidance; {error.where}",
                 remedy="leave guidance= out",
             ) from error
@@ -164,40 +164,40 @@ class Guidance(Feature):
         return (*slot.difference.rebuild(results[:count], weights), *results[count:])
 
     def _require_separable(self, conditional: ConditionalCall, results: Sequence[Any]) -> None:
-        """CutError unless the halves can be computed apart, and split by frequency."""
-        if conditional.variants in self._sides:
+        """Raise CutError unless the halves can be computed separately, and split by frequency."""
+        if conditional.variants in self._has_halves:
             return
-        found = sides(conditional, results, self._captures.offload)
-        self._sides[conditional.variants] = found
+        found = results_with_halves(conditional, results, self._captures.offload)
+        self._has_halves[conditional.variants] = found
         outputs = zip(results[: conditional.variants.num_outputs], found, strict=False)
-        for output in (o for o, sided in outputs if sided and self.cache.parts_frequencies):
+        for output in (o for o, halves in outputs if halves and self.cache.parts_frequencies):
             split_frequencies(output)
 
     def _keep(
         self, slot: GuidanceSlot, conditional: ConditionalCall, results: Sequence[Any]
     ) -> list[Any]:
-        """Keep the difference of both halves' outputs; the conditional half of ``results``."""
+        """Keep the differences of both halves. Return the conditional half of ``results``."""
         self._require_separable(conditional, results)
-        sided, split = self._sides[conditional.variants], conditional.split
-        outputs = {i: results[i] for i in range(conditional.variants.num_outputs) if sided[i]}
+        halves, split = self._has_halves[conditional.variants], conditional.split
+        outputs = {i: results[i] for i in range(conditional.variants.num_outputs) if halves[i]}
         slot.difference = GuidanceDifference(
             split, conditional.latents, outputs, self.cache.parts_frequencies
         )
-        pairs = zip(results, sided, strict=True)
-        return [split.conditional(value) if is_sided else value for value, is_sided in pairs]
+        pairs = zip(results, halves, strict=True)
+        return [split.conditional(value) if has_halves else value for value, has_halves in pairs]
 
 
-def sides(
+def results_with_halves(
     conditional: ConditionalCall, results: Sequence[Any], offload: Offload
 ) -> tuple[bool, ...]:
-    """Which ``results`` of both halves are the halves' own; CutError if they are not separable."""
+    """Return which ``results`` have a part for each half; raise CutError if not separable."""
     with torch.no_grad():
         alone = offload.run(conditional.variants.full, *conditional.call.tensors)
     if len(alone) != len(results):
         raise CutError(
-            "half the batch is cut elsewhere than all of it",
+            "half the batch is cut at another place than the whole batch",
             where="guidance",
             remedy="name the cut: optimize(cut=...)",
         )
     pairs = zip(results, alone, strict=True)
-    return tuple(isinstance(a, Tensor) and conditional.split.sided(b, a) for b, a in pairs)
+    return tuple(isinstance(a, Tensor) and conditional.split.has_halves(b, a) for b, a in pairs)

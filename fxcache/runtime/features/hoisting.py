@@ -1,4 +1,4 @@
-"""Hoisting: what the latent has no part in is computed when a run begins."""
+"""Hoisting: computes values that do not depend on the latent when a run begins."""
 
 from typing import NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
@@ -16,8 +16,8 @@ from fxcache.runtime.features.timestep_table import (
     MAX_ROWS,
     TimestepHistory,
     TimestepTable,
-    expected,
-    tabulated,
+    expected_timesteps,
+    make_table,
 )
 from fxcache.runtime.notices import Notices
 from fxcache.runtime.offload import Offload
@@ -28,29 +28,29 @@ from fxcache.runtime.trajectory.tensor_ref import Match, TensorRef
 from fxcache.runtime.trajectory.trajectory import Trajectory
 
 UNTRACKED = (
-    "conditioning made in inference mode does not tell whether it was written",
+    "conditioning that was made in inference mode does not count its writes",
     "Sample under torch.no_grad(), or pass hoist=None.",
 )
 CHANGING = (
-    "what hoisted values come from changed in the middle of a run: conditioning, or weights",
+    "conditioning or weights, which hoisted values depend on, changed during a run",
     "Keep the prompt's tensors from call to call, or pass hoist=None.",
 )
 UNKNOWN = (
-    "no table of timesteps can be made: they are neither elements of one tensor of at most "
-    f"{MAX_ROWS} nor numbers that can be read, or the model cannot be evaluated at all of them at "
-    "once (see the log)",
+    "no table of timesteps can be made: the timesteps are neither elements of one tensor of at "
+    f"most {MAX_ROWS} nor readable numbers, or the model cannot compute all of them in one batch "
+    "(see the log)",
     'Pass elements of the noise scheduler\'s timesteps, or hoist="once".',
 )
 
 
 class HoistedInputs(NamedTuple):
-    """Values that a step's variants take, as far as they were asked for and are known.
+    """The hoisted values that a step's variants take.
 
     Attributes:
-        level: Which values they are.
-        values: By number.
-        flops: FLOPs that were spent on them just now.
-        fallback_reason: Why they are fewer than was asked for, and what to do about it.
+        level: The level of the values.
+        values: The values by number.
+        flops: The FLOPs that this call spent on them.
+        fallback_reason: Why the level is lower than requested, and the remedy.
     """
 
     level: HoistLevel = HoistLevel.NOTHING
@@ -60,18 +60,17 @@ class HoistedInputs(NamedTuple):
 
 
 class Prologue:
-    """What the steps of one kind take in one run, guarded by the tensors that it comes from.
+    """The hoisted values of one run for one kind of call, with references to their sources.
 
-    Another run computes it anew: not every write is counted (``tensor.data``), and the start of a
-    run is where all others are noticed too.
+    Each run computes them again, because torch does not count every write (``tensor.data``).
 
     Attributes:
-        run: The run that it was computed for.
-        per_run: Values that depend on the conditioning alone.
-        table: Values by timestep, where they were asked for and can be tabulated.
+        run: The run that the values are for.
+        per_run: The values that depend on the conditioning alone.
+        table: The values by timestep; None if there is no table.
         unavailable: Whether no table can be made at all.
-        changed: Whether what it comes from changed in the middle of the run.
-        flops: FLOPs that were spent.
+        changed: Whether conditioning or weights changed during the run.
+        flops: The FLOPs that the values took.
     """
 
     def __init__(
@@ -81,13 +80,13 @@ class Prologue:
         history: TimestepHistory | None,
         position: Position,
     ) -> None:
-        """Compute it now, for the step that begins a run.
+        """Compute the values for the run that begins with ``step``.
 
         Args:
             step: The step.
-            captures: The module's, for their generation and the offloaded weights.
-            history: Of timesteps, where a table of them is wanted.
-            position: Where the step stands, as its timestep tells.
+            captures: The captures of the module, for their generation and the offloaded weights.
+            history: The timesteps of recent runs; None if no table is wanted.
+            position: The position of the step, read from its timestep.
         """
         variants, call = step.variants, step.call
         self.run = step.trajectory.run
@@ -116,16 +115,16 @@ class Prologue:
         history: TimestepHistory,
         offload: Offload,
     ) -> None:
-        timesteps = expected(call, position, history)
+        timesteps = expected_timesteps(call, position, history)
         if timesteps is None:
             self.unavailable = True
         elif rows := len(timesteps.tensor):
-            self.table = tabulated(call, timesteps, variants, self.per_run, offload)
+            self.table = make_table(call, timesteps, variants, self.per_run, offload)
             self.unavailable = self.table is None
             self.flops += rows * variants.timestep_flops if self.table else 0
 
     def holds(self, original_call: Call, variants: Variants, generation: int) -> bool:
-        """Whether it was computed from this call's conditioning and these weights."""
+        """Return whether the values come from this call's conditioning and the current weights."""
         now = (original_call.tensors[i] for i in variants.hoisted.inputs)
         pairs = zip(self._sources, now, strict=True)
         same = all(source.compare(tensor) is Match.SAME for source, tensor in pairs)
@@ -134,65 +133,65 @@ class Prologue:
 
     @property
     def nbytes(self) -> int:
-        """Bytes kept."""
+        """The bytes of the values."""
         values = (*self.per_run, *(self.table.values if self.table else ()))
         return sum(value.untyped_storage().nbytes() for value in values)
 
 
 class Prologues:
-    """The slot of a trajectory: by the graphs of each kind of call, what its steps take."""
+    """The slot of a trajectory: a prologue for each kind of call, by its variants."""
 
     def __init__(self) -> None:
         self.by_variants: WeakKeyDictionary[Variants, Prologue] = WeakKeyDictionary()
 
     @property
     def nbytes(self) -> int:
-        """Bytes kept."""
+        """The bytes of all prologues."""
         return sum(prologue.nbytes for prologue in self.by_variants.values())
 
 
 class Hoisting(Feature):
-    """Computes what was asked to be hoisted, and lets weights that no step reads wait elsewhere."""
+    """Computes hoisted values, and offloads weights that no step reads."""
 
     def __init__(self, settings: Settings, captures: Captures, notices: Notices) -> None:
         self._wants_table = settings.hoist is HoistLevel.PER_STEP
         self._offloads = settings.cache.offload
         self._captures = captures
-        self._tell = notices.say if settings.hoist_asked else notices.note
-        self._asked = settings.hoist_asked
-        # Whose calls prevented what nobody asked for. They compute everything from then on, so that
-        # compiled runs use two graphs.
+        self._requested = settings.hoist_requested
+        self._tell = notices.warn if self._requested else notices.note
+        # Captures whose calls prevented hoisting that nobody requested. Their steps compute
+        # everything from then on, so that compiled runs use two graphs.
         self._prevented: WeakSet[Variants] = WeakSet()
         self._histories: WeakKeyDictionary[Variants, TimestepHistory] = WeakKeyDictionary()
-        # How often weights had moved when they were last where these variants read them.
-        self._settled: WeakKeyDictionary[Variants, int] = WeakKeyDictionary()
+        # The value of ``Offload.moves`` when the weights were last placed for these variants.
+        self._placed_at: WeakKeyDictionary[Variants, int] = WeakKeyDictionary()
 
     def before_step(self, step: StepContext) -> None:
         found = self._found(step)
         if self._offloads:
-            self._settle(step, found)
+            self._place_weights(step, found)
         step.hoist_level, step.hoisted, step.hoist_flops = found.level, found.values, found.flops
         if found.fallback_reason:
-            so = "What depends on it is computed at every step."
-            self._tell(*found.fallback_reason, so)
-            if not self._asked:
+            effect = "Values that depend on it are computed at every step."
+            self._tell(*found.fallback_reason, effect)
+            if not self._requested:
                 self._prevented.add(step.variants)
 
-    def _settle(self, step: StepContext, found: HoistedInputs) -> None:
-        """Weights are where the step reads them, and, as runs begin, others on the CPU."""
+    def _place_weights(self, step: StepContext, found: HoistedInputs) -> None:
+        """Move the weights that the step reads to their device; offload others as a run starts."""
         offload, variants = self._captures.offload, step.variants
         wanted = HoistLevel.PER_STEP if self._tabulates(variants) else HoistLevel.PER_RUN
         if found.level is not wanted:
             offload.bring_back()
-        elif step.starts or self._settled.get(variants) != offload.moves:
+        elif step.starts or self._placed_at.get(variants) != offload.moves:
             read = variants.weights_read(NOTHING, found.level)
             offload.require(read)
             if step.starts:
-                offload.send(variants.weights_read(NOTHING, HoistLevel.NOTHING), read)
-            self._settled[variants] = offload.moves
+                offload.move_to_cpu(variants.weights_read(NOTHING, HoistLevel.NOTHING), read)
+            self._placed_at[variants] = offload.moves
 
     def _found(self, step: StepContext) -> HoistedInputs:
-        """The values; computed now, where the run has not kept them."""
+        """Return the hoisted values. Compute them if the run has none yet."""
         variants, trajectory, original = step.variants, step.trajectory, step.original_call
         if variants in self._prevented:
             return HoistedInputs()
@@ -207,7 +206,7 @@ class Hoisting(Feature):
             return HoistedInputs(fallback_reason=CHANGING)
         if history is None:
             return HoistedInputs(HoistLevel.PER_RUN, kept.per_run, flops)
-        history.note(position)
+        history.add(position)
         row = kept.table.row(step.call, position) if kept.table else None
         if row is None:
             numbered = isinstance(position, Number) and not kept.unavailable
@@ -218,7 +217,7 @@ class Hoisting(Feature):
     def _prologue(
         self, step: StepContext, history: TimestepHistory | None, position: Position
     ) -> tuple[Prologue, int]:
-        """The run's prologue, and the FLOPs that were spent on it just now."""
+        """Return the run's prologue, and the FLOPs that this call spent on it."""
         variants, flops = step.variants, 0
         prologues = step.trajectory.slot(Prologues).by_variants
         kept = prologues.get(variants)
@@ -226,19 +225,19 @@ class Hoisting(Feature):
             kept = Prologue(step, self._captures, history, position)
             prologues[variants] = kept
             flops = kept.flops
-        held = kept.holds(step.original_call, variants, self._captures.generation)
-        kept.changed = kept.changed or not held
+        valid = kept.holds(step.original_call, variants, self._captures.generation)
+        kept.changed = kept.changed or not valid
         return kept, flops
 
     def _tabulates(self, variants: Variants) -> bool:
-        """Whether a table is wanted, and there is one to make."""
+        """Return whether a table is wanted, and the variants have values for it."""
         return self._wants_table and bool(variants.hoisted.per_step)
 
 
 def timestep_position(trajectory: Trajectory, call: Call) -> Position:
-    """The position as the timestep itself tells it: a pipeline's place says nothing of its value.
+    """Return the position read from the timestep: a pipeline's place does not tell its value.
 
-    A timestep that is no element of a schedule is read, which waits for its device.
+    Reading a timestep that is not an element of a schedule waits for its device.
     """
     if not isinstance(trajectory.position, Place):
         return trajectory.position

@@ -1,4 +1,4 @@
-"""Observation: a policy is told how far a signal of the model has moved."""
+"""Observation: measures the change of a signal of the model for the policy."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fxcache.operators import can_take, operator_of
 from fxcache.policies import Observation, Since
-from fxcache.runtime.feature_cache import like
+from fxcache.runtime.feature_cache import same_layout
 from fxcache.runtime.features.feature import Feature
 from fxcache.runtime.features.precomputed_signals import precomputed_signal
 from fxcache.runtime.offload import Offload
@@ -15,7 +15,7 @@ from fxcache.runtime.step_context import StepContext
 
 
 class Observe(Feature):
-    """Measures the signal's change at each step; each change is one number off the device."""
+    """Measures the signal's change at each step, and reads one number from the device."""
 
     def __init__(self, observation: Observation, offload: Offload, kernels: bool) -> None:
         self._since, self._offload, self._kernels = observation.since, offload, kernels
@@ -26,7 +26,7 @@ class Observe(Feature):
             self.after_prefix(step)
 
     def after_prefix(self, step: StepContext) -> None:
-        if step.forced:  # which refreshes, so that nothing is read off the device
+        if step.forced:  # the step refreshes anyway: do not wait for the device
             return
         assert step.signal is not None
         signal, changes = step.signal, step.trajectory.changes
@@ -44,23 +44,26 @@ class Observe(Feature):
 
 
 class SignalHistory:
-    """The value that a trajectory's signal is compared with."""
+    """The earlier value that a trajectory's signal is compared with."""
 
     def __init__(self) -> None:
         self.reference: Tensor | None = None
 
     def keep(self, signal: Tensor) -> None:
-        """A copy, in the same memory where it fits: the variant's own may be overwritten."""
-        if self.reference is None or not like(self.reference, signal):
+        """Keep a copy of ``signal``, because the variant may overwrite its own tensor."""
+        if self.reference is None or not same_layout(self.reference, signal):
             with torch.inference_mode(False), torch.no_grad():
                 self.reference = torch.empty_like(signal)
         self.reference.copy_(signal)
 
 
 def relative_l1(now: Tensor, then: Tensor, kernels: bool = False) -> float:
-    """‖now - then‖₁ / ‖then‖₁ in single precision; not a number where it cannot be told.
+    """Return ‖now - then‖₁ / ‖then‖₁ in float32; NaN if shapes or devices differ.
 
-    ``kernels``: by one kernel, where it runs.
+    Args:
+        now: The current signal.
+        then: The earlier signal.
+        kernels: Whether to use the Triton kernel if it can run.
     """
     if now.shape != then.shape or now.device != then.device:
         return math.nan

@@ -1,4 +1,4 @@
-"""Signals that depend on the timestep alone: evaluated for the whole run when it starts."""
+"""Computes signals that depend on the timestep alone for the whole run when it starts."""
 
 import torch
 from torch import Tensor
@@ -11,22 +11,22 @@ from fxcache.runtime.trajectory.position import Element
 
 
 def precomputed_signal(step: StepContext, offload: Offload) -> Tensor | None:
-    """The step's signal, if it was known before the run; on the CPU, so that none waits.
+    """Return the step's signal on the CPU if it can be computed before the run; None otherwise.
 
-    It is known where it depends on the timestep alone and the call's timestep is an element of the
-    noise scheduler's timesteps tensor: then all of them are known.
+    The signal must depend on the timestep alone, and the timestep must be an element of the noise
+    scheduler's timesteps tensor, which holds all timesteps of the run.
     """
     position, signal = step.trajectory.position, step.variants.plan.signal
     if signal is None or not signal.of_timestep_alone or not isinstance(position, Element):
         return None
     run = step.trajectory.run
     if run.signals is None:
-        run.signals = evaluated(step.call, position, step.variants, offload)
+        run.signals = compute_signals(step.call, position, step.variants, offload)
     return run.signals[position.offset]
 
 
 def timesteps_of(call: Call, position: Element) -> Tensor:
-    """All of the run's timesteps, ``[T]``: the tensor that the call's one is an element of."""
+    """Return all timesteps of the run, ``[T]``: the tensor that contains the call's timestep."""
     schedule = position.schedule()
     if schedule is not None and not schedule.is_inference():
         return schedule.reshape(-1)
@@ -36,8 +36,8 @@ def timesteps_of(call: Call, position: Element) -> Tensor:
 
 
 @torch.no_grad()
-def evaluated(call: Call, position: Element, variants: Variants, offload: Offload) -> Tensor:
-    """The signal at each of the run's timesteps, ``[T, …]``: one copy from the device."""
+def compute_signals(call: Call, position: Element, variants: Variants, offload: Offload) -> Tensor:
+    """Return the signal at each timestep of the run, ``[T, …]``, on the CPU."""
     index, tensors = call.timestep_index, list(call.tensors)
     prefix, found = variants.prefix(), []
     for timestep in timesteps_of(call, position):

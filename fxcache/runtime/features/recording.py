@@ -1,4 +1,4 @@
-"""A calibration, a training or a test is shown every step of an optimised module."""
+"""Recording: calls a function after every step, for calibration, training and tests."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,18 +13,18 @@ from fxcache.runtime.step_context import StepContext
 
 
 class RecordedStep(NamedTuple):
-    """One step: what was stored, returned and observed.
+    """The values that one step stored, returned and observed.
 
     Attributes:
-        run: The same object for all steps of one trajectory.
-        step: The number of the step in it, from 0.
-        values: What the step computed for the cache, by the name of the group of cache points. It
-            is overwritten later: copy what is kept.
+        run: The run of the step: one object for all steps of a trajectory.
+        step: The index of the step in the run, from 0.
+        values: The values for the cache, by the name of the group of cache points. They are
+            overwritten later: copy values that you keep.
         output: The first tensor that the module returns.
-        signal: What the policy observes.
+        signal: The signal that the policy observes.
         variants: The graphs for the call.
-        variant: The one of them that ran.
-        inputs: What it ran on.
+        variant: The variant that ran.
+        inputs: The inputs of the variant.
     """
 
     run: Run
@@ -38,12 +38,12 @@ class RecordedStep(NamedTuple):
 
     @property
     def user_inputs(self) -> tuple[Tensor, ...]:
-        """The call's own tensors."""
+        """The tensors of the call."""
         return self.inputs[: self.variant.signature.num_user]
 
     @property
     def latent(self) -> Tensor:
-        """The call's latent, or the first of several."""
+        """The latent of the call; the first one if there are several."""
         roles = [given.role for given in self.variants.program.inputs]
         return self.inputs[roles.index(Role.LATENT)]
 
@@ -52,18 +52,18 @@ Recorder = Callable[[RecordedStep], None]
 
 
 class Recording(Feature):
-    """Shows each step of all trajectories to a recorder."""
+    """Calls a recorder after each step of all trajectories."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
 
     def after_step(self, step: StepContext, results: tuple[Any, ...]) -> tuple[Any, ...]:
-        self._recorder(recorded(step, results))
+        self._recorder(record_of(step, results))
         return results
 
 
-def recorded(step: StepContext, results: Sequence[Any]) -> RecordedStep:
-    """The step as a recorder is shown it."""
+def record_of(step: StepContext, results: Sequence[Any]) -> RecordedStep:
+    """Return the record of a step."""
     variants, variant, trajectory = step.variants, step.variant, step.trajectory
     assert variant is not None
     written = variant.signature.unpack(results).cached
@@ -86,5 +86,5 @@ def recorded(step: StepContext, results: Sequence[Any]) -> RecordedStep:
 
 
 def first_tensor(results: Sequence[Any]) -> Tensor:
-    """The first of ``results`` that is a tensor."""
+    """Return the first of ``results`` that is a tensor."""
     return next(r for r in results if isinstance(r, Tensor))

@@ -1,4 +1,4 @@
-"""A table of hoisted values: one batched pass computes them for all timesteps of a run."""
+"""A table of hoisted values, computed in one batch for all timesteps of a run."""
 
 import logging
 import threading
@@ -21,19 +21,19 @@ from fxcache.runtime.trajectory.tensor_ref import Match, TensorRef
 
 logger = logging.getLogger("fxcache.runtime")
 
-MAX_ROWS = 250  # of a table: as many steps as papers take
-MEMORY = 4  # a timestep is forgotten after this many runs without it
+MAX_ROWS = 250  # of a table: the greatest number of steps in the papers
+MAX_AGE = 4  # a timestep is dropped after this many runs without it
 
 
 @dataclass(frozen=True)
 class Elements:
-    """Finds rows by place: the table begins at element ``first`` of a noise schedule."""
+    """Finds rows by place. The first row is for the element ``first`` of ``schedule``."""
 
     schedule: TensorRef
     first: int
 
     def row(self, position: Position) -> int | None:
-        """The row of ``position``; None for another schedule, or one that was written since."""
+        """Return the row of ``position``; None if the schedule is another or was written."""
         if not isinstance(position, Element):
             return None
         schedule, index = position.schedule(), position.offset - self.first
@@ -46,10 +46,10 @@ class Elements:
 class Numbers:
     """Finds rows by the value of the timestep."""
 
-    rows: Mapping[str, int]  # by the digits in hexadecimal: -0.0 is not 0.0, NaN equals itself
+    rows: Mapping[str, int]  # by ``float.hex``: -0.0 is not 0.0, and NaN equals itself
 
     def row(self, position: Position) -> int | None:
-        """The row of ``position``; None if there is none for its value."""
+        """Return the row of ``position``; None if no row has its value."""
         if not isinstance(position, Number) or not position.uniform:
             return None
         return self.rows.get(position.value.hex())
@@ -57,7 +57,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Timesteps:
-    """The expected timesteps of a run, ``[T]``, and how the row of each is found."""
+    """The expected timesteps of a run, ``[T]``, and the index that finds their rows."""
 
     tensor: Tensor
     index: Elements | Numbers
@@ -66,24 +66,24 @@ class Timesteps:
 class TimestepHistory:
     """The values of the timesteps of recent runs, for one kind of call.
 
-    Some pipelines, such as FLUX's, make a new tensor of each timestep, so that the next timestep is
-    not known. But every run goes through the same ones.
+    Some pipelines, such as FLUX's, make a new tensor for each timestep, so that the next timestep
+    is unknown. Most runs use the timesteps of the run before.
     """
 
     def __init__(self) -> None:
         self._runs = 0
-        self._last: dict[str, int] = {}  # by value, in hexadecimal, the number of the run
+        self._last: dict[str, int] = {}  # the number of the last run with a value, by ``float.hex``
         self._lock = threading.Lock()
 
     def begin(self) -> tuple[float, ...]:
-        """Begin a run; the timesteps that it may go through."""
+        """Begin a run. Return the timesteps of recent runs."""
         with self._lock:
             self._runs += 1
-            self._last = {v: run for v, run in self._last.items() if self._runs - run <= MEMORY}
+            self._last = {v: run for v, run in self._last.items() if self._runs - run <= MAX_AGE}
             return tuple(map(float.fromhex, self._last))
 
-    def note(self, position: Position) -> None:
-        """Note the timestep of a step."""
+    def add(self, position: Position) -> None:
+        """Record the timestep of a step."""
         if not isinstance(position, Number) or not position.uniform:
             return
         value = position.value.hex()
@@ -94,10 +94,10 @@ class TimestepHistory:
 
 @dataclass(frozen=True)
 class TimestepTable:
-    """Hoisted values for all timesteps of a run.
+    """The hoisted values for all timesteps of a run.
 
     Attributes:
-        index: How the row of a call's timestep is found.
+        index: Finds the row of a call's timestep.
         shape: The shape of a call's timestep.
         values: ``[T, …]`` each.
     """
@@ -107,19 +107,21 @@ class TimestepTable:
     values: tuple[Tensor, ...]
 
     def row(self, call: Call, position: Position) -> tuple[Tensor, ...] | None:
-        """The values for the timestep of ``call``; None if the table has none."""
+        """Return the values for the timestep of ``call``; None if the table has no such row."""
         row = self.index.row(position)
         if row is None or call.tensors[call.timestep_index].shape != self.shape:
             return None
         return tuple(value[row] for value in self.values)
 
 
-def expected(call: Call, position: Position, history: TimestepHistory) -> Timesteps | None:
-    """The timesteps of the run that begins with ``call``; None where they cannot be known.
+def expected_timesteps(
+    call: Call, position: Position, history: TimestepHistory
+) -> Timesteps | None:
+    """Return the timesteps of the run that begins with ``call``; None if they are unknown.
 
-    That is where the model computes with them in Python; where they are neither elements of one
-    tensor, of at most ``MAX_ROWS``, nor numbers; and where that tensor was made in inference mode,
-    which does not tell whether it was written.
+    They are unknown if the model computes with them in Python, or if they are neither numbers nor
+    elements of one tensor with at most ``MAX_ROWS`` elements, or if that tensor was made in
+    inference mode, because it then does not count its writes.
     """
     values = history.begin()
     if call.timestep_name not in call.paths:
@@ -138,17 +140,17 @@ def expected(call: Call, position: Position, history: TimestepHistory) -> Timest
 
 
 @torch.no_grad()
-def tabulated(
+def make_table(
     call: Call,
     timesteps: Timesteps,
     variants: Variants,
     per_run: tuple[Tensor, ...],
     offload: Offload,
 ) -> TimestepTable | None:
-    """The values at all ``timesteps``; None where the model takes only one timestep at a time.
+    """Return the values at all ``timesteps``; None if the model does not support a batch of them.
 
-    Or where it takes several for something else: some ops promote a batch of numbers to a wider
-    dtype than a number by itself.
+    The result is None too if the dtype differs in a batch: some ops promote a batch of numbers to
+    a wider dtype than a single number.
     """
     index = call.timestep_index
     like = call.tensors[index]
@@ -169,11 +171,11 @@ def tabulated(
     if any(value.dtype != one.dtype for value, one in pairs):
         logger.warning("no table of timesteps for %s: dtypes differ", variants.program.model)
         return None
-    return TimestepTable(timesteps.index, like.shape, tuple(laid_out(*pair) for pair in pairs))
+    return TimestepTable(timesteps.index, like.shape, tuple(match_layout(*pair) for pair in pairs))
 
 
-def laid_out(rows: Tensor, like: Tensor) -> Tensor:
-    """``rows``, each with its dimensions in the order of ``like``'s: the graph takes views."""
+def match_layout(rows: Tensor, like: Tensor) -> Tensor:
+    """Return ``rows`` with the memory order of ``like`` in each row, because graphs take views."""
     strides = [hint_of(stride) or 0 for stride in like.stride()]
     order = [0, *(1 + dim for dim in sorted(range(like.dim()), key=lambda d: -strides[d]))]
     back = [order.index(dim) for dim in range(rows.dim())]

@@ -32,8 +32,8 @@ class Verdict(Enum):
     """The result of the evidence before latents are compared."""
 
     NO = "the call does not continue the trajectory"
-    MAYBE = "the latents must tell"
-    YES = "it does, unless it may as well continue another one"
+    MAYBE = "the latents decide"
+    YES = "the call continues the trajectory, unless it may continue another one too"
 
 
 class Certainty(Enum):

@@ -61,10 +61,10 @@ class Conditioning(NamedTuple):
     """The conditioning of one call.
 
     Attributes:
-        tensors: In the call's order.
-        paths: Theirs.
-        kinds: Theirs.
-        digests: By number, of tensors that pipelines are known to make anew at every call.
+        tensors: The tensors, in the order of the call.
+        paths: The paths of the tensors.
+        kinds: The kinds of the tensors.
+        digests: The digests of tensors that are known to be new at every call, by index.
     """
 
     tensors: tuple[Tensor, ...]

@@ -55,7 +55,7 @@ class TrajectoryStore:
             limit: The greatest number of trajectories to keep.
             step_inputs: Names of inputs that belong to a step and not to a run.
         """
-        self.held: list[Trajectory] = []
+        self.trajectories: list[Trajectory] = []
         self.lengths = RunLengths()
         self.counts = Attributions()
         self.limit = limit
@@ -73,7 +73,7 @@ class TrajectoryStore:
         with self._lock:
             conditioning = self._inputs.conditioning(call)
             self.counts.device_waits += bool(conditioning.digests) and on_device(sample)
-            known = [t for t in self.held if t.scope == caller.scope]
+            known = [t for t in self.trajectories if t.scope == caller.scope]
             self.counts.calls += 1
             compared = [t.compare(conditioning) for t in known]
             plain = self._plain_step(known, compared, position, conditioning, caller, sample)
@@ -103,7 +103,7 @@ class TrajectoryStore:
             trajectory.begin_call(
                 transition, conditioning, matches, caller.kind, sample, attribution.distance
             )
-            self.held.append(trajectory)
+            self.trajectories.append(trajectory)
         return trajectory
 
     def _plain_step(
@@ -133,9 +133,9 @@ class TrajectoryStore:
         matches = compared[index]
         trajectory.begin_call(transition, conditioning, matches, caller.kind, sample, None)
         self._lone = 0
-        if self.held[-1] is not trajectory:
-            self.held.remove(trajectory)
-            self.held.append(trajectory)
+        if self.trajectories[-1] is not trajectory:
+            self.trajectories.remove(trajectory)
+            self.trajectories.append(trajectory)
         return trajectory
 
     def _continued(self, trajectory: Trajectory, attribution: Attribution) -> Trajectory:
@@ -143,9 +143,9 @@ class TrajectoryStore:
         if attribution.certainty is Certainty.AMBIGUOUS:
             return trajectory.fork(self._spare_cache())
         self._lone = 0
-        self.held.remove(trajectory)
-        if (left := trajectory.left_behind) in self.held:
-            self.held.remove(left)
+        self.trajectories.remove(trajectory)
+        if (left := trajectory.left_behind) in self.trajectories:
+            self.trajectories.remove(left)
             self._retire([left])
         return trajectory
 
@@ -170,9 +170,9 @@ class TrajectoryStore:
     def _spare_cache(self) -> FeatureCache:
         """The buffers of a finished trajectory, of the oldest one beyond the limit, or new ones."""
         self._retire(())
-        spare = next((t for t in self.held if t.finished), None)
-        if spare is None and len(self.held) >= self.limit:
-            spare = next((t for t in self.held if not t.busy), self.held[0])
+        spare = next((t for t in self.trajectories if t.finished), None)
+        if spare is None and len(self.trajectories) >= self.limit:
+            spare = next((t for t in self.trajectories if not t.busy), self.trajectories[0])
             self.counts.evicted += 1
         if spare is None:
             return FeatureCache()
@@ -180,7 +180,7 @@ class TrajectoryStore:
         if spare.busy:  # its running call will write to its cache
             self._retire([spare])
             return FeatureCache()
-        return spare.cache.recycled()
+        return spare.cache.recycle()
 
     def _retire(self, trajectories: Iterable[Trajectory]) -> None:
         """Keep dropped trajectories until the device no longer uses their buffers."""
@@ -188,7 +188,7 @@ class TrajectoryStore:
 
     def _drop(self, trajectory: Trajectory) -> None:
         """Remove a trajectory, and record the length of its run."""
-        self.held.remove(trajectory)
+        self.trajectories.remove(trajectory)
         self.lengths.note(trajectory.state, trajectory.schedule)
 
     def expected_steps(self, trajectory: Trajectory) -> int | None:
@@ -198,14 +198,14 @@ class TrajectoryStore:
     def run_lengths(self) -> list[tuple[int, int, int]]:
         """The lengths of the runs so far, in the form that ``RunLengths.fix`` takes."""
         with self._lock:
-            for trajectory in self.held:
+            for trajectory in self.trajectories:
                 self.lengths.note(trajectory.state, trajectory.schedule)
         return self.lengths.places()
 
     def release(self, scope: AnyScope) -> None:
         """Drop the trajectories of a closed scope."""
         with self._lock:
-            dropped = [t for t in self.held if t.scope is scope]
+            dropped = [t for t in self.trajectories if t.scope is scope]
             for trajectory in dropped:
                 self._drop(trajectory)
             self._retire(dropped)
@@ -213,17 +213,17 @@ class TrajectoryStore:
     def clear(self) -> None:
         """Drop all trajectories, and free their buffers."""
         with self._lock:
-            self._retire(self.held)
-            self.held.clear()
+            self._retire(self.trajectories)
+            self.trajectories.clear()
 
     @property
     def nbytes(self) -> int:
         """The size of all cached values in bytes."""
-        return sum(trajectory.nbytes for trajectory in [*self.held, *self._retired])
+        return sum(trajectory.nbytes for trajectory in [*self.trajectories, *self._retired])
 
     def slot_bytes(self, kind: type) -> int:
         """The bytes that one feature stores in its slots of the class ``kind``."""
-        return sum(t.slot(kind).nbytes for t in [*self.held, *self._retired])
+        return sum(t.slot(kind).nbytes for t in [*self.trajectories, *self._retired])
 
 
 def only_same(compared: Sequence[tuple[Match, ...]], conditioning: Conditioning) -> int | None:

@@ -159,7 +159,7 @@ class World:
 
     def count_extra(self, loop: Loop, stream: Stream) -> None:
         """Count refreshes that neither the policy nor an event asked for."""
-        reason = self.engine.store.held[-1].run.steps[-1].decision.reason
+        reason = self.engine.store.trajectories[-1].run.steps[-1].decision.reason
         made_anew = "rebuilt" in loop.name and reason == "conditioning changed"
         if reason.startswith("every") or stream.cause or made_anew:
             stream.extra = 0
