@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fxcache.call import Call, autocast_dtype
-from fxcache.objects import PLAIN
+from fxcache.contents import PLAIN
 from fxcache.program import Role
 
 TESTED = object()  # marks an argument that must be tested at each call

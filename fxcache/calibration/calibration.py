@@ -13,7 +13,7 @@ from fxcache.calibration.measurement import Measurement, Recording
 from fxcache.calibration.smoothcache import LayerErrors
 from fxcache.calibration.teacache import OutputChanges
 from fxcache.errors import ConfigError, ScheduleError
-from fxcache.partition.choose import CutRequest
+from fxcache.partition.request import CutRequest
 from fxcache.policies import Policy
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.features.recording import RecordedStep, Recorder

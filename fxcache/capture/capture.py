@@ -11,7 +11,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from fxcache._torch import expression_of, guards_of, is_vmap_step, tree_flatten, writes
 from fxcache.analysis.dependence import Dependence
-from fxcache.call import Call, named_leaves
+from fxcache.call import Call
 from fxcache.capture.bind import bound, number_refusal
 from fxcache.capture.boundary import Boundary, remove_copies, state_change
 from fxcache.capture.export import Dynamic, Exported, as_original, export, first_line
@@ -20,6 +20,7 @@ from fxcache.capture.isolation import isolated
 from fxcache.capture.numbers import AsTensor
 from fxcache.capture.source import recorded_line, source_of
 from fxcache.errors import CaptureError, NotADenoiserError
+from fxcache.leaves import named_leaves
 from fxcache.program import Program, VaryingSizes, is_tensor, output_node, remove_dead, value_of
 from fxcache.signature import Signature
 

@@ -18,7 +18,7 @@ from fxcache.calibration.plan import Plan
 from fxcache.calibration.plan_parts import cut_to_json
 from fxcache.errors import ConfigError, ModelFileError
 from fxcache.integrations.diffusers import denoiser_of, installed
-from fxcache.partition.choose import AUTO, CutRequest
+from fxcache.partition.request import AUTO, CutRequest
 from fxcache.pipelines.drawing import Drawing
 from fxcache.policies import Policy
 

@@ -73,12 +73,12 @@ class Engine:
         call = self.signature.call(args, kwargs)
         require_inference(module, call)
         session = current_session(module)
-        hooks = self._captures.hooks_key(module)
+        hooks = self._captures.hooks.key(module)
         trajectory = self._locate(module, call, session, hooks)
         try:
             self._notices.of_callers(self.store, trajectory)
             if trajectory.step == 0:
-                self._captures.notice_changes(module, hooks)
+                self._captures.changes.notice(module, hooks)
             call = self._captures.bound(module, call, hooks)
             now = self._step(trajectory, session)
             stopwatch = Stopwatch(call.latent.device, self.settings.cache.timings)
@@ -217,7 +217,7 @@ class Engine:
 
     def capture(self, module: nn.Module, call: Call) -> Variants:
         """The variants for ``call``, captured now if need be; other threads' calls wait."""
-        hooks = self._captures.hooks_key(module)
+        hooks = self._captures.hooks.key(module)
         return self._captures.find(module, self._captures.bound(module, call, hooks), hooks)
 
     @property
