@@ -1,8 +1,9 @@
 """How large the code is, and how many files one step passes.
 
-``python -m bench.readability`` prints files of more than 250 lines, functions of more than 40 and
-of more than nine parameters, the lines of the package, the parameters of ``optimize``, and the
-files in which a reuse step calls functions before its variant runs.
+``python -m bench.readability`` prints files of more than 250 lines, functions of more than 40 lines
+(without their docstrings) and of more than nine parameters, the lines of the package, the
+parameters of ``optimize``, and the files in which a reuse step calls functions before its variant
+runs.
 """
 
 import argparse
@@ -35,12 +36,22 @@ def sources() -> Iterator[tuple[str, str]]:
 
 
 def functions(path: str, text: str) -> Iterator[tuple[str, int, int]]:
-    """The name, the lines and the number of parameters of each function."""
+    """The name, the lines without docstring and the number of parameters of each function."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             arguments = node.args
             every = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
-            yield f"{path}:{node.name}", (node.end_lineno or 0) - node.lineno + 1, len(every)
+            yield f"{path}:{node.name}", lines_of(node) - docstring_lines(node), len(every)
+
+
+def lines_of(node: ast.stmt) -> int:
+    """The lines that a statement takes."""
+    return (node.end_lineno or 0) - node.lineno + 1
+
+
+def docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """The lines of a function's docstring."""
+    return lines_of(node.body[0]) if ast.get_docstring(node, clean=False) is not None else 0
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Capture: turns a module and one call into a functional Program that shares the weights."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -168,6 +168,27 @@ def unlift(
             where=", ".join(paths),
             remedy="pass tensors in dicts, lists or tuples",
         )
+    graph, weights = unlifted_graph(exported, leaves)
+    remove_copies(graph, call)
+    state = state_change(boundary, graph, call)
+    remove_dead(graph)
+    graph.lint()
+    assert boundary.out_spec is not None
+    sizes = varying_sizes(graph, exported, call, dynamic)
+    return Program(
+        model, graph, call.inputs(), weights, boundary.out_spec, specialized, sizes, state
+    )
+
+
+def unlifted_graph(
+    exported: ExportedProgram, leaves: Sequence[Any]
+) -> tuple[fx.Graph, dict[str, Any]]:
+    """The graph with ``get_attr`` nodes for weights, and the weights by name.
+
+    Args:
+        exported: The exported program.
+        leaves: The values of its user inputs. Those that are no tensors are left out.
+    """
     graph = fx.Graph()
     nodes: dict[fx.Node, fx.Node] = {}
     weights: dict[str, Any] = {}
@@ -187,15 +208,7 @@ def unlift(
             if node.op == "get_attr":
                 weights[str(node.target)] = getattr(exported.graph_module, str(node.target))
             nodes[node] = graph.node_copy(node, lambda n: nodes[n])
-    remove_copies(graph, call)
-    state = state_change(boundary, graph, call)
-    remove_dead(graph)
-    graph.lint()
-    assert boundary.out_spec is not None
-    sizes = varying_sizes(graph, exported, call, dynamic)
-    return Program(
-        model, graph, call.inputs(), weights, boundary.out_spec, specialized, sizes, state
-    )
+    return graph, weights
 
 
 def varying_sizes(

@@ -1,6 +1,6 @@
 """Turns the user's ``cut`` option into one cut plan, with the reason for the choice."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -44,14 +44,7 @@ def choose(
     observes = policy.observes if policy else None
     signal = find(frontier, observes.signals) if observes else None
     observed = signal.needed if signal else ()
-    if request == AUTO and policy and policy.caches is not Caches.CUT:
-        groups = groups_of(frontier, policy.caches)
-        reason = f"the policy caches {policy.caches.value}"
-    else:
-        requests = request if isinstance(request, list) else [request]
-        chosen = [requested(frontier, one, observed) for one in requests]
-        groups = {cut.name: points for cut, points, _ in chosen}
-        reason = "; ".join(reason for *_, reason in chosen)
+    groups, reason = requested_groups(frontier, request, policy, observed)
     points = tuple(point for group in groups.values() for point in group)
     cut = frontier.price(points, few(groups), observed)
     if partial_evaluation:
@@ -64,6 +57,19 @@ def choose(
     require_usable(frontier, cut, points, observed)
     require_points(policy, groups)
     return CutPlan(cut, groups, reason, signal)
+
+
+def requested_groups(
+    frontier: Frontier, request: CutRequest, policy: Policy | None, observed: Nodes
+) -> tuple[Mapping[str, Points], str]:
+    """The groups of cache points for a request, and the reason for the choice."""
+    if request == AUTO and policy and policy.caches is not Caches.CUT:
+        reason = f"the policy caches {policy.caches.value}"
+        return groups_of(frontier, policy.caches), reason
+    requests = request if isinstance(request, list) else [request]
+    chosen = [requested(frontier, one, observed) for one in requests]
+    groups = {cut.name: points for cut, points, _ in chosen}
+    return groups, "; ".join(reason for *_, reason in chosen)
 
 
 def requested(frontier: Frontier, request: One, observed: Nodes) -> Choice:
