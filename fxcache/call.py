@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from fxcache._torch import is_fake
@@ -226,10 +225,3 @@ def invocation(
     """Split ``arguments`` into ``args`` (the first ``num_positional``) and ``kwargs``."""
     pairs = list(arguments.items())
     return tuple(value for _, value in pairs[:num_positional]), dict(pairs[num_positional:])
-
-
-def autocast_dtype(device_type: str) -> torch.dtype | None:
-    """The dtype that autocast casts to on this type of device; None if autocast is off."""
-    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
-        return None
-    return torch.get_autocast_dtype(device_type)

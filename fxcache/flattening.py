@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from fxcache.call import Call, State, autocast_dtype
+from fxcache.call import Call, State
 from fxcache.contents import PLAIN
-from fxcache.form import Key
+from fxcache.form import Key, autocast_dtype
 from fxcache.leaves import leaves
 from fxcache.objects import Walk
 from fxcache.program import Role

@@ -154,9 +154,11 @@ class Captures:
         """What a capture for ``call`` is kept under, and the capture if there is one."""
         key = self._key(call, hooks)
         variants = self.held.get(key)
-        if variants is not None and not variants.program.sizes.admit(call.tensors):
-            key = key._replace(sizes=tuple(t.shape for t in call.tensors))
-            variants = self.held.get(key)
+        if variants is not None:
+            sizes = variants.program.sizes
+            if sizes.expressions and not sizes.admit(call.tensors):
+                key = key._replace(sizes=tuple(t.shape for t in call.tensors))
+                variants = self.held.get(key)
         if variants is not None:
             self.held.move_to_end(key)
         return key, variants

@@ -12,7 +12,6 @@ from fxcache.call import Call
 from fxcache.errors import UnknownLengthError
 from fxcache.rewrite.variants import NOTHING, Variant, Variants
 from fxcache.runtime.captures import CaptureKey, Captures
-from fxcache.runtime.context import announcement_of
 from fxcache.runtime.features.features import features_of
 from fxcache.runtime.features.recording import Recorder, Recording
 from fxcache.runtime.mode import require_inference
@@ -23,7 +22,7 @@ from fxcache.runtime.record import Run, RunStep, Stopwatch
 from fxcache.runtime.session import Session, current_session
 from fxcache.runtime.settings import Settings
 from fxcache.runtime.step_context import CFGPhase, StepContext
-from fxcache.runtime.trajectory.caller import caller_of
+from fxcache.runtime.trajectory.caller import announcement_of, caller_of
 from fxcache.runtime.trajectory.scope import Scope
 from fxcache.runtime.trajectory.state import length_of
 from fxcache.runtime.trajectory.store import TrajectoryStore
@@ -76,7 +75,8 @@ class Engine:
         hooks = self._captures.hooks.key(module)
         trajectory = self._locate(module, call, session, hooks)
         try:
-            self._notices.of_callers(self.store, trajectory)
+            if trajectory.refresh:
+                self._notices.of_callers(self.store, trajectory)
             if trajectory.step == 0:
                 self._captures.changes.notice(module, hooks)
             call = self._captures.bound(module, call, hooks)

@@ -33,11 +33,9 @@ class Notices:
 
         Args:
             store: Of the module's trajectories.
-            trajectory: That of the call at hand.
+            trajectory: That of the call at hand, which refreshes.
         """
         counts = store.counts
-        if not (counts.ambiguous or counts.lone_starts or counts.evicted or trajectory.new_prompts):
-            return
         ambiguous = counts.ambiguous >= MANY_AMBIGUOUS
         if ambiguous and counts.ambiguous >= counts.calls * AMBIGUOUS_SHARE:
             self.say("some calls may be another request's as well as the one's before")

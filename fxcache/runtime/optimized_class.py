@@ -10,9 +10,9 @@ from torch import nn
 from fxcache._torch import compiler_callback, hidden_from_dynamo
 from fxcache.program import OURS
 from fxcache.runtime.class_swap import ClassSwap, Swapped
-from fxcache.runtime.context import announcing
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.settings import Settings
+from fxcache.runtime.trajectory.caller import announcing
 
 DISPATCHES = "fxcache_dispatches"  # marks the forward of optimised classes
 
