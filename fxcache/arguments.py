@@ -13,7 +13,7 @@ from fxcache.calibration.plan import Plan
 from fxcache.config import CacheConfig, CaptureConfig
 from fxcache.errors import ConfigError, FxcacheError
 from fxcache.forecasts import Forecast
-from fxcache.partition.choose import AUTO, CutRequest, require_cut_request
+from fxcache.partition.request import AUTO, CutRequest, require_cut_request
 from fxcache.policies import GuidanceCache, Policy, ProtectedEnds
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.mode import require_eval, require_inference

@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.quality.fitting import Family, Fitter
 from bench.quality.sampling import STEPS
-from fxcache.partition.choose import AUTO
+from fxcache.partition.request import AUTO
 from fxcache.policies import (
     FasterCache,
     GuidanceCache,

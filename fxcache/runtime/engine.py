@@ -13,7 +13,6 @@ from fxcache.errors import UnknownLengthError
 from fxcache.policies.policy import LENGTH_UNKNOWN
 from fxcache.rewrite.variants import NOTHING, Variant, Variants
 from fxcache.runtime.captures import CaptureKey, Captures
-from fxcache.runtime.context import announcement_of
 from fxcache.runtime.features.features import features_of
 from fxcache.runtime.features.recording import Recorder, Recording
 from fxcache.runtime.mode import require_inference
@@ -24,7 +23,7 @@ from fxcache.runtime.record import Run, RunStep, Stopwatch
 from fxcache.runtime.session import Session, current_session
 from fxcache.runtime.settings import Settings
 from fxcache.runtime.step_context import CFGPhase, StepContext
-from fxcache.runtime.trajectory.caller import caller_of
+from fxcache.runtime.trajectory.caller import announcement_of, caller_of
 from fxcache.runtime.trajectory.scope import Scope
 from fxcache.runtime.trajectory.state import length_of
 from fxcache.runtime.trajectory.store import TrajectoryStore
@@ -74,12 +73,13 @@ class Engine:
         call = self.signature.call(args, kwargs)
         require_inference(module, call)
         session = current_session(module)
-        hooks = self._captures.hooks_key(module)
+        hooks = self._captures.hooks.key(module)
         trajectory = self._locate(module, call, session, hooks)
         try:
-            self.notices.warn_attributions(self.store, trajectory)
+            if trajectory.refresh:
+                self.notices.warn_attributions(self.store, trajectory)
             if trajectory.step == 0:
-                self._captures.notice_changes(module, hooks)
+                self._captures.changes.notice(module, hooks)
             call = self._captures.bound(module, call, hooks)
             now = self._step(trajectory, session)
             stopwatch = Stopwatch(call.latent.device, self.settings.cache.timings)
@@ -227,7 +227,7 @@ class Engine:
 
     def capture(self, module: nn.Module, call: Call) -> Variants:
         """Return the variants for ``call``. Capture them if necessary; other threads wait."""
-        hooks = self._captures.hooks_key(module)
+        hooks = self._captures.hooks.key(module)
         return self._captures.find(module, self._captures.bound(module, call, hooks), hooks)
 
     @property

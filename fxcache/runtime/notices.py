@@ -40,11 +40,9 @@ class Notices:
 
         Args:
             store: The module's trajectories.
-            trajectory: The trajectory of the current call.
+            trajectory: The trajectory of the current call, which refreshes.
         """
         counts = store.counts
-        if not (counts.ambiguous or counts.lone_starts or counts.evicted or trajectory.new_prompts):
-            return
         ambiguous = counts.ambiguous >= MANY_AMBIGUOUS
         if ambiguous and counts.ambiguous >= counts.calls * AMBIGUOUS_SHARE:
             self.warn("some calls may belong to any of several requests")

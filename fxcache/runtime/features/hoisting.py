@@ -91,7 +91,7 @@ class Prologue:
         variants, call = step.variants, step.call
         self.run = step.trajectory.run
         self._sources = [TensorRef(step.original_call.tensors[i]) for i in variants.hoisted.inputs]
-        self._generation = captures.generation
+        self._generation = captures.changes.generation
         parts = (variants.prologue, *([variants.timestep_part] if history else []))
         modules = [part.module for part in parts]
         self._weights = [w for m in modules for w in (*m.parameters(), *m.buffers())]
@@ -225,7 +225,7 @@ class Hoisting(Feature):
             kept = Prologue(step, self._captures, history, position)
             prologues[variants] = kept
             flops = kept.flops
-        valid = kept.holds(step.original_call, variants, self._captures.generation)
+        valid = kept.holds(step.original_call, variants, self._captures.changes.generation)
         kept.changed = kept.changed or not valid
         return kept, flops
 
