@@ -48,6 +48,18 @@ def refreshes(model: nn.Module) -> list[list[int]]:
     return [run.refreshes for run in engine.runs]
 
 
+def refresh_graphs(model: nn.Module) -> list[nn.Module]:
+    """The graphs so far that compute everything, whatever is hoisted out of them."""
+    engine = engine_of(model)
+    assert engine is not None
+    return [
+        variant.module
+        for variants in engine.captures.values()
+        for key, variant in variants.made.items()
+        if not key.reused
+    ]
+
+
 def steps(model: nn.Module) -> list[int]:
     """For each run so far, how many calls it had."""
     engine = engine_of(model)

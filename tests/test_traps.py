@@ -12,9 +12,8 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
 import fxcache
-from fxcache.runtime.module import engine_of
 from tests import tiny
-from tests.loops import last_reason, refreshes, sample, steps
+from tests.loops import last_reason, refresh_graphs, refreshes, sample, steps
 
 
 class Mini(nn.Module):
@@ -315,10 +314,8 @@ def test_a_request_pushed_out_while_it_runs_writes_to_nobodys_cache():
             assert go.wait(20)
 
     model(latent(), 900, words(99))
-    engine = engine_of(model)
-    assert engine is not None
-    (variants,) = engine.captures.values()
-    variants.full.register_forward_hook(wait)
+    (graph,) = refresh_graphs(model)
+    graph.register_forward_hook(wait)
 
     def request() -> None:
         slow.me = True

@@ -204,7 +204,7 @@ def test_a_compiled_refresh_copies_since_a_replay_may_overwrite_its_results():
 
 def test_a_refresh_frees_what_it_computes_anew_before_it_runs():
     """The cache is held once, also while a refresh computes its next values."""
-    unet = fxcache.optimize(tiny.small_unet(), cut=0, policy=fxcache.Uniform(1))
+    unet = fxcache.optimize(tiny.small_unet(), fxcache.Uniform(1), cut=0, hoist=None)
     freed, held = [], []
     engine = engine_of(unet)
     with torch.no_grad(), fxcache.session(unet):

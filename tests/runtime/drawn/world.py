@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import fxcache
 from fxcache.runtime.module import engine_of
+from tests.loops import refresh_graphs
 from tests.runtime.drawn.loops import Drawing, Loop, Stream
 from tests.runtime.drawn.model import TOKENS, WIDTH, Denoiser, doubled
 
@@ -120,8 +121,8 @@ class World:
             raise ZeroDivisionError
 
         with ExitStack() as hooks:
-            for variants in list(self.engine.captures.values()):
-                hooks.callback(variants.full.register_forward_pre_hook(die).remove)
+            for graph in refresh_graphs(self.model):
+                hooks.callback(graph.register_forward_pre_hook(die).remove)
             try:
                 got = self.called(loop, stream, timestep, text, residual)
             except ZeroDivisionError:
