@@ -1,4 +1,4 @@
-"""``fxcache calibrate`` on a real pipeline folder: resumable, deterministic, usable."""
+"""Tests ``fxcache calibrate`` on a pipeline folder: it is resumable and deterministic."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The commands, as a shell would call them, on a real pipeline folder."""
+"""Tests the commands as a shell calls them, on a pipeline folder."""
 
 import json
 import os

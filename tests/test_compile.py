@@ -1,4 +1,4 @@
-"""With torch.compile's own backends: what runs is compiled, and right."""
+"""Tests with torch.compile's own backends: variants are compiled, and their results are right."""
 
 import pytest
 import torch

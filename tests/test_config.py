@@ -1,4 +1,4 @@
-"""Configuration: frozen dataclasses that refuse what cannot be, and what cannot go together."""
+"""Tests the configuration classes, which refuse impossible values and combinations."""
 
 import dataclasses
 import inspect

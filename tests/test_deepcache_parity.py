@@ -1,4 +1,4 @@
-"""Bit for bit what the PyPI package DeepCache computes, on solvers that it handles correctly."""
+"""Compares bit for bit with the PyPI package DeepCache, on solvers that it handles correctly."""
 
 from dataclasses import replace
 from typing import Any
@@ -46,7 +46,7 @@ def plain() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module", params=[0, 1, 2, 4])
 def at(request: pytest.FixtureRequest) -> tuple[int, Any]:
-    """A skip connection, and a pipeline that is cut there."""
+    """Return the index of a skip connection, and a pipeline that is cut there."""
     pipe = built()
     fxcache.optimize(pipe.unet, cut=request.param)
     return request.param, pipe

@@ -1,4 +1,4 @@
-"""Every denoiser of diffusers, small: promises 1 and 2, or the reason why not."""
+"""Tests every denoiser of diffusers at a small size: promises 1 and 2, or the refusal."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def tensors(output: Any) -> list[Tensor]:
 
 
 def with_other_latent(model: nn.Module, recipe: Recipe, inputs: dict[str, Any]) -> dict[str, Any]:
-    """The same call with the latent a step further."""
+    """Return the same call with the latent of the next step."""
     name = recipe.latent or next(iter(inputs))
     given = inputs[name]
     if isinstance(given, list):
@@ -155,7 +155,7 @@ MISSING: dict[str, set[str]] = {
     ],
 )
 def test_signals_and_cache_points_are_found(kind):
-    """What policies observe, and what they cache point by point, changes no result."""
+    """Signals and separate cache points change no result."""
     recipe = RECIPES[kind]
     model = tiny(recipe)
     inputs = recipe.inputs(model.config, False)

@@ -1,4 +1,4 @@
-"""Bad input: a clear error of fxcache's own, and nothing left half-changed."""
+"""Tests bad input: it raises an error of fxcache, and changes nothing."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def unet() -> nn.Module:
 
 
 def refused(error: type[FxcacheError], model: Any, **options: Any) -> str:
-    """The message of the error that ``optimize`` raises, the model being as it was."""
+    """Return the message of the error of ``optimize``, and check that the model is unchanged."""
     kind, before = type(model), dict(getattr(model, "__dict__", {}))
     with pytest.raises(error) as caught:
         fxcache.optimize(model, **options)
@@ -39,7 +39,7 @@ class Denoiserless(nn.Module):
 
 
 class Chain(nn.Module):
-    """No skip connection: whatever is cached cuts the latent off."""
+    """Has no skip connection: each cut cuts the latent off."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A policy and a forecast of a user's own, made of what ``fxcache`` exports."""
+"""Tests a user's policy and forecast, made with the public names of ``fxcache``."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("shared_captures")
 
 @dataclass(frozen=True)
 class Moved(fxcache.Policy):
-    """Refresh where the timestep embedding has moved by more than a share of itself."""
+    """Refresh when the timestep embedding has changed by more than a share of itself."""
 
     share: float = 0.5
     most: int = 3
@@ -30,7 +30,7 @@ class Moved(fxcache.Policy):
 
 @dataclass(frozen=True)
 class Half(fxcache.Forecast):
-    """Go half as far as the last difference."""
+    """Extrapolate by half of the last difference."""
 
     def weights(self, age: int, distance: int, step: fxcache.Step) -> tuple[float, ...]:
         del distance, step

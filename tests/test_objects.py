@@ -1,4 +1,4 @@
-"""State objects: their structure, and objects made of it or written from it."""
+"""Tests state objects: their structure, and objects that are made or written from it."""
 
 import threading
 from collections import namedtuple

@@ -1,4 +1,4 @@
-"""The package as a guest: importing it starts nothing, and takes nobody's name."""
+"""Tests the package: importing it starts nothing and hides no other package."""
 
 import ast
 import shutil

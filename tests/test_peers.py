@@ -1,4 +1,4 @@
-"""diffusers' own caches as peers: the same decisions, the same latents."""
+"""Compares with diffusers' own caches: decisions and latents are equal."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -41,7 +41,7 @@ def model_and_call(kind: str) -> tuple[nn.Module, dict[str, Any]]:
 
 @torch.no_grad()
 def denoise(predict: Callable[..., Any], call: dict[str, Any]) -> Tensor:
-    """The latent after ``STEPS`` Euler steps from 1 to 0."""
+    """Return the latent after ``STEPS`` Euler steps from 1 to 0."""
     given = dict(call)
     latent = given.pop("hidden_states")
     times = torch.linspace(1, 0, STEPS + 1)
@@ -96,7 +96,7 @@ def test_magcache(threshold):
 
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_taylorseer(order):
-    """theirs refreshes steps 0, 1, 2, then 3 + 1 and every fourth; here a list says the same."""
+    """diffusers refreshes steps 0, 1, 2, then 3 + 1 and every fourth. A list does the same."""
     depth = len(model_and_call(FLUX)[0].transformer_blocks)
     cut = [f"transformer_blocks.{i}.ff" for i in range(depth)]
     config = TaylorSeerCacheConfig(
@@ -114,7 +114,7 @@ def test_taylorseer(order):
 
 
 def test_fastercaches_attention_against_hooks():
-    """Attentions that return a + (a - b) w, from the outputs a and b at their last two steps."""
+    """Hooks return a + (a - b) w, from the outputs a and b at the last two steps."""
     latent, refreshed = ours(FLUX, FasterCache(first=3))
     assert refreshed == [0, 1, 2, 4, 6, 8, 10]
     model, call = model_and_call(FLUX)
@@ -146,7 +146,7 @@ def extrapolated(forward: Callable[..., Any], refreshed: list[int]) -> Callable[
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")  # theirs
 @pytest.mark.parametrize(("interval", "factor"), [(2, 1.1), (5, 1.0)])
 def test_fastercaches_guidance(interval, factor):
-    """theirs multiplies the difference again at each step: so by 1, or for one step only."""
+    """diffusers multiplies the stored difference again: test factor 1, or one step."""
     kind, begins = "CogVideoXTransformer3DModel", 4 if interval == 2 else 5
     config = FasterCacheConfig(
         spatial_attention_block_skip_range=1,  # all attentions are computed
@@ -188,7 +188,7 @@ def test_fastercaches_guidance(interval, factor):
 
 
 def guided(kind: str) -> tuple[nn.Module, dict[str, Any]]:
-    """A model, and a call with a text for each half."""
+    """Return a model, and a call with a text for each half."""
     model, call = model_and_call(kind)
     text = call["encoder_hidden_states"]
     return model, call | {"encoder_hidden_states": torch.cat([torch.zeros_like(text), text])}
@@ -196,7 +196,7 @@ def guided(kind: str) -> tuple[nn.Module, dict[str, Any]]:
 
 @torch.no_grad()
 def denoise_guided(predict: Callable[..., Any], call: dict[str, Any]) -> Tensor:
-    """As ``denoise``, both halves of the guidance in one batch."""
+    """Denoise with both halves of the guidance in one batch."""
     given = dict(call)
     latent = given.pop("hidden_states")
     times = torch.linspace(1, 0, STEPS + 1)

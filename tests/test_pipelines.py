@@ -1,4 +1,4 @@
-"""diffusers' own pipelines, unchanged, with every solver: exact counts, exact results."""
+"""Tests diffusers' own pipelines with every solver: counts and results are exact."""
 
 import math
 from typing import Any
@@ -47,7 +47,7 @@ MASK = Image.fromarray(np.kron([[0, 255], [255, 0]], np.ones((16, 16))).astype(n
 
 
 def draw(pipe: Any, seed: int = 0, **options: Any) -> torch.Tensor:
-    """Latents, before the VAE turns differences into rounding."""
+    """Return latents, because the VAE would round differences."""
     generator = torch.Generator().manual_seed(seed)
     options = {"prompt": tiny.PROMPT, "num_inference_steps": 20} | options
     return pipe(generator=generator, output_type="latent", **options).images  # type: ignore[no-any-return]
@@ -103,7 +103,7 @@ def test_refreshing_every_step_equals_the_plain_pipeline(plain, solver):
 
 
 class caching:  # noqa: N801 - reads as a statement
-    """Optimised inside the block, restored after it."""
+    """Optimise the model inside the block."""
 
     def __init__(self, unet: torch.nn.Module, policy: fxcache.Policy):
         self.unet, self.policy = unet, policy

@@ -1,4 +1,4 @@
-"""``fxcache.report``: what happened, as text and as data."""
+"""Tests ``fxcache.report``, as text and as data."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What a caller may pass, and what it is called: names, roles, and the key of a capture."""
+"""Tests the canonical form of calls: names, roles, and the key of a capture."""
 
 import weakref
 from enum import StrEnum

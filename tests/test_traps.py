@@ -1,4 +1,4 @@
-"""What once went wrong, or would in a simpler design. Each compares with an uncached twin."""
+"""Tests former defects, and those of simpler designs. Each compares with an uncached twin."""
 
 import copy
 import threading
@@ -43,7 +43,7 @@ def words(seed: int = 0, batch: int = 1) -> Tensor:
 
 
 def twins(kind: type[nn.Module] = Mini, interval: int = 1) -> tuple[Any, Any]:
-    """An optimised model and its plain twin."""
+    """Return an optimised model and its plain twin."""
     plain = kind().eval()
     model = copy.deepcopy(plain)
     return fxcache.optimize(model, policy=fxcache.Uniform(interval=interval)), plain

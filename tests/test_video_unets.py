@@ -1,4 +1,4 @@
-"""U-Nets over frames: the same cuts, found the same way."""
+"""Tests U-Nets over frames, whose cuts are found in the same way."""
 
 from typing import Any
 

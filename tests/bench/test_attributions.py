@@ -1,4 +1,4 @@
-"""The replay of latents through the store: its counts on runs whose answer is plain."""
+"""Tests the replay of latents through the store, on runs with known counts."""
 
 import json
 import math
@@ -20,7 +20,7 @@ TIMESTEPS = [float(CALLS - step) for step in range(CALLS)]
 
 
 def runs(step: float, same: bool = False) -> Trajectories:
-    """Two requests whose latents turn by ``step`` radians a call; ``same``: both are one."""
+    """Return two requests whose latents turn by ``step`` radians a call; equal ones if ``same``."""
     torch.manual_seed(0)
     axes = torch.linalg.qr(torch.randn(512, 4)).Q.T
     planes = (axes[:2], axes[:2] if same else axes[2:])

@@ -1,4 +1,4 @@
-"""The coverage table: regenerated for a sample, and in step with its results for the rest."""
+"""Tests the coverage table: a sample is measured again, the rest is compared with the results."""
 
 import json
 

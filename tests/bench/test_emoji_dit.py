@@ -1,4 +1,4 @@
-"""The bundled DiT: how it is trained and exported, what it draws, and what caching saves in it."""
+"""Tests the training, the export, the images and the caching of the bundled DiT."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def optimised(bundled: DiTPipeline) -> Any:
 
 
 def latents(pipe: DiTPipeline) -> torch.Tensor:
-    """What the autoencoder is given to decode."""
+    """Return the inputs of the autoencoder's decoder."""
     given: list[torch.Tensor] = []
     hook = pipe.vae.post_quant_conv.register_forward_pre_hook(lambda _, x: given.append(*x))
     generator = torch.Generator().manual_seed(0)

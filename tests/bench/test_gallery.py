@@ -1,4 +1,4 @@
-"""Pictures of the gallery: what their strips show, and that drawing again gives the same file."""
+"""Tests the strips of the gallery, and that drawing twice gives the same file."""
 
 from bench.gallery.drawing import drawing_style, save
 from bench.gallery.inputs import STEPS

@@ -1,4 +1,4 @@
-"""The bench for a GPU, on the CPU: a dry run reaches every line of it."""
+"""Tests the GPU bench on the CPU: a dry run reaches every line of it."""
 
 import inspect
 import json
@@ -38,7 +38,7 @@ pytestmark = [
 
 
 class DryRun(NamedTuple):
-    """What a dry run and the calls after it gave: exit statuses, commands, lines that ran."""
+    """The exit statuses, commands and executed lines of a dry run and of the calls after it."""
 
     out: Path
     first: int
@@ -120,7 +120,7 @@ def give_items(
 
 
 def a_wheel(folder: Path) -> Path:
-    """A package ``carried`` with nothing in it but a number."""
+    """Make a wheel of a package ``carried`` that holds only a number."""
     file = folder / "carried-1.0-py3-none-any.whl"
     with zipfile.ZipFile(file, "w") as wheel:
         wheel.writestr("carried.py", "ANSWER = 42\n")

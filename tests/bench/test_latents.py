@@ -1,4 +1,4 @@
-"""The comparison of latents: its measures against known cosines, and a small run of the command."""
+"""Tests the comparison of latents with known cosines, and a small run of the command."""
 
 import json
 import math
@@ -64,7 +64,7 @@ def test_rivals_are_counted():
 
 
 def test_a_comparison_of_known_directions():
-    """Two requests turn by 10 and 20 degrees a call, 90 apart; the third begins at call 2."""
+    """Two requests turn by 10 and 20 degrees a call, 90 apart. The third begins at call 2."""
     requests = (APPLE, Request("penguin", 2), replace(EDIT, caption="owl", seed=3))
     turns = torch.stack(
         [

@@ -1,4 +1,4 @@
-"""The training pictures: the bundled sheet, and the font that it was rendered from."""
+"""Tests the bundled sheet of training images, and the font that it was rendered from."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def plain(colors: list[str]) -> dict[str, Image.Image]:
 
 
 def same(one: dict[str, Image.Image], other: dict[str, Image.Image]) -> bool:
-    """Whether captions, their order and every pixel are the same."""
+    """Return whether captions, their order and every pixel are equal."""
     return list(one) == list(other) and all(
         np.array_equal(np.asarray(a), np.asarray(b))
         for a, b in zip(one.values(), other.values(), strict=True)

@@ -1,4 +1,4 @@
-"""The quality suite: its measures against closed forms, and a whole small run of it."""
+"""Tests the metrics of the quality suite with closed forms, and a small run of the whole suite."""
 
 import json
 import math
@@ -54,7 +54,7 @@ CHOSEN: tuple[Setting, ...] = (
 
 
 def normal(mean: torch.Tensor, covariance: torch.Tensor, count: int) -> torch.Tensor:
-    """Numbers whose mean and covariance are exactly these."""
+    """Return numbers with exactly this mean and covariance."""
     torch.manual_seed(0)
     drawn = torch.randn(count, len(mean), dtype=torch.float64)
     drawn -= drawn.mean(0)
@@ -153,7 +153,7 @@ def test_the_classifier_trains(tmp_path, monkeypatch):
 
 
 def bench(make: Any = tiny.pipeline) -> Bench:
-    """Four pictures of an untrained pipeline, against noise."""
+    """Return a bench with four images of an untrained pipeline, compared with noise."""
     reference = torch.rand(4, 32, 32, 3, generator=torch.Generator().manual_seed(0))
     protocol = Protocol(MEASURED, CALIBRATION, pairs=1)
     return Bench(make, protocol, classifier.load(), reference)
@@ -172,7 +172,7 @@ def untimed(results: Results) -> list[dict[str, Any]]:
 
 @pytest.fixture(autouse=True, scope="module")
 def few_tries() -> Iterator[None]:
-    """Thresholds need not be near what they aim at."""
+    """Let thresholds miss their target speed-ups."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bench.quality.fitting.TRIES", 1)
         yield
@@ -233,7 +233,7 @@ def test_what_another_protocol_measured_is_forgotten(tmp_path, whole):
 
 @pytest.mark.parametrize("make", [tiny.pipeline, tiny.class_pipeline])
 def test_guidance_and_correction_are_carried_out(make, tmp_path, monkeypatch):
-    """A step of half the batch is cheaper; a correction may turn out to help nowhere."""
+    """A step of half the batch has fewer FLOPs. A correction may help at no step."""
     settings = (
         FixedInterval("Uniform", Uniform(2)),
         WithGuidanceCache("Uniform, guidance", Uniform(2), every=2),
@@ -255,7 +255,7 @@ def test_guidance_and_correction_are_carried_out(make, tmp_path, monkeypatch):
 
 
 def test_trained_plans_are_those_of_the_model(tmp_path, monkeypatch):
-    """Of another model's there are no rows."""
+    """Plans of another model give no rows."""
     monkeypatch.setattr("bench.quality.fitting.TRAINED", tmp_path)
     fxcache.Plan.of(tiny.pipeline().unet, Uniform(2)).save(tmp_path / "tiny-some.json")
     settings = (FixedInterval("Uniform", Uniform(2)), Trained("trained", "some", True))

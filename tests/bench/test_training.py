@@ -1,4 +1,4 @@
-"""The training scripts' machinery; the training itself takes an hour and a half."""
+"""Tests the parts of the training scripts. The training itself takes an hour and a half."""
 
 import json
 from pathlib import Path

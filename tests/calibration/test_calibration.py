@@ -1,4 +1,4 @@
-"""Calibration against measurements by hooks, and calibrated runs against caches by hooks."""
+"""Compares calibrations with measurements by hooks, and calibrated runs with caches by hooks."""
 
 import json
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def layers(unet: nn.Module, kind: str) -> dict[str, nn.Module]:
 def recorded(
     unet: nn.Module, modules: dict[str, nn.Module], value: Callable[[Tensor, Tensor], Tensor]
 ) -> dict[str, list[Tensor]]:
-    """``value(input, output)`` of each module at each step of an uncached run, by hooks."""
+    """Record ``value(input, output)`` of each module at each step of an uncached run."""
     found: dict[str, list[Tensor]] = {name: [] for name in modules}
     handles = [
         module.register_forward_hook(
@@ -66,7 +66,7 @@ def recorded(
 def cached_by_hand(
     unet: nn.Module, schedules: dict[str, list[int]], residual: bool, **inputs: Any
 ) -> Tensor:
-    """Sample with modules that return what they did, or added, at their last scheduled step."""
+    """Sample with modules that repeat their last scheduled output, or their difference."""
     for name, steps in schedules.items():
         module = unet.get_submodule(name)
         module.forward = reusing(module.forward, steps, residual)

@@ -1,4 +1,4 @@
-"""The learned router: blending, its gradients, and what training decides."""
+"""Tests the learned router: blending, its gradients, and the decisions of training."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -34,7 +34,7 @@ LAYERS = Settings("auto", Recording(like=LearnedRouter))
 
 @torch.no_grad()
 def denoise(model: nn.Module, steps: int = T, **inputs: Any) -> Tensor:
-    """The latent after ``steps`` Euler steps of a model that is told the time as a number."""
+    """Return the latent after ``steps`` Euler steps. The timesteps are numbers."""
     latent = inputs.pop("sample")
     with fxcache.session(model, num_steps=steps):
         for step in range(steps):
@@ -47,7 +47,7 @@ def rounds(dit: nn.Module) -> Callable[..., Tensor]:
 
 
 def seen_in(model: nn.Module, run: Callable[[], object]) -> list[RecordedStep]:
-    """The steps of an uncached run, with copies of what they computed."""
+    """Return the steps of an uncached run, with copies of their values."""
     found: list[RecordedStep] = []
 
     def note(seen: RecordedStep) -> None:
@@ -118,7 +118,7 @@ def trained(**options: Any) -> fxcache.Plan:
 
 
 def computed(plan: fxcache.Plan, first: int) -> list[float]:
-    """The share of the layers that steps ``first``, ``first`` + 2, … compute."""
+    """Return the share of layers that steps ``first``, ``first`` + 2, … compute."""
     policy = plan.policy
     return [len(row) / len(policy.points) for row in policy.computed()[first::2]]
 
@@ -135,7 +135,7 @@ def test_when_it_costs_nothing_most_is_computed():
 
 
 def turned_round(scores: Mapping[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
-    """The layer that matters most has the score of the one that matters least, at each step."""
+    """Give the most important layer the score of the least important one, at each step."""
     steps = []
     for column in zip(*scores.values(), strict=True):
         order = sorted(range(len(column)), key=column.__getitem__)

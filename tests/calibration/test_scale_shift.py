@@ -1,4 +1,4 @@
-"""The scale-shift adjustment: what it computes, what training it changes, where it is kept."""
+"""Tests the scale-shift adjustment: its computation, its training and its file."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -34,7 +34,7 @@ def attentions(unet: nn.Module) -> dict[str, nn.Module]:
 
 
 def plan_for(model: nn.Module, blocks: Iterable[str], change: float = 0.2) -> fxcache.Plan:
-    """Every block computed at steps 0 and 3, unless they change by more."""
+    """Return a plan that computes every block at steps 0 and 3, unless a block changes more."""
     policy = BlockCaching(0.5, changes=dict.fromkeys(blocks, (change,) * T))
     return fxcache.Plan(policy, "auto", fingerprint(model))
 
@@ -95,7 +95,7 @@ def test_it_is_what_hooks_compute_by_hand():
 
 
 def adjust_by_hand(unet: Any, adjustment: ScaleShift, refreshed: list[int]) -> None:
-    """Attention blocks of ``unet`` that add what they added last, scaled and shifted."""
+    """Let attention blocks of ``unet`` add their last addition, scaled and shifted."""
     now: dict[str, Any] = {"step": -1}
 
     def embedded(_module: nn.Module, _inputs: Any, embedding: Tensor) -> None:
@@ -157,7 +157,7 @@ def bare(model: nn.Module, plan: fxcache.Plan) -> Variants:
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[fxcache.Plan, fxcache.Plan]:
-    """A plan, and the same after training."""
+    """Return a plan before and after training."""
     unet = tiny.small_unet()
     plan = unet_plan(unet)
     options = Options(rounds=12, learning_rate=1e-2)

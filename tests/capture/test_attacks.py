@@ -1,4 +1,4 @@
-"""What an attack on capture found: each compares with an untouched twin."""
+"""Tests defects that attacks on capture found. Each compares with an untouched twin."""
 
 import warnings
 from typing import Any
@@ -15,7 +15,7 @@ EVERY = fxcache.Uniform(interval=1)
 
 
 class Sizes(nn.Module):
-    """Branches on how its sizes compare."""
+    """Branches on comparisons of its sizes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ def test_sizes_left_open_keep_to_what_the_model_compared():
 
 
 class Written(DiT):
-    """Reads a length from a buffer that the mask was written to."""
+    """Reads a length from a buffer to which the mask was written."""
 
     def __init__(self, way: str) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ def test_values_written_in_place_remember_where_they_came_from(way):
 
 
 class Aliased(DiT):
-    """Writes what the latent says through an alias of the mask's copy."""
+    """Writes values of the latent through an alias of the mask's copy."""
 
     def forward(  # type: ignore[override]
         self, sample: Tensor, timestep: Tensor, text: Tensor, mask: Tensor
@@ -122,7 +122,7 @@ def test_a_mask_that_numpy_wrote_to():
 
 
 class Kept:
-    """What a model may keep its frequencies in."""
+    """Stores its frequencies, as some models do."""
 
     table: Tensor | None = None
 
@@ -170,7 +170,7 @@ def test_nothing_of_the_trace_stays_in_dicts_sets_and_classes():
 
 
 class Flagged(DiT):
-    """Settings in a plain tensor and in a set."""
+    """Has settings in a plain tensor and in a set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ def test_settings_kept_in_tensors_and_sets(change):
 
 
 class Carrying(nn.Module):
-    """A block that moves a second stream, and only moves it."""
+    """A block that only moves a second stream."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -237,7 +237,7 @@ def test_a_stream_that_is_only_moved_is_moved_afresh():
 
 @torch.no_grad()
 def test_a_constant_made_in_the_middle_of_forward():
-    """torch warns of its own ways with it; for some users all warnings are errors."""
+    """torch warns of its own conversion. For some users all warnings are errors."""
 
     class Stepped(DiT):
         def forward(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Arguments may have any name, those of parameters of torch.export's own wrappers included."""
+"""Tests that arguments may have any name, also names of torch.export's own parameters."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ NAMES = [
 
 
 def layer_class(name: str) -> type[nn.Module]:
-    """A layer whose ``forward`` has a second parameter called ``name``, in an inner module too."""
+    """Return a layer whose ``forward`` has a second parameter ``name``, also in an inner module."""
     source = f"""
 class Inner(nn.Module):
     def __init__(self):
@@ -68,7 +68,7 @@ def test_a_keyword_of_a_submodule(name):
 
 
 class Shared(Named):
-    """Calls one layer under two names, which makes torch.export trace stand-ins of modules."""
+    """Calls one layer under two names, so that torch.export traces stand-ins of modules."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -104,7 +104,7 @@ def test_keywords_of_the_model_itself():
 
 
 def with_hooks(model: Named) -> Named:
-    """Hooks that read and change the keyword where they find it."""
+    """Add hooks that read and change the keyword."""
 
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return args, kwargs | {"mod": kwargs["mod"] * 2}

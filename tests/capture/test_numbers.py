@@ -1,4 +1,4 @@
-"""Timesteps that are Python numbers: what the model computes with them in Python stays exact."""
+"""Tests timesteps that are Python numbers: the values that the model computes stay exact."""
 
 import math
 from math import log
@@ -23,7 +23,7 @@ STEPS = [901, 703, 502, 300, 99, 7]
 
 
 class OfSigma(DiT):
-    """Denoises with what ``embedded`` makes of sigma, a tensor that the timestep embedding takes.
+    """Denoises with ``embedded(sigma)``, the input of the timestep embedding.
 
     The output is scaled by ``scale``, a number or a tensor.
     """
@@ -73,7 +73,7 @@ class Float(OfSigma):
 
 
 class Rounded(OfSigma):
-    """Looks an integer up, as models with a table of noise levels do."""
+    """Looks up an integer, as models with a table of noise levels do."""
 
     def embedded(self, sample, sigma):
         levels = [0.1 * i for i in range(16)]
@@ -93,7 +93,7 @@ class Written(OfSigma):
 
 
 class Mixed(OfSigma):
-    """Numbers on both sides of tensors of other kinds and of none dimensions."""
+    """Combines numbers with tensors of other dtypes and of no dimensions, on both sides."""
 
     def embedded(self, sample, sigma):
         whole, single = torch.arange(3), torch.ones((), dtype=sample.dtype)

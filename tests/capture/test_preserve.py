@@ -1,4 +1,4 @@
-"""Capture leaves nothing in the model: no fake tensor, no value of the trace."""
+"""Tests that a capture leaves no fake tensor and no value of the trace in the model."""
 
 import functools
 import threading
@@ -16,7 +16,7 @@ from tests.capture.prepared import captured
 
 
 class Frequencies:
-    """A helper that is no module and keeps what it first computed."""
+    """A helper that is not a module, and caches its first result."""
 
     def __init__(self) -> None:
         self.kept: Tensor | None = None
@@ -160,7 +160,7 @@ NESTED: dict[str, list[dict[int, Tensor]]] = {"tables": [{}]}
 
 
 def in_globals(length: int) -> Tensor:
-    """READY is no tensor, but goes with GLOBAL."""
+    """READY is not a tensor, but must be restored with GLOBAL."""
     global GLOBAL, READY
     if not READY:
         GLOBAL, READY = torch.linspace(0, 1, length), True
@@ -203,7 +203,7 @@ class InClass(nn.Module):
 
 
 class Keeper(Model):
-    """Keeps tables of its own making wherever Python lets it."""
+    """Stores tables in all places that Python allows."""
 
     def __init__(self, fails: bool = False) -> None:
         super().__init__()
@@ -220,7 +220,7 @@ class Keeper(Model):
 
 
 def kept() -> list[Any]:
-    """What the tables hold."""
+    """Return the content of the tables."""
     closure = [cell.cell_contents for cell in in_a_closure.__closure__ or ()]
     return [
         *(GLOBAL, READY, hasattr(SLOTS, "kept"), dict(MAPS), dict(DEFAULTS), dict(USER_DICT)),
@@ -233,7 +233,7 @@ def kept() -> list[Any]:
 
 
 def forget() -> None:
-    """Empty the tables, as they are when the process begins."""
+    """Empty the tables, as at the start of the process."""
     global GLOBAL, READY
     GLOBAL, READY, InClass.table = None, False, None
     for name in ("kept", "_Slots__private"):

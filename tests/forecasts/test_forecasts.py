@@ -1,4 +1,4 @@
-"""Forecasts against the values that their papers' formulas give, and under every policy."""
+"""Compares forecasts with the formulas of their papers, and tests them with every policy."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ GOLDEN: list[tuple[Forecast, list[float]]] = [
 
 
 def forecast_at(cache: FeatureCache, forecast: Forecast, step: int) -> float:
-    """The value of cache point 0 as a reuse step at ``step`` reads it."""
+    """Return the value of cache point 0 that a reuse step at ``step`` reads."""
     codec, graph = History(forecast), fx.Graph()
     like = graph.placeholder("value")
     like.meta["val"] = stored(cache)[0]
@@ -66,7 +66,7 @@ def test_hermite_polynomials_are_the_physicists():
 
 @pytest.mark.parametrize("policy", [fxcache.Uniform(3, first=3), fxcache.TeaCache(1.0, last=0)])
 def test_hermite_goes_with_any_policy(policy):
-    """It changes what a reuse step reads, and not which steps reuse."""
+    """A forecast changes the values that a reuse step reads, and not which steps reuse."""
     runs = []
     for forecast in (None, Hermite(2)):
         unet = fxcache.optimize(tiny.small_unet(), policy, forecast=forecast)
@@ -135,7 +135,7 @@ def test_plans_keep_forecasts(forecast, tmp_path):
 
 
 def test_every_entry_is_updated_by_its_own_history():
-    """Two points, of which one was written more often: in one call, each by its own distance."""
+    """One of two points was written more often. One call writes both."""
     cache, codec = FeatureCache(), History(Taylor(1))
     a, b = torch.tensor([1.0]), torch.tensor([10.0])
     cache.write({0: a, 1: b}, 0, codec, "source", fresh=True)

@@ -1,4 +1,4 @@
-"""What each kernel's machine code takes: a change must say so, in ``binaries.json``."""
+"""Tests the resources of each kernel's machine code against ``binaries.json``."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ FOLDERS = sorted(file.parent.name for file in KERNELS.glob("*/kernel.py"))
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    """Compiled in a process of its own: in this one kernels may be interpreted."""
+    """Compile the kernels in another process, because they may be interpreted in this one."""
     command = [sys.executable, "-m", "fxcache.kernels.binaries"]
     done = subprocess.run(command, env=compiling(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Against a float64 reference, to a multiple of the error of PyTorch's own result."""
+"""Compares with a float64 reference. The bound is a multiple of the error of PyTorch's result."""
 
 from itertools import product
 from types import ModuleType
@@ -33,7 +33,7 @@ def launch(device: str) -> ModuleType:
 def computed(
     launch: ModuleType, a: Tensor, b: Tensor, w: Tensor, v: Tensor, groups: int, last: bool = False
 ) -> Tensor:
-    """What the kernels make of it, those for channels ``last`` if so; what they join is checked."""
+    """Run the kernels, those for channels-last if ``last``, and check the concatenation."""
     channels, ran = len(w), Ran()
     moments = [
         launch.moments(x, groups, channels, first, ran) for x, first in ((a, 0), (b, a.shape[1]))
@@ -56,7 +56,7 @@ def channels_last(x: Tensor) -> Tensor:
 def drawn(
     shape: tuple[int, ...], halves: tuple[int, int], dtype: torch.dtype, device: str = "cpu"
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Both halves, the cached one far from zero; weight and bias."""
+    """Return random halves, of which the cached one is far from zero, weight and bias."""
     n, *spatial = shape
     torch.manual_seed(0)
     a, b = (torch.randn(n, c, *spatial) for c in halves)
@@ -65,7 +65,7 @@ def drawn(
 
 
 def assert_close(found: Tensor, *inputs: Tensor, groups: int) -> None:
-    """To float64's result, ``K`` times as far as PyTorch's own result is."""
+    """Check that the error is at most ``K`` times that of PyTorch's own result."""
     exact, _ = reference.concat_group_norm_silu(*(x.double() for x in inputs), groups, EPS)
     own, _ = reference.concat_group_norm_silu(*inputs, groups, EPS)
     assert_as_exact(found, own, exact)
@@ -149,7 +149,7 @@ def test_the_result_is_laid_out_as_pytorchs_is(launch, device):
 
 
 def test_one_channel_of_more(launch, device):
-    """A slice of one channel has the strides of channels last, and is contiguous as well."""
+    """A slice of one channel has channels-last strides, and is contiguous too."""
     torch.manual_seed(0)
     cached, wide = (channels_last(torch.randn(1, c, 2, 3).to(device)) for c in (3, 8))
     w, v = torch.randn(2, 4).to(device)
@@ -179,7 +179,7 @@ def test_moments_are_those_of_the_reference(launch, device):
 
 
 def test_a_value_far_from_zero_keeps_its_digits(launch, device):
-    """The sum of squares less the squared sum would lose them all."""
+    """The sum of squares minus the squared sum would lose all digits."""
     a, b, w, v = drawn((1, 16, 16), (8, 8), torch.float32, device)
     for inputs in ((a, b, w, v), (channels_last(a), channels_last(b), w, v)):
         far = (inputs[0] + 4000, inputs[1] + 4000, w, v)

@@ -1,4 +1,4 @@
-"""Against a float64 reference, to a multiple of the error of PyTorch's own result."""
+"""Compares with a float64 reference. The bound is a multiple of the error of PyTorch's result."""
 
 from types import ModuleType
 

@@ -1,4 +1,4 @@
-"""Against the bound that is documented, and the reference."""
+"""Compares with the documented bound and with the reference."""
 
 from types import ModuleType
 
@@ -56,7 +56,7 @@ def test_any_strides(launch, device):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(3, 16), (1, 1), (5, 100), (2, 9000), (0, 8)])
 def test_float8_is_that_of_pytorch(launch, device, dtype, shape):
-    """To the bit, where division is: on a GPU it may be off by a rounding."""
+    """The bits are equal if division is exact. On a GPU it may differ by a rounding."""
     rows = drawn(shape, dtype, device)
     steps, scales = launch.quantize_rows(rows, torch.float8_e4m3fn)
     expected = reference.quantize_rows(rows, torch.float8_e4m3fn)
@@ -67,7 +67,7 @@ def test_float8_is_that_of_pytorch(launch, device, dtype, shape):
 
 
 def test_every_float8_and_all_between_two_of_them(launch, device):
-    """Ties and subnormal values too: 448 is the largest in the row, so that its scale is 1."""
+    """The row has ties and subnormal values. Its largest value is 448, so its scale is 1."""
     codes = torch.arange(0x7F, dtype=torch.uint8).view(torch.float8_e4m3fn).float()
     between = torch.cat([codes, (codes[1:] + codes[:-1]) / 2, (codes[1:] + 3 * codes[:-1]) / 4])
     rows = torch.cat([between, -between])[None].to(device)

@@ -1,4 +1,4 @@
-"""Against float64, and what policies do with what is no number."""
+"""Compares with float64, and tests the handling of values that are not finite."""
 
 import math
 from types import ModuleType

@@ -1,4 +1,4 @@
-"""Against a float64 reference, to a multiple of the error of PyTorch's own result."""
+"""Compares with a float64 reference. The bound is a multiple of the error of PyTorch's result."""
 
 from itertools import product
 from types import ModuleType
@@ -62,7 +62,7 @@ def exact(value: object) -> object:
 def drawn(
     shape: tuple[int, ...], dtype: torch.dtype, device: str, order: int = 0, affine: bool = False
 ) -> Drawn:
-    """A stream far from zero, what is cached, and a modulation that is half of a larger one."""
+    """Return a stream far from zero, cached values, and half of a larger modulation."""
     torch.manual_seed(0)
     stream = torch.randn(shape) * 3 + 5
     terms = [torch.randn(shape) * 2 ** (1 - i) for i in range(order + 1)]
@@ -97,7 +97,7 @@ def test_one_channel(launch, device):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("spread", [False, True])
 def test_the_scale_is_the_factor(launch, device, dtype, spread):
-    """As where it is hoisted, and 1 was added to it before; over tokens already, or not yet."""
+    """A hoisted scale already includes the 1. It may have a dimension for tokens or not."""
     given = drawn((2, 5, 48), dtype, device)._replace(adds_one=False)
     if spread:
         given = given._replace(scale=given.scale[:, None], shift=given.shift[:, None])
@@ -123,7 +123,7 @@ def test_what_is_cached_in_eight_bits_is_restored_on_the_way(launch, device, dty
 
 
 def test_every_float8_is_read_as_it_is(launch, device):
-    """All 256 of them, subnormal ones and NaN too: the sum tells."""
+    """The sum shows the values of all 256 codes, including subnormal ones and NaN."""
     steps = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn)[None, :, None]
     stream, row_scale = torch.zeros(1, 256, 1), torch.ones(1, 256, 1)
     given = Drawn(stream, [steps], *[None] * 5, row_scale=row_scale)  # type: ignore[arg-type]
@@ -179,7 +179,7 @@ def test_no_tokens_at_all(launch, device):
 
 
 def test_a_value_far_from_zero_keeps_its_digits(launch, device):
-    """The mean of squares less the squared mean would lose them all."""
+    """The mean of squares minus the squared mean would lose all digits."""
     given = drawn((1, 4, 64), torch.float32, device)
     given = given._replace(stream=given.stream + 4000)
     assert_close(given.computed(launch), given)

@@ -1,4 +1,4 @@
-"""Cuts against the published figures, on meta tensors: no weights, no arithmetic."""
+"""Compares cuts with published figures, on meta tensors, without weights and arithmetic."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Partial evaluation against the cache: fewer FLOPs at a reuse, equal results but for rounding."""
+"""Tests partial evaluation: reuse has fewer FLOPs, and equal results up to rounding."""
 
 import copy
 from collections.abc import Callable
@@ -24,12 +24,12 @@ CHANNELS = 6
 
 @pytest.fixture
 def bytes_are_free(monkeypatch):
-    """On models this small, bytes cost more than FLOPs: leave them out of the account."""
+    """Ignore the cost of bytes, which exceeds that of FLOPs on models this small."""
     monkeypatch.setattr(partial, "FLOPS_PER_BYTE", -(10**9))
 
 
 class Joined(nn.Module):
-    """A deep value and a skip ``[B, 6, …]``, joined, and what ``follow`` makes of them."""
+    """A deep value and a skip ``[B, 6, …]``, concatenated and mapped by ``follow``."""
 
     def __init__(self, follow: nn.Module, deep_first: bool = True, twice: bool = False) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Joined(nn.Module):
 
 
 class InTokens(Joined):
-    """The same with linear layers over the last of two to four dimensions."""
+    """The same as ``Joined``, with linear layers over the last of two to four dimensions."""
 
     def __init__(self, follow: nn.Module) -> None:
         super().__init__(follow)
@@ -100,7 +100,7 @@ UNSUITABLE: dict[str, Callable[[], nn.Module]] = {
 
 
 class Computed(Joined):
-    """Whose map has weights of its own for each timestep."""
+    """A model whose map has different weights for each timestep."""
 
     def __init__(self) -> None:
         super().__init__(nn.Identity())
@@ -113,7 +113,7 @@ class Computed(Joined):
 
 
 class ComputedNorm(Joined):
-    """Whose norm has."""
+    """A model whose norm has different weights for each timestep."""
 
     def __init__(self) -> None:
         super().__init__(nn.Identity())
@@ -135,7 +135,7 @@ UNSUITABLE |= {
 
 
 class Meeting(nn.Module):
-    """Cached values that meet: ``other`` is joined with ``deep``, ``act`` is made of them."""
+    """Cached values that meet: ``other`` is concatenated with ``deep``, ``act`` reads both."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ def latent(model: nn.Module, seed: int = 0) -> Tensor:
 
 @torch.no_grad()
 def run(model: nn.Module, wanted: bool) -> tuple[CaptureReport, Tensor]:
-    """What was captured, and a reuse after a refresh, which equals the original bit for bit."""
+    """Return the capture, and a reuse after a refresh, which equals the original bit for bit."""
     made = fxcache.optimize(
         copy.deepcopy(model), cut="deep", cache=fxcache.CacheConfig(partial_evaluation=wanted)
     )

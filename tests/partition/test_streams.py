@@ -1,4 +1,4 @@
-"""Residual cuts: which streams are found, what is cached of them, what stays computed."""
+"""Tests residual cuts: which streams are found, cached, and still computed."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("shared_captures")
 
 
 def cut(model: nn.Module, inputs: dict[str, Any], request: CutRequest = "auto") -> Variants:
-    """The variants of ``model`` under ``request``."""
+    """Return the variants of ``model`` under ``request``."""
     fxcache.optimize(model, cut=request, capture=fxcache.CaptureConfig(example_inputs=inputs))
     engine = engine_of(model)
     assert engine is not None
@@ -33,7 +33,7 @@ def of_diffusers(kind: str, request: CutRequest = "auto") -> Variants:
 
 
 def computed(graph: torch.fx.Graph, container: str) -> set[str]:
-    """The blocks of ``container`` that have a linear in ``graph``."""
+    """Return the blocks of ``container`` with a linear layer in ``graph``."""
     linears = [n for n in graph.nodes if "linear" in str(n.target)]
     paths = {path for node in linears for path in module_paths(node)}
     return {p for p in paths if p.startswith(f"{container}.") and p.count(".") == 1}
@@ -81,7 +81,7 @@ def test_the_second_stream_is_cached_where_something_still_reads_it():
 
 @pytest.mark.parametrize("kind", ["FluxTransformer2DModel", "Flux2Transformer2DModel"])
 def test_streams_are_followed_through_joining_and_parting(kind):
-    """Text and picture become one sequence and two again; only the picture's part is cached."""
+    """Text and image become one sequence and two again. Only the image's part is cached."""
     variants = of_diffusers(kind)
     (point,) = variants.plan.points
     assert variants.plan.cut.name == "transformer_blocks.0..single_transformer_blocks.3"

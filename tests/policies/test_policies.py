@@ -1,4 +1,4 @@
-"""Golden schedules, and what every policy promises."""
+"""Tests golden schedules, and the properties of every policy."""
 
 import math
 from dataclasses import dataclass
@@ -121,7 +121,7 @@ def test_positions_are_keyword_only_except_the_rules_own():
 
 
 def policy_of_a_user(default: int) -> type[Policy]:
-    """A policy of the same name as one of fxcache's, as a notebook's cell defines it."""
+    """Define a policy with the name of one of fxcache's, as a notebook may."""
 
     @dataclass(frozen=True)
     class Uniform(Policy):

@@ -1,4 +1,4 @@
-"""Each policy against its paper's rule, written out plainly as the loop that authors publish."""
+"""Compares each policy with its paper's rule, written as the loop that authors publish."""
 
 import math
 
@@ -28,7 +28,7 @@ FLUX = (498.651651, -283.781631, 55.8554382, -3.82021401, 0.264230861)
 
 
 def run(policy: Policy, signal: list[float]) -> list[int]:
-    """The steps that refresh when the observed value goes through ``signal``."""
+    """Return the steps that refresh if the observed value follows ``signal``."""
     observes = policy.observes
     reference, changes, found = signal[0], [], []
     for index, value in enumerate(signal):

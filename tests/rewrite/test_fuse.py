@@ -1,4 +1,4 @@
-"""Where kernels take the place of cache reads: which, where, why not, and that results stay."""
+"""Tests which kernels replace cache reads, the reasons if none does, and the results."""
 
 import operator
 from collections import Counter
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("shared_captures")
 
 @pytest.fixture
 def on_any_device(monkeypatch):
-    """On the CPU the operators run their references: the graphs are those that a GPU gets."""
+    """Run the operators' references on the CPU, in the graphs that a GPU would get."""
     monkeypatch.setattr(operators, "DEVICES", ("cuda", "cpu"))
 
 
@@ -35,7 +35,7 @@ def copied(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class Ran(TorchDispatchMode):
-    """Counts which of our operators run."""
+    """Counts which of fxcache's operators run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Ran(TorchDispatchMode):
 
 
 class Head(nn.Module):
-    """Two blocks on a stream of tokens, and what comes after them."""
+    """Two blocks on a stream of tokens, and the layers after them."""
 
     def __init__(self, norm: nn.Module, modulated: str = "both", reads: str = "once") -> None:
         super().__init__()
@@ -98,7 +98,7 @@ def affine(norm: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def run(model: nn.Module, kernels: bool, **options: Any) -> tuple[Tensor, Counter[str]]:
-    """Outputs of a refresh and two reuses, and the operators that ran."""
+    """Return the outputs of a refresh and two reuses, and the operators that ran."""
     policy = options.pop("policy", fxcache.Explicit((0,)))
     cache = fxcache.CacheConfig(dtype=options.pop("cache_dtype", None), kernels=kernels)
     fxcache.optimize(
@@ -128,7 +128,7 @@ def captured(model: nn.Module) -> CaptureReport:
 
 
 def fusions(model: nn.Module) -> list[dict[str, str]]:
-    """The places in its reuse step where a kernel could run."""
+    """Return the places in the reuse step where a kernel could run."""
     (variant,) = (v for v in captured(model).variants if v.reused)
     return variant.kernels
 
@@ -171,7 +171,7 @@ def test_norm_and_modulation_after_a_residual_read(name):
 @pytest.mark.usefixtures("on_any_device")
 @pytest.mark.parametrize("modulated", ["by token", "by channel"])
 def test_a_factor_that_is_no_modulation(modulated):
-    """It is not one for each sample: the norm is a kernel without it."""
+    """The factor is not one for each sample, so the kernel leaves it out."""
     expected, _ = run(Head(plain_norm(), modulated).eval(), kernels=False)
     found, ran = run(Head(plain_norm(), modulated).eval(), kernels=True)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
@@ -181,7 +181,7 @@ def test_a_factor_that_is_no_modulation(modulated):
 @pytest.mark.usefixtures("on_any_device")
 @pytest.mark.parametrize("modulated", ["both", "one first", "no one"])
 def test_a_modulation_that_is_hoisted(modulated):
-    """What is given is the factor, to which 1 was added in the table."""
+    """The hoisted value is the factor, which already includes the 1."""
     expected, _ = run(Head(plain_norm(), modulated).eval(), kernels=False, hoist="table")
     model = Head(plain_norm(), modulated).eval()
     found, ran = run(model, kernels=True, hoist="table")
@@ -221,7 +221,7 @@ def test_a_forecast_is_read_on_the_way():
 @pytest.mark.usefixtures("on_any_device")
 @pytest.mark.parametrize("order", [0, 1])
 def test_a_unets_norm_of_a_concatenation(order):
-    """Of the resnet that reads the cached value: its first norm. A forecast is read by itself."""
+    """It is the first norm of the residual block. A forecast has its own kernel."""
     outputs = []
     for kernels in (False, True):
         unet = tiny.small_unet()
@@ -247,7 +247,7 @@ def test_a_unets_norm_of_a_concatenation(order):
 
 @pytest.mark.usefixtures("on_any_device")
 def test_what_is_adjusted_after_it_was_forecast():
-    """What the adjustment makes of a forecast is no forecast, though it looks like one."""
+    """An adjusted forecast is not a forecast, although its nodes look like one."""
     plan = fxcache.Plan.of(tiny.small_unet(), fxcache.Uniform(3), 0, fxcache.Taylor(1))
     unet = fxcache.optimize(tiny.small_unet(), plan=plan)
     sample(unet, 1, **tiny.inputs())
@@ -283,7 +283,7 @@ def test_what_is_kept_in_eight_bits_is_read_by_the_norm(dtype):
 @torch.no_grad()
 @pytest.mark.usefixtures("on_any_device")
 def test_a_scale_for_each_channel_is_not_the_norms_to_read():
-    """Tokens in rows and columns are taken for a picture's channels."""
+    """Tokens in rows and columns look like an image's channels."""
     outputs = []
     for kernels in (False, True):
         model = Head(plain_norm(), modulated="neither").eval()

@@ -1,4 +1,4 @@
-"""Signatures: every input and output by name and kind, and one way to fill them."""
+"""Tests signatures: every input and output by name and kind, and the order of inputs."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("shared_captures")
 
 
 def variants_after(model: nn.Module, timesteps: int = 6) -> Variants:
-    """The graphs of an optimised DiT that went through a run."""
+    """Return the graphs of an optimised DiT after a run."""
     inputs = dit_inputs()
     with torch.no_grad(), fxcache.session(model, num_steps=timesteps):
         for t in torch.linspace(900, 100, timesteps):
@@ -47,7 +47,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_graph_says_what_its_tensors_look_like(name, monkeypatch):
-    """What really goes in and comes out has the dtypes and shapes that the signature says."""
+    """Real inputs and outputs have the dtypes and shapes in the signature."""
     checked = []
 
     def bind(self: VariantSignature, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:

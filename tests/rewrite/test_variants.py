@@ -1,4 +1,4 @@
-"""The two graphs themselves: what is in them, what is not, and what they may not do."""
+"""Tests the nodes of both variants, and their guarantees."""
 
 from typing import Any
 
@@ -150,7 +150,7 @@ def test_a_pass_must_come_after_what_it_requires():
 
 @torch.no_grad()
 def test_dumps_are_numbered_python_that_runs(tmp_path, monkeypatch):
-    """One file after each pass. The last of a variant, with its weights, is that variant."""
+    """There is one file after each pass. The last one, with its weights, is the variant."""
     monkeypatch.setenv("FXCACHE_DUMP", str(tmp_path / "graphs"))
     unet, inputs = tiny.small_unet(), {**tiny.inputs(), "timestep": torch.tensor(1)}
     fxcache.optimize(unet, capture=fxcache.CaptureConfig(example_inputs=inputs))
@@ -168,7 +168,7 @@ def test_dumps_are_numbered_python_that_runs(tmp_path, monkeypatch):
 
 
 def loaded(source: str, like: fx.GraphModule) -> nn.Module:
-    """The module that ``source`` defines, with the weights of ``like``."""
+    """Return the module that ``source`` defines, with the weights of ``like``."""
     defined: dict[str, Any] = {}
     exec(source, defined)
     (kind,) = (v for v in defined.values() if isinstance(v, type) and issubclass(v, nn.Module))

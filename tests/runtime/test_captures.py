@@ -1,4 +1,4 @@
-"""Captures in one thread while other threads step, change the model, or restore it."""
+"""Tests captures in one thread while other threads step, change the model, or restore it."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ WAIT = 120  # seconds; on a loaded machine a capture is slow
 
 
 class Gate:
-    """Holds a trace back until it is opened, and fails it if told to."""
+    """Blocks a trace until it is opened, and lets it fail on request."""
 
     def __init__(self) -> None:
         self.entered, self.opened, self.error = threading.Event(), threading.Event(), ""
@@ -80,7 +80,7 @@ class Request:
 
 
 class Caller(threading.Thread):
-    """Makes the calls of a request, and keeps what comes of them."""
+    """Makes the calls of a request, and keeps their results."""
 
     def __init__(self, model: Any, request: Request):
         super().__init__()
@@ -97,7 +97,7 @@ class Caller(threading.Thread):
 
 @contextmanager
 def capturing(model: Any, gate: Gate, count: int = 1) -> Iterator[list[Caller]]:
-    """A block in which other threads are held back in a capture; they end after it."""
+    """Block other threads inside a capture during the block. They end after it."""
     callers = [Caller(model, Request(gate.batch)) for _ in range(count)]
     for caller in callers:
         caller.start()
@@ -118,7 +118,7 @@ def captures(model: nn.Module) -> int:
 
 
 def within(seconds: float, action: Callable[[], object]) -> None:
-    """Fail, rather than hang, where ``action`` waits for what comes after it."""
+    """Fail instead of hanging if ``action`` waits for code after it."""
     failures: list[BaseException] = []
 
     def run() -> None:

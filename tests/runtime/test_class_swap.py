@@ -1,4 +1,4 @@
-"""The class of an optimised object: by name its original, by identity its own, among others'."""
+"""Tests the class of an optimised object: its name, its identity, and other libraries' classes."""
 
 import functools
 import pickle

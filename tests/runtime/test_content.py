@@ -1,4 +1,4 @@
-"""Keys of what objects hold: equal for equal content, whichever objects hold it."""
+"""Tests the keys of objects: they are equal for equal content."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ class Point:
         vars(self).update(more)
 
     def method(self) -> None:
-        """Serves as a bound method."""
+        """A bound method for the tests."""
 
 
 class Slotted:

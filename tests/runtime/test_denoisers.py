@@ -1,4 +1,4 @@
-"""Which components of a pipeline are denoisers, and which modules fxcache warns of."""
+"""Tests which components of a pipeline are denoisers, and of which modules fxcache warns."""
 
 import warnings
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("shared_captures")
 
 
 def pipelines() -> Iterator[Any]:
-    """All pipeline classes that this diffusers can import."""
+    """Return all pipeline classes that this version of diffusers can import."""
     for name in dir(diffusers):
         if name.endswith("Pipeline"):
             kind = getattr(diffusers, name)
@@ -27,7 +27,7 @@ def pipelines() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def chosen() -> dict[str, set[str]]:
-    """For each class of a component in diffusers' pipelines, the names under which it is chosen."""
+    """Return the names under which each class of a component is chosen."""
     found: dict[str, set[str]] = {}
     for pipeline in pipelines():
         with warnings.catch_warnings():
@@ -101,7 +101,7 @@ def test_what_counts_as_a_pipeline(candidate, expected):
 
 
 class Vectorised(nn.Module):
-    """The timestep goes by another name."""
+    """A denoiser whose timestep has another name."""
 
     def forward(self, x: Tensor, level: Tensor, text: Tensor | None = None) -> Tensor:
         return x * level

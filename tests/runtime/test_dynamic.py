@@ -1,4 +1,4 @@
-"""Sizes left open: one capture for several, a capture of its own where the model fixes them."""
+"""Tests dynamic sizes: one capture serves several, unless the model fixes a size."""
 
 from typing import Any
 
@@ -60,7 +60,7 @@ def test_a_batch_of_one_and_unequal_batches_get_their_own():
 
 
 class Fixing(DiT):
-    """Turns its batch into a number of Python's."""
+    """Turns its batch size into a Python number."""
 
     def forward(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
         return super().forward(sample, timestep, text) * len(sample)
@@ -78,7 +78,7 @@ def test_a_model_that_fixes_its_batch_is_captured_for_each():
 
 @torch.no_grad()
 def test_a_batch_that_changes_in_a_run_is_refreshed():
-    """Although its text, one for all, is the same."""
+    """It refreshes although the text stays the same."""
     model = fxcache.optimize(
         dit(),
         policy=fxcache.Uniform(interval=9),

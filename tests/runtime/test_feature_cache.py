@@ -1,4 +1,4 @@
-"""One tensor, allocated once, written in place; what is reported is what is held."""
+"""Tests that one tensor is allocated and written in place, and that reported bytes are correct."""
 
 import gc
 import weakref
@@ -106,7 +106,7 @@ def test_a_session_frees_its_buffers():
 
 
 class Work:
-    """Work of a device that is not done before it is told to be: stands in for a CUDA event."""
+    """A stand-in for a CUDA event, which is done when the test says so."""
 
     def __init__(self) -> None:
         self.done, self.waited = False, False
@@ -121,7 +121,7 @@ class Work:
 def cached_call(
     unet: UNet2DConditionModel, work: Work, call: Callable[..., Any] | None = None
 ) -> weakref.ref[torch.Tensor]:
-    """A call that the device has not finished; its one buffer."""
+    """Return a cache whose only buffer is used by a call that the device has not finished."""
     with torch.no_grad():
         (unet if call is None else call)(timestep=1, **tiny.inputs())
     cache = store_of(unet).trajectories[-1].cache
@@ -172,7 +172,7 @@ def test_channels_last_values_are_cached_as_they_are():
 
 
 def results_of_refreshes(model: nn.Module) -> list[torch.Tensor]:
-    """Receives what the steps of ``model`` compute for the cache, the very tensors."""
+    """Receive the tensors that the steps of ``model`` compute for the cache."""
     engine, found = engine_of(model), []
     assert engine is not None
 
@@ -203,7 +203,7 @@ def test_a_compiled_refresh_copies_since_a_replay_may_overwrite_its_results():
 
 
 def test_a_refresh_frees_what_it_computes_anew_before_it_runs():
-    """The cache is held once, also while a refresh computes its next values."""
+    """The cache is in memory once, also while a refresh runs."""
     unet = fxcache.optimize(tiny.small_unet(), cut=0, policy=fxcache.Uniform(1))
     freed, held = [], []
     engine = engine_of(unet)

@@ -1,4 +1,4 @@
-"""Forecasts: what is extrapolated, and that nothing of another run is."""
+"""Tests forecasts: their values, and that they read no values of another run."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_the_last_refreshes_are_stored_over_whatever_distance():
 
 
 def test_divided_differences_in_terms_of_neighbours():
-    """Values t² at 0, 2, 5: differences of 21/3 and 4/2, their difference over 3."""
+    """The values t² at 0, 2, 5 have the differences 21/3 and 4/2, with their difference over 3."""
     first, second = in_neighbours((1.0, 0.0), (5, 2, 0)), in_neighbours((0.0, 1.0), (5, 2, 0))
     assert [c[0] * 21 + c[1] * 4 for c in (first, second)] == pytest.approx([7, 5 / 3])
     assert in_neighbours((1.0, 1.0), (5, 2)) == (1 / 3, 0), "what two refreshes can tell"
@@ -111,7 +111,7 @@ def test_orders_have_a_bound():
 @pytest.mark.parametrize("policy", [TaylorSeer(3), FirstBlock(1e6, max_reuses=2), Uniform(3)])
 @torch.no_grad()
 def test_a_single_call_before_the_run_is_none_of_it(policy):
-    """A warm-up at a low timestep: only the third call shows that the second began a run."""
+    """After a warm-up at a low timestep, only the third call shows that the second began a run."""
     inputs, found = tiny.inputs(), []
     for warm_up in (False, True):
         unet = fxcache.optimize(tiny.small_unet(), policy=policy)

@@ -1,4 +1,4 @@
-"""Hoisting: the same results, from values that are computed once a run, or once a schedule."""
+"""Tests hoisting: equal results from values that are computed once a run or once a schedule."""
 
 import math
 import warnings
@@ -38,7 +38,7 @@ POLICIES = [
 def both(
     make: Callable[[], nn.Module], run: Callable[[nn.Module], Any], **options: Any
 ) -> tuple[Any, Any, nn.Module]:
-    """Results without and with hoisting, and the model that hoists."""
+    """Return the results without and with hoisting, and the model that hoists."""
     hoist = options.pop("hoist", "once")
     plainly = run(fxcache.optimize(make(), **options))
     model = fxcache.optimize(make(), **options, hoist=hoist)
@@ -52,13 +52,13 @@ def variants_of(model: nn.Module) -> list[Variants]:
 
 
 def levels(model: nn.Module) -> set[HoistLevel]:
-    """What the variants that ran were given."""
+    """Return the hoist levels of the variants that ran."""
     made = [key.hoisted for variants in variants_of(model) for key in variants.made]
     return {level for level in made if level} or {HoistLevel.NOTHING}
 
 
 def spent(model: nn.Module) -> int:
-    """FLOPs of all steps, as they were recorded."""
+    """Return the recorded FLOPs of all steps."""
     engine = engine_of(model)
     assert engine is not None
     return sum(step.flops for run in engine.runs for step in run.steps)
@@ -164,7 +164,7 @@ def test_timesteps_that_cannot_be_known_are_said_to_be():
 
 
 def as_numbers(model: nn.Module, schedule: Tensor, seed: int, **inputs: Any) -> list[Tensor]:
-    """Outputs over a schedule whose elements are made tensors of their own, as FLUX's are."""
+    """Return the outputs over a schedule whose elements are new tensors, as in FLUX."""
     given = dit_inputs(seed=seed) | inputs
     latent = given.pop("sample")
     found = []
@@ -224,7 +224,7 @@ def test_zeros_of_either_sign_and_what_is_no_number():
 
 @torch.no_grad()
 def test_no_table_where_a_batch_has_another_dtype_than_one_timestep():
-    """``where`` of a batch of float64 promotes what one number by itself does not."""
+    """``where`` promotes a batch of float64, but not a single number."""
 
     class Chosen(nn.Module):
         def __init__(self) -> None:
@@ -305,7 +305,7 @@ def test_timesteps_are_heard_of_and_forgotten():
 
 
 def tabulated(model: nn.Module) -> list[int]:
-    """For each run, how many steps took a row of a table."""
+    """Return the number of steps that took a row of a table, for each run."""
     return [len(run.tabulated) for run in fxcache.report(model).runs]
 
 
@@ -404,7 +404,7 @@ def test_two_graphs_and_no_recompilation(hoist, offload):
 
 
 class Telling(nn.Module):
-    """Returns what it makes of the text too, as it is and as a view."""
+    """Also returns the embedded text, and a view of it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -454,7 +454,7 @@ def test_what_hoist_can_be(wrong):
 
 
 class Small(nn.Module):
-    """``forward(x, t, text)``: a stream of three blocks, and what ``read`` makes of the text."""
+    """``forward(x, t, text)``: a stream of three blocks that read the embedded text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -485,14 +485,14 @@ class Noisy(Small):
 
 
 class Looked(Small):
-    """Whose timesteps are looked up: the last of a schedule may be none."""
+    """Looks its timesteps up; the last one of a schedule may be missing."""
 
     def embed(self, t: Tensor) -> Tensor:
         return super().embed(t) * torch.arange(1000.0)[t.long().reshape(-1)].reshape(-1, 1)
 
 
 class Named(Small):
-    """With names of inputs that graphs use for their own."""
+    """Has the names of inputs that graphs use themselves."""
 
     def forward(  # type: ignore[override]
         self, x: Tensor, t: Tensor, hoisted_0: Tensor, cached: list[Tensor], weights: Tensor
@@ -510,7 +510,7 @@ def assert_equal(
     atol: float = 0,
     **more: Any,
 ) -> None:
-    """Both, step by step, as callers do who write to what they are given."""
+    """Compare both step by step, as callers that write to their results."""
     text, generator = torch.randn(2, 5, 4), torch.Generator().manual_seed(0)
     given = {**more} if more else {"text": text}
     for t in timesteps[: steps or len(timesteps)]:
@@ -529,7 +529,7 @@ OBSERVING = fxcache.FirstBlock(1e-9)  # which refreshes at every step
 
 @pytest.mark.parametrize("hoist", ["once", "table"])
 def test_what_the_prefix_shares_is_not_written_to(hoist):
-    """The output is a view of a hoisted value, which both graphs of a step are given."""
+    """The output is a view of a hoisted value, which both graphs of a step read."""
     model = fxcache.optimize(Small().eval(), hoist=hoist, policy=OBSERVING)
     assert_equal(model, Small().eval(), SCHEDULE, atol=1e-6)
     assert levels(model) == {HoistLevel.PER_RUN if hoist == "once" else HoistLevel.PER_STEP}

@@ -1,4 +1,4 @@
-"""Hooks that are set around some calls of a step: each state of them has a capture of its own."""
+"""Tests hooks around some calls of a step: each state of hooks has its own captures."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ Setting = Callable[[Any], Any]
 
 
 class Scaled:
-    """A processor: what a block calls, without being a module."""
+    """A processor: a block calls it, and it is not a module."""
 
     def __init__(self, scale: float = 1.0):
         self.scale = scale
@@ -136,7 +136,7 @@ def post_hook_with_kwargs(block: Block) -> Any:
 
 @contextmanager
 def own_forward(block: Block) -> Iterator[None]:
-    """As a guider does it: the class's forward stays on the block afterwards."""
+    """Replace ``forward`` as a guider does, which leaves the class's ``forward`` on the block."""
     original = block.forward
     block.forward = lambda x, emb: x  # type: ignore[method-assign]
     yield
@@ -193,7 +193,7 @@ def latents(seed: int = 0) -> Tensor:
 
 @torch.no_grad()
 def sampled(model: Any, way: Setting, steps: int = STEPS, block: int = 1) -> list[Tensor]:
-    """Each step calls the model twice for one prompt; the second call is hooked."""
+    """Call the model twice at each step for one prompt. The second call has hooks."""
     x, text, found = latents(), latents(1)[:, :1], []
     for t in torch.linspace(900, 100, steps):
         plain = model(x, t, text)
@@ -283,7 +283,7 @@ def test_hooks_on_one_block_after_another():
 
 @torch.no_grad()
 def test_a_hook_that_counts_its_calls_is_captured_once():
-    """Tracing runs the hook, which changes what the hook refers to; that is put back."""
+    """Tracing runs the hook, which changes its counter. The counter is restored."""
     seen: list[int] = []
     model = fxcache.optimize(Denoiser().eval(), policy=fxcache.Uniform(1))
     model.blocks[0].register_forward_hook(lambda *_: seen.append(1))
@@ -386,7 +386,7 @@ def test_guiders_are_exact_and_captured_twice(name):
 
 @torch.no_grad()
 def test_attention_scores_that_are_skipped():
-    """Perturbed attention guidance: its hook runs the attention itself, in a mode of its own."""
+    """The hook of perturbed attention guidance runs the attention in its own mode."""
     config = LayerSkipConfig([1], "transformer_blocks", False, True, False)
     x, labels = latents()[:, :4].reshape(1, 2, 4, 4), torch.tensor([3])
 
@@ -451,7 +451,7 @@ def test_backward_hooks_count_too():
 
 def test_how_a_hook_is_called_counts():
     def hook(*_: Any) -> None:
-        """Takes whatever it is given."""
+        """Accepts any arguments."""
 
     model, hooks = Denoiser(), Hooks()
     keys = []

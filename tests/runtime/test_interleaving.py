@@ -1,4 +1,4 @@
-"""Whose cache is it: requests that take turns, in one thread or many, as if each were alone."""
+"""Tests requests that take turns, in one thread or many: each has the results that it has alone."""
 
 import threading
 import warnings
@@ -37,7 +37,7 @@ MODELS = {"unet": (tiny.small_unet, unet_request), "dit": (dit, dit_request)}
 
 
 def steps_of(model: nn.Module, request: Request) -> Iterator[Tensor]:
-    """A sampling loop that hands over after every step; ends with the last latents."""
+    """Yield after every step of a sampling loop, and at the end the last latents."""
     timesteps = torch.linspace(900, 100, STEPS)
     conditioning = {k: v for k, v in request.items() if k != "sample"}
     latents = request["sample"]
@@ -117,7 +117,7 @@ def test_a_request_abandoned_half_way():
 
 @torch.no_grad()
 def test_guidance_in_two_calls_under_names_of_their_own():
-    """Both halves share every tensor but the text, as in pipelines of Wan's kind."""
+    """Both halves share all tensors except the text, as in Wan's pipelines."""
     with optimized("dit") as (model, request, _):
         cond, uncond = request(1), request(2)
         uncond["sample"] = cond["sample"]
@@ -131,7 +131,7 @@ def test_guidance_in_two_calls_under_names_of_their_own():
 
 
 class Announced(DiT, CacheMixin):
-    """A transformer that pipelines tell of each call through diffusers' ``cache_context``."""
+    """A transformer whose calls pipelines announce by diffusers' ``cache_context``."""
 
 
 def announced() -> Announced:
@@ -244,7 +244,7 @@ def test_halves_of_guidance_that_are_views_made_anew_do_not_share(inference):
 
 @torch.no_grad()
 def test_calls_go_on_while_another_thread_captures():
-    """torch.export says of the whole process that it is exporting, and annotates what it traces."""
+    """The exporting flag of torch.export is shared by all threads of the process."""
     annotations = dict(torch.fx.traceback.get_current_meta())
     model, inputs = fxcache.optimize(dit(), policy=fxcache.Uniform(1)), dit_inputs()
     calls, failures, done = 0, [], threading.Event()

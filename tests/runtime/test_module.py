@@ -1,4 +1,4 @@
-"""The class swap: the module stays what it is, and comes back as it was."""
+"""Tests the class swap: the module stays what it is, and ``restore`` undoes all changes."""
 
 import gc
 import weakref

@@ -26,7 +26,7 @@ ALWAYS = fxcache.Uniform(1)
 
 
 class Host:
-    """Where weights wait: it keeps what they hold, and leaves NaN behind."""
+    """The stand-in for the CPU: it keeps the data of weights, and leaves NaN in their place."""
 
     def __init__(self) -> None:
         self.kept: dict[int, Tensor] = {}
@@ -55,7 +55,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Host:
 
 
 def away(model: nn.Module) -> set[str]:
-    """The weights that are elsewhere."""
+    """Return the names of the offloaded weights."""
     return {name for name, weight in model.named_parameters() if weight.isnan().all()}
 
 
@@ -113,7 +113,7 @@ def test_another_shape_is_captured_with_all_weights_in_place(host, monkeypatch):
 
 @torch.no_grad()
 def test_a_step_that_reads_what_waits_has_it_back(host):
-    """A prompt that is rewritten changed during a run is not hoisted."""
+    """Values of a prompt that is rewritten during a run are not hoisted."""
     model, plain = (
         fxcache.optimize(
             dit(), policy=ALWAYS, hoist="once", cache=fxcache.CacheConfig(offload=True)
@@ -131,7 +131,7 @@ def test_a_step_that_reads_what_waits_has_it_back(host):
 
 @torch.no_grad()
 def test_runs_that_know_their_timesteps_and_runs_that_do_not(host):
-    """Numbers: the first run of a schedule reads modulations at every step."""
+    """The timesteps are numbers: the first run of a schedule reads modulations at every step."""
     model, plain = (
         fxcache.optimize(
             dit(), policy=ALWAYS, hoist="table", cache=fxcache.CacheConfig(offload=True)
@@ -148,7 +148,7 @@ def test_runs_that_know_their_timesteps_and_runs_that_do_not(host):
 
 
 def test_two_kinds_of_call_of_which_one_reads_what_the_other_does_not(host):
-    """Interleaved: with and without text made in inference mode, which is not hoisted."""
+    """Calls with and without text from inference mode, which is not hoisted, take turns."""
     model, plain = (
         fxcache.optimize(
             dit(), policy=ALWAYS, hoist="once", cache=fxcache.CacheConfig(offload=True)
@@ -232,7 +232,7 @@ def test_guidance_that_runs_half_the_batch(host):
 
 
 def test_signals_that_are_known_before_the_run(host):
-    """They are evaluated with the graph of a whole step's prefix."""
+    """Signals are computed with the graph of a whole step's prefix."""
     options: dict[str, Any] = {"policy": fxcache.TeaCache(2.0)}
     unets = [fxcache.optimize(tiny.small_unet(), **options)]
     unets.append(
@@ -290,7 +290,7 @@ def test_weights_come_back_to_where_the_module_is(monkeypatch, moved):
 
 @pytest.fixture
 def copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights move to memory of their own, as to another device."""
+    """Move weights to separate memory, as to another device."""
     monkeypatch.setattr(offload, "HOST", ELSEWHERE)
     monkeypatch.setattr(offload, "transfer", lambda values, _: values.clone())
 
@@ -326,7 +326,7 @@ def test_a_tie_to_a_weight_that_no_graph_reads():
 
 
 def test_buffers_stay(host):
-    """Another dtype, or device, makes other buffers of them."""
+    """Another dtype or device replaces buffers."""
 
     class Mixed(nn.Module):
         def __init__(self) -> None:
@@ -351,7 +351,7 @@ def test_buffers_stay(host):
 
 
 def test_calls_take_turns(host):
-    """A thread's step reads what the run that another begins would send away."""
+    """A run that begins in one thread would offload weights that another thread's step reads."""
     model, plain = (
         fxcache.optimize(
             dit(), policy=ALWAYS, hoist="once", cache=fxcache.CacheConfig(offload=True)

@@ -1,4 +1,4 @@
-"""Pipelines: all denoisers at once, each call one run, and the pipeline stays what it is."""
+"""Tests optimised pipelines: each call is one run of all denoisers."""
 
 import asyncio
 import copy
@@ -57,7 +57,7 @@ PROMPT = torch.ones(1, 6)  # one tensor, which tells no two calls of pipelines a
 
 
 class Pipeline:
-    """Two experts: the second takes over half-way. Timesteps are new tensors at every call."""
+    """Has two experts: the second runs in the second half. Timesteps are new tensors."""
 
     def __init__(self, **components: Any) -> None:
         self.components = components
@@ -329,7 +329,7 @@ def diffusers_pipe() -> Any:
 
 @pytest.fixture
 def pipe(diffusers_pipe) -> Any:
-    """An optimised pipeline of diffusers, as new afterwards."""
+    """Return an optimised pipeline of diffusers, and restore it afterwards."""
     yield fxcache.optimize(diffusers_pipe, fxcache.Uniform(3))
     fxcache.restore(diffusers_pipe)
 

@@ -1,4 +1,4 @@
-"""A cache of eight bits a value: its error, its bytes, and what it cannot be combined with."""
+"""Tests a cache of eight bits a value: its error, its bytes, and options that exclude it."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ def restored(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def bound(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """As documented, and two roundings of float32."""
+    """Return the documented bound plus two roundings of float32."""
     absmax = value.abs().amax(dims_of_row(value.dim()), keepdim=True)
     if dtype is torch.int8:
         return absmax / 254 * (1 + 1e-5)
@@ -48,7 +48,7 @@ def bound(value: Tensor, dtype: torch.dtype) -> Tensor:
     st.floats(0, 8),
 )
 def test_the_error_is_within_the_documented_bound(shape, dtype, seed, magnitude, spread):
-    """``spread``: powers of two between the values of a row."""
+    """``spread`` is the range of a row's magnitudes in powers of two."""
     generator = torch.Generator().manual_seed(seed)
     value = torch.randn(shape, generator=generator) * 2.0**magnitude
     value *= 2.0 ** (spread * torch.randn(shape, generator=generator))

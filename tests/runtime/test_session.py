@@ -1,4 +1,4 @@
-"""Who calls: positions, branches, sessions and keys."""
+"""Tests the identification of callers: positions, branches, sessions and keys."""
 
 import copy
 import pickle
@@ -24,7 +24,7 @@ POLICY = fxcache.Uniform(interval=3)
 def moving(
     model: torch.nn.Module, timesteps: Iterable[Any], inputs: dict[str, torch.Tensor]
 ) -> None:
-    """A sampling loop: each step changes the latent by a little."""
+    """Run a sampling loop in which each step changes the latent a little."""
     inputs = dict(inputs)
     for timestep in timesteps:
         predicted = model(timestep=timestep, **inputs).sample

@@ -1,4 +1,4 @@
-"""``optimize`` called again: new settings, the same captures where they fit, nothing cached."""
+"""Tests a second call of ``optimize``: settings change, captures stay, values are dropped."""
 
 import threading
 from contextlib import nullcontext
@@ -44,7 +44,7 @@ def run(model: nn.Module, steps: int = 6) -> Tensor:
 
 @pytest.fixture
 def exports(monkeypatch) -> list[Any]:
-    """The calls of torch.export so far."""
+    """Return the number of calls of torch.export so far."""
     seen: list[Any] = []
     export = capturing.export
 
@@ -232,7 +232,7 @@ def test_captures_at_once_when_asked_to(exports):
 
 
 def test_while_other_threads_call():
-    """Each call runs under one of the settings as a whole, and its result is exact."""
+    """Each call runs completely under one of the settings, and its result is exact."""
     model = fxcache.optimize(Mini().eval(), fxcache.Uniform(1))
     expected, wrong, stop = run(model), [], threading.Event()
 
@@ -267,7 +267,7 @@ def test_clear_forgets_values_and_keeps_captures(exports):
 @torch.no_grad()
 @pytest.mark.parametrize("change", [fxcache.restore, fxcache.optimize])
 def test_a_call_that_waits_for_its_turn_meanwhile(change):
-    """It runs as the module is once its turn has come."""
+    """The call runs with the settings at the time of its turn."""
     plain, model = Mini().eval(), fxcache.optimize(Mini().eval(), fxcache.Uniform(9))
     engine = engine_of(model)
     model(SAMPLE, 900.0, TEXT)

@@ -1,4 +1,4 @@
-"""Policies that look at data: what they see, what it costs, and what they must not break."""
+"""Tests policies that observe signals: their values, their costs, and the guarantees."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ def relative_l1(now: Tensor, then: Tensor) -> float:
 def by_hand(
     policy: Policy, inputs: dict[str, Any], model: DiT | None = None
 ) -> tuple[Tensor, list[int]]:
-    """The plain DiT cached by hand, as TeaCache's and First-Block Cache's authors write it."""
+    """Run the plain DiT with a cache by hand, as TeaCache's and First-Block Cache's authors do."""
     model = model or dit()
     first, rest = model.layers[0], model.layers[1:]
     teacache = isinstance(policy, TeaCache)
@@ -126,7 +126,7 @@ def test_the_prefix_is_computed_once_and_reaches_only_as_far_as_the_signal():
 
 
 def layers_in(module: nn.Module) -> set[int]:
-    """The blocks whose multiplications by weights are in ``module``."""
+    """Return the blocks whose linear layers are in ``module``."""
     names = module.meta["weight_names"].values()
     return {int(n.split(".")[1]) for n in names if n.startswith("layers.") and "mlp" in n}
 
@@ -253,7 +253,7 @@ def test_a_cut_that_the_signal_lies_behind_is_refused():
 
 @torch.no_grad()
 def test_a_variant_made_after_weights_were_replaced_reads_the_new_ones():
-    """The second run's timesteps come one by one: only then the continued variants are made."""
+    """The timesteps of the second run are new tensors, so that continued variants are made then."""
     policy = TeaCache(2.0, last=0)
     unet, plain = fxcache.optimize(tiny.small_unet(), policy=policy), tiny.small_unet()
     inputs = tiny.inputs()

@@ -1,4 +1,4 @@
-"""What a snapshot notices: whatever the exact comparison notices, and nothing else for good."""
+"""Tests that a snapshot notices all changes that the exact comparison notices."""
 
 import copy
 from collections import deque
@@ -14,7 +14,7 @@ from fxcache.runtime.structure import structure, weights
 
 
 class Settings:
-    """A plain object with settings, as a module holds one."""
+    """A plain object with settings, which a module holds."""
 
     def __init__(self) -> None:
         self.scale, self.names = 1.0, ["a"]

@@ -1,4 +1,4 @@
-"""Objects with tensors that a model reads and writes: exact, and left as the model leaves them."""
+"""Tests state objects that a model reads and writes: results and objects are exact."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -19,7 +19,7 @@ STEPS = 8
 
 
 class WithMemory(DiT):
-    """Attends to the text and to what ``memory`` holds; ``use`` reads and writes it."""
+    """Attends to the text and to the content of ``memory``; ``use`` reads and writes it."""
 
     def __init__(self, use: Callable[[Any, Tensor], Tensor]) -> None:
         super().__init__(depth=3)
@@ -78,7 +78,7 @@ class Layer:
 
 @dataclass
 class Layered:
-    """Layers in lists and dicts, made when they are needed; entries move and go."""
+    """Has layers in lists and dicts, which are made at their first use, moved and removed."""
 
     layers: list[Layer] = field(default_factory=list)
     by_name: dict[str, Any] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class Layered:
 
 
 class Growing:
-    """Longer by the new keys at each call, up to a window."""
+    """Grows by the new keys at each call, up to a window."""
 
     def __init__(self) -> None:
         self.keys: Tensor | None = None
@@ -107,7 +107,7 @@ class Growing:
 
 
 class Swapped:
-    """Exchanges what it holds, without a computation."""
+    """Exchanges its tensors, without a computation."""
 
     def __init__(self) -> None:
         self.now, self.next = torch.zeros(2, 1, WIDTH), torch.ones(2, 1, WIDTH)
@@ -148,7 +148,7 @@ def loop(model: nn.Module, memory: Any, each: Callable[[], None] = lambda: None)
 
 
 def steps(model: nn.Module) -> tuple[int, int]:
-    """Calls, and refreshes among them, of all runs."""
+    """Count the calls of all runs, and the refreshes among them."""
     runs = fxcache.report(model).to_dict()["runs"]
     return sum(r["steps"] for r in runs), sum(len(r["refreshes"]) for r in runs)
 
@@ -182,7 +182,7 @@ def test_reuse_goes_on_while_the_object_changes(kind):
 
 @torch.no_grad()
 def test_a_reuse_step_writes_what_the_model_would():
-    """What the object gets depends on the latent alone, which no cached value takes part in."""
+    """The new content depends on the latent alone, and not on cached values."""
     model = fxcache.optimize(WithMemory(use).eval(), policy=fxcache.Uniform(4))
     plain, inputs = WithMemory(use).eval(), dit_inputs()
     memory, twin = Buffer(), Buffer()
@@ -266,7 +266,7 @@ def test_two_requests_do_not_mix():
 @torch.no_grad()
 @pytest.mark.parametrize("level", ["once", "table"])
 def test_what_comes_from_an_object_is_not_hoisted(level):
-    """The caller changes the object between calls, and nothing but the prompt is read beside it."""
+    """The caller changes the object between calls. The prompt is the only other input."""
 
     def held(memory: Any, seen: Tensor) -> Tensor:
         keys: Tensor = memory.keys

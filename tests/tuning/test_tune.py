@@ -1,4 +1,4 @@
-"""The tuner on a small real U-Net: what it measures, what it finds, what it keeps."""
+"""Tests the tuner on a small U-Net: its measurements, its plans, and the restored model."""
 
 import json
 import math
@@ -39,7 +39,7 @@ T = 10
 
 
 def sampled(unet: nn.Module) -> Tensor:
-    """Two latents after ten steps, brought to numbers from 0 to 1."""
+    """Return two latents after ten steps, scaled to numbers from 0 to 1."""
     return torch.sigmoid(sample(unet, T, **tiny.inputs(batch=2)) / 50)
 
 
@@ -52,7 +52,7 @@ def tuner() -> Tuner:
 
 @torch.no_grad()
 def test_the_profile_is_what_reuse_does_to_predictions():
-    """Against a U-Net whose middle block returns what it returned some steps before."""
+    """Compared with a U-Net whose middle block returns its output of some steps before."""
     unet, profile = tiny.small_unet(), Profile(gaps=3, order=0)
     with recording(unet, profile, ["mid_block"]):
         sample(unet, 5, **tiny.inputs())
@@ -137,7 +137,7 @@ def test_probes_that_give_no_picture_tell_nothing(tuner, monkeypatch):
 
 
 def test_the_model_is_captured_once_for_all_trials(monkeypatch):
-    """Though each trial has another policy, another cut or another forecast."""
+    """Each trial has another policy, another cut or another forecast."""
     counted, capture = [], captures.capture
 
     def counting(*args: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Whose call it is, decided from comparisons alone."""
+"""Tests the attribution of calls from comparisons alone."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ def never(_: Sequence[int]) -> Sequence[Likeness]:
 
 
 def attributed(*pairs: tuple[Evidence, Likeness]) -> Attribution:
-    """The attribution, given the likeness of each candidate's latent."""
+    """Return the attribution for these likenesses of the candidates' latents."""
     return attribute([e for e, _ in pairs], lambda indices: [pairs[i][1] for i in indices])
 
 
@@ -115,7 +115,7 @@ def test_a_step_is_no_longer_than_the_last_ones_where_only_the_latent_tells():
 
 
 def test_a_call_at_the_same_step_and_one_at_the_next():
-    """A solver that calls twice a step, or another request of the same prompt."""
+    """It is a solver that calls twice a step, or another request with the same prompt."""
     assert found((AGAIN, NEAR), (NEXT, Likeness(0.99, 1024)))[1] is Certainty.AMBIGUOUS
     assert found((AGAIN, Likeness(0.99, 1024)), (NEXT, NEAR)) == (1, Certainty.BY_LATENT)
     assert found((AGAIN, NEAR), (NEXT, FAR)) == (0, Certainty.BY_LATENT)

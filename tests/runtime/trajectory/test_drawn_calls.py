@@ -1,4 +1,4 @@
-"""Loops of every kind take turns, and no call reads what is not its own."""
+"""Tests that no call reads another caller's values, with random loops that take turns."""
 
 import pytest
 

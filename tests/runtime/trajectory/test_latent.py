@@ -1,4 +1,4 @@
-"""Latents that follow one another are told from those that do not."""
+"""Tests that consecutive latents are distinguished from unrelated ones."""
 
 import math
 

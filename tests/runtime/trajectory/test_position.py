@@ -1,4 +1,4 @@
-"""Where a call stands, and how it follows another one."""
+"""Tests the position of a call, and how it follows another one."""
 
 import pytest
 import torch

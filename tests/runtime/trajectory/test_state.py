@@ -1,4 +1,4 @@
-"""Which step of its run a call is, and why it must refresh."""
+"""Tests the step of a call in its run, and why it must refresh."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Whether a call passes the tensors that the last one passed."""
+"""Tests whether a call passes the tensors of the last call."""
 
 import gc
 
