@@ -54,7 +54,7 @@ def at(request: pytest.FixtureRequest) -> tuple[int, Any]:
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("interval", [2, 3, 5])
-def test_latents_are_those_of_deepcache(theirs, plain, at, interval, scheduler):
+def test_latents_equal_deepcaches(theirs, plain, at, interval, scheduler):
     index, pipe = at
     helper = DeepCacheSDHelper(pipe=theirs)
     helper.set_params(cache_interval=interval, cache_branch_id=index)

@@ -106,7 +106,7 @@ def test_promises_1_and_2(kind):
 @torch.no_grad()
 @MODELS_WARN
 @pytest.mark.parametrize("kind", sorted(REFUSED))
-def test_refused_with_the_place_and_the_reason(kind):
+def test_refusals_have_a_place_and_a_reason(kind):
     recipe = RECIPES[kind]
     model = tiny(recipe)
     inputs = recipe.inputs(model.config, False)

@@ -37,7 +37,7 @@ class Half(fxcache.Forecast):
         return (age / 2,) + (0.0,) * (self.order - 1)
 
 
-def test_a_policy_and_a_forecast_of_a_users_own(tmp_path):
+def test_a_users_policy_and_forecast_work(tmp_path):
     outputs, schedules = [], []
     for forecast in (None, Half(), fxcache.Taylor()):
         unet = fxcache.optimize(tiny.small_unet(), Moved(1e6), forecast=forecast)
@@ -53,7 +53,7 @@ def test_a_policy_and_a_forecast_of_a_users_own(tmp_path):
     assert torch.equal(sample(again, 12, **tiny.inputs()), half)
 
 
-def test_they_are_known_by_module_and_class():
+def test_user_classes_are_named_by_module_and_class():
     assert fxcache.Policy.kinds[f"{__name__}:Moved"] is Moved
     assert fxcache.Forecast.kinds[f"{__name__}:Half"] is Half
     found = fxcache.report(fxcache.optimize(tiny.small_unet(), Moved())).policy

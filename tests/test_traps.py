@@ -133,7 +133,7 @@ def test_numpy_numbers_are_timesteps():
         unet(timestep=np.float64(3), **inputs)
 
 
-def test_missing_and_unknown_arguments_fail_as_in_python():
+def test_missing_and_unknown_arguments_raise_type_error():
     model, _ = twins()
     with pytest.raises(TypeError, match="text"):
         model(latent(), 5)
@@ -141,7 +141,7 @@ def test_missing_and_unknown_arguments_fail_as_in_python():
         model(latent(), 5, words(), colour=1)
 
 
-def test_weights_made_in_inference_mode_are_named_as_the_cause():
+def test_weights_from_inference_mode_are_named_as_the_cause():
     with torch.inference_mode():
         model = Mini().eval()
     fxcache.optimize(model)
@@ -246,7 +246,7 @@ def test_conditioning_replaced_once_is_noticed_even_after_the_first_step():
     assert refreshes(model) == [[0, 1, 5]]
 
 
-def test_a_session_entered_again_starts_afresh():
+def test_a_session_entered_again_starts_a_new_run():
     model, plain = twins(interval=3)
     text, session = words(), fxcache.session(model)
     with session:
@@ -255,7 +255,7 @@ def test_a_session_entered_again_starts_afresh():
         assert same(model, plain, latent(2), torch.tensor(400), text)
 
 
-def test_generators_that_take_turns_are_refused_one_session_inside_another():
+def test_nested_sessions_of_generators_are_refused():
     model, _ = twins(interval=3)
     text = words()
 
@@ -271,7 +271,7 @@ def test_generators_that_take_turns_are_refused_one_session_inside_another():
     first.close()
 
 
-def test_guidance_halves_sliced_anew_at_every_call():
+def test_sliced_guidance_halves_are_recognised():
     model, plain = twins(interval=3)
     both = torch.cat([words(1), words(2)])
     timesteps = torch.arange(900, 0, -100)
@@ -303,7 +303,7 @@ def test_numbers_that_rise_in_a_session_are_one_run():
     assert refreshes(model) == [[0, 2], [0]]
 
 
-def test_a_request_pushed_out_while_it_runs_writes_to_nobodys_cache():
+def test_a_request_dropped_while_it_runs_writes_to_no_other_cache():
     model, plain = twins(interval=9)
     texts = [words(s) for s in range(9)]
     go, waiting = threading.Event(), threading.Event()
@@ -336,7 +336,7 @@ def test_a_request_pushed_out_while_it_runs_writes_to_nobodys_cache():
         assert torch.equal(model(latent(1), 899, text), plain(latent(1), 899, text))
 
 
-def test_more_kinds_of_call_than_are_kept_are_warned_of():
+def test_too_many_kinds_of_call_are_warned_of():
     model, _ = twins()
     texts = [words(batch=batch) for batch in range(1, 10)]
     for text in texts[:-1]:
@@ -348,7 +348,7 @@ def test_more_kinds_of_call_than_are_kept_are_warned_of():
 # How it comes and goes
 
 
-def test_restore_is_all_or_nothing():
+def test_a_failed_restore_changes_nothing():
     model, plain = twins()
     inner = model.forward
     model.forward = lambda *args: inner(*args)
@@ -396,7 +396,7 @@ def test_an_optimised_module_inside_another():
         lambda m: fxcache.optimize(Mini().eval(), capture=fxcache.CaptureConfig(example_inputs=5)),
     ],
 )
-def test_options_of_the_wrong_kind(call):
+def test_options_of_a_wrong_type_are_refused(call):
     model, _ = twins()
     with pytest.raises(fxcache.ConfigError):
         call(model)

@@ -77,13 +77,13 @@ def test_attention_stays_one_kernel():
     assert "flash_attention" in str(found.ops)
 
 
-def test_what_is_no_cuda_graph_is_told():
+def test_refused_cuda_graphs_have_a_reason():
     x, y = zeros(VALUES), torch.zeros(VALUES, dtype=torch.bfloat16)
     assert compiled(on_fake_gpu(graph_of(Chain(), x, x), (x, x))).refused is None
     assert "cpu" in str(compiled(on_fake_gpu(graph_of(Chain(), x, x), (y, y))).refused)
 
 
-def test_nothing_stays_pretended():
+def test_the_pretended_gpu_is_removed():
     """The stand-ins for a GPU are removed."""
     meta, x = zeros(8), torch.ones(8)
     compiled(on_fake_gpu(graph_of(Chain(), meta, meta), (meta, meta)))
@@ -92,7 +92,7 @@ def test_nothing_stays_pretended():
 
 
 @pytest.mark.slow
-def test_stable_diffusions_steps_move_what_the_results_say(tmp_path):
+def test_stable_diffusions_traffic_equals_the_results(tmp_path):
     """It runs in another process, because kernels may be interpreted in this one."""
     (model,) = [name for name in json.loads(RESULTS.read_text())["models"] if "1.5" in name]
     command = [sys.executable, "-m", "bench.traffic", "--model", model]

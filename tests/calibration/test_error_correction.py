@@ -78,7 +78,7 @@ class Corrected:
         return self.held + moved[:, None, None].float()
 
 
-def test_reuse_is_moved_on_by_the_mean_change_of_each_channel():
+def test_reuse_adds_the_mean_change_of_each_channel():
     unet = tiny.small_unet()
     plan, correction = measured(unet, plan_for(unet))
     (trend,) = correction.trends.values()
@@ -127,7 +127,7 @@ class Drifting(nn.Module):
 
 
 @pytest.mark.parametrize("tokens", [False, True])
-def test_a_drift_that_all_pictures_share_is_corrected_away(tokens):
+def test_a_drift_of_all_images_is_corrected(tokens):
     model = Drifting(tokens).eval()
     expected = sample(model, STEPS, **tiny.inputs(seed=9))
     plan = plan_for(model, Explicit(steps=(0,)), "deep")
@@ -140,7 +140,7 @@ def test_a_drift_that_all_pictures_share_is_corrected_away(tokens):
 
 
 @pytest.mark.parametrize("factor", [-1, 0.45])
-def test_what_does_not_help_elsewhere_is_not_applied(factor):
+def test_a_correction_that_does_not_help_is_not_applied(factor):
     """The second round drifts in the other direction, or less than half as far."""
     model = Drifting().eval()
 
@@ -167,7 +167,7 @@ def sampler(model: nn.Module) -> Callable[[int], object]:
     return lambda seed: sample(model, STEPS, **tiny.inputs(seed=100 + seed))
 
 
-def test_a_plan_keeps_it(tmp_path):
+def test_a_plan_stores_the_correction(tmp_path):
     unet = tiny.small_unet()
     plan, _ = measured(unet, plan_for(unet))
     plan.save(tmp_path / "plan.json")
@@ -175,7 +175,7 @@ def test_a_plan_keeps_it(tmp_path):
     assert (tmp_path / "plan.safetensors").exists()
 
 
-def test_it_belongs_to_its_points_and_to_the_length_of_its_runs():
+def test_a_correction_requires_its_points_and_run_length():
     unet = tiny.small_unet()
     plan, _ = measured(unet, plan_for(unet))
     other = fxcache.Plan(POLICY, "mid_block", plan.model, correction=plan.correction)
@@ -209,7 +209,7 @@ def guided(model: nn.Module, seed: int, steps: int = STEPS) -> Tensor:
     return latents
 
 
-def test_the_halves_of_the_guidance_have_trends_of_their_own():
+def test_each_half_of_the_guidance_has_its_trend():
     """Each trend is the mean of one half. A batch of one half uses the trend of that half."""
     unet = tiny.small_unet()
     seen = torch.stack(outputs(unet, CUT, lambda: guided(unet, seed=1)))
@@ -233,7 +233,7 @@ def test_the_halves_of_the_guidance_have_trends_of_their_own():
         runs(unet)
 
 
-def test_a_policy_that_observes_is_corrected_at_its_own_points():
+def test_an_observing_policy_is_corrected_at_its_points():
     """Its automatic cut begins after the signal."""
     model = tiny.class_pipeline(["a", "b"], blocks=4).transformer
     plan = fxcache.Plan.of(model, FirstBlock(1e6))
@@ -269,7 +269,7 @@ def test_runs_of_different_lengths_are_not_mixed():
         measure(unet, plan_for(unet), sampled)
 
 
-def test_a_compiled_module_is_the_module():
+def test_a_compiled_module_is_unwrapped_for_measurement():
     unet = tiny.small_unet()
     compiled = torch.compile(unet, backend="eager")
     plan = measure(compiled, fxcache.Plan.of(compiled, POLICY, CUT), lambda i: runs(unet, i))
@@ -285,7 +285,7 @@ def test_a_compiled_module_is_the_module():
         {"elsewhere.0": torch.zeros(STEPS, 1, 32)},
     ],
 )
-def test_trends_of_another_form_are_refused(broken):
+def test_trends_of_another_shape_are_refused(broken):
     unet = tiny.small_unet()
     fxcache.optimize(unet, plan=replace(plan_for(unet), correction=DriftCorrection(broken)))
     with pytest.raises(PlanError):

@@ -35,7 +35,7 @@ class Sizes(nn.Module):
 
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
-def test_sizes_left_open_keep_to_what_the_model_compared():
+def test_dynamic_sizes_keep_the_models_comparisons():
     model, plain = Sizes().eval(), Sizes().eval()
     open_sizes = {"sample": (0, 2, 3), "text": (1,)}
     fxcache.optimize(
@@ -73,7 +73,7 @@ class Written(DiT):
 
 @torch.no_grad()
 @pytest.mark.parametrize("way", ["index", "slice", "view"])
-def test_values_written_in_place_remember_where_they_came_from(way):
+def test_values_written_in_place_keep_their_sources(way):
     model, plain, inputs = Written(way).eval(), Written(way).eval(), dit_inputs()
     fxcache.optimize(model, policy=EVERY)
     for length in (5, 2):
@@ -109,7 +109,7 @@ class Masked(DiT):
 
 
 @torch.no_grad()
-def test_a_mask_that_numpy_wrote_to():
+def test_a_mask_written_by_numpy_is_read_again():
     model, plain, inputs = Masked().eval(), Masked().eval(), dit_inputs()
     fxcache.optimize(model, policy=EVERY)
     array = np.ones(5, dtype=np.float32)
@@ -154,7 +154,7 @@ class Keeping(DiT):
 
 
 @torch.no_grad()
-def test_nothing_of_the_trace_stays_in_dicts_sets_and_classes():
+def test_no_value_of_the_trace_stays_in_containers():
     inputs = {**dit_inputs(), "timestep": torch.tensor(900.0)}
     model, plain = fxcache.optimize(Keeping().eval(), policy=EVERY), Keeping().eval()
     for batch in (2, 3):
@@ -182,7 +182,7 @@ class Flagged(DiT):
 
 @torch.no_grad()
 @pytest.mark.parametrize("change", ["tensor", "set"])
-def test_settings_kept_in_tensors_and_sets(change):
+def test_settings_in_tensors_and_sets_are_compared(change):
     model, plain, inputs = Flagged().eval(), Flagged().eval(), dit_inputs()
     fxcache.optimize(model, policy=EVERY)
     for timestep in (900.0, 1000.0):
@@ -223,7 +223,7 @@ class TwoStreams(nn.Module):
 
 
 @torch.no_grad()
-def test_a_stream_that_is_only_moved_is_moved_afresh():
+def test_a_moved_stream_is_moved_again_at_reuse():
     model, plain = fxcache.optimize(TwoStreams().eval()), TwoStreams().eval()
     text, sample = torch.randn(2, 3), torch.randn(2, 6, 4)
     with fxcache.session(model):
@@ -236,7 +236,7 @@ def test_a_stream_that_is_only_moved_is_moved_afresh():
 
 
 @torch.no_grad()
-def test_a_constant_made_in_the_middle_of_forward():
+def test_a_constant_made_in_forward_is_exact():
     """torch warns of its own conversion. For some users all warnings are errors."""
 
     class Stepped(DiT):

@@ -32,7 +32,7 @@ def activated(x: Tensor, _: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def test_a_dict_with_methods_of_its_own_is_left_alone():
+def test_a_dict_with_overridden_methods_is_not_changed():
     captured(Prepared(activated).eval(), *calls()[0])
     assert OrderedDict.__getitem__(ACTIVATIONS, "tanh") is nn.Tanh
     assert isinstance(ACTIVATIONS["tanh"], nn.Tanh)

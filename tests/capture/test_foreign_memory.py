@@ -90,7 +90,7 @@ REFUSED: dict[str, Prepare] = {
 
 
 @pytest.mark.parametrize("prepare", REFUSED.values(), ids=list(REFUSED))
-def test_what_a_graph_would_freeze_is_refused(prepare):
+def test_values_that_a_graph_would_freeze_are_refused(prepare):
     where = refusal(prepare).where
     assert "test_foreign_memory.py" in where or "prepared.py" in where
 

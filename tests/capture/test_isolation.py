@@ -124,7 +124,7 @@ def in_a_thread() -> None:
 @pytest.mark.parametrize(
     "run", [capture_one, lambda: capture_one(fail), in_a_thread], ids=["good", "failed", "thread"]
 )
-def test_settings_are_as_before(run):
+def test_process_settings_are_restored(run):
     size_of("four")
     before = settings()
     run()
@@ -133,7 +133,7 @@ def test_settings_are_as_before(run):
 
 
 @pytest.mark.parametrize("run", [capture_one, lambda: capture_one(fail)], ids=["good", "failed"])
-def test_tables_of_libraries_are_as_before(run):
+def test_tables_of_libraries_are_restored(run):
     for name in ("diffusers.models.activations", "transformers.activations"):
         importlib.import_module(name)
     run()  # torch fills tables of its own when it is first used
@@ -149,7 +149,7 @@ def test_no_fake_tensor_stays_alive_in_the_model_or_its_file():
     assert not any(isinstance(h, Tensor) and type(h) not in (Tensor, nn.Parameter) for h in held)
 
 
-def test_what_other_code_keeps_stays():
+def test_values_of_other_code_stay():
     """The list holds no value of the trace, so another thread may have changed it."""
     EVENTS.clear()
     captured(Traced(lambda x: EVENTS.append("a")).eval(), torch.randn(1, 8, 4), torch.tensor(3.0))

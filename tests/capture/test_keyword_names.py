@@ -63,7 +63,7 @@ def inputs() -> list[tuple[Tensor, Tensor]]:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", NAMES)
-def test_a_keyword_of_a_submodule(name):
+def test_any_keyword_of_a_submodule_is_captured(name):
     assert_same_bits(Named(name).eval(), Named(name).eval(), inputs())
 
 
@@ -81,7 +81,7 @@ class Shared(Named):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["mod", "self_", "graph"])
-def test_a_keyword_of_a_shared_submodule(name):
+def test_any_keyword_of_a_shared_submodule_is_captured(name):
     assert_same_bits(Shared(name).eval(), Shared(name).eval(), inputs())
 
 
@@ -93,7 +93,7 @@ class Root(Named):
 
 
 @torch.no_grad()
-def test_keywords_of_the_model_itself():
+def test_any_keyword_of_the_model_is_captured():
     model, plain = Root("mod").eval(), Root("mod").eval()
     text = {name: torch.randn(1, 8, 4) for name in ("arguments", "args", "kwargs")}
     sample, timestep = inputs()[0]
@@ -119,7 +119,7 @@ def with_hooks(model: Named) -> Named:
 
 
 @torch.no_grad()
-def test_hooks_find_the_keyword():
+def test_hooks_receive_the_keyword():
     assert_same_bits(with_hooks(Named("mod")).eval(), with_hooks(Named("mod")).eval(), inputs())
 
 
@@ -133,7 +133,7 @@ def module_call() -> Iterator[None]:
 
 @torch.no_grad()
 @pytest.mark.usefixtures("module_call")
-def test_modules_are_called_as_before_after_a_capture():
+def test_calls_of_modules_are_restored_after_a_capture():
     assert_same_bits(Named("mod").eval(), Named("mod").eval(), inputs())
     with pytest.raises(TypeError, match="mod"):
         nn.Linear(4, 4)(torch.zeros(4), mod=1)

@@ -134,7 +134,7 @@ def captures(model: nn.Module) -> int:
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_number_behaves_as_one_in_one_capture(kind):
+def test_one_capture_serves_all_numbers(kind):
     model, plain, inputs = (
         fxcache.optimize(kind().eval(), policy=EVERY),
         kind().eval(),
@@ -194,7 +194,7 @@ def test_numbers_compile_once(clean_dynamo):
 
 
 @torch.no_grad()
-def test_a_comparison_is_one_capture_for_each_way():
+def test_a_branch_on_a_number_has_a_capture_for_each_outcome():
     class Branching(OfSigma):
         def embedded(self, sample, sigma):
             level = torch.tensor(sigma)
@@ -209,7 +209,7 @@ def test_a_comparison_is_one_capture_for_each_way():
 
 
 @torch.no_grad()
-def test_a_value_that_near_numbers_share_is_noticed_later():
+def test_a_rounded_value_is_found_later():
     class Steps(OfSigma):
         def embedded(self, sample, sigma):
             return torch.full((1,), float(sigma // 400 * 100), dtype=sample.dtype)
@@ -260,7 +260,7 @@ def test_values_of_a_mask_and_a_number_together():
 
 
 @torch.no_grad()
-def test_what_no_tensor_can_stand_for_is_refused_once_it_takes_too_many_captures():
+def test_numbers_that_need_too_many_captures_are_refused():
     class Window(OfSigma):
         def embedded(self, sample, sigma):
             return sample[:, : int(sigma)].mean()
@@ -276,7 +276,7 @@ def test_what_no_tensor_can_stand_for_is_refused_once_it_takes_too_many_captures
 
 
 @torch.no_grad()
-def test_a_model_that_takes_no_number_gets_a_tensor():
+def test_a_model_that_rejects_numbers_gets_a_tensor():
     model, plain, inputs = fxcache.optimize(DiT().eval(), policy=EVERY), DiT().eval(), dit_inputs()
     for t in STEPS:
         got = model(inputs["sample"], float(t), inputs["text"])
@@ -285,7 +285,7 @@ def test_a_model_that_takes_no_number_gets_a_tensor():
 
 
 @torch.no_grad()
-def test_a_model_that_takes_neither_is_refused_for_the_number():
+def test_a_model_that_rejects_numbers_and_tensors_is_refused():
     class Neither(OfSigma):
         def embedded(self, sample, sigma):
             return sigma.reshape(()) * math.log(sigma)
@@ -317,7 +317,7 @@ def test_hoisting_beside_a_number(level):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_model_and_its_modules_are_as_before():
+def test_the_model_and_its_modules_are_unchanged():
     class Keeps(Float):
         def embedded(self, sample, sigma):
             self.last = super().embedded(sample, sigma)
@@ -341,7 +341,7 @@ OPERATORS = {
 @pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int64])
 @pytest.mark.parametrize("shape", [(67,), ()])
-def test_arithmetic_with_a_tensor_in_the_place_of_a_number_has_the_same_bits(name, dtype, shape):
+def test_arithmetic_with_a_tensor_for_a_number_has_the_same_bits(name, dtype, shape):
     assert name in ARITHMETIC
     torch.manual_seed(0)
     func = OPERATORS[name]

@@ -54,7 +54,7 @@ class Model(nn.Module):
 
 
 @torch.no_grad()
-def test_a_model_captured_before_its_first_call_still_works_without_fxcache():
+def test_a_model_captured_before_its_first_call_works_after_restore():
     x, t = torch.randn(2, 8), torch.tensor(3.0)
     expected = Model()(x, t)
     model = Model().eval()
@@ -69,7 +69,7 @@ def test_a_model_captured_before_its_first_call_still_works_without_fxcache():
 
 
 @torch.no_grad()
-def test_what_a_model_kept_before_capture_stays():
+def test_values_cached_before_the_capture_stay():
     x, t = torch.randn(2, 8), torch.tensor(3.0)
     model = Model().eval()
     expected = model(x, t)
@@ -95,7 +95,7 @@ ODD = Odd()
 
 
 @torch.no_grad()
-def test_odd_classes_in_the_models_file_do_no_harm():
+def test_unusual_classes_in_the_models_file_are_accepted():
     model, x, t = Model().eval(), torch.randn(2, 8), torch.tensor(3.0)
     expected = model(x, t)
     assert torch.equal(fxcache.optimize(model)(x, t), expected)

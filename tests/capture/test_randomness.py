@@ -25,7 +25,7 @@ def test_random_constants_are_refused(prepare):
     assert GeneratorStates() == before
 
 
-def test_draws_of_other_threads_are_no_reason_to_refuse():
+def test_draws_of_other_threads_are_accepted():
     def draw_elsewhere(x: Tensor, _: Tensor) -> Tensor:
         thread = threading.Thread(target=lambda: (random.random(), np.random.rand()))
         thread.start()

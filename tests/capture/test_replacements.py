@@ -119,7 +119,7 @@ REFUSED: dict[str, Prepare] = {
 
 
 @pytest.mark.parametrize("prepare", REFUSED.values(), ids=list(REFUSED))
-def test_other_writes_are_refused_by_line(prepare):
+def test_other_writes_are_refused_with_their_line(prepare):
     where = refusal(prepare).where
     assert "test_replacements.py" in where or "prepared.py" in where
     assert torch.equal(KEPT, torch.zeros(4))

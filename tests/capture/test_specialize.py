@@ -132,7 +132,7 @@ def test_a_picture_that_is_all_zeros():
 @pytest.mark.parametrize(
     "kind", [OnTheLatent, OnTheTimestep, OnAMixture, OnAnOverwritten, OnChance]
 )
-def test_what_changes_at_every_step_is_refused(kind):
+def test_branches_on_the_latent_are_refused(kind):
     model = fxcache.optimize(kind().eval())
     x, random = torch.randn(2, 5, 4), torch.get_rng_state()
     with pytest.raises(fxcache.CaptureError) as caught:

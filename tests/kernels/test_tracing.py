@@ -26,7 +26,7 @@ def found() -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def test_operators_are_their_kernels_or_left_to_inductor(found):
+def test_operators_launch_kernels_or_are_left_to_inductor(found):
     """Inductor must not assume that other tensors are written, because it would copy them."""
     assert {name: launches for name, launches in found.items() if name != "reuse step"} == {
         "group_moments": [{"kernel": "moments_kernel", "writes": ["moments"]}],

@@ -94,7 +94,7 @@ def test_hooks_that_move_weights_inside_are_refused(made, hook, hooked_first):
 
 
 @REFUSED
-def test_the_refusal_says_what_to_do_instead(hook):
+def test_the_refusal_names_the_remedy(hook):
     _, error = drawn_while_hooked(stable_diffusion, hook, True)
     assert "hook" in error.remedy or "offload" in error.remedy
 

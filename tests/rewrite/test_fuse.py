@@ -170,7 +170,7 @@ def test_norm_and_modulation_after_a_residual_read(name):
 
 @pytest.mark.usefixtures("on_any_device")
 @pytest.mark.parametrize("modulated", ["by token", "by channel"])
-def test_a_factor_that_is_no_modulation(modulated):
+def test_a_factor_for_each_token_is_not_fused(modulated):
     """The factor is not one for each sample, so the kernel leaves it out."""
     expected, _ = run(Head(plain_norm(), modulated).eval(), kernels=False)
     found, ran = run(Head(plain_norm(), modulated).eval(), kernels=True)
@@ -180,7 +180,7 @@ def test_a_factor_that_is_no_modulation(modulated):
 
 @pytest.mark.usefixtures("on_any_device")
 @pytest.mark.parametrize("modulated", ["both", "one first", "no one"])
-def test_a_modulation_that_is_hoisted(modulated):
+def test_a_hoisted_modulation_is_fused(modulated):
     """The hoisted value is the factor, which already includes the 1."""
     expected, _ = run(Head(plain_norm(), modulated).eval(), kernels=False, hoist="table")
     model = Head(plain_norm(), modulated).eval()
@@ -201,7 +201,7 @@ def test_a_modulation_that_is_hoisted(modulated):
 
 @pytest.mark.usefixtures("on_any_device")
 @pytest.mark.parametrize("reads", ["before", "after"])
-def test_a_sum_that_is_read_again(reads):
+def test_a_sum_that_is_read_again_is_written(reads):
     expected, _ = run(Head(plain_norm(), reads=reads).eval(), kernels=False)
     model = Head(plain_norm(), reads=reads).eval()
     found, ran = run(model, kernels=True)
@@ -210,7 +210,7 @@ def test_a_sum_that_is_read_again(reads):
 
 
 @pytest.mark.usefixtures("on_any_device")
-def test_a_forecast_is_read_on_the_way():
+def test_the_norm_kernel_evaluates_the_forecast():
     options = {"policy": fxcache.Uniform(2), "forecast": fxcache.Taylor(2)}
     expected, _ = run(Head(plain_norm()).eval(), kernels=False, **options)
     found, ran = run(Head(plain_norm()).eval(), kernels=True, **options)
@@ -220,7 +220,7 @@ def test_a_forecast_is_read_on_the_way():
 
 @pytest.mark.usefixtures("on_any_device")
 @pytest.mark.parametrize("order", [0, 1])
-def test_a_unets_norm_of_a_concatenation(order):
+def test_a_unets_norm_of_a_concatenation_is_fused(order):
     """It is the first norm of the residual block. A forecast has its own kernel."""
     outputs = []
     for kernels in (False, True):
@@ -246,7 +246,7 @@ def test_a_unets_norm_of_a_concatenation(order):
 
 
 @pytest.mark.usefixtures("on_any_device")
-def test_what_is_adjusted_after_it_was_forecast():
+def test_an_adjusted_forecast_is_not_read_as_a_forecast():
     """An adjusted forecast is not a forecast, although its nodes look like one."""
     plan = fxcache.Plan.of(tiny.small_unet(), fxcache.Uniform(3), 0, fxcache.Taylor(1))
     unet = fxcache.optimize(tiny.small_unet(), plan=plan)
@@ -269,7 +269,7 @@ def test_what_is_adjusted_after_it_was_forecast():
 @torch.no_grad()
 @pytest.mark.usefixtures("on_any_device")
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
-def test_what_is_kept_in_eight_bits_is_read_by_the_norm(dtype):
+def test_the_norm_kernel_reads_eight_bits(dtype):
     expected, _ = run(Head(plain_norm()).eval(), kernels=False, cache_dtype=dtype)
     model = Head(plain_norm()).eval()
     found, ran = run(model, kernels=True, cache_dtype=dtype)
@@ -282,7 +282,7 @@ def test_what_is_kept_in_eight_bits_is_read_by_the_norm(dtype):
 
 @torch.no_grad()
 @pytest.mark.usefixtures("on_any_device")
-def test_a_scale_for_each_channel_is_not_the_norms_to_read():
+def test_a_scale_for_each_channel_is_not_fused():
     """Tokens in rows and columns look like an image's channels."""
     outputs = []
     for kernels in (False, True):
@@ -300,7 +300,7 @@ def test_a_scale_for_each_channel_is_not_the_norms_to_read():
 
 @torch.no_grad()
 @pytest.mark.usefixtures("on_any_device")
-def test_two_norms_of_one_sum():
+def test_two_norms_of_one_sum_give_one_kernel():
     class Twice(Head):
         def forward(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
             x = self.embed(sample) + timestep / 1000
@@ -321,7 +321,7 @@ def test_two_norms_of_one_sum():
 
 @torch.no_grad()
 @pytest.mark.usefixtures("on_any_device")
-def test_an_epsilon_that_depends_on_the_version_of_torch():
+def test_a_version_dependent_epsilon_is_not_fused():
     model = Head(nn.RMSNorm(16)).to(torch.bfloat16).eval()
     inputs = {name: value.to(torch.bfloat16) for name, value in dit_inputs().items()}
     fxcache.optimize(model, cut=("blocks.0", "blocks.1"), cache=fxcache.CacheConfig(kernels=True))
@@ -331,7 +331,7 @@ def test_an_epsilon_that_depends_on_the_version_of_torch():
 
 
 @pytest.mark.usefixtures("on_any_device")
-def test_why_not():
+def test_the_report_says_why_no_kernel_runs():
     model = Head(plain_norm()).double().eval()
     inputs = {k: v.double() for k, v in dit_inputs().items()}
     fxcache.optimize(model, cut=("blocks.0", "blocks.1"), cache=fxcache.CacheConfig(kernels=True))
@@ -342,7 +342,7 @@ def test_why_not():
 
 
 @pytest.mark.usefixtures("on_any_device")
-def test_what_policies_observe_is_compared_by_a_kernel():
+def test_a_kernel_compares_signals():
     found = []
     for kernels in (False, True):
         model = fxcache.optimize(
@@ -359,7 +359,7 @@ def test_what_policies_observe_is_compared_by_a_kernel():
 
 @pytest.mark.usefixtures("on_any_device")
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
-def test_the_cache_is_quantised_by_a_kernel(dtype):
+def test_a_kernel_quantises_the_cache(dtype):
     outputs = []
     for kernels in (False, True):
         unet = fxcache.optimize(
@@ -372,7 +372,7 @@ def test_the_cache_is_quantised_by_a_kernel(dtype):
     assert ran.counts == {"quantize_rows": 2}
 
 
-def test_on_the_cpu_atens_own_ops_run():
+def test_no_kernel_runs_on_the_cpu():
     model = Head(plain_norm()).eval()
     _, ran = run(model, kernels=True)
     assert not ran

@@ -46,7 +46,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_every_graph_says_what_its_tensors_look_like(name, monkeypatch):
+def test_every_signature_describes_its_tensors(name, monkeypatch):
     """Real inputs and outputs have the dtypes and shapes in the signature."""
     checked = []
 
@@ -78,7 +78,7 @@ def test_every_graph_says_what_its_tensors_look_like(name, monkeypatch):
         assert set(variant.signature.reads) | set(variant.signature.writes) == points
 
 
-def test_names_kinds_and_batches_of_a_unets_variants():
+def test_a_unets_signatures_have_names_kinds_and_batches():
     unet = fxcache.optimize(tiny.small_unet(), cut=0)
     sample(unet, 4, **tiny.inputs(batch=3))
     engine = engine_of(unet)
@@ -113,7 +113,7 @@ def test_a_size_that_may_vary_is_a_name():
     assert cached.tensor.batch_dim == 0
 
 
-def test_what_is_bound_by_name_comes_in_the_graphs_order():
+def test_bound_inputs_are_in_the_graphs_order():
     model = fxcache.optimize(dit(), hoist="once", forecast=fxcache.Taylor(1))
     variants = variants_after(model)
     (signature,) = (
@@ -132,7 +132,7 @@ def test_what_is_bound_by_name_comes_in_the_graphs_order():
     assert [float(t) for t in bound[len(expected) : -1]] == [20.0 + n for n in signature.reads]
 
 
-def test_inputs_out_of_order_are_a_defect():
+def test_inputs_out_of_order_are_refused():
     unet = fxcache.optimize(tiny.small_unet(), cut=0)
     sample(unet, 2, **tiny.inputs())
     engine = engine_of(unet)

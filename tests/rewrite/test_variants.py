@@ -57,13 +57,13 @@ def ops(graph: fx.Graph) -> list[str]:
     return [str(n.target) for n in graph.nodes if n.op == "call_function"]
 
 
-def test_dropout_and_checks_are_gone(plain):
+def test_dropout_and_checks_are_removed(plain):
     assert not [
         op for op in ops(variants_of(plain).full.graph) if "dropout" in op or "assert" in op
     ]
 
 
-def test_reuse_drops_what_only_the_cut_needed(plain):
+def test_reuse_has_no_dead_nodes(plain):
     variants = variants_of(plain)
     assert sum("conv2d" in op for op in ops(variants.full.graph)) == 3
     assert sum("conv2d" in op for op in ops(variants.cached_skip.graph)) == 2
@@ -84,7 +84,7 @@ def test_writing_to_an_output_does_not_reach_the_cache(plain):
 
 
 @torch.no_grad()
-def test_a_second_input_that_is_no_timestep_is_conditioning():
+def test_a_second_input_without_a_timestep_name_is_conditioning():
     class TextSecond(nn.Module):
         def __init__(self) -> None:
             super().__init__()

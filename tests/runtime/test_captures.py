@@ -135,7 +135,7 @@ def within(seconds: float, action: Callable[[], object]) -> None:
         raise failures[0]
 
 
-def test_other_signatures_step_while_one_is_captured(gate):
+def test_other_shapes_step_during_a_capture(gate):
     model, plain = twins()
     ready = Request(1)
     assert ready.agrees(model, plain)
@@ -154,7 +154,7 @@ def test_other_signatures_step_while_one_is_captured(gate):
     assert captures(model) == 2
 
 
-def test_callers_of_one_signature_wait_for_one_capture(gate):
+def test_callers_of_one_shape_wait_for_one_capture(gate):
     model, plain = twins()
     with capturing(model, gate, count=3) as callers:
         pass
@@ -164,7 +164,7 @@ def test_callers_of_one_signature_wait_for_one_capture(gate):
     assert gate.traces == captures(model) == 1
 
 
-def test_callers_that_wait_see_the_error(gate):
+def test_waiting_callers_get_the_error(gate):
     model, plain = twins()
     assert Request(1).agrees(model, plain)
     gate.error = "this line fails"
@@ -178,7 +178,7 @@ def test_callers_that_wait_see_the_error(gate):
     assert Request(1).agrees(model, plain)
 
 
-def test_callers_that_wait_try_again_after_an_interrupt(gate):
+def test_waiting_callers_try_again_after_an_interrupt(gate):
     model, plain = twins()
     gate.interrupted = True
     with capturing(model, gate, count=3) as callers:
@@ -189,7 +189,7 @@ def test_callers_that_wait_try_again_after_an_interrupt(gate):
         assert all(map(torch.equal, caller.found, caller.request.results(plain)))
 
 
-def test_weights_written_during_a_capture_count_for_runs_under_way(gate):
+def test_weights_written_during_a_capture_count_for_running_runs(gate):
     model, plain = twins()
     request, weight = Request(1), model.deep.weight
     assert request.agrees(model, plain)

@@ -76,7 +76,7 @@ def test_different_contents_have_different_keys(name):
     assert Content(first).key == Content(first).key
 
 
-def test_a_tensor_that_is_written_is_another_content():
+def test_a_written_tensor_has_another_key():
     held = Point(torch.ones(2))
     before = Content(held).key
     held.x.add_(1)  # type: ignore[attr-defined]

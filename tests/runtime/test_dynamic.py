@@ -49,7 +49,7 @@ def test_reuse_equals_that_of_a_capture_for_one_batch_alone():
 
 
 @torch.no_grad()
-def test_a_batch_of_one_and_unequal_batches_get_their_own():
+def test_a_batch_of_one_and_unequal_batches_get_separate_captures():
     model = fxcache.optimize(dit(), capture=fxcache.CaptureConfig(dynamic=BATCH))
     model(timestep=3, **dit_inputs(2))
     model(timestep=3, **dit_inputs(1))
@@ -67,7 +67,7 @@ class Fixing(DiT):
 
 
 @torch.no_grad()
-def test_a_model_that_fixes_its_batch_is_captured_for_each():
+def test_a_model_that_fixes_its_batch_is_captured_for_each_batch():
     model = fxcache.optimize(Fixing().eval(), capture=fxcache.CaptureConfig(dynamic=BATCH))
     for batch in (2, 3, 2, 3):
         inputs = dit_inputs(batch)
@@ -77,7 +77,7 @@ def test_a_model_that_fixes_its_batch_is_captured_for_each():
 
 
 @torch.no_grad()
-def test_a_batch_that_changes_in_a_run_is_refreshed():
+def test_a_changed_batch_refreshes():
     """It refreshes although the text stays the same."""
     model = fxcache.optimize(
         dit(),
@@ -116,6 +116,6 @@ def test_a_unets_batch_and_size():
 @pytest.mark.parametrize(
     "dynamic", [{"nothing": (0,)}, {"sample": ("batch",)}, {"sample": 0}, ["sample"], {0: (0,)}]
 )
-def test_options_that_cannot_be(dynamic: Any):
+def test_wrong_options_are_refused(dynamic: Any):
     with pytest.raises(fxcache.ConfigError, match=r"CaptureConfig\(dynamic=...\)"):
         fxcache.optimize(dit(), capture=fxcache.CaptureConfig(dynamic=dynamic))

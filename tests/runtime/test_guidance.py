@@ -91,7 +91,7 @@ class Published(nn.Module):
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_the_published_rule(count):
+def test_guidance_equals_the_published_rule(count):
     plain = Published(tiny.small_unet(), CACHE)
     expected = sample(plain, *pictures(count))
     unet = fxcache.optimize(tiny.small_unet(), policy=ALWAYS, guidance=CACHE)
@@ -121,7 +121,7 @@ def test_the_conditional_half_may_come_first():
     torch.testing.assert_close(sample(unet, *pictures(), order=-1), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_reuse_step_takes_the_conditional_half_of_what_both_cached():
+def test_a_reuse_step_reads_the_cached_conditional_half():
     """Compared with DeepCache on the conditional half alone, whose other half is rebuilt."""
     cache = GuidanceCache(interval=5, start=0.25, low=0, high=0)
     unet = fxcache.optimize(tiny.small_unet(), policy=Uniform(3), guidance=cache)
@@ -162,7 +162,7 @@ class Simple:
         return self.text
 
 
-def test_flops_are_those_of_what_ran():
+def test_flops_count_the_halves_that_ran():
     unet = fxcache.optimize(tiny.small_unet(), policy=ALWAYS, guidance=CACHE)
     sample(unet, *pictures())
     whole, half = ({s.flops for s in steps(unet) if s.half is kind} for kind in (False, True))
@@ -186,7 +186,7 @@ def test_a_signal_is_compared_within_the_conditional_half():
     assert [i for i, s in enumerate(steps(unet)) if s.decision.refresh] == [0, 6, 10, 14, 18]
 
 
-def test_a_forecast_goes_on_through_the_steps_of_both():
+def test_a_forecast_continues_through_steps_of_both_halves():
     """All steps but one refresh. The last computes both halves."""
     cache = GuidanceCache(interval=4, start=0.35, low=0, high=0)
     unet = fxcache.optimize(
@@ -217,7 +217,7 @@ def test_four_graphs_and_no_recompilation():
     assert counter.frame_count == 4
 
 
-def test_another_prompt_keeps_nothing_of_the_first():
+def test_another_prompt_drops_the_difference():
     unet = fxcache.optimize(tiny.small_unet(), guidance=CACHE)
     latents, text = pictures()
     sample(unet, latents, text)
@@ -291,7 +291,7 @@ def test_options_are_validated(options):
         GuidanceCache(**options)
 
 
-def test_another_object_is_refused():
+def test_a_wrong_type_of_guidance_is_refused():
     with pytest.raises(ConfigError, match="guidance"):
         fxcache.optimize(tiny.small_unet(), guidance=5)
 
@@ -337,7 +337,7 @@ class Folding(nn.Module):
 
 
 @torch.no_grad()
-def test_outputs_are_told_by_comparison_not_by_their_first_dimension():
+def test_outputs_with_halves_are_found_by_comparison():
     model = fxcache.optimize(Folding().eval(), policy=ALWAYS, guidance=CACHE)
     scheduler = ddim()
     scheduler.set_timesteps(STEPS)
@@ -353,7 +353,7 @@ def test_outputs_are_told_by_comparison_not_by_their_first_dimension():
 
 
 @torch.no_grad()
-def test_what_cannot_be_halved_is_refused_at_the_first_call():
+def test_inseparable_halves_are_refused_at_the_first_call():
     model = fxcache.optimize(Coupled().eval(), policy=ALWAYS, guidance=CACHE)
     scheduler = ddim()
     scheduler.set_timesteps(STEPS)
@@ -372,7 +372,7 @@ class Fixed(Coupled):
 
 
 @torch.no_grad()
-def test_a_model_that_takes_no_half_says_so():
+def test_a_model_that_rejects_half_a_batch_is_refused():
     model = fxcache.optimize(Fixed().eval(), policy=ALWAYS, guidance=CACHE)
     scheduler = ddim()
     scheduler.set_timesteps(STEPS)

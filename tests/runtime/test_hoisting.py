@@ -65,7 +65,7 @@ def spent(model: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda p: p.to_dict()["policy"])
-def test_once_a_request_is_bit_for_bit_the_same(policy):
+def test_hoisting_once_is_bit_for_bit_equal(policy):
     if policy.observes:
         expected, found, model = both(dit, denoised, policy=policy)
     else:
@@ -112,13 +112,13 @@ def test_text_keys_and_values_are_computed_once(make):
     assert saved == spent(plain) - spent(hoisted) == 4 * variants.prologue_flops > 0
 
 
-def test_a_table_is_the_same_but_for_rounding():
+def test_a_table_is_equal_up_to_rounding():
     expected, found, model = both(dit, denoised, hoist="table")
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert levels(model) == {HoistLevel.PER_STEP}
 
 
-def test_a_table_in_double_precision():
+def test_a_table_in_double_precision_is_equal():
     def run(model: nn.Module) -> Tensor:
         return denoised(model.double(), **{k: v.double() for k, v in dit_inputs().items()})
 
@@ -127,13 +127,13 @@ def test_a_table_in_double_precision():
 
 
 @pytest.mark.parametrize("observing", [fxcache.TeaCache(1.0), fxcache.FirstBlock(0.3)])
-def test_a_table_under_policies_that_observe(observing):
+def test_a_table_works_with_observing_policies(observing):
     expected, found, model = both(dit, denoised, hoist="table", policy=observing)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert levels(model) == {HoistLevel.PER_STEP}
 
 
-def test_a_table_where_timesteps_repeat_and_where_a_run_begins_late():
+def test_a_table_supports_repeated_timesteps_and_late_starts():
     def run(model: nn.Module) -> Tensor:
         scheduler = HeunDiscreteScheduler()
         inputs = tiny.inputs()
@@ -153,7 +153,7 @@ def test_a_table_where_timesteps_repeat_and_where_a_run_begins_late():
 
 
 @torch.no_grad()
-def test_timesteps_that_cannot_be_known_are_said_to_be():
+def test_unknown_timesteps_are_warned_of():
     model = fxcache.optimize(dit(), hoist="table", policy=ALWAYS)
     plain, inputs = dit(), dit_inputs()
     with fxcache.session(model), pytest.warns(match="no table of timesteps"):  # noqa: PT031
@@ -175,7 +175,7 @@ def as_numbers(model: nn.Module, schedule: Tensor, seed: int, **inputs: Any) -> 
     return found
 
 
-def test_timesteps_that_are_heard_of_in_one_run_make_the_table_of_the_next():
+def test_timesteps_of_one_run_make_the_next_runs_table():
     model = fxcache.optimize(dit(), hoist="table", policy=ALWAYS)
     short, long = torch.linspace(900, 100, 4), torch.linspace(950, 50, 7)
     for seed, schedule in enumerate([short, short, long, long, short]):
@@ -184,7 +184,7 @@ def test_timesteps_that_are_heard_of_in_one_run_make_the_table_of_the_next():
     assert tabulated(model) == [0, 4, 0, 7, 4]
 
 
-def test_a_timestep_of_each_picture_is_looked_up_only_where_all_are_one():
+def test_timesteps_are_looked_up_only_if_all_are_equal():
     model = fxcache.optimize(dit(), hoist="table", policy=ALWAYS)
     inputs, plain = dit_inputs(), dit()
     first, same = torch.tensor([950.0, 950.0]), torch.tensor([900.0, 900.0])
@@ -200,7 +200,7 @@ def test_a_timestep_of_each_picture_is_looked_up_only_where_all_are_one():
     assert tabulated(model) == [0, 1, 0]
 
 
-def test_zeros_of_either_sign_and_what_is_no_number():
+def test_signed_zeros_and_nan_have_rows():
     class Inverse(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -223,7 +223,7 @@ def test_zeros_of_either_sign_and_what_is_no_number():
 
 
 @torch.no_grad()
-def test_no_table_where_a_batch_has_another_dtype_than_one_timestep():
+def test_no_table_if_a_batch_changes_the_dtype():
     """``where`` promotes a batch of float64, but not a single number."""
 
     class Chosen(nn.Module):
@@ -251,7 +251,7 @@ def test_no_table_where_a_batch_has_another_dtype_than_one_timestep():
 
 
 @torch.no_grad()
-def test_a_row_lies_in_memory_as_the_graph_takes_views_of_it():
+def test_a_row_has_the_memory_order_of_the_graph():
     class Transposed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -272,7 +272,7 @@ def test_a_row_lies_in_memory_as_the_graph_takes_views_of_it():
     assert tabulated(model) == [4]
 
 
-def test_what_no_step_was_given_is_not_said_to_be_saved():
+def test_unused_hoisting_is_not_reported_as_saved():
     example = {**dit_inputs(), "timestep": torch.tensor([900.0, 900.0])}
     model = fxcache.optimize(
         dit(), hoist="table", policy=ALWAYS, capture=fxcache.CaptureConfig(example_inputs=example)
@@ -288,7 +288,7 @@ def test_what_no_step_was_given_is_not_said_to_be_saved():
     assert saved[1] == to_come
 
 
-def test_timesteps_are_heard_of_and_forgotten():
+def test_timesteps_are_remembered_and_dropped():
     heard = TimestepHistory()
     assert heard.begin() == ()
     for value, uniform in ((9.0, True), (5.0, True), (7.0, False)):
@@ -309,7 +309,7 @@ def tabulated(model: nn.Module) -> list[int]:
     return [len(run.tabulated) for run in fxcache.report(model).runs]
 
 
-def test_timesteps_that_are_rewritten_give_a_new_table():
+def test_rewritten_timesteps_make_a_new_table():
     model = fxcache.optimize(dit(), hoist="table", policy=ALWAYS)
     plain, inputs, timesteps = dit(), dit_inputs(), torch.linspace(900, 100, 4)
     with torch.no_grad():
@@ -322,7 +322,7 @@ def test_timesteps_that_are_rewritten_give_a_new_table():
 
 
 @torch.no_grad()
-def test_a_prompt_that_is_rewritten_in_the_middle_of_a_run():
+def test_a_prompt_rewritten_during_a_run_stops_hoisting():
     model, plain = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit()
     inputs = dit_inputs()
     with pytest.warns(match="changed during a run"):  # noqa: PT031
@@ -333,7 +333,7 @@ def test_a_prompt_that_is_rewritten_in_the_middle_of_a_run():
 
 
 @torch.no_grad()
-def test_weights_that_are_written_in_the_middle_of_a_run():
+def test_weights_written_during_a_run_stop_hoisting():
     model, plain = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit()
     inputs = dit_inputs()
     with pytest.warns(match="changed during a run"):  # noqa: PT031
@@ -345,7 +345,7 @@ def test_weights_that_are_written_in_the_middle_of_a_run():
 
 
 @torch.no_grad()
-def test_a_named_request_whose_next_run_has_a_new_prompt():
+def test_a_keyed_request_hoists_its_new_prompt():
     model, plain = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit()
     for seed in range(3):
         inputs = dit_inputs(seed=seed)
@@ -356,7 +356,7 @@ def test_a_named_request_whose_next_run_has_a_new_prompt():
 
 
 @torch.no_grad()
-def test_new_prompts_and_requests_that_take_turns():
+def test_requests_in_turns_hoist_their_prompts():
     model, plain = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit()
     for run in range(2):
         requests = [dit_inputs(seed=2 * run + i) for i in range(2)]
@@ -368,7 +368,7 @@ def test_new_prompts_and_requests_that_take_turns():
     assert levels(model) == {HoistLevel.PER_RUN}
 
 
-def test_conditioning_that_does_not_count_its_writes_is_not_hoisted():
+def test_inference_tensors_are_not_hoisted():
     model, plain = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit()
     with pytest.warns(match="inference mode"), torch.inference_mode():  # noqa: PT031
         inputs, timesteps = dit_inputs(), torch.linspace(900, 100, 4)
@@ -378,7 +378,7 @@ def test_conditioning_that_does_not_count_its_writes_is_not_hoisted():
     assert levels(model) == {HoistLevel.NOTHING}
 
 
-def test_guidance_at_half_the_batch():
+def test_guidance_at_half_the_batch_is_hoisted():
     cache = fxcache.GuidanceCache(interval=3, start=0.2)
     expected, found, model = both(tiny.small_unet, guided_sample, guidance=cache)
     assert torch.equal(found, expected)
@@ -417,7 +417,7 @@ class Telling(nn.Module):
 
 
 @torch.no_grad()
-def test_writing_to_an_output_does_not_reach_what_was_hoisted():
+def test_writing_to_an_output_does_not_change_hoisted_values():
     model = fxcache.optimize(Telling().eval(), cut="deep", hoist="once", policy=ALWAYS)
     plain, x, text = Telling().eval(), torch.ones(3, 4), torch.randn(3, 4)
     for t in torch.linspace(900, 100, 3):
@@ -448,7 +448,7 @@ def test_weights_that_no_step_reads_any_more_are_reported():
 
 
 @pytest.mark.parametrize("wrong", [True, "always", 1])
-def test_what_hoist_can_be(wrong):
+def test_wrong_values_of_hoist_are_refused(wrong):
     with pytest.raises(fxcache.ConfigError, match="hoist"):
         fxcache.optimize(dit(), hoist=wrong)
 
@@ -528,7 +528,7 @@ OBSERVING = fxcache.FirstBlock(1e-9)  # which refreshes at every step
 
 
 @pytest.mark.parametrize("hoist", ["once", "table"])
-def test_what_the_prefix_shares_is_not_written_to(hoist):
+def test_shared_values_are_not_written(hoist):
     """The output is a view of a hoisted value, which both graphs of a step read."""
     model = fxcache.optimize(Small().eval(), hoist=hoist, policy=OBSERVING)
     assert_equal(model, Small().eval(), SCHEDULE, atol=1e-6)
@@ -536,19 +536,19 @@ def test_what_the_prefix_shares_is_not_written_to(hoist):
 
 
 @pytest.mark.parametrize("hoist", ["once", "table"])
-def test_noise_is_drawn_anew_at_every_step(hoist):
+def test_random_values_are_not_hoisted(hoist):
     model = fxcache.optimize(Noisy().eval(), hoist=hoist, policy=ALWAYS)
     assert_equal(model, Noisy().eval(), SCHEDULE, atol=1e-6)
 
 
-def test_where_no_table_can_be_made_values_are_computed_in_the_loop():
+def test_without_a_table_steps_compute_the_values():
     model = fxcache.optimize(Looked().eval(), hoist="table", policy=ALWAYS)
     with pytest.warns(fxcache.FxcacheWarning, match="no table of timesteps"):
         assert_equal(model, Looked().eval(), torch.tensor([999, 749, 499, -1001]), steps=3)
     assert levels(model) == {HoistLevel.PER_RUN}
 
 
-def test_timesteps_that_are_every_second_element():
+def test_strided_timesteps_have_rows():
     model = fxcache.optimize(Small().eval(), hoist="table", policy=ALWAYS)
     strided = torch.from_numpy(torch.linspace(900, 100, 10).numpy()[::2])
     assert_equal(model, Small().eval(), strided, atol=1e-6)
@@ -556,7 +556,7 @@ def test_timesteps_that_are_every_second_element():
 
 
 @torch.no_grad()
-def test_a_batch_that_changes_while_schedule_and_prompt_stay():
+def test_a_changed_batch_hoists_again():
     sizes = {"x": (0,), "t": (0,)}
     model = fxcache.optimize(
         Small().eval(), hoist="table", policy=ALWAYS, capture=fxcache.CaptureConfig(dynamic=sizes)
@@ -570,7 +570,7 @@ def test_a_batch_that_changes_while_schedule_and_prompt_stay():
 
 
 @torch.no_grad()
-def test_writes_that_are_not_counted_are_seen_by_the_next_run():
+def test_the_next_run_notices_uncounted_writes():
     model, plain = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit()
     inputs = dit_inputs()
     for _ in range(2):
@@ -583,7 +583,7 @@ def test_writes_that_are_not_counted_are_seen_by_the_next_run():
 
 
 @torch.no_grad()
-def test_weights_of_the_timestep_that_are_written_in_the_middle_of_a_run():
+def test_timestep_weights_written_during_a_run_stop_the_table():
     model, plain = fxcache.optimize(dit(), hoist="table", policy=ALWAYS), dit()
     inputs = dit_inputs()
     with pytest.warns(match="changed during a run"):  # noqa: PT031
@@ -595,7 +595,7 @@ def test_weights_of_the_timestep_that_are_written_in_the_middle_of_a_run():
 
 
 @torch.no_grad()
-def test_what_changed_in_one_run_is_hoisted_again_in_the_next():
+def test_the_next_run_hoists_again_after_a_change():
     model, inputs = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit_inputs()
     with pytest.warns(match="changed during a run"):  # noqa: PT031
         for run in range(2):
@@ -614,14 +614,14 @@ def test_what_changed_in_one_run_is_hoisted_again_in_the_next():
 
 @pytest.mark.parametrize("hoist", [None, "once", "table"])
 @pytest.mark.parametrize("policy", [ALWAYS, fxcache.TaylorSeer(1, order=1), OBSERVING])
-def test_inputs_that_are_named_as_graphs_name_theirs(hoist, policy):
+def test_inputs_with_names_of_placeholders_work(hoist, policy):
     model = fxcache.optimize(Named().eval(), hoist=hoist, policy=policy)
     more = {"hoisted_0": torch.randn(2, 5, 4), "cached": [torch.ones(4)], "weights": torch.ones(4)}
     assert_equal(model, Named().eval(), SCHEDULE, atol=1e-6, **more)
 
 
 @torch.no_grad()
-def test_one_tensor_that_is_passed_as_another_input_too():
+def test_one_tensor_in_two_inputs_is_hoisted():
     class Twice(Small):
         def forward(self, x: Tensor, r: Tensor, t: Tensor) -> Tensor:  # type: ignore[override]
             h = self.enter(x * r / 1000) + self.embed(t)

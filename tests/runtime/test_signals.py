@@ -90,7 +90,7 @@ def by_hand(
         FirstBlock(0.2),
     ],
 )
-def test_decisions_and_latents_are_those_of_a_cache_written_by_hand(policy):
+def test_decisions_and_latents_equal_a_cache_by_hand(policy):
     model = fxcache.optimize(dit(), policy=policy)
     latent = denoised(model, dit_inputs())
     expected, computed = by_hand(policy, dit_inputs())
@@ -111,7 +111,7 @@ def test_refreshing_always_equals_the_original_bit_for_bit(policy, model):
     assert torch.equal(found, expected)
 
 
-def test_the_prefix_is_computed_once_and_reaches_only_as_far_as_the_signal():
+def test_the_prefix_ends_at_the_signal():
     model = fxcache.optimize(dit(), policy=FirstBlock(0.1))
     denoised(model, dit_inputs())
     variants = variants_of(model)
@@ -133,7 +133,7 @@ def layers_in(module: nn.Module) -> set[int]:
 
 @torch.no_grad()
 @pytest.mark.parametrize("threshold", [1.0, 1.5, 2.0])
-def test_a_signal_of_the_timestep_alone_is_known_before_the_run(threshold):
+def test_a_timestep_signal_is_precomputed(threshold):
     unet = tiny.small_unet()
     fxcache.optimize(unet, policy=TeaCache(threshold))
     sample(unet, 20, **tiny.inputs())
@@ -158,7 +158,7 @@ def test_a_signal_of_the_timestep_alone_is_known_before_the_run(threshold):
     assert 2 < len(computed) < 20
 
 
-def test_where_timesteps_come_one_by_one_the_prefix_tells():
+def test_the_prefix_computes_the_signal_of_single_timesteps():
     unet = fxcache.optimize(tiny.small_unet(), policy=TeaCache(2.0))
     inputs = tiny.inputs()
     with torch.no_grad(), fxcache.session(unet, num_steps=5):
@@ -203,7 +203,7 @@ def test_requests_in_turns_keep_their_own_signals():
         assert torch.equal(latent, denoised(alone, dit_inputs(seed=seed)))
 
 
-def test_a_second_run_does_not_remember_the_first():
+def test_a_second_run_does_not_read_the_first_runs_signal():
     model = fxcache.optimize(dit(), policy=TeaCache(0.1))
     inputs = dit_inputs()
     first = denoised(model, inputs, TIMES.clone())
@@ -230,7 +230,7 @@ class NoBlocks(nn.Module):
         return self.leave(torch.cat([self.deep(skip), skip], -1)) * timestep
 
 
-def test_a_model_without_the_signal_says_so():
+def test_a_model_without_the_signal_is_refused():
     example = {"sample": torch.randn(1, 4), "timestep": torch.tensor(1.0)}
     with pytest.raises(fxcache.CutError, match="no first_block to observe"):
         fxcache.optimize(
@@ -240,7 +240,7 @@ def test_a_model_without_the_signal_says_so():
         )
 
 
-def test_a_cut_that_the_signal_lies_behind_is_refused():
+def test_a_cut_before_the_signal_is_refused():
     example = {**dit_inputs(), "timestep": torch.tensor(1.0)}
     with pytest.raises(fxcache.CutError, match="observes a value that is computed from it"):
         fxcache.optimize(

@@ -68,5 +68,5 @@ def compare(errors: dict[str, torch.Tensor], costs: dict[str, float], budget: fl
     assert found.reused[0] is None
 
 
-def test_no_schedule_is_below_one_step():
+def test_a_budget_below_one_step_has_no_schedule():
     assert solve({"a": torch.zeros(4, 2)}, {"a": 0.1}, 0.5) is None
