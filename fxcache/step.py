@@ -60,7 +60,7 @@ def require_length(what: str, length: int, step: Step) -> None:
 
 
 def known_length(what: str, step: Step) -> int:
-    """The number of calls that the run makes.
+    """Return the number of calls that the run makes.
 
     Raises:
         UnknownLengthError: Nothing tells it.

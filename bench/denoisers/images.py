@@ -90,7 +90,7 @@ def prx(config: Config, full: bool) -> Inputs:
 
 
 def uvit(config: Config, full: bool) -> Inputs:
-    """The latent is a square of indices into a codebook; all are masked at first."""
+    """Return the latent is a square of indices into a codebook; all are masked at first."""
     side = config["sample_size"] if full else 8
     conditions = config["micro_cond_embed_dim"] // config["micro_cond_encode_dim"]
     return {

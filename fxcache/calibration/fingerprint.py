@@ -67,7 +67,7 @@ class Fingerprint:
 
 @torch.no_grad()
 def fingerprint(model: nn.Module) -> Fingerprint:
-    """The fingerprint of ``model``. Reads a few of its weights from their device."""
+    """Return the fingerprint of ``model``. Reads a few of its weights from their device."""
     named = sorted(model.state_dict().items())
     listed = "\n".join(f"{name} {tuple(tensor.shape)}" for name, tensor in named)
     floating = [(name, t) for name, t in named if t.is_floating_point() and t.numel()]

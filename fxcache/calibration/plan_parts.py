@@ -75,7 +75,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 
 def installed_versions() -> dict[str, str]:
-    """The versions of the packages that a plan depends on, as far as they are installed."""
+    """Return the versions of the packages that a plan depends on, as far as they are installed."""
     versions = {}
     for package in PACKAGES:
         try:

@@ -49,7 +49,7 @@ class BlockCaching(Table):
         return frozenset(self.changes)
 
     def computed(self) -> list[Row]:
-        """The blocks that each step computes."""
+        """Return the blocks that each step computes."""
         steps = {block: set(self.refreshes(series)) for block, series in self.changes.items()}
         length = len(next(iter(self.changes.values())))
         return [frozenset(b for b, at in steps.items() if s in at) for s in range(length)]

@@ -73,7 +73,7 @@ class GuidanceCache:
         return max(WATCHED, math.ceil(self.start * known_length(type(self).__name__, step)))
 
     def computes_both(self, step: Step) -> bool:
-        """Whether the step computes both halves.
+        """Return whether the step computes both halves.
 
         Raises:
             UnknownLengthError: Nothing tells the run's length.
@@ -82,11 +82,11 @@ class GuidanceCache:
         return after < 0 or after % self.interval == 0
 
     def keeps(self, step: Step) -> bool:
-        """Whether the step keeps the difference of both halves for later steps."""
+        """Return whether the step keeps the difference of both halves for later steps."""
         return step.index >= self.begins(step) and self.computes_both(step)
 
     def weights(self, step: Step) -> tuple[float, float]:
-        """The weights w₁ and w₂ of the low and the high frequencies at a step."""
+        """Return the weights w₁ and w₂ of the low and the high frequencies at a step."""
         early = step.index < self.turn * known_length(type(self).__name__, step)
         return (1 + self.low, 1.0) if early else (1.0, 1 + self.high)
 

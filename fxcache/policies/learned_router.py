@@ -53,7 +53,7 @@ class LearnedRouter(Table):
         return frozenset(self.scores)
 
     def computed(self) -> list[Row]:
-        """The layers that each step computes."""
+        """Return the layers that each step computes."""
         length = len(next(iter(self.scores.values())))
         return [
             frozenset(layer for layer, score in self.scores.items() if score[s] > self.threshold)

@@ -43,7 +43,7 @@ class Scheduled(Table):
         return frozenset(self.names)
 
     def computed(self) -> list[Row]:
-        """The cache points that each step computes: those that it does not reuse."""
+        """Return the cache points that each step computes: those that it does not reuse."""
         return [self.points - frozenset(step) for step in self.reused]
 
 

@@ -58,7 +58,7 @@ class SmoothCache(Table):
         return frozenset(self.errors)
 
     def computed(self) -> list[Row]:
-        """The kinds of layers that each step computes."""
+        """Return the kinds of layers that each step computes."""
         steps = {kind: set(self.refreshes(rows)) for kind, rows in self.errors.items()}
         length = len(next(iter(self.errors.values())))
         return [frozenset(k for k, at in steps.items() if s in at) for s in range(length)]
@@ -81,7 +81,7 @@ class SmoothCache(Table):
 
 
 def valid(errors: object) -> bool:
-    """Whether each kind of layer has one list of numbers for each step."""
+    """Return whether each kind of layer has one list of numbers for each step."""
     if not isinstance(errors, Mapping) or not errors:
         return False
     tables = list(errors.values())

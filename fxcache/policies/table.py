@@ -39,7 +39,7 @@ class Table(Policy, abstract=True):
 
     @abstractmethod
     def computed(self) -> list[Row]:
-        """The cache points that each step computes, by the policy's own rule."""
+        """Return the cache points that each step computes, by the policy's own rule."""
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:

@@ -53,7 +53,7 @@ class Report:
 
 
 def report_of(module: nn.Module, engine: Engine) -> Report:
-    """The report of an optimised module."""
+    """Return the report of an optimised module."""
     captured, requested = list(engine.captures.values()), engine.settings.hoist
     return Report(
         model=type(module).__name__,
@@ -70,7 +70,7 @@ def report_of(module: nn.Module, engine: Engine) -> Report:
 
 
 def hoist_level(variants: Variants) -> HoistLevel:
-    """The most that was hoisted out of a step so far."""
+    """Return the most that was hoisted out of a step so far."""
     return max(key.hoisted for key in variants.made)
 
 
@@ -170,7 +170,7 @@ def measured_speedup(run: Run) -> float | None:
 
 
 def typical(times_ms: list[float]) -> float | None:
-    """The median, so that one step that the machine interrupted does not count."""
+    """Return the median, so that one step that the machine interrupted does not count."""
     return median(times_ms) if times_ms else None
 
 

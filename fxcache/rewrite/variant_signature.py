@@ -106,7 +106,7 @@ class VariantSignature:
             )
 
     def keys(self, kind: InputKind) -> tuple[Any, ...]:
-        """The keys of the inputs of one kind, in order."""
+        """Return the keys of the inputs of one kind, in order."""
         return tuple(spec.source.key for spec in self.inputs if spec.source.kind is kind)
 
     @cached_property

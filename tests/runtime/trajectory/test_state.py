@@ -113,7 +113,7 @@ def test_a_run_is_as_long_as_the_last_one_of_its_schedule():
     lengths, first = RunLengths(), Place(0, 20)
     schedule = schedule_of(first)
     assert lengths.expected(State(first), schedule) == 20
-    lengths.note(State(Place(5, 20), step=5), schedule)
+    lengths.record(State(Place(5, 20), step=5), schedule)
     assert lengths.expected(State(first), schedule) == 6
     assert lengths.expected(State(Place(5, 20), step=5), schedule) == 6
     assert lengths.expected(State(Place(6, 20), step=6), schedule) == 20, "it goes on beyond"
@@ -127,7 +127,7 @@ def test_numbers_tell_their_length_from_the_second_run_on():
     lengths, first = RunLengths(), Number(1000.0)
     schedule = schedule_of(first)
     assert lengths.expected(State(first), schedule) is None
-    lengths.note(State(Number(20.0), step=49), schedule)
+    lengths.record(State(Number(20.0), step=49), schedule)
     assert lengths.expected(State(first), schedule) == 50
     assert lengths.expected(State(Number(900.0)), schedule_of(Number(900.0))) is None
 
@@ -135,23 +135,23 @@ def test_numbers_tell_their_length_from_the_second_run_on():
 def test_a_warm_up_of_one_call_does_not_shorten_the_run_after_it():
     lengths, first = RunLengths(), Number(1000.0)
     schedule = schedule_of(first)
-    lengths.note(State(first), schedule)
+    lengths.record(State(first), schedule)
     assert lengths.expected(State(Number(900.0), step=1), schedule) is None
 
 
 def test_a_failed_run_sets_no_length():
     lengths, first = RunLengths(), Place(0, 20)
     schedule = schedule_of(first)
-    lengths.note(State(Place(3, 20), step=3, complete=False), schedule)
+    lengths.record(State(Place(3, 20), step=3, complete=False), schedule)
     assert lengths.expected(State(first), schedule) == 20
 
 
 def test_a_plan_knows_its_schedules():
     lengths, first = RunLengths(), Place(0, 20)
     schedule = schedule_of(first)
-    lengths.note(State(Place(5, 20), step=5), schedule)
+    lengths.record(State(Place(5, 20), step=5), schedule)
     assert lengths.places() == [(20, 0, 6)]
     other = RunLengths()
     other.fix(lengths.places())
-    other.note(State(Place(2, 20), step=2), schedule)
+    other.record(State(Place(2, 20), step=2), schedule)
     assert other.expected(State(first), schedule) == 6, "a run that was broken off changes nothing"
