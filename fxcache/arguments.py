@@ -199,5 +199,5 @@ def require_hoist(hoist: object) -> HoistLevel:
     raise ConfigError(
         f"hoist={hoist!r} is neither None, 'once' nor 'table'",
         where="optimize(hoist=...)",
-        remedy="pass one of these",
+        remedy="pass one of these values",
     )

@@ -53,13 +53,13 @@ class GuidanceCache:
         for name in ("start", "turn"):
             if getattr(self, name) > 1:
                 raise ConfigError(
-                    f"{name}={getattr(self, name)} is more than the whole run",
+                    f"{name}={getattr(self, name)} is more than 1, the whole run",
                     where=type(self).__name__,
                     remedy=f"pass {name} as a part of the run, from 0 to 1",
                 )
         if self.conditional not in HALVES:
             raise ConfigError(
-                f"conditional={self.conditional!r} is no half of a batch",
+                f"conditional={self.conditional!r} does not name a half of a batch",
                 where=type(self).__name__,
                 remedy=f"pass one of: {', '.join(HALVES)}",
             )

@@ -32,7 +32,7 @@ class Scheduled(Table):
         object.__setattr__(self, "reused", tuple(strings(step) for step in self.reused))
         if not self.reused or not all(set(step) <= set(self.names) for step in self.reused):
             raise ConfigError(
-                "reused does not list, for each step, cache points that names has",
+                "reused must list, for each step, cache points that are in names",
                 where="Scheduled",
                 remedy="take it from `fxcache tune`",
             )

@@ -45,7 +45,7 @@ class SmoothCache(Table):
         require_number(self, "alpha", least=0)
         if not valid(self.errors):
             raise ConfigError(
-                "errors do not hold, for each kind of layer, one list of numbers for each step",
+                "errors must hold, for each kind of layer, one list of numbers for each step",
                 where="SmoothCache",
                 remedy="take them from `fxcache calibrate`",
             )

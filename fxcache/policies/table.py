@@ -105,7 +105,7 @@ def require_series(policy: Policy, name: str) -> None:
         raise ConfigError(
             f"{name} does not hold one list of numbers, as long as the run, for each cache point",
             where=type(policy).__name__,
-            remedy="take it from what calibrates or trains the policy: see the guide, under Plans",
+            remedy="calibrate or train the policy: see the guide, under Plans",
         )
     series = {point: tuple(map(float, numbers)) for point, numbers in value.items()}
     object.__setattr__(policy, name, series)

@@ -100,7 +100,7 @@ class VariantSignature:
         ranks = [ORDER.index(spec.source.kind) for spec in self.inputs]
         if any(before > after for before, after in pairwise(ranks)):
             raise RewriteError(
-                "a graph takes its inputs in another order than that of their kinds",
+                "the inputs of a graph are not ordered by kind",
                 where=", ".join(spec.name for spec in self.inputs),
                 remedy="report this as a bug in fxcache, with the model's configuration",
             )
