@@ -142,7 +142,7 @@ def test_a_defective_rewrite_is_refused(plain):
 
 
 def test_a_pass_must_come_after_what_it_requires():
-    with pytest.raises(RewriteError, match="'own outputs' requires: all outputs are there"):
+    with pytest.raises(RewriteError, match="'own outputs' requires: the graph has all its outputs"):
         PassManager([own_outputs(), write_cache({})])
     with pytest.raises(RewriteError, match="no node of the program has been removed"):
         PassManager([read_cache({}, CacheFormat(), None), write_cache({}), remove_dead_nodes()] * 2)
