@@ -35,7 +35,7 @@ def built() -> Any:
 
 
 @pytest.fixture(scope="module")
-def theirs() -> Any:
+def deepcache_pipe() -> Any:
     return built()
 
 
@@ -54,13 +54,13 @@ def at(request: pytest.FixtureRequest) -> tuple[int, Any]:
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("interval", [2, 3, 5])
-def test_latents_equal_deepcaches(theirs, plain, at, interval, scheduler):
+def test_latents_equal_deepcaches(deepcache_pipe, plain, at, interval, scheduler):
     index, pipe = at
-    helper = DeepCacheSDHelper(pipe=theirs)
+    helper = DeepCacheSDHelper(pipe=deepcache_pipe)
     helper.set_params(cache_interval=interval, cache_branch_id=index)
     helper.enable()
     try:
-        expected = latents(theirs, scheduler)
+        expected = latents(deepcache_pipe, scheduler)
     finally:
         helper.disable()
 

@@ -20,7 +20,7 @@ from fxcache.rewrite.variants import NOTHING, Variants, rewrite
 from fxcache.signature import Signature
 from tests.loops import refreshes
 
-# What cannot be captured, and the line of the model that is to blame.
+# Classes that cannot be captured, with the responsible source line.
 REFUSED = {
     "HiDreamImageTransformer2DModel": "transformer_hidream_image.py:389",
 }
@@ -130,7 +130,7 @@ SAMPLED = {
     "UNet2DConditionModel",
     "WanTransformer3DModel",
 }
-# What a class does not have: a timestep that modulates, numbered blocks, attention in them.
+# Features that classes lack: a timestep that modulates, numbered blocks, attention in them.
 MISSING: dict[str, set[str]] = {
     "DreamLiteTransformer2DModel": {"TeaCache"},
     "MiniMaxMusic3RVQDepthDecoder": {"TeaCache"},

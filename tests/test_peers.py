@@ -52,14 +52,14 @@ def denoise(predict: Callable[..., Any], call: dict[str, Any]) -> Tensor:
     return latent
 
 
-def ours(kind: str, policy: Policy, **options: Any) -> tuple[Tensor, list[int]]:
+def with_fxcache(kind: str, policy: Policy, **options: Any) -> tuple[Tensor, list[int]]:
     model, call = model_and_call(kind)
     fxcache.optimize(model, policy=policy, **options)
     with fxcache.session(model, num_steps=STEPS):
         return denoise(model, call), refreshes(model)[-1]
 
 
-def theirs(kind: str, config: object) -> Tensor:
+def with_diffusers(kind: str, config: object) -> Tensor:
     model, call = model_and_call(kind)
     model.enable_cache(config)
 
@@ -77,8 +77,8 @@ FLUX = "FluxTransformer2DModel"
     ("threshold", "expected"), [(0.02, range(12)), (0.5, None), (0.8, None), (9.0, [0])]
 )
 def test_first_block_cache(threshold, expected):
-    latent, refreshed = ours(FLUX, FirstBlock(threshold))
-    assert torch.equal(latent, theirs(FLUX, FirstBlockCacheConfig(threshold=threshold)))
+    latent, refreshed = with_fxcache(FLUX, FirstBlock(threshold))
+    assert torch.equal(latent, with_diffusers(FLUX, FirstBlockCacheConfig(threshold=threshold)))
     if expected is None:
         assert 1 < len(refreshed) < STEPS, "a threshold that tells nothing"
     else:
@@ -89,8 +89,8 @@ def test_first_block_cache(threshold, expected):
 def test_magcache(threshold):
     ratios = [1.0, 1.2, 1.1, 1.05, 1.04, 1.02, 1.0, 0.98, 0.97, 0.95, 0.9, 0.85]
     config = MagCacheConfig(threshold=threshold, num_inference_steps=STEPS, mag_ratios=ratios)
-    latent, refreshed = ours(FLUX, MagCache(tuple(ratios), threshold))
-    assert torch.equal(latent, theirs(FLUX, config))
+    latent, refreshed = with_fxcache(FLUX, MagCache(tuple(ratios), threshold))
+    assert torch.equal(latent, with_diffusers(FLUX, config))
     assert 1 < len(refreshed) < STEPS
 
 
@@ -108,14 +108,14 @@ def test_taylorseer(order):
     )
     policy = Explicit(steps=(0, 1, 2, 4, 8))
     forecast = Taylor(order) if order else None
-    latent, refreshed = ours(FLUX, policy, cut=cut, forecast=forecast)
+    latent, refreshed = with_fxcache(FLUX, policy, cut=cut, forecast=forecast)
     assert refreshed == [0, 1, 2, 4, 8]
-    torch.testing.assert_close(latent, theirs(FLUX, config), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(latent, with_diffusers(FLUX, config), rtol=1e-4, atol=1e-5)
 
 
 def test_fastercaches_attention_against_hooks():
     """Hooks return a + (a - b) w, from the outputs a and b at the last two steps."""
-    latent, refreshed = ours(FLUX, FasterCache(first=3))
+    latent, refreshed = with_fxcache(FLUX, FasterCache(first=3))
     assert refreshed == [0, 1, 2, 4, 6, 8, 10]
     model, call = model_and_call(FLUX)
     for path in ("transformer_blocks", "single_transformer_blocks"):
@@ -143,7 +143,7 @@ def extrapolated(forward: Callable[..., Any], refreshed: list[int]) -> Callable[
     return cached
 
 
-@pytest.mark.filterwarnings("ignore:torch.meshgrid")  # theirs
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")  # a warning of diffusers
 @pytest.mark.parametrize(("interval", "factor"), [(2, 1.1), (5, 1.0)])
 def test_fastercaches_guidance(interval, factor):
     """diffusers multiplies the stored difference again: test factor 1, or one step."""

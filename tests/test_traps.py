@@ -59,7 +59,7 @@ def same(model: Any, plain: Any, *args: Any) -> bool:
     return torch.equal(model(*args), plain(*args))
 
 
-# What capture must not bake in
+# Values that a capture must not freeze
 
 
 def test_one_tensor_passed_as_two_inputs():
@@ -149,7 +149,7 @@ def test_weights_from_inference_mode_are_named_as_the_cause():
         model(latent(), 5, words())
 
 
-# What may change between runs
+# Changes between runs
 
 
 def test_weights_untied_by_load_state_dict():
@@ -221,7 +221,7 @@ def test_functional_call_at_the_start_of_a_run():
     assert same(model, plain, latent(), torch.tensor(950), words())
 
 
-# Whose cache it is
+# Callers that share a model
 
 
 def test_conditioning_written_over_after_the_first_step():
@@ -345,7 +345,7 @@ def test_too_many_kinds_of_call_are_warned_of():
         model(latent(batch=9), 900, texts[-1])
 
 
-# How it comes and goes
+# optimize and restore
 
 
 def test_a_failed_restore_changes_nothing():

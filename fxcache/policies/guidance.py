@@ -1,4 +1,4 @@
-"""Which steps compute both halves of classifier-free guidance."""
+"""Decides which steps compute both halves of classifier-free guidance."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from fxcache.errors import ConfigError
 from fxcache.step import Step, known_length
 
 HALVES = ("first", "second")
-WATCHED = 2  # steps at the start whose halves must be seen to have equal latents
+WATCHED = 2  # steps at the start at which the latents of both halves are compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,18 +22,18 @@ class GuidanceCache:
         u ≈ c + w₁ Δ_low + w₂ Δ_high
 
     with w₁ = 1 + low and w₂ = 1 early in the run, and w₁ = 1 and w₂ = 1 + high late in it. This
-    works for calls whose batch holds the same latents twice, and beside every policy. The number
-    of steps of the run must be known.
+    works for calls whose batch holds the same latents twice, with every policy. The number of steps
+    of the run must be known.
 
     Args:
-        interval: Steps from one that computes both halves to the next, 1 or more.
+        interval: The number of steps from one that computes both halves to the next, 1 or more.
         start: The share of the run before which every step computes both halves, 0 to 1.
-        low: How much more the low frequencies count early in the run, 0 or more. With ``low`` and
-            ``high`` at 0, the difference is added as it is, without splitting it.
-        high: How much more the high frequencies count late in the run, 0 or more.
-        turn: The share of the run at which early ends and late begins, 0 to 1.
-        conditional: Which half of the batch is the conditional one: ``"second"`` in most pipelines,
-            ``"first"`` in diffusers' ``DiTPipeline``.
+        low: The additional weight of low frequencies early in the run, 0 or more. If ``low`` and
+            ``high`` are 0, the difference is added without splitting it.
+        high: The additional weight of high frequencies late in the run, 0 or more.
+        turn: The share of the run at which the late part begins, 0 to 1.
+        conditional: The conditional half of the batch: ``"second"`` in most pipelines, ``"first"``
+            in diffusers' ``DiTPipeline``.
 
     Raises:
         ConfigError: An option has a value that it cannot have.

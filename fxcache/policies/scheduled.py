@@ -16,11 +16,11 @@ class Scheduled(Table):
     Args:
         names: The names of all cache points.
         reused: For each step, the cache points that it reuses. A step with an empty list refreshes.
-        max_variants: How many different sets of cache points the steps may reuse, each of which is
-            a graph of its own. If the table has more, the most alike are merged.
+        max_variants: The number of different sets of cache points that steps may reuse. Each set
+            needs one graph. If the table has more sets, the most similar ones are merged.
 
     Raises:
-        ConfigError: The table is empty, or a step reuses what is not among the names.
+        ConfigError: The table is empty, or a step reuses a cache point that is not in the names.
     """
 
     names: tuple[str, ...] = ()

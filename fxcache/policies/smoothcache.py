@@ -27,8 +27,8 @@ class SmoothCache(Table):
         errors: For each kind of layer and each step, the left side for g = 1, 2 and so on. From
             ``fxcache.calibrate``. The policy serves runs of this length only, and reuses nothing
             for longer than was calibrated.
-        max_variants: How many different sets of kinds the steps may reuse, each of which is a graph
-            of its own. If the schedule has more, the most alike are merged.
+        max_variants: The number of different sets of kinds that steps may reuse. Each set needs one
+            graph. If the schedule has more sets, the most similar ones are merged.
 
     Raises:
         ConfigError: An option has a value that it cannot have, or kinds have unequal numbers of

@@ -18,9 +18,9 @@ class Table(Policy, abstract=True):
     """Base of policies that know before the run which cache points each step computes.
 
     Args:
-        max_variants: How many different sets of cache points the steps may reuse, each of which is
-            a graph of its own. If the schedule has more, the most alike are merged; the merged
-            steps compute what either of them computed.
+        max_variants: The number of different sets of cache points that steps may reuse. Each set
+            needs one graph. If the schedule has more sets, the most similar ones are merged. Merged
+            steps compute all cache points that one of them computed.
 
     Raises:
         ConfigError: ``max_variants`` is not a whole number of at least 1.

@@ -20,7 +20,7 @@ from tests.loops import refreshes
 
 STEPS = 7
 EVERY_THIRD = list(range(0, STEPS, 3))
-# Whose pipelines make timesteps of their own.
+# Classes whose pipelines make a new timestep tensor at each call.
 NUMBERED = {"FluxTransformer2DModel", "QwenImageTransformer2DModel", "SanaTransformer2DModel"}
 PICTURE = Image.fromarray(
     np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from tests.pipelines.build import (
 
 pytest.importorskip("peft")
 
-# What PEFT says to diffusers, which loads and deletes adapters by ways of its own.
+# Warnings of PEFT when diffusers loads and deletes adapters in its own way.
 pytestmark = [
     pytest.mark.filterwarnings(
         "ignore:Already found a .peft_config.:UserWarning",

@@ -38,7 +38,7 @@ def found(*pairs: tuple[Evidence, Likeness]) -> tuple[int | None, Certainty]:
     return attribution.index, attribution.certainty
 
 
-# What decides by itself
+# Evidence that decides alone
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_trajectory_of_the_same_kind_is_preferred():
     assert attribute([other], never).index == 0, "shapes may change in the middle of a run"
 
 
-# What latents decide
+# Evidence that needs latents
 
 
 def test_the_next_number_is_checked_by_its_latent():

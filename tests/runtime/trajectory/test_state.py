@@ -106,7 +106,7 @@ def test_the_remaining_steps_of_a_schedule_are_counted():
     assert not ended(State(Unknown()))
 
 
-# How many calls runs make
+# The number of calls of runs
 
 
 def test_a_run_is_as_long_as_the_last_one_of_its_schedule():
