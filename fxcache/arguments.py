@@ -192,7 +192,7 @@ def require_kind(value: object, kind: type[T], name: str) -> T | None:
 
 
 def require_hoist(hoist: object) -> HoistLevel:
-    """Return what ``hoist`` names; ConfigError where it names nothing."""
+    """Return the level of ``hoist``; raise ConfigError for other values."""
     for name, level in LEVELS.items():
         if hoist == name:
             return level

@@ -16,7 +16,7 @@ TOLERANCE = 0.01  # relative; allows for half precision and for small adapters
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What tells whether a plan was made for a model.
+    """The fingerprint of a model, by which a plan recognises it.
 
     Attributes:
         model: The name of the model's class.

@@ -1,4 +1,4 @@
-"""What a saved plan is made of: its weights, its cut, and the versions that it was made with."""
+"""The parts of a saved plan: its weights, its cut, and the versions of packages."""
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version

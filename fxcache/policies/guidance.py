@@ -68,7 +68,7 @@ class GuidanceCache:
         """Find the first step whose difference is kept.
 
         Raises:
-            UnknownLengthError: Nothing tells the run's length.
+            UnknownLengthError: The run's length is unknown.
         """
         return max(WATCHED, math.ceil(self.start * known_length(type(self).__name__, step)))
 
@@ -76,7 +76,7 @@ class GuidanceCache:
         """Return whether the step computes both halves.
 
         Raises:
-            UnknownLengthError: Nothing tells the run's length.
+            UnknownLengthError: The run's length is unknown.
         """
         after = step.index - self.begins(step)
         return after < 0 or after % self.interval == 0

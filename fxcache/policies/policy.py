@@ -140,7 +140,7 @@ class Policy(Registered, ABC, registry="policy"):
         """Decide by the policy's own rule, between the first and the last steps.
 
         Args:
-            step: The step, with what the policy observes.
+            step: The step, with the changes that the policy observes.
 
         Returns:
             The decision, with its reason.

@@ -1,4 +1,4 @@
-"""What calibrated policies share: a table of which cache points each step computes."""
+"""The base class of calibrated policies: a table of the cache points that each step computes."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ class Table(Policy, abstract=True):
         """Refresh at steps that compute all cache points; else compute those of the table.
 
         Raises:
-            UnknownLengthError: Nothing tells the run's length.
+            UnknownLengthError: The run's length is unknown.
             ScheduleError: The run has another length than the table.
         """
         require_length(type(self).__name__, len(self.rows), step)

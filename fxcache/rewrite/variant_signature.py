@@ -73,8 +73,8 @@ class Outputs(NamedTuple):
     Attributes:
         results: The flat results of the module.
         cached: Values to store, by the number of their cache point.
-        signal: What the policy observes, where the graph computes it.
-        shared: What variants continue from.
+        signal: The signal that the policy observes, if the graph computes it.
+        shared: The values from which variants continue.
     """
 
     results: Sequence[Any]
