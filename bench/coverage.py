@@ -27,8 +27,9 @@ from bench.denoisers import RECIPES, classes
 from bench.denoisers.recipe import Recipe
 from fxcache.capture.capture import capture
 from fxcache.errors import FxcacheError
-from fxcache.partition.choose import AUTO, choose
+from fxcache.partition.choose import choose
 from fxcache.partition.frontier import Frontier
+from fxcache.partition.request import AUTO
 from fxcache.signature import Signature
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 import fxcache
-from fxcache.integrations.diffusers import example_inputs
+from fxcache.integrations.example_inputs import example_inputs
 
 MODELS: dict[str, dict[str, Any]] = {
     "Stable Diffusion 1.5, 512×512": {"sample_size": 64, "cross_attention_dim": 768},

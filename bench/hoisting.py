@@ -14,7 +14,7 @@ from torch import nn
 import fxcache
 from bench.denoisers import RECIPES, classes
 from bench.frontier import MODELS, on_meta
-from fxcache.integrations.diffusers import example_inputs
+from fxcache.integrations.example_inputs import example_inputs
 
 UNETS = ("Stable Diffusion 1.5, 512×512", "Stable Diffusion XL, 1024×1024")
 TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -18,9 +18,10 @@ from torch import nn
 from bench.denoisers import RECIPES, classes
 from bench.frontier import MODELS, on_meta
 from fxcache.capture.capture import capture
-from fxcache.integrations.diffusers import example_inputs
-from fxcache.partition.choose import AUTO, choose
+from fxcache.integrations.example_inputs import example_inputs
+from fxcache.partition.choose import choose
 from fxcache.partition.frontier import Frontier
+from fxcache.partition.request import AUTO
 from fxcache.rewrite.variants import rewrite
 from fxcache.signature import Signature
 

@@ -1,8 +1,9 @@
 """The size of the code, and the files that one step runs through.
 
 ``python -m bench.readability`` prints files with more than 250 lines, functions with more than 40
-lines or more than nine parameters, the number of lines of the package, the parameters of
-``optimize``, and the files in which a reuse step calls functions before its variant runs.
+lines (without their docstrings) or more than nine parameters, the number of lines of the package,
+the parameters of ``optimize``, and the files in which a reuse step calls functions before its
+variant runs.
 """
 
 import argparse
@@ -35,12 +36,22 @@ def sources() -> Iterator[tuple[str, str]]:
 
 
 def functions(path: str, text: str) -> Iterator[tuple[str, int, int]]:
-    """Yield the name, the number of lines and the number of parameters of each function."""
+    """Yield the name, the lines without docstring and the parameters of each function."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             arguments = node.args
             every = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
-            yield f"{path}:{node.name}", (node.end_lineno or 0) - node.lineno + 1, len(every)
+            yield f"{path}:{node.name}", lines_of(node) - docstring_lines(node), len(every)
+
+
+def lines_of(node: ast.stmt) -> int:
+    """The lines that a statement takes."""
+    return (node.end_lineno or 0) - node.lineno + 1
+
+
+def docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """The lines of a function's docstring."""
+    return lines_of(node.body[0]) if ast.get_docstring(node, clean=False) is not None else 0
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -75,7 +76,14 @@ def pretend_captured(captures: Any, model: nn.Module) -> None:
 
         captures.held[None], captures._structure = Captured(), structure(model)
     else:
-        captures._snapshots[captures.hooks_key(model)] = Snapshot(model)
+        captures.changes.keep(captures.hooks.key(model), Snapshot(model))
+
+
+def noticing(captures: Any, model: nn.Module) -> Callable[[], object]:
+    """What looks for changes of ``model`` at the start of a run."""
+    if not hasattr(captures, "changes"):  # the baseline
+        return partial(captures.notice_changes, model)
+    return partial(captures.changes.notice, model, captures.hooks.key(model))
 
 
 def of_tree(name: str) -> dict[str, Any]:
@@ -83,20 +91,20 @@ def of_tree(name: str) -> dict[str, Any]:
     model = fxcache.optimize(model_and_call(name)[0])
     captures = captures_of(model)
     pretend_captured(captures, model)
-    hooks = (captures.hooks_key(model),) if hasattr(captures, "hooks_key") else ()
-    captures.notice_changes(model, *hooks)
+    notice = noticing(captures, model)
+    notice()
     found: dict[str, Any] = {
         "modules": len(list(model.modules())),
-        "start_ms": microseconds(lambda: captures.notice_changes(model, *hooks), 5) / 1000,
+        "start_ms": microseconds(notice, 5) / 1000,
     }
     return found | of_hooks(model)
 
 
 def of_hooks(model: nn.Module) -> dict[str, Any]:
     captures = captures_of(model)
-    if not hasattr(captures, "hooks_key"):
+    if not hasattr(captures, "hooks"):  # the baseline
         return {}
-    return {"hooks_us": microseconds(lambda: captures.hooks_key(model), CALLS)}
+    return {"hooks_us": microseconds(lambda: captures.hooks.key(model), CALLS)}
 
 
 def bundled() -> dict[str, nn.Module]:

@@ -2,7 +2,7 @@
 
 import logging
 
-from fxcache.api import calibrate, clear, list_cuts, optimize, report, restore, session
+from fxcache.api import clear, optimize, report, restore, session
 from fxcache.calibration.plan import Plan
 from fxcache.config import CacheConfig, CaptureConfig
 from fxcache.errors import (
@@ -21,6 +21,7 @@ from fxcache.errors import (
 )
 from fxcache.forecasts import Forecast, Hermite, Ramp, Taylor
 from fxcache.partition.cut import Cut
+from fxcache.planning import calibrate, list_cuts
 from fxcache.policies import (
     BlockCaching,
     Explicit,
@@ -32,6 +33,7 @@ from fxcache.policies import (
     NonUniform,
     Observation,
     Policy,
+    ProtectedEnds,
     Scheduled,
     Signal,
     Since,
@@ -73,6 +75,7 @@ __all__ = [
     "Plan",
     "PlanError",
     "Policy",
+    "ProtectedEnds",
     "Ramp",
     "Report",
     "RewriteError",

@@ -1,39 +1,23 @@
-"""The public functions."""
+"""The public functions that optimise a model, and those for optimised ones."""
 
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import nullcontext
-from typing import Any, TypeVar, overload
+from collections.abc import Hashable, Sequence
+from typing import TypeVar, overload
 
 import torch
 from torch import nn
 
 from fxcache.arguments import Arguments, Hoist, PlanLike
-from fxcache.calibration.calibration import (
-    calibrated,
-    measurement_for,
-    recording,
-    require_options,
-)
-from fxcache.calibration.fingerprint import fingerprint
-from fxcache.calibration.plan import Plan
-from fxcache.capture.capture import capture as capture_program
 from fxcache.config import CacheConfig, CaptureConfig
-from fxcache.errors import ConfigError
 from fxcache.forecasts import Forecast
-from fxcache.integrations.diffusers import example_inputs as inputs_from_config
-from fxcache.partition.choose import AUTO, CutRequest, require_cut_request
-from fxcache.partition.cut import Cut
-from fxcache.partition.frontier import Frontier
+from fxcache.partition.request import AUTO, CutRequest
 from fxcache.policies import GuidanceCache, Policy
 from fxcache.report.pipeline import PipelineReport
 from fxcache.report.report import Report, report_of
 from fxcache.runtime.denoisers import denoisers_of, is_pipeline, warn_unless_denoiser
 from fxcache.runtime.module import (
     detach,
-    engine_of,
     install,
     install_all,
-    untouched,
     unwrapped,
 )
 from fxcache.runtime.pipeline import (
@@ -42,8 +26,7 @@ from fxcache.runtime.pipeline import (
     optimized_modules,
     require_engine,
 )
-from fxcache.runtime.session import Session, require_key, require_num_steps
-from fxcache.signature import Signature
+from fxcache.runtime.session import Session, length_of, require_key, require_num_steps
 
 M = TypeVar("M")
 
@@ -56,7 +39,7 @@ def optimize(
     forecast: Forecast | None = None,
     cut: CutRequest = AUTO,
     cache: CacheConfig | None = None,
-    hoist: Hoist = None,
+    hoist: Hoist = "auto",
     guidance: GuidanceCache | None = None,
     capture: CaptureConfig | None = None,
 ) -> M:
@@ -70,7 +53,8 @@ def optimize(
         model: A denoiser in eval mode, or a pipeline. A pipeline is an object with ``components``;
             those that take a timestep at each step are optimised. Each call of an optimised
             pipeline is one run.
-        policy: Which steps refresh, by default ``Uniform(interval=3)``. Or a plan, or its path.
+        policy: Which steps refresh, by default ``ProtectedEnds(interval=3)``. Or a plan, or its
+            path.
         plan: What ``calibrate`` or ``fxcache tune`` found: a policy with its cut. Or its path.
         forecast: How cached values are extrapolated to a reuse step, such as ``Taylor(order=1)`` or
             ``Hermite(order=2)``. By default the policy decides; most policies extrapolate nothing.
@@ -79,9 +63,10 @@ def optimize(
             of these, or ``"auto"``: the skip connection or run of blocks that saves the most FLOPs.
         cache: In which form values are cached, and how many.
         hoist: ``"once"`` computes what depends on the conditioning alone once a run, such as the
-            text's keys and values, bit for bit as before. ``"table"`` also computes what depends on
-            the timestep, such as modulations, for all of the schedule at once, equal up to the
-            order of summation. By default each step computes everything.
+            text's keys and values, bit for bit as before. ``"auto"`` does the same, and does not
+            warn if a loop prevents it. ``"table"`` also computes what depends on the timestep, such
+            as modulations, for all of the schedule at once, equal up to the order of summation.
+            With None, each step computes everything.
         guidance: How often both halves of classifier-free guidance are computed, by default always.
         capture: How the model is captured, and whether at once. By default the first call of each
             combination of shapes, dtypes, devices and options captures.
@@ -150,80 +135,6 @@ def clear(model: object) -> None:
         require_engine(module, "fxcache.clear").clear()
 
 
-def calibrate(
-    model: nn.Module,
-    policy: type[Policy],
-    sample: Callable[[], object],
-    *,
-    cut: CutRequest = AUTO,
-    **options: Any,
-) -> Plan:
-    """Fit a policy to a model, and return it as a plan.
-
-    The function calls ``sample()`` once and measures what the model computes meanwhile. Nothing is
-    cached: the model's results are the same bit for bit.
-
-    Args:
-        model: A denoiser in eval mode that is not optimised.
-        policy: The class of the policy: ``TeaCache``, ``BlockCaching``, ``SmoothCache`` or
-            ``MagCache``.
-        sample: Runs the sampling loop of ``model``, once or several times, each time with as many
-            steps as the plan will serve. What it returns is ignored.
-        cut: What the plan caches, as for ``optimize``.
-        **options: Options of the policy that are not measured, such as ``threshold=0.2``.
-
-    Returns:
-        A plan with the fitted policy, the cut, the model's fingerprint and the lengths of the runs.
-
-    Raises:
-        ConfigError: Policies of this class are not calibrated, or do not have such an option.
-        StateError: The model is optimised.
-        ModeError: The model is in train mode.
-        ScheduleError: No run of more than one step was seen, or runs differ in length.
-        CaptureError: The model cannot be captured.
-        CutError: The cut does not exist, or saves nothing.
-    """
-    module = untouched(model, "fxcache.calibrate")
-    measurement = measurement_for(policy)
-    require_options(policy, options)
-    with recording(module, measurement, require_cut_request(cut)) as run_lengths:
-        sample()
-    fitted = calibrated(measurement, options)
-    return Plan(fitted, cut, fingerprint(module), run_lengths=tuple(run_lengths))
-
-
-def list_cuts(model: nn.Module, *args: Any, **inputs: Any) -> list[Cut]:
-    """List where a model can be cut, and what each cut saves.
-
-    The function captures the model and computes nothing: the model and its inputs may be on the
-    meta device.
-
-    Args:
-        model: A denoiser, optimised or not.
-        *args: Positional arguments of one call.
-        **inputs: Keyword arguments of one call. Without any arguments, the function uses inputs of
-            the shapes that the configuration of a diffusers U-Net or DiT describes, at batch 1.
-
-    Returns:
-        The cuts at skip connections, the outermost first. If none of them saves half of the FLOPs,
-        those along streams follow, from each block to the last, the longest first. Cuts that save
-        nothing are left out.
-
-    Raises:
-        ConfigError: There are no arguments, and the configuration does not tell their shapes.
-        CaptureError: The model cannot be captured.
-        NotADenoiserError: The output does not depend on the latent.
-    """
-    module = unwrapped(model)
-    if not args and not inputs:
-        inputs = inputs_from_config(module)
-    engine = engine_of(module)
-    signature = engine.signature if engine else Signature(type(module))
-    call = signature.call(args, inputs)
-    with engine.weights_resident() if engine else nullcontext():
-        return Frontier(capture_program(module, signature, call)).cuts()
-
-
 def session(
     model: nn.Module,
     *,
@@ -283,15 +194,3 @@ def report(model: object) -> Report | PipelineReport:
     modules = optimized_modules(model, "fxcache.report")
     reports = {n: report_of(m, require_engine(m, "fxcache.report")) for n, m in modules.items()}
     return PipelineReport(type(model).__name__, reports) if is_pipeline(model) else reports[""]
-
-
-def length_of(timesteps: Sequence[float] | torch.Tensor) -> int:
-    """Count the timesteps; ConfigError if they have no length."""
-    try:
-        return len(timesteps)
-    except TypeError:
-        raise ConfigError(
-            f"timesteps={timesteps!r} have no length",
-            where="fxcache.session",
-            remedy="pass the list or 1-D tensor that the loop goes through",
-        ) from None

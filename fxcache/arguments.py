@@ -13,8 +13,8 @@ from fxcache.calibration.plan import Plan
 from fxcache.config import CacheConfig, CaptureConfig
 from fxcache.errors import ConfigError, FxcacheError
 from fxcache.forecasts import Forecast
-from fxcache.partition.choose import AUTO, CutRequest, require_cut_request
-from fxcache.policies import GuidanceCache, Policy, Uniform
+from fxcache.partition.request import AUTO, CutRequest, require_cut_request
+from fxcache.policies import GuidanceCache, Policy, ProtectedEnds
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.mode import require_eval, require_inference
 from fxcache.runtime.module import prepare
@@ -22,9 +22,10 @@ from fxcache.runtime.settings import Settings
 
 T = TypeVar("T")
 PlanLike = Plan | str | PathLike[str]
-Hoist = Literal["once", "table"] | None
+Hoist = Literal["auto", "once", "table"] | None
 LEVELS = {
     None: HoistLevel.NOTHING,
+    "auto": HoistLevel.PER_RUN,
     "once": HoistLevel.PER_RUN,
     "table": HoistLevel.PER_STEP,
 }  # by ``hoist``
@@ -46,6 +47,7 @@ class Arguments:
     plan: Plan | None
     guidance: GuidanceCache | None
     hoist: HoistLevel
+    hoist_requested: bool
     cache: CacheConfig
     capture: CaptureConfig
 
@@ -57,7 +59,7 @@ class Arguments:
         forecast: Forecast | None = None,
         cut: CutRequest = AUTO,
         cache: CacheConfig | None = None,
-        hoist: Hoist = None,
+        hoist: Hoist = "auto",
         guidance: GuidanceCache | None = None,
         capture: CaptureConfig | None = None,
     ) -> "Arguments":
@@ -71,6 +73,7 @@ class Arguments:
             found,
             require_kind(guidance, GuidanceCache, "guidance"),
             require_hoist(hoist),
+            hoist != "auto",
             require_kind(cache, CacheConfig, "cache") or CacheConfig(),
             require_kind(capture, CaptureConfig, "capture") or CaptureConfig(),
         )
@@ -92,6 +95,7 @@ class Arguments:
             self.plan.correction if self.plan else None,
             self.guidance,
             self.hoist,
+            self.hoist_requested,
             self.cache,
             replace(self.capture, example_inputs=None),  # do not keep its tensors alive
             self.plan.run_lengths if self.plan else (),
@@ -107,6 +111,7 @@ class Arguments:
         try:
             require_eval(module)
             engine = prepare(module, self.settings(module))
+            engine.notices.warn_uncalibrated(self.policy)
             if self.capture.example_inputs is not None:
                 capture_now(engine, module, self.capture.example_inputs)
             return engine
@@ -159,7 +164,7 @@ def require_plan(plan: object) -> Plan:
 def require_policy(policy: object) -> Policy:
     """Return ``policy``, or the default policy for None; raise ConfigError for other types."""
     if policy is None:
-        return Uniform()
+        return ProtectedEnds()
     if not isinstance(policy, Policy):
         raise ConfigError(
             f"policy={policy!r} is a {type(policy).__name__}",
@@ -197,7 +202,7 @@ def require_hoist(hoist: object) -> HoistLevel:
         if hoist == name:
             return level
     raise ConfigError(
-        f"hoist={hoist!r} is neither None, 'once' nor 'table'",
+        f"hoist={hoist!r} is neither None, 'auto', 'once' nor 'table'",
         where="optimize(hoist=...)",
         remedy="pass one of these values",
     )

@@ -1,14 +1,14 @@
 """One call of a denoiser in canonical form: named tensors, roles, and the key of its capture."""
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from fxcache._torch import is_fake
+from fxcache.leaves import with_leaves, without
 from fxcache.objects import Build, Container
 from fxcache.program import Input, Role, dtype_name
 
@@ -225,55 +225,3 @@ def invocation(
     """Split ``arguments`` into ``args`` (the first ``num_positional``) and ``kwargs``."""
     pairs = list(arguments.items())
     return tuple(value for _, value in pairs[:num_positional]), dict(pairs[num_positional:])
-
-
-def autocast_dtype(device_type: str) -> torch.dtype | None:
-    """The dtype that autocast casts to on this type of device; None if autocast is off."""
-    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
-        return None
-    return torch.get_autocast_dtype(device_type)
-
-
-def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """The leaves of nested dicts, lists and tuples, in torch's pytree order, with their paths."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from leaves(item, f"{path}.{key}")
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from leaves(item, f"{path}.{index}")
-    else:
-        yield path, value
-
-
-def named_leaves(arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The leaves of a call's arguments, with their paths."""
-    for name, argument in arguments.items():
-        yield from leaves(argument, name)
-
-
-def with_leaves(value: Any, path: str, leaf: Callable[[str, Any], Any]) -> Any:
-    """``value`` with each leaf replaced by ``leaf(path, old)``. Unchanged containers are reused."""
-    if isinstance(value, dict):
-        new = {key: with_leaves(item, f"{path}.{key}", leaf) for key, item in value.items()}
-        same = all(new[key] is item for key, item in value.items())
-        return value if same else new
-    if isinstance(value, list | tuple):
-        items = [with_leaves(item, f"{path}.{index}", leaf) for index, item in enumerate(value)]
-        if all(new is old for new, old in zip(items, value, strict=True)):
-            return value
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    return leaf(path, value)
-
-
-def without(value: Any, path: str, hidden: set[str]) -> Any:
-    """``value`` with None in place of each leaf whose path is in ``hidden``."""
-    return with_leaves(value, path, lambda at, leaf: None if at in hidden else leaf)
-
-
-def number_tensor(value: Real, device: torch.device) -> Tensor:
-    """A number as a 0-dim tensor: int64 for an integer, else float64 (float32 on MPS)."""
-    if isinstance(value, Integral):
-        return torch.tensor(int(value), dtype=torch.int64, device=device)
-    dtype = torch.float32 if device.type == "mps" else torch.float64
-    return torch.tensor(float(value), dtype=dtype, device=device)

@@ -58,3 +58,15 @@ def require_numbers(asker: object, name: str, least: int) -> None:
             remedy=f"pass {name} as a list of numbers",
         )
     object.__setattr__(asker, name, tuple(map(float, value)))
+
+
+def require_calibrated(asker: object, name: str, command: str = "calibrate") -> None:
+    """ConfigError if nothing was passed for the option ``name``, which ``command`` measures."""
+    if getattr(asker, name):
+        return
+    kind = type(asker).__name__
+    raise ConfigError(
+        f"{kind} has no {name}: the policy must be fitted to a model",
+        where=kind,
+        remedy=f"pass the plan that `fxcache {command}` writes to optimize(model, plan)",
+    )

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fxcache.call import Call, autocast_dtype
-from fxcache.objects import PLAIN
+from fxcache.call import Call
+from fxcache.contents import PLAIN
 from fxcache.program import Role
 
 TESTED = object()  # marks an argument that must be tested at each call
@@ -31,6 +31,13 @@ class Key:
 
     def __repr__(self) -> str:
         return f"Key({self.parts})"
+
+
+def autocast_dtype(device_type: str) -> torch.dtype | None:
+    """The dtype that autocast casts to on this type of device; None if autocast is off."""
+    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
+        return None
+    return torch.get_autocast_dtype(device_type)
 
 
 class Form:

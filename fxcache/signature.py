@@ -1,19 +1,16 @@
 """The signature of a denoiser's ``forward``: names and roles of inputs, canonical calls."""
 
 import inspect
-from collections.abc import Hashable, Mapping, Sequence
-from numbers import Real
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from fxcache.call import Call, State, autocast_dtype, leaves
+from fxcache.call import Call
 from fxcache.errors import CaptureError, ConfigError, NotADenoiserError
-from fxcache.form import Form, Key, form_of
-from fxcache.objects import PLAIN, Walk
-from fxcache.program import Role
-
-__all__ = ["TIMESTEP_NAMES", "Call", "Signature"]
+from fxcache.flattening import flattened
+from fxcache.form import Form, form_of
+from fxcache.leaves import leaves
 
 TIMESTEP_NAMES = frozenset({"timestep", "timesteps", "time", "t", "sigma", "sigmas", "noise_level"})
 
@@ -114,7 +111,9 @@ class Signature:
         latent_name = self.latent or self._first_tensor(arguments)
         latent = self._latent(arguments, latent_name)
         timestep_name = self._timestep(arguments, latent_name)
-        return self._flattened(arguments, num_positional, latent, latent_name, timestep_name)
+        return flattened(
+            arguments, num_positional, latent, latent_name, timestep_name, self.dynamic
+        )
 
     def require_accepted(self, call: Call) -> None:
         """Raise TypeError if an argument is missing or unknown."""
@@ -195,71 +194,3 @@ class Signature:
         defaults = self.defaults
         passed = (n for n in rest if n not in defaults or arguments[n] is not defaults[n])
         return first | {n: arguments[n] for n in passed}, len(first)
-
-    def _flattened(
-        self,
-        arguments: dict[str, Any],
-        num_positional: int,
-        latent: Tensor,
-        latent_name: str,
-        timestep_name: str,
-    ) -> Call:
-        """Flatten the arguments into tensors with paths and roles, and compute the key."""
-        paths: list[str] = []
-        roles: list[Role] = []
-        tensors: list[Tensor] = []
-        conditioning: list[Tensor] = []
-        objects: list[tuple[str, Any]] = []
-        key: list[Any] = [autocast_dtype(latent.device.type), num_positional]
-        timestep = arguments.get(timestep_name)
-        for name, argument in arguments.items():
-            role = Role.TIMESTEP if name == timestep_name else Role.CONDITIONING
-            role = Role.LATENT if name == latent_name else role
-            key.append((name, type(argument)))  # an empty dict has no leaves, but is not None
-            flat = ((name, argument),) if isinstance(argument, Tensor) else leaves(argument, name)
-            for path, leaf in flat:
-                if isinstance(leaf, Tensor):
-                    paths.append(path)
-                    roles.append(role)
-                    tensors.append(leaf)
-                    key.append(self._described(path, leaf))
-                    if role is Role.CONDITIONING:
-                        conditioning.append(leaf)
-                elif path == timestep_name and isinstance(leaf, Real):
-                    continue  # the value of the number is not part of the key
-                elif not isinstance(leaf, PLAIN):
-                    objects.append((path, leaf))
-                else:
-                    key.append((path, type(leaf), leaf))
-        state = self._state(objects, tensors) if objects else State()
-        key.extend(map(self._described, state.paths, state.tensors))
-        key.append(state.objects)
-        return Call(
-            arguments,
-            num_positional,
-            (*paths, *state.paths),
-            (*roles, *(Role.STATE for _ in state.paths)),
-            (*tensors, *state.tensors),
-            tuple(conditioning),
-            state,
-            latent,
-            latent_name,
-            timestep,
-            timestep_name,
-            Key(tuple(key)),
-        )
-
-    def _state(self, objects: list[tuple[str, Any]], tensors: list[Tensor]) -> State:
-        """The state of a call with these state objects, by path, and these tensor arguments."""
-        walk = Walk(list(tensors))
-        structures = tuple((path, walk.part(value, path)) for path, value in objects)
-        new = tuple(walk.tensors[len(tensors) :])
-        return State(new, tuple(walk.paths), structures, tuple(walk.containers))  # type: ignore[arg-type]
-
-    def _described(self, path: str, tensor: Tensor) -> Hashable:
-        """The part of a key that describes one tensor. A size that may vary is None."""
-        dims = self.dynamic.get(path)
-        shape: Sequence[int | None] = tensor.shape
-        if dims:
-            shape = tuple(None if d in dims else size for d, size in enumerate(tensor.shape))
-        return path, shape, tensor.dtype, tensor.device

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fxcache.call import Call
 from fxcache.capture.capture import capture
 from fxcache.capture.export import as_original
 from fxcache.capture.numbers import NumberTrace
 from fxcache.program import Program
 from fxcache.runtime.structure import live_weights
-from fxcache.signature import Call, Signature
+from fxcache.signature import Signature
 
 MOST = 64
 

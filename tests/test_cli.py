@@ -83,7 +83,7 @@ def test_run_and_compare_write_both_rows(capsys, folder, tmp_path):
 
 def test_compare_in_json_is_consistent(capsys, folder, tmp_path):
     out = tmp_path / "both.png"
-    options = [*DRAW, "--compare", "--out", out, "--json"]
+    options = [*DRAW, "--compare", "--out", out, "--json", "--hoist", "none"]
     data = json.loads(said(capsys, "run", folder, *options, "--interval", 3))
     assert (data["steps"], data["refreshes"]) == (6, 2)
     assert data["ideal_speedup"] == pytest.approx(6 / (2 + 4 * (1 - data["share_saved"])))
@@ -107,7 +107,7 @@ def test_options_of_optimize(capsys, folder, tmp_path, monkeypatch):
         out = tmp_path / "a.png"
         return json.loads(said(capsys, "run", folder, *DRAW, "--out", out, "--json", *options))
 
-    plain = drawn("--cut", "0", "--kernels")
+    plain = drawn("--cut", "0", "--kernels", "--hoist", "none")
     eight_bits = drawn("--cut", "0", "--cache-dtype", "int8")
     assert 0.25 < eight_bits["cached_bytes"] / plain["cached_bytes"] < 0.3
     options = ("--hoist", "table", "--offload", "--partial-evaluation")
@@ -143,7 +143,7 @@ def test_env_names_versions(capsys):
         (["run", "{folder}", *BAD, "--compare", "--report", "a.json"], "no report"),
         (["run", "{folder}", *BAD, "--plan", "plan.json", "--interval", "9"], "has its schedule"),
         (["run", "{folder}", *BAD, "--power", "2"], "no power"),
-        (["run", "{folder}", *BAD, "--offload"], "reads all weights"),
+        (["run", "{folder}", *BAD, "--hoist", "none", "--offload"], "reads all weights"),
         (["run", "{folder}", *BAD, "--out", "a.xyz"], "names no known file type"),
         (["run", "{folder}", *BAD, "--device", "gpu"], "no such device"),
         (["run", "{folder}", *BAD, "--device", "xpu"], "no such device"),
@@ -263,7 +263,7 @@ def test_a_missing_report_names_the_command_that_writes_it(capsys, tmp_path):
 
 @pytest.mark.parametrize(
     ("command", "defaults"),
-    [("run", ["50", "3", "1.4", "auto", "0", "float32", "fxcache.png"]), ("inspect", ["1"])],
+    [("run", ["50", "1.4", "auto", "0", "float32", "fxcache.png"]), ("inspect", ["1"])],
 )
 def test_help_shows_the_defaults(capsys, command, defaults):
     with pytest.raises(SystemExit):

@@ -14,7 +14,9 @@ pytestmark = pytest.mark.usefixtures("shared_captures")
 
 @pytest.fixture(scope="module")
 def reported() -> fxcache.Report:
-    unet = fxcache.optimize(tiny.small_unet(), cut=1, policy=fxcache.Uniform(interval=4, last=1))
+    unet = fxcache.optimize(
+        tiny.small_unet(), fxcache.Uniform(interval=4, last=1), cut=1, hoist=None
+    )
     sample(unet, 10, **tiny.inputs())
     sample(unet, 3, **tiny.inputs(batch=1))
     return fxcache.report(unet)
@@ -66,7 +68,9 @@ def test_an_unfinished_step_has_no_time():
 
 
 def test_without_timings_nothing_is_timed():
-    unet = fxcache.optimize(tiny.small_unet(), cache=fxcache.CacheConfig(timings=False))
+    unet = fxcache.optimize(
+        tiny.small_unet(), fxcache.Uniform(3), cache=fxcache.CacheConfig(timings=False)
+    )
     sample(unet, 6, **tiny.inputs())
     (run,) = fxcache.report(unet).runs
     assert (run.steps, run.refreshes) == (6, [0, 3])

@@ -8,9 +8,10 @@ from torch import fx
 
 from bench.planning import model_and_call
 from fxcache.capture.capture import capture
-from fxcache.partition.choose import AUTO, choose
+from fxcache.partition.choose import choose
 from fxcache.partition.cut import Cut
 from fxcache.partition.frontier import Frontier
+from fxcache.partition.request import AUTO
 from fxcache.program import module_paths
 from fxcache.signature import Signature
 

@@ -34,7 +34,7 @@ KNOWN: Mapping[str, Policy] = {
     "FasterCache(interval=2)": FasterCache(interval=2),
 }
 OBSERVED: Mapping[str, Policy] = {
-    "TeaCache(0.15)": TeaCache(0.15),
+    "TeaCache(0.15)": TeaCache(0.15, coefficients=(1.0, 0.0)),
     "FirstBlock(0.15)": FirstBlock(0.15),
     "FirstBlock(0.15, max_reuses=3)": FirstBlock(0.15, max_reuses=3),
     "MagCache(ratios, 0.06)": MagCache(magnitude_ratios(), 0.06),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bench.denoisers import RECIPES, classes
 from bench.frontier import MODELS
 from bench.gpu.setup import FLUX, SD_1_5, SDXL, WAN, Setup
-from fxcache.integrations.diffusers import example_inputs
+from fxcache.integrations.example_inputs import example_inputs
 
 Inputs = dict[str, Any]
 UNET = "UNet2DConditionModel"

@@ -10,6 +10,16 @@ from fxcache.report.pareto import Point
 
 LARGE = 3.0  # the least speed-up of large intervals
 SPEEDUPS = (2.0, 3.0)  # speed-ups at which the tuned plan is compared with all others
+DEFAULT = "ProtectedEnds"
+UNCALIBRATED = (  # curves of policies that need no measurements of the model
+    FEWER,
+    "Uniform",
+    "Uniform, guidance",
+    "NonUniform",
+    *(f"Taylor, order {order}" for order in range(3)),
+    "FasterCache",
+    "FasterCache, attention",
+)
 MARGIN_DB = 3.0  # the PSNR by which the tuned plan must be better than DeepCache
 NEAR = 0.01  # the relative difference up to which speed-ups count as equal
 
@@ -26,6 +36,9 @@ def claims(rows: Sequence[Row]) -> list[Claim]:
     curves = curves_of(rows)
     hand_set = [name for name in curves if name != TUNED]
     return [
+        claim_closer(curves, DEFAULT, FEWER),
+        claim_closer(curves, DEFAULT, "Uniform"),
+        claim_best(curves, DEFAULT, UNCALIBRATED, SPEEDUPS[0]),
         claim_closer(curves, "Uniform", FEWER),
         claim_closer(curves, "NonUniform", "Uniform", least=LARGE),
         claim_closer(curves, "BlockCaching", FEWER),
@@ -75,11 +88,11 @@ def claim_best(
     curves: dict[str, list[Point]], one: str, others: Sequence[str], speedup: float
 ) -> Claim:
     """Claim that ``one`` has a higher PSNR than all ``others`` at its point nearest ``speedup``."""
-    what = f"The {one} plan is closer than every other at {speedup:g}×"
+    what = f"{one} is the closest at {speedup:g}×"
     if one not in curves:
         return Claim(what, "not measured", None)
     x, mine = min(curves[one], key=lambda point: abs(point.speedup - speedup))
-    found = {name: interpolated(curves[name], x) for name in others}
+    found = {name: interpolated(curves.get(name, []), x) for name in others}
     reached = {name: psnr_db for name, psnr_db in found.items() if psnr_db is not None}
     ordered = sorted(reached, key=lambda name: -reached[name])
     numbers = [f"{one} {mine:.1f} at {x:.2f}×", *(f"{n} {reached[n]:.1f}" for n in ordered)]

@@ -10,7 +10,6 @@ from typing import Any
 from diffusers import DiTPipeline
 
 from bench.quality.sampling import draw_all
-from fxcache.api import calibrate
 from fxcache.calibration import error_correction
 from fxcache.calibration.calibration import MEASUREMENTS
 from fxcache.calibration.fingerprint import fingerprint
@@ -18,8 +17,9 @@ from fxcache.calibration.plan import Plan
 from fxcache.codecs.drift import DriftCorrection
 from fxcache.errors import CutError
 from fxcache.integrations.diffusers import denoiser_of
-from fxcache.partition.choose import AUTO
+from fxcache.partition.request import AUTO
 from fxcache.pipelines.calibrate import Sampling
+from fxcache.planning import calibrate
 from fxcache.policies import LearnedRouter, Policy
 from fxcache.runtime.record import Run
 from fxcache.runtime.settings import Settings

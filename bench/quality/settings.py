@@ -6,8 +6,15 @@ from typing import Any
 
 from bench.quality.fitting import Family, Fitter
 from bench.quality.sampling import STEPS
-from fxcache.partition.choose import AUTO
-from fxcache.policies import FasterCache, GuidanceCache, NonUniform, TaylorSeer, Uniform
+from fxcache.partition.request import AUTO
+from fxcache.policies import (
+    FasterCache,
+    GuidanceCache,
+    NonUniform,
+    ProtectedEnds,
+    TaylorSeer,
+    Uniform,
+)
 from fxcache.runtime.settings import Settings
 
 UNCACHED, FEWER, TUNED = "no caching", "fewer steps", "tuned"
@@ -51,7 +58,7 @@ class Steps(Setting):
 class FixedInterval(Setting):
     """A policy with an interval."""
 
-    policy: Uniform | NonUniform | TaylorSeer | FasterCache
+    policy: Uniform | ProtectedEnds | NonUniform | TaylorSeer | FasterCache
 
     def candidate(self, fitter: Fitter) -> Candidate:
         settings = Settings(AUTO, self.policy)
@@ -141,6 +148,7 @@ SETTINGS: tuple[Setting, ...] = (
     Steps(UNCACHED, STEPS),
     *(Steps(FEWER, steps) for steps in (38, 30, 25, 20, 16, 12, 10)),
     *(FixedInterval("Uniform", Uniform(n)) for n in INTERVALS),
+    *(FixedInterval("ProtectedEnds", ProtectedEnds(n)) for n in (2, 3, 4, 5, 7)),
     *(WithCorrection("Uniform, error-corrected", Uniform(n)) for n in INTERVALS),
     *(WithGuidanceCache("Uniform, guidance", Uniform(n), every=5) for n in INTERVALS),
     *(FixedInterval("NonUniform", NonUniform(n, center=CENTER)) for n in INTERVALS),

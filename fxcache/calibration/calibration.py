@@ -1,6 +1,6 @@
 """Calibration: a measurement observes the values that a model computes without caching."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
@@ -13,7 +13,7 @@ from fxcache.calibration.measurement import Measurement, Recording
 from fxcache.calibration.smoothcache import LayerErrors
 from fxcache.calibration.teacache import OutputChanges
 from fxcache.errors import ConfigError, ScheduleError
-from fxcache.partition.choose import CutRequest
+from fxcache.partition.request import CutRequest
 from fxcache.policies import Policy
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.features.recording import RecordedStep, Recorder
@@ -99,17 +99,22 @@ def watched(
         run_lengths += engine.store.run_lengths()
     finally:
         detach(model)
-    several = sorted({length for length in lengths.values() if length > 1})
+    require_one_length(lengths.values(), type(model).__name__)
+
+
+def require_one_length(lengths: Iterable[int], model: str) -> None:
+    """Raise ScheduleError unless there were runs of more than one step, all of one length."""
+    several = sorted({length for length in lengths if length > 1})
     if len(several) > 1:
         raise ScheduleError(
             f"runs of different lengths were seen: {', '.join(map(str, several))} steps",
-            where=f"calibration of {type(model).__name__}",
+            where=f"calibration of {model}",
             remedy="sample with the same number of steps in every run: the results depend on it",
         )
     if not several:
         raise ScheduleError(
             "no run of more than one step was seen",
-            where=f"calibration of {type(model).__name__}",
+            where=f"calibration of {model}",
             remedy="sample with this model; if its timesteps do not identify the steps, put the "
             "loop inside `with fxcache.session(model, num_steps=...):`",
         )

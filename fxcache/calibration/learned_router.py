@@ -25,7 +25,7 @@ from fxcache.calibration.training import (
 )
 from fxcache.codecs.codec import entries_of
 from fxcache.errors import ScheduleError
-from fxcache.partition.choose import AUTO
+from fxcache.partition.request import AUTO
 from fxcache.policies import LearnedRouter
 from fxcache.rewrite.passes.blend import BETAS
 from fxcache.runtime.features.recording import RecordedStep, first_tensor

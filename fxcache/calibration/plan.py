@@ -25,7 +25,7 @@ from fxcache.codecs.drift import DriftCorrection
 from fxcache.codecs.scale_shift import ScaleShift
 from fxcache.errors import FxcacheError, ModelFileError, PlanError
 from fxcache.forecasts import Forecast
-from fxcache.partition.choose import AUTO, CutRequest, require_cut_request
+from fxcache.partition.request import AUTO, CutRequest, require_cut_request
 from fxcache.policies import Policy
 from fxcache.runtime.module import unwrapped
 

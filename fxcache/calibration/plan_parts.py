@@ -11,8 +11,8 @@ from fxcache.codecs.drift import DriftCorrection
 from fxcache.codecs.scale_shift import ScaleShift
 from fxcache.errors import ModelFileError, PlanError
 from fxcache.integrations.diffusers import installed
-from fxcache.partition.choose import CutRequest, One
 from fxcache.partition.cut import SPAN, Cut
+from fxcache.partition.request import CutRequest, One
 
 CORRECTION = "trend:"  # the prefix of the names of a correction's weights
 PACKAGES = ("fxcache", "torch", "diffusers")

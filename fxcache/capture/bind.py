@@ -1,10 +1,12 @@
 """Binds a timestep that is a Python number: finds the tensors that represent it in the graph."""
 
 from dataclasses import replace
+from numbers import Integral, Real
 
+import torch
 from torch import Tensor, nn
 
-from fxcache.call import Call, number_tensor
+from fxcache.call import Call
 from fxcache.capture.numbers import AsTensor, NumberTrace
 from fxcache.capture.replay import record, values_at
 from fxcache.errors import CaptureError
@@ -79,3 +81,11 @@ def number_refusal(error: CaptureError, call: Call, trace: AsTensor) -> CaptureE
         where=error.where,
         remedy="pass the timestep in a form that the model accepts",
     )
+
+
+def number_tensor(value: Real, device: torch.device) -> Tensor:
+    """A number as a 0-dim tensor: int64 for an integer, else float64 (float32 on MPS)."""
+    if isinstance(value, Integral):
+        return torch.tensor(int(value), dtype=torch.int64, device=device)
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    return torch.tensor(float(value), dtype=dtype, device=device)

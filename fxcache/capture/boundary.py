@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxcache._torch import TreeSpec, same_memory, tree_flatten
-from fxcache.call import NUMBER, STATE, Call, named_leaves
+from fxcache.call import NUMBER, STATE, Call
 from fxcache.capture.numbers import NumberTrace
 from fxcache.capture.substitute import Substitute
 from fxcache.errors import CaptureError
+from fxcache.leaves import named_leaves
 from fxcache.objects import Container, Part, TensorAt, Walk
 from fxcache.program import StateChange
 

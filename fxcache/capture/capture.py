@@ -1,7 +1,7 @@
 """Capture: turns a module and one call into a functional Program that shares the weights."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from fxcache._torch import expression_of, guards_of, is_vmap_step, tree_flatten, writes
 from fxcache.analysis.dependence import Dependence
-from fxcache.call import Call, named_leaves
+from fxcache.call import Call
 from fxcache.capture.bind import bound, number_refusal
 from fxcache.capture.boundary import Boundary, remove_copies, state_change
 from fxcache.capture.export import Dynamic, Exported, as_original, export, first_line
@@ -20,6 +20,7 @@ from fxcache.capture.isolation import isolated
 from fxcache.capture.numbers import AsTensor
 from fxcache.capture.source import recorded_line, source_of
 from fxcache.errors import CaptureError, NotADenoiserError
+from fxcache.leaves import named_leaves
 from fxcache.program import Program, VaryingSizes, is_tensor, output_node, remove_dead, value_of
 from fxcache.signature import Signature
 
@@ -167,6 +168,27 @@ def unlift(
             where=", ".join(paths),
             remedy="pass tensors in dicts, lists or tuples",
         )
+    graph, weights = unlifted_graph(exported, leaves)
+    remove_copies(graph, call)
+    state = state_change(boundary, graph, call)
+    remove_dead(graph)
+    graph.lint()
+    assert boundary.out_spec is not None
+    sizes = varying_sizes(graph, exported, call, dynamic)
+    return Program(
+        model, graph, call.inputs(), weights, boundary.out_spec, specialized, sizes, state
+    )
+
+
+def unlifted_graph(
+    exported: ExportedProgram, leaves: Sequence[Any]
+) -> tuple[fx.Graph, dict[str, Any]]:
+    """The graph with ``get_attr`` nodes for weights, and the weights by name.
+
+    Args:
+        exported: The exported program.
+        leaves: The values of its user inputs. Those that are no tensors are left out.
+    """
     graph = fx.Graph()
     nodes: dict[fx.Node, fx.Node] = {}
     weights: dict[str, Any] = {}
@@ -186,15 +208,7 @@ def unlift(
             if node.op == "get_attr":
                 weights[str(node.target)] = getattr(exported.graph_module, str(node.target))
             nodes[node] = graph.node_copy(node, lambda n: nodes[n])
-    remove_copies(graph, call)
-    state = state_change(boundary, graph, call)
-    remove_dead(graph)
-    graph.lint()
-    assert boundary.out_spec is not None
-    sizes = varying_sizes(graph, exported, call, dynamic)
-    return Program(
-        model, graph, call.inputs(), weights, boundary.out_spec, specialized, sizes, state
-    )
+    return graph, weights
 
 
 def varying_sizes(

@@ -16,7 +16,7 @@ from fxcache._torch import (
     tree_unflatten,
     without_lines,
 )
-from fxcache.call import Call, named_leaves
+from fxcache.call import Call
 from fxcache.capture.boundary import Boundary
 from fxcache.capture.isolation import isolated
 from fxcache.capture.preserve import preserved
@@ -25,6 +25,7 @@ from fxcache.capture.replacements import Replacements, UntraceableError
 from fxcache.capture.source import source_line
 from fxcache.capture.specialize import Specialize
 from fxcache.errors import CaptureError
+from fxcache.leaves import named_leaves
 from fxcache.program import OURS, has_unknown_size, is_tensor, value_of
 
 Dynamic = Mapping[str, Set[int]]

@@ -4,10 +4,11 @@ import argparse
 
 from tabulate import tabulate
 
-from fxcache.api import list_cuts
 from fxcache.commands.options import Result
 from fxcache.errors import ConfigError
-from fxcache.integrations.diffusers import example_inputs, load_empty
+from fxcache.integrations.diffusers import load_empty
+from fxcache.integrations.example_inputs import example_inputs
+from fxcache.planning import list_cuts
 
 
 def add_options(command: argparse.ArgumentParser) -> None:

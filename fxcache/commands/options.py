@@ -10,7 +10,7 @@ import torch
 
 from fxcache.errors import ConfigError, ModelFileError
 from fxcache.integrations.diffusers import installed, load_pipeline
-from fxcache.partition.choose import CutRequest
+from fxcache.partition.request import CutRequest
 from fxcache.pipelines.calibrate import Sampling
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")

@@ -26,10 +26,9 @@ from fxcache.pipelines.drawing import Drawing, compare
 from fxcache.policies import NonUniform, Policy, Uniform
 from fxcache.report.compare import Comparison, sheet
 
-INTERVAL = 3
 CACHE_DTYPES = tuple(str(dtype).removeprefix("torch.") for dtype in LARGEST)
 FLAGS = {
-    "offload": "move weights that no step reads to the CPU; needs --hoist and a GPU",
+    "offload": "move weights that no step reads to the CPU; needs a GPU",
     "partial-evaluation": "move cuts behind linear maps of cached values",
     "kernels": "read the cache with Triton kernels, on CUDA devices",
 }
@@ -48,7 +47,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--plan", type=Path, help="a plan of `calibrate` or `tune`, instead of interval and cut"
     )
     schedule = {
-        "--interval": (int, f"refresh every Nth step (default: {INTERVAL})"),
+        "--interval": (int, "refresh every Nth step, instead of the default policy"),
         "--center": (float, "concentrate the refreshes around this step instead"),
         "--power": (
             float,
@@ -58,7 +57,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     for option, (kind, purpose) in schedule.items():
         command.add_argument(option, type=kind, default=argparse.SUPPRESS, help=purpose)
     hoist = "which values to compute before the steps"
-    command.add_argument("--hoist", choices=("once", "table"), help=hoist)
+    command.add_argument(
+        "--hoist", choices=("none", "auto", "once", "table"), default="auto", help=hoist
+    )
     dtype = "the dtype of stored values"
     command.add_argument("--cache-dtype", choices=CACHE_DTYPES, help=dtype)
     for option, purpose in FLAGS.items():
@@ -105,18 +106,19 @@ def options_from(arguments: argparse.Namespace) -> dict[str, Any]:
     dtype = arguments.cache_dtype
     flags = {name: getattr(arguments, name) for name in (f.replace("-", "_") for f in FLAGS)}
     cache = CacheConfig(dtype=getattr(torch, dtype) if dtype else None, **flags)
-    return {"hoist": arguments.hoist, "cache": cache}
+    hoist = None if arguments.hoist == "none" else arguments.hoist
+    return {"hoist": hoist, "cache": cache}
 
 
 def policy_from(arguments: argparse.Namespace) -> Policy | None:
-    """Return the policy that the options select, or None for the policy of a plan.
+    """Return the policy of the options; None for the default policy, or that of a plan.
 
     Raises:
         ConfigError: The options exclude each other.
     """
     names = ("interval", "center", "power")
     passed = {name: getattr(arguments, name) for name in names if name in arguments}
-    if arguments.plan and not passed:
+    if not passed:
         return None
     if arguments.plan or ("power" in passed and "center" not in passed):
         raise ConfigError(
@@ -124,8 +126,7 @@ def policy_from(arguments: argparse.Namespace) -> Policy | None:
             where=" ".join(f"--{name} {value:g}" for name, value in passed.items()),
             remedy="leave out --plan, or these" if arguments.plan else "pass --center as well",
         )
-    options = {"interval": INTERVAL} | passed
-    return NonUniform(**options) if "center" in options else Uniform(**options)
+    return NonUniform(**passed) if "center" in passed else Uniform(**passed)
 
 
 def comparison_text(compared: Comparison, out: Path) -> str:

@@ -1,46 +1,21 @@
 """Turns the user's ``cut`` option into one cut plan, with the reason for the choice."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import partial
-from typing import Literal
 
 from torch import fx
 
 from fxcache.errors import ConfigError, CutError
-from fxcache.partition.cut import SPAN, CachePoint, Cut, CutPlan
+from fxcache.partition.cut import CachePoint, Cut, CutPlan
 from fxcache.partition.frontier import ENOUGH, Frontier, Points
 from fxcache.partition.partial import partially_evaluated_groups
 from fxcache.partition.points import groups_of
+from fxcache.partition.request import AUTO, Choice, CutRequest, One, named_cut, offered
 from fxcache.partition.signals import find
 from fxcache.policies import Caches, Policy
 
-One = int | str | tuple[str, str] | Cut
-CutRequest = One | list[One]
-Choice = tuple[Cut, Points, str]
 Nodes = tuple[fx.Node, ...]
-AUTO: Literal["auto"] = "auto"
-
-
-def require_cut_request(cut: object) -> CutRequest:
-    """Check the type of the option ``cut``.
-
-    Raises:
-        ConfigError: ``choose`` accepts no value of this type.
-    """
-    if isinstance(cut, list) and cut:
-        return [require_cut_request(one) for one in cut]  # type: ignore[misc]
-    if isinstance(cut, int | str | Cut) and not isinstance(cut, bool):
-        return cut
-    if isinstance(cut, tuple) and len(cut) == 2 and all(isinstance(end, str) for end in cut):
-        return cut
-    raise ConfigError(
-        f"cut={cut!r} is a {type(cut).__name__}",
-        where="optimize(cut=...)",
-        remedy="pass a skip index, a module path, a pair of module paths (the first and the last "
-        'to skip), a Cut from list_cuts(), a list of those, or "auto"',
-    )
 
 
 def choose(
@@ -69,14 +44,7 @@ def choose(
     observes = policy.observes if policy else None
     signal = find(frontier, observes.signals) if observes else None
     observed = signal.needed if signal else ()
-    if request == AUTO and policy and policy.caches is not Caches.CUT:
-        groups = groups_of(frontier, policy.caches)
-        reason = f"the policy caches {policy.caches.value}"
-    else:
-        requests = request if isinstance(request, list) else [request]
-        chosen = [requested(frontier, one, observed) for one in requests]
-        groups = {cut.name: points for cut, points, _ in chosen}
-        reason = "; ".join(reason for *_, reason in chosen)
+    groups, reason = requested_groups(frontier, request, policy, observed)
     points = tuple(point for group in groups.values() for point in group)
     cut = frontier.price(points, few(groups), observed)
     if partial_evaluation:
@@ -91,19 +59,22 @@ def choose(
     return CutPlan(cut, groups, reason, signal)
 
 
+def requested_groups(
+    frontier: Frontier, request: CutRequest, policy: Policy | None, observed: Nodes
+) -> tuple[Mapping[str, Points], str]:
+    """The groups of cache points for a request, and the reason for the choice."""
+    if request == AUTO and policy and policy.caches is not Caches.CUT:
+        reason = f"the policy caches {policy.caches.value}"
+        return groups_of(frontier, policy.caches), reason
+    requests = request if isinstance(request, list) else [request]
+    chosen = [requested(frontier, one, observed) for one in requests]
+    groups = {cut.name: points for cut, points, _ in chosen}
+    return groups, "; ".join(reason for *_, reason in chosen)
+
+
 def requested(frontier: Frontier, request: One, observed: Nodes) -> Choice:
     """The cut for one request, its cache points, and the reason for the choice."""
-    if request == AUTO:
-        return automatic(frontier, observed)
-    if isinstance(request, int):
-        return by_index(frontier, request)
-    name = request.name if isinstance(request, Cut) else request
-    if isinstance(name, str):
-        first, spans, last = name.partition(SPAN)
-        if not spans:
-            return by_path(frontier, name)
-        name = (first, last)
-    return by_span(frontier, *name)
+    return automatic(frontier, observed) if request == AUTO else named_cut(frontier, request)
 
 
 def require_points(policy: Policy | None, groups: Iterable[str]) -> None:
@@ -198,70 +169,3 @@ def expense(
     unused = (n for n in all_computed if n in frontier.costs.nodes and n not in used)
     wasted = cut.mode == "residual" and any(map(frontier.needs.on_latent, unused))
     return wasted, frontier.costs.total(all_computed), cut.cache_bytes
-
-
-def by_index(frontier: Frontier, index: int) -> Choice:
-    """The cut at the skip connection with this index."""
-    if not 0 <= index < len(frontier.skips):
-        raise CutError(
-            f"{frontier.program.model} has no skip index {index}",
-            where=f"cut={index}",
-            remedy=f"choose one of: {offered(frontier)}",
-        )
-    value = frontier.skips[index]
-    reason = f"skip index {index} was requested"
-    return frontier.feature(value), (CachePoint(value),), reason
-
-
-def by_path(frontier: Frontier, name: str) -> Choice:
-    """The cut that caches the output of the module at this path."""
-    named = frontier.named_values
-    if name in named:
-        value = named[name]
-        reason = f"{name} was requested"
-        return frontier.feature(value), (CachePoint(value),), reason
-    several = frontier.module_outputs.get(name, [])
-    raise CutError(
-        f"{name} has {len(several)} outputs that depend on the latent; a cut caches one tensor"
-        if several
-        else f"{frontier.program.model} has no module named {name!r} with an output to cache",
-        where=f"cut={name!r}",
-        remedy=f"choose one of: {nearby(name, frontier)}",
-    )
-
-
-def by_span(frontier: Frontier, first: str, last: str) -> Choice:
-    """The residual cut that skips all modules from ``first`` to ``last``."""
-    name = f"{first}{SPAN}{last}"
-    for path in (first, last):
-        if path not in frontier.modules:
-            raise CutError(
-                f"{frontier.program.model} has no module named {path!r} that computes anything",
-                where=f"cut={name!r}",
-                remedy=f"choose one of: {nearby(path, frontier)}",
-            )
-    points = frontier.span(first, last)
-    if not points:
-        raise CutError(
-            f"{last} computes nothing from the values of {first} that depend on the latent",
-            where=f"cut={name!r}",
-            remedy="name the first module to skip, then the last, in the order in which they run",
-        )
-    cut = frontier.price(points, name)
-    return cut, points, f"{first} to {last} was requested"
-
-
-def nearby(name: str, frontier: Frontier) -> str:
-    """Paths that resemble ``name``, for messages."""
-    inside = [path for path in frontier.named_values if path.startswith(f"{name}.")]
-    near = inside[-3:] or get_close_matches(name, frontier.modules, n=3, cutoff=0.3)
-    return ", ".join(near) if near else offered(frontier)
-
-
-def offered(frontier: Frontier) -> str:
-    """The skip connections by index and name, and the stacks of blocks, for messages."""
-    listed = [f"{i} ({frontier.name(v)})" for i, v in enumerate(frontier.skips)]
-    if not listed:
-        ends = ((s.blocks[0], s.blocks[-1]) for s in frontier.stacks)
-        listed = [f"({first!r}, {last!r})" for first, last in ends]
-    return ", ".join(listed) or "a module path (there are no skip connections or repeated blocks)"

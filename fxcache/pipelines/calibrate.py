@@ -14,11 +14,12 @@ from fxcache.calibration.calibration import (
     require_options,
 )
 from fxcache.calibration.fingerprint import fingerprint
+from fxcache.calibration.measurement import Measurement
 from fxcache.calibration.plan import Plan
 from fxcache.calibration.plan_parts import cut_to_json
 from fxcache.errors import ConfigError, ModelFileError
 from fxcache.integrations.diffusers import denoiser_of, installed
-from fxcache.partition.choose import AUTO, CutRequest
+from fxcache.partition.request import AUTO, CutRequest
 from fxcache.pipelines.drawing import Drawing
 from fxcache.policies import Policy
 
@@ -72,31 +73,42 @@ def calibrate_pipeline(
         ModelFileError: A file cannot be read or written.
         ScheduleError: There was no run of more than one step.
     """
-    model = denoiser_of(pipeline)
     measurement = measurement_for(kind)
     require_options(kind, options)
-    model_fingerprint = fingerprint(model)
+    model_fingerprint = fingerprint(denoiser_of(pipeline))
     settings = {**asdict(sampling), "policy": kind.__name__, "cut": cut_to_json(cut)}
     progress = Progress(
         out.with_name(f"{out.name}.partial"), {**settings, "model": model_fingerprint.to_dict()}
     )
-    done = progress.resume()
-    if done:
-        measurement.load(progress.measured)
-    drawings = list(sampling.drawings())
-    if done < len(drawings):
-        pipeline.set_progress_bar_config(disable=True)
-        with recording(model, measurement, cut):
-            bar = installed("tqdm").trange(
-                done, len(drawings), initial=done, total=len(drawings), desc="calibrating"
-            )
-            for index in bar:
-                drawings[index].draw(pipeline, sampling.steps)
-                progress.save(index + 1, measurement.to_dict())
+    measure(pipeline, measurement, sampling, cut, progress)
     plan = Plan(calibrated(measurement, options), cut, model_fingerprint, settings)
     plan.save(out)
     progress.file.unlink(missing_ok=True)
     return plan
+
+
+def measure(
+    pipeline: Any,
+    measurement: Measurement,
+    sampling: Sampling,
+    cut: CutRequest,
+    progress: "Progress",
+) -> None:
+    """Sample the batches that are left, and save the progress after each."""
+    done = progress.resume()
+    if done:
+        measurement.load(progress.measured)
+    drawings = list(sampling.drawings())
+    if done == len(drawings):
+        return
+    pipeline.set_progress_bar_config(disable=True)
+    with recording(denoiser_of(pipeline), measurement, cut):
+        bar = installed("tqdm").trange(
+            done, len(drawings), initial=done, total=len(drawings), desc="calibrating"
+        )
+        for index in bar:
+            drawings[index].draw(pipeline, sampling.steps)
+            progress.save(index + 1, measurement.to_dict())
 
 
 class Progress:

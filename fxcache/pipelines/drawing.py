@@ -10,7 +10,7 @@ import torch
 from fxcache.api import optimize, report, restore
 from fxcache.calibration.plan import Plan
 from fxcache.integrations.diffusers import conditions, denoiser_of
-from fxcache.partition.choose import AUTO, CutRequest
+from fxcache.partition.request import AUTO, CutRequest
 from fxcache.policies import Policy
 from fxcache.report.compare import Comparison, likeness, sheet, timed_calls, typical_ms
 from fxcache.report.records import RunReport

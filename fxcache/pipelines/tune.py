@@ -11,7 +11,7 @@ from torch import Tensor
 from fxcache.calibration.plan import Plan
 from fxcache.errors import ConfigError, CutError
 from fxcache.integrations.diffusers import denoiser_of
-from fxcache.partition.choose import AUTO
+from fxcache.partition.request import AUTO
 from fxcache.pipelines.calibrate import Sampling
 from fxcache.policies import NonUniform, Policy, TaylorSeer, Uniform
 from fxcache.report.pareto import Point, draw_pareto

@@ -9,6 +9,7 @@ from fxcache.policies.learned_router import LearnedRouter
 from fxcache.policies.magcache import MagCache
 from fxcache.policies.non_uniform import NonUniform
 from fxcache.policies.policy import Caches, Observation, Policy, Signal, Since
+from fxcache.policies.protected_ends import ProtectedEnds
 from fxcache.policies.scheduled import Scheduled
 from fxcache.policies.smoothcache import SmoothCache
 from fxcache.policies.taylorseer import TaylorSeer
@@ -27,6 +28,7 @@ __all__ = [
     "NonUniform",
     "Observation",
     "Policy",
+    "ProtectedEnds",
     "Scheduled",
     "Signal",
     "Since",

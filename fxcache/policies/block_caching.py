@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from fxcache.checks import require_number
+from fxcache.checks import require_calibrated, require_number
 from fxcache.policies.policy import Caches
 from fxcache.policies.table import Row, Table, require_series
 
@@ -41,6 +41,7 @@ class BlockCaching(Table):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_number(self, "threshold", least=0)
+        require_calibrated(self, "changes")
         require_series(self, "changes")
 
     @property

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fxcache.checks import require_integer, require_number, require_numbers
+from fxcache.checks import require_calibrated, require_integer, require_number, require_numbers
 from fxcache.policies.policy import Policy
 from fxcache.step import Decision, Step, known_length
 
@@ -37,6 +37,7 @@ class MagCache(Policy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_calibrated(self, "ratios")
         require_numbers(self, "ratios", least=1)
         require_number(self, "threshold", least=0)
         require_integer(self, "max_reuses", 0)

@@ -10,6 +10,8 @@ from fxcache.forecasts.forecast import Forecast
 from fxcache.registry import Registered
 from fxcache.step import Decision, Step, known_length
 
+LENGTH_UNKNOWN = "the run's length is unknown"  # the reason of a refresh
+
 
 class Caches(Enum):
     """The values that a policy caches with ``cut="auto"``.
@@ -112,6 +114,11 @@ class Policy(Registered, ABC, registry="policy"):
         return None
 
     @property
+    def uncalibrated(self) -> str | None:
+        """What calibration would give the policy that it lacks. None if it lacks nothing."""
+        return None
+
+    @property
     def default_forecast(self) -> Forecast | None:
         """The forecast without ``optimize(forecast=...)``. None reuses values unchanged."""
         return None
@@ -134,6 +141,18 @@ class Policy(Registered, ABC, registry="policy"):
         if self.last and step.index >= known_length(type(self).__name__, step) - self.last:
             return Decision(True, "last steps")
         return self.scheduled(step)
+
+    def without_length(self, step: Step) -> Decision:
+        """Decide in place of ``decide`` if that raised UnknownLengthError. A warning is given.
+
+        Args:
+            step: The step; nothing tells the length of its run.
+
+        Returns:
+            The decision, with its reason. By default the step refreshes.
+        """
+        del step
+        return Decision(True, LENGTH_UNKNOWN)
 
     @abstractmethod
     def scheduled(self, step: Step) -> Decision:

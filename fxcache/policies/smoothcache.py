@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from fxcache.checks import is_number, require_number
+from fxcache.checks import is_number, require_calibrated, require_number
 from fxcache.errors import ConfigError
 from fxcache.policies.policy import Caches
 from fxcache.policies.table import Row, Table
@@ -43,6 +43,7 @@ class SmoothCache(Table):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_number(self, "alpha", least=0)
+        require_calibrated(self, "errors")
         if not valid(self.errors):
             raise ConfigError(
                 "errors must hold, for each kind of layer, one list of numbers for each step",

@@ -15,6 +15,8 @@ SIGNALS = {
     "timestep_embedding": (Signal.TIMESTEP_EMBEDDING,),
 }
 
+IDENTITY = (1.0, 0.0)  # the coefficients of p(change) = change
+
 # Fitted by TeaCache's authors, highest power first, from https://github.com/ali-vilab/TeaCache:
 # for each model, what it observes and the polynomial. Always two steps first and last for Wan.
 PUBLISHED: dict[str, tuple[str, tuple[float, ...]]] = {
@@ -81,7 +83,7 @@ class TeaCache(Policy):
     Args:
         threshold: The bound on the estimated change, 0 or more.
         coefficients: The coefficients of p, highest power first. From ``fxcache.calibrate`` or
-            ``TeaCache.published``. The default takes the change as it is.
+            ``TeaCache.published``. Without any, p(change) is the change, and ``optimize`` warns.
         signal: ``"modulated_input"``, the first block's input after its modulation;
             ``"timestep_embedding"``, as published for Wan and CogVideoX; or ``"auto"``, the former
             if the model has it.
@@ -92,14 +94,14 @@ class TeaCache(Policy):
     """
 
     threshold: float = 0.25
-    coefficients: tuple[float, ...] = (1.0, 0.0)
+    coefficients: tuple[float, ...] = ()
     signal: Literal["auto", "modulated_input", "timestep_embedding"] = "auto"
     last: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_number(self, "threshold", least=0)
-        require_numbers(self, "coefficients", least=1)
+        require_numbers(self, "coefficients", least=0)
         if self.signal not in SIGNALS:
             raise ConfigError(
                 f"there is no signal named {self.signal!r}",
@@ -135,6 +137,11 @@ class TeaCache(Policy):
         return cls(threshold, coefficients, signal, first=ends, last=ends)  # type: ignore[arg-type]
 
     @property
+    def uncalibrated(self) -> str | None:
+        """The coefficients, if there are none."""
+        return None if self.coefficients else "coefficients"
+
+    @property
     def observes(self) -> Observation:
         """The signal, compared with the step before."""
         return Observation(SIGNALS[self.signal], Since.STEP)
@@ -154,6 +161,6 @@ class TeaCache(Policy):
             p(change), at least 0. NaN if ``change`` or p(change) is not finite.
         """
         value = 0.0
-        for coefficient in self.coefficients:
+        for coefficient in self.coefficients or IDENTITY:
             value = value * change + coefficient
         return max(value, 0.0) if math.isfinite(value) else math.nan

@@ -33,6 +33,7 @@ class Report:
         cached_bytes: Bytes of the cached values, of all trajectories.
         hoisted_bytes: Bytes of the values that were computed before the steps.
         offloaded_bytes: Bytes of the weights that are on the CPU now.
+        notices: What was noted, or warned of, since the last call of ``optimize``.
     """
 
     model: str
@@ -43,6 +44,7 @@ class Report:
     cached_bytes: int
     hoisted_bytes: int
     offloaded_bytes: int
+    notices: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the report as JSON can hold it, by the names of the attributes."""
@@ -66,6 +68,7 @@ def report_of(module: nn.Module, engine: Engine) -> Report:
         cached_bytes=engine.store.nbytes + engine.store.slot_bytes(GuidanceSlot),
         hoisted_bytes=engine.store.slot_bytes(Prologues),
         offloaded_bytes=engine.offload.nbytes,
+        notices=engine.notices.given,
     )
 
 

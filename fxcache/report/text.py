@@ -18,6 +18,8 @@ def as_text(report: dict[str, Any]) -> str:
         lines += ["", runs_table(report["runs"])]
     if advice := attribution_lines(report["attributions"]):
         lines += ["", *advice]
+    if report["notices"]:
+        lines += ["", *(f"note: {notice}" for notice in report["notices"])]
     return "\n".join(lines)
 
 

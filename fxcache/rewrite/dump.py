@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 from fxcache.errors import ModelFileError
-from fxcache.program import copy_graph, graph_module
+from fxcache.program import copy_graph
 from fxcache.rewrite.draft import Draft
+from fxcache.rewrite.graph_module import graph_module
 
 HEADER = """# {title}
 import operator

@@ -13,9 +13,9 @@ from fxcache.codecs.codec import Coefficients
 from fxcache.codecs.format import CacheFormat
 from fxcache.partition.cut import CutPlan
 from fxcache.partition.frontier import Frontier
-from fxcache.program import graph_module, rebind
 from fxcache.rewrite.dump import identifier
 from fxcache.rewrite.factory import Rewritten, VariantFactory, VariantKey
+from fxcache.rewrite.graph_module import graph_module, rebind
 from fxcache.rewrite.passes.fuse import Fusion
 from fxcache.rewrite.variant_signature import VariantSignature, signature_of
 

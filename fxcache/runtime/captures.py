@@ -1,32 +1,32 @@
 """The captures of one optimised module: one for each kind of call, bounded, dropped when stale."""
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
+from fxcache.call import Call
 from fxcache.capture.capture import capture
 from fxcache.capture.isolation import ONE_AT_A_TIME
 from fxcache.partition.choose import choose
 from fxcache.partition.frontier import Frontier
 from fxcache.rewrite.variants import Variants, rewrite
+from fxcache.runtime.changes import Changes
 from fxcache.runtime.hooks import Hooks
 from fxcache.runtime.numbers import Numbers
 from fxcache.runtime.offload import Offload
 from fxcache.runtime.pending import resolving
 from fxcache.runtime.settings import Settings
 from fxcache.runtime.snapshot import Snapshot
-from fxcache.runtime.structure import live_weights, weights
+from fxcache.runtime.structure import live_weights
 from fxcache.runtime.values import Values
-from fxcache.signature import Call, Signature
+from fxcache.signature import Signature
 
 MAX_KINDS = 256
-MAX_ATTEMPTS = 2  # at a capture, where another thread changes the model meanwhile
 
 
 class CaptureKey(NamedTuple):
@@ -51,7 +51,9 @@ class Captures:
 
     Attributes:
         held: the variants by ``CaptureKey``, least recently used first.
-        generation: of the weights: values cached from an older one are stale.
+        hooks: on submodules. Their number is part of the key of a capture, and of the identity of a
+            trajectory.
+        changes: of the model since it was captured.
         offload: of weights that no step reads; all are in place whenever something is captured.
     """
 
@@ -63,20 +65,16 @@ class Captures:
     ) -> None:
         """``warn`` receives what goes wrong without harm, and what to do about it."""
         self.held: OrderedDict[CaptureKey, Variants] = OrderedDict()
-        self.generation = 0
+        self.hooks = Hooks()
         self.offload = Offload()
+        self._numbers = Numbers(signature.original, self.offload)
+        self.changes = Changes(self.held, self._numbers, self.hooks, self.offload)
         self._signature, self._settings, self._warn = signature, settings, warn
         self._max_captures = settings.capture.max_captures
-        self._lock = threading.RLock()
         self._pending: dict[CaptureKey, Future[None]] = {}
-        self._tracing = False  # then the module's parameters are stand-ins
         # By the key of a call, the inputs whose values its captures depend on.
         self._specialized: dict[Hashable, frozenset[str]] = {}
         self._values = Values()
-        self._hooks = Hooks()
-        self._snapshots: dict[int, Snapshot] = {}  # by number of the hooks
-        self._weights: list[Any] = []
-        self._numbers = Numbers(signature.original, self.offload)
 
     def inherit(self, previous: "Captures") -> None:
         """Take over the captures of ``previous``, which had other settings.
@@ -84,14 +82,13 @@ class Captures:
         Those whose plan or graphs would differ are partitioned and rewritten anew from the same
         program. Values cached before are stale. Raises what ``choose`` and ``rewrite`` raise.
         """
-        with previous._lock:
+        with previous.changes.lock:
             kept = list(previous.held.items())[-self._max_captures :]
             same = previous._settings.partition_key == self._settings.partition_key
             self.held.update((key, v if same else self._partitioned(v)) for key, v in kept)
             self._specialized, self._values = dict(previous._specialized), previous._values
-            self._hooks, self._snapshots = previous._hooks, dict(previous._snapshots)
-            self._weights, self.generation = previous._weights, previous.generation + 1
-            self._lock = previous._lock  # calls under way still use what both now share
+            self.hooks = previous.hooks
+            self.changes.inherit(previous.changes)
 
     def _partitioned(self, old: Variants) -> Variants:
         """Variants of the same program under these settings."""
@@ -110,14 +107,7 @@ class Captures:
         """
         expressions = variants.program.sizes.expressions
         sizes = [call.tensors[index].shape[dim] for index, dim in expressions]
-        return (variants, self.generation, *sizes)
-
-    def hooks_key(self, module: nn.Module) -> int:
-        """A number for the hooks that are set on submodules now: equal for equal content.
-
-        It is part of the key of a capture, and of the identity of a trajectory.
-        """
-        return self._hooks.key(module)
+        return (variants, self.changes.generation, *sizes)
 
     def bound(self, module: nn.Module, call: Call, hooks: int) -> Call:
         """``call`` with tensors for its timestep, where that is a Python number.
@@ -145,7 +135,7 @@ class Captures:
                 same capture raise it too.
         """
         while True:
-            with self._lock:
+            with self.changes.lock:
                 key, variants = self._lookup(call, hooks)
                 if variants is not None:
                     return variants
@@ -157,16 +147,18 @@ class Captures:
             pending.result()
 
     def _forget_pending(self, key: CaptureKey) -> None:
-        with self._lock:
+        with self.changes.lock:
             del self._pending[key]
 
     def _lookup(self, call: Call, hooks: int) -> tuple[CaptureKey, Variants | None]:
         """What a capture for ``call`` is kept under, and the capture if there is one."""
         key = self._key(call, hooks)
         variants = self.held.get(key)
-        if variants is not None and not variants.program.sizes.admit(call.tensors):
-            key = key._replace(sizes=tuple(t.shape for t in call.tensors))
-            variants = self.held.get(key)
+        if variants is not None:
+            sizes = variants.program.sizes
+            if sizes.expressions and not sizes.admit(call.tensors):
+                key = key._replace(sizes=tuple(t.shape for t in call.tensors))
+                variants = self.held.get(key)
         if variants is not None:
             self.held.move_to_end(key)
         return key, variants
@@ -182,19 +174,19 @@ class Captures:
     def _captured(self, module: nn.Module, call: Call, key: CaptureKey) -> Variants:
         """Capture for ``call`` and keep the variants; one capture at a time in this process."""
         with ONE_AT_A_TIME:
-            self._notice(module, key.hooks)
-            self._hooks.forget()  # modules may have come that no hook was looked for on
-            hooks, identities = self.hooks_key(module), self._hooks.identities(module)
+            self.changes.compare(module, key.hooks)
+            self.hooks.forget()  # modules may have come that no hook was looked for on
+            hooks, identities = self.hooks.key(module), self.hooks.identities(module)
             if hooks != key.hooks:
-                with self._lock:
+                with self.changes.lock:
                     key, found = self._lookup(call, hooks)
                 if found is not None:
                     return found
             variants, snapshot = self._traced(module, call, fixed=bool(key.sizes))
             variants.read(live_weights(module, variants.weights))
-            self._hooks.settle(module, hooks, identities)
+            self.hooks.settle(module, hooks, identities)
             evicted = self._keep(call, key, variants, snapshot)
-            self._notice(module, hooks)
+            self.changes.compare(module, hooks)
         if evicted:
             self._warn(
                 f"more than {self._max_captures} kinds of call (shapes, dtypes, options, hooks) "
@@ -208,82 +200,24 @@ class Captures:
         settings = self._settings
         self.offload.bring_back()
         self.offload.belongs_to(module)
-        for _ in range(MAX_ATTEMPTS):
-            before = Snapshot(module)
-            self._tracing = True
-            try:
-                frontier = Frontier(capture(module, self._signature, call, fixed))
-            finally:
-                self._tracing = False
-            after = Snapshot(module)
-            if after.agrees(before):
-                break
+        frontier, held = self.changes.traced(
+            module, lambda: Frontier(capture(module, self._signature, call, fixed))
+        )
         plan = choose(frontier, settings.cut, settings.policy, settings.cache.partial_evaluation)
-        return rewrite(frontier, plan, call.describe(), settings.cache_format), after
+        return rewrite(frontier, plan, call.describe(), settings.cache_format), held
 
     def _keep(self, call: Call, key: CaptureKey, variants: Variants, now: Snapshot) -> bool:
         """Keep the variants; returns whether others had to go."""
-        with self._lock:
+        with self.changes.lock:
             if len(self._specialized) > MAX_KINDS:
                 self._specialized.clear()
             read = self._specialized.get(call.key, frozenset())
             self._specialized[call.key] = read | variants.program.specialized
             kept = key if key.sizes else self._key(call, key.hooks)
-            self._replace_snapshot(key.hooks, now)
+            self.changes.keep(key.hooks, now)
             self.held[kept] = variants
             evicted = len(self.held) > self._max_captures
             if evicted:
                 self.held.popitem(last=False)
-            used = {known.hooks for known in self.held}
-            self._snapshots = {h: s for h, s in self._snapshots.items() if h in used}
+            self.changes.keep_only({known.hooks for known in self.held})
             return evicted
-
-    def notice_changes(self, module: nn.Module, hooks: int) -> None:
-        """At the start of a run: drop captures of a changed model, values of changed weights.
-
-        Where nothing changed, no lock is taken.
-        """
-        known = self._snapshots.get(hooks)
-        if known is None or known.holds(self.offload.homes):
-            return  # with nothing captured under these hooks, the capture to come looks
-        if self._tracing:
-            self._notice_writes(known)
-            return
-        with ONE_AT_A_TIME:  # else parameters may be stand-ins of another model's capture
-            self._notice(module, hooks)
-
-    def _notice_writes(self, known: Snapshot) -> None:
-        """During a capture of the module: only weights written in place can be noticed.
-
-        torch.export puts everything else back as it was when the capture began.
-        """
-        with self._lock:
-            self.generation += known.written()
-
-    def _notice(self, module: nn.Module, hooks: int) -> None:
-        """The exact comparison. The thread holds ONE_AT_A_TIME."""
-        known, homes = self._snapshots.get(hooks), self.offload.homes
-        if known is not None and not known.holds(homes):
-            now = Snapshot(module, homes)
-            with self._lock:
-                self._replace_snapshot(hooks, now)
-        found = weights(module)
-        if found == self._weights:
-            return
-        self._weights = found
-        with self._lock:
-            held = list(self.held.values())
-        for variants in held:  # before the new generation: its values come from the new weights
-            variants.read(live_weights(module, variants.weights))
-        with self._lock:
-            self.generation += 1
-
-    def _replace_snapshot(self, hooks: int, now: Snapshot) -> None:
-        """Keep ``now``; where the model is another than before, drop its captures."""
-        known = self._snapshots.get(hooks)
-        if known is not None and not now.agrees(known):
-            self.held.clear()
-            self._numbers.clear()
-            self._snapshots.clear()
-            self._hooks.forget()
-        self._snapshots[hooks] = now

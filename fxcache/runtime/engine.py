@@ -10,20 +10,20 @@ from torch import Tensor, nn
 
 from fxcache.call import Call
 from fxcache.errors import UnknownLengthError
+from fxcache.policies.policy import LENGTH_UNKNOWN
 from fxcache.rewrite.variants import NOTHING, Variant, Variants
 from fxcache.runtime.captures import CaptureKey, Captures
-from fxcache.runtime.context import announcement_of
 from fxcache.runtime.features.features import features_of
 from fxcache.runtime.features.recording import Recorder, Recording
 from fxcache.runtime.mode import require_inference
-from fxcache.runtime.notices import NO_FASTER, Notices
+from fxcache.runtime.notices import NO_FASTER, UNPROTECTED, Notices
 from fxcache.runtime.objects import returned
 from fxcache.runtime.offload import Offload
 from fxcache.runtime.record import Run, RunStep, Stopwatch
 from fxcache.runtime.session import Session, current_session
 from fxcache.runtime.settings import Settings
 from fxcache.runtime.step_context import CFGPhase, StepContext
-from fxcache.runtime.trajectory.caller import caller_of
+from fxcache.runtime.trajectory.caller import announcement_of, caller_of
 from fxcache.runtime.trajectory.scope import Scope
 from fxcache.runtime.trajectory.state import length_of
 from fxcache.runtime.trajectory.store import TrajectoryStore
@@ -51,11 +51,11 @@ class Engine:
         self.runs: deque[Run] = deque(maxlen=MAX_RUNS)
         self.store = TrajectoryStore(settings.cache.max_trajectories, settings.capture.step_inputs)
         self.store.lengths.fix(settings.run_lengths)
+        self.notices = Notices()
         self._default_scope = Scope()  # for calls outside of sessions
-        self._notices = Notices()
-        self._captures = Captures(self.signature, settings, self._notices.warn)
+        self._captures = Captures(self.signature, settings, self.notices.warn)
         self._recorder: Recorder | None = None
-        self._features = features_of(settings, self.signature, self._captures, self._notices)
+        self._features = features_of(settings, self.signature, self._captures, self.notices)
         # With offloading, calls take turns: one call may move weights that another call reads.
         self.call_lock = threading.RLock() if settings.cache.offload else nullcontext()
 
@@ -73,12 +73,13 @@ class Engine:
         call = self.signature.call(args, kwargs)
         require_inference(module, call)
         session = current_session(module)
-        hooks = self._captures.hooks_key(module)
+        hooks = self._captures.hooks.key(module)
         trajectory = self._locate(module, call, session, hooks)
         try:
-            self._notices.warn_attributions(self.store, trajectory)
+            if trajectory.refresh:
+                self.notices.warn_attributions(self.store, trajectory)
             if trajectory.step == 0:
-                self._captures.notice_changes(module, hooks)
+                self._captures.changes.notice(module, hooks)
             call = self._captures.bound(module, call, hooks)
             now = self._step(trajectory, session)
             stopwatch = Stopwatch(call.latent.device, self.settings.cache.timings)
@@ -140,15 +141,23 @@ class Engine:
     def _decision(self, step: StepContext) -> Decision:
         if step.forced:
             return Decision(True, step.forced)
+        coefficients, policy = step.variants.coefficients, self.settings.policy
         try:
-            if coefficients := step.variants.coefficients:
+            if coefficients:
                 coefficients.require(step.now)
-            return self.settings.policy.decide(step.now)
         except UnknownLengthError as error:
-            if self.recorder:
-                raise
-            self._notices.warn_unknown_length(error, NO_FASTER)
-            return Decision(True, "the run's length is unknown")
+            return self._without_length(error, Decision(True, LENGTH_UNKNOWN))
+        try:
+            return policy.decide(step.now)
+        except UnknownLengthError as error:
+            return self._without_length(error, policy.without_length(step.now))
+
+    def _without_length(self, error: UnknownLengthError, decision: Decision) -> Decision:
+        """Return ``decision`` with a warning; raise ``error`` if the step is recorded."""
+        if self.recorder:
+            raise error
+        self.notices.warn_unknown_length(error, NO_FASTER if decision.refresh else UNPROTECTED)
+        return decision
 
     def finish(self, step: StepContext, results: tuple[Any, ...]) -> Any:
         """Store the variant's values for the cache. Return the module's output."""
@@ -218,7 +227,7 @@ class Engine:
 
     def capture(self, module: nn.Module, call: Call) -> Variants:
         """Return the variants for ``call``. Capture them if necessary; other threads wait."""
-        hooks = self._captures.hooks_key(module)
+        hooks = self._captures.hooks.key(module)
         return self._captures.find(module, self._captures.bound(module, call, hooks), hooks)
 
     @property

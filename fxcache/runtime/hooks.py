@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from fxcache._torch import num_registered_hooks
-from fxcache.runtime.containers import Containers
 from fxcache.runtime.content import IdentityKey
+from fxcache.runtime.identities import Containers
 from fxcache.runtime.slots import Slot, Tree
 
 MAX_STATES = 64
@@ -59,7 +59,7 @@ class HooksState:
         self._length = len(vars(tree.root))
         self._lengths_below = list(map(len, tree.attributes_below))
         self._slots = [slot for index in sorted(slots) for slot in slots[index]]
-        # The model's own __dict__ is not kept, see Modules.
+        # The model's own __dict__ is not kept: see Modules in identities.py.
         self._num_own = sum(slot.index == 0 for slot in self._slots)
         self._places = [slot.attributes for slot in self._slots[self._num_own :]]
         self._names = [slot.name for slot in self._slots]

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
+from fxcache.call import Call
 from fxcache.errors import ModeError
-from fxcache.signature import Call
 
 
 def require_inference(module: nn.Module, call: Call) -> None:

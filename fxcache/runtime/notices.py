@@ -4,6 +4,7 @@ import sys
 import warnings
 
 from fxcache.errors import FxcacheWarning, UnknownLengthError
+from fxcache.policies import Policy
 from fxcache.runtime.trajectory.store import TrajectoryStore
 from fxcache.runtime.trajectory.trajectory import Trajectory
 
@@ -19,6 +20,7 @@ CHANGING = (
     "CaptureConfig(step_inputs=...)."
 )
 NO_FASTER = "Results stay exact, but are no faster."
+UNPROTECTED = "The last steps reuse cached values like the others, and results are less similar."
 INTERNAL_PACKAGES = ("fxcache.", "torch.")  # a warning does not point at frames of these
 
 
@@ -26,18 +28,21 @@ class Notices:
     """Gives warnings, and remembers which were given."""
 
     def __init__(self) -> None:
-        self._given: set[str] = set()
+        self._given: dict[str, str] = {}
+
+    @property
+    def given(self) -> list[str]:
+        """All warnings and notes so far, in full."""
+        return list(self._given.values())
 
     def warn_attributions(self, store: TrajectoryStore, trajectory: Trajectory) -> None:
         """Warn if calls refresh because their trajectory is unclear.
 
         Args:
             store: The module's trajectories.
-            trajectory: The trajectory of the current call.
+            trajectory: The trajectory of the current call, which refreshes.
         """
         counts = store.counts
-        if not (counts.ambiguous or counts.lone_starts or counts.evicted or trajectory.new_prompts):
-            return
         ambiguous = counts.ambiguous >= MANY_AMBIGUOUS
         if ambiguous and counts.ambiguous >= counts.calls * AMBIGUOUS_SHARE:
             self.warn("some calls may belong to any of several requests")
@@ -53,6 +58,10 @@ class Notices:
                 f"conditioning changes at every call: {', '.join(trajectory.new_inputs)}", CHANGING
             )
 
+    def note(self, what: str, remedy: str, effect: str) -> None:
+        """Add a note to the report, without a warning. The arguments are those of ``warn``."""
+        self._given.setdefault(what, f"{what}. {effect} {remedy}")
+
     def warn(self, what: str, remedy: str = SEPARATE_REQUESTS, effect: str = NO_FASTER) -> None:
         """Warn, unless the same warning was given before.
 
@@ -63,8 +72,18 @@ class Notices:
         """
         if what in self._given:
             return
-        self._given.add(what)
-        warnings.warn(f"{what}. {effect} {remedy}", FxcacheWarning, stacklevel=caller_level())
+        self._given[what] = f"{what}. {effect} {remedy}"
+        warnings.warn(self._given[what], FxcacheWarning, stacklevel=caller_level())
+
+    def warn_uncalibrated(self, policy: Policy) -> None:
+        """Warn if ``policy`` works better with measurements that it was not given."""
+        if policy.uncalibrated:
+            kind = type(policy).__name__
+            self.warn(
+                f"{kind} has no {policy.uncalibrated} that were fitted to this model",
+                f"Fit them with fxcache.calibrate(model, fxcache.{kind}, sample).",
+                "The same threshold has another effect on each model.",
+            )
 
     def warn_unknown_length(self, error: UnknownLengthError, effect: str) -> None:
         """Warn that the run's length is unknown; the sentence ``effect`` says what follows."""

@@ -1,11 +1,11 @@
 """Sessions, with which users delimit the runs of their own sampling loops."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Protocol, Self
 
-from torch import nn
+from torch import Tensor, nn
 
 from fxcache.errors import ConfigError, StateError
 from fxcache.program import OURS
@@ -125,4 +125,16 @@ def require_key(key: object) -> None:
             f"key={key!r} is not hashable",
             where="fxcache.session",
             remedy="pass a string or a number that names the request",
+        ) from None
+
+
+def length_of(timesteps: Sequence[float] | Tensor) -> int:
+    """Count the timesteps; ConfigError if they have no length."""
+    try:
+        return len(timesteps)
+    except TypeError:
+        raise ConfigError(
+            f"timesteps={timesteps!r} have no length",
+            where="fxcache.session",
+            remedy="pass the list or 1-D tensor that the loop goes through",
         ) from None

@@ -14,7 +14,7 @@ from fxcache.codecs.scale_shift import ScaleShift
 from fxcache.config import CacheConfig, CaptureConfig
 from fxcache.errors import ConfigError
 from fxcache.forecasts import Forecast
-from fxcache.partition.choose import CutRequest
+from fxcache.partition.request import CutRequest
 from fxcache.policies import GuidanceCache, Policy
 
 RunLength = tuple[int, int, int]  # the schedule's length, the run's first place, its calls
@@ -35,6 +35,7 @@ class Settings:
     correction: DriftCorrection | None = None
     guidance: GuidanceCache | None = None
     hoist: HoistLevel = HoistLevel.NOTHING
+    hoist_requested: bool = True  # if not, whatever prevents it is a note and no warning
     cache: CacheConfig = field(default_factory=CacheConfig)
     capture: CaptureConfig = field(default_factory=CaptureConfig)
     run_lengths: tuple[RunLength, ...] = ()  # from a plan

@@ -9,7 +9,7 @@ from torch import nn
 
 from fxcache._torch import hook_dicts, hooks_of
 from fxcache.runtime.content import Content, IdentityKey
-from fxcache.runtime.modules import Modules
+from fxcache.runtime.identities import Modules
 from fxcache.runtime.structure import NOT_SETTINGS, is_callable_setting
 
 FORWARD = "forward"

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fxcache._torch import weight_kind, weight_kind_and_version
-from fxcache.runtime.containers import Containers
-from fxcache.runtime.modules import Modules
+from fxcache.runtime.identities import Containers, Modules
 from fxcache.runtime.structure import NOT_SETTINGS, is_callable_setting, own_tensors, structure
 
 REGISTRIES = ("_modules", "_parameters", "_buffers")

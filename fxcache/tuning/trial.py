@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fxcache.forecasts import Forecast
-from fxcache.partition.choose import CutRequest
+from fxcache.partition.request import CutRequest
 from fxcache.policies import Policy
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.module import attach, detach

@@ -6,7 +6,6 @@ from itertools import combinations
 from statistics import median
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fxcache.calibration.calibration import recording
@@ -14,14 +13,15 @@ from fxcache.calibration.fingerprint import fingerprint
 from fxcache.calibration.plan import Plan
 from fxcache.errors import ConfigError, CutError
 from fxcache.forecasts import Forecast, Taylor
-from fxcache.partition.choose import AUTO, CutRequest, One
 from fxcache.partition.cut import Cut
+from fxcache.partition.request import AUTO, CutRequest, One
 from fxcache.policies import Explicit, Policy, Scheduled, Uniform
 from fxcache.runtime.features.recording import RecordedStep
 from fxcache.runtime.module import untouched
 from fxcache.runtime.settings import Settings
 from fxcache.tuning.options import Options
 from fxcache.tuning.profile import Profile
+from fxcache.tuning.sensitivity import sensitivity
 from fxcache.tuning.solve import Solution, solve
 from fxcache.tuning.trial import Sample, Trial, TrialRunner, as_tensor, psnr_db
 
@@ -52,7 +52,9 @@ class Tuner:
         self._runner = TrialRunner(self.model, sample)
         self.original, self.cuts = self._baseline()
         self.profile = self._profiled()
-        self.sensitivity = self._sensitivity()
+        first = next(iter(self.cuts))
+        local = self.profile.errors(first, 0)[:, 0].tolist()
+        self.sensitivity = sensitivity(local, self.options.probes, lambda p: self.tried(p, first))
 
     def plan(self, trial: Trial, settings: Mapping[str, Any] | None = None) -> Plan:
         """The plan for a trial."""
@@ -217,45 +219,6 @@ class Tuner:
             self._sample()
         self.run_lengths = tuple(run_lengths)
         return profile
-
-    def _sensitivity(self) -> Tensor:
-        """The squared error of the result relative to that of one step: ``[steps, 1]``.
-
-        It is measured by runs that reuse values at a single step, and interpolated between them.
-        """
-        steps, cut = self.profile.steps, next(iter(self.cuts))
-        local = self.profile.errors(cut, 0)[:, 0]
-        count = min(self.options.probes, steps - 1)
-        ratios = {}
-        for step in torch.linspace(1, steps - 1, count).round().long().unique().tolist():
-            others = Explicit(steps=tuple(s for s in range(steps) if s != step))
-            trial = self.tried(others, cut)
-            error = 10 ** (-trial.psnr_db / 10)
-            if not trial.broken:
-                ratios[step] = max(error, TINY) / max(float(local[step]), TINY)
-        if not ratios:
-            raise CutError(
-                "the sampled result contains infinities or NaN, whichever step reuses values",
-                where="tune",
-                remedy="check the result of sample() without caching",
-            )
-        return interpolated(list(ratios), list(ratios.values()), steps)[:, None]
-
-
-TINY = 1e-20
-
-
-def interpolated(at: Sequence[int], values: Sequence[float], length: int) -> Tensor:
-    """Interpolate ``values`` at the steps ``at`` to all steps, linearly in the logarithm."""
-    logarithms = torch.empty(length, dtype=torch.float64)
-    for step in range(length):
-        after = next((i for i, s in enumerate(at) if s >= step), len(at) - 1)
-        before = max(after - 1, 0) if at[after] != step else after
-        span = at[after] - at[before]
-        share = min(max((step - at[before]) / span, 0.0), 1.0) if span else 0.0
-        low, high = math.log(values[before]), math.log(values[after])
-        logarithms[step] = low * (1 - share) + high * share
-    return logarithms.exp()
 
 
 def candidates(cuts: Sequence[Cut], most: int) -> list[Cut]:

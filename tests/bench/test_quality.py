@@ -338,13 +338,13 @@ def test_claims_follow_from_the_numbers():
     assert blocks.holds is False
     assert blocks.numbers == "29.0 against 30.0 at 1.50×; 26.0 against 25.0 at 2.50×"
     assert found["TeaCache is closer than Uniform at equal FLOPs"].holds is None
-    at_2 = found["The tuned plan is closer than every other at 2×"]
+    at_2 = found["tuned is the closest at 2×"]
     assert at_2.holds is True
     assert at_2.numbers == (
         "tuned 33.0 at 2.10×; Uniform 30.7; BlockCaching 27.2; fewer steps 27.0; NonUniform 20.4; "
         "not so fast, or faster: TeaCache"
     )
-    assert found["The tuned plan is closer than every other at 3×"].holds is False
+    assert found["tuned is the closest at 3×"].holds is False
 
 
 def made_up() -> dict[str, dict[str, Any]]:

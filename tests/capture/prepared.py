@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 import fxcache
 from fxcache.capture.capture import capture
-from fxcache.program import Program, graph_module
+from fxcache.program import Program
+from fxcache.rewrite.graph_module import graph_module
 from fxcache.signature import Signature
 
 Prepare = Callable[[Tensor, Tensor], Tensor]

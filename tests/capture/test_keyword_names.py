@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fxcache.program import graph_module
+from fxcache.rewrite.graph_module import graph_module
 from tests.capture.prepared import assert_same_bits, captured
 
 NAMES = [

@@ -64,7 +64,9 @@ def test_hermite_polynomials_are_the_physicists():
     )
 
 
-@pytest.mark.parametrize("policy", [fxcache.Uniform(3, first=3), fxcache.TeaCache(1.0, last=0)])
+@pytest.mark.parametrize(
+    "policy", [fxcache.Uniform(3, first=3), fxcache.TeaCache(1.0, coefficients=(1.0, 0.0), last=0)]
+)
 def test_hermite_works_with_any_policy(policy):
     """A forecast changes the values that a reuse step reads, and not which steps reuse."""
     runs = []

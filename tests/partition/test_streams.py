@@ -8,7 +8,7 @@ from torch import nn
 
 import fxcache
 from bench.denoisers import RECIPES, tiny
-from fxcache.partition.choose import CutRequest
+from fxcache.partition.request import CutRequest
 from fxcache.program import module_paths
 from fxcache.rewrite.variants import Variants
 from fxcache.runtime.module import engine_of

@@ -15,10 +15,11 @@ from fxcache.codecs.codec import entries_of
 from fxcache.codecs.format import CacheFormat
 from fxcache.codecs.scale_shift import ScaleShift, zeros
 from fxcache.errors import CutError
-from fxcache.partition.choose import CutRequest, choose
+from fxcache.partition.choose import choose
 from fxcache.partition.cut import CutPlan
 from fxcache.partition.frontier import Frontier
 from fxcache.partition.points import groups_of
+from fxcache.partition.request import CutRequest
 from fxcache.policies import Caches, Observation, Signal, Since, Uniform
 from fxcache.rewrite.variants import NOTHING, Variants, rewrite
 from fxcache.signature import Signature

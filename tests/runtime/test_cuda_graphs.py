@@ -26,11 +26,14 @@ STEPS = 9
 OPTIONS: dict[str, dict[str, Any]] = {
     "uniform": {"policy": fxcache.Uniform(3)},
     "forecast": {"policy": fxcache.Uniform(3), "forecast": fxcache.Taylor(2)},
-    "prefix": {"policy": fxcache.TeaCache(1.0)},
+    "prefix": {"policy": fxcache.TeaCache(1.0, coefficients=(1.0, 0.0))},
     "residual of the first block": {"policy": fxcache.FirstBlock(0.3)},
     "hoisted": {"hoist": "once"},
     "table": {"hoist": "table"},
-    "table and prefix": {"hoist": "table", "policy": fxcache.TeaCache(1.0)},
+    "table and prefix": {
+        "hoist": "table",
+        "policy": fxcache.TeaCache(1.0, coefficients=(1.0, 0.0)),
+    },
     "quantized": {"cache": fxcache.CacheConfig(dtype=torch.int8)},
     "partly evaluated": {"cache": fxcache.CacheConfig(partial_evaluation=True)},
 }

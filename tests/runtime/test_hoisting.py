@@ -29,7 +29,7 @@ POLICIES = [
     ALWAYS,
     fxcache.Uniform(3),
     fxcache.TaylorSeer(3, order=1, first=1),
-    fxcache.TeaCache(1.0),
+    fxcache.TeaCache(1.0, coefficients=(1.0, 0.0)),
     fxcache.FirstBlock(0.3),
     fxcache.FasterCache(2),
 ]
@@ -96,7 +96,7 @@ def test_text_keys_and_values_are_computed_once(make):
         inputs["added_cond_kwargs"] = added
     example = {**inputs, "timestep": torch.tensor(1)}
     plain = fxcache.optimize(
-        make(), policy=ALWAYS, capture=fxcache.CaptureConfig(example_inputs=example)
+        make(), policy=ALWAYS, hoist=None, capture=fxcache.CaptureConfig(example_inputs=example)
     )
     hoisted = fxcache.optimize(
         make(), policy=ALWAYS, hoist="once", capture=fxcache.CaptureConfig(example_inputs=example)
@@ -126,7 +126,9 @@ def test_a_table_in_double_precision_is_equal():
     torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("observing", [fxcache.TeaCache(1.0), fxcache.FirstBlock(0.3)])
+@pytest.mark.parametrize(
+    "observing", [fxcache.TeaCache(1.0, coefficients=(1.0, 0.0)), fxcache.FirstBlock(0.3)]
+)
 def test_a_table_works_with_observing_policies(observing):
     expected, found, model = both(dit, denoised, hoist="table", policy=observing)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
@@ -376,6 +378,35 @@ def test_inference_tensors_are_not_hoisted():
             inputs["text"].mul_(1.1)
             assert torch.equal(model(timestep=t, **inputs), plain(timestep=t, **inputs))
     assert levels(model) == {HoistLevel.NOTHING}
+
+
+def test_by_default_what_prevents_hoisting_is_noted_and_no_warning():
+    model, plain = fxcache.optimize(dit(), ALWAYS), dit()
+    inputs, timesteps = dit_inputs(), torch.linspace(900, 100, 4)
+    with torch.inference_mode():
+        text = inputs.pop("text") * 1.0
+        for t in timesteps:
+            assert torch.equal(
+                model(timestep=t, text=text, **inputs), plain(timestep=t, text=text, **inputs)
+            )
+    assert levels(model) == {HoistLevel.NOTHING}
+    assert "inference mode" in str(fxcache.report(model))
+
+
+@torch.no_grad()
+def test_by_default_a_loop_that_prevents_hoisting_keeps_to_two_graphs():
+    model, inputs = fxcache.optimize(dit(), fxcache.Uniform(2)), dit_inputs()
+    text, made = inputs.pop("text"), []
+    for _ in range(3):
+        for t in torch.linspace(900, 100, 4):
+            model(timestep=t, text=text.clone(), **inputs)  # another tensor at every step
+        (variants,) = variants_of(model)
+        made.append({key.hoisted for key in variants.made})
+    assert refreshes(model) == [[0, 2]] * 3
+    assert made[0] == made[2]
+    levels_at_the_end = [step.level for step in engine_of(model).runs[-1].steps]
+    assert set(levels_at_the_end) == {HoistLevel.NOTHING}
+    assert "changed during a run" in str(fxcache.report(model))
 
 
 def test_guidance_at_half_the_batch_is_hoisted():

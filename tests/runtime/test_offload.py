@@ -23,6 +23,7 @@ from tests.plain import denoised, dit, dit_inputs
 
 ELSEWHERE = torch.device("meta")
 ALWAYS = fxcache.Uniform(1)
+TEACACHE = fxcache.TeaCache(1.0, coefficients=(1.0, 0.0))
 
 
 class Host:
@@ -60,7 +61,7 @@ def away(model: nn.Module) -> set[str]:
 
 
 @pytest.mark.parametrize("hoist", ["once", "table"])
-@pytest.mark.parametrize("policy", [ALWAYS, fxcache.Uniform(3), fxcache.TeaCache(1.0)])
+@pytest.mark.parametrize("policy", [ALWAYS, fxcache.Uniform(3), TEACACHE])
 def test_offloading_does_not_change_results(host, hoist, policy):
     model = fxcache.optimize(
         dit(), policy=policy, hoist=hoist, cache=fxcache.CacheConfig(offload=True)
@@ -233,7 +234,7 @@ def test_guidance_that_runs_half_the_batch(host):
 
 def test_precomputed_signals_use_offloaded_weights(host):
     """Signals are computed with the graph of a whole step's prefix."""
-    options: dict[str, Any] = {"policy": fxcache.TeaCache(2.0)}
+    options: dict[str, Any] = {"policy": fxcache.TeaCache(2.0, coefficients=(1.0, 0.0))}
     unets = [fxcache.optimize(tiny.small_unet(), **options)]
     unets.append(
         fxcache.optimize(

@@ -84,7 +84,7 @@ def by_hand(
 @pytest.mark.parametrize(
     "policy",
     [
-        TeaCache(0.05),
+        TeaCache(0.05, coefficients=(1.0, 0.0)),
         TeaCache(0.2, (2.0, 1.0, 0.01)),
         FirstBlock(0.05),
         FirstBlock(0.2),
@@ -99,7 +99,9 @@ def test_decisions_and_latents_equal_a_cache_by_hand(policy):
     torch.testing.assert_close(latent, expected)
 
 
-@pytest.mark.parametrize("policy", [TeaCache(0.0), FirstBlock(0.0, max_reuses=0)])
+@pytest.mark.parametrize(
+    "policy", [TeaCache(0.0, coefficients=(1.0, 0.0)), FirstBlock(0.0, max_reuses=0)]
+)
 @pytest.mark.parametrize("model", ["dit", "unet"])
 def test_refreshing_always_equals_the_original_bit_for_bit(policy, model):
     if model == "dit":
@@ -135,7 +137,7 @@ def layers_in(module: nn.Module) -> set[int]:
 @pytest.mark.parametrize("threshold", [1.0, 1.5, 2.0])
 def test_a_timestep_signal_is_precomputed(threshold):
     unet = tiny.small_unet()
-    fxcache.optimize(unet, policy=TeaCache(threshold))
+    fxcache.optimize(unet, policy=TeaCache(threshold, coefficients=(1.0, 0.0)))
     sample(unet, 20, **tiny.inputs())
     variants = variants_of(unet)
     assert fxcache.report(unet).captures[0].signal == "timestep_embedding (before the run)"
@@ -159,7 +161,7 @@ def test_a_timestep_signal_is_precomputed(threshold):
 
 
 def test_the_prefix_computes_the_signal_of_single_timesteps():
-    unet = fxcache.optimize(tiny.small_unet(), policy=TeaCache(2.0))
+    unet = fxcache.optimize(tiny.small_unet(), policy=TeaCache(2.0, coefficients=(1.0, 0.0)))
     inputs = tiny.inputs()
     with torch.no_grad(), fxcache.session(unet, num_steps=5):
         for t in (900, 700, 500, 300, 100):
@@ -204,7 +206,7 @@ def test_requests_in_turns_keep_their_own_signals():
 
 
 def test_a_second_run_does_not_read_the_first_runs_signal():
-    model = fxcache.optimize(dit(), policy=TeaCache(0.1))
+    model = fxcache.optimize(dit(), policy=TeaCache(0.1, coefficients=(1.0, 0.0)))
     inputs = dit_inputs()
     first = denoised(model, inputs, TIMES.clone())
     assert torch.equal(denoised(model, inputs, TIMES.clone()), first)
@@ -254,7 +256,7 @@ def test_a_cut_before_the_signal_is_refused():
 @torch.no_grad()
 def test_a_variant_made_after_weights_were_replaced_reads_the_new_ones():
     """The timesteps of the second run are new tensors, so that continued variants are made then."""
-    policy = TeaCache(2.0, last=0)
+    policy = TeaCache(2.0, coefficients=(1.0, 0.0), last=0)
     unet, plain = fxcache.optimize(tiny.small_unet(), policy=policy), tiny.small_unet()
     inputs = tiny.inputs()
     sample(unet, 5, **inputs)

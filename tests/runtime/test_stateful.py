@@ -278,7 +278,7 @@ IGNORED = pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
 class ObservedRequests(Requests):
     """Requests with a policy that observes a signal, so that every step has a prefix."""
 
-    policy = fxcache.TeaCache(threshold=3.0)
+    policy = fxcache.TeaCache(threshold=3.0, coefficients=(1.0, 0.0))
 
 
 class HoistedRequests(Requests):

@@ -19,7 +19,7 @@ from fxcache.codecs.history import History, HistoryWeights
 from fxcache.codecs.identity import Identity
 from fxcache.forecasts import Taylor
 from fxcache.kernels.forecast_read.reference import forecast_read
-from fxcache.partition.choose import AUTO
+from fxcache.partition.request import AUTO
 from fxcache.policies import FirstBlock, Scheduled, Uniform
 from fxcache.runtime import captures
 from fxcache.runtime.feature_cache import FeatureCache
@@ -27,7 +27,7 @@ from fxcache.step import Step
 from fxcache.tuning.options import Options
 from fxcache.tuning.profile import Profile, forecast
 from fxcache.tuning.trial import Trial, psnr_db
-from fxcache.tuning.tune import Tuner, interpolated
+from fxcache.tuning.tune import Tuner
 from tests import tiny
 from tests.loops import sample
 from tests.runtime.stored import store, stored
@@ -104,11 +104,6 @@ def test_few_past_steps_limit_the_order():
     assert found.item() == 5.0, "one difference of two steps, however high the order"
 
 
-def test_sensitivity_is_interpolated_in_its_logarithm():
-    found = interpolated([2, 4], [1.0, 100.0], 6)
-    assert found.tolist() == pytest.approx([1, 1, 1, 10, 100, 100])
-
-
 def test_psnr():
     zeros = torch.zeros(2, 5)
     assert psnr_db(zeros + 0.1, zeros) == pytest.approx(20)
@@ -123,17 +118,6 @@ def test_results_with_nan_never_win(tuner, monkeypatch):
 
     monkeypatch.setattr(tuner, "tried", tried)
     assert tuner.best(1.5).psnr_db == 30
-
-
-def test_probes_with_nan_are_ignored(tuner, monkeypatch):
-    def tried(policy: Any, cut: Any, predicted: float | None = None) -> Trial:
-        return Trial(policy, cut, 1.5, math.nan if 1 in policy.steps else 30.0, predicted)
-
-    monkeypatch.setattr(tuner, "tried", tried)
-    assert tuner._sensitivity().isfinite().all()
-    monkeypatch.setattr(tuner, "tried", lambda p, c: Trial(p, c, 1.5, math.nan))
-    with pytest.raises(fxcache.CutError, match="infinities or NaN"):
-        tuner._sensitivity()
 
 
 def test_the_model_is_captured_once_for_all_trials(monkeypatch):

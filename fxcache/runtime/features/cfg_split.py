@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from fxcache._torch import tree_map_only
+from fxcache.call import Call
 from fxcache.errors import CutError
-from fxcache.signature import Call, Signature
+from fxcache.signature import Signature
 
 RADIUS = 5  # low frequencies are below 1/5 of the smaller side, as in FasterCache
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}  # relative; HALF_PRECISION for the rest

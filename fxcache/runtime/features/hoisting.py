@@ -1,7 +1,7 @@
 """Hoisting: computes values that do not depend on the latent when a run begins."""
 
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor
@@ -29,11 +29,11 @@ from fxcache.runtime.trajectory.trajectory import Trajectory
 
 UNTRACKED = (
     "conditioning that was made in inference mode does not count its writes",
-    "Sample under torch.no_grad(), or leave hoist= out.",
+    "Sample under torch.no_grad(), or pass hoist=None.",
 )
 CHANGING = (
     "conditioning or weights, which hoisted values depend on, changed during a run",
-    "Keep the prompt's tensors from call to call, or leave hoist= out.",
+    "Keep the prompt's tensors from call to call, or pass hoist=None.",
 )
 UNKNOWN = (
     "no table of timesteps can be made: the timesteps are neither elements of one tensor of at "
@@ -91,7 +91,7 @@ class Prologue:
         variants, call = step.variants, step.call
         self.run = step.trajectory.run
         self._sources = [TensorRef(step.original_call.tensors[i]) for i in variants.hoisted.inputs]
-        self._generation = captures.generation
+        self._generation = captures.changes.generation
         parts = (variants.prologue, *([variants.timestep_part] if history else []))
         modules = [part.module for part in parts]
         self._weights = [w for m in modules for w in (*m.parameters(), *m.buffers())]
@@ -156,7 +156,12 @@ class Hoisting(Feature):
     def __init__(self, settings: Settings, captures: Captures, notices: Notices) -> None:
         self._wants_table = settings.hoist is HoistLevel.PER_STEP
         self._offloads = settings.cache.offload
-        self._captures, self._notices = captures, notices
+        self._captures = captures
+        self._requested = settings.hoist_requested
+        self._tell = notices.warn if self._requested else notices.note
+        # Captures whose calls prevented hoisting that nobody requested. Their steps compute
+        # everything from then on, so that compiled runs use two graphs.
+        self._prevented: WeakSet[Variants] = WeakSet()
         self._histories: WeakKeyDictionary[Variants, TimestepHistory] = WeakKeyDictionary()
         # The value of ``Offload.moves`` when the weights were last placed for these variants.
         self._placed_at: WeakKeyDictionary[Variants, int] = WeakKeyDictionary()
@@ -168,7 +173,9 @@ class Hoisting(Feature):
         step.hoist_level, step.hoisted, step.hoist_flops = found.level, found.values, found.flops
         if found.fallback_reason:
             effect = "Values that depend on it are computed at every step."
-            self._notices.warn(*found.fallback_reason, effect)
+            self._tell(*found.fallback_reason, effect)
+            if not self._requested:
+                self._prevented.add(step.variants)
 
     def _place_weights(self, step: StepContext, found: HoistedInputs) -> None:
         """Move the weights that the step reads to their device; offload others as a run starts."""
@@ -186,6 +193,8 @@ class Hoisting(Feature):
     def _found(self, step: StepContext) -> HoistedInputs:
         """Return the hoisted values. Compute them if the run has none yet."""
         variants, trajectory, original = step.variants, step.trajectory, step.original_call
+        if variants in self._prevented:
+            return HoistedInputs()
         if any(original.tensors[i].is_inference() for i in variants.hoisted.inputs):
             return HoistedInputs(fallback_reason=UNTRACKED)
         history = None
@@ -216,7 +225,7 @@ class Hoisting(Feature):
             kept = Prologue(step, self._captures, history, position)
             prologues[variants] = kept
             flops = kept.flops
-        valid = kept.holds(step.original_call, variants, self._captures.generation)
+        valid = kept.holds(step.original_call, variants, self._captures.changes.generation)
         kept.changed = kept.changed or not valid
         return kept, flops
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from fxcache.call import Call
 from fxcache.program import Role
 from fxcache.runtime.trajectory.tensor_ref import Match, TensorRef, digest_of
-from fxcache.signature import Call
 
 MAX_KINDS = 256  # the greatest number of kinds of calls to remember
 # Names of inputs that belong to a step and not to a run: they are new at every call.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fxcache.call import Call
 from fxcache.runtime.feature_cache import FeatureCache
 from fxcache.runtime.trajectory import state as states
 from fxcache.runtime.trajectory.attribution import Attribution, Certainty, attribute
@@ -19,7 +20,6 @@ from fxcache.runtime.trajectory.scope import AnyScope
 from fxcache.runtime.trajectory.state import Event, Transition
 from fxcache.runtime.trajectory.tensor_ref import Match
 from fxcache.runtime.trajectory.trajectory import Trajectory
-from fxcache.signature import Call
 
 LONE_STARTS = 4  # consecutive runs of one call after which the next one counts
 

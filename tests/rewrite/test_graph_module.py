@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from fxcache.program import graph_module, rebind
+from fxcache.rewrite.graph_module import graph_module, rebind
 
 ROUNDS = 3000
 

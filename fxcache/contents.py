@@ -1,0 +1,116 @@
+"""What a state object, a list, a tuple or a dict holds: how it is read, and how it is replaced."""
+
+import functools
+from collections.abc import Callable, Iterator
+from enum import Enum
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxcache.errors import CaptureError
+
+PLAIN = (
+    *(int, float, complex, str, bytes, Enum, type(None), type, torch.Size),
+    *(torch.dtype, torch.device, torch.layout, torch.memory_format),
+)
+# Instances of these types hold more than their attributes.
+OWN_STATE: tuple[Any, ...] = (nn.Module, Tensor, torch.Generator, Callable, list, tuple, dict, set)
+
+
+def contents(value: Any, path: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The names and items of a container.
+
+    Raises:
+        CaptureError: ``value`` is not a container that fxcache can take apart.
+    """
+    kind: Any = type(value)
+    if kind is dict:
+        if not all(isinstance(key, PLAIN) for key in value):
+            raise refusal(path, value, "has keys that are neither numbers nor strings")
+        return tuple(value), tuple(value.values())
+    if kind in (list, tuple) or is_named_tuple(kind):
+        return (), tuple(value)
+    if not is_state_class(kind):
+        raise refusal(path, value, "may hold state of its own")
+    by_name = attributes(value)
+    return tuple(by_name), tuple(by_name.values())
+
+
+def attributes(value: Any) -> dict[str, Any]:
+    """The attributes of an object by name, including those in slots."""
+    kind: Any = type(value)
+    by_name = dict(getattr(value, "__dict__", {}))
+    for name in slots(kind):
+        if hasattr(value, name):
+            by_name[name] = getattr(value, name)
+    return by_name
+
+
+@functools.lru_cache(maxsize=256)
+def slots(kind: Any) -> tuple[str, ...]:
+    """The names of all slots of a class, with private names mangled."""
+
+    def names() -> Iterator[str]:
+        for base in kind.__mro__:
+            declared = base.__dict__.get("__slots__", ())
+            for name in (declared,) if isinstance(declared, str) else declared:
+                private = name.startswith("__") and not name.endswith("__")
+                yield f"_{base.__name__.lstrip('_')}{name}" if private else name
+
+    return tuple(name for name in names() if name not in ("__dict__", "__weakref__"))
+
+
+@functools.lru_cache(maxsize=256)
+def is_state_class(kind: Any) -> bool:
+    """Whether an instance of ``kind`` holds nothing but its attributes.
+
+    The pickle protocol tells: an open file, for example, cannot be pickled.
+    """
+    if kind is SimpleNamespace:
+        return True
+    members = [vars(base) for base in kind.__mro__ if base is not object]
+    custom = any("__reduce__" in names or "__reduce_ex__" in names for names in members)
+    if issubclass(kind, OWN_STATE) or custom:
+        return False
+    try:
+        reduced: Any = object.__reduce_ex__(kind.__new__(kind), 2)
+    except Exception:
+        return False
+    return bool(reduced[3:] == (None, None))
+
+
+def is_named_tuple(kind: type) -> bool:
+    """Whether ``kind`` is a NamedTuple class."""
+    return issubclass(kind, tuple) and hasattr(kind, "_fields")
+
+
+def refusal(path: str, value: Any, why: str) -> CaptureError:
+    """The error for a value at ``path`` that cannot be part of a state object."""
+    return CaptureError(
+        f"{path} is a {type(value).__name__}, which {why}",
+        where=path,
+        remedy="pass tensors, numbers and strings, in dicts, lists, tuples or plain objects",
+    )
+
+
+def fill(target: Any, names: tuple[Any, ...], items: list[Any]) -> None:
+    """Replace the contents of ``target`` by ``items``, in place."""
+    if isinstance(target, list):
+        target[:] = items
+        return
+    new = dict(zip(names, items, strict=True))
+    if isinstance(target, dict):
+        target.clear()
+        target.update(new)
+        return
+    kind: Any = type(target)
+    instance_dict = getattr(target, "__dict__", None)
+    for name in attributes(target).keys() - new.keys():
+        object.__delattr__(target, name)
+    for name, value in new.items():
+        if instance_dict is not None and name not in slots(kind):
+            instance_dict[name] = value
+        else:
+            object.__setattr__(target, name, value)
