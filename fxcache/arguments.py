@@ -197,12 +197,12 @@ def require_kind(value: object, kind: type[T], name: str) -> T | None:
 
 
 def require_hoist(hoist: object) -> HoistLevel:
-    """What ``hoist`` names; ConfigError where it names nothing."""
+    """Return the level of ``hoist``; raise ConfigError for other values."""
     for name, level in LEVELS.items():
         if hoist == name:
             return level
     raise ConfigError(
         f"hoist={hoist!r} is neither None, 'auto', 'once' nor 'table'",
         where="optimize(hoist=...)",
-        remedy="pass one of these",
+        remedy="pass one of these values",
     )

@@ -1,4 +1,4 @@
-"""Every error fxcache raises: what happened, where, and what to do about it."""
+"""The errors of fxcache. Each says what happened, where, and the remedy."""
 
 from typing import ClassVar
 
@@ -8,7 +8,7 @@ class FxcacheError(Exception):
 
     Args:
         what: What happened.
-        remedy: What to do about it.
+        remedy: A remedy.
         where: Where it happened; empty if that is clear.
 
     Attributes:
@@ -45,7 +45,7 @@ class ModeError(FxcacheError, RuntimeError):
 
 
 class CaptureError(FxcacheError, RuntimeError):
-    """torch.export could not capture the module, or captured what cannot be rewritten."""
+    """torch.export could not capture the module, or the graph cannot be rewritten."""
 
     code = "FXC004"
 
@@ -69,7 +69,7 @@ class ScheduleError(FxcacheError, RuntimeError):
 
 
 class UnknownLengthError(ScheduleError):
-    """The policy needs the number of calls that the run will make, and nothing tells it."""
+    """The policy needs the number of calls of the run, which is unknown."""
 
 
 class ModelFileError(FxcacheError, OSError):
@@ -91,4 +91,4 @@ class PlanError(FxcacheError, ValueError):
 
 
 class FxcacheWarning(UserWarning):
-    """Results stay exact, but nothing is saved. The text says why, and what to do."""
+    """Results stay exact, but no work is saved. The text names the reason and a remedy."""

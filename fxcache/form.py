@@ -78,7 +78,7 @@ class Form:
         self._conditioning = [i for i, role in roles if role is Role.CONDITIONING]
 
     def call_with(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
-        """The call with these arguments; None if they have another form."""
+        """Return the call with these arguments; None if they have another form."""
         if len(args) != self._num_args or tuple(kwargs) != self._names:
             return None
         values = (*args, *kwargs.values())
@@ -114,7 +114,7 @@ def form_of(
     names: tuple[str, ...],
     defaults: Mapping[str, Any],
 ) -> Form | None:
-    """The form of ``call``; None if tests of the arguments cannot recognise it.
+    """Return the form of ``call``; None if tests of the arguments cannot recognise it.
 
     They cannot if the call passes state objects, values of an unknown type, or one tensor twice.
 
@@ -137,7 +137,7 @@ def form_of(
 
 
 def argument_test(call: Call, name: str, value: Any, defaults: Mapping[str, Any]) -> Test:
-    """A test for the argument ``name``, whose value in ``call`` is ``value``.
+    """Return a test for the argument ``name``, whose value in ``call`` is ``value``.
 
     A call leaves out arguments that equal their defaults. So an argument that is the default must
     stay the default, and any other argument must not become the default.
@@ -153,7 +153,7 @@ def argument_test(call: Call, name: str, value: Any, defaults: Mapping[str, Any]
 
 
 def test_of(value: Any) -> Test:
-    """A test for values like ``value``. Nothing passes the test of an unknown type."""
+    """Return a test for values like ``value``. Nothing passes the test of an unknown type."""
     if isinstance(value, Tensor):
         return tensor_test(value)
     if isinstance(value, dict):
@@ -164,12 +164,12 @@ def test_of(value: Any) -> Test:
 
 
 def fails(*_: Any) -> bool:
-    """The test that nothing passes."""
+    """Return the test that nothing passes."""
     return False
 
 
 def tensor_test(value: Tensor) -> Test:
-    """A test for tensors of the same type, shape, dtype and device."""
+    """Return a test for tensors of the same type, shape, dtype and device."""
     kind, shape, dtype, device = type(value), value.shape, value.dtype, value.device
 
     def test(other: Any, tensors: list[Tensor]) -> bool:
@@ -182,19 +182,19 @@ def tensor_test(value: Tensor) -> Test:
 
 
 def number_test(value: Any) -> Test:
-    """A test for numbers of the same type."""
+    """Return a test for numbers of the same type."""
     kind = type(value)
     return lambda other, _: type(other) is kind
 
 
 def constant_test(value: Any) -> Test:
-    """A test for the same value of the same type."""
+    """Return a test for the same value of the same type."""
     kind = type(value)
     return lambda other, _: other is value or (type(other) is kind and bool(other == value))
 
 
 def dict_test(value: dict[Any, Any]) -> Test:
-    """A test for dicts with the same keys in the same order, and values of the same form."""
+    """Return a test for dicts with the same keys in the same order, and values of the same form."""
     kind, keys, inner = type(value), tuple(value), sequence_test(list(value.values()))
     kinds = list(map(type, keys))
     if not all(key in (str, int) for key in kinds):
@@ -208,7 +208,7 @@ def dict_test(value: dict[Any, Any]) -> Test:
 
 
 def sequence_test(value: Sequence[Any]) -> Test:
-    """A test for sequences with as many items, of the same form."""
+    """Return a test for sequences with as many items, of the same form."""
     kind, tests = type(value), [test_of(item) for item in value]
 
     def test(other: Any, tensors: list[Tensor]) -> bool:

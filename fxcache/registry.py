@@ -28,9 +28,9 @@ class Registered:
 
     @classmethod
     def plan_name(cls) -> str:
-        """The name that plans hold: ``Uniform`` for fxcache's own, else ``module:QualName``."""
-        ours = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
-        return cls.__name__ if ours else f"{cls.__module__}:{cls.__qualname__}"
+        """Return the name in plans: ``Uniform`` for built-in classes, else ``module:QualName``."""
+        built_in = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
+        return cls.__name__ if built_in else f"{cls.__module__}:{cls.__qualname__}"
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the object as JSON can hold it.

@@ -1,4 +1,4 @@
-"""One step of a run, as policies and forecasts see it, and what a policy decides about it."""
+"""One step of a run, as policies and forecasts see it, and the decision of a policy."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from fxcache.errors import ScheduleError, UnknownLengthError
 
 
 class Decision(NamedTuple):
-    """What a policy decides about one step, and why.
+    """The decision of a policy about one step.
 
     Attributes:
         refresh: Whether the step runs the full variant and stores every cached value.
@@ -28,12 +28,12 @@ class Step:
     Attributes:
         index: The number of the call in its run, from 0. Solvers that call the model twice for one
             timestep have each call counted.
-        num_steps: How many calls the run is expected to make. None if nothing tells.
+        num_steps: The expected number of calls of the run. None if it is unknown.
         last_refresh: The index of the last call that refreshed everything.
         changes: The changes of the signal that the policy observes, one for each call since the
             last refresh. The last entry is that of this call. Each is a relative L1 norm.
         schedule_steps: How many timesteps the noise schedule has. A model that serves only a part
-            of the schedule, as an expert of Wan 2.2 does, has fewer steps. None if nothing tells.
+            of the schedule, as an expert of Wan 2.2 does, has fewer steps. None if it is unknown.
     """
 
     index: int
@@ -44,11 +44,11 @@ class Step:
 
 
 def require_length(what: str, length: int, step: Step) -> None:
-    """Check that the run is as long as those that ``what`` was calibrated for.
+    """Check that the run has the length for which ``what`` was calibrated.
 
     Raises:
-        UnknownLengthError: Nothing tells the run's length.
-        ScheduleError: It is another one.
+        UnknownLengthError: The run's length is unknown.
+        ScheduleError: The run has another length.
     """
     num_steps = known_length(what, step)
     if length not in (num_steps, step.schedule_steps):
@@ -60,10 +60,10 @@ def require_length(what: str, length: int, step: Step) -> None:
 
 
 def known_length(what: str, step: Step) -> int:
-    """The number of calls that the run makes.
+    """Return the number of calls that the run makes.
 
     Raises:
-        UnknownLengthError: Nothing tells it.
+        UnknownLengthError: It is unknown.
     """
     if step.num_steps is None:
         raise UnknownLengthError(

@@ -20,7 +20,7 @@ OF_PYTHON = ("bin", "include", "lib", "lib64")
 
 
 def visible_folders() -> tuple[str, ...]:
-    """What a bare machine has, with links resolved."""
+    """Return the folders that exist on a bare machine, with links resolved."""
     prefixes = {sys.prefix, sys.base_prefix}
     python = [os.path.join(prefix, part) for prefix in prefixes for part in OF_PYTHON]
     environment = [sys.prefix] if sys.prefix != sys.base_prefix else []
@@ -29,7 +29,7 @@ def visible_folders() -> tuple[str, ...]:
 
 
 def is_visible(file: str, folders: tuple[str, ...]) -> bool:
-    """Whether ``file``, wherever links lead from it, lies in one of ``folders``."""
+    """Return whether ``file``, with links resolved, is in one of ``folders``."""
     real = os.path.realpath(file)
     return any(real == folder or real.startswith(f"{folder}/") for folder in folders)
 
@@ -44,7 +44,7 @@ def require_visible(file: Any, folders: tuple[str, ...]) -> None:
 
 
 def hide_files(folders: tuple[str, ...]) -> None:
-    """Hide from this process, until it ends, every file outside ``folders``."""
+    """Hide every file outside ``folders`` from this process until it ends."""
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
@@ -55,7 +55,7 @@ def hide_files(folders: tuple[str, ...]) -> None:
 
 
 def hide_from_pillow(folders: tuple[str, ...]) -> None:
-    """Pillow opens fonts in C, where Python's audit hooks see nothing."""
+    """Hide fonts from Pillow, which opens them in C, without Python's audit hooks."""
     from PIL import _imagingft
 
     original: Callable[..., Any] = _imagingft.getfont

@@ -1,4 +1,4 @@
-"""Shared set-up: one thread, nothing from the network, Dynamo clean for each test that compiles."""
+"""Shared set-up: one thread, no network, and a clean Dynamo for each test that compiles."""
 
 import gc
 import os
@@ -27,13 +27,13 @@ def captures() -> Any:
 
 @pytest.fixture
 def shared_captures(captures: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests of what happens after a capture: models of equal content are captured once."""
+    """Capture models of equal content once, for tests of behaviour after a capture."""
     monkeypatch.setattr("fxcache.runtime.captures.capture", captures)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def frozen() -> None:
-    """Spares each collection of garbage the libraries: half a million objects that stay."""
+    """Exclude the half million objects of libraries from garbage collections."""
     gc.collect()
     gc.freeze()
 

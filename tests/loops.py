@@ -1,4 +1,4 @@
-"""Sampling loops as users write them, and ways to see what fxcache did."""
+"""Sampling loops as users write them, and functions that read the report."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from tests.tiny import ddim
 def sample(
     model: nn.Module, steps: int = 10, seed: int = 0, scheduler: Any = None, **inputs: Any
 ) -> Tensor:
-    """Latents after ``steps`` of a denoising loop over the scheduler's timesteps."""
+    """Return the latents after ``steps`` of a denoising loop over the scheduler's timesteps."""
     scheduler = scheduler or ddim()
     scheduler.set_timesteps(steps)
     given = dict(inputs)
@@ -30,7 +30,7 @@ def sample(
 
 @torch.no_grad()
 def guided_sample(model: Any) -> Tensor:
-    """Ten steps whose batch is one latent twice, as classifier-free guidance has it."""
+    """Run ten steps whose batch is one latent twice, as in classifier-free guidance."""
     scheduler, inputs = ddim(), tiny.inputs()
     scheduler.set_timesteps(10)
     latents = inputs["sample"][:1]
@@ -42,7 +42,7 @@ def guided_sample(model: Any) -> Tensor:
 
 
 def refreshes(model: nn.Module) -> list[list[int]]:
-    """For each run so far, the steps that ran the full variant."""
+    """Return the steps that ran the full variant, for each run so far."""
     engine = engine_of(model)
     assert engine is not None
     return [run.refreshes for run in engine.runs]
@@ -61,14 +61,14 @@ def refresh_graphs(model: nn.Module) -> list[nn.Module]:
 
 
 def steps(model: nn.Module) -> list[int]:
-    """For each run so far, how many calls it had."""
+    """Return the number of calls of each run so far."""
     engine = engine_of(model)
     assert engine is not None
     return [len(run.steps) for run in engine.runs]
 
 
 def last_reason(model: nn.Module) -> str:
-    """Why the last call refreshed or reused."""
+    """Return why the last call refreshed or reused."""
     engine = engine_of(model)
     assert engine is not None
     return engine.runs[-1].steps[-1].decision.reason

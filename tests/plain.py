@@ -1,4 +1,4 @@
-"""A diffusion transformer that no library ships, in plain PyTorch."""
+"""A diffusion transformer in plain PyTorch, which no library contains."""
 
 from typing import Any
 
@@ -61,7 +61,7 @@ def dit_inputs(batch: int = 2, seed: int = 0) -> dict[str, Any]:
 
 
 def denoised(model: nn.Module, steps: int = 7, seed: int = 0, **inputs: Any) -> Tensor:
-    """A loop over elements of one tensor of timesteps."""
+    """Run a loop over elements of one tensor of timesteps."""
     given = dit_inputs(seed=seed) | inputs
     latent, timesteps = given.pop("sample"), torch.linspace(900, 100, steps)
     with torch.no_grad():

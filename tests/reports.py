@@ -14,7 +14,7 @@ import fxcache
 
 
 def reports_of(script: Path) -> list[str]:
-    """The printed report of each model that ``script`` optimised, the first time that it did."""
+    """Return the printed report of each model that ``script`` optimised, at the first time."""
     optimize, models = fxcache.optimize, list[Any]()
 
     def noting(model: Any, *args: Any, **options: Any) -> Any:

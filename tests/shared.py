@@ -1,4 +1,4 @@
-"""Captures that tests share: those of one model, made once by each process that runs tests."""
+"""Captures that tests share: each process makes a capture once."""
 
 import hashlib
 import io
@@ -54,7 +54,7 @@ class Captures:
 
 
 def key_of(call: Call) -> Any:
-    """The key of the call. Equal models record equal traces for an equal number."""
+    """Return the key of the call. Equal models record equal traces for an equal number."""
     if not isinstance(call.trace, NumberTrace):
         return call.key
     assert isinstance(call.key, tuple)
@@ -62,14 +62,14 @@ def key_of(call: Call) -> Any:
 
 
 class Content(pickle.Pickler):
-    """Writes objects with their content; a tensor as its kind, its values and its number."""
+    """Pickles objects with their content; a tensor as its kind, its values and its number."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
         self._numbers: dict[int, int] = {}
 
     def persistent_id(self, value: Any) -> Any:
-        """What stands for ``value``, if that is a tensor."""
+        """Return the replacement of ``value`` if that is a tensor."""
         if type(value) not in (Tensor, nn.Parameter):
             return None
         number = self._numbers.setdefault(id(value), len(self._numbers))
@@ -78,7 +78,7 @@ class Content(pickle.Pickler):
 
 
 def content_of(module: nn.Module) -> bytes | None:
-    """What is equal for modules of equal content; None where that cannot be told."""
+    """Return a key that is equal for modules of equal content; None if that is unknown."""
     file = io.BytesIO()
     try:
         Content(file).dump(module)

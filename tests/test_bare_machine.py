@@ -1,4 +1,4 @@
-"""The plugin that makes a machine look bare: files that it hides, and those that it does not."""
+"""Tests which files the plugin for a bare machine hides."""
 
 import os
 import re
@@ -75,7 +75,7 @@ USES = re.findall(r'^    "(.+)": ', PLANTED, re.MULTILINE)
 
 
 def outcomes(folder: Path, *options: str) -> dict[str, str]:
-    """The outcome of each planted test, by its name, with ``folder/tmp`` as temporary folder."""
+    """Return the outcome of each planted test by name; ``folder/tmp`` is for temporary files."""
     environment = os.environ | {
         "PYTHONPATH": str(bare_machine.CHECKOUT),
         "PYTEST_ADDOPTS": "",
@@ -131,6 +131,6 @@ def test_each_use_of_a_system_file_fails_its_test(planted):
     ],
 )
 def test_what_is_visible(file, visible, monkeypatch):
-    """The folder for temporary files may be a parent of the checkout, so it is another one here."""
+    """The temporary folder may be a parent of the checkout, so another one is used here."""
     monkeypatch.setattr("tempfile.tempdir", "/var/tmp/none")
     assert bare_machine.is_visible(file, bare_machine.visible_folders()) == visible

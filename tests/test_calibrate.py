@@ -1,4 +1,4 @@
-"""``fxcache calibrate`` on a real pipeline folder: resumable, deterministic, usable."""
+"""Tests ``fxcache calibrate`` on a pipeline folder: it is resumable and deterministic."""
 
 import json
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_a_plan_is_written_and_drawn_with(capsys, folder, tmp_path, policy):
     assert not list(tmp_path.glob("*.partial*"))
 
 
-def test_it_goes_on_where_it_stopped_and_ends_with_the_same_plan(tmp_path, monkeypatch):
+def test_a_stopped_calibration_continues_with_the_same_plan(tmp_path, monkeypatch):
     sampling = Sampling(PROMPTS, steps=4, batch=1)
 
     def run(out: Path) -> fxcache.Plan:
@@ -94,12 +94,12 @@ def test_progress_is_shown(capsys, folder, tmp_path):
         (["--cut", "nowhere"], "nowhere"),
     ],
 )
-def test_what_is_wrong_is_said(capsys, folder, tmp_path, change, expected):
+def test_wrong_options_give_an_error(capsys, folder, tmp_path, change, expected):
     arguments = calibrate(folder, tmp_path / "plan.json", "--policy", "magcache", *change)
     assert expected in complaint(capsys, *arguments)
 
 
-def test_no_prompts(capsys, folder, tmp_path):
+def test_a_file_without_prompts_is_refused(capsys, folder, tmp_path):
     empty = tmp_path / "empty.txt"
     empty.write_text("\n \n")
     arguments = calibrate(folder, tmp_path / "plan.json", "--policy", "magcache")

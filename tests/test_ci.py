@@ -1,4 +1,4 @@
-"""What CI runs: ``make test``, in an environment that has nothing of the user's."""
+"""Tests the command of CI: ``make test``, in an environment without the user's settings."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ exit ${MAKE_STATUS:-0}
 
 @pytest.fixture
 def user(tmp_path: Path) -> Path:
-    """A home with caches and settings, and a ``make`` that prints what it is called with."""
+    """Make a home with caches and settings, and a ``make`` that prints its arguments."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "make").write_text(MAKE)
     (tmp_path / "bin" / "make").chmod(0o755)

@@ -1,4 +1,4 @@
-"""The commands, as a shell would call them, on a real pipeline folder."""
+"""Tests the commands as a shell calls them, on a pipeline folder."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def test_inspect_in_json_prices_every_cut(capsys, folder):
     assert cut["cache_bytes"] == 2 * one["cache_bytes"]
 
 
-def test_inspect_says_when_there_is_nothing_to_cut(capsys, folder, monkeypatch):
+def test_inspect_reports_a_model_without_cuts(capsys, folder, monkeypatch):
     monkeypatch.setattr("fxcache.commands.inspect.list_cuts", lambda *_, **__: [])
     assert "AutoencoderKL has no possible cut" in said(capsys, "inspect", folder / "vae")
 
@@ -159,9 +159,7 @@ def test_env_names_versions(capsys):
         (["report", "{folder}/unet/diffusion_pytorch_model.safetensors"], "not JSON"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_place(
-    capsys, folder, tmp_path, monkeypatch, arguments, expected
-):
+def test_errors_are_printed_once(capsys, folder, tmp_path, monkeypatch, arguments, expected):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
     (tmp_path / "prompts.txt").write_text("a cat\n")
@@ -170,7 +168,7 @@ def test_what_is_wrong_is_said_in_one_place(
     assert "remedy:" in message
 
 
-def test_a_stopped_calibration_says_how_to_go_on(capsys, folder, tmp_path, monkeypatch):
+def test_a_stopped_calibration_says_how_to_continue(capsys, folder, tmp_path, monkeypatch):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a cat\na dog\n")
     drawn: list[int] = []
@@ -192,7 +190,7 @@ def test_a_stopped_calibration_says_how_to_go_on(capsys, folder, tmp_path, monke
 
 
 @pytest.mark.filterwarnings("ignore:The .local_dir_use_symlinks. argument:UserWarning")
-def test_what_may_be_a_hub_id_is_looked_up(capsys):
+def test_a_possible_hub_id_is_looked_up(capsys):
     message = complaint(capsys, "inspect", "nobody/nothing")
     assert "this is neither a file, a folder nor a readable hub id" in message
 
@@ -205,7 +203,7 @@ def test_the_bundled_model_fits_and_loads(capsys):
     assert data["cuts"][0]["share_saved"] > 0.8
 
 
-def test_the_bundled_model_stays_close_to_itself_when_cached(capsys, tmp_path):
+def test_the_cached_bundled_model_stays_close(capsys, tmp_path):
     data = json.loads(
         said(
             capsys, "run", BUNDLED, "--prompt", "red apple", "--steps", 30, "--interval", 3,
@@ -229,7 +227,7 @@ def test_a_pipeline_of_classes_draws_them_by_name(capsys, tmp_path):
     assert data["ssim"] > 0.9
 
 
-def test_a_class_it_does_not_know_is_answered_with_the_nearest(capsys, tmp_path):
+def test_an_unknown_class_names_the_nearest_one(capsys, tmp_path):
     out = tmp_path / "a.png"
     message = complaint(capsys, "run", BUNDLED_DIT, "--prompt", "tigger face", "--out", out)
     assert "'tigger face' is not a class" in message
@@ -249,7 +247,7 @@ def test_a_missing_library_is_named_with_its_remedy(capsys, folder, monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["a.xyz", "a"])
-def test_a_name_that_is_no_pictures_is_refused_before_drawing(
+def test_a_wrong_image_suffix_is_refused_before_sampling(
     capsys, folder, tmp_path, monkeypatch, name
 ):
     monkeypatch.setattr("fxcache.commands.options.load_pipeline", None)
@@ -258,7 +256,7 @@ def test_a_name_that_is_no_pictures_is_refused_before_drawing(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_report_is_answered_with_what_writes_one(capsys, tmp_path):
+def test_a_missing_report_names_the_command_that_writes_it(capsys, tmp_path):
     message = complaint(capsys, "report", tmp_path / "nowhere.json")
     assert "remedy: pass a file written by `fxcache run --report FILE`" in message
 
@@ -274,7 +272,7 @@ def test_help_shows_the_defaults(capsys, command, defaults):
     assert all(f"(default: {default})" in text for default in defaults)
 
 
-def test_a_reader_that_wants_no_more_is_no_failure():
+def test_a_closed_pipe_is_no_error():
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "fxcache.cli", "env"]

@@ -1,4 +1,4 @@
-"""With torch.compile's own backends: what runs is compiled, and right."""
+"""Tests with torch.compile's own backends: variants are compiled, and their results are right."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ POLICY = fxcache.Uniform(interval=4)
 
 
 @pytest.mark.usefixtures("clean_dynamo")
-def test_two_signatures_are_four_graphs_and_switching_back_none():
+def test_two_shapes_are_four_graphs():
     counter = CompileCounterWithBackend("eager")
     unet = fxcache.optimize(tiny.small_unet(), policy=POLICY)
     unet.compile(backend=counter, fullgraph=True, dynamic=False)
@@ -23,7 +23,7 @@ def test_two_signatures_are_four_graphs_and_switching_back_none():
 
 
 @pytest.mark.usefixtures("clean_dynamo")
-def test_the_compiled_reuse_graph_holds_only_what_the_outputs_need():
+def test_the_compiled_reuse_graph_has_no_dead_nodes():
     counter = CompileCounterWithBackend("eager")
     unet = fxcache.optimize(tiny.small_unet(), policy=POLICY)
     unet.compile(backend=counter, fullgraph=True)

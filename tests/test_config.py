@@ -1,4 +1,4 @@
-"""Configuration: frozen dataclasses that refuse what cannot be, and what cannot go together."""
+"""Tests the configuration classes, which refuse impossible values and combinations."""
 
 import dataclasses
 import inspect
@@ -50,7 +50,7 @@ class Small(nn.Module):
         (CaptureConfig, {"max_captures": -1}),
     ],
 )
-def test_values_that_cannot_be(kind, options):
+def test_wrong_values_are_refused(kind, options):
     with pytest.raises(ConfigError) as caught:
         kind(**options)
     (name,) = options
@@ -58,7 +58,7 @@ def test_values_that_cannot_be(kind, options):
 
 
 @pytest.mark.parametrize("kind", [CacheConfig, CaptureConfig])
-def test_they_are_frozen_and_take_keywords_alone(kind):
+def test_configurations_are_frozen_and_keyword_only(kind):
     config = kind()
     assert config == kind()
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -69,7 +69,7 @@ def test_they_are_frozen_and_take_keywords_alone(kind):
         kind(unknown=1)
 
 
-def test_dimensions_are_kept_as_tuples():
+def test_dimensions_become_tuples():
     assert CaptureConfig(dynamic={"sample": [0, 2]}).dynamic == {"sample": (0, 2)}
 
 
@@ -83,7 +83,7 @@ def test_optimize_has_at_most_nine_parameters():
 @pytest.mark.parametrize(
     "old", ["cache_dtype", "latent", "dynamic", "example_inputs", "partial_evaluation", "kernels"]
 )
-def test_options_that_moved_are_unknown(old):
+def test_moved_options_are_refused(old):
     with pytest.raises(TypeError, match=old):
         fxcache.optimize(Small().eval(), **{old: None})
 
@@ -112,12 +112,12 @@ def test_options_that_moved_are_unknown(old):
         ),
     ],
 )
-def test_options_that_exclude_each_other(options, excluded):
+def test_exclusive_options_are_refused(options, excluded):
     with pytest.raises(ConfigError, match=excluded):
         Settings("auto", options.pop("policy", fxcache.Uniform()), **options)
 
 
-def test_options_that_go_together():
+def test_compatible_options_are_accepted():
     cache = CacheConfig(dtype=torch.int8, kernels=True, offload=True, partial_evaluation=True)
     made = Settings("auto", fxcache.Uniform(), hoist=HoistLevel.PER_RUN, cache=cache)
     assert made.cache_format.codec == QuantizedRows(torch.int8, kernels=True)
@@ -136,7 +136,7 @@ def test_options_that_go_together():
         ("hoist", True),
     ],
 )
-def test_arguments_of_the_wrong_kind(name, value):
+def test_arguments_of_the_wrong_type_are_refused(name, value):
     with pytest.raises(ConfigError, match=name):
         Arguments.of(**{name: value})
 
@@ -146,7 +146,7 @@ def plan():
     return fxcache.Plan.of(Small(), fxcache.Uniform(5), "layer")
 
 
-def test_a_plan_is_taken_in_three_spellings(plan, tmp_path):
+def test_a_plan_is_accepted_in_three_forms(plan, tmp_path):
     plan.save(tmp_path / "plan.json")
     spellings = (plan, tmp_path / "plan.json", str(tmp_path / "plan.json"))
     for found in [Arguments.of(p) for p in spellings] + [Arguments.of(plan=p) for p in spellings]:
@@ -154,12 +154,12 @@ def test_a_plan_is_taken_in_three_spellings(plan, tmp_path):
 
 
 @pytest.mark.parametrize("more", [{"policy": fxcache.Uniform()}, {"cut": 0}])
-def test_a_plan_beside_what_it_holds(plan, more):
+def test_a_plan_with_its_parts_is_refused(plan, more):
     with pytest.raises(ConfigError, match="a plan already defines the cut"):
         Arguments.of(plan=plan, **more)
 
 
-def test_two_plans(plan):
+def test_two_plans_are_refused(plan):
     with pytest.raises(ConfigError, match="a plan already defines"):
         Arguments.of(plan, plan)
 

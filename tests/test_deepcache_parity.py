@@ -1,4 +1,4 @@
-"""Bit for bit what the PyPI package DeepCache computes, on solvers that it handles correctly."""
+"""Compares bit for bit with the PyPI package DeepCache, on solvers that it handles correctly."""
 
 from dataclasses import replace
 from typing import Any
@@ -35,7 +35,7 @@ def built() -> Any:
 
 
 @pytest.fixture(scope="module")
-def theirs() -> Any:
+def deepcache_pipe() -> Any:
     return built()
 
 
@@ -46,7 +46,7 @@ def plain() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module", params=[0, 1, 2, 4])
 def at(request: pytest.FixtureRequest) -> tuple[int, Any]:
-    """A skip connection, and a pipeline that is cut there."""
+    """Return the index of a skip connection, and a pipeline that is cut there."""
     pipe = built()
     fxcache.optimize(pipe.unet, cut=request.param)
     return request.param, pipe
@@ -54,13 +54,13 @@ def at(request: pytest.FixtureRequest) -> tuple[int, Any]:
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("interval", [2, 3, 5])
-def test_latents_are_those_of_deepcache(theirs, plain, at, interval, scheduler):
+def test_latents_equal_deepcaches(deepcache_pipe, plain, at, interval, scheduler):
     index, pipe = at
-    helper = DeepCacheSDHelper(pipe=theirs)
+    helper = DeepCacheSDHelper(pipe=deepcache_pipe)
     helper.set_params(cache_interval=interval, cache_branch_id=index)
     helper.enable()
     try:
-        expected = latents(theirs, scheduler)
+        expected = latents(deepcache_pipe, scheduler)
     finally:
         helper.disable()
 

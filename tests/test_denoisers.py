@@ -1,4 +1,4 @@
-"""Every denoiser of diffusers, small: promises 1 and 2, or the reason why not."""
+"""Tests every denoiser of diffusers at a small size: promises 1 and 2, or the refusal."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from fxcache.rewrite.variants import NOTHING, Variants, rewrite
 from fxcache.signature import Signature
 from tests.loops import refreshes
 
-# What cannot be captured, and the line of the model that is to blame.
+# Classes that cannot be captured, with the responsible source line.
 REFUSED = {
     "HiDreamImageTransformer2DModel": "transformer_hidream_image.py:389",
 }
@@ -43,7 +43,7 @@ def tensors(output: Any) -> list[Tensor]:
 
 
 def with_other_latent(model: nn.Module, recipe: Recipe, inputs: dict[str, Any]) -> dict[str, Any]:
-    """The same call with the latent a step further."""
+    """Return the same call with the latent of the next step."""
     name = recipe.latent or next(iter(inputs))
     given = inputs[name]
     if isinstance(given, list):
@@ -106,7 +106,7 @@ def test_promises_1_and_2(kind):
 @torch.no_grad()
 @MODELS_WARN
 @pytest.mark.parametrize("kind", sorted(REFUSED))
-def test_refused_with_the_place_and_the_reason(kind):
+def test_refusals_have_a_place_and_a_reason(kind):
     recipe = RECIPES[kind]
     model = tiny(recipe)
     inputs = recipe.inputs(model.config, False)
@@ -130,7 +130,7 @@ SAMPLED = {
     "UNet2DConditionModel",
     "WanTransformer3DModel",
 }
-# What a class does not have: a timestep that modulates, numbered blocks, attention in them.
+# Features that classes lack: a timestep that modulates, numbered blocks, attention in them.
 MISSING: dict[str, set[str]] = {
     "DreamLiteTransformer2DModel": {"TeaCache"},
     "MiniMaxMusic3RVQDepthDecoder": {"TeaCache"},
@@ -155,7 +155,7 @@ MISSING: dict[str, set[str]] = {
     ],
 )
 def test_signals_and_cache_points_are_found(kind):
-    """What policies observe, and what they cache point by point, changes no result."""
+    """Signals and separate cache points change no result."""
     recipe = RECIPES[kind]
     model = tiny(recipe)
     inputs = recipe.inputs(model.config, False)

@@ -1,4 +1,4 @@
-"""The documents name only what exists: links, Python names, options, commands, files, tests."""
+"""Tests that documents name only existing links, names, options, commands, files and tests."""
 
 import ast
 import inspect
@@ -45,7 +45,7 @@ def anchors(document: Path) -> set[str]:
 
 
 def calls(text: str) -> Iterator[ast.Call]:
-    """The calls in ``text``; none where it is no Python."""
+    """Yield the calls in ``text``; none if it is not Python."""
     try:
         tree = ast.parse(text.replace("…", "..."))
     except SyntaxError:
@@ -54,7 +54,7 @@ def calls(text: str) -> Iterator[ast.Call]:
 
 
 def public_name(call: ast.Call) -> str | None:
-    """The name in ``fxcache`` that is called, with or without ``fxcache.`` before it."""
+    """Return the called name in ``fxcache``, with or without the prefix ``fxcache.``."""
     parts = ast.unparse(call.func).removeprefix("fxcache.")
     return parts if parts in fxcache.__all__ else None
 

@@ -1,4 +1,4 @@
-"""Bad input: a clear error of fxcache's own, and nothing left half-changed."""
+"""Tests bad input: it raises an error of fxcache, and changes nothing."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def unet() -> nn.Module:
 
 
 def refused(error: type[FxcacheError], model: Any, **options: Any) -> str:
-    """The message of the error that ``optimize`` raises, the model being as it was."""
+    """Return the message of the error of ``optimize``, and check that the model is unchanged."""
     kind, before = type(model), dict(getattr(model, "__dict__", {}))
     with pytest.raises(error) as caught:
         fxcache.optimize(model, **options)
@@ -39,7 +39,7 @@ class Denoiserless(nn.Module):
 
 
 class Chain(nn.Module):
-    """No skip connection: whatever is cached cuts the latent off."""
+    """Has no skip connection: each cut cuts the latent off."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Impure(nn.Module):
         return sample * 2
 
 
-def test_no_output_depends_on_the_latent():
+def test_a_model_that_ignores_the_latent_is_refused():
     example = {"sample": torch.ones(1, 8), "timestep": torch.tensor(1.0)}
     message = refused(
         fxcache.NotADenoiserError,
@@ -65,7 +65,7 @@ def test_no_output_depends_on_the_latent():
     assert "depends on its first input" in message
 
 
-def test_the_first_input_is_no_tensor(unet):
+def test_a_first_input_that_is_no_tensor_is_refused(unet):
     assert "not a tensor" in refused(
         fxcache.NotADenoiserError,
         unet,
@@ -166,16 +166,16 @@ def test_no_skip_connection_at_all():
 
 
 @pytest.mark.parametrize("cut", [True, 1.5, None, [], ["up_blocks", None], {"up_blocks"}])
-def test_a_cut_of_no_known_kind(unet, cut):
+def test_a_cut_of_a_wrong_type_is_refused(unet, cut):
     assert "skip index" in refused(fxcache.ConfigError, unet, cut=cut)
 
 
 @pytest.mark.parametrize("policy", [5, {"interval": 5}, fxcache.Uniform])
-def test_a_policy_that_is_none(unet, policy):
+def test_a_policy_of_a_wrong_type_is_refused(unet, policy):
     assert "Uniform" in refused(fxcache.ConfigError, unet, policy=policy)
 
 
-def test_a_plan_that_is_not_there(unet):
+def test_a_missing_plan_is_refused(unet):
     assert "uniform" in refused(fxcache.ModelFileError, unet, policy="uniform")
 
 
@@ -217,7 +217,7 @@ def test_a_forward_set_on_the_instance(unet):
 
 
 @pytest.mark.parametrize("num_steps", [0, -3, 2.5, True, "50"])
-def test_a_session_of_no_length(unet, num_steps):
+def test_a_session_of_a_wrong_length_is_refused(unet, num_steps):
     fxcache.optimize(unet)
     with pytest.raises(fxcache.ConfigError, match="num_steps"):
         fxcache.session(unet, num_steps=num_steps)
@@ -225,7 +225,7 @@ def test_a_session_of_no_length(unet, num_steps):
 
 @torch.no_grad()
 @pytest.mark.parametrize("policy", [fxcache.NonUniform(), fxcache.Uniform(last=1)])
-def test_a_policy_that_needs_the_length_that_nothing_tells(unet, policy):
+def test_a_policy_refreshes_without_the_required_length(unet, policy):
     plain, inputs = tiny.small_unet(), tiny.inputs()
     fxcache.optimize(unet, policy=policy)
     with fxcache.session(unet):
@@ -259,7 +259,7 @@ def test_nan_passes_through_as_in_the_original(unet):
 
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
-def test_a_caller_that_nothing_identifies_gets_exact_results():
+def test_unidentified_callers_get_exact_results():
     model = tiny.unconditional_unet()
     xs = torch.randn(6, 1, 3, 16, 16)
     numbers = (900, 800, 700, 600, 500, 400)

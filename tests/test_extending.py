@@ -1,4 +1,4 @@
-"""A policy and a forecast of a user's own, made of what ``fxcache`` exports."""
+"""Tests a user's policy and forecast, made with the public names of ``fxcache``."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("shared_captures")
 
 @dataclass(frozen=True)
 class Moved(fxcache.Policy):
-    """Refresh where the timestep embedding has moved by more than a share of itself."""
+    """Refresh when the timestep embedding has changed by more than a share of itself."""
 
     share: float = 0.5
     most: int = 3
@@ -30,14 +30,14 @@ class Moved(fxcache.Policy):
 
 @dataclass(frozen=True)
 class Half(fxcache.Forecast):
-    """Go half as far as the last difference."""
+    """Extrapolate by half of the last difference."""
 
     def weights(self, age: int, distance: int, step: fxcache.Step) -> tuple[float, ...]:
         del distance, step
         return (age / 2,) + (0.0,) * (self.order - 1)
 
 
-def test_a_policy_and_a_forecast_of_a_users_own(tmp_path):
+def test_a_users_policy_and_forecast_work(tmp_path):
     outputs, schedules = [], []
     for forecast in (None, Half(), fxcache.Taylor()):
         unet = fxcache.optimize(tiny.small_unet(), Moved(1e6), forecast=forecast)
@@ -53,7 +53,7 @@ def test_a_policy_and_a_forecast_of_a_users_own(tmp_path):
     assert torch.equal(sample(again, 12, **tiny.inputs()), half)
 
 
-def test_they_are_known_by_module_and_class():
+def test_user_classes_are_named_by_module_and_class():
     assert fxcache.Policy.kinds[f"{__name__}:Moved"] is Moved
     assert fxcache.Forecast.kinds[f"{__name__}:Half"] is Half
     found = fxcache.report(fxcache.optimize(tiny.small_unet(), Moved())).policy

@@ -1,4 +1,4 @@
-"""State objects: their structure, and objects made of it or written from it."""
+"""Tests state objects: their structure, and objects that are made or written from it."""
 
 import threading
 from collections import namedtuple
@@ -76,7 +76,7 @@ def test_paths_and_values():
     assert walk.paths == ["cache.layers.0.held", "cache.by_name.k.0"]
 
 
-def test_a_tensor_or_object_in_two_places_stays_one():
+def test_shared_tensors_and_objects_stay_shared():
     shared, tensor = Slotted(a()), a()
     walk = Walk([])
     made = Build([a(), a()]).value(walk.part([shared, shared, tensor, tensor], "m"))
@@ -85,7 +85,7 @@ def test_a_tensor_or_object_in_two_places_stays_one():
     assert len(walk.tensors) == 2
 
 
-def test_true_is_not_one():
+def test_true_and_one_are_different_keys():
     parts = [Walk([]).part(SimpleNamespace(x=value), "m") for value in (True, 1, 1.0)]
     assert len(set(parts)) == 3
 
@@ -112,7 +112,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_what_holds_other_state_is_refused(name, inside):
+def test_objects_with_other_state_are_refused(name, inside):
     value = REFUSED[name]()
     with pytest.raises(CaptureError, match="may hold state of its own"):
         Walk([]).part(SimpleNamespace(it=[value]) if inside else value, "memory")
@@ -131,7 +131,7 @@ def test_keys_that_are_objects_are_refused():
         Walk([]).part({Slotted(1): 2}, "memory")
 
 
-def test_what_changed_is_written_to_the_objects_themselves():
+def test_changes_are_written_to_the_same_objects():
     before = Layers([Slotted(a())], {"old": a()})
     layers, slotted, by_name = before.layers, before.layers[0], before.by_name
     first = Walk([])

@@ -1,4 +1,4 @@
-"""The package as a guest: importing it starts nothing, and takes nobody's name."""
+"""Tests the package: importing it starts nothing and hides no other package."""
 
 import ast
 import shutil
@@ -40,7 +40,7 @@ def test_a_real_package_named_kernels_wins_even_in_the_projects_root(tmp_path):
     assert python(f"{code}; print(kernels.REAL)").strip() == "True"
 
 
-def test_a_wheel_holds_all_that_the_checkout_does(tmp_path):
+def test_a_wheel_has_all_files_of_the_checkout(tmp_path):
     options = ["--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(tmp_path)]
     source = tmp_path / "source"
     left_out = shutil.ignore_patterns(".*", "bench", "build", "docs", "tests", "__pycache__")
@@ -58,7 +58,7 @@ def test_a_wheel_holds_all_that_the_checkout_does(tmp_path):
     assert packed == files - {"fxcache/kernels/README.md"}
 
 
-def test_kernels_import_nothing_above_them():
+def test_kernels_import_no_higher_package():
     for file in (ROOT / "kernels").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
@@ -72,7 +72,7 @@ def test_every_public_name_is_documented():
         assert getattr(fxcache, name).__doc__, name
 
 
-def test_errors_have_codes_of_their_own():
+def test_each_error_has_a_unique_code():
     kinds = fxcache.FxcacheError.__subclasses__()
     codes = [kind.code for kind in kinds]
     assert len(set(codes)) == len(codes) == 10

@@ -1,4 +1,4 @@
-"""diffusers' own caches as peers: the same decisions, the same latents."""
+"""Compares with diffusers' own caches: decisions and latents are equal."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -41,7 +41,7 @@ def model_and_call(kind: str) -> tuple[nn.Module, dict[str, Any]]:
 
 @torch.no_grad()
 def denoise(predict: Callable[..., Any], call: dict[str, Any]) -> Tensor:
-    """The latent after ``STEPS`` Euler steps from 1 to 0."""
+    """Return the latent after ``STEPS`` Euler steps from 1 to 0."""
     given = dict(call)
     latent = given.pop("hidden_states")
     times = torch.linspace(1, 0, STEPS + 1)
@@ -52,14 +52,14 @@ def denoise(predict: Callable[..., Any], call: dict[str, Any]) -> Tensor:
     return latent
 
 
-def ours(kind: str, policy: Policy, **options: Any) -> tuple[Tensor, list[int]]:
+def with_fxcache(kind: str, policy: Policy, **options: Any) -> tuple[Tensor, list[int]]:
     model, call = model_and_call(kind)
     fxcache.optimize(model, policy=policy, **options)
     with fxcache.session(model, num_steps=STEPS):
         return denoise(model, call), refreshes(model)[-1]
 
 
-def theirs(kind: str, config: object) -> Tensor:
+def with_diffusers(kind: str, config: object) -> Tensor:
     model, call = model_and_call(kind)
     model.enable_cache(config)
 
@@ -77,8 +77,8 @@ FLUX = "FluxTransformer2DModel"
     ("threshold", "expected"), [(0.02, range(12)), (0.5, None), (0.8, None), (9.0, [0])]
 )
 def test_first_block_cache(threshold, expected):
-    latent, refreshed = ours(FLUX, FirstBlock(threshold))
-    assert torch.equal(latent, theirs(FLUX, FirstBlockCacheConfig(threshold=threshold)))
+    latent, refreshed = with_fxcache(FLUX, FirstBlock(threshold))
+    assert torch.equal(latent, with_diffusers(FLUX, FirstBlockCacheConfig(threshold=threshold)))
     if expected is None:
         assert 1 < len(refreshed) < STEPS, "a threshold that tells nothing"
     else:
@@ -89,14 +89,14 @@ def test_first_block_cache(threshold, expected):
 def test_magcache(threshold):
     ratios = [1.0, 1.2, 1.1, 1.05, 1.04, 1.02, 1.0, 0.98, 0.97, 0.95, 0.9, 0.85]
     config = MagCacheConfig(threshold=threshold, num_inference_steps=STEPS, mag_ratios=ratios)
-    latent, refreshed = ours(FLUX, MagCache(tuple(ratios), threshold))
-    assert torch.equal(latent, theirs(FLUX, config))
+    latent, refreshed = with_fxcache(FLUX, MagCache(tuple(ratios), threshold))
+    assert torch.equal(latent, with_diffusers(FLUX, config))
     assert 1 < len(refreshed) < STEPS
 
 
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_taylorseer(order):
-    """theirs refreshes steps 0, 1, 2, then 3 + 1 and every fourth; here a list says the same."""
+    """diffusers refreshes steps 0, 1, 2, then 3 + 1 and every fourth. A list does the same."""
     depth = len(model_and_call(FLUX)[0].transformer_blocks)
     cut = [f"transformer_blocks.{i}.ff" for i in range(depth)]
     config = TaylorSeerCacheConfig(
@@ -108,14 +108,14 @@ def test_taylorseer(order):
     )
     policy = Explicit(steps=(0, 1, 2, 4, 8))
     forecast = Taylor(order) if order else None
-    latent, refreshed = ours(FLUX, policy, cut=cut, forecast=forecast)
+    latent, refreshed = with_fxcache(FLUX, policy, cut=cut, forecast=forecast)
     assert refreshed == [0, 1, 2, 4, 8]
-    torch.testing.assert_close(latent, theirs(FLUX, config), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(latent, with_diffusers(FLUX, config), rtol=1e-4, atol=1e-5)
 
 
 def test_fastercaches_attention_against_hooks():
-    """Attentions that return a + (a - b) w, from the outputs a and b at their last two steps."""
-    latent, refreshed = ours(FLUX, FasterCache(first=3))
+    """Hooks return a + (a - b) w, from the outputs a and b at the last two steps."""
+    latent, refreshed = with_fxcache(FLUX, FasterCache(first=3))
     assert refreshed == [0, 1, 2, 4, 6, 8, 10]
     model, call = model_and_call(FLUX)
     for path in ("transformer_blocks", "single_transformer_blocks"):
@@ -143,10 +143,10 @@ def extrapolated(forward: Callable[..., Any], refreshed: list[int]) -> Callable[
     return cached
 
 
-@pytest.mark.filterwarnings("ignore:torch.meshgrid")  # theirs
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")  # a warning of diffusers
 @pytest.mark.parametrize(("interval", "factor"), [(2, 1.1), (5, 1.0)])
 def test_fastercaches_guidance(interval, factor):
-    """theirs multiplies the difference again at each step: so by 1, or for one step only."""
+    """diffusers multiplies the stored difference again: test factor 1, or one step."""
     kind, begins = "CogVideoXTransformer3DModel", 4 if interval == 2 else 5
     config = FasterCacheConfig(
         spatial_attention_block_skip_range=1,  # all attentions are computed
@@ -188,7 +188,7 @@ def test_fastercaches_guidance(interval, factor):
 
 
 def guided(kind: str) -> tuple[nn.Module, dict[str, Any]]:
-    """A model, and a call with a text for each half."""
+    """Return a model, and a call with a text for each half."""
     model, call = model_and_call(kind)
     text = call["encoder_hidden_states"]
     return model, call | {"encoder_hidden_states": torch.cat([torch.zeros_like(text), text])}
@@ -196,7 +196,7 @@ def guided(kind: str) -> tuple[nn.Module, dict[str, Any]]:
 
 @torch.no_grad()
 def denoise_guided(predict: Callable[..., Any], call: dict[str, Any]) -> Tensor:
-    """As ``denoise``, both halves of the guidance in one batch."""
+    """Denoise with both halves of the guidance in one batch."""
     given = dict(call)
     latent = given.pop("hidden_states")
     times = torch.linspace(1, 0, STEPS + 1)

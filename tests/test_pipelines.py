@@ -1,4 +1,4 @@
-"""diffusers' own pipelines, unchanged, with every solver: exact counts, exact results."""
+"""Tests diffusers' own pipelines with every solver: counts and results are exact."""
 
 import math
 from typing import Any
@@ -47,7 +47,7 @@ MASK = Image.fromarray(np.kron([[0, 255], [255, 0]], np.ones((16, 16))).astype(n
 
 
 def draw(pipe: Any, seed: int = 0, **options: Any) -> torch.Tensor:
-    """Latents, before the VAE turns differences into rounding."""
+    """Return latents, because the VAE would round differences."""
     generator = torch.Generator().manual_seed(seed)
     options = {"prompt": tiny.PROMPT, "num_inference_steps": 20} | options
     return pipe(generator=generator, output_type="latent", **options).images  # type: ignore[no-any-return]
@@ -103,7 +103,7 @@ def test_refreshing_every_step_equals_the_plain_pipeline(plain, solver):
 
 
 class caching:  # noqa: N801 - reads as a statement
-    """Optimised inside the block, restored after it."""
+    """Optimise the model inside the block."""
 
     def __init__(self, unet: torch.nn.Module, policy: fxcache.Policy):
         self.unet, self.policy = unet, policy
@@ -122,7 +122,7 @@ def test_odd_step_counts(cached, count):
     assert refreshes(cached.unet) == [list(range(0, count, 5))]
 
 
-def test_one_lcm_step_twice_never_reuses(cached):
+def test_two_runs_of_one_lcm_step_never_reuse(cached):
     cached.scheduler = SCHEDULERS["lcm"]()
     text = torch.randn(1, 16, tiny.TEXT_WIDTH)
     options = {"prompt": None, "prompt_embeds": text, "guidance_scale": 1.0}
@@ -145,7 +145,7 @@ def test_batch_and_size_change_between_runs(cached):
 
 
 @pytest.mark.parametrize("at", [0, 1, 7])
-def test_a_run_after_one_that_was_interrupted(cached, at):
+def test_a_run_after_an_interrupted_run_is_exact(cached, at):
     cached.scheduler = tiny.ddim()
     expected = draw(cached, **SIZE)
 
@@ -176,7 +176,7 @@ def test_img2img_at_changing_strength(cached):
     assert all(torch.equal(draw(pipe, image=PICTURE, strength=s), x) for s, x in drawn.items())
 
 
-def test_text2img_then_img2img_does_not_start_from_the_last_picture(cached):
+def test_img2img_after_text2img_starts_from_its_image(cached):
     pipe = StableDiffusionImg2ImgPipeline.from_pipe(cached)
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler = cached.scheduler = tiny.ddim()
@@ -221,7 +221,7 @@ def test_sdxl():
         assert refreshes(pipe.unet) == [list(range(0, 20, 3)), [0, 3, 6, 9]]
 
 
-def test_an_unconditional_pipeline_is_told_apart_by_its_timesteps():
+def test_timesteps_separate_runs_of_an_unconditional_pipeline():
     pipe = DDPMPipeline(tiny.unconditional_unet(), DDPMScheduler())
     pipe.set_progress_bar_config(disable=True)
     fxcache.optimize(pipe.unet, policy=fxcache.Uniform(interval=5))

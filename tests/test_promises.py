@@ -1,4 +1,4 @@
-"""The promises of the design, each as a test of its name (for feature cuts)."""
+"""Tests the promises of the README, each in a test with its number (for feature cuts)."""
 
 import subprocess
 import sys
@@ -98,7 +98,7 @@ def test_promise_4_two_graphs_no_break_no_recompilation_over_a_run(way):
 
 
 class TestPromise5NothingStaleCrosses:
-    """Every result equals the same request's alone, or the uncached model's."""
+    """Every result equals that of the same request alone, or of the uncached model."""
 
     policy = fxcache.Uniform(interval=3)
 
@@ -243,7 +243,7 @@ def failing(*_: object) -> None:
 
 @torch.no_grad()
 def sample_once(inputs: dict[str, torch.Tensor], timestep: int) -> torch.Tensor:
-    """The uncached model's prediction."""
+    """Return the uncached model's prediction."""
     return tiny.small_unet()(timestep=timestep, **inputs).sample
 
 
@@ -251,7 +251,7 @@ def sample_once(inputs: dict[str, torch.Tensor], timestep: int) -> torch.Tensor:
 def in_turns(
     model: torch.nn.Module, requests: list[dict[str, torch.Tensor]], shared_timesteps: bool = False
 ) -> list[torch.Tensor]:
-    """Ten DDIM steps of several requests, one step each in turn."""
+    """Run ten DDIM steps of several requests, which take turns at each step."""
     schedulers = [tiny.ddim() for _ in requests]
     for scheduler in schedulers:
         scheduler.set_timesteps(10)
@@ -284,7 +284,7 @@ def test_promise_6_no_silent_fallback_but_the_place_the_reason_and_the_remedy():
 
 
 def test_promise_7_every_published_number_is_regenerated_by_one_command():
-    """Each number in a page's tables stands in the results that its command wrote."""
+    """Each number in a page's tables is in the results of its command."""
     from bench.figures import PAGES, stated_in
 
     for page, figures in PAGES.items():

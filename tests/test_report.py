@@ -1,4 +1,4 @@
-"""``fxcache.report``: what happened, as text and as data."""
+"""Tests ``fxcache.report``, as text and as data."""
 
 import json
 
@@ -22,7 +22,7 @@ def reported() -> fxcache.Report:
     return fxcache.report(unet)
 
 
-def test_runs_say_which_steps_refreshed_and_why(reported):
+def test_runs_list_refreshes_with_reasons(reported):
     first, second = reported.runs
     assert (first.steps, first.refreshes) == (10, [0, 4, 8, 9])
     assert first.reasons == {"first call": 1, "every 4 steps": 2, "last steps": 1}
@@ -38,7 +38,7 @@ def test_times_and_speedups_agree_with_each_other(reported):
     )
 
 
-def test_captures_say_what_was_cut_and_why(reported):
+def test_captures_list_cuts_with_reasons(reported):
     assert [c.inputs.split()[0] for c in reported.captures] == ["sample[2,", "sample[1,"]
     for capture in reported.captures:
         assert capture.cut["skip_index"] == 1
@@ -46,14 +46,14 @@ def test_captures_say_what_was_cut_and_why(reported):
         assert capture.cached_skip_nodes < capture.full_nodes
 
 
-def test_it_is_json_and_it_prints(reported):
+def test_a_report_is_json_and_text(reported):
     data = json.loads(json.dumps(reported.to_dict()))
     assert data["policy"] == fxcache.Uniform(interval=4, last=1).to_dict()
     for expected in ("Uniform(", "skip index 1", "every 4 steps (2)", "last steps (1)"):
         assert expected in str(reported)
 
 
-def test_before_the_first_call_there_is_little_to_say():
+def test_a_report_before_the_first_call_is_short():
     report = fxcache.report(fxcache.optimize(tiny.small_unet()))
     assert (report.captures, report.runs, report.cached_bytes) == ([], [], 0)
     assert "UNet2DConditionModel" in str(report)

@@ -1,4 +1,4 @@
-"""What a caller may pass, and what it is called: names, roles, and the key of a capture."""
+"""Tests the canonical form of calls: names, roles, and the key of a capture."""
 
 import weakref
 from enum import StrEnum
@@ -71,7 +71,7 @@ CALLS: list[tuple[type[DiT], str | None, tuple[Any, ...], dict[str, Any]]] = [
 @UNKNOWN_CALLER
 @torch.no_grad()
 @pytest.mark.parametrize(("kind", "latent", "args", "kwargs"), CALLS)
-def test_whatever_way_arguments_are_passed(kind, latent, args, kwargs):
+def test_any_way_to_pass_arguments_gives_the_same_call(kind, latent, args, kwargs):
     plain = kind().eval()
     model = fxcache.optimize(kind().eval(), EVERY, capture=fxcache.CaptureConfig(latent=latent))
     for _ in range(2):
@@ -90,7 +90,7 @@ def test_whatever_way_arguments_are_passed(kind, latent, args, kwargs):
     ("kind", "latent", "args"),
     [(Optional, "x", (0.5, X)), (Anything, None, (X, 3, TEXT)), (ByPosition, None, (X, 0.5))],
 )
-def test_numbers_among_them(kind, latent, args):
+def test_numbers_may_be_arguments(kind, latent, args):
     plain = kind().eval()
     capture = fxcache.CaptureConfig(latent=latent)
     model = fxcache.optimize(kind().eval(), EVERY, capture=capture)
@@ -98,7 +98,7 @@ def test_numbers_among_them(kind, latent, args):
     assert torch.equal(model(*args), plain(*tensors))
 
 
-def test_paths_of_what_is_passed():
+def test_arguments_have_paths():
     call = Signature(Optional, "x").call((T, X, TEXT, [TEXT, TEXT]), {"more": {"a": TEXT}})
     assert call.paths == ("t", "x", "y", "args.0.0", "args.0.1", "more.a")
     assert call.invocation[0][:3] == (T, X, TEXT)
@@ -106,7 +106,7 @@ def test_paths_of_what_is_passed():
     assert list(call.exported) == ["t", "x", "y", "args", "more"]
 
 
-def test_what_is_not_passed_makes_no_difference():
+def test_omitted_arguments_make_no_difference():
     signature = Signature(ByPosition)
     first, second = (signature.call((X, T, TEXT), kwargs) for kwargs in ({}, {"scale": 1.0}))
     assert first.key == second.key
@@ -147,7 +147,7 @@ ALIKE: list[tuple[type[DiT], tuple[Any, ...], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("kind", "args", "kwargs"), ALIKE)
-def test_a_call_after_any_other_is_what_it_is_by_itself(kind, args, kwargs):
+def test_a_call_does_not_depend_on_earlier_calls(kind, args, kwargs):
     alone = Signature(kind).call(args, kwargs)
     for before in (other[1:] for other in ALIKE if other[0] is kind):
         signature = Signature(kind)
@@ -183,13 +183,13 @@ def test_the_last_call_is_not_kept_alive():
     ("args", "kwargs"),
     [((X,), {"x": X, "t": T}), ((X, T, TEXT, 1.0, 2.0), {}), ((X, T), {"text": TEXT})],
 )
-def test_what_python_refuses_is_a_type_error(args, kwargs):
+def test_wrong_arguments_raise_type_error(args, kwargs):
     model = fxcache.optimize(ByPosition().eval(), policy=EVERY)
     with pytest.raises(TypeError), torch.no_grad():
         model(*args, **kwargs)
 
 
-def test_no_tensor_and_no_name():
+def test_a_signature_without_tensors_or_names_is_refused():
     with pytest.raises(fxcache.NotADenoiserError, match="passes no tensor"):
         Signature(Anything).call((1, 2), {})
 
@@ -201,7 +201,7 @@ def test_no_tensor_and_no_name():
 
 
 @pytest.mark.parametrize("latent", ["sample", "args", "args.first"])
-def test_a_latent_that_cannot_be_passed(latent):
+def test_an_unknown_latent_is_refused(latent):
     class Positional(DiT):
         def forward(self, x, t, *args):  # type: ignore[no-untyped-def, override]
             return super().forward(x, t, *args)

@@ -1,4 +1,4 @@
-"""What once went wrong, or would in a simpler design. Each compares with an uncached twin."""
+"""Tests former defects, and those of simpler designs. Each compares with an uncached twin."""
 
 import copy
 import threading
@@ -42,7 +42,7 @@ def words(seed: int = 0, batch: int = 1) -> Tensor:
 
 
 def twins(kind: type[nn.Module] = Mini, interval: int = 1) -> tuple[Any, Any]:
-    """An optimised model and its plain twin."""
+    """Return an optimised model and its plain twin."""
     plain = kind().eval()
     model = copy.deepcopy(plain)
     return fxcache.optimize(model, policy=fxcache.Uniform(interval=interval)), plain
@@ -58,7 +58,7 @@ def same(model: Any, plain: Any, *args: Any) -> bool:
     return torch.equal(model(*args), plain(*args))
 
 
-# What capture must not bake in
+# Values that a capture must not freeze
 
 
 def test_one_tensor_passed_as_two_inputs():
@@ -132,7 +132,7 @@ def test_numpy_numbers_are_timesteps():
         unet(timestep=np.float64(3), **inputs)
 
 
-def test_missing_and_unknown_arguments_fail_as_in_python():
+def test_missing_and_unknown_arguments_raise_type_error():
     model, _ = twins()
     with pytest.raises(TypeError, match="text"):
         model(latent(), 5)
@@ -140,7 +140,7 @@ def test_missing_and_unknown_arguments_fail_as_in_python():
         model(latent(), 5, words(), colour=1)
 
 
-def test_weights_made_in_inference_mode_are_named_as_the_cause():
+def test_weights_from_inference_mode_are_named_as_the_cause():
     with torch.inference_mode():
         model = Mini().eval()
     fxcache.optimize(model)
@@ -148,7 +148,7 @@ def test_weights_made_in_inference_mode_are_named_as_the_cause():
         model(latent(), 5, words())
 
 
-# What may change between runs
+# Changes between runs
 
 
 def test_weights_untied_by_load_state_dict():
@@ -220,7 +220,7 @@ def test_functional_call_at_the_start_of_a_run():
     assert same(model, plain, latent(), torch.tensor(950), words())
 
 
-# Whose cache it is
+# Callers that share a model
 
 
 def test_conditioning_written_over_after_the_first_step():
@@ -245,7 +245,7 @@ def test_conditioning_replaced_once_is_noticed_even_after_the_first_step():
     assert refreshes(model) == [[0, 1, 5]]
 
 
-def test_a_session_entered_again_starts_afresh():
+def test_a_session_entered_again_starts_a_new_run():
     model, plain = twins(interval=3)
     text, session = words(), fxcache.session(model)
     with session:
@@ -254,7 +254,7 @@ def test_a_session_entered_again_starts_afresh():
         assert same(model, plain, latent(2), torch.tensor(400), text)
 
 
-def test_generators_that_take_turns_are_refused_one_session_inside_another():
+def test_nested_sessions_of_generators_are_refused():
     model, _ = twins(interval=3)
     text = words()
 
@@ -270,7 +270,7 @@ def test_generators_that_take_turns_are_refused_one_session_inside_another():
     first.close()
 
 
-def test_guidance_halves_sliced_anew_at_every_call():
+def test_sliced_guidance_halves_are_recognised():
     model, plain = twins(interval=3)
     both = torch.cat([words(1), words(2)])
     timesteps = torch.arange(900, 0, -100)
@@ -302,7 +302,7 @@ def test_numbers_that_rise_in_a_session_are_one_run():
     assert refreshes(model) == [[0, 2], [0]]
 
 
-def test_a_request_pushed_out_while_it_runs_writes_to_nobodys_cache():
+def test_a_request_dropped_while_it_runs_writes_to_no_other_cache():
     model, plain = twins(interval=9)
     texts = [words(s) for s in range(9)]
     go, waiting = threading.Event(), threading.Event()
@@ -333,7 +333,7 @@ def test_a_request_pushed_out_while_it_runs_writes_to_nobodys_cache():
         assert torch.equal(model(latent(1), 899, text), plain(latent(1), 899, text))
 
 
-def test_more_kinds_of_call_than_are_kept_are_warned_of():
+def test_too_many_kinds_of_call_are_warned_of():
     model, _ = twins()
     texts = [words(batch=batch) for batch in range(1, 10)]
     for text in texts[:-1]:
@@ -342,10 +342,10 @@ def test_more_kinds_of_call_than_are_kept_are_warned_of():
         model(latent(batch=9), 900, texts[-1])
 
 
-# How it comes and goes
+# optimize and restore
 
 
-def test_restore_is_all_or_nothing():
+def test_a_failed_restore_changes_nothing():
     model, plain = twins()
     inner = model.forward
     model.forward = lambda *args: inner(*args)
@@ -393,7 +393,7 @@ def test_an_optimised_module_inside_another():
         lambda m: fxcache.optimize(Mini().eval(), capture=fxcache.CaptureConfig(example_inputs=5)),
     ],
 )
-def test_options_of_the_wrong_kind(call):
+def test_options_of_a_wrong_type_are_refused(call):
     model, _ = twins()
     with pytest.raises(fxcache.ConfigError):
         call(model)

@@ -1,4 +1,4 @@
-"""U-Nets over frames: the same cuts, found the same way."""
+"""Tests U-Nets over frames, whose cuts are found in the same way."""
 
 from typing import Any
 
@@ -81,6 +81,6 @@ def test_full_and_reuse_are_exact(make):
 
 
 @pytest.mark.parametrize("make", [motion, three_d, spatio_temporal])
-def test_inputs_are_told_from_the_configuration(make):
+def test_inputs_follow_from_the_configuration(make):
     model, _ = make()
     assert len(fxcache.list_cuts(model.eval())) == 4

@@ -1,4 +1,4 @@
-"""Small real models of diffusers' own classes: the large ones' structure, captured in seconds."""
+"""Small models of diffusers' own classes, with the structure of large ones, captured in seconds."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +27,7 @@ PROMPT = "a cat"
 
 
 def unet(**config: Any) -> UNet2DConditionModel:
-    """Three levels, two layers a block: nine skip connections. Seeded, in eval mode."""
+    """Build a U-Net with three levels and two layers a block, which has nine skip connections."""
     torch.manual_seed(0)
     defaults: dict[str, Any] = {
         "sample_size": 16,
@@ -43,7 +43,7 @@ def unet(**config: Any) -> UNet2DConditionModel:
 
 
 def small_unet(**config: Any) -> UNet2DConditionModel:
-    """Two levels, one layer a block: four skip connections; captures in about a second."""
+    """Build a U-Net with two levels and four skip connections, captured in about a second."""
     defaults: dict[str, Any] = {
         "block_out_channels": (16, 32),
         "layers_per_block": 1,
@@ -69,7 +69,7 @@ def unconditional_unet() -> UNet2DModel:
 
 
 def ddim() -> DDIMScheduler:
-    """As Stable Diffusion configures it."""
+    """Return a scheduler with Stable Diffusion's configuration."""
     return DDIMScheduler(steps_offset=1, clip_sample=False)
 
 
@@ -109,7 +109,7 @@ def text_config() -> CLIPTextConfig:
 
 
 def pipeline(**parts: Any) -> StableDiffusionPipeline:
-    """A Stable Diffusion pipeline with random weights; ``parts`` replace its own."""
+    """Build a Stable Diffusion pipeline with random weights; ``parts`` replace its parts."""
     torch.manual_seed(0)
     defaults: dict[str, Any] = {
         "unet": small_unet,
@@ -167,7 +167,7 @@ def controlnet(denoiser: UNet2DConditionModel) -> ControlNetModel:
 
 
 def inputs(batch: int = 2, size: int = 16, seed: int = 0, channels: int = 4) -> dict[str, Any]:
-    """Latent ``[B, C, S, S]`` and text ``[B, 7, 32]``, normal, seeded."""
+    """Return a normal latent ``[B, C, S, S]`` and a text ``[B, 7, 32]``, seeded."""
     generator = torch.Generator().manual_seed(seed)
     return {
         "sample": torch.randn(batch, channels, size, size, generator=generator),
@@ -176,7 +176,7 @@ def inputs(batch: int = 2, size: int = 16, seed: int = 0, channels: int = 4) -> 
 
 
 def class_pipeline(names: Sequence[str], blocks: int = 2) -> DiTPipeline:
-    """A DiT pipeline with random weights that draws classes by these names."""
+    """Build a DiT pipeline with random weights and these class names."""
     torch.manual_seed(0)
     transformer = DiTTransformer2DModel(
         num_attention_heads=2,

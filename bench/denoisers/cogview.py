@@ -28,7 +28,7 @@ def cog_view(config: Config, full: bool) -> Inputs:
 
 
 def glm_image(config: Config, full: bool) -> Inputs:
-    """A token of the autoregressive prior for every patch."""
+    """Build inputs with a token of the autoregressive prior for every patch."""
     side = latent_side(config, full)
     tokens = (side // config["patch_size"]) ** 2
     return image_and_text(config, full, text(full, 64, config["text_embed_dim"])) | {

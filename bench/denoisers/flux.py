@@ -62,7 +62,7 @@ def ovis_image(config: Config, full: bool) -> Inputs:
 
 
 def long_cat_image(config: Config, full: bool) -> Inputs:
-    """The image's grid starts where the longest prompt would end."""
+    """Build inputs in which the image's grid starts after the longest possible prompt."""
     call = diagonal_ids(config, full, 512)
     return call | {"img_ids": call["img_ids"] + torch.tensor([1.0, 512.0, 512.0])}
 

@@ -40,7 +40,7 @@ def hunyuan_image(config: Config, full: bool) -> Inputs:
         "hidden_states": latents(config, packed_side(config, full)),
         "encoder_attention_mask": prompt_mask(full, 1000),
     }
-    if config["text_embed_2_dim"]:  # what is to be written in the picture
+    if config["text_embed_2_dim"]:  # the text to write in the image
         call["encoder_hidden_states_2"] = text(full, 128, config["text_embed_2_dim"])
         call["encoder_attention_mask_2"] = prompt_mask(full, 128)
     if config["guidance_embeds"]:

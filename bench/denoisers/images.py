@@ -90,7 +90,7 @@ def prx(config: Config, full: bool) -> Inputs:
 
 
 def uvit(config: Config, full: bool) -> Inputs:
-    """The latent is a square of indices into a codebook; all are masked at first."""
+    """Build inputs whose latent is a square of indices into a codebook, all masked at first."""
     side = config["sample_size"] if full else 8
     conditions = config["micro_cond_embed_dim"] // config["micro_cond_encode_dim"]
     return {
@@ -132,7 +132,7 @@ RECIPES: tuple[Recipe, ...] = (
             "llama_layers": [0, 1, 2, 3, 3, 3, 3, 3],
         },
         hi_dream,
-        # The published model; the class's own defaults leave out what it cannot do without.
+        # The published model. The defaults of the class lack required options.
         default={
             "patch_size": 2,
             "in_channels": 16,

@@ -17,7 +17,7 @@ PROMPT_TINY: Config = {"in_text_dim": 16, "in_text_dim2": 12, "num_text_blocks":
 
 
 def prior(config: Config, full: bool) -> Inputs:  # noqa: ARG001
-    """The latent is an image embedding, and so is what conditions it."""
+    """Build inputs whose latent and conditioning are image embeddings."""
     width, tokens = config["embedding_dim"], config["num_embeddings"]
     return {
         "hidden_states": torch.randn(1, width),

@@ -12,12 +12,14 @@ Inputs = dict[str, Any]
 class Recipe:
     """One denoiser class of diffusers.
 
-    ``kind``: the class's name. ``tiny``: constructor arguments of a small model with the real
-    one's structure. ``call(config, full)``: the tensors of one call and what goes with them, on
-    the current default device; at the size people run if ``full``, else as small as the tiny
-    model allows. ``default``: constructor arguments of the full-size model, beyond the class's own
-    defaults. ``latent``: the parameter that takes the latent, where that is not the first.
-    ``options``: what every call passes besides.
+    Attributes:
+        kind: The name of the class.
+        tiny: The constructor arguments of a small model with the structure of the real one.
+        call: Builds the inputs of one call from the config and whether they have the full size, on
+            the default device.
+        default: The constructor arguments of the full-size model besides the class's defaults.
+        latent: The parameter for the latent, if that is not the first.
+        options: Further arguments of every call.
     """
 
     kind: str

@@ -48,7 +48,7 @@ def unet_condition(config: Config, full: bool) -> Inputs:
 
 
 def dream_lite(config: Config, full: bool) -> Inputs:
-    """The latent and the picture to edit, side by side."""
+    """Build inputs with the latent and the image to edit concatenated."""
     side = latent_side(config, full)
     return {
         "sample": torch.randn(1, config["in_channels"], side, 2 * side),
@@ -60,7 +60,7 @@ def dream_lite(config: Config, full: bool) -> Inputs:
 
 
 def stable_cascade(config: Config, full: bool) -> Inputs:
-    """The prior's call; text and image tokens only where the model maps them."""
+    """Build the prior's inputs, with text and image tokens only if the model maps them."""
     call = {
         "sample": latents(config, 24 if full else 8),
         "timestep_ratio": timestep(0.5),
@@ -73,7 +73,7 @@ def stable_cascade(config: Config, full: bool) -> Inputs:
 
 
 def transformer_2d(config: Config, full: bool) -> Inputs:
-    """A stack of a U-Net's attention blocks, called on a feature map."""
+    """Build the inputs of a stack of a U-Net's attention blocks, with a feature map."""
     return {
         "hidden_states": latents(config, 32 if full else 4),
         "encoder_hidden_states": text(full, 77, config["cross_attention_dim"]),

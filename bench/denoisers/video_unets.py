@@ -8,7 +8,7 @@ from bench.denoisers.unets import UNET_TINY
 
 
 def unet_clip(config: Config, full: bool, size: tuple[int, int]) -> Inputs:
-    """The call of a U-Net over 16 frames of ``size``."""
+    """Build the inputs of a U-Net over 16 frames of ``size``."""
     clip = (16, *size) if full else (2, 16, 16)
     return {
         "sample": torch.randn(1, config["in_channels"], *clip),
@@ -31,7 +31,7 @@ def i2vgen(config: Config, full: bool) -> Inputs:
 
 
 def unet_motion(config: Config, full: bool) -> Inputs:
-    """The prompt once for every frame."""
+    """Build inputs with the prompt once for every frame."""
     call = unet_clip(config, full, (64, 64))
     words, frames = call["encoder_hidden_states"], call["sample"].shape[2]
     return call | {"encoder_hidden_states": words.repeat(frames, 1, 1)}
@@ -49,7 +49,7 @@ def unet_video(config: Config, full: bool) -> Inputs:
 
 
 def temporal(config: Config, full: bool) -> Inputs:
-    """A U-Net's temporal layer: no denoiser; the frames of a video in the batch."""
+    """Build the inputs of a U-Net's temporal layer, with the frames of a video in the batch."""
     frames, side = (16, 32) if full else (3, 4)
     return {
         "hidden_states": torch.randn(frames, config["in_channels"], side, side),

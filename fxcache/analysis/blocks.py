@@ -32,7 +32,7 @@ def nodes_by_module(program: Program) -> dict[str, list[fx.Node]]:
 
 
 def stacks(paths: list[str]) -> list[Stack]:
-    """The containers of numbered modules among ``paths``, outer containers first."""
+    """Return the containers of numbered modules among ``paths``, outer containers first."""
     by_container: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         container, _, name = path.rpartition(".")
@@ -43,7 +43,7 @@ def stacks(paths: list[str]) -> list[Stack]:
 
 
 def outermost(candidates: list[Stack]) -> list[Stack]:
-    """The stacks that do not lie inside another stack."""
+    """Return the stacks that do not lie inside another stack."""
     return [
         s
         for s in candidates

@@ -73,7 +73,7 @@ def regions_of(node: fx.Node, weights: Mapping[str, Any]) -> list[fx.GraphModule
 
 
 def merged(parts: Iterable[Mapping[str, int]]) -> Flops:
-    """The sum of all ``parts``, by kind."""
+    """Return the sum of all ``parts``, by kind."""
     total: Flops = {}
     for part in parts:
         for kind, flops in part.items():
@@ -88,7 +88,7 @@ def op_name(node: fx.Node) -> str:
 
 
 def kind_of(node: fx.Node) -> str:
-    """The kind of FLOPs, one of ``KINDS``."""
+    """Return the kind of FLOPs, one of ``KINDS``."""
     name = op_name(node)
     if name in CONVOLUTIONS:
         return "conv"
@@ -131,7 +131,7 @@ def count(node: fx.Node) -> int:
 
 
 def at_capture(value: Any) -> Any:
-    """A recorded value with the sizes at capture."""
+    """Return a recorded value with the sizes at capture."""
     if isinstance(value, list | tuple):
         return [at_capture(item) for item in value]
     if isinstance(value, torch.SymInt):
@@ -152,7 +152,7 @@ def attention_flops(query: Sequence[int], key: Sequence[int], value: Sequence[in
 
 
 def flat_values(node: fx.Node) -> list[Any]:
-    """The recorded values of the inputs of ``node``, with lists of tensors flattened."""
+    """Return the recorded values of the inputs of ``node``, with lists of tensors flattened."""
     values: list[Any] = []
     for source in node.all_input_nodes:
         value = value_of(source)

@@ -23,7 +23,7 @@ class Dependence:
         self._inputs = {role: self.mask(program.placeholders_of(role)) for role in Role}
 
     def mask(self, nodes: Iterable[fx.Node]) -> int:
-        """The bit mask of ``nodes``."""
+        """Return the bit mask of ``nodes``."""
         return sum(1 << self.index[node] for node in set(nodes))
 
     def ancestors(self, node: fx.Node) -> int:
@@ -31,15 +31,15 @@ class Dependence:
         return self._ancestors[self.index[node]]
 
     def needs(self, node: fx.Node, source: fx.Node) -> bool:
-        """Whether ``node`` is ``source`` or computed from it."""
+        """Return whether ``node`` is ``source`` or computed from it."""
         return bool(self.ancestors(node) >> self.index[source] & 1)
 
     def on_latent(self, node: fx.Node) -> bool:
-        """Whether ``node`` depends on the latent."""
+        """Return whether ``node`` depends on the latent."""
         return self.on(node, Role.LATENT)
 
     def on(self, node: fx.Node, role: Role) -> bool:
-        """Whether ``node`` depends on an input with this role."""
+        """Return whether ``node`` depends on an input with this role."""
         return bool(self.ancestors(node) & self._inputs[role])
 
     def between(self, first: Iterable[fx.Node], last: Iterable[fx.Node]) -> int:
@@ -52,7 +52,7 @@ class Dependence:
     def live_without(
         self, replaced: Mapping[fx.Node, Iterable[fx.Node]], ends: Iterable[fx.Node] = ()
     ) -> list[fx.Node]:
-        """The nodes that must be computed if some nodes are not, in graph order.
+        """Return the nodes that must be computed if some nodes are not, in graph order.
 
         Args:
             replaced: The nodes that are not computed, and the nodes that each needs instead.
@@ -70,6 +70,6 @@ class Dependence:
         return [node for node in self.nodes if node in live]
 
     def members(self, mask: int) -> list[fx.Node]:
-        """The nodes of ``mask``, in graph order."""
+        """Return the nodes of ``mask``, in graph order."""
         digits = bin(mask)[:1:-1]
         return [self.nodes[i] for i, digit in enumerate(digits) if digit == "1"]

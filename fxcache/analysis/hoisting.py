@@ -35,7 +35,7 @@ class Hoisted:
     inputs: tuple[int, ...]
 
     def at(self, level: HoistLevel) -> tuple[fx.Node, ...]:
-        """The values that are inputs of variants at this level, in order."""
+        """Return the values that are inputs of variants at this level, in order."""
         return ((), self.per_run, (*self.per_run, *self.per_step))[level]
 
 
@@ -64,12 +64,12 @@ def find_hoisted(program: Program, needs: Dependence) -> Hoisted:
 
 
 def draws(op: object) -> bool:
-    """Whether ``op`` draws from a random number generator."""
+    """Return whether ``op`` draws from a random number generator."""
     return torch.Tag.nondeterministic_seeded in getattr(op, "tags", ())
 
 
 def read_by(readers: Sequence[fx.Node]) -> list[fx.Node]:
-    """The computed tensors outside ``readers`` that they read, directly or through views."""
+    """Return the computed tensors outside ``readers`` that they read, directly or through views."""
     inside = set(readers)
     sources = (source for node in readers for source in node.all_input_nodes)
     bases = dict.fromkeys(behind_views(source) for source in sources if source not in inside)
@@ -77,7 +77,7 @@ def read_by(readers: Sequence[fx.Node]) -> list[fx.Node]:
 
 
 def behind_views(node: fx.Node) -> fx.Node:
-    """The value that ``node`` is a view or an item of."""
+    """Return the value that ``node`` is a view or an item of."""
     while node.op == "call_function" and node.all_input_nodes:
         source = node.all_input_nodes[0]
         piece = not is_tensor(source) and source.op == "call_function"

@@ -64,7 +64,7 @@ class Shortcut:
         return made[self.onward(self.end)]
 
     def onward(self, node: fx.Node) -> fx.Node:
-        """The node that replaces ``node`` in the shortcut; ``node`` itself if none does."""
+        """Return the node that replaces ``node`` in the shortcut; ``node`` itself if none does."""
         return followed(node, self.passed)
 
 
@@ -76,7 +76,7 @@ def followed(node: fx.Node, passed: Mapping[fx.Node, fx.Node]) -> fx.Node:
 
 
 def slice_of(node: fx.Node, source: Tensor) -> tuple[int, int, int] | None:
-    """The dimension, start and end of a slice of ``source``; None if its step is not 1."""
+    """Return the dimension, start and end of a slice of ``source``; None if its step is not 1."""
     options: list[Any] = [*node.args[1:], *(0, None, None, 1)[len(node.args) - 1 :]]
     dim, start, end, step = options
     length = source.shape[dim]
@@ -106,7 +106,7 @@ class Streams:
                 self.carried.add(node)
 
     def shortcut(self, value: fx.Node) -> Shortcut | None:
-        """The shortcut for ``value``; None if ``value`` does not belong to a stream."""
+        """Return the shortcut for ``value``; None if ``value`` does not belong to a stream."""
         if value not in self.carried:
             return None
         nodes: set[fx.Node] = set()
@@ -180,7 +180,7 @@ class Streams:
         return False
 
     def _goes_on(self, operand: object, addition: fx.Node) -> bool:
-        """Whether ``operand`` is the stream that ``addition`` adds to."""
+        """Return whether ``operand`` is the stream that ``addition`` adds to."""
         if not isinstance(operand, fx.Node) or operand.op == "get_attr":
             return False
         if operand in self.inside and operand not in self.carried:
@@ -190,7 +190,7 @@ class Streams:
 
 
 def same_kind(first: Tensor, second: Tensor) -> bool:
-    """Whether two recorded values have the same dtype and shape.
+    """Return whether two recorded values have the same dtype and shape.
 
     A data-dependent size is compared as a symbol, because a comparison of sizes would need its
     value.

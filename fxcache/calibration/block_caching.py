@@ -24,12 +24,12 @@ class BlockChanges(Measurement):
         self._means = Means()
         self._last: WeakKeyDictionary[Run, Mapping[str, tuple[Tensor, ...]]] = WeakKeyDictionary()
 
-    def note(self, seen: RecordedStep) -> None:
-        last = self._last.get(seen.run)
-        for block, now in seen.values.items():
+    def observe(self, record: RecordedStep) -> None:
+        last = self._last.get(record.run)
+        for block, now in record.values.items():
             change = relative_l1(now, last[block]) if last else 0.0
-            self._means.add(block, seen.step, change)
-        self._last[seen.run] = {k: tuple(t.clone() for t in v) for k, v in seen.values.items()}
+            self._means.add(block, record.step, change)
+        self._last[record.run] = {k: tuple(t.clone() for t in v) for k, v in record.values.items()}
 
     def options(self) -> dict[str, Any]:
         means = self._means

@@ -27,7 +27,7 @@ MEASUREMENTS: Mapping[type[Policy], type[Measurement]] = {
 
 
 def measurement_for(kind: type[Policy]) -> Measurement:
-    """A new measurement for policies of ``kind``.
+    """Return a new measurement for policies of ``kind``.
 
     Raises:
         ConfigError: Policies of this kind need no calibration.
@@ -62,7 +62,7 @@ def recording(
         ScheduleError: At the end of the block, as in ``watched``.
     """
     policy = Recording(like=measurement.policy, observation=measurement.observes)
-    with watched(model, Settings(cut, policy), measurement.note, like) as run_lengths:
+    with watched(model, Settings(cut, policy), measurement.observe, like) as run_lengths:
         yield run_lengths
 
 
@@ -88,11 +88,11 @@ def watched(
     engine = attach(model, settings, like)
     lengths: dict[Run, int] = {}
 
-    def note(seen: RecordedStep) -> None:
-        lengths[seen.run] = seen.step + 1
-        recorder(seen)
+    def observe(record: RecordedStep) -> None:
+        lengths[record.run] = record.step + 1
+        recorder(record)
 
-    engine.recorder = note
+    engine.recorder = observe
     run_lengths: list[RunLength] = []
     try:
         yield run_lengths
@@ -121,7 +121,7 @@ def require_one_length(lengths: Iterable[int], model: str) -> None:
 
 
 def calibrated(measurement: Measurement, options: Mapping[str, Any]) -> Policy:
-    """The policy with the measured options. The user's ``options`` take precedence."""
+    """Return the policy with the measured options. The user's ``options`` take precedence."""
     return measurement.policy(**{**measurement.options(), **options})
 
 

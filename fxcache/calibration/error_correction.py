@@ -21,7 +21,7 @@ from fxcache.runtime.module import untouched
 from fxcache.runtime.record import Run
 from fxcache.runtime.settings import Settings
 
-MEASURED, JUDGED = 0, 1  # the rounds of sampling
+MEASURING_ROUND, JUDGING_ROUND = 0, 1  # the seeds of the two rounds of sampling
 
 
 def measure(model: nn.Module, plan: Plan, sample: Sample) -> Plan:
@@ -51,13 +51,13 @@ def measure(model: nn.Module, plan: Plan, sample: Sample) -> Plan:
     require_correctable(plan)
     changes = Changes()
     recording = Recording(like=type(plan.policy), observation=plan.policy.observes)
-    with watched(module, Settings(plan.cut, recording), changes.note):
-        sample(MEASURED)
+    with watched(module, Settings(plan.cut, recording), changes.observe):
+        sample(MEASURING_ROUND)
     correction = DriftCorrection(changes.trends())
     judgement = Judgement()
     settings = Settings(plan.cut, plan.policy, correction=correction)
-    with frozen(module), watched(module, settings, judgement.note):
-        sample(JUDGED)
+    with frozen(module), watched(module, settings, judgement.observe):
+        sample(JUDGING_ROUND)
     return replace(plan, correction=judgement.applied(correction))
 
 
@@ -89,21 +89,21 @@ class Changes:
         self._changes: dict[str, dict[int, list[Tensor]]] = {}
         self._guided = True
 
-    def note(self, seen: RecordedStep) -> None:
-        self._guided = self._guided and equal_halves(seen.latent)
+    def observe(self, record: RecordedStep) -> None:
+        self._guided = self._guided and equal_halves(record.latent)
         now = {
             f"{group}.{i}": channel_means(value)
-            for group, values in seen.values.items()
+            for group, values in record.values.items()
             for i, value in enumerate(values)
         }
-        last = self._last.get(seen.run, {})
-        self._last[seen.run] = now
+        last = self._last.get(record.run, {})
+        self._last[record.run] = now
         for name, before in last.items():
             by_step = self._changes.setdefault(name, {})
-            by_step.setdefault(seen.step, []).append(now[name] - before)
+            by_step.setdefault(record.step, []).append(now[name] - before)
 
     def trends(self) -> dict[str, Tensor]:
-        """The trend of each cache point: ``[steps, halves, C]``, float32."""
+        """Return the trend of each cache point: ``[steps, halves, C]``, float32."""
         return {name: self._trend(by_step) for name, by_step in self._changes.items()}
 
     def _trend(self, by_step: dict[int, list[Tensor]]) -> Tensor:
@@ -126,22 +126,22 @@ class Judgement:
     def __init__(self) -> None:
         self._with, self._without = Means(), Means()
 
-    def note(self, seen: RecordedStep) -> None:
-        signature = seen.variant.signature
+    def observe(self, record: RecordedStep) -> None:
+        signature = record.variant.signature
         if not signature.reads:
             return
-        judged = guidance_of if equal_halves(seen.latent) else torch.Tensor.float
-        expected = judged(first_tensor(seen.variants.full(*seen.user_inputs)))
+        judged = guidance_of if equal_halves(record.latent) else torch.Tensor.float
+        expected = judged(first_tensor(record.variants.full(*record.user_inputs)))
         uncorrected = [
             torch.zeros_like(t) if spec.source.kind is InputKind.COEFFICIENT else t
-            for spec, t in zip(signature.inputs, seen.inputs, strict=True)
+            for spec, t in zip(signature.inputs, record.inputs, strict=True)
         ]
-        plain = first_tensor(seen.variant.module(*uncorrected))
-        self._with.add("error", seen.step, float(mse_loss(judged(seen.output), expected)))
-        self._without.add("error", seen.step, float(mse_loss(judged(plain), expected)))
+        plain = first_tensor(record.variant.module(*uncorrected))
+        self._with.add("error", record.step, float(mse_loss(judged(record.output), expected)))
+        self._without.add("error", record.step, float(mse_loss(judged(plain), expected)))
 
     def applied(self, correction: DriftCorrection) -> DriftCorrection:
-        """The correction, limited to the steps at which it reduced the error."""
+        """Return the correction, limited to the steps at which it reduced the error."""
         length = correction.num_steps
         pairs = zip(
             self._with.series("error", length), self._without.series("error", length), strict=True
@@ -151,13 +151,13 @@ class Judgement:
 
 
 def guidance_of(prediction: Tensor) -> Tensor:
-    """The difference of the halves of a guided batch."""
+    """Return the difference of the halves of a guided batch."""
     first, second = prediction.float().chunk(2)
     return first - second
 
 
 def channel_means(value: Tensor) -> Tensor:
-    """The mean of each channel: ``[rows, C]``, float64, on the CPU."""
+    """Return the mean of each channel: ``[rows, C]``, float64, on the CPU."""
     at = channel_dim(value.dim()) % value.dim()
     others = [d for d in range(1, value.dim()) if d != at]
     double = value.double()

@@ -16,7 +16,7 @@ TOLERANCE = 0.01  # relative; allows for half precision and for small adapters
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What tells whether a plan was made for a model.
+    """The fingerprint of a model, by which a plan recognises it.
 
     Attributes:
         model: The name of the model's class.
@@ -67,7 +67,7 @@ class Fingerprint:
 
 @torch.no_grad()
 def fingerprint(model: nn.Module) -> Fingerprint:
-    """The fingerprint of ``model``. Reads a few of its weights from their device."""
+    """Return the fingerprint of ``model``. Reads a few of its weights from their device."""
     named = sorted(model.state_dict().items())
     listed = "\n".join(f"{name} {tuple(tensor.shape)}" for name, tensor in named)
     floating = [(name, t) for name, t in named if t.is_floating_point() and t.numel()]

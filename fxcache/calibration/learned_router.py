@@ -19,8 +19,8 @@ from fxcache.calibration.training import (
     Sample,
     frozen,
     gradients,
-    look,
     quiet,
+    sample_once,
     usable,
 )
 from fxcache.codecs.codec import entries_of
@@ -62,30 +62,30 @@ class Router:
         self.learner = Learner(logits, options)
         self._before: WeakKeyDictionary[Run, tuple[Tensor, ...]] = WeakKeyDictionary()
 
-    def note(self, seen: RecordedStep) -> None:
+    def observe(self, record: RecordedStep) -> None:
         """Store the layer outputs of an even step, or update β at an odd step."""
-        if seen.step >= self.length:
+        if record.step >= self.length:
             raise ScheduleError(
                 f"this run has more steps than the first run, which had {self.length}",
                 where="learned_router.train",
                 remedy="sample with the same number of steps every time",
             )
-        if seen.step % 2 == 0:
-            values = (v for name in self.layers for v in seen.values[name])
-            self._before[seen.run] = tuple(v.clone() for v in values)
-        elif seen.run in self._before:
+        if record.step % 2 == 0:
+            values = (v for name in self.layers for v in record.values[name])
+            self._before[record.run] = tuple(v.clone() for v in values)
+        elif record.run in self._before:
             with gradients():
-                self.learner.update(self.loss(seen, self._before[seen.run]))
+                self.learner.update(self.loss(record, self._before[record.run]))
 
-    def loss(self, seen: RecordedStep, cached: tuple[Tensor, ...]) -> Tensor:
+    def loss(self, record: RecordedStep, cached: tuple[Tensor, ...]) -> Tensor:
         """The mean squared error of the blended prediction against the full one, plus λ · Σ β."""
-        betas = self.learner.parameters[str(seen.step)].sigmoid().to(seen.output.device)
-        blend, stored = seen.variants.blend, entries_of(dict(enumerate(usable(cached))))
+        betas = self.learner.parameters[str(record.step)].sigmoid().to(record.output.device)
+        blend, stored = record.variants.blend, entries_of(dict(enumerate(usable(cached))))
         inputs = blend.signature.bind(
-            usable(seen.user_inputs), cached=stored, coefficients={BETAS: betas}
+            usable(record.user_inputs), cached=stored, coefficients={BETAS: betas}
         )
         mixed = blend.module(*inputs)
-        (output,) = usable((seen.output,))
+        (output,) = usable((record.output,))
         missed = mse_loss(first_tensor(mixed).float(), output.float())
         return missed + self.options.penalty * betas.sum()
 
@@ -128,10 +128,10 @@ def train(
     model = untouched(model, "learned_router.train")
     options = options or RouterOptions()
     settings = Settings(AUTO, Recording(like=LearnedRouter))
-    variants, length = look(model, settings, sample)
+    variants, length = sample_once(model, settings, sample)
     router = Router(list(variants.plan.groups), length, options)
     if router.learner.rounds_left:
-        with frozen(model), watched(model, settings, router.note):
+        with frozen(model), watched(model, settings, router.observe):
             router.learner.train(sample, progress)
     policy = LearnedRouter(options.threshold, router.scores())
     return Plan(policy, AUTO, fingerprint(model), {"learned_router": options.to_dict()})

@@ -29,15 +29,15 @@ class Magnitudes(Measurement):
         self._means = Means()
         self._last: WeakKeyDictionary[Run, tuple[Tensor, ...]] = WeakKeyDictionary()
 
-    def note(self, seen: RecordedStep) -> None:
-        norms = tuple(token_norms(v) for values in seen.values.values() for v in values)
-        last = self._last.get(seen.run)
+    def observe(self, record: RecordedStep) -> None:
+        norms = tuple(token_norms(v) for values in record.values.values() for v in values)
+        last = self._last.get(record.run)
         ratio = 1.0
         if last:
             ratios = [(a / (b + NO_ZERO)).flatten() for a, b in zip(norms, last, strict=True)]
             ratio = float(torch.cat(ratios).mean())
-        self._means.add(RATIO, seen.step, ratio)
-        self._last[seen.run] = norms
+        self._means.add(RATIO, record.step, ratio)
+        self._last[record.run] = norms
 
     def options(self) -> dict[str, Any]:
         return {"ratios": self._means.series(RATIO, self._means.length)}
@@ -50,5 +50,5 @@ class Magnitudes(Measurement):
 
 
 def token_norms(value: Tensor) -> Tensor:
-    """The Euclidean norm of each token."""
+    """Return the Euclidean norm of each token."""
     return torch.linalg.vector_norm(value.float(), dim=1 if value.dim() == 4 else -1)

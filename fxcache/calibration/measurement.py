@@ -26,12 +26,12 @@ class Measurement(ABC):
     observes: ClassVar[Observation | None] = None
 
     @abstractmethod
-    def note(self, seen: RecordedStep) -> None:
+    def observe(self, record: RecordedStep) -> None:
         """Observe one step. The steps of each run come in order."""
 
     @abstractmethod
     def options(self) -> dict[str, Any]:
-        """The measured options of the policy."""
+        """Return the measured options of the policy."""
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A plan: what to cache and when, found once for a model and kept as JSON."""
+"""A plan: a cut and a policy for one model, stored as JSON."""
 
 import json
 from collections.abc import Mapping
@@ -42,14 +42,14 @@ class Plan:
 
     Args:
         policy: Which steps refresh.
-        cut: What is cached, as for ``optimize``.
+        cut: The cut, as for ``optimize``.
         model: The fingerprint of the model that the plan was made for.
         settings: How the plan was found: prompts, seed, steps and so on.
         versions: The versions of fxcache, torch and diffusers that it was found with.
-        adjustment: A trained scale and shift of what is read from the cache (Block Caching, arXiv
-            2312.03209). None if there is none.
-        correction: A measured drift of what is read from the cache (Error-Optimized Cache). None if
-            there is none.
+        adjustment: A trained scale and shift of cached values (Block Caching, arXiv 2312.03209).
+            None if there is none.
+        correction: A measured drift of cached values (Error-Optimized Cache). None if there is
+            none.
         run_lengths: For each schedule that the plan was calibrated on, three numbers: how many
             timesteps it has, at which of them the run began, and how many calls the model made.
         forecast: How cached values are extrapolated. With None, the policy decides.
@@ -89,7 +89,7 @@ class Plan:
         Args:
             model: The denoiser that the plan is for.
             policy: Which steps refresh.
-            cut: What is cached, as for ``optimize``.
+            cut: The cut, as for ``optimize``.
             forecast: How cached values are extrapolated. With None, the policy decides.
 
         Returns:
@@ -147,7 +147,7 @@ class Plan:
         """Make the plan that ``to_dict`` described.
 
         Args:
-            data: What ``to_dict`` returned.
+            data: The result of ``to_dict``.
             weights: The plan's ``weights``, if it has any.
 
         Returns:

@@ -1,4 +1,4 @@
-"""What a saved plan is made of: its weights, its cut, and the versions that it was made with."""
+"""The parts of a saved plan: its weights, its cut, and the versions of packages."""
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -75,7 +75,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 
 def installed_versions() -> dict[str, str]:
-    """The versions of the packages that a plan depends on, as far as they are installed."""
+    """Return the versions of the packages that a plan depends on, as far as they are installed."""
     versions = {}
     for package in PACKAGES:
         try:

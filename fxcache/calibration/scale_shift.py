@@ -15,8 +15,8 @@ from fxcache.calibration.training import (
     error,
     frozen,
     gradients,
-    look,
     quiet,
+    sample_once,
 )
 from fxcache.codecs.scale_shift import ScaleShift, zeros
 from fxcache.runtime.features.recording import RecordedStep
@@ -60,10 +60,10 @@ def train(
     start = unadjusted(model, plan, sample)
     learner = Learner({name: nn.Parameter(w) for name, w in start.items()}, options)
 
-    def note(seen: RecordedStep) -> None:
-        if seen.variant.signature.reads:
+    def observe(record: RecordedStep) -> None:
+        if record.variant.signature.reads:
             with gradients():
-                learner.update(error(seen))
+                learner.update(error(record))
 
     settings = Settings(
         plan.cut,
@@ -73,13 +73,13 @@ def train(
         correction=plan.correction,
     )
     if learner.rounds_left:
-        with frozen(model), watched(model, settings, note):
+        with frozen(model), watched(model, settings, observe):
             learner.train(sample, progress)
     settings_used = {**plan.settings, "scale_shift": options.to_dict()}
     return replace(plan, adjustment=ScaleShift(learner.learned()), settings=settings_used)
 
 
 def unadjusted(model: nn.Module, plan: Plan, sample: Sample) -> dict[str, Tensor]:
-    """The initial weights of an adjustment: zeros, which change nothing."""
-    variants, _ = look(model, Settings(plan.cut, Recording(like=type(plan.policy))), sample)
+    """Return the initial weights of an adjustment: zeros, which change nothing."""
+    variants, _ = sample_once(model, Settings(plan.cut, Recording(like=type(plan.policy))), sample)
     return zeros(variants.frontier, variants.plan)

@@ -31,16 +31,16 @@ class LayerErrors(Measurement):
             WeakKeyDictionary()
         )
 
-    def note(self, seen: RecordedStep) -> None:
-        last = self._last.setdefault(seen.run, deque(maxlen=MAX_GAP))
-        for kind, now in seen.values.items():
+    def observe(self, record: RecordedStep) -> None:
+        last = self._last.setdefault(record.run, deque(maxlen=MAX_GAP))
+        for kind, now in record.values.items():
             self._means[1].add(kind, 0, 0.0)
             for gap, before in enumerate(last, start=1):
                 pairs = zip(now, before[kind], strict=True)
                 self._means[gap].add(
-                    kind, seen.step, fmean(relative_l1((a,), (b,)) for a, b in pairs)
+                    kind, record.step, fmean(relative_l1((a,), (b,)) for a, b in pairs)
                 )
-        last.appendleft({k: tuple(t.clone() for t in v) for k, v in seen.values.items()})
+        last.appendleft({k: tuple(t.clone() for t in v) for k, v in record.values.items()})
 
     def options(self) -> dict[str, Any]:
         length = self._means[1].length

@@ -31,14 +31,14 @@ class OutputChanges(Measurement):
         self._pairs: list[tuple[float, float]] = []
         self._last: WeakKeyDictionary[Run, tuple[Tensor, Tensor]] = WeakKeyDictionary()
 
-    def note(self, seen: RecordedStep) -> None:
-        assert seen.signal is not None
-        last = self._last.get(seen.run)
+    def observe(self, record: RecordedStep) -> None:
+        assert record.signal is not None
+        last = self._last.get(record.run)
         if last:
             signal, output = last
-            change = relative_l1(seen.signal, signal), relative_l1(seen.output, output)
+            change = relative_l1(record.signal, signal), relative_l1(record.output, output)
             self._pairs.append(change)
-        self._last[seen.run] = seen.signal.clone(), seen.output.clone()
+        self._last[record.run] = record.signal.clone(), record.output.clone()
 
     def options(self) -> dict[str, Any]:
         return {"coefficients": fitted(self._pairs)}

@@ -21,7 +21,7 @@ from fxcache.runtime.settings import Settings
 
 Sample = Callable[[int], object]  # runs the sampling loop of one round, seeded by its index
 Progress = Callable[[int, float], object]  # called with the index and the mean loss of each round
-LOOK = 0  # the round that is sampled once before training, to find the parameters
+FIRST_ROUND = 0  # the round that is sampled once before training, to find the parameters
 
 
 def quiet(_round: int, _loss: float) -> None:
@@ -44,7 +44,7 @@ class Options:
     checkpoint: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The options that a plan records, as a dict that can be written as JSON."""
+        """Return the options that a plan records, as a dict that can be written as JSON."""
         return {name: value for name, value in asdict(self).items() if name != "checkpoint"}
 
 
@@ -120,7 +120,7 @@ class Learner:
 
 
 def shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    """The shape of each tensor, by name."""
+    """Return the shape of each tensor, by name."""
     return {name: t.shape for name, t in tensors.items()}
 
 
@@ -150,28 +150,28 @@ def usable(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(t.clone() if t.is_inference() else t for t in tensors)
 
 
-def look(model: nn.Module, settings: Settings, sample: Sample) -> tuple[Variants, int]:
-    """The variants and the number of steps of one round without training."""
+def sample_once(model: nn.Module, settings: Settings, sample: Sample) -> tuple[Variants, int]:
+    """Return the variants and the number of steps of one round without training."""
     variants: list[Variants] = []
     length = 0
 
-    def note(seen: RecordedStep) -> None:
+    def observe(record: RecordedStep) -> None:
         nonlocal length
-        variants.append(seen.variants)
-        length = max(length, seen.step + 1)
+        variants.append(record.variants)
+        length = max(length, record.step + 1)
 
-    with frozen(model), watched(model, settings, note):
-        sample(LOOK)
+    with frozen(model), watched(model, settings, observe):
+        sample(FIRST_ROUND)
     return variants[0], length
 
 
-def error(seen: RecordedStep) -> Tensor:
+def error(record: RecordedStep) -> Tensor:
     """The mean squared error of a step's prediction against the uncached model's prediction."""
-    tensors = usable(seen.inputs)
-    inputs = usable(seen.user_inputs)
+    tensors = usable(record.inputs)
+    inputs = usable(record.user_inputs)
     with torch.no_grad():
-        teacher = first_tensor(seen.variants.full(*inputs))
-    student = first_tensor(seen.variant.module(*tensors))
+        teacher = first_tensor(record.variants.full(*inputs))
+    student = first_tensor(record.variant.module(*tensors))
     return mse_loss(student.float(), teacher.float())
 
 
@@ -179,9 +179,9 @@ def prediction_error(model: nn.Module, plan: Plan, sample: Sample, rounds: range
     """The mean of ``error`` over all steps of these rounds that reuse values under ``plan``."""
     errors: list[float] = []
 
-    def note(seen: RecordedStep) -> None:
-        if seen.variant.signature.reads:
-            errors.append(error(seen).item())
+    def observe(record: RecordedStep) -> None:
+        if record.variant.signature.reads:
+            errors.append(error(record).item())
 
     settings = Settings(
         plan.cut,
@@ -190,7 +190,7 @@ def prediction_error(model: nn.Module, plan: Plan, sample: Sample, rounds: range
         adjustment=plan.adjustment,
         correction=plan.correction,
     )
-    with frozen(model), watched(model, settings, note):
+    with frozen(model), watched(model, settings, observe):
         for index in rounds:
             sample(index)
     return fmean(errors) if errors else 0.0

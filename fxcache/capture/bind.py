@@ -17,7 +17,7 @@ EXPECTS_TENSOR = (AttributeError, TypeError)
 
 
 def trace_of(module: nn.Module, call: Call) -> Trace:
-    """How the number of ``call`` enters a graph of ``module``, which has its original class.
+    """Return how the number of ``call`` enters a graph of ``module``, which has its original class.
 
     Raises:
         CaptureError: The model itself fails for the number.
@@ -38,7 +38,7 @@ def trace_of(module: nn.Module, call: Call) -> Trace:
 def number_tensors(
     module: nn.Module, call: Call, trace: Trace
 ) -> tuple[Trace, tuple[Tensor, ...]] | None:
-    """The tensors that represent the number of ``call``.
+    """Return the tensors that represent the number of ``call``.
 
     Returns:
         The trace and one tensor for each of its slots. The trace gets additional slots if this
@@ -74,7 +74,7 @@ def bound(module: nn.Module, call: Call) -> Call:
 
 
 def number_refusal(error: CaptureError, call: Call, trace: AsTensor) -> CaptureError:
-    """The error for a number that the model accepts neither as it is nor as a tensor."""
+    """Return the error for a number that the model accepts neither as it is nor as a tensor."""
     return CaptureError(
         f"{call.timestep_name} is a Python number, which the model does not accept "
         f"({trace.reason}); as a tensor it fails too: {error.what}",

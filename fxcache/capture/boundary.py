@@ -40,7 +40,7 @@ class Boundary:
         self.objects: tuple[Part, ...] = ()
 
     def run(self, exported: dict[str, Any]) -> list[Any]:
-        """The flat outputs of the call for arguments in the form of ``Call.exported``."""
+        """Return the flat outputs of the call for arguments in the form of ``Call.exported``."""
         call, numbers = self._call, exported.pop(NUMBER, [])
         # The model may write to a copy in place; torch.export refuses writes to an input.
         state = [tensor.clone() for tensor in exported.pop(STATE, [])]
@@ -57,7 +57,7 @@ class Boundary:
     def _added_tensors(
         self, objects: dict[str, Any], tensors: list[Tensor], containers: list[Any]
     ) -> list[Tensor]:
-        """The tensors that the call added to the state objects."""
+        """Return the tensors that the call added to the state objects."""
         origins = {id(value): number for number, value in enumerate(containers)}
         after = Walk(list(tensors), origins)
         self.objects = tuple(after.part(value, path) for path, value in objects.items())
@@ -76,7 +76,7 @@ class Boundary:
 
 
 def state_change(boundary: Boundary, graph: fx.Graph, call: Call) -> StateChange | None:
-    """The changes that the traced call makes to its state objects.
+    """Return the changes that the traced call makes to its state objects.
 
     Removes the outputs of ``graph`` that are state tensors which the call does not write.
     """

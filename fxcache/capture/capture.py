@@ -73,7 +73,7 @@ def capture(module: nn.Module, signature: Signature, call: Call, fixed: bool = F
 
 
 def program_of(traced: Exported, model: str, call: Call, dynamic: Dynamic) -> Program:
-    """The program of a trace, functional and verified."""
+    """Return the program of a trace, functional and verified."""
     exported, specialized, boundary = traced
     remove_identities(exported.graph)
     own_constants(exported)
@@ -118,7 +118,7 @@ def remove_identities(graph: fx.Graph) -> None:
 
 
 def functional(exported: ExportedProgram, model: str) -> ExportedProgram:
-    """The same program without in-place writes and vmaps.
+    """Return the same program without in-place writes and vmaps.
 
     Raises:
         CaptureError: torch cannot make a write functional.
@@ -159,7 +159,7 @@ def unlift(
     dynamic: Dynamic,
     specialized: frozenset[str],
 ) -> Program:
-    """The program: weights become ``get_attr`` nodes, and constant inputs are removed."""
+    """Return the program: weights become ``get_attr`` nodes, and constant inputs are removed."""
     leaves, _ = tree_flatten(call.exported)
     paths = [path for path, _ in named_leaves(call.exported)]
     if len(leaves) != len(paths):
@@ -214,7 +214,7 @@ def unlifted_graph(
 def varying_sizes(
     graph: fx.Graph, exported: ExportedProgram, call: Call, dynamic: Dynamic
 ) -> VaryingSizes:
-    """The input sizes that may vary, and the constraints on them that the trace found."""
+    """Return the input sizes that may vary, and the constraints on them that the trace found."""
     placeholders = (n for n in graph.nodes if n.op == "placeholder")
     expressions = {
         (index, dim): expression_of(value_of(node).shape[dim])
@@ -229,7 +229,7 @@ def varying_sizes(
 
 
 def weight(exported: ExportedProgram, name: str, kind: InputKind) -> Tensor:
-    """The module's tensor that a lifted input stands for."""
+    """Return the module's tensor that a lifted input stands for."""
     if kind not in WEIGHTS:
         raise CaptureError(
             f"the graph has an input of kind {kind.name}",

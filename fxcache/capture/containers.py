@@ -20,7 +20,7 @@ class State(Protocol):
     """A snapshot of one container."""
 
     def added(self) -> list[Any]:
-        """The values that were added since the snapshot."""
+        """Return the values that were added since the snapshot."""
 
     def put_back(self) -> None:
         """Restore the container."""
@@ -47,7 +47,7 @@ class DictState:
         return [value for key, value in now if self.entries.get(key, MISSING) is not value]
 
     def _is_unchanged(self) -> bool:
-        """A fast check for a plain dict with the same entries."""
+        """Return a fast check for a plain dict with the same entries."""
         now, entries = self._now, self.entries
         return (
             type(now) in (dict, OrderedDict)
@@ -164,18 +164,18 @@ class SlotsState:
 
 
 def variables_of(place: Any) -> dict[str, Any]:
-    """The variables of a module file or class, without names such as ``__doc__``."""
+    """Return the variables of a module file or class, without names such as ``__doc__``."""
     names = list(vars(place).items())
     return {k: v for k, v in names if not (k.startswith("__") and k.endswith("__"))}
 
 
 def is_definition(value: Any) -> bool:
-    """Whether ``value`` is a module, class, function, method or property: code, not data."""
+    """Return whether ``value`` is a module, class, function, method or property: code, not data."""
     return is_definition_type(type(value))
 
 
 def is_definition_type(kind: type) -> bool:
-    """Whether values of this type are code."""
+    """Return whether values of this type are code."""
     return (
         issubclass(kind, (ModuleType, type, property))
         or hasattr(kind, "__code__")
@@ -194,5 +194,5 @@ def live(entries: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def is_dead(value: Any) -> bool:
-    """Whether ``value`` is a weak reference to a dead object."""
+    """Return whether ``value`` is a weak reference to a dead object."""
     return is_a(value, ref) and value() is None

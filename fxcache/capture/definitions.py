@@ -13,7 +13,7 @@ EXCLUDED = frozenset({"torch", "torchgen", "functorch", "fxcache", "numpy", "sym
 
 
 def code_of(module: nn.Module) -> dict[ModuleType, list[type]]:
-    """The loaded source files of ``module``, each with the module's classes that it defines.
+    """Return the loaded source files of ``module``, each with the module's classes that it defines.
 
     The files are those that define the classes of the module, of its submodules and of their
     attributes, such as attention processors; those that these files import; and, transitively,
@@ -54,7 +54,7 @@ def sources_of(file: ModuleType) -> Iterator[ModuleType]:
 
 
 def file_of(name: str) -> ModuleType | None:
-    """The loaded file with this module name; None for the standard library and EXCLUDED."""
+    """Return the loaded file with this module name; None for the standard library and EXCLUDED."""
     package = name.partition(".")[0]
     if package in EXCLUDED or package in sys.stdlib_module_names - {"__main__"}:
         return None

@@ -150,12 +150,12 @@ def specialized(module: nn.Module, call: Call, dynamic: Dynamic, lines: bool) ->
 
 
 def has_unknown_sizes(exported: ExportedProgram) -> bool:
-    """Whether the graph has tensors of data-dependent shapes."""
+    """Return whether the graph has tensors of data-dependent shapes."""
     return any(has_unknown_size(value_of(n)) for n in exported.graph.nodes if is_tensor(n))
 
 
 def refusal(module: nn.Module, error: Exception) -> CaptureError:
-    """The CaptureError for the ``error`` of a trace, with the source line and a remedy."""
+    """Return the CaptureError for the ``error`` of a trace, with the source line and a remedy."""
     reason = str(error) if isinstance(error, UntraceableError) else first_line(error)
     return CaptureError(
         f"torch.export cannot capture {type(module).__name__}: {reason}",
@@ -179,7 +179,7 @@ def as_original(module: nn.Module, original: type[nn.Module]) -> nn.Module:
 
 
 def stand_ins(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with each tensor replaced by an empty tensor of its shape and dtype.
+    """Return the arguments with each tensor replaced by an empty tensor of its shape and dtype.
 
     Tracing identifies tensors by object identity. So a tensor that is passed twice, or that is
     also a buffer of the model, would become a single input.
@@ -188,7 +188,7 @@ def stand_ins(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def remedy_for(module: nn.Module) -> str:
-    """The most likely remedy for a failed trace of ``module``."""
+    """Return the most likely remedy for a failed trace of ``module``."""
     if any(p.is_inference() for p in module.parameters()):
         return "load or move the model outside inference mode: its weights are inference tensors"
     if any("forward" in vars(submodule) for submodule in module.modules()):
@@ -203,6 +203,6 @@ def remedy_for(module: nn.Module) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The type and the first line of the message of ``error``."""
+    """Return the type and the first line of the message of ``error``."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

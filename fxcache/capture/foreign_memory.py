@@ -105,7 +105,7 @@ def require_unwritten(exported: ExportedProgram, tensors: Sequence[fx.Node], wha
 
 
 def writes_to(node: fx.Node, tensor: fx.Node) -> bool:
-    """Whether the in-place operator ``node`` writes to the memory of ``tensor``."""
+    """Return whether the in-place operator ``node`` writes to the memory of ``tensor``."""
     written = [node.kwargs.get("out"), *node.args[:1]]
     return any(
         isinstance(target, fx.Node)
@@ -121,6 +121,6 @@ def is_foreign(tensor: Tensor) -> bool:
 
 
 def same_bits(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors of equal shape and dtype hold the same bits, including NaN."""
+    """Return whether two tensors of equal shape and dtype hold the same bits, including NaN."""
     pair = (t.contiguous().reshape(-1).view(torch.uint8) for t in (first, second))
     return torch.equal(*pair)

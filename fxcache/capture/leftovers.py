@@ -14,7 +14,7 @@ STAND_INS = (ModuleProxy, torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 def holds_leftovers(value: Any, depth: int = DEPTH) -> bool:
-    """Whether ``value`` is or contains a fake tensor, a symbolic size or a module proxy."""
+    """Return whether ``value`` is or contains a fake tensor, a symbolic size or a module proxy."""
     kind = type(value)
     if issubclass(kind, STAND_INS):
         return True
@@ -26,7 +26,7 @@ def holds_leftovers(value: Any, depth: int = DEPTH) -> bool:
 
 
 def referents(value: Any) -> list[Any]:
-    """The objects that ``value`` refers to, without plain values."""
+    """Return the objects that ``value`` refers to, without plain values."""
     return [item for item in gc.get_referents(value) if id(type(item)) not in PLAIN]
 
 
@@ -37,7 +37,7 @@ class LruCacheState:
         self._cached = cached
 
     def added(self) -> list[Any]:
-        """The keys and results in the cache."""
+        """Return the keys and results in the cache."""
         return gc.get_referents(self._cached) if self._cached.cache_info().currsize else []
 
     def put_back(self) -> None:

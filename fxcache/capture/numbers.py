@@ -57,7 +57,7 @@ class Kind(NamedTuple):
 
     @classmethod
     def of(cls, value: Any) -> "Kind | None":
-        """The kind of ``value``; None if it is not a tensor."""
+        """Return the kind of ``value``; None if it is not a tensor."""
         return cls(value.shape, value.dtype, value.device) if isinstance(value, Tensor) else None
 
 
@@ -96,7 +96,7 @@ class Entry:
     tensors: bool
 
     def slot(self, call: int, leaf: int) -> Slot | None:
-        """The slot for a number in this leaf; None if no tensor can replace the number."""
+        """Return the slot for a number in this leaf; None if no tensor can replace the number."""
         if not is_number(self.leaves[leaf]):
             return None
         name = getattr(self.func, "__name__", "")
@@ -110,7 +110,7 @@ class Entry:
         return Slot(call, leaf) if last and (binary or name in ASSIGNMENTS) else None
 
     def value(self, slot: Slot, leaves: list[Any]) -> Tensor | None:
-        """The tensor for ``slot`` with these arguments; None if its kind changes."""
+        """Return the tensor for ``slot`` with these arguments; None if its kind changes."""
         if slot.leaf != RESULT:
             number = leaves[slot.leaf]
             dtype = torch.int64 if isinstance(number, Integral) else torch.float64
@@ -135,7 +135,7 @@ class StandIns:
         self._made: dict[Ref, Tensor] = {}
 
     def of(self, ref: Ref) -> Tensor:
-        """The stand-in for ``ref``."""
+        """Return the stand-in for ``ref``."""
         if ref not in self._made:
             with self._mode:
                 self._made[ref] = torch.empty(0)
@@ -161,7 +161,7 @@ class NumberTrace:
     stand_ins: StandIns = field(default_factory=StandIns)
 
     def stand_in(self, ref: Ref) -> Tensor:
-        """The tensor that a replay returns in place of ``ref``."""
+        """Return the tensor that a replay returns in place of ``ref``."""
         return self.stand_ins.of(ref)
 
 
@@ -179,7 +179,7 @@ class AsTensor:
 
 
 def like(name: str, made: Kind | None, args: Any, kwargs: Mapping[str, Any]) -> Tensor:
-    """The result of a function in ``LIKE``, computed from the recorded kind."""
+    """Return the result of a function in ``LIKE``, computed from the recorded kind."""
     assert made is not None
     if name == "new_tensor":
         data = kwargs.get("data", args[-1])
@@ -189,12 +189,12 @@ def like(name: str, made: Kind | None, args: Any, kwargs: Mapping[str, Any]) -> 
 
 
 def is_number(value: Any) -> bool:
-    """Whether a tensor can represent ``value``: a real number that is not a bool."""
+    """Return whether a tensor can represent ``value``: a real number that is not a bool."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def same(first: Any, second: Any) -> bool:
-    """Whether two arguments of a torch function are bitwise equal."""
+    """Return whether two arguments of a torch function are bitwise equal."""
     if type(first) is not type(second):
         return False
     if isinstance(first, float):

@@ -143,7 +143,7 @@ class Contents:
             self._keep_all(slots.values.values(), depth - 1)
 
     def has_leftovers(self) -> bool:
-        """Whether a value of the trace was added to any container."""
+        """Return whether a value of the trace was added to any container."""
         return any(holds_leftovers(value) for state in self._states for value in state.added())
 
     def put_back(self) -> None:
@@ -162,7 +162,7 @@ def attributes_of(value: Any) -> Any:
 
 
 def slots_of(kind: type) -> list[str]:
-    """The attributes in the ``__slots__`` of a class and its bases."""
+    """Return the attributes in the ``__slots__`` of a class and its bases."""
     names = []
     for base in kind.__mro__:
         slots = vars(base).get("__slots__", ())

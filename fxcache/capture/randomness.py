@@ -66,7 +66,7 @@ class GeneratorStates:
 
 
 def same_program(first: ExportedProgram, second: ExportedProgram) -> bool:
-    """Whether two traces of one model give the same graph with the same constants."""
+    """Return whether two traces of one model give the same graph with the same constants."""
     same_code = first.graph_module.code == second.graph_module.code
     if not same_code or first.constants.keys() != second.constants.keys():
         return False
@@ -77,7 +77,7 @@ def same_program(first: ExportedProgram, second: ExportedProgram) -> bool:
 
 
 def same_constant(first: Any, second: Any) -> bool:
-    """Whether two constants are the same object, or tensors with equal bits."""
+    """Return whether two constants are the same object, or tensors with equal bits."""
     if first is second or not isinstance(first, Tensor) or not isinstance(second, Tensor):
         return first is second
     alike = first.shape == second.shape and first.dtype == second.dtype

@@ -132,7 +132,7 @@ class Replay(TorchFunctionMode):
         return True
 
     def _stand_in(self, ref: Ref) -> Tensor:
-        """The tensor of this run for ``ref``."""
+        """Return the tensor of this run for ``ref``."""
         if ref not in self._names.tensors:
             self._names.add(ref, self._trace.stand_in(ref))
         return self._names.tensors[ref]
@@ -180,7 +180,7 @@ def nearby_numbers(number: Any) -> Iterator[Real]:
 def values_at(
     trace: NumberTrace, module: nn.Module, call: Call, number: Any
 ) -> dict[Slot, Tensor] | None:
-    """The tensors that represent ``number``, by slot.
+    """Return the tensors that represent ``number``, by slot.
 
     Returns:
         A tensor for each slot of the trace, and for each further place whose value differs from

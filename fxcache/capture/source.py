@@ -10,12 +10,12 @@ OTHERS = ("/torch/", "/fxcache/capture/", "<eval_with_key>")
 
 
 def source_line(error: BaseException) -> str:
-    """The innermost line of the model's code in the traceback, as ``file:line: code``."""
+    """Return the innermost line of the model's code in the traceback, as ``file:line: code``."""
     return innermost(traceback.extract_tb(error.__traceback__))
 
 
 def innermost(frames: Iterable[traceback.FrameSummary]) -> str:
-    """The last of ``frames`` outside torch and ``fxcache.capture``."""
+    """Return the last of ``frames`` outside torch and ``fxcache.capture``."""
     model_frames = [
         f for f in frames if not any(part in f.filename.replace("\\", "/") for part in OTHERS)
     ]
@@ -27,7 +27,7 @@ def innermost(frames: Iterable[traceback.FrameSummary]) -> str:
 
 
 def source_of(node: fx.Node) -> str:
-    """The source line of ``node``, or its name if the line was not recorded."""
+    """Return the source line of ``node``, or its name if the line was not recorded."""
     return last_frame(node.meta.get("stack_trace") or "") or f"graph node {node.name}"
 
 
@@ -37,6 +37,6 @@ def recorded_line(error: BaseException) -> str:
 
 
 def last_frame(trace: str) -> str:
-    """The last frame of a stack trace that fx recorded, with its line of code."""
+    """Return the last frame of a stack trace that fx recorded, with its line of code."""
     _, prefix, frame = trace.rpartition('File "')
     return prefix + " ".join(line.strip() for line in frame.splitlines()[:2])

@@ -106,7 +106,7 @@ class Specialize(TorchFunctionMode):
         return self._remember(result, value, sources)
 
     def _computed(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """The result of ``func`` for the true values; Unknown if it fails or is random.
+        """Return the result of ``func`` for the true values; Unknown if it fails or is random.
 
         It runs on the model's device, because another device may round differently. If that is
         the meta device, it runs on the CPU.
@@ -192,7 +192,7 @@ class Specialize(TorchFunctionMode):
             self._known[id(known.traced)] = known._replace(sources=known.sources | sources)
 
     def _sharing(self, tensor: Any) -> list[Known]:
-        """The known tensors that share memory with ``tensor``, including itself."""
+        """Return the known tensors that share memory with ``tensor``, including itself."""
         known = self._known.get(id(tensor))
         if known is None:
             return []
@@ -212,7 +212,7 @@ def with_values(device: torch.device) -> torch.device:
 
 
 def random_states() -> list[Tensor]:
-    """The states of torch's default generators, for the CPU and for a GPU that is in use."""
+    """Return the states of torch's default generators, for the CPU and for a GPU that is in use."""
     states = [torch.get_rng_state()]
     if torch.cuda.is_initialized():
         states.append(torch.cuda.get_rng_state())
@@ -232,7 +232,7 @@ class Unknown:
 
 
 def writes_in_place(func: Callable[..., Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether ``func`` writes to its first argument."""
+    """Return whether ``func`` writes to its first argument."""
     name = getattr(func, "__name__", "")
     inplace_operator = name.startswith("__i") and name.endswith("__") and name != "__index__"
     method = name.endswith("_") and not name.endswith("__")

@@ -96,7 +96,7 @@ def put(leaves: list[Any], changed: Mapping[int, Any]) -> list[Any]:
 
 
 def other_calls(name: str) -> CaptureError:
-    """The error for a call of ``name`` that no tensor can enter in place of a number."""
+    """Return the error for a call of ``name`` that no tensor can enter in place of a number."""
     return CaptureError(
         f"the timestep is a Python number, and {name} cannot take a tensor computed from it",
         where=name,

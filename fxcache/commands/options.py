@@ -44,7 +44,7 @@ def add_sampling_options(command: argparse.ArgumentParser) -> None:
 
 
 def sampling_from(arguments: argparse.Namespace) -> Sampling:
-    """The images to sample, from the arguments."""
+    """Return the images to sample, from the arguments."""
     return Sampling(
         prompts_in(arguments.prompts),
         require_positive(arguments.steps, "steps"),
@@ -60,7 +60,7 @@ def pipeline_from(arguments: argparse.Namespace) -> Any:
 
 
 def prompts_in(file: Path) -> list[str]:
-    """The lines of a text file without empty ones; ModelFileError if there are none."""
+    """Return the lines of a text file without empty ones; ModelFileError if there are none."""
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
@@ -108,7 +108,7 @@ def require_positive(number: int, name: str) -> int:
 
 
 def cut_from(text: str) -> CutRequest:
-    """The cut that an option names: an index if it is a number, else a name."""
+    """Return the cut that an option names: an index if it is a number, else a name."""
     return int(text) if text.lstrip("-").isdigit() else text
 
 

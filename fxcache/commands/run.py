@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> Result:
 
 
 def options_from(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options of ``fxcache.optimize`` other than the policy and the cut."""
+    """Return the options of ``fxcache.optimize`` other than the policy and the cut."""
     dtype = arguments.cache_dtype
     flags = {name: getattr(arguments, name) for name in (f.replace("-", "_") for f in FLAGS)}
     cache = CacheConfig(dtype=getattr(torch, dtype) if dtype else None, **flags)
@@ -111,7 +111,7 @@ def options_from(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def policy_from(arguments: argparse.Namespace) -> Policy | None:
-    """The policy that the options select; None for the default one, or that of a plan.
+    """Return the policy of the options; None for the default policy, or that of a plan.
 
     Raises:
         ConfigError: The options exclude each other.
@@ -130,7 +130,7 @@ def policy_from(arguments: argparse.Namespace) -> Policy | None:
 
 
 def comparison_text(compared: Comparison, out: Path) -> str:
-    """The table of a comparison."""
+    """Return the table of a comparison."""
     rows = [
         ("steps, of them refreshed", f"{compared.steps}, {compared.refreshes}"),
         ("original step", f"{compared.original_ms:.2f} ms"),

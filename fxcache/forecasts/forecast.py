@@ -1,4 +1,4 @@
-"""What a forecast is: weights for the differences of cached values between refreshes."""
+"""The base class of forecasts: weights for differences of cached values between refreshes."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class Forecast(Registered, ABC, registry="forecast"):
             step: A step of the run.
 
         Raises:
-            UnknownLengthError: The weights need the run's length, and nothing tells it.
+            UnknownLengthError: The weights need the run's length, which is unknown.
         """
 
     @abstractmethod

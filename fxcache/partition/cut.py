@@ -161,6 +161,6 @@ class CutPlan:
         }
 
     def numbers(self, names: Set[str]) -> tuple[int, ...]:
-        """The indices in ``points`` of the cache points in the groups of these names."""
+        """Return the indices in ``points`` of the cache points in the groups of these names."""
         groups = (name for name, points in self.groups.items() for _ in points)
         return tuple(i for i, name in enumerate(groups) if name in names)

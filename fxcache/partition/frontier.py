@@ -103,7 +103,7 @@ class Frontier:
     def live(
         self, points: Points, also: Iterable[fx.Node] = (), hoisted: Iterable[fx.Node] = ()
     ) -> list[fx.Node]:
-        """The nodes of a variant that reads ``points`` from the cache.
+        """Return the nodes of a variant that reads ``points`` from the cache.
 
         Args:
             points: The cache points.
@@ -119,11 +119,11 @@ class Frontier:
         return self.needs.members(self.needs.mask(live))
 
     def feature(self, value: fx.Node) -> Cut:
-        """The cut that caches ``value`` itself."""
+        """Return the cut that caches ``value`` itself."""
         return self.price((CachePoint(value),), self.name(value))
 
     def price(self, points: Points, name: str, observed: Iterable[fx.Node] = ()) -> Cut:
-        """The cut that caches ``points``, with its costs.
+        """Return the cut that caches ``points``, with its costs.
 
         Args:
             points: The cache points.
@@ -145,7 +145,7 @@ class Frontier:
         )
 
     def _skip_index(self, points: Points) -> int | None:
-        """The index of the skip connection at ``points``; None if they are not one."""
+        """Return the index of the skip connection at ``points``; None if they are not one."""
         (point, *others) = points
         is_skip = not others and point.shortcut is None and point.value in self.skips
         return self.skips.index(point.value) if is_skip else None
@@ -168,13 +168,13 @@ class Frontier:
         return by_name
 
     def _ends(self, first: str) -> list[str]:
-        """The last block of each stack, from the last stack back to that of ``first``."""
+        """Return the last block of each stack, from the last stack back to that of ``first``."""
         containers = [stack.container for stack in self.stacks]
         start = containers.index(first.rpartition(".")[0])
         return [stack.blocks[-1] for stack in reversed(self.stacks[start:])]
 
     def cuts(self) -> list[Cut]:
-        """All cuts that save FLOPs.
+        """Return all cuts that save FLOPs.
 
         The cuts at skip connections come first, outermost first. If none of them saves half of the
         FLOPs, the cuts along streams follow, longest first.

@@ -19,7 +19,7 @@ Groups = Mapping[str, Points]  # the points that are refreshed together, by grou
 
 
 def groups_of(frontier: Frontier, caches: Caches) -> Groups:
-    """The cache points of one kind, by the name of their group.
+    """Return the cache points of one kind, by the name of their group.
 
     Raises:
         CutError: The model has none.
@@ -35,7 +35,7 @@ def groups_of(frontier: Frontier, caches: Caches) -> Groups:
 
 
 def blocks(frontier: Frontier) -> Groups:
-    """The residual branches of each outermost attention block, by the path of the block."""
+    """Return the residual branches of each outermost attention block, by the path of the block."""
     groups: dict[str, Points] = {}
     for path in attention_blocks(frontier):
         inside_another = any(path.startswith(f"{other}.") for other in groups)
@@ -55,7 +55,7 @@ def layers(frontier: Frontier) -> Groups:
 
 
 def attention(frontier: Frontier) -> Groups:
-    """The outputs of all attention layers in the innermost blocks, as one group."""
+    """Return the outputs of all attention layers in the innermost blocks, as one group."""
     outputs: dict[fx.Node, None] = {}
     for block in innermost_blocks(frontier):
         inside = (path for path in frontier.modules if path.startswith(f"{block}."))
@@ -68,7 +68,7 @@ def attention(frontier: Frontier) -> Groups:
 
 
 def components(frontier: Frontier) -> Groups:
-    """The layers grouped by their path inside the block, such as ``attn1``."""
+    """Return the layers grouped by their path inside the block, such as ``attn1``."""
     kinds: dict[str, Points] = defaultdict(tuple)
     for path, points in layers(frontier).items():
         kinds[kind_of(path)] += points
@@ -95,13 +95,13 @@ def attention_blocks(frontier: Frontier) -> list[str]:
 
 
 def innermost_blocks(frontier: Frontier) -> list[str]:
-    """The attention blocks that contain no other attention block."""
+    """Return the attention blocks that contain no other attention block."""
     paths = attention_blocks(frontier)
     return [p for p in paths if not any(other.startswith(f"{p}.") for other in paths)]
 
 
 def attends(node: fx.Node) -> bool:
-    """Whether ``node`` is an attention operator, or a softmax, which implies attention."""
+    """Return whether ``node`` is an attention operator, or a softmax, which implies attention."""
     return any(part in op_name(node) for part in ("scaled_dot_product", "softmax"))
 
 
@@ -130,7 +130,7 @@ def added(frontier: Frontier, block: str) -> Iterator[fx.Node]:
 
 
 def unscaled(node: fx.Node, frontier: Frontier) -> fx.Node:
-    """The value that ``node`` is a scaled, cast or reshaped copy of."""
+    """Return the value that ``node`` is a scaled, cast or reshaped copy of."""
     while op_name(node) in SCALES | MOVES | {"dropout"} or node.target is operator.getitem:
         sources = [n for n in node.all_input_nodes if frontier.needs.on_latent(n)]
         if len(sources) != 1:
@@ -140,7 +140,7 @@ def unscaled(node: fx.Node, frontier: Frontier) -> fx.Node:
 
 
 def layer_of(output: fx.Node, block: str) -> str:
-    """The path of the child of ``block`` that computes ``output``."""
+    """Return the path of the child of ``block`` that computes ``output``."""
     inside = [path for path in module_paths(output) if path.startswith(f"{block}.")]
     if not inside:
         return f"{block}.{output.name}"
@@ -149,7 +149,7 @@ def layer_of(output: fx.Node, block: str) -> str:
 
 
 def kind_of(path: str) -> str:
-    """The part of a layer's path after the index of its block."""
+    """Return the part of a layer's path after the index of its block."""
     parts = path.split(".")
     numbered = max(i for i, part in enumerate(parts) if part.isdigit())
     return ".".join(parts[numbered + 1 :])

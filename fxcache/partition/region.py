@@ -18,7 +18,7 @@ NARROWING = frozenset({"slice", "narrow", "select", "view", "reshape", "squeeze"
 def cache_points(
     needs: Dependence, first: list[fx.Node], last: list[fx.Node]
 ) -> tuple[CachePoint, ...]:
-    """The cache points that replace the region from module ``first`` to module ``last``.
+    """Return the cache points that replace the region from module ``first`` to module ``last``.
 
     The region is the set of nodes that depend on the latent in ``first`` and that ``last`` needs.
     Each value of the region that a node outside reads is a cache point. There may be several, such
@@ -53,12 +53,12 @@ def region_between(needs: Dependence, first: list[fx.Node], last: list[fx.Node])
 
 
 def streams_between(needs: Dependence, first: list[fx.Node], last: list[fx.Node]) -> Streams:
-    """The streams through the region from ``first`` to ``last``."""
+    """Return the streams through the region from ``first`` to ``last``."""
     return Streams(needs, region_between(needs, first, last))
 
 
 def additions_after(inside: set[fx.Node], needs: Dependence) -> set[fx.Node]:
-    """The residual additions after a region, if the parent of the blocks makes them."""
+    """Return the residual additions after a region, if the parent of the blocks makes them."""
     entries, grown = set(entries_of(inside, needs)), set(inside)
     for node in needs.nodes:
         sources = {n for n in node.all_input_nodes if needs.on_latent(n)}
@@ -72,7 +72,7 @@ def additions_after(inside: set[fx.Node], needs: Dependence) -> set[fx.Node]:
 
 
 def exits(region: int, needs: Dependence) -> list[fx.Node]:
-    """The tensors of a region that nodes outside it read, in graph order."""
+    """Return the tensors of a region that nodes outside it read, in graph order."""
     nodes = needs.members(region)
     inside = set(nodes)
     tensors: dict[fx.Node, None] = {}
@@ -83,7 +83,7 @@ def exits(region: int, needs: Dependence) -> list[fx.Node]:
 
 
 def tensors_of(node: fx.Node) -> Iterable[fx.Node]:
-    """The ``getitem`` nodes of a node that yields several tensors."""
+    """Return the ``getitem`` nodes of a node that yields several tensors."""
     return [user for user in node.users if user.target is operator.getitem]
 
 
@@ -101,7 +101,7 @@ def narrowed(value: fx.Node) -> list[fx.Node]:
 
 
 def entries_of(inside: Set[fx.Node], needs: Dependence) -> list[fx.Node]:
-    """The values outside a region that it reads and that depend on the latent."""
+    """Return the values outside a region that it reads and that depend on the latent."""
     sources = dict.fromkeys(s for node in inside for s in node.all_input_nodes)
     return [s for s in sources if s not in inside and needs.on_latent(s)]
 

@@ -12,7 +12,7 @@ from fxcache.program import Role, is_tensor
 
 
 def find(frontier: Frontier, wanted: tuple[Signal, ...]) -> SignalPoint:
-    """The first of the ``wanted`` signals that the program has.
+    """Return the first of the ``wanted`` signals that the program has.
 
     Raises:
         CutError: The program has none of them.
@@ -28,7 +28,7 @@ def find(frontier: Frontier, wanted: tuple[Signal, ...]) -> SignalPoint:
 
 
 def modulated_input(frontier: Frontier) -> SignalPoint | None:
-    """The input of the first layer in the first block, if the timestep modulates it."""
+    """Return the input of the first layer in the first block, if the timestep modulates it."""
     needs = frontier.needs
     for node in first_block(frontier):
         if node in frontier.costs.nodes and needs.on_latent(node):
@@ -39,7 +39,7 @@ def modulated_input(frontier: Frontier) -> SignalPoint | None:
 
 
 def timestep_embedding(frontier: Frontier) -> SignalPoint | None:
-    """The last value through which all influence of the timestep on the latent passes."""
+    """Return the last value through which all influence of the timestep on the latent passes."""
     needs = frontier.needs
 
     def embedding(node: fx.Node) -> bool:
@@ -57,7 +57,7 @@ def timestep_embedding(frontier: Frontier) -> SignalPoint | None:
 
 
 def first_block_added(frontier: Frontier) -> SignalPoint | None:
-    """The value that the first residual block adds to the latent's stream."""
+    """Return the value that the first residual block adds to the latent's stream."""
     for path in numbered(frontier):
         for point in frontier.span(path, path):
             read = point.shortcut.leaves if point.shortcut else ()
@@ -76,7 +76,7 @@ FINDERS: Mapping[Signal, Callable[[Frontier], SignalPoint | None]] = {
 def signal(
     frontier: Frontier, kind: Signal, value: fx.Node, shortcut: Recomputation | None = None
 ) -> SignalPoint:
-    """The observed value, with whether it depends on the timestep alone."""
+    """Return the observed value, with whether it depends on the timestep alone."""
     others = (Role.LATENT, Role.CONDITIONING, Role.STATE)
     alone = not any(frontier.needs.on(value, role) for role in others)
     return SignalPoint(kind, value, shortcut, alone)
@@ -95,7 +95,7 @@ def numbered(frontier: Frontier) -> list[str]:
 
 
 def first_block(frontier: Frontier) -> list[fx.Node]:
-    """The nodes of the first repeated block that the latent passes through."""
+    """Return the nodes of the first repeated block that the latent passes through."""
     blocks = [stack.blocks[0] for stack in frontier.stacks]
     firsts = [frontier.modules[path] for path in blocks]
     return min(firsts, key=lambda nodes: frontier.needs.index[nodes[0]], default=[])

@@ -56,7 +56,7 @@ class Drawing:
         return list(result.images)
 
     def cached(self, pipeline: Any) -> tuple[list[Any], Report]:
-        """The images with fxcache, and the report. The denoiser is restored afterwards."""
+        """Return the images with fxcache, and the report. The denoiser is restored afterwards."""
         denoiser = optimize(
             denoiser_of(pipeline), self.policy, plan=self.plan, cut=self.cut, **self.options
         )
@@ -97,7 +97,7 @@ def mean_step_ms(run: RunReport) -> float:
 
 
 def measure(original_ms: float, run: RunReport, reported: Report, like: Any) -> Comparison:
-    """The measurements of a comparison."""
+    """Return the measurements of a comparison."""
     return Comparison(
         steps=run.steps,
         refreshes=len(run.refreshes),

@@ -64,7 +64,7 @@ class Tuned:
     curves: Mapping[str, Sequence[Point]]
 
     def to_dict(self) -> dict[str, Any]:
-        """The trial and the curves as a dict that can be written as JSON."""
+        """Return the trial and the curves as a dict that can be written as JSON."""
         curves = {
             name: [point._asdict() for point in points] for name, points in self.curves.items()
         }
@@ -113,7 +113,7 @@ def tune_pipeline(
 
 
 def reached(tuner: Tuner, target: Target) -> Trial:
-    """The best trial for ``target``."""
+    """Return the best trial for ``target``."""
     if target.speedup is not None:
         return tuner.best(target.speedup)
     if target.psnr_db is not None:
@@ -142,12 +142,12 @@ def compared(tuner: Tuner, chosen: Trial, steps: int) -> dict[str, list[Point]]:
 
 
 def point(trial: Trial) -> Point:
-    """The point of a trial in a plot."""
+    """Return the point of a trial in a plot."""
     return Point(trial.speedup, trial.psnr_db)
 
 
 def sampled(pipeline: Any, sampling: Sampling) -> Tensor:
-    """All images, ``[N, H, W, C]`` with values from 0 to 1, not rounded to bytes."""
+    """Return all images, ``[N, H, W, C]`` with values from 0 to 1, not rounded to bytes."""
     tensors: list[Tensor] = []
     for drawing in sampling.drawings():
         images = drawing.draw(pipeline, sampling.steps, output_type="np")

@@ -1,4 +1,4 @@
-"""Block Caching: each attention block by its own schedule."""
+"""Block Caching: a schedule for each attention block."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from fxcache.policies.table import Row, Table, require_series
 
 @dataclass(frozen=True)
 class BlockCaching(Table):
-    """Refresh each attention block by itself, once its calibrated change has added up.
+    """Refresh each attention block separately, when the sum of its calibrated changes is large.
 
     Block Caching (arXiv 2312.03209, equations 2 to 4). What a block computed at step a is reused at
     step s if
@@ -25,8 +25,8 @@ class BlockCaching(Table):
         threshold: The largest sum at which a block is reused, 0 or more.
         changes: For each block, by its module path, the term of each step. From
             ``fxcache.calibrate``. The policy serves runs of this length only.
-        max_variants: How many different sets of blocks the steps may reuse, each of which is a
-            graph of its own. If the schedule has more, the most alike are merged.
+        max_variants: The number of different sets of blocks that steps may reuse. Each set needs
+            one graph. If the schedule has more sets, the most similar ones are merged.
 
     Raises:
         ConfigError: An option has a value that it cannot have, or blocks have unequal numbers of
@@ -50,7 +50,7 @@ class BlockCaching(Table):
         return frozenset(self.changes)
 
     def computed(self) -> list[Row]:
-        """The blocks that each step computes."""
+        """Return the blocks that each step computes."""
         steps = {block: set(self.refreshes(series)) for block, series in self.changes.items()}
         length = len(next(iter(self.changes.values())))
         return [frozenset(b for b, at in steps.items() if s in at) for s in range(length)]

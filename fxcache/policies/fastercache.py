@@ -1,4 +1,4 @@
-"""FasterCache: attentions at every other step, extrapolated in between."""
+"""FasterCache: computes attentions at every other step, and extrapolates in between."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -13,18 +13,18 @@ from fxcache.step import Decision, Step, known_length
 class FasterCache(Policy):
     """Compute attentions at some steps only, and extrapolate them in between.
 
-    FasterCache (arXiv 2410.19355, equation 4). A reuse step takes
+    FasterCache (arXiv 2410.19355, equation 4). A reuse step uses
 
         F_a + w (F_a − F_b)
 
-    for what an attention returns. Here a and b are the last two steps that computed it, and the
+    as the output of an attention. Here a and b are the last two steps that computed it, and the
     weight w grows linearly over the run. Everything else is computed at every step. The policy
-    must know how many steps the run has.
+    needs the number of steps of the run.
 
     Args:
-        interval: Steps from one refresh of the attentions to the next, 1 or more.
+        interval: The number of steps from one refresh of the attentions to the next, 1 or more.
         most: The weight w at the end of the run, 0 or more.
-        first: How many first steps compute everything.
+        first: The number of first steps that compute everything.
 
     Raises:
         ConfigError: An option has a value that it cannot have.

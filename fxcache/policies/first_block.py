@@ -9,18 +9,19 @@ from fxcache.step import Decision, Step
 
 @dataclass(frozen=True)
 class FirstBlock(Policy):
-    """Reuse while the first block's contribution stays close to that of the last refresh.
+    """Reuse while the sum that the first block adds stays close to that of the last refresh.
 
     First-Block Cache, as in ParaAttention and diffusers. Step s reuses if
 
         ‖r_s − r_a‖₁ / ‖r_a‖₁ ≤ threshold
 
-    where r_s is what the first block adds to the latent's stream at step s, and a is the last step
-    that refreshed. Every step computes the first block and reads one number from the device.
+    where r_s is the sum that the first block adds to the latent's stream at step s, and a is the
+    last step that refreshed. Every step computes the first block, and reads one number from the
+    device.
 
     Args:
         threshold: The largest relative change at which a step reuses, 0 or more.
-        max_reuses: How many steps in a row may reuse, 0 or more. None sets no limit.
+        max_reuses: The number of consecutive steps that may reuse, 0 or more. None for no limit.
 
     Raises:
         ConfigError: An option has a value that it cannot have.
@@ -37,7 +38,7 @@ class FirstBlock(Policy):
 
     @property
     def observes(self) -> Observation:
-        """What the first block adds, compared with the last refresh."""
+        """The sum that the first block adds, compared with the last refresh."""
         return Observation((Signal.FIRST_BLOCK,), Since.REFRESH)
 
     def scheduled(self, step: Step) -> Decision:

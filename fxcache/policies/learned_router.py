@@ -23,8 +23,8 @@ class LearnedRouter(Table):
         scores: For each layer, by its module path, the score β of each step, from 0 (reuse) to 1
             (compute). It is 1 at the steps that compute everything. The policy serves runs of this
             length only.
-        max_variants: How many different sets of layers the steps may reuse, each of which is a
-            graph of its own. If the schedule has more, the most alike are merged.
+        max_variants: The number of different sets of layers that steps may reuse. Each set needs
+            one graph. If the schedule has more sets, the most similar ones are merged.
 
     Raises:
         ConfigError: An option has a value that it cannot have, or layers have unequal numbers of
@@ -53,7 +53,7 @@ class LearnedRouter(Table):
         return frozenset(self.scores)
 
     def computed(self) -> list[Row]:
-        """The layers that each step computes."""
+        """Return the layers that each step computes."""
         length = len(next(iter(self.scores.values())))
         return [
             frozenset(layer for layer, score in self.scores.items() if score[s] > self.threshold)

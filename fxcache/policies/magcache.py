@@ -9,22 +9,22 @@ from fxcache.step import Decision, Step, known_length
 
 @dataclass(frozen=True)
 class MagCache(Policy):
-    """Reuse while the calibrated magnitude of what the blocks add has drifted little.
+    """Reuse while the calibrated magnitude of the blocks' residual has drifted little.
 
     MagCache (arXiv 2506.09045, equations 4 to 6). With a the last step that refreshed, step s
     reuses if
 
         Σ_{t=a+1…s} |1 − Π_{u=a+1…t} γ_u| ≤ threshold
 
-    where γ_u is the calibrated ratio ‖r_u‖ / ‖r_{u−1}‖, and r_u is what all blocks add at step u.
-    The policy must know how many steps the run has.
+    where γ_u is the calibrated ratio ‖r_u‖ / ‖r_{u−1}‖, and r_u is the sum that all blocks add at
+    step u. The policy needs the number of steps of the run.
 
     Args:
         ratios: γ of each step, from ``fxcache.calibrate``. In a run of another length each step
-            takes the nearest ratio.
+            uses the nearest ratio.
         threshold: The largest drift at which a step reuses, 0 or more.
-        max_reuses: How many steps in a row may reuse, 0 or more.
-        retention: The first share of the run that always refreshes, from 0.
+        max_reuses: The number of consecutive steps that may reuse, 0 or more.
+        retention: The share of the run at its start that always refreshes, 0 or more.
 
     Raises:
         ConfigError: An option has a value that it cannot have.

@@ -1,4 +1,4 @@
-"""DeepCache's non-uniform 1:N caching: refreshes crowd around a centre."""
+"""DeepCache's non-uniform 1:N caching: refreshes are dense around a centre."""
 
 import math
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from fxcache.policies.policy import Policy
 from fxcache.step import Decision, Step, known_length
 
 POWER_STEP = 0.02
-LEAST_POWER = 0.1  # below, the roots overflow and only the ends of the run are refreshed
+LEAST_POWER = 0.1  # below this, the roots overflow, and only the ends of the run refresh
 
 
 @dataclass(frozen=True)
 class NonUniform(Policy):
     """Refresh as often as ``Uniform(interval)``, but more densely around one step.
 
-    DeepCache (arXiv 2312.00858, equation 7). The policy must know how many steps the run has.
+    DeepCache (arXiv 2312.00858, equation 7). The policy needs the number of steps of the run.
 
     Args:
-        interval: Steps from one refresh to the next on average, 1 or more.
+        interval: The mean number of steps from one refresh to the next, 1 or more.
         center: The step around which refreshes are dense, 0 or more.
         power: How dense they are, 0.1 or more. At 1 they are spread evenly.
 
@@ -52,13 +52,13 @@ class NonUniform(Policy):
 def refresh_steps(steps: int, interval: int, center: float, power: float) -> frozenset[int]:
     """The ⌈steps/interval⌉ refresh steps of equation 7, as the paper's own code evaluates it.
 
-    Left of the centre the equation takes a root of a negative number. The released code does so
-    in complex arithmetic and drops the imaginary part at the end, which is not the signed real
-    root: 50 steps, interval 5, centre 15 and power 1.4 give 0, 5, 9, 13, 17, 21, 26, ... rather
-    than 0, 6, 11, 14, 15, 19, 24, .... Published results come from the former.
+    Left of the centre the equation has a root of a negative number. The released code computes it
+    in complex arithmetic, and drops the imaginary part at the end. The result differs from the
+    signed real root: 50 steps, interval 5, centre 15 and power 1.4 give 0, 5, 9, 13, 17, 21, …
+    instead of 0, 6, 11, 14, 15, 19, …. The published results use the released code.
 
-    Rounding to whole steps makes duplicates; the power is lowered until none are missing. With
-    many steps refreshed no power may do; then the nearest free steps are added.
+    Rounding to whole steps makes duplicates. The power is lowered until there are enough distinct
+    steps. If no power suffices, the free steps nearest to the centre are added.
     """
     wanted = math.ceil(steps / interval)
     chosen: list[int] = [0]
@@ -71,7 +71,7 @@ def refresh_steps(steps: int, interval: int, center: float, power: float) -> fro
 
 
 def sampled_steps(steps: int, wanted: int, center: float, power: float) -> list[int]:
-    """Equation 7 at one power; shorter than ``wanted`` where steps coincide."""
+    """Return the steps of equation 7 at one power: fewer than ``wanted`` if steps coincide."""
     first = complex(-center) ** (1 / power)
     last = complex(steps - center) ** (1 / power)
     points = (first + (last - first) * i / wanted for i in range(wanted + 1))
@@ -80,7 +80,7 @@ def sampled_steps(steps: int, wanted: int, center: float, power: float) -> list[
 
 
 def filled(chosen: list[int], steps: int, wanted: int, center: float) -> set[int]:
-    """``chosen`` inside the run, completed to ``wanted`` steps with those nearest the centre."""
+    """Return ``chosen`` steps inside the run, completed to ``wanted`` with the nearest steps."""
     inside = {s for s in chosen if 0 <= s < steps}
     nearest = sorted(set(range(steps)) - inside, key=lambda s: (abs(s - center), s))
     return inside | set(nearest[: wanted - len(inside)])

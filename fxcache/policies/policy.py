@@ -1,4 +1,4 @@
-"""What a step policy is: a pure function of the step that decides what it reuses, and why."""
+"""The base class of policies: a policy is a pure function of the step that decides its reuse."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ LENGTH_UNKNOWN = "the run's length is unknown"  # the reason of a refresh
 
 
 class Caches(Enum):
-    """What a policy caches with ``cut="auto"``.
+    """The values that a policy caches with ``cut="auto"``.
 
     Attributes:
-        CUT: The values that one cut needs. They are refreshed together.
-        BLOCKS: The residual branch of each attention block. Each is refreshed by itself.
+        CUT: The values of one cut. They are refreshed together.
+        BLOCKS: The residual branch of each attention block. Each is refreshed separately.
         ATTENTION: The outputs of all attentions. They are refreshed together.
-        LAYERS: What each attention and each MLP adds. Each is refreshed by itself.
-        COMPONENTS: What each attention and each MLP adds. All of a kind are refreshed together.
+        LAYERS: The sum that each attention and each MLP adds. Each is refreshed separately.
+        COMPONENTS: The same values. All of one kind of layer are refreshed together.
     """
 
     CUT = "cut"
@@ -32,13 +32,13 @@ class Caches(Enum):
 
 
 class Signal(Enum):
-    """A value of the model that shows how much its output changes from step to step.
+    """A value of the model that indicates how much its output changes from step to step.
 
     Attributes:
-        MODULATED_INPUT: What the first layer of the first block reads, after modulation by the
+        MODULATED_INPUT: The input of the first layer in the first block, after modulation by the
             timestep.
         TIMESTEP_EMBEDDING: The embedding of the timestep. It is known before the run.
-        FIRST_BLOCK: What the first block adds to the latent's stream.
+        FIRST_BLOCK: The sum that the first block adds to the latent's stream.
     """
 
     MODULATED_INPUT = "modulated_input"
@@ -47,7 +47,7 @@ class Signal(Enum):
 
 
 class Since(Enum):
-    """Which earlier value of a signal a step is compared with.
+    """The earlier value of a signal with which a step is compared.
 
     Attributes:
         STEP: The value at the step before.
@@ -59,14 +59,14 @@ class Since(Enum):
 
 
 class Observation(NamedTuple):
-    """What a policy wants to know of each step: how much a signal has changed.
+    """The signal whose change a policy observes at each step.
 
     The change from an earlier value m_a to m_s is ‖m_s − m_a‖₁ / ‖m_a‖₁. Policies find it in
     ``Step.changes``.
 
     Attributes:
         signals: Signals in the order of preference. The first that the model has is observed.
-        since: Which earlier value the signal is compared with.
+        since: The earlier value with which the signal is compared.
     """
 
     signals: tuple[Signal, ...]
@@ -81,14 +81,14 @@ class Policy(Registered, ABC, registry="policy"):
     it by its name from then on.
 
     Args:
-        first: How many first steps of a run refresh, whatever ``scheduled`` says. The first step
-            always refreshes.
-        last: How many last steps refresh. The policy must then know how many steps the run has:
-            from the pipeline, the noise scheduler's timesteps, the run before, a plan, or
+        first: The number of first steps of a run that refresh regardless of ``scheduled``. The
+            first step always refreshes.
+        last: The number of last steps that refresh. The policy then needs the number of steps of
+            the run, from the pipeline, the noise scheduler's timesteps, the run before, a plan, or
             ``fxcache.session(num_steps=...)``.
 
     Attributes:
-        caches: What is cached with ``cut="auto"``; a class attribute.
+        caches: The values that are cached with ``cut="auto"``; a class attribute.
 
     Raises:
         ConfigError: An option has a value that it cannot have.
@@ -110,7 +110,7 @@ class Policy(Registered, ABC, registry="policy"):
 
     @property
     def points(self) -> frozenset[str] | None:
-        """The names of the cache points that it was calibrated for. None if it takes any."""
+        """The names of the cache points that it was calibrated for. None if it supports any."""
         return None
 
     @property
@@ -120,20 +120,20 @@ class Policy(Registered, ABC, registry="policy"):
 
     @property
     def default_forecast(self) -> Forecast | None:
-        """The forecast that is used without ``optimize(forecast=...)``. None reuses values."""
+        """The forecast without ``optimize(forecast=...)``. None reuses values unchanged."""
         return None
 
     def decide(self, step: Step) -> Decision:
         """Decide whether a step refreshes or reuses.
 
         Args:
-            step: The step, with what the policy observes.
+            step: The step, with the changes that the policy observes.
 
         Returns:
             The decision, with its reason.
 
         Raises:
-            UnknownLengthError: The policy needs the run's length, and nothing tells it.
+            UnknownLengthError: The policy needs the run's length, which is unknown.
             ScheduleError: The policy was calibrated for runs of another length.
         """
         if step.index < max(self.first, 1):
@@ -159,7 +159,7 @@ class Policy(Registered, ABC, registry="policy"):
         """Decide by the policy's own rule, between the first and the last steps.
 
         Args:
-            step: The step, with what the policy observes.
+            step: The step, with the changes that the policy observes.
 
         Returns:
             The decision, with its reason.

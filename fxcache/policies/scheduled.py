@@ -16,11 +16,11 @@ class Scheduled(Table):
     Args:
         names: The names of all cache points.
         reused: For each step, the cache points that it reuses. A step with an empty list refreshes.
-        max_variants: How many different sets of cache points the steps may reuse, each of which is
-            a graph of its own. If the table has more, the most alike are merged.
+        max_variants: The number of different sets of cache points that steps may reuse. Each set
+            needs one graph. If the table has more sets, the most similar ones are merged.
 
     Raises:
-        ConfigError: The table is empty, or a step reuses what is not among the names.
+        ConfigError: The table is empty, or a step reuses a cache point that is not in the names.
     """
 
     names: tuple[str, ...] = ()
@@ -32,7 +32,7 @@ class Scheduled(Table):
         object.__setattr__(self, "reused", tuple(strings(step) for step in self.reused))
         if not self.reused or not all(set(step) <= set(self.names) for step in self.reused):
             raise ConfigError(
-                "reused does not list, for each step, cache points that names has",
+                "reused must list, for each step, cache points that are in names",
                 where="Scheduled",
                 remedy="take it from `fxcache tune`",
             )
@@ -43,7 +43,7 @@ class Scheduled(Table):
         return frozenset(self.names)
 
     def computed(self) -> list[Row]:
-        """The cache points that each step computes: those that it does not reuse."""
+        """Return the cache points that each step computes: those that it does not reuse."""
         return [self.points - frozenset(step) for step in self.reused]
 
 

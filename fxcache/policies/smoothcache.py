@@ -27,8 +27,8 @@ class SmoothCache(Table):
         errors: For each kind of layer and each step, the left side for g = 1, 2 and so on. From
             ``fxcache.calibrate``. The policy serves runs of this length only, and reuses nothing
             for longer than was calibrated.
-        max_variants: How many different sets of kinds the steps may reuse, each of which is a graph
-            of its own. If the schedule has more, the most alike are merged.
+        max_variants: The number of different sets of kinds that steps may reuse. Each set needs one
+            graph. If the schedule has more sets, the most similar ones are merged.
 
     Raises:
         ConfigError: An option has a value that it cannot have, or kinds have unequal numbers of
@@ -46,7 +46,7 @@ class SmoothCache(Table):
         require_calibrated(self, "errors")
         if not valid(self.errors):
             raise ConfigError(
-                "errors do not hold, for each kind of layer, one list of numbers for each step",
+                "errors must hold, for each kind of layer, one list of numbers for each step",
                 where="SmoothCache",
                 remedy="take them from `fxcache calibrate`",
             )
@@ -59,7 +59,7 @@ class SmoothCache(Table):
         return frozenset(self.errors)
 
     def computed(self) -> list[Row]:
-        """The kinds of layers that each step computes."""
+        """Return the kinds of layers that each step computes."""
         steps = {kind: set(self.refreshes(rows)) for kind, rows in self.errors.items()}
         length = len(next(iter(self.errors.values())))
         return [frozenset(k for k, at in steps.items() if s in at) for s in range(length)]
@@ -82,7 +82,7 @@ class SmoothCache(Table):
 
 
 def valid(errors: object) -> bool:
-    """Whether each kind of layer has one list of numbers for each step."""
+    """Return whether each kind of layer has one list of numbers for each step."""
     if not isinstance(errors, Mapping) or not errors:
         return False
     tables = list(errors.values())

@@ -1,4 +1,4 @@
-"""What calibrated policies share: a table of which cache points each step computes."""
+"""The base class of calibrated policies: a table of the cache points that each step computes."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ class Table(Policy, abstract=True):
     """Base of policies that know before the run which cache points each step computes.
 
     Args:
-        max_variants: How many different sets of cache points the steps may reuse, each of which is
-            a graph of its own. If the schedule has more, the most alike are merged; the merged
-            steps compute what either of them computed.
+        max_variants: The number of different sets of cache points that steps may reuse. Each set
+            needs one graph. If the schedule has more sets, the most similar ones are merged. Merged
+            steps compute all cache points that one of them computed.
 
     Raises:
         ConfigError: ``max_variants`` is not a whole number of at least 1.
@@ -39,7 +39,7 @@ class Table(Policy, abstract=True):
 
     @abstractmethod
     def computed(self) -> list[Row]:
-        """The cache points that each step computes, by the policy's own rule."""
+        """Return the cache points that each step computes, by the policy's own rule."""
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
@@ -50,7 +50,7 @@ class Table(Policy, abstract=True):
         """Refresh at steps that compute all cache points; else compute those of the table.
 
         Raises:
-            UnknownLengthError: Nothing tells the run's length.
+            UnknownLengthError: The run's length is unknown.
             ScheduleError: The run has another length than the table.
         """
         require_length(type(self).__name__, len(self.rows), step)
@@ -105,7 +105,7 @@ def require_series(policy: Policy, name: str) -> None:
         raise ConfigError(
             f"{name} does not hold one list of numbers, as long as the run, for each cache point",
             where=type(policy).__name__,
-            remedy="take it from what calibrates or trains the policy: see the guide, under Plans",
+            remedy="calibrate or train the policy: see the guide, under Plans",
         )
     series = {point: tuple(map(float, numbers)) for point, numbers in value.items()}
     object.__setattr__(policy, name, series)

@@ -1,4 +1,4 @@
-"""TaylorSeer: forecast what is cached instead of reusing it as it is."""
+"""TaylorSeer: extrapolates cached values instead of reusing them unchanged."""
 
 from dataclasses import dataclass, field
 

@@ -91,7 +91,7 @@ def timed_calls(model: nn.Module) -> Iterator[list[Stopwatch]]:
 
 
 def typical_ms(watches: Sequence[Stopwatch]) -> float:
-    """The median time of a call in milliseconds, which ignores single slow calls."""
+    """Return the median time of a call in milliseconds, which ignores single slow calls."""
     return median(w.elapsed_ms or 0.0 for w in watches)
 
 

@@ -8,7 +8,7 @@ from fxcache.errors import ModelFileError
 
 
 def figure(width: float, height: float) -> Any:
-    """A matplotlib figure. Width and height are in inches.
+    """Return a matplotlib figure. Width and height are in inches.
 
     Raises:
         ModelFileError: matplotlib is not installed.

@@ -27,7 +27,7 @@ class PipelineReport:
         return {name: report.to_dict() for name, report in self.components.items()}
 
     def __getitem__(self, name: str) -> Report:
-        """The report of one component.
+        """Return the report of one component.
 
         Raises:
             KeyError: There is no optimised component of this name.

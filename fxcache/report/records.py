@@ -9,14 +9,14 @@ class VariantReport:
     """One variant of a captured model.
 
     Attributes:
-        name: What people call it, such as ``full`` or ``cached_skip``.
+        name: The name for display, such as ``full`` or ``cached_skip``.
         reused: The groups of cache points that it reuses.
         continued: Whether it continues from the prefix, which computes the policy's signal.
-        hoisted: Which values it takes that were computed before the steps: ``"nothing"``,
-            ``"per_run"`` or ``"per_step"``.
-        nodes: How many nodes the graph has.
-        flops: FLOPs of its step, two per multiply-add, the prefix included.
-        kernels: The places where a Triton kernel could run, and why none does where none does.
+        hoisted: The values that are computed before the steps: ``"nothing"``, ``"per_run"`` or
+            ``"per_step"``.
+        nodes: The number of nodes of the graph.
+        flops: FLOPs of its step, two per multiply-add, including the prefix.
+        kernels: The places where a Triton kernel could run, and the reason if none runs.
     """
 
     name: str
@@ -39,12 +39,12 @@ class CaptureReport:
         cached_skip_nodes: How many nodes the variant has that reuses everything.
         cut: The cut, as ``Cut.to_dict`` describes it.
         reason: Why this cut was chosen.
-        groups: How many groups of cache points are refreshed by themselves.
+        groups: The number of groups of cache points that are refreshed separately.
         graphs: How many graphs were made so far.
-        signal: What the policy observes. None if nothing.
+        signal: The signal that the policy observes. None if it observes none.
         specialized_on: The inputs whose values the model read. Another value needs another capture.
         weight_bytes: Bytes of the weights that a ``"refresh"`` and a ``"reuse"`` step read.
-        hoisted_weight_bytes: Bytes of the weights that no step reads, since what they give is
+        hoisted_weight_bytes: Bytes of the weights that no step reads, because their results are
             hoisted.
         variants: The variants that were made so far.
     """
@@ -66,7 +66,7 @@ class CaptureReport:
 
 @dataclass(frozen=True)
 class RunReport:
-    """One run: which steps refreshed and why, how long steps took, and what that saved.
+    """One run: its refreshes and their reasons, the times of steps, and the speed-up.
 
     Attributes:
         started: Why the run began.
@@ -81,9 +81,9 @@ class RunReport:
         schedule: For each group of cache points, the steps that computed it.
         refresh_ms: The median time of a refresh, in milliseconds. None if there was none.
         reuse_ms: The median time of a reuse step, in milliseconds. None if there was none.
-        speedup: The time of the run if every step took as long as its refreshes, over the time that
-            it took. None unless there are refreshes and other steps.
-        ideal_speedup: FLOPs without caching over FLOPs spent.
+        speedup: The time of the run if every step were a refresh, divided by the actual time. None
+            unless there are refreshes and other steps.
+        ideal_speedup: FLOPs without caching divided by FLOPs spent.
     """
 
     started: str

@@ -21,7 +21,7 @@ from fxcache.runtime.trajectory.store import Attributions
 
 @dataclass(frozen=True)
 class Report:
-    """What was captured, cut, cached and decided. Print it, or take it as data with ``to_dict``.
+    """The captures, cuts, cached bytes and decisions of a module. Print it, or use ``to_dict``.
 
     Attributes:
         model: The name of the model's class.
@@ -55,7 +55,7 @@ class Report:
 
 
 def report_of(module: nn.Module, engine: Engine) -> Report:
-    """The report of an optimised module."""
+    """Return the report of an optimised module."""
     captured, requested = list(engine.captures.values()), engine.settings.hoist
     return Report(
         model=type(module).__name__,
@@ -73,7 +73,7 @@ def report_of(module: nn.Module, engine: Engine) -> Report:
 
 
 def hoist_level(variants: Variants) -> HoistLevel:
-    """The most that was hoisted out of a step so far."""
+    """Return the most that was hoisted out of a step so far."""
     return max(key.hoisted for key in variants.made)
 
 
@@ -82,7 +82,7 @@ def capture_report(variants: Variants, level: HoistLevel) -> CaptureReport:
 
     Args:
         variants: The capture's graphs.
-        level: What is hoisted out of its steps, or will be if none has run.
+        level: The level of its hoisted values, or the requested level if no step has run.
     """
     read = {
         kind: nbytes(variants.weights_read(reused, level))
@@ -107,7 +107,7 @@ def capture_report(variants: Variants, level: HoistLevel) -> CaptureReport:
 
 
 def variant_report(variants: Variants, key: VariantKey) -> VariantReport:
-    """Report one variant: what identifies it, and what is in it."""
+    """Report one variant: its key and its graph."""
     return VariantReport(
         name=variants.display_name(key),
         reused=sorted(key.reused),
@@ -131,7 +131,7 @@ def nodes(variants: Variants, reused: frozenset[str]) -> int:
 
 
 def observed(variants: Variants) -> str | None:
-    """Name what the policy observes, and say if it is known before the run."""
+    """Name the signal that the policy observes, and whether it is known before the run."""
     signal = variants.plan.signal
     if signal is None:
         return None
@@ -173,7 +173,7 @@ def measured_speedup(run: Run) -> float | None:
 
 
 def typical(times_ms: list[float]) -> float | None:
-    """The median, so that one step that the machine interrupted does not count."""
+    """Return the median, so that one step that the machine interrupted does not count."""
     return median(times_ms) if times_ms else None
 
 

@@ -14,7 +14,7 @@ THE_CUT = "the cut"
 
 
 def planned(policy: Policy, steps: int) -> tuple[Rows, Sequence[str]]:
-    """The cache points that each step computes under a policy.
+    """Return the cache points that each step computes under a policy.
 
     Returns:
         The cache points for each step, and the names of all cache points.
@@ -67,6 +67,6 @@ def draw_strip(rows: Rows, names: Sequence[str], out: Path, title: str) -> None:
 
 
 def shown(schedule: Mapping[str, Sequence[int]], steps: int) -> tuple[Rows, Sequence[str]]:
-    """The rows and names from ``RunReport.schedule``."""
+    """Return the rows and names from ``RunReport.schedule``."""
     rows = [frozenset(name for name, at in schedule.items() if s in at) for s in range(steps)]
     return rows, list(schedule)

@@ -6,7 +6,7 @@ from tabulate import tabulate
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """The text of a report, which may come from JSON."""
+    """Return the text of a report, which may come from JSON."""
     options = ", ".join(f"{k}={v}" for k, v in report["policy"].items() if k != "policy")
     lines = [
         f"{report['model']}: {report['policy']['policy']}({options}), "
@@ -51,7 +51,7 @@ def attribution_lines(counts: dict[str, int]) -> list[str]:
 
 
 def cut_line(capture: dict[str, Any]) -> str:
-    """The line about the cut of a capture."""
+    """Return the line about the cut of a capture."""
     cut = capture["cut"]
     read = ", ".join(capture["specialized_on"])
     values = f"; for these values of {read} only" if read else ""
@@ -65,7 +65,7 @@ def cut_line(capture: dict[str, Any]) -> str:
 
 
 def runs_table(runs: list[dict[str, Any]]) -> str:
-    """The table of runs."""
+    """Return the table of runs."""
     rows = [
         {
             "run": index,

@@ -73,8 +73,8 @@ class Outputs(NamedTuple):
     Attributes:
         results: The flat results of the module.
         cached: Values to store, by the number of their cache point.
-        signal: What the policy observes, where the graph computes it.
-        shared: What variants continue from.
+        signal: The signal that the policy observes, if the graph computes it.
+        shared: The values from which variants continue.
     """
 
     results: Sequence[Any]
@@ -100,13 +100,13 @@ class VariantSignature:
         ranks = [ORDER.index(spec.source.kind) for spec in self.inputs]
         if any(before > after for before, after in pairwise(ranks)):
             raise RewriteError(
-                "a graph takes its inputs in another order than that of their kinds",
+                "the inputs of a graph are not ordered by kind",
                 where=", ".join(spec.name for spec in self.inputs),
                 remedy="report this as a bug in fxcache, with the model's configuration",
             )
 
     def keys(self, kind: InputKind) -> tuple[Any, ...]:
-        """The keys of the inputs of one kind, in order."""
+        """Return the keys of the inputs of one kind, in order."""
         return tuple(spec.source.key for spec in self.inputs if spec.source.kind is kind)
 
     @cached_property

@@ -38,28 +38,28 @@ class Profile(Measurement):
         self._means = Means()
         self._past: WeakKeyDictionary[Run, deque[Mapping[str, Values]]] = WeakKeyDictionary()
 
-    def note(self, seen: RecordedStep) -> None:
+    def observe(self, record: RecordedStep) -> None:
         memory = self.gaps + self.order * (self.gaps + 1)
-        past = self._past.setdefault(seen.run, deque(maxlen=memory))
-        self._means.add("steps", seen.step, 0.0)
-        for cut in seen.values:
+        past = self._past.setdefault(record.run, deque(maxlen=memory))
+        self._means.add("steps", record.step, 0.0)
+        for cut in record.values:
             for order in range(self.order + 1):
                 for gap in range(1, min(self.gaps, len(past)) + 1):
                     values = forecast([at[cut] for at in past], gap, order)
-                    error = self._error(seen, cut, values)
-                    self._means.add(name(cut, order, gap), seen.step, error)
-        past.appendleft({k: tuple(t.clone() for t in v) for k, v in seen.values.items()})
+                    error = self._error(record, cut, values)
+                    self._means.add(name(cut, order, gap), record.step, error)
+        past.appendleft({k: tuple(t.clone() for t in v) for k, v in record.values.items()})
 
-    def _error(self, seen: RecordedStep, cut: str, values: Values) -> float:
-        """The mean squared error of the prediction that reuses ``values`` for ``cut``."""
-        variant = seen.variants.variant(frozenset({cut}))
+    def _error(self, record: RecordedStep, cut: str, values: Values) -> float:
+        """Return the mean squared error of the prediction that reuses ``values`` for ``cut``."""
+        variant = record.variants.variant(frozenset({cut}))
         stored = entries_of(dict(zip(variant.signature.reads, values, strict=True)))
-        results = variant.module(*variant.signature.bind(seen.user_inputs, cached=stored))
+        results = variant.module(*variant.signature.bind(record.user_inputs, cached=stored))
         output = next(r for r in results if isinstance(r, Tensor))
-        return float((output.float() - seen.output.float()).square().mean())
+        return float((output.float() - record.output.float()).square().mean())
 
     def errors(self, cut: str, order: int) -> Tensor:
-        """The errors ``[steps, gaps]``, infinite where no value is old enough."""
+        """Return the errors ``[steps, gaps]``, infinite where no value is old enough."""
         steps = self._means.length
         table = torch.full((steps, self.gaps), math.inf, dtype=torch.float64)
         for gap in range(1, self.gaps + 1):
@@ -83,7 +83,7 @@ class Profile(Measurement):
 
 
 def name(cut: str, order: int, gap: int) -> str:
-    """The key of the means for one cut, order and gap."""
+    """Return the key of the means for one cut, order and gap."""
     return f"{cut} order {order} gap {gap}"
 
 

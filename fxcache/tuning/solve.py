@@ -62,7 +62,7 @@ def solve(
 
 
 def advanced(best: Tensor, errors: list[Tensor], units: list[int]) -> tuple[Tensor, Tensor]:
-    """The least errors ``[gap, cost]`` one step later, and the choices that lead to them.
+    """Return the least errors ``[gap, cost]`` one step later, and the choices that lead to them.
 
     A choice is the gap before a refresh, or the index of the reused cut.
     """

@@ -81,7 +81,7 @@ def optimized(model: nn.Module, settings: Settings, like: Engine | None = None) 
 
 
 def as_tensor(sampled: Any) -> Tensor:
-    """The result of ``sample()`` as one tensor ``[N, …]``, float32, on the CPU."""
+    """Return the result of ``sample()`` as one tensor ``[N, …]``, float32, on the CPU."""
     return torch.as_tensor(sampled).detach().float().cpu()
 
 

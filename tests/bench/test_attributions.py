@@ -1,4 +1,4 @@
-"""The replay of latents through the store: its counts on runs whose answer is plain."""
+"""Tests the replay of latents through the store, on runs with known counts."""
 
 import json
 import math
@@ -20,7 +20,7 @@ TIMESTEPS = [float(CALLS - step) for step in range(CALLS)]
 
 
 def runs(step: float, same: bool = False) -> Trajectories:
-    """Two requests whose latents turn by ``step`` radians a call; ``same``: both are one."""
+    """Return two requests whose latents turn by ``step`` radians a call; equal ones if ``same``."""
     torch.manual_seed(0)
     axes = torch.linalg.qr(torch.randn(512, 4)).Q.T
     planes = (axes[:2], axes[:2] if same else axes[2:])
@@ -36,7 +36,7 @@ def counted(drawn: Trajectories, order: attributions.Calls) -> Counts:
     return counts
 
 
-def test_smooth_runs_are_told_apart():
+def test_smooth_runs_are_distinguished():
     for loop in (in_turns, one_after_the_other):
         found = counted(runs(0.05), loop((0, 1), (0, 0), CALLS))
         assert found == Counts(calls=18, right=18)
@@ -49,7 +49,7 @@ def test_runs_that_jump_refresh():
     assert found == Counts(calls=18, refreshed=18)
 
 
-def test_one_run_drawn_twice_cannot_be_told_apart():
+def test_one_run_drawn_twice_is_not_distinguished():
     found = counted(runs(0.05, same=True), in_turns((0, 1), (0, 0), CALLS))
     assert found.wrong > 0
 
@@ -69,7 +69,7 @@ def test_the_command_writes_every_loop(tmp_path, monkeypatch, capsys):
     assert "DDIM" in capsys.readouterr().out
 
 
-def test_only_lcm_uses_what_is_another_requests():
+def test_only_lcm_reads_another_requests_values():
     assert {row["solver"] for row in RESULTS if row["wrong"]} <= {"LCM"}
     assert len(RESULTS) == 9 * 4 * 4
 

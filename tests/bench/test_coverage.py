@@ -1,4 +1,4 @@
-"""The coverage table: regenerated for a sample, and in step with its results for the rest."""
+"""Tests the coverage table: a sample is measured again, the rest is compared with the results."""
 
 import json
 
@@ -17,7 +17,7 @@ def results() -> dict[str, dict]:
 
 
 @pytest.mark.parametrize("kind", SAMPLE)
-def test_a_sample_gives_what_the_results_say(kind, results):
+def test_a_measured_sample_equals_the_results(kind, results):
     exact = {k: v for k, v in row(RECIPES[kind]).items() if k not in TIMES}
     assert exact == {k: v for k, v in results["classes"][kind].items() if k not in TIMES}
 
@@ -27,9 +27,9 @@ def test_every_class_has_a_line(results):
     assert counts(results["classes"])["classes"] == len(classes())
 
 
-def test_the_table_says_what_the_results_say(results):
+def test_the_table_equals_the_results(results):
     assert TABLE.read_text("utf-8") == document(results)
 
 
-def test_the_aim_is_met(results):
+def test_enough_classes_are_captured_and_cut(results):
     assert counts(results["classes"])["halved"] >= 75

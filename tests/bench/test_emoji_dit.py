@@ -1,4 +1,4 @@
-"""The bundled DiT: how it is trained and exported, what it draws, and what caching saves in it."""
+"""Tests the training, the export, the images and the caching of the bundled DiT."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def optimised(bundled: DiTPipeline) -> Any:
 
 
 def latents(pipe: DiTPipeline) -> torch.Tensor:
-    """What the autoencoder is given to decode."""
+    """Return the inputs of the autoencoder's decoder."""
     given: list[torch.Tensor] = []
     hook = pipe.vae.post_quant_conv.register_forward_pre_hook(lambda _, x: given.append(*x))
     generator = torch.Generator().manual_seed(0)
@@ -66,12 +66,12 @@ def test_an_exported_model_draws_by_name(tmp_path):
         assert str(MODELS) not in config.read_text()
 
 
-def test_the_bundled_dit_fits():
+def test_the_bundled_dit_is_below_its_size_limit():
     files = [f for f in BUNDLED.rglob("*") if f.is_file()]
     assert sum(f.stat().st_size for f in files) <= 16 * 2**20
 
 
-def test_the_bundled_dit_draws_what_it_was_taught(bundled):
+def test_the_bundled_dit_draws_its_training_images(bundled):
     glyphs, names = pictures.training_set()
     ids = [names.index(name) for name in DRAWN]
     assert bundled.get_label_ids(DRAWN) == ids
@@ -90,7 +90,7 @@ def test_refreshing_at_every_step_changes_no_bit(bundled, optimised):
     assert refreshes(model) == [list(range(STEPS))]
 
 
-def test_a_refresh_at_every_other_step_saves_the_flops_it_reports(bundled, optimised):
+def test_refreshing_every_other_step_saves_the_reported_flops(bundled, optimised):
     with FlopCounterMode(display=False) as plain:
         latents(bundled)
     model = optimised(fxcache.Uniform(interval=2))

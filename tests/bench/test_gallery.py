@@ -1,4 +1,4 @@
-"""Pictures of the gallery: what their strips show, and that drawing again gives the same file."""
+"""Tests the strips of the gallery, and that drawing twice gives the same file."""
 
 from bench.gallery.drawing import drawing_style, save
 from bench.gallery.inputs import STEPS
@@ -23,13 +23,13 @@ def test_policies_that_observe_follow_the_change():
         assert early > middle, label
 
 
-def test_cache_points_have_a_strip_each():
+def test_each_cache_point_has_a_strip():
     outer, inner = point_strips(TWO_CUTS)
     assert (outer.label, inner.label) == ("cut 0", "cut 3")
     assert all(o >= i for o, i in zip(outer.computed, inner.computed, strict=True))
 
 
-def test_drawing_again_gives_the_same_file(tmp_path):
+def test_drawing_twice_gives_the_same_file(tmp_path):
     with drawing_style():
         for name in ("one.svg", "two.svg"):
             save(guided(), tmp_path / name)

@@ -1,4 +1,4 @@
-"""The bench for a GPU, on the CPU: a dry run reaches every line of it."""
+"""Tests the GPU bench on the CPU: a dry run reaches every line of it."""
 
 import inspect
 import json
@@ -38,7 +38,7 @@ pytestmark = [
 
 
 class DryRun(NamedTuple):
-    """What a dry run and the calls after it gave: exit statuses, commands, lines that ran."""
+    """The exit statuses, commands and executed lines of a dry run and of the calls after it."""
 
     out: Path
     first: int
@@ -120,7 +120,7 @@ def give_items(
 
 
 def a_wheel(folder: Path) -> Path:
-    """A package ``carried`` with nothing in it but a number."""
+    """Make a wheel of a package ``carried`` that holds only a number."""
     file = folder / "carried-1.0-py3-none-any.whl"
     with zipfile.ZipFile(file, "w") as wheel:
         wheel.writestr("carried.py", "ANSWER = 42\n")
@@ -153,14 +153,14 @@ def test_a_dry_run_reaches_every_line(dry_run):
     assert [f"{Path(file).name}:{number}" for file, number in missed] == []
 
 
-def test_every_item_names_what_it_was_measured_on(dry_run):
+def test_every_item_names_its_environment(dry_run):
     for part in PARTS:
         for entry in items_in(dry_run.out, part).values():
             assert {"device", "driver", "torch", "triton", "revision"} <= set(entry["environment"])
             assert all(entry["environment"].values())
 
 
-def test_a_second_call_measures_nothing_again(dry_run):
+def test_a_second_call_measures_no_item_again(dry_run):
     assert (dry_run.second, dry_run.files_changed) == (0, False)
 
 
@@ -168,7 +168,7 @@ def test_failures_are_tried_again_only_if_asked(dry_run):
     assert (dry_run.no_time, dry_run.failed, dry_run.not_retried, dry_run.retried) == (1, 1, 1, 0)
 
 
-def test_a_lost_device_is_left_to_a_new_process(dry_run):
+def test_a_new_process_continues_after_a_lost_device(dry_run):
     (command,) = dry_run.restarts
     assert command[:3] == [sys.executable, "-m", "bench.gpu"]
     assert "--retry" not in command
@@ -225,7 +225,7 @@ def test_packages_are_imported_from_wheels(tmp_path, monkeypatch):
     del sys.modules["carried"]
 
 
-def test_what_was_cut_off_is_tried_last(tmp_path):
+def test_interrupted_items_are_measured_last(tmp_path):
     known = {"device": "a", "driver": "b", "torch": "c", "triton": "d", "revision": "e"}
     items = [Item(name, succeeding) for name in ("cut off", "done", "failed", "new")]
     results = Results(tmp_path, "part", known)

@@ -1,4 +1,4 @@
-"""The checks of the bench for a GPU notice what they are there for."""
+"""Tests that each check of the GPU bench notices the defect that it is for."""
 
 import subprocess
 import sys
@@ -70,7 +70,7 @@ def test_a_request_that_another_stream_spoils_is_noticed(monkeypatch, wrong):
 
 
 def test_requests_on_two_streams_share_buffers():
-    """Else the check would show nothing: the second request is given those of the first."""
+    """The second request must get the first one's buffers, or the check would show nothing."""
     one_pair, many = (replace(DRY_RUN, trajectories=n) for n in (1, 4))
     found = [
         streams.check(setup, "DiT", -1, in_session=False)["cached_bytes"]
@@ -81,7 +81,7 @@ def test_requests_on_two_streams_share_buffers():
 
 @pytest.mark.parametrize("options", [{"hoist": "once", "offload": True}])
 def test_weights_that_do_not_leave_the_device_are_noticed(options):
-    """On the CPU, when that does not count as an accelerator."""
+    """The CPU does not count as an accelerator here, so that nothing is offloaded."""
     with pytest.raises(CheckError, match="weights are offloaded if asked"):
         hoisting.check(DRY_RUN, "DiT", FLOAT, options)
 
@@ -148,7 +148,7 @@ def test_realised_and_ideal_speedups():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_models_keep_to_one_device(name):
-    """On the meta device: tensors that a model makes on the CPU do not go with those on it."""
+    """A tensor that a model makes on the CPU would fail beside tensors on meta."""
     setup = replace(DRY_RUN, device="meta")
     outputs = trajectory(setup, name, FLOAT, 0).outputs(model_of(setup, name, FLOAT))
     assert {output.device.type for output in outputs} == {"meta"}

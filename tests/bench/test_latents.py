@@ -1,4 +1,4 @@
-"""The comparison of latents: its measures against known cosines, and a small run of the command."""
+"""Tests the comparison of latents with known cosines, and a small run of the command."""
 
 import json
 import math
@@ -29,7 +29,7 @@ def test_cosines_of_each_pair():
     assert torch.allclose(cosines(angles, angles), expected, atol=1e-6)
 
 
-def test_elements_that_are_equal_tell_nothing():
+def test_equal_elements_are_ignored():
     mask = torch.full((1, 4), 7.0)
     first = torch.cat([torch.tensor([[1.0, 0.0]]), mask], 1)
     second = torch.cat([torch.tensor([[-1.0, 0.5]]), mask], 1)
@@ -39,7 +39,7 @@ def test_elements_that_are_equal_tell_nothing():
 
 
 @pytest.mark.parametrize(("shape", "stride"), [((3, 8, 8), 1), ((4, 32, 32), 4), ((4, 33, 32), 4)])
-def test_a_sample_is_evenly_strided(shape, stride):
+def test_a_sample_has_an_even_stride(shape, stride):
     values = torch.arange(math.prod(shape)).reshape(1, *shape)
     taken = sample(values)[0]
     assert taken.dtype == torch.float32
@@ -64,7 +64,7 @@ def test_rivals_are_counted():
 
 
 def test_a_comparison_of_known_directions():
-    """Two requests turn by 10 and 20 degrees a call, 90 apart; the third begins at call 2."""
+    """Two requests turn by 10 and 20 degrees a call, 90 apart. The third begins at call 2."""
     requests = (APPLE, Request("penguin", 2), replace(EDIT, caption="owl", seed=3))
     turns = torch.stack(
         [
@@ -108,7 +108,7 @@ def pipeline():
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_each_solver_draws_what_it_draws_alone(solver, pipeline):
+def test_each_solver_draws_the_same_in_any_batch(solver, pipeline):
     """A request's latents depend on its seed, not on what shares its batch."""
     requests = (APPLE, Request("penguin", 2), EDIT)
     both, alone = draw(pipeline, solver, 2, requests), draw(pipeline, solver, 2, requests[1:])
@@ -122,7 +122,7 @@ def test_each_solver_draws_what_it_draws_alone(solver, pipeline):
     assert torch.allclose(both.latents[:, 1:], alone.latents, atol=1e-2)
 
 
-def test_the_command_writes_what_it_measures(tmp_path, monkeypatch, capsys):
+def test_the_command_writes_its_measurements(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(latents, "REQUESTS", (APPLE, Request("penguin", 3), EDIT))
     out = tmp_path / "latents.json"
     options = ["--out", str(out), "--solver", "Euler", "--steps", "3", "--steps", "4"]

@@ -1,4 +1,4 @@
-"""The training pictures: the bundled sheet, and the font that it was rendered from."""
+"""Tests the bundled sheet of training images, and the font that it was rendered from."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def plain(colors: list[str]) -> dict[str, Image.Image]:
 
 
 def same(one: dict[str, Image.Image], other: dict[str, Image.Image]) -> bool:
-    """Whether captions, their order and every pixel are the same."""
+    """Return whether captions, their order and every pixel are equal."""
     return list(one) == list(other) and all(
         np.array_equal(np.asarray(a), np.asarray(b))
         for a, b in zip(one.values(), other.values(), strict=True)
@@ -45,7 +45,7 @@ def test_the_sheet_comes_with_the_licence_of_its_font():
 
 
 @pytest.mark.parametrize("count", [1, 3, 20, 21, 45])
-def test_a_sheet_gives_back_what_was_written(tmp_path, count):
+def test_a_sheet_reads_back_as_written(tmp_path, count):
     file = tmp_path / "sheet.png"
     glyphs = plain([f"hsl({8 * index}, 90%, 50%)" for index in range(count)])
     pictures.write_sheet(glyphs, "abc", file)
@@ -59,7 +59,7 @@ def test_tensors_span_minus_one_to_one():
 
 
 @needs_font
-def test_the_sheet_equals_what_the_font_renders():
+def test_the_sheet_equals_the_rendered_font():
     if font.digest() != pictures.read_font_digest():
         pytest.skip("another version of Noto Color Emoji is installed")
     assert same(pictures.read_sheet(), font.render_all(font.TRAINING_SET))
@@ -82,7 +82,7 @@ def test_the_autoencoder_trains_on_every_glyph(tmp_path, monkeypatch):
     assert 0 < vae.config.scaling_factor < 100
 
 
-def test_without_the_font_training_from_it_names_the_package(tmp_path, monkeypatch):
+def test_without_the_font_the_error_names_its_package(tmp_path, monkeypatch):
     monkeypatch.setattr(font, "FONT", tmp_path / "missing.ttf")
     assert font.open_font() is None
     with pytest.raises(SystemExit, match="fonts-noto-color-emoji"):

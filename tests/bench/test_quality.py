@@ -1,4 +1,4 @@
-"""The quality suite: its measures against closed forms, and a whole small run of it."""
+"""Tests the metrics of the quality suite with closed forms, and a small run of the whole suite."""
 
 import json
 import math
@@ -54,7 +54,7 @@ CHOSEN: tuple[Setting, ...] = (
 
 
 def normal(mean: torch.Tensor, covariance: torch.Tensor, count: int) -> torch.Tensor:
-    """Numbers whose mean and covariance are exactly these."""
+    """Return numbers with exactly this mean and covariance."""
     torch.manual_seed(0)
     drawn = torch.randn(count, len(mean), dtype=torch.float64)
     drawn -= drawn.mean(0)
@@ -102,7 +102,7 @@ def test_the_interval_is_the_same_each_time_and_narrower_with_more_pictures():
     assert fewer.high - fewer.low > 2 * (found.high - found.low)
 
 
-def test_the_interval_does_not_depend_on_which_captions_there_are():
+def test_the_interval_does_not_depend_on_the_captions():
     torch.manual_seed(0)
     reference = torch.randn(30, 4).double()
     shifted = frechet_interval(reference + 1, reference)
@@ -122,7 +122,7 @@ def test_likeness_is_psnr_and_ssim_of_float_pictures():
     assert likeness(grey, grey) == (100, 1)
 
 
-def test_thresholds_spread_over_the_speeds_that_there_are(monkeypatch):
+def test_thresholds_cover_the_reachable_speed_ups(monkeypatch):
     monkeypatch.setattr("bench.quality.fitting.TRIES", 8)
     for most in (1.4, 4):
 
@@ -137,7 +137,7 @@ def test_thresholds_spread_over_the_speeds_that_there_are(monkeypatch):
     assert spread(lambda _: 1.0, 2) == [1e-4, 1e-4], "a policy that never reuses"
 
 
-def test_the_bundled_classifier_names_the_glyphs_and_is_small():
+def test_the_bundled_classifier_recognises_glyphs_and_is_small():
     assert classifier.accuracy(classifier.load(), rounds=1) > 0.98
     assert classifier.WEIGHTS.stat().st_size <= 2**20
 
@@ -153,7 +153,7 @@ def test_the_classifier_trains(tmp_path, monkeypatch):
 
 
 def bench(make: Any = tiny.pipeline) -> Bench:
-    """Four pictures of an untrained pipeline, against noise."""
+    """Return a bench with four images of an untrained pipeline, compared with noise."""
     reference = torch.rand(4, 32, 32, 3, generator=torch.Generator().manual_seed(0))
     protocol = Protocol(MEASURED, CALIBRATION, pairs=1)
     return Bench(make, protocol, classifier.load(), reference)
@@ -172,7 +172,7 @@ def untimed(results: Results) -> list[dict[str, Any]]:
 
 @pytest.fixture(autouse=True, scope="module")
 def few_tries() -> Iterator[None]:
-    """Thresholds need not be near what they aim at."""
+    """Let thresholds miss their target speed-ups."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bench.quality.fitting.TRIES", 1)
         yield
@@ -183,7 +183,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return run(tmp_path_factory.mktemp("whole") / "quality.json")
 
 
-def test_the_rows_say_what_was_measured(whole):
+def test_the_rows_describe_the_measurement(whole):
     uncached, fewer, uniform, little, much = whole.models["tiny"]["rows"]
     assert (uncached["psnr_db"], uncached["ssim"], uncached["ideal_speedup"]) == (100, 1, 1)
     assert fewer["ideal_speedup"] == 2
@@ -223,7 +223,7 @@ def test_it_goes_on_where_it_stopped_and_ends_with_the_same_rows(tmp_path, monke
     assert [r["curve"] for r in changed.models["tiny"]["rows"]] == [s.curve for s in other]
 
 
-def test_what_another_protocol_measured_is_forgotten(tmp_path, whole):
+def test_rows_of_another_protocol_are_dropped(tmp_path, whole):
     whole.file.rename(tmp_path / "quality.json")
     results, made = Results(tmp_path / "quality.json"), bench()
     made.protocol = replace(made.protocol, measured=replace(MEASURED, seed=1))
@@ -232,8 +232,8 @@ def test_what_another_protocol_measured_is_forgotten(tmp_path, whole):
 
 
 @pytest.mark.parametrize("make", [tiny.pipeline, tiny.class_pipeline])
-def test_guidance_and_correction_are_carried_out(make, tmp_path, monkeypatch):
-    """A step of half the batch is cheaper; a correction may turn out to help nowhere."""
+def test_guidance_and_correction_take_effect(make, tmp_path, monkeypatch):
+    """A step of half the batch has fewer FLOPs. A correction may help at no step."""
     settings = (
         FixedInterval("Uniform", Uniform(2)),
         WithGuidanceCache("Uniform, guidance", Uniform(2), every=2),
@@ -254,8 +254,8 @@ def test_guidance_and_correction_are_carried_out(make, tmp_path, monkeypatch):
     assert helped or corrected["psnr_db"] == uniform["psnr_db"]
 
 
-def test_trained_plans_are_those_of_the_model(tmp_path, monkeypatch):
-    """Of another model's there are no rows."""
+def test_trained_plans_belong_to_their_model(tmp_path, monkeypatch):
+    """Plans of another model give no rows."""
     monkeypatch.setattr("bench.quality.fitting.TRAINED", tmp_path)
     fxcache.Plan.of(tiny.pipeline().unet, Uniform(2)).save(tmp_path / "tiny-some.json")
     settings = (FixedInterval("Uniform", Uniform(2)), Trained("trained", "some", True))
@@ -276,7 +276,7 @@ def test_a_class_conditional_pipeline_is_measured_too(tmp_path):
     assert tuned["label"] == "at 1.5×"
 
 
-def test_captions_are_class_names_where_the_pipeline_has_classes():
+def test_captions_are_names_of_classes_for_class_pipelines():
     pipeline = tiny.class_pipeline([*CAPTIONS, *CALIBRATION.prompts], blocks=4)
     images = draw_all(pipeline, replace(MEASURED, steps=2))
     assert images.shape == (4, 16, 16, 3)
@@ -285,14 +285,14 @@ def test_captions_are_class_names_where_the_pipeline_has_classes():
         draw_all(pipeline, replace(MEASURED, prompts=["cow-boy"]))
 
 
-def test_features_are_of_the_pictures_range():
+def test_features_expect_images_from_zero_to_one():
     images = torch.rand(3, 64, 64, 3, generator=torch.Generator().manual_seed(0))
     model = classifier.load()
     expected = model.features(images.permute(0, 3, 1, 2) * 2 - 1).double()
     assert torch.equal(features(model, images), expected.detach())
 
 
-def test_each_policy_has_five_settings_and_each_setting_is_one_of_its_own():
+def test_each_policy_has_five_distinct_settings():
     by_curve: dict[str, int] = {}
     for setting in (s for s in SETTINGS if not isinstance(s, Trained)):
         by_curve[setting.curve] = by_curve.get(setting.curve, 0) + 1
@@ -330,7 +330,7 @@ ROWS = [
 ]
 
 
-def test_claims_are_told_from_the_numbers():
+def test_claims_follow_from_the_numbers():
     found = {claim.what: claim for claim in claims(ROWS)}
     uneven = found["NonUniform is closer than Uniform at equal FLOPs from 3× on"]
     assert uneven == (uneven.what, "27.0 against 25.0 at 4.00×", True)
@@ -376,7 +376,7 @@ def test_a_broken_file_is_an_error(tmp_path, content):
         Results(file)
 
 
-def test_the_committed_document_says_what_the_results_say():
+def test_the_committed_document_equals_the_results():
     assert DOCUMENT.exists() == RESULTS.exists()
     if RESULTS.exists():
         models = read(RESULTS)

@@ -1,4 +1,4 @@
-"""Bytes that Inductor's kernels would move on a GPU, where they can be counted by hand."""
+"""Tests the bytes that Inductor's kernels would move, on graphs that can be counted by hand."""
 
 import json
 import subprocess
@@ -40,7 +40,7 @@ class Attention(nn.Module):
 
 
 def convolution(weight: Tensor) -> fx.GraphModule:
-    """Of a SiLU; the weight an attribute, as those of variants are."""
+    """Return the graph of a convolution of a SiLU. The weight is an attribute, as in variants."""
     graph = fx.Graph()
     x = graph.call_function(torch.ops.aten.silu.default, (graph.placeholder("x"),))
     given = (x, graph.get_attr("weight"), None, [1, 1], [1, 1])
@@ -59,7 +59,7 @@ def test_a_chain_of_pointwise_operators_is_one_kernel():
 @pytest.mark.parametrize("input_last", [False, True])
 @pytest.mark.parametrize("weight_last", [False, True])
 def test_convolutions_read_and_write_channels_last(input_last, weight_last):
-    """As Inductor has them on NVIDIA: others are rewritten, the weight before, the result after."""
+    """Inductor converts other layouts: the weight before, the result after."""
     forms = [(torch.contiguous_format, torch.channels_last)[i] for i in (input_last, weight_last)]
     x = zeros(2, 64, 32, 32).contiguous(memory_format=forms[0])
     weight = zeros(64, 64, 3, 3).contiguous(memory_format=forms[1])
@@ -77,14 +77,14 @@ def test_attention_stays_one_kernel():
     assert "flash_attention" in str(found.ops)
 
 
-def test_what_is_no_cuda_graph_is_told():
+def test_refused_cuda_graphs_have_a_reason():
     x, y = zeros(VALUES), torch.zeros(VALUES, dtype=torch.bfloat16)
     assert compiled(on_fake_gpu(graph_of(Chain(), x, x), (x, x))).refused is None
     assert "cpu" in str(compiled(on_fake_gpu(graph_of(Chain(), x, x), (y, y))).refused)
 
 
-def test_nothing_stays_pretended():
-    """What stands in for a GPU is taken back."""
+def test_the_pretended_gpu_is_removed():
+    """The stand-ins for a GPU are removed."""
     meta, x = zeros(8), torch.ones(8)
     compiled(on_fake_gpu(graph_of(Chain(), meta, meta), (meta, meta)))
     torch.testing.assert_close(torch.compile(Chain())(x, x), Chain()(x, x))
@@ -92,8 +92,8 @@ def test_nothing_stays_pretended():
 
 
 @pytest.mark.slow
-def test_stable_diffusions_steps_move_what_the_results_say(tmp_path):
-    """In a process of its own: in this one kernels may be interpreted."""
+def test_stable_diffusions_traffic_equals_the_results(tmp_path):
+    """It runs in another process, because kernels may be interpreted in this one."""
     (model,) = [name for name in json.loads(RESULTS.read_text())["models"] if "1.5" in name]
     command = [sys.executable, "-m", "bench.traffic", "--model", model]
     out = tmp_path / "traffic.json"

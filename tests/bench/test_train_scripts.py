@@ -1,4 +1,4 @@
-"""The scripts that train for a pipeline's folder: a few steps of each."""
+"""Tests the training scripts for a pipeline's folder, with a few steps each."""
 
 import sys
 from typing import Any

@@ -1,4 +1,4 @@
-"""The training scripts' machinery; the training itself takes an hour and a half."""
+"""Tests the parts of the training scripts. The training itself takes an hour and a half."""
 
 import json
 from pathlib import Path
@@ -66,14 +66,14 @@ def test_batches_visit_everything_once_an_epoch():
         assert sorted([*next(order).tolist(), *next(order).tolist()]) == list(range(10))
 
 
-def test_noise_and_velocity_give_back_what_was_clean():
+def test_noise_and_velocity_restore_the_clean_latent():
     scheduler, clean = parts.noise_scheduler(), torch.randn(4, 8, 2, 2)
     noisy, at, velocity = noised(scheduler, clean)
     kept = scheduler.alphas_cumprod[at].reshape(4, 1, 1, 1)
     assert torch.allclose(kept.sqrt() * noisy - (1 - kept).sqrt() * velocity, clean, atol=1e-5)
 
 
-def test_each_taught_word_is_one_token():
+def test_each_word_of_a_caption_is_one_token():
     captions = ["red apple", "tiger face", "t-rex"]
     ids = parts.tokenizer(captions)(["red apple", "tiger face"]).input_ids
     assert [len(i) for i in ids] == [4, 4]

@@ -1,4 +1,4 @@
-"""Which lines of functions run, by file, without another package."""
+"""Records which lines of functions run, by file, without another package."""
 
 import functools
 import inspect
@@ -16,7 +16,7 @@ COMPREHENSIONS = ("<genexpr>", "<listcomp>", "<setcomp>", "<dictcomp>")
 
 @contextmanager
 def lines_that_run(folder: Path) -> Iterator[set[Line]]:
-    """The set grows as long as the block runs: file and number of each line under ``folder``."""
+    """Yield a set that grows inside the block: file and number of each line under ``folder``."""
     ran: set[Line] = set()
     files = {str(file) for file in folder.rglob("*.py")}
 
@@ -35,7 +35,7 @@ def lines_that_run(folder: Path) -> Iterator[set[Line]]:
 
 
 def untraced(function: Callable[..., T]) -> Callable[..., T]:
-    """``function``, whose lines are not looked at: that makes Python several times slower."""
+    """Return ``function`` without tracing of its lines, which makes Python several times slower."""
 
     @functools.wraps(function)
     def called(*args: Any, **kwargs: Any) -> T:
@@ -50,7 +50,7 @@ def untraced(function: Callable[..., T]) -> Callable[..., T]:
 
 
 def lines_of_functions(folder: Path) -> set[Line]:
-    """Every line of every function under ``folder``. Lines of modules and classes run at import."""
+    """Return all lines of functions under ``folder``, without those that run at import."""
     return {
         (str(file), number)
         for file in folder.rglob("*.py")

@@ -1,4 +1,4 @@
-"""Calibration against measurements by hooks, and calibrated runs against caches by hooks."""
+"""Compares calibrations with measurements by hooks, and calibrated runs with caches by hooks."""
 
 import json
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def layers(unet: nn.Module, kind: str) -> dict[str, nn.Module]:
 def recorded(
     unet: nn.Module, modules: dict[str, nn.Module], value: Callable[[Tensor, Tensor], Tensor]
 ) -> dict[str, list[Tensor]]:
-    """``value(input, output)`` of each module at each step of an uncached run, by hooks."""
+    """Record ``value(input, output)`` of each module at each step of an uncached run."""
     found: dict[str, list[Tensor]] = {name: [] for name in modules}
     handles = [
         module.register_forward_hook(
@@ -66,7 +66,7 @@ def recorded(
 def cached_by_hand(
     unet: nn.Module, schedules: dict[str, list[int]], residual: bool, **inputs: Any
 ) -> Tensor:
-    """Sample with modules that return what they did, or added, at their last scheduled step."""
+    """Sample with modules that repeat their last scheduled output, or their difference."""
     for name, steps in schedules.items():
         module = unet.get_submodule(name)
         module.forward = reusing(module.forward, steps, residual)
@@ -141,7 +141,7 @@ def test_smoothcache_reuses_each_kind_of_layer():
     torch.testing.assert_close(sample(unet, T, **inputs), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_magcache_measures_what_diffusers_does(capsys):
+def test_magcache_measures_the_ratios_of_diffusers(capsys):
     model, call = model_and_call(FLUX)
 
     def run() -> None:
@@ -161,7 +161,7 @@ def test_magcache_measures_what_diffusers_does(capsys):
     assert plan.policy.ratios == pytest.approx(expected, rel=1e-4)
 
 
-def test_teacaches_fit_is_that_of_numpy():
+def test_teacaches_fit_equals_numpys():
     generator = torch.Generator().manual_seed(0)
     x = (0.01 + 0.3 * torch.rand(60, generator=generator, dtype=torch.float64)).tolist()
     y = [0.5 * v - 2 * v**2 + 9 * v**4 + 0.01 * (i % 3) for i, v in enumerate(x)]
@@ -175,7 +175,7 @@ def test_teacaches_fit_of_few_points_goes_through_them():
 
 
 @pytest.mark.parametrize("kind", CALIBRATED)
-def test_calibration_does_not_change_what_is_sampled_and_leaves_nothing(kind):
+def test_calibration_does_not_change_samples_or_the_model(kind):
     unet, found = tiny.small_unet(), []
     expected = sample(unet, T, **tiny.inputs())
     before = dict(vars(unet))
@@ -197,7 +197,7 @@ def test_calibration_is_deterministic_and_plans_survive_json(kind, tmp_path):
     assert fxcache.Plan.load(tmp_path / "plan.json") == first
 
 
-def test_a_plan_says_when_it_does_not_match():
+def test_a_plan_refuses_another_model():
     unet = tiny.small_unet()
     plan = fxcache.calibrate(unet, MagCache, lambda: sample(unet, T, **tiny.inputs()))
     with pytest.raises(fxcache.PlanError, match=r"[0-9,]+ parameters, this has [0-9,]+"):
@@ -214,14 +214,14 @@ def test_a_plan_says_when_it_does_not_match():
     fxcache.optimize(tiny.small_unet().to(torch.bfloat16), plan=plan)
 
 
-def test_a_plan_and_a_policy_are_one_too_many():
+def test_a_plan_with_a_policy_is_refused():
     unet = tiny.small_unet()
     plan = fxcache.calibrate(unet, MagCache, lambda: sample(unet, T, **tiny.inputs()))
     with pytest.raises(fxcache.ConfigError, match="leave out cut, policy and forecast"):
         fxcache.optimize(unet, plan=plan, policy=Uniform())
 
 
-def test_what_cannot_be_calibrated():
+def test_a_policy_without_calibration_is_refused():
     unet = tiny.small_unet()
     with pytest.raises(fxcache.ConfigError, match="TeaCache"):
         fxcache.calibrate(unet, Uniform, lambda: None)
@@ -232,7 +232,7 @@ def test_what_cannot_be_calibrated():
     assert type(unet) is type(tiny.small_unet())
 
 
-def test_plans_of_like_names_keep_their_own_weights(tmp_path):
+def test_plans_with_similar_names_keep_separate_weights(tmp_path):
     unet = tiny.small_unet()
     for value in (1, 2):
         trends = {"mid_block.0": torch.full((T, 1, 32), float(value))}
@@ -256,7 +256,7 @@ def test_plans_of_like_names_keep_their_own_weights(tmp_path):
         {"settings": ...},
     ],
 )
-def test_plans_that_were_edited_are_refused(change, tmp_path):
+def test_edited_plans_are_refused(change, tmp_path):
     file = tmp_path / "plan.json"
     fxcache.Plan.of(tiny.small_unet(), Uniform(2)).save(file)
     data = json.loads(file.read_text()) | change
@@ -273,7 +273,7 @@ def test_magnitudes_of_other_weights_are_a_difference():
         fxcache.optimize(unet, plan=other)
 
 
-def test_weights_that_are_not_finite_are_refused(tmp_path):
+def test_infinite_weights_are_refused(tmp_path):
     trends = {"mid_block.0": torch.full((T, 1, 32), torch.nan)}
     plan = fxcache.Plan.of(tiny.small_unet(), Uniform(2))
     replace(plan, correction=DriftCorrection(trends)).save(tmp_path / "plan.json")
@@ -281,7 +281,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
         fxcache.Plan.load(tmp_path / "plan.json")
 
 
-def test_runs_of_different_lengths_make_no_table():
+def test_runs_of_different_lengths_are_refused():
     unet = tiny.small_unet()
 
     def several() -> None:
@@ -295,7 +295,7 @@ def test_runs_of_different_lengths_make_no_table():
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"fxcache_plan": 99}', '{"fxcache_plan": 1}', None]
 )
-def test_files_that_are_no_plan(content, tmp_path):
+def test_files_without_a_plan_are_refused(content, tmp_path):
     file = tmp_path / "plan.json"
     if content is not None:
         file.write_text(content)

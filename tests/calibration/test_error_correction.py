@@ -1,4 +1,4 @@
-"""Error-Optimized Cache: trends against the same means taken by hand, and what they change."""
+"""Tests Error-Optimized Cache: compares trends with means by hand, and checks their effect."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,7 +34,7 @@ def plan_for(model: nn.Module, policy: Policy = POLICY, cut: Any = CUT) -> fxcac
 
 
 def runs(model: nn.Module, index: int = 0) -> None:
-    """A round: two runs of two pictures each."""
+    """Sample one round: two runs of two images each."""
     for seed in (2 * index, 2 * index + 1):
         sample(model, STEPS, **tiny.inputs(seed=seed))
 
@@ -46,7 +46,7 @@ def measured(model: nn.Module, plan: fxcache.Plan) -> tuple[fxcache.Plan, DriftC
 
 
 def outputs(model: nn.Module, path: str, run: Callable[[], object]) -> list[Tensor]:
-    """What the module returned at each call."""
+    """Record the outputs of the module at each call."""
     found: list[Tensor] = []
     module = model.get_submodule(path)
     hook = module.register_forward_hook(lambda _m, _a, value: found.append(value.clone()))
@@ -56,14 +56,14 @@ def outputs(model: nn.Module, path: str, run: Callable[[], object]) -> list[Tens
 
 
 def trends_by_hand(unet: nn.Module) -> Tensor:
-    """[steps - 1, C]: the mean change of each channel over pictures and positions."""
+    """Return the mean change of each channel over images and positions: [steps - 1, C]."""
     seen = torch.stack(outputs(unet, CUT, lambda: runs(unet))).unflatten(0, (2, STEPS))
     changes = seen.diff(dim=1)  # [runs, steps - 1, B, C, H, W]
     return changes.double().mean(dim=(0, 2, 4, 5))
 
 
 class Corrected:
-    """A hook that returns what it saw at the last refresh, moved on by the trend."""
+    """A hook that returns the value of the last refresh plus the trend."""
 
     def __init__(self, trends: Tensor, refreshed: tuple[int, ...], applied: list[bool]):
         self.trends, self.refreshed, self.applied = trends, refreshed, applied
@@ -78,7 +78,7 @@ class Corrected:
         return self.held + moved[:, None, None].float()
 
 
-def test_reuse_is_moved_on_by_the_mean_change_of_each_channel():
+def test_reuse_adds_the_mean_change_of_each_channel():
     unet = tiny.small_unet()
     plan, correction = measured(unet, plan_for(unet))
     (trend,) = correction.trends.values()
@@ -98,7 +98,7 @@ def test_reuse_is_moved_on_by_the_mean_change_of_each_channel():
 
 
 class Deep(nn.Module):
-    """Moves by the same for every picture."""
+    """A module whose value moves by the same amount for every image."""
 
     def __init__(self, tokens: bool) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class Deep(nn.Module):
 
 
 class Drifting(nn.Module):
-    """Its deep value depends on the prompt, and moves by the same for every picture."""
+    """A model whose deep value depends on the prompt, and moves equally for every image."""
 
     def __init__(self, tokens: bool = False) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class Drifting(nn.Module):
 
 
 @pytest.mark.parametrize("tokens", [False, True])
-def test_a_drift_that_all_pictures_share_is_corrected_away(tokens):
+def test_a_drift_of_all_images_is_corrected(tokens):
     model = Drifting(tokens).eval()
     expected = sample(model, STEPS, **tiny.inputs(seed=9))
     plan = plan_for(model, Explicit(steps=(0,)), "deep")
@@ -140,8 +140,8 @@ def test_a_drift_that_all_pictures_share_is_corrected_away(tokens):
 
 
 @pytest.mark.parametrize("factor", [-1, 0.45])
-def test_what_does_not_help_elsewhere_is_not_applied(factor):
-    """The other round drifts the other way, or less than half as far."""
+def test_a_correction_that_does_not_help_is_not_applied(factor):
+    """The second round drifts in the other direction, or less than half as far."""
     model = Drifting().eval()
 
     drift = model.deep.drift.weight.clone()
@@ -167,7 +167,7 @@ def sampler(model: nn.Module) -> Callable[[int], object]:
     return lambda seed: sample(model, STEPS, **tiny.inputs(seed=100 + seed))
 
 
-def test_a_plan_keeps_it(tmp_path):
+def test_a_plan_stores_the_correction(tmp_path):
     unet = tiny.small_unet()
     plan, _ = measured(unet, plan_for(unet))
     plan.save(tmp_path / "plan.json")
@@ -175,7 +175,7 @@ def test_a_plan_keeps_it(tmp_path):
     assert (tmp_path / "plan.safetensors").exists()
 
 
-def test_it_belongs_to_its_points_and_to_the_length_of_its_runs():
+def test_a_correction_requires_its_points_and_run_length():
     unet = tiny.small_unet()
     plan, _ = measured(unet, plan_for(unet))
     other = fxcache.Plan(POLICY, "mid_block", plan.model, correction=plan.correction)
@@ -197,7 +197,7 @@ def test_forecasts_are_refused():
 
 @torch.no_grad()
 def guided(model: nn.Module, seed: int, steps: int = STEPS) -> Tensor:
-    """Both halves of the guidance in one batch, of four pictures."""
+    """Return a guided batch of four images."""
     latents = tiny.inputs(batch=4, seed=seed)["sample"]
     text = tiny.inputs(batch=1)["encoder_hidden_states"].repeat(8, 1, 1)
     text[:4] = 0
@@ -209,8 +209,8 @@ def guided(model: nn.Module, seed: int, steps: int = STEPS) -> Tensor:
     return latents
 
 
-def test_the_halves_of_the_guidance_have_trends_of_their_own():
-    """Each is the mean of its own half; a batch of one half has that half's."""
+def test_each_half_of_the_guidance_has_its_trend():
+    """Each trend is the mean of one half. A batch of one half uses the trend of that half."""
     unet = tiny.small_unet()
     seen = torch.stack(outputs(unet, CUT, lambda: guided(unet, seed=1)))
     plan = measure(unet, plan_for(unet), lambda index: guided(unet, seed=1 + index))
@@ -233,8 +233,8 @@ def test_the_halves_of_the_guidance_have_trends_of_their_own():
         runs(unet)
 
 
-def test_a_policy_that_observes_is_corrected_at_its_own_points():
-    """Its automatic cut begins after what it observes."""
+def test_an_observing_policy_is_corrected_at_its_points():
+    """Its automatic cut begins after the signal."""
     model = tiny.class_pipeline(["a", "b"], blocks=4).transformer
     plan = fxcache.Plan.of(model, FirstBlock(1e6))
 
@@ -269,7 +269,7 @@ def test_runs_of_different_lengths_are_not_mixed():
         measure(unet, plan_for(unet), sampled)
 
 
-def test_a_compiled_module_is_the_module():
+def test_a_compiled_module_is_unwrapped_for_measurement():
     unet = tiny.small_unet()
     compiled = torch.compile(unet, backend="eager")
     plan = measure(compiled, fxcache.Plan.of(compiled, POLICY, CUT), lambda i: runs(unet, i))
@@ -285,7 +285,7 @@ def test_a_compiled_module_is_the_module():
         {"elsewhere.0": torch.zeros(STEPS, 1, 32)},
     ],
 )
-def test_trends_of_another_form_are_refused(broken):
+def test_trends_of_another_shape_are_refused(broken):
     unet = tiny.small_unet()
     fxcache.optimize(unet, plan=replace(plan_for(unet), correction=DriftCorrection(broken)))
     with pytest.raises(PlanError):

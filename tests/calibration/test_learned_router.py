@@ -1,4 +1,4 @@
-"""The learned router: blending, its gradients, and what training decides."""
+"""Tests the learned router: blending, its gradients, and the decisions of training."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -34,7 +34,7 @@ LAYERS = Settings("auto", Recording(like=LearnedRouter))
 
 @torch.no_grad()
 def denoise(model: nn.Module, steps: int = T, **inputs: Any) -> Tensor:
-    """The latent after ``steps`` Euler steps of a model that is told the time as a number."""
+    """Return the latent after ``steps`` Euler steps. The timesteps are numbers."""
     latent = inputs.pop("sample")
     with fxcache.session(model, num_steps=steps):
         for step in range(steps):
@@ -47,7 +47,7 @@ def rounds(dit: nn.Module) -> Callable[..., Tensor]:
 
 
 def seen_in(model: nn.Module, run: Callable[[], object]) -> list[RecordedStep]:
-    """The steps of an uncached run, with copies of what they computed."""
+    """Return the steps of an uncached run, with copies of their values."""
     found: list[RecordedStep] = []
 
     def note(seen: RecordedStep) -> None:
@@ -88,7 +88,7 @@ def small_unet() -> tuple[nn.Module, Callable[[], object]]:
 
 @torch.no_grad()
 @pytest.mark.parametrize("made", [plain_dit, diffusers_dit, small_unet])
-def test_a_blend_of_all_is_full_and_of_none_is_reuse(made):
+def test_a_blend_with_beta_one_is_full_and_with_zero_is_reuse(made):
     before, now = seen_in(*made())
     variants, groups = now.variants, len(now.values)
     blended = variants.blend.module(*now.user_inputs, *flat(before), torch.ones(groups))
@@ -99,7 +99,7 @@ def test_a_blend_of_all_is_full_and_of_none_is_reuse(made):
     assert not torch.equal(blended[0], now.output)
 
 
-def test_gradients_by_the_shares_agree_with_finite_differences():
+def test_gradients_of_beta_agree_with_finite_differences():
     dit = plain.dit(2).double().requires_grad_(False)
     inputs = {k: v.double() for k, v in plain.dit_inputs().items()}
     before, now = seen_in(dit, lambda: denoise(dit, 2, **inputs))
@@ -118,24 +118,24 @@ def trained(**options: Any) -> fxcache.Plan:
 
 
 def computed(plan: fxcache.Plan, first: int) -> list[float]:
-    """The share of the layers that steps ``first``, ``first`` + 2, … compute."""
+    """Return the share of layers that steps ``first``, ``first`` + 2, … compute."""
     policy = plan.policy
     return [len(row) / len(policy.points) for row in policy.computed()[first::2]]
 
 
-def test_when_computing_costs_much_everything_is_reused():
+def test_a_high_penalty_reuses_everything():
     plan = trained(rounds=8, learning_rate=0.5, penalty=10.0)
     assert computed(plan, 0) == [1.0] * 3
     assert computed(plan, 1) == [0.0] * 3
 
 
-def test_when_it_costs_nothing_most_is_computed():
+def test_no_penalty_computes_most_layers():
     plan = trained(rounds=8, learning_rate=0.5, penalty=0.0)
     assert min(computed(plan, 1)) > 0.5
 
 
 def turned_round(scores: Mapping[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
-    """The layer that matters most has the score of the one that matters least, at each step."""
+    """Give the most important layer the score of the least important one, at each step."""
     steps = []
     for column in zip(*scores.values(), strict=True):
         order = sorted(range(len(column)), key=column.__getitem__)
@@ -144,7 +144,7 @@ def turned_round(scores: Mapping[str, tuple[float, ...]]) -> dict[str, tuple[flo
     return dict(zip(scores, zip(*steps, strict=True), strict=True))
 
 
-def test_what_the_router_chose_errs_less_than_as_many_other_layers():
+def test_the_routers_layers_have_less_error_than_others():
     dit = plain.dit()
     state = {n: w.clone() for n, w in dit.state_dict().items()}
     options = RouterOptions(rounds=24, learning_rate=0.2, penalty=3e-6)
@@ -170,7 +170,7 @@ def variants_of(model: nn.Module) -> Variants:
     return variants
 
 
-def test_training_is_deterministic_and_goes_on_from_its_checkpoint(tmp_path):
+def test_training_is_deterministic_and_resumes(tmp_path):
     whole = trained(rounds=4)
     assert trained(rounds=4) == whole
     trained(rounds=2, checkpoint=tmp_path / "x.pt")

@@ -1,4 +1,4 @@
-"""The scale-shift adjustment: what it computes, what training it changes, where it is kept."""
+"""Tests the scale-shift adjustment: its computation, its training and its file."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -34,7 +34,7 @@ def attentions(unet: nn.Module) -> dict[str, nn.Module]:
 
 
 def plan_for(model: nn.Module, blocks: Iterable[str], change: float = 0.2) -> fxcache.Plan:
-    """Every block computed at steps 0 and 3, unless they change by more."""
+    """Return a plan that computes every block at steps 0 and 3, unless a block changes more."""
     policy = BlockCaching(0.5, changes=dict.fromkeys(blocks, (change,) * T))
     return fxcache.Plan(policy, "auto", fingerprint(model))
 
@@ -78,7 +78,7 @@ def test_zeros_change_nothing():
     assert torch.equal(rounds(unet)(1), plain_run)
 
 
-def test_steps_that_reuse_nothing_are_the_original():
+def test_refresh_steps_equal_the_original():
     unet = tiny.small_unet()
     expected = rounds(unet)(1)
     plan = unet_plan(unet, change=9.0)
@@ -86,7 +86,7 @@ def test_steps_that_reuse_nothing_are_the_original():
     assert torch.equal(rounds(unet)(1), expected)
 
 
-def test_it_is_what_hooks_compute_by_hand():
+def test_an_adjustment_equals_hooks_by_hand():
     unet, by_hand = tiny.small_unet(), tiny.small_unet()
     adjustment = random_layers(unet)
     adjust_by_hand(by_hand, adjustment, refreshed=[0, 3])
@@ -95,7 +95,7 @@ def test_it_is_what_hooks_compute_by_hand():
 
 
 def adjust_by_hand(unet: Any, adjustment: ScaleShift, refreshed: list[int]) -> None:
-    """Attention blocks of ``unet`` that add what they added last, scaled and shifted."""
+    """Let attention blocks of ``unet`` add their last addition, scaled and shifted."""
     now: dict[str, Any] = {"step": -1}
 
     def embedded(_module: nn.Module, _inputs: Any, embedding: Tensor) -> None:
@@ -125,7 +125,7 @@ def adjusting(
 
 
 @torch.no_grad()
-def test_tokens_have_their_channels_last():
+def test_adjusted_tokens_have_channels_last():
     dit = plain.dit()
     names = [f"layers.{i}" for i in range(4)]
     plan = plan_for(dit, names)
@@ -157,14 +157,14 @@ def bare(model: nn.Module, plan: fxcache.Plan) -> Variants:
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[fxcache.Plan, fxcache.Plan]:
-    """A plan, and the same after training."""
+    """Return a plan before and after training."""
     unet = tiny.small_unet()
     plan = unet_plan(unet)
     options = Options(rounds=12, learning_rate=1e-2)
     return plan, scale_shift.train(unet, plan, rounds(unet), options)
 
 
-def test_training_lowers_the_error_on_noise_it_has_not_seen(trained):
+def test_training_lowers_the_error_on_unseen_noise(trained):
     plan, learned = trained
     unet = tiny.small_unet()
     before = prediction_error(unet, plan, rounds(unet), HELD_OUT)
@@ -172,7 +172,7 @@ def test_training_lowers_the_error_on_noise_it_has_not_seen(trained):
     assert 0 < after < 0.85 * before
 
 
-def test_nothing_but_the_adjustment_is_trained():
+def test_only_the_adjustment_is_trained():
     unet = tiny.small_unet()
     plan, state = unet_plan(unet), {n: w.clone() for n, w in unet.state_dict().items()}
     before = dict(vars(unet))
@@ -189,7 +189,7 @@ def test_nothing_but_the_adjustment_is_trained():
     assert optimized.state_dict().keys() == state.keys()
 
 
-def test_training_goes_on_from_its_checkpoint_and_ends_the_same(tmp_path):
+def test_training_resumes_with_the_same_result(tmp_path):
     def learned(rounds_in_all: int, checkpoint: Path | None) -> fxcache.Plan:
         unet, options = tiny.small_unet(), Options(rounds=rounds_in_all, checkpoint=checkpoint)
         return scale_shift.train(unet, unet_plan(unet), rounds(unet), options)
@@ -203,7 +203,7 @@ def test_training_goes_on_from_its_checkpoint_and_ends_the_same(tmp_path):
         Learner({"a": nn.Parameter(torch.zeros(2))}, Options(checkpoint=tmp_path / "x.pt"))
 
 
-def test_sampling_in_inference_mode_trains_too():
+def test_training_works_with_sampling_in_inference_mode():
     unet = tiny.small_unet()
 
     def sampled(index: int) -> Tensor:
@@ -269,7 +269,7 @@ def test_a_plan_that_reuses_nothing_cannot_be_trained():
 
 
 @pytest.mark.usefixtures("clean_dynamo")
-def test_adjusted_variants_are_one_graph_each():
+def test_each_adjusted_variant_is_one_graph():
     counter = CompileCounterWithBackend("eager")
     unet = tiny.small_unet()
     plan = replace(unet_plan(unet), adjustment=random_layers(unet))
@@ -278,7 +278,7 @@ def test_adjusted_variants_are_one_graph_each():
     assert counter.frame_count == 2
 
 
-def test_the_work_of_the_adjustment_is_counted():
+def test_the_flops_of_the_adjustment_are_counted():
     unet = tiny.small_unet()
     flops = []
     for adjustment in (None, random_layers(unet)):

@@ -1,4 +1,4 @@
-"""A denoiser that prepares its input with a given function, to see what of it can be captured."""
+"""A denoiser that prepares its input with a given function, to test what can be captured."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,20 +42,20 @@ class Prepared(nn.Module):
 
 
 def calls() -> list[tuple[Tensor, Tensor]]:
-    """Two steps of a run, with other latents and timesteps."""
+    """Return two steps of a run, with different latents and timesteps."""
     generator = torch.Generator().manual_seed(1)
     return [(torch.randn(1, 8, 4, generator=generator), torch.tensor(t)) for t in (900.0, 400.0)]
 
 
 def captured(model: nn.Module, *args: Any, **kwargs: Any) -> Program:
-    """The program of one call of ``model``."""
+    """Capture one call of ``model``."""
     signature = Signature(type(model))
     return capture(model, signature, signature.call(args, kwargs))
 
 
 @torch.no_grad()
 def assert_same_bits(model: nn.Module, plain: nn.Module, inputs: list[Any]) -> None:
-    """The graph of the first call of ``model`` gives the bits of its twin ``plain`` for each."""
+    """Check that the graph of the first call gives the bits of ``plain`` for each call."""
     program = captured(model, *inputs[0])
     graph = graph_module(program.graph, program.weights, "Captured", {})
     for call in inputs:
@@ -64,13 +64,13 @@ def assert_same_bits(model: nn.Module, plain: nn.Module, inputs: list[Any]) -> N
 
 
 def assert_exact(prepare: Prepare) -> None:
-    """The graph of the first step gives the bits of the plain module at each step."""
+    """Check that the graph of the first step gives the bits of the plain module at each step."""
     assert_same_bits(Prepared(prepare).eval(), Prepared(prepare).eval(), calls())
 
 
 @torch.no_grad()
 def refusal(prepare: Prepare) -> fxcache.CaptureError:
-    """The error of a model that cannot be captured."""
+    """Return the error of a model that cannot be captured."""
     with pytest.raises(fxcache.CaptureError) as caught:
         captured(Prepared(prepare).eval(), *calls()[0])
     return caught.value

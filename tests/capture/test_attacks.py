@@ -1,4 +1,4 @@
-"""What an attack on capture found: each compares with an untouched twin."""
+"""Tests defects that attacks on capture found. Each compares with an untouched twin."""
 
 import warnings
 from typing import Any
@@ -15,7 +15,7 @@ EVERY = fxcache.Uniform(interval=1)
 
 
 class Sizes(nn.Module):
-    """Branches on how its sizes compare."""
+    """Branches on comparisons of its sizes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Sizes(nn.Module):
 
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
-def test_sizes_left_open_keep_to_what_the_model_compared():
+def test_dynamic_sizes_keep_the_models_comparisons():
     model, plain = Sizes().eval(), Sizes().eval()
     open_sizes = {"sample": (0, 2, 3), "text": (1,)}
     fxcache.optimize(
@@ -51,7 +51,7 @@ def test_sizes_left_open_keep_to_what_the_model_compared():
 
 
 class Written(DiT):
-    """Reads a length from a buffer that the mask was written to."""
+    """Reads a length from a buffer to which the mask was written."""
 
     def __init__(self, way: str) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Written(DiT):
 
 @torch.no_grad()
 @pytest.mark.parametrize("way", ["index", "slice", "view"])
-def test_values_written_in_place_remember_where_they_came_from(way):
+def test_values_written_in_place_keep_their_sources(way):
     model, plain, inputs = Written(way).eval(), Written(way).eval(), dit_inputs()
     fxcache.optimize(model, policy=EVERY)
     for length in (5, 2):
@@ -84,7 +84,7 @@ def test_values_written_in_place_remember_where_they_came_from(way):
 
 
 class Aliased(DiT):
-    """Writes what the latent says through an alias of the mask's copy."""
+    """Writes values of the latent through an alias of the mask's copy."""
 
     def forward(  # type: ignore[override]
         self, sample: Tensor, timestep: Tensor, text: Tensor, mask: Tensor
@@ -109,7 +109,7 @@ class Masked(DiT):
 
 
 @torch.no_grad()
-def test_a_mask_that_numpy_wrote_to():
+def test_a_mask_written_by_numpy_is_read_again():
     model, plain, inputs = Masked().eval(), Masked().eval(), dit_inputs()
     fxcache.optimize(model, policy=EVERY)
     array = np.ones(5, dtype=np.float32)
@@ -122,7 +122,7 @@ def test_a_mask_that_numpy_wrote_to():
 
 
 class Kept:
-    """What a model may keep its frequencies in."""
+    """Stores its frequencies, as some models do."""
 
     table: Tensor | None = None
 
@@ -154,7 +154,7 @@ class Keeping(DiT):
 
 
 @torch.no_grad()
-def test_nothing_of_the_trace_stays_in_dicts_sets_and_classes():
+def test_no_value_of_the_trace_stays_in_containers():
     inputs = {**dit_inputs(), "timestep": torch.tensor(900.0)}
     model, plain = fxcache.optimize(Keeping().eval(), policy=EVERY), Keeping().eval()
     for batch in (2, 3):
@@ -170,7 +170,7 @@ def test_nothing_of_the_trace_stays_in_dicts_sets_and_classes():
 
 
 class Flagged(DiT):
-    """Settings in a plain tensor and in a set."""
+    """Has settings in a plain tensor and in a set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ class Flagged(DiT):
 
 @torch.no_grad()
 @pytest.mark.parametrize("change", ["tensor", "set"])
-def test_settings_kept_in_tensors_and_sets(change):
+def test_settings_in_tensors_and_sets_are_compared(change):
     model, plain, inputs = Flagged().eval(), Flagged().eval(), dit_inputs()
     fxcache.optimize(model, policy=EVERY)
     for timestep in (900.0, 1000.0):
@@ -197,7 +197,7 @@ def test_settings_kept_in_tensors_and_sets(change):
 
 
 class Carrying(nn.Module):
-    """A block that moves a second stream, and only moves it."""
+    """A block that only moves a second stream."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -223,7 +223,7 @@ class TwoStreams(nn.Module):
 
 
 @torch.no_grad()
-def test_a_stream_that_is_only_moved_is_moved_afresh():
+def test_a_moved_stream_is_moved_again_at_reuse():
     model, plain = fxcache.optimize(TwoStreams().eval()), TwoStreams().eval()
     text, sample = torch.randn(2, 3), torch.randn(2, 6, 4)
     with fxcache.session(model):
@@ -236,8 +236,8 @@ def test_a_stream_that_is_only_moved_is_moved_afresh():
 
 
 @torch.no_grad()
-def test_a_constant_made_in_the_middle_of_forward():
-    """torch warns of its own ways with it; for some users all warnings are errors."""
+def test_a_constant_made_in_forward_is_exact():
+    """torch warns of its own conversion. For some users all warnings are errors."""
 
     class Stepped(DiT):
         def forward(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:

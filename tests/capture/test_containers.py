@@ -1,4 +1,4 @@
-"""Tables with methods of their own, in the file of a function that a model holds."""
+"""Tests containers with overridden methods, in the file of a function that a model holds."""
 
 from collections import OrderedDict
 from typing import Any
@@ -10,7 +10,7 @@ from tests.capture.prepared import Prepared, calls, captured
 
 
 class Lazy(OrderedDict[str, Any]):
-    """Builds what is looked up, and refuses to be changed or listed."""
+    """Builds entries at look-up, and refuses to be changed or listed."""
 
     def __getitem__(self, key: str) -> Any:
         return super().__getitem__(key)()
@@ -27,12 +27,12 @@ RULES: dict[int, Tensor] = {}
 
 
 def activated(x: Tensor, _: Tensor) -> Tensor:
-    """Keeps a table, so that the tables of this file are put back."""
+    """Holds a table, so that the tables of this file are restored."""
     return RULES.setdefault(0, torch.ones(4)) * ACTIVATIONS["tanh"](x)
 
 
 @torch.no_grad()
-def test_a_dict_with_methods_of_its_own_is_left_alone():
+def test_a_dict_with_overridden_methods_is_not_changed():
     captured(Prepared(activated).eval(), *calls()[0])
     assert OrderedDict.__getitem__(ACTIVATIONS, "tanh") is nn.Tanh
     assert isinstance(ACTIVATIONS["tanh"], nn.Tanh)

@@ -1,4 +1,4 @@
-"""Constants that forward computes with NumPy and Python: exact, or refused."""
+"""Tests constants that forward computes with NumPy and Python: they are exact or refused."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ BUFFER = np.zeros(4, dtype=np.float32)
 
 
 def positions(x: Tensor, _: Tensor) -> Tensor:
-    """A sine table as diffusers computes it: torch, NumPy, torch."""
+    """Compute a sine table as diffusers does: torch, NumPy, torch."""
     grid = np.meshgrid(torch.arange(x.shape[1]).numpy(), np.arange(4, dtype=np.float64))
     table = np.sin(grid[0] / 10) + np.cos(grid[1])
     return x + torch.from_numpy(table.T).to(x.device, x.dtype)
@@ -90,7 +90,7 @@ REFUSED: dict[str, Prepare] = {
 
 
 @pytest.mark.parametrize("prepare", REFUSED.values(), ids=list(REFUSED))
-def test_what_a_graph_would_freeze_is_refused(prepare):
+def test_values_that_a_graph_would_freeze_are_refused(prepare):
     where = refusal(prepare).where
     assert "test_foreign_memory.py" in where or "prepared.py" in where
 

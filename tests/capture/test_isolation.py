@@ -1,4 +1,4 @@
-"""A capture leaves the process as it was, also when it fails, and other threads alone."""
+"""Tests that a capture restores the state of the process, also if it fails."""
 
 import contextlib
 import copy
@@ -63,7 +63,7 @@ def fail(x: Tensor) -> None:
 
 
 def settings() -> dict[str, Any]:
-    """What a process can set in torch, warnings, logging and sys, by name."""
+    """Return all settings of torch, warnings, logging and sys, by name."""
     names = [name for name in logging.root.manager.loggerDict if name in LOGGERS]
     return {
         "grad": torch.is_grad_enabled(),
@@ -87,7 +87,7 @@ def settings() -> dict[str, Any]:
 
 
 def tables() -> dict[str, tuple[Any, Any]]:
-    """The dicts and sets among the variables of the libraries' files, with copies."""
+    """Return the dicts and sets among the variables of the libraries' files, with copies."""
     found: dict[str, tuple[Any, Any]] = {}
     for name, file in list(sys.modules.items()):
         if name.partition(".")[0] in ("torch", "diffusers", "transformers"):
@@ -98,19 +98,19 @@ def tables() -> dict[str, tuple[Any, Any]]:
 
 
 def identities(table: Any) -> Any:
-    """The entries of a dict, or the members of a set, as objects: in a form that compares."""
+    """Return the entries of a dict or the members of a set, in a comparable form."""
     if issubclass(type(table), dict):
         return [(id(key), id(value)) for key, value in dict.items(table)]
     return {id(member) for member in set.__iter__(table)}
 
 
 def changed_tables(before: dict[str, tuple[Any, Any]]) -> list[str]:
-    """The names of the tables whose entries are no longer the same objects."""
+    """Return the names of the tables whose entries are other objects now."""
     return [name for name, (table, entries) in before.items() if identities(table) != entries]
 
 
 def capture_one(meanwhile: Callable[[Tensor], Any] = lambda x: None) -> None:
-    """A capture, or one that is refused."""
+    """Make a capture, or one that is refused."""
     with torch.random.fork_rng(), contextlib.suppress(fxcache.CaptureError):
         captured(Traced(meanwhile).eval(), torch.randn(1, 8, 4), torch.tensor(3.0))
 
@@ -124,7 +124,7 @@ def in_a_thread() -> None:
 @pytest.mark.parametrize(
     "run", [capture_one, lambda: capture_one(fail), in_a_thread], ids=["good", "failed", "thread"]
 )
-def test_settings_are_as_before(run):
+def test_process_settings_are_restored(run):
     size_of("four")
     before = settings()
     run()
@@ -133,7 +133,7 @@ def test_settings_are_as_before(run):
 
 
 @pytest.mark.parametrize("run", [capture_one, lambda: capture_one(fail)], ids=["good", "failed"])
-def test_tables_of_libraries_are_as_before(run):
+def test_tables_of_libraries_are_restored(run):
     for name in ("diffusers.models.activations", "transformers.activations"):
         importlib.import_module(name)
     run()  # torch fills tables of its own when it is first used
@@ -149,8 +149,8 @@ def test_no_fake_tensor_stays_alive_in_the_model_or_its_file():
     assert not any(isinstance(h, Tensor) and type(h) not in (Tensor, nn.Parameter) for h in held)
 
 
-def test_what_other_code_keeps_stays():
-    """Nothing of the trace is in the list: it may be another thread that has written to it."""
+def test_values_of_other_code_stay():
+    """The list holds no value of the trace, so another thread may have changed it."""
     EVENTS.clear()
     captured(Traced(lambda x: EVENTS.append("a")).eval(), torch.randn(1, 8, 4), torch.tensor(3.0))
     assert EVENTS

@@ -1,4 +1,4 @@
-"""Arguments may have any name, those of parameters of torch.export's own wrappers included."""
+"""Tests that arguments may have any name, also names of torch.export's own parameters."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ NAMES = [
 
 
 def layer_class(name: str) -> type[nn.Module]:
-    """A layer whose ``forward`` has a second parameter called ``name``, in an inner module too."""
+    """Return a layer whose ``forward`` has a second parameter ``name``, also in an inner module."""
     source = f"""
 class Inner(nn.Module):
     def __init__(self):
@@ -63,12 +63,12 @@ def inputs() -> list[tuple[Tensor, Tensor]]:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", NAMES)
-def test_a_keyword_of_a_submodule(name):
+def test_any_keyword_of_a_submodule_is_captured(name):
     assert_same_bits(Named(name).eval(), Named(name).eval(), inputs())
 
 
 class Shared(Named):
-    """Calls one layer under two names, which makes torch.export trace stand-ins of modules."""
+    """Calls one layer under two names, so that torch.export traces stand-ins of modules."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -81,7 +81,7 @@ class Shared(Named):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["mod", "self_", "graph"])
-def test_a_keyword_of_a_shared_submodule(name):
+def test_any_keyword_of_a_shared_submodule_is_captured(name):
     assert_same_bits(Shared(name).eval(), Shared(name).eval(), inputs())
 
 
@@ -93,7 +93,7 @@ class Root(Named):
 
 
 @torch.no_grad()
-def test_keywords_of_the_model_itself():
+def test_any_keyword_of_the_model_is_captured():
     model, plain = Root("mod").eval(), Root("mod").eval()
     text = {name: torch.randn(1, 8, 4) for name in ("arguments", "args", "kwargs")}
     sample, timestep = inputs()[0]
@@ -104,7 +104,7 @@ def test_keywords_of_the_model_itself():
 
 
 def with_hooks(model: Named) -> Named:
-    """Hooks that read and change the keyword where they find it."""
+    """Add hooks that read and change the keyword."""
 
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return args, kwargs | {"mod": kwargs["mod"] * 2}
@@ -119,7 +119,7 @@ def with_hooks(model: Named) -> Named:
 
 
 @torch.no_grad()
-def test_hooks_find_the_keyword():
+def test_hooks_receive_the_keyword():
     assert_same_bits(with_hooks(Named("mod")).eval(), with_hooks(Named("mod")).eval(), inputs())
 
 
@@ -133,7 +133,7 @@ def module_call() -> Iterator[None]:
 
 @torch.no_grad()
 @pytest.mark.usefixtures("module_call")
-def test_modules_are_called_as_before_after_a_capture():
+def test_calls_of_modules_are_restored_after_a_capture():
     assert_same_bits(Named("mod").eval(), Named("mod").eval(), inputs())
     with pytest.raises(TypeError, match="mod"):
         nn.Linear(4, 4)(torch.zeros(4), mod=1)

@@ -1,4 +1,4 @@
-"""Timesteps that are Python numbers: what the model computes with them in Python stays exact."""
+"""Tests timesteps that are Python numbers: the values that the model computes stay exact."""
 
 import math
 from math import log
@@ -23,7 +23,7 @@ STEPS = [901, 703, 502, 300, 99, 7]
 
 
 class OfSigma(DiT):
-    """Denoises with what ``embedded`` makes of sigma, a tensor that the timestep embedding takes.
+    """Denoises with ``embedded(sigma)``, the input of the timestep embedding.
 
     The output is scaled by ``scale``, a number or a tensor.
     """
@@ -73,7 +73,7 @@ class Float(OfSigma):
 
 
 class Rounded(OfSigma):
-    """Looks an integer up, as models with a table of noise levels do."""
+    """Looks up an integer, as models with a table of noise levels do."""
 
     def embedded(self, sample, sigma):
         levels = [0.1 * i for i in range(16)]
@@ -93,7 +93,7 @@ class Written(OfSigma):
 
 
 class Mixed(OfSigma):
-    """Numbers on both sides of tensors of other kinds and of none dimensions."""
+    """Combines numbers with tensors of other dtypes and of no dimensions, on both sides."""
 
     def embedded(self, sample, sigma):
         whole, single = torch.arange(3), torch.ones((), dtype=sample.dtype)
@@ -134,7 +134,7 @@ def captures(model: nn.Module) -> int:
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_number_behaves_as_one_in_one_capture(kind):
+def test_one_capture_serves_all_numbers(kind):
     model, plain, inputs = (
         fxcache.optimize(kind().eval(), policy=EVERY),
         kind().eval(),
@@ -194,7 +194,7 @@ def test_numbers_compile_once(clean_dynamo):
 
 
 @torch.no_grad()
-def test_a_comparison_is_one_capture_for_each_way():
+def test_a_branch_on_a_number_has_a_capture_for_each_outcome():
     class Branching(OfSigma):
         def embedded(self, sample, sigma):
             level = torch.tensor(sigma)
@@ -209,7 +209,7 @@ def test_a_comparison_is_one_capture_for_each_way():
 
 
 @torch.no_grad()
-def test_a_value_that_near_numbers_share_is_noticed_later():
+def test_a_rounded_value_is_found_later():
     class Steps(OfSigma):
         def embedded(self, sample, sigma):
             return torch.full((1,), float(sigma // 400 * 100), dtype=sample.dtype)
@@ -260,7 +260,7 @@ def test_values_of_a_mask_and_a_number_together():
 
 
 @torch.no_grad()
-def test_what_no_tensor_can_stand_for_is_refused_once_it_takes_too_many_captures():
+def test_numbers_that_need_too_many_captures_are_refused():
     class Window(OfSigma):
         def embedded(self, sample, sigma):
             return sample[:, : int(sigma)].mean()
@@ -276,7 +276,7 @@ def test_what_no_tensor_can_stand_for_is_refused_once_it_takes_too_many_captures
 
 
 @torch.no_grad()
-def test_a_model_that_takes_no_number_gets_a_tensor():
+def test_a_model_that_rejects_numbers_gets_a_tensor():
     model, plain, inputs = fxcache.optimize(DiT().eval(), policy=EVERY), DiT().eval(), dit_inputs()
     for t in STEPS:
         got = model(inputs["sample"], float(t), inputs["text"])
@@ -285,7 +285,7 @@ def test_a_model_that_takes_no_number_gets_a_tensor():
 
 
 @torch.no_grad()
-def test_a_model_that_takes_neither_is_refused_for_the_number():
+def test_a_model_that_rejects_numbers_and_tensors_is_refused():
     class Neither(OfSigma):
         def embedded(self, sample, sigma):
             return sigma.reshape(()) * math.log(sigma)
@@ -317,7 +317,7 @@ def test_hoisting_beside_a_number(level):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_model_and_its_modules_are_as_before():
+def test_the_model_and_its_modules_are_unchanged():
     class Keeps(Float):
         def embedded(self, sample, sigma):
             self.last = super().embedded(sample, sigma)
@@ -341,7 +341,7 @@ OPERATORS = {
 @pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int64])
 @pytest.mark.parametrize("shape", [(67,), ()])
-def test_arithmetic_with_a_tensor_in_the_place_of_a_number_has_the_same_bits(name, dtype, shape):
+def test_arithmetic_with_a_tensor_for_a_number_has_the_same_bits(name, dtype, shape):
     assert name in ARITHMETIC
     torch.manual_seed(0)
     func = OPERATORS[name]

@@ -1,4 +1,4 @@
-"""Capture leaves nothing in the model: no fake tensor, no value of the trace."""
+"""Tests that a capture leaves no fake tensor and no value of the trace in the model."""
 
 import functools
 import threading
@@ -16,7 +16,7 @@ from tests.capture.prepared import captured
 
 
 class Frequencies:
-    """A helper that is no module and keeps what it first computed."""
+    """A helper that is not a module, and caches its first result."""
 
     def __init__(self) -> None:
         self.kept: Tensor | None = None
@@ -54,7 +54,7 @@ class Model(nn.Module):
 
 
 @torch.no_grad()
-def test_a_model_captured_before_its_first_call_still_works_without_fxcache():
+def test_a_model_captured_before_its_first_call_works_after_restore():
     x, t = torch.randn(2, 8), torch.tensor(3.0)
     expected = Model()(x, t)
     model = Model().eval()
@@ -69,7 +69,7 @@ def test_a_model_captured_before_its_first_call_still_works_without_fxcache():
 
 
 @torch.no_grad()
-def test_what_a_model_kept_before_capture_stays():
+def test_values_cached_before_the_capture_stay():
     x, t = torch.randn(2, 8), torch.tensor(3.0)
     model = Model().eval()
     expected = model(x, t)
@@ -95,7 +95,7 @@ ODD = Odd()
 
 
 @torch.no_grad()
-def test_odd_classes_in_the_models_file_do_no_harm():
+def test_unusual_classes_in_the_models_file_are_accepted():
     model, x, t = Model().eval(), torch.randn(2, 8), torch.tensor(3.0)
     expected = model(x, t)
     assert torch.equal(fxcache.optimize(model)(x, t), expected)
@@ -160,7 +160,7 @@ NESTED: dict[str, list[dict[int, Tensor]]] = {"tables": [{}]}
 
 
 def in_globals(length: int) -> Tensor:
-    """READY is no tensor, but goes with GLOBAL."""
+    """READY is not a tensor, but must be restored with GLOBAL."""
     global GLOBAL, READY
     if not READY:
         GLOBAL, READY = torch.linspace(0, 1, length), True
@@ -203,7 +203,7 @@ class InClass(nn.Module):
 
 
 class Keeper(Model):
-    """Keeps tables of its own making wherever Python lets it."""
+    """Stores tables in all places that Python allows."""
 
     def __init__(self, fails: bool = False) -> None:
         super().__init__()
@@ -220,7 +220,7 @@ class Keeper(Model):
 
 
 def kept() -> list[Any]:
-    """What the tables hold."""
+    """Return the content of the tables."""
     closure = [cell.cell_contents for cell in in_a_closure.__closure__ or ()]
     return [
         *(GLOBAL, READY, hasattr(SLOTS, "kept"), dict(MAPS), dict(DEFAULTS), dict(USER_DICT)),
@@ -233,7 +233,7 @@ def kept() -> list[Any]:
 
 
 def forget() -> None:
-    """Empty the tables, as they are when the process begins."""
+    """Empty the tables, as at the start of the process."""
     global GLOBAL, READY
     GLOBAL, READY, InClass.table = None, False, None
     for name in ("kept", "_Slots__private"):

@@ -1,4 +1,4 @@
-"""Numbers that Python or NumPy draw are not frozen, and other threads may draw."""
+"""Tests that random numbers of Python and NumPy are not frozen, and that other threads may draw."""
 
 import random
 import threading
@@ -25,7 +25,7 @@ def test_random_constants_are_refused(prepare):
     assert GeneratorStates() == before
 
 
-def test_draws_of_other_threads_are_no_reason_to_refuse():
+def test_draws_of_other_threads_are_accepted():
     def draw_elsewhere(x: Tensor, _: Tensor) -> Tensor:
         thread = threading.Thread(target=lambda: (random.random(), np.random.rand()))
         thread.start()
@@ -38,6 +38,6 @@ def test_draws_of_other_threads_are_no_reason_to_refuse():
 
 
 def test_torch_draws_at_every_call():
-    """A graph can express these."""
+    """A graph can express draws of torch."""
     program = captured(Prepared(lambda x, t: x + torch.rand_like(x)).eval(), *calls()[0])
     assert any("rand" in str(node.target) for node in program.graph.nodes)

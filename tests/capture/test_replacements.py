@@ -1,4 +1,4 @@
-"""In-place writes through views of views: exact, or refused by name of the line."""
+"""Tests in-place writes through views of views: they are exact, or refused with the line."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ def copies(write: Write) -> Prepare:
 
 
 def masks(write: Write, *shape: int) -> Prepare:
-    """Writes to a mask of its own, and adds all of it up."""
+    """Writes to its own mask, and sums it."""
 
     def prepare(x: Tensor, _: Tensor) -> Tensor:
         mask = torch.arange(float(torch.Size(shape).numel())).reshape(shape)
@@ -119,7 +119,7 @@ REFUSED: dict[str, Prepare] = {
 
 
 @pytest.mark.parametrize("prepare", REFUSED.values(), ids=list(REFUSED))
-def test_other_writes_are_refused_by_line(prepare):
+def test_other_writes_are_refused_with_their_line(prepare):
     where = refusal(prepare).where
     assert "test_replacements.py" in where or "prepared.py" in where
     assert torch.equal(KEPT, torch.zeros(4))

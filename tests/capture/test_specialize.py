@@ -1,4 +1,4 @@
-"""Models that branch on values: specialised on what a run keeps, refused for the rest."""
+"""Tests models that branch on values: captures are specialised on conditioning only."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ class Base(nn.Module):
 
 
 class Padded(Base):
-    """Leaves out padding, whose length it reads from the mask."""
+    """Removes padding, whose length it reads from the mask."""
 
     def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> Tensor:
         lengths = mask.sum(dim=1).tolist()
@@ -32,7 +32,7 @@ class Padded(Base):
 
 
 class Packed(Base):
-    """Picks tokens by a mask, and puts them back."""
+    """Selects tokens by a mask, and puts them back."""
 
     def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> Tensor:
         out = x.clone()
@@ -41,7 +41,7 @@ class Packed(Base):
 
 
 class Chooser(Base):
-    """Looks whether a picture was given."""
+    """Branches on whether an image was given."""
 
     def forward(self, x: Tensor, t: Tensor, picture: Tensor) -> Tensor:
         if torch.all(picture == 0):
@@ -60,7 +60,7 @@ class OnTheTimestep(Base):
 
 
 class OnAMixture(Base):
-    """Overwrites part of what was a mask with what the latent says."""
+    """Overwrites a part of a mask with values of the latent."""
 
     def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> Tensor:
         mixed = mask.clone()
@@ -70,7 +70,7 @@ class OnAMixture(Base):
 
 
 class OnAnOverwritten(Base):
-    """As before, by way of ``out=``."""
+    """Overwrites a mask with values of the latent by ``out=``."""
 
     def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> Tensor:
         mixed = mask.clone()
@@ -132,7 +132,7 @@ def test_a_picture_that_is_all_zeros():
 @pytest.mark.parametrize(
     "kind", [OnTheLatent, OnTheTimestep, OnAMixture, OnAnOverwritten, OnChance]
 )
-def test_what_changes_at_every_step_is_refused(kind):
+def test_branches_on_the_latent_are_refused(kind):
     model = fxcache.optimize(kind().eval())
     x, random = torch.randn(2, 5, 4), torch.get_rng_state()
     with pytest.raises(fxcache.CaptureError) as caught:

@@ -1,4 +1,4 @@
-"""Functions under ``torch.vmap``, as masks are built with, in both attempts of a capture."""
+"""Tests functions under ``torch.vmap``, which build masks, in both attempts of a capture."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Forecasts against the values that their papers' formulas give, and under every policy."""
+"""Compares forecasts with the formulas of their papers, and tests them with every policy."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ GOLDEN: list[tuple[Forecast, list[float]]] = [
 
 
 def forecast_at(cache: FeatureCache, forecast: Forecast, step: int) -> float:
-    """The value of cache point 0 as a reuse step at ``step`` reads it."""
+    """Return the value of cache point 0 that a reuse step at ``step`` reads."""
     codec, graph = History(forecast), fx.Graph()
     like = graph.placeholder("value")
     like.meta["val"] = stored(cache)[0]
@@ -46,7 +46,7 @@ def test_golden_values(forecast, expected):
     assert [forecast_at(cache, forecast, step) for step in (3, 4, 5)] == expected
 
 
-def test_taylor_after_refreshes_that_are_not_evenly_spaced():
+def test_taylor_supports_unevenly_spaced_refreshes():
     """8 at step 5, after 1, 2, 4: differences 4/3 and (4/3 - 2)/3."""
     found = []
     for order in (1, 2):
@@ -67,8 +67,8 @@ def test_hermite_polynomials_are_the_physicists():
 @pytest.mark.parametrize(
     "policy", [fxcache.Uniform(3, first=3), fxcache.TeaCache(1.0, coefficients=(1.0, 0.0), last=0)]
 )
-def test_hermite_goes_with_any_policy(policy):
-    """It changes what a reuse step reads, and not which steps reuse."""
+def test_hermite_works_with_any_policy(policy):
+    """A forecast changes the values that a reuse step reads, and not which steps reuse."""
     runs = []
     for forecast in (None, Hermite(2)):
         unet = fxcache.optimize(tiny.small_unet(), policy, forecast=forecast)
@@ -79,7 +79,7 @@ def test_hermite_goes_with_any_policy(policy):
     assert not torch.equal(plain, forecast)
 
 
-def test_a_forecast_needs_more_than_eight_bits():
+def test_a_forecast_with_eight_bits_is_refused():
     with pytest.raises(fxcache.ConfigError, match="forecasts need differences"):
         fxcache.optimize(
             tiny.small_unet(),
@@ -89,7 +89,7 @@ def test_a_forecast_needs_more_than_eight_bits():
         )
 
 
-def test_a_policy_brings_its_own_forecast_unless_another_is_asked_for():
+def test_a_policys_default_forecast_can_be_replaced():
     outputs = []
     for policy, forecast in (
         (fxcache.TaylorSeer(3), None),
@@ -103,7 +103,7 @@ def test_a_policy_brings_its_own_forecast_unless_another_is_asked_for():
     assert torch.equal(sample(taylor, 9, **tiny.inputs()), outputs[0])
 
 
-def test_a_forecast_that_needs_the_runs_length_refreshes_without_it():
+def test_a_forecast_refreshes_without_the_required_length():
     unet = fxcache.optimize(tiny.small_unet(), fxcache.Uniform(2), forecast=Ramp())
     inputs = tiny.inputs()
     with torch.no_grad(), fxcache.session(unet):
@@ -124,20 +124,20 @@ def test_a_forecast_that_needs_the_runs_length_refreshes_without_it():
         lambda: Ramp(most=-1),
     ],
 )
-def test_options_that_forecasts_cannot_have(wrong):
+def test_wrong_options_of_forecasts_are_refused(wrong):
     with pytest.raises(fxcache.ConfigError):
         wrong()
 
 
 @pytest.mark.parametrize("forecast", [Taylor(3), Hermite(2, contraction=0.4), Ramp(most=2.0)])
-def test_plans_keep_forecasts(forecast, tmp_path):
+def test_plans_store_forecasts(forecast, tmp_path):
     plan = fxcache.Plan.of(tiny.small_unet(), fxcache.Uniform(3), 0, forecast)
     plan.save(tmp_path / "plan.json")
     assert fxcache.Plan.load(tmp_path / "plan.json").forecast == forecast
 
 
-def test_every_entry_is_updated_by_its_own_history():
-    """Two points, of which one was written more often: in one call, each by its own distance."""
+def test_every_entry_uses_its_history():
+    """One of two points was written more often. One call writes both."""
     cache, codec = FeatureCache(), History(Taylor(1))
     a, b = torch.tensor([1.0]), torch.tensor([10.0])
     cache.write({0: a, 1: b}, 0, codec, "source", fresh=True)

@@ -1,4 +1,4 @@
-"""How kernels are compared: with float64, to a multiple of the error of PyTorch's own result."""
+"""Compares kernels with float64. The bound is a multiple of the error of PyTorch's own result."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
 class Ran:
-    """Notes which kernels run."""
+    """Records which kernels run."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -42,7 +42,7 @@ def assert_as_exact(found: Tensor, own: Tensor, exact: Tensor) -> None:
 
 @contextmanager
 def poisoned_memory() -> Iterator[None]:
-    """Memory that is given out is full of NaN, or 77: what a kernel does not write is seen."""
+    """Fill new memory with NaN or 77, so that values which a kernel does not write are noticed."""
 
     def full(make: Any) -> Any:
         def poisoned(*args: Any, **kwargs: Any) -> Tensor:
@@ -62,12 +62,12 @@ def poisoned_memory() -> Iterator[None]:
 
 
 def compiling() -> dict[str, str]:
-    """The environment of a process in which kernels are compiled; in this one they may not be."""
+    """Return the environment of a process that compiles kernels; this one may interpret them."""
     return {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
 
 
 def run_compiled(source: str) -> None:
-    """Run Python in a process of its own: there the kernels are compiled ones."""
+    """Run Python code in another process, where kernels are compiled."""
     command = [sys.executable, "-c", source]
     done = subprocess.run(command, env=compiling(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Kernels run on a GPU where there is one, and in Triton's interpreter where there is none."""
+"""Runs kernels on a GPU if there is one, and in Triton's interpreter otherwise."""
 
 import pytest
 import torch
@@ -13,6 +13,6 @@ def device() -> str:
 
 @pytest.fixture
 def poisoned():
-    """What a kernel does not write is seen."""
+    """Let tests notice values that a kernel does not write."""
     with poisoned_memory():
         yield

@@ -1,4 +1,4 @@
-"""What each kernel's machine code takes: a change must say so, in ``binaries.json``."""
+"""Tests the resources of each kernel's machine code against ``binaries.json``."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ FOLDERS = sorted(file.parent.name for file in KERNELS.glob("*/kernel.py"))
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    """Compiled in a process of its own: in this one kernels may be interpreted."""
+    """Compile the kernels in another process, because they may be interpreted in this one."""
     command = [sys.executable, "-m", "fxcache.kernels.binaries"]
     done = subprocess.run(command, env=compiling(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -28,7 +28,7 @@ def test_every_kernel_is_compiled(found):
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_binaries_take_what_is_expected(found, name):
+def test_binaries_have_the_expected_resources(found, name):
     expected = json.loads((KERNELS / name / "binaries.json").read_text())
     if expected["triton"] != found[name]["triton"]:
         pytest.skip(f"expected values are of Triton {expected['triton']}")
@@ -36,7 +36,7 @@ def test_binaries_take_what_is_expected(found, name):
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_no_spills_full_width_and_no_offset_that_ends_at_2_to_the_31(found, name):
+def test_kernels_have_no_spills_full_width_loads_and_long_offsets(found, name):
     for example, kernels in found[name]["examples"].items():
         for kernel, targets in kernels.items():
             assert targets.keys() == {"sm_80", "sm_90", "gfx942"}

@@ -1,4 +1,4 @@
-"""Bytes that kernels move, from the sizes of what they must read and write."""
+"""Tests the bytes that kernels move, computed from the sizes of their tensors."""
 
 import pytest
 
@@ -36,8 +36,8 @@ def test_each_tensor_is_read_or_written_once(kernel, expected):
 @pytest.mark.parametrize(
     ("case", "values", "size"), [("SD 1.5, fp16", SD_1_5, 2), ("SDXL, bf16", SDXL, 2)]
 )
-def test_the_fresh_half_is_read_for_its_moments_and_both_once_more(case, values, size):
-    """The moments of the cached half are given. Both are written twice: joined, and normalised."""
+def test_the_fresh_half_is_read_twice_and_the_cached_once(case, values, size):
+    """The moments of the cached half are given. Both halves are written joined and normalised."""
     fresh, normalized = launches_by_case("concat_group_norm_silu")[case]
     pieces = 2 * 32 * (values // (2 * 960) // 512) * 2 * 4
     assert fresh.nbytes == values // 3 * size + pieces

@@ -1,4 +1,4 @@
-"""Against a float64 reference, to a multiple of the error of PyTorch's own result."""
+"""Compares with a float64 reference. The bound is a multiple of the error of PyTorch's result."""
 
 from itertools import product
 from types import ModuleType
@@ -33,7 +33,7 @@ def launch(device: str) -> ModuleType:
 def computed(
     launch: ModuleType, a: Tensor, b: Tensor, w: Tensor, v: Tensor, groups: int, last: bool = False
 ) -> Tensor:
-    """What the kernels make of it, those for channels ``last`` if so; what they join is checked."""
+    """Run the kernels, those for channels-last if ``last``, and check the concatenation."""
     channels, ran = len(w), Ran()
     moments = [
         launch.moments(x, groups, channels, first, ran) for x, first in ((a, 0), (b, a.shape[1]))
@@ -56,7 +56,7 @@ def channels_last(x: Tensor) -> Tensor:
 def drawn(
     shape: tuple[int, ...], halves: tuple[int, int], dtype: torch.dtype, device: str = "cpu"
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Both halves, the cached one far from zero; weight and bias."""
+    """Return random halves, of which the cached one is far from zero, weight and bias."""
     n, *spatial = shape
     torch.manual_seed(0)
     a, b = (torch.randn(n, c, *spatial) for c in halves)
@@ -65,7 +65,7 @@ def drawn(
 
 
 def assert_close(found: Tensor, *inputs: Tensor, groups: int) -> None:
-    """To float64's result, ``K`` times as far as PyTorch's own result is."""
+    """Check that the error is at most ``K`` times that of PyTorch's own result."""
     exact, _ = reference.concat_group_norm_silu(*(x.double() for x in inputs), groups, EPS)
     own, _ = reference.concat_group_norm_silu(*inputs, groups, EPS)
     assert_as_exact(found, own, exact)
@@ -84,7 +84,7 @@ def assert_close(found: Tensor, *inputs: Tensor, groups: int) -> None:
         ((0, 4, 4), (4, 4), 2),  # no picture
     ],
 )
-def test_it_equals_the_reference(launch, device, dtype, shape, halves, groups):
+def test_the_kernel_equals_the_reference(launch, device, dtype, shape, halves, groups):
     inputs = drawn(shape, halves, dtype, device)
     assert_close(computed(launch, *inputs, groups), *inputs, groups=groups)
 
@@ -108,7 +108,7 @@ def test_channels_last(launch, device, dtype, shape, halves, groups):
     assert_close(computed(launch, *inputs, groups, last=True), *inputs, groups=groups)
 
 
-def test_channels_last_of_a_group_that_fits_no_span(launch, device):
+def test_channels_last_groups_wider_than_a_span_are_exact(launch, device):
     a, b, w, v = drawn((1, 3, 4), (100, 30), torch.float32, device)
     inputs = (channels_last(a), channels_last(b), w, v)
     assert_close(computed(launch, *inputs, 1), *inputs, groups=1)
@@ -139,7 +139,7 @@ def test_any_strides(launch, device, dtype, laid_out):
         assert_close(computed(launch, *inputs, 6), *inputs, groups=6)
 
 
-def test_the_result_is_laid_out_as_pytorchs_is(launch, device):
+def test_the_result_has_pytorchs_strides(launch, device):
     a, b, w, v = drawn((2, 6, 10), (12, 18), torch.float32, device)
     forms = (torch.contiguous_format, torch.channels_last)
     for first, second in product(forms, repeat=2):
@@ -148,8 +148,8 @@ def test_the_result_is_laid_out_as_pytorchs_is(launch, device):
         assert computed(launch, *inputs, 6).stride() == expected.stride()
 
 
-def test_one_channel_of_more(launch, device):
-    """A slice of one channel has the strides of channels last, and is contiguous as well."""
+def test_a_slice_of_one_channel_is_exact(launch, device):
+    """A slice of one channel has channels-last strides, and is contiguous too."""
     torch.manual_seed(0)
     cached, wide = (channels_last(torch.randn(1, c, 2, 3).to(device)) for c in (3, 8))
     w, v = torch.randn(2, 4).to(device)
@@ -178,8 +178,8 @@ def test_moments_are_those_of_the_reference(launch, device):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_value_far_from_zero_keeps_its_digits(launch, device):
-    """The sum of squares less the squared sum would lose them all."""
+def test_values_far_from_zero_keep_their_precision(launch, device):
+    """The sum of squares minus the squared sum would lose all digits."""
     a, b, w, v = drawn((1, 16, 16), (8, 8), torch.float32, device)
     for inputs in ((a, b, w, v), (channels_last(a), channels_last(b), w, v)):
         far = (inputs[0] + 4000, inputs[1] + 4000, w, v)
@@ -201,5 +201,5 @@ for form in (torch.contiguous_format, torch.channels_last):
 """
 
 
-def test_operators_are_registered_as_pytorch_asks():
+def test_operators_pass_pytorchs_checks():
     run_compiled(OPERATORS)

@@ -1,4 +1,4 @@
-"""Against a float64 reference, to a multiple of the error of PyTorch's own result."""
+"""Compares with a float64 reference. The bound is a multiple of the error of PyTorch's result."""
 
 from types import ModuleType
 
@@ -40,7 +40,7 @@ def assert_close(launch: ModuleType, terms: list[Tensor], weights: Tensor) -> Te
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(2, 3, 7), (1, 5000), (1,), (2, 0, 3)])
-def test_it_equals_the_reference(launch, device, dtype, shape, order):
+def test_the_kernel_equals_the_reference(launch, device, dtype, shape, order):
     assert_close(launch, *drawn(shape, dtype, device, order))
 
 
@@ -58,7 +58,7 @@ def test_any_strides(launch, device, laid_out):
         assert_close(launch, mixed, weights)
 
 
-def test_the_result_has_memory_of_its_own(launch, device):
+def test_the_result_shares_no_memory(launch, device):
     terms, weights = drawn((2, 3), torch.float32, device, 1)
     before = terms[0].clone()
     launch.forecast_read(terms, weights).fill_(0)
@@ -78,5 +78,5 @@ for terms in ([x], [x, x * 2], [x.mT, x.mT * 2]):
 """
 
 
-def test_the_operator_is_registered_as_pytorch_asks():
+def test_the_operator_passes_pytorchs_checks():
     run_compiled(OPERATORS)

@@ -1,4 +1,4 @@
-"""Against the bound that is documented, and the reference."""
+"""Compares with the documented bound and with the reference."""
 
 from types import ModuleType
 
@@ -55,8 +55,8 @@ def test_any_strides(launch, device):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(3, 16), (1, 1), (5, 100), (2, 9000), (0, 8)])
-def test_float8_is_that_of_pytorch(launch, device, dtype, shape):
-    """To the bit, where division is: on a GPU it may be off by a rounding."""
+def test_float8_equals_pytorchs(launch, device, dtype, shape):
+    """The bits are equal if division is exact. On a GPU it may differ by a rounding."""
     rows = drawn(shape, dtype, device)
     steps, scales = launch.quantize_rows(rows, torch.float8_e4m3fn)
     expected = reference.quantize_rows(rows, torch.float8_e4m3fn)
@@ -66,8 +66,8 @@ def test_float8_is_that_of_pytorch(launch, device, dtype, shape):
     assert ((codes - like).abs() <= (0 if device == "cpu" else 1)).all()
 
 
-def test_every_float8_and_all_between_two_of_them(launch, device):
-    """Ties and subnormal values too: 448 is the largest in the row, so that its scale is 1."""
+def test_every_float8_and_every_midpoint_is_exact(launch, device):
+    """The row has ties and subnormal values. Its largest value is 448, so its scale is 1."""
     codes = torch.arange(0x7F, dtype=torch.uint8).view(torch.float8_e4m3fn).float()
     between = torch.cat([codes, (codes[1:] + codes[:-1]) / 2, (codes[1:] + 3 * codes[:-1]) / 4])
     rows = torch.cat([between, -between])[None].to(device)
@@ -77,7 +77,7 @@ def test_every_float8_and_all_between_two_of_them(launch, device):
 
 
 @pytest.mark.parametrize("kept_as", [torch.int8, torch.float8_e4m3fn], ids=str)
-def test_rows_of_nothing_but_subnormal_numbers(launch, device, kept_as):
+def test_rows_of_subnormal_numbers_are_exact(launch, device, kept_as):
     rows = torch.full((2, 8), 1e-44, device=device)
     rows[0, 3] = 0
     for steps, scales in (
@@ -90,7 +90,7 @@ def test_rows_of_nothing_but_subnormal_numbers(launch, device, kept_as):
 
 @pytest.mark.parametrize("kept_as", [torch.int8, torch.float8_e4m3fn], ids=str)
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
-def test_rows_of_zeros_and_of_what_is_no_number(launch, device, broken, kept_as):
+def test_rows_of_zeros_and_of_nan_are_restored(launch, device, broken, kept_as):
     rows = torch.ones(3, 8, device=device)
     rows[0], rows[1, 3] = 0, broken
     steps, scales = launch.quantize_rows(rows, kept_as)
@@ -111,5 +111,5 @@ for rows in (torch.randn(3, 8), torch.randn(8, 3).mT):
 """
 
 
-def test_the_operator_is_registered_as_pytorch_asks():
+def test_the_operator_passes_pytorchs_checks():
     run_compiled(OPERATORS)

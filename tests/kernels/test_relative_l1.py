@@ -1,4 +1,4 @@
-"""Against float64, and what policies do with what is no number."""
+"""Compares with float64, and tests the handling of values that are not finite."""
 
 import math
 from types import ModuleType
@@ -24,7 +24,7 @@ def launch(device: str) -> ModuleType:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(1,), (2, 3, 7), (4096,), (3, 41, 50)])
-def test_it_equals_the_reference(launch, device, dtype, shape):
+def test_the_kernel_equals_the_reference(launch, device, dtype, shape):
     torch.manual_seed(0)
     now, then = (torch.randn(shape).to(device, dtype) for _ in range(2))
     ran = Ran()
@@ -35,7 +35,7 @@ def test_it_equals_the_reference(launch, device, dtype, shape):
     assert float(found) == pytest.approx(float(reference.relative_l1(now, then)), rel=1e-6)
 
 
-def test_more_pieces_than_one_program_adds_up(launch, device, monkeypatch):
+def test_more_pieces_than_one_program_sums(launch, device, monkeypatch):
     monkeypatch.setattr(launch, "MOST_PIECES", 2)
     torch.manual_seed(0)
     now, then = torch.randn(2, 9 * launch.BLOCK + 5).to(device)
@@ -43,7 +43,7 @@ def test_more_pieces_than_one_program_adds_up(launch, device, monkeypatch):
     assert float(launch.relative_l1(now, then)) == pytest.approx(float(expected), rel=1e-6)
 
 
-def test_the_same_bits_every_time(launch, device):
+def test_the_result_has_the_same_bits_every_time(launch, device):
     torch.manual_seed(0)
     now, then = torch.randn(2, 30_000).to(device)
     found = {float(launch.relative_l1(now, then)) for _ in range(3)}
@@ -76,7 +76,7 @@ def test_any_strides(launch, device, laid_out):
         ([], [], math.nan),
     ],
 )
-def test_what_is_no_number(launch, device, now, then, expected):
+def test_nan_and_infinity_are_propagated(launch, device, now, then, expected):
     found = launch.relative_l1(torch.tensor(now, device=device), torch.tensor(then, device=device))
     assert float(found) == pytest.approx(expected, nan_ok=True)
 
@@ -91,5 +91,5 @@ opcheck(torch.ops.fxcache.relative_l1, (now, then), test_utils=("test_schema", "
 """
 
 
-def test_the_operator_is_registered_as_pytorch_asks():
+def test_the_operator_passes_pytorchs_checks():
     run_compiled(OPERATORS)

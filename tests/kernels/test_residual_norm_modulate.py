@@ -1,4 +1,4 @@
-"""Against a float64 reference, to a multiple of the error of PyTorch's own result."""
+"""Compares with a float64 reference. The bound is a multiple of the error of PyTorch's result."""
 
 from itertools import product
 from types import ModuleType
@@ -62,7 +62,7 @@ def exact(value: object) -> object:
 def drawn(
     shape: tuple[int, ...], dtype: torch.dtype, device: str, order: int = 0, affine: bool = False
 ) -> Drawn:
-    """A stream far from zero, what is cached, and a modulation that is half of a larger one."""
+    """Return a stream far from zero, cached values, and half of a larger modulation."""
     torch.manual_seed(0)
     stream = torch.randn(shape) * 3 + 5
     terms = [torch.randn(shape) * 2 ** (1 - i) for i in range(order + 1)]
@@ -83,7 +83,7 @@ def assert_close(found: list[Tensor], given: Drawn) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(2, 7, 64), (1, 3, 100), (3, 5), (1, 2, 3, 33)])
 @pytest.mark.parametrize("rms", [False, True])
-def test_it_equals_the_reference(launch, device, dtype, shape, rms):
+def test_the_kernel_equals_the_reference(launch, device, dtype, shape, rms):
     given = drawn(shape, dtype, device)._replace(rms=rms)
     assert_close(given.computed(launch), given)
 
@@ -96,8 +96,8 @@ def test_one_channel(launch, device):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("spread", [False, True])
-def test_the_scale_is_the_factor(launch, device, dtype, spread):
-    """As where it is hoisted, and 1 was added to it before; over tokens already, or not yet."""
+def test_the_scale_may_be_the_factor(launch, device, dtype, spread):
+    """A hoisted scale already includes the 1. It may have a dimension for tokens or not."""
     given = drawn((2, 5, 48), dtype, device)._replace(adds_one=False)
     if spread:
         given = given._replace(scale=given.scale[:, None], shift=given.shift[:, None])
@@ -106,7 +106,7 @@ def test_the_scale_is_the_factor(launch, device, dtype, spread):
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_what_is_cached_is_forecast_on_the_way(launch, device, dtype, order):
+def test_the_kernel_evaluates_the_forecast(launch, device, dtype, order):
     given = drawn((2, 5, 48), dtype, device, order)
     assert_close(given.computed(launch), given)
 
@@ -114,7 +114,7 @@ def test_what_is_cached_is_forecast_on_the_way(launch, device, dtype, order):
 @pytest.mark.parametrize("steps", [torch.int8, torch.float8_e4m3fn], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(2, 7, 64), (3, 5), (1, 2, 3, 33)])
-def test_what_is_cached_in_eight_bits_is_restored_on_the_way(launch, device, dtype, shape, steps):
+def test_the_kernel_restores_eight_bit_values(launch, device, dtype, shape, steps):
     given = drawn(shape, dtype, device)
     kept, row_scale = QuantizedRows(steps).quantize(given.terms[0].flatten(0, -2)[None])
     kept, row_scale = kept.view(shape), row_scale.view(*shape[:-1], 1)
@@ -122,8 +122,8 @@ def test_what_is_cached_in_eight_bits_is_restored_on_the_way(launch, device, dty
     assert_close(given.computed(launch), given)
 
 
-def test_every_float8_is_read_as_it_is(launch, device):
-    """All 256 of them, subnormal ones and NaN too: the sum tells."""
+def test_every_float8_is_read_exactly(launch, device):
+    """The sum shows the values of all 256 codes, including subnormal ones and NaN."""
     steps = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn)[None, :, None]
     stream, row_scale = torch.zeros(1, 256, 1), torch.ones(1, 256, 1)
     given = Drawn(stream, [steps], *[None] * 5, row_scale=row_scale)  # type: ignore[arg-type]
@@ -141,14 +141,14 @@ def onto(value: Any, device: str) -> Any:
 
 
 @pytest.mark.parametrize("parts", list(product([False, True], repeat=4)))
-def test_what_is_left_out(launch, device, parts):
+def test_absent_arguments_are_left_out(launch, device, parts):
     names = ("weight", "bias", "scale", "shift")
     without = {name: None for name, left in zip(names, parts, strict=True) if left}
     given = drawn((2, 3, 20), torch.float32, device, affine=True)._replace(**without)
     assert_close(given.computed(launch), given)
 
 
-def test_the_sum_is_written_only_where_it_is_kept(launch, device):
+def test_the_sum_is_written_only_if_needed(launch, device):
     given = drawn((2, 3, 20), torch.float32, device)
     (alone,) = given.computed(launch, keeps_total=False)
     assert torch.equal(alone, given.computed(launch)[0])
@@ -178,8 +178,8 @@ def test_no_tokens_at_all(launch, device):
     assert [value.shape for value in given.computed(launch)] == [(2, 0, 20)] * 2
 
 
-def test_a_value_far_from_zero_keeps_its_digits(launch, device):
-    """The mean of squares less the squared mean would lose them all."""
+def test_values_far_from_zero_keep_their_precision(launch, device):
+    """The mean of squares minus the squared mean would lose all digits."""
     given = drawn((1, 4, 64), torch.float32, device)
     given = given._replace(stream=given.stream + 4000)
     assert_close(given.computed(launch), given)
@@ -204,5 +204,5 @@ for rms in (False, True):
 """
 
 
-def test_the_operator_is_registered_as_pytorch_asks():
+def test_the_operator_passes_pytorchs_checks():
     run_compiled(OPERATORS)

@@ -1,4 +1,4 @@
-"""torch.compile sees through our operators: their kernels, and what each of these writes."""
+"""Tests how torch.compile traces the operators: their kernels, and the tensors that they write."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from tests.kernels.comparing import compiling
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    """Traced in a process of its own: in this one kernels may be interpreted."""
+    """Trace the operators in another process, because kernels may be interpreted in this one."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "tests.kernels.tracing"],
         cwd=Path(__file__).parents[2],
@@ -26,8 +26,8 @@ def found() -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def test_operators_are_their_kernels_or_left_to_inductor(found):
-    """Nothing else is thought to be written, which would be copied first."""
+def test_operators_launch_kernels_or_are_left_to_inductor(found):
+    """Inductor must not assume that other tensors are written, because it would copy them."""
     assert {name: launches for name, launches in found.items() if name != "reuse step"} == {
         "group_moments": [{"kernel": "moments_kernel", "writes": ["moments"]}],
         "concat_group_norm_silu": [],

@@ -25,7 +25,7 @@ Launches = list[dict[str, Any]]
 
 
 class Traced:
-    """A backend that notes what a graph launches, and returns zeros for its results."""
+    """A backend that records the launches of a graph, and returns zeros for its results."""
 
     def __init__(self) -> None:
         self.launches: Launches = []
@@ -47,7 +47,7 @@ def launch(node: fx.Node) -> dict[str, Any]:
 
 
 def traced(call: Callable[..., Any], *inputs: Any) -> Launches:
-    """The launches in the graph of ``call``."""
+    """Return the launches in the graph of ``call``."""
     backend = Traced()
     torch._dynamo.reset()
     with torch.no_grad():
@@ -81,7 +81,7 @@ def operator_launches() -> dict[str, Launches]:
 
 
 def reuse_step_launches() -> Launches:
-    """Of a whole reuse step, compiled through the optimised module."""
+    """Return the launches of a whole reuse step, compiled through the optimised module."""
     unet = fxcache.optimize(
         tiny.small_unet(), cut=0, policy=fxcache.Uniform(2), cache=fxcache.CacheConfig(kernels=True)
     )

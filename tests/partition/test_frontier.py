@@ -1,4 +1,4 @@
-"""Cuts against the published figures, on meta tensors: no weights, no arithmetic."""
+"""Compares cuts with published figures, on meta tensors, without weights and arithmetic."""
 
 import pytest
 import torch
@@ -73,7 +73,7 @@ def test_unconditional_unet():
     assert cuts[0].share_saved > 0.5
 
 
-def test_a_plain_ldm_style_unet_that_diffusers_never_saw():
+def test_a_unet_in_plain_pytorch_is_cut():
     class Plain(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -118,7 +118,7 @@ def test_auto_saves_the_most():
     assert captured.cut["skip_index"] == 0
 
 
-def test_frontier_of_an_optimised_model_leaves_it_optimised():
+def test_list_cuts_leaves_an_optimised_model_optimised():
     unet = fxcache.optimize(tiny.small_unet())
     assert len(fxcache.list_cuts(unet)) == 4
     fxcache.restore(unet)

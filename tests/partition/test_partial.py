@@ -1,4 +1,4 @@
-"""Partial evaluation against the cache: fewer FLOPs at a reuse, equal results but for rounding."""
+"""Tests partial evaluation: reuse has fewer FLOPs, and equal results up to rounding."""
 
 import copy
 from collections.abc import Callable
@@ -24,12 +24,12 @@ CHANNELS = 6
 
 @pytest.fixture
 def bytes_are_free(monkeypatch):
-    """On models this small, bytes cost more than FLOPs: leave them out of the account."""
+    """Ignore the cost of bytes, which exceeds that of FLOPs on models this small."""
     monkeypatch.setattr(partial, "FLOPS_PER_BYTE", -(10**9))
 
 
 class Joined(nn.Module):
-    """A deep value and a skip ``[B, 6, …]``, joined, and what ``follow`` makes of them."""
+    """A deep value and a skip ``[B, 6, …]``, concatenated and mapped by ``follow``."""
 
     def __init__(self, follow: nn.Module, deep_first: bool = True, twice: bool = False) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Joined(nn.Module):
 
 
 class InTokens(Joined):
-    """The same with linear layers over the last of two to four dimensions."""
+    """The same as ``Joined``, with linear layers over the last of two to four dimensions."""
 
     def __init__(self, follow: nn.Module) -> None:
         super().__init__(follow)
@@ -100,7 +100,7 @@ UNSUITABLE: dict[str, Callable[[], nn.Module]] = {
 
 
 class Computed(Joined):
-    """Whose map has weights of its own for each timestep."""
+    """A model whose map has different weights for each timestep."""
 
     def __init__(self) -> None:
         super().__init__(nn.Identity())
@@ -113,7 +113,7 @@ class Computed(Joined):
 
 
 class ComputedNorm(Joined):
-    """Whose norm has."""
+    """A model whose norm has different weights for each timestep."""
 
     def __init__(self) -> None:
         super().__init__(nn.Identity())
@@ -135,7 +135,7 @@ UNSUITABLE |= {
 
 
 class Meeting(nn.Module):
-    """Cached values that meet: ``other`` is joined with ``deep``, ``act`` is made of them."""
+    """Cached values that meet: ``other`` is concatenated with ``deep``, ``act`` reads both."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class Meeting(nn.Module):
 
 @torch.no_grad()
 @pytest.mark.parametrize("cuts", [["deep", "other"], ["deep", "act"], ["act", "other"]])
-def test_cached_values_that_meet_are_left_as_they_are(cuts, bytes_are_free):
+def test_cached_values_that_meet_are_not_split(cuts, bytes_are_free):
     outputs, flops = [], []
     for wanted in (False, True):
         model = fxcache.optimize(
@@ -180,7 +180,7 @@ def latent(model: nn.Module, seed: int = 0) -> Tensor:
 
 @torch.no_grad()
 def run(model: nn.Module, wanted: bool) -> tuple[CaptureReport, Tensor]:
-    """What was captured, and a reuse after a refresh, which equals the original bit for bit."""
+    """Return the capture, and a reuse after a refresh, which equals the original bit for bit."""
     made = fxcache.optimize(
         copy.deepcopy(model), cut="deep", cache=fxcache.CacheConfig(partial_evaluation=wanted)
     )
@@ -198,7 +198,7 @@ def captured(model: nn.Module) -> CaptureReport:
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_a_reuse_computes_less_and_the_same(name, bytes_are_free):
+def test_a_reuse_computes_less_with_equal_results(name, bytes_are_free):
     model = MAPS[name]().double().eval()
     (whole, expected), (partly, found) = run(model, False), run(model, True)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
@@ -210,7 +210,7 @@ def test_a_reuse_computes_less_and_the_same(name, bytes_are_free):
 
 
 @pytest.mark.parametrize("name", UNSUITABLE)
-def test_what_is_no_map_of_each_channel_is_left_as_it_is(name, bytes_are_free):
+def test_nonlinear_maps_are_not_split(name, bytes_are_free):
     model = UNSUITABLE[name]().double().eval()
     (whole, expected), (partly, found) = run(model, False), run(model, True)
     assert torch.equal(found, expected)
@@ -225,7 +225,7 @@ def test_half_of_a_convolution_is_half_its_flops(bytes_are_free):
     assert whole.cut["reuse_flops"] - partly.cut["reuse_flops"] == cached
 
 
-def test_where_bytes_cost_more_than_flops_save_nothing_changes():
+def test_nothing_changes_if_bytes_cost_more_than_flops_save():
     model = Joined(conv(24, 1)).double().eval()  # 24 channels cached in place of 6
     (whole, expected), (partly, found) = run(model, False), run(model, True)
     assert torch.equal(found, expected)
@@ -299,7 +299,7 @@ def test_two_graphs_and_no_recompilation(bytes_are_free):
     assert counter.frame_count == 2
 
 
-def test_a_third_of_sdxls_outermost_reuse_step_is_known_at_the_refresh():
+def test_a_third_of_sdxls_reuse_step_moves_to_the_refresh():
     model = on_meta(MODELS["Stable Diffusion XL, 1024×1024"])
     (whole, *_) = fxcache.list_cuts(model)
     partly = outermost_partially_evaluated(model)
@@ -307,7 +307,7 @@ def test_a_third_of_sdxls_outermost_reuse_step_is_known_at_the_refresh():
     assert partly["cache_bytes"] == 2 * whole.cache_bytes
 
 
-def test_a_plan_with_trends_of_the_values_that_are_replaced():
+def test_a_plan_with_trends_excludes_partial_evaluation():
     unet = tiny.small_unet()
     plan = fxcache.Plan.of(unet, fxcache.Uniform(3), 0)
     corrected = replace(plan, correction=DriftCorrection({"a.0": torch.zeros(3, 1, 2)}))

@@ -1,4 +1,4 @@
-"""Residual cuts: which streams are found, what is cached of them, what stays computed."""
+"""Tests residual cuts: which streams are found, cached, and still computed."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("shared_captures")
 
 
 def cut(model: nn.Module, inputs: dict[str, Any], request: CutRequest = "auto") -> Variants:
-    """The variants of ``model`` under ``request``."""
+    """Return the variants of ``model`` under ``request``."""
     fxcache.optimize(model, cut=request, capture=fxcache.CaptureConfig(example_inputs=inputs))
     engine = engine_of(model)
     assert engine is not None
@@ -33,7 +33,7 @@ def of_diffusers(kind: str, request: CutRequest = "auto") -> Variants:
 
 
 def computed(graph: torch.fx.Graph, container: str) -> set[str]:
-    """The blocks of ``container`` that have a linear in ``graph``."""
+    """Return the blocks of ``container`` with a linear layer in ``graph``."""
     linears = [n for n in graph.nodes if "linear" in str(n.target)]
     paths = {path for node in linears for path in module_paths(node)}
     return {p for p in paths if p.startswith(f"{container}.") and p.count(".") == 1}
@@ -43,7 +43,7 @@ def names(container: str, *numbers: int) -> set[str]:
     return {f"{container}.{number}" for number in numbers}
 
 
-def test_auto_takes_the_whole_stack_of_a_plain_transformer():
+def test_auto_spans_the_whole_stack_of_a_plain_transformer():
     variants = cut(dit(), {**dit_inputs(), "timestep": torch.tensor(1.0)})
     assert variants.plan.cut.name == "layers.0..layers.3"
     assert variants.plan.cut.mode == "residual"
@@ -60,7 +60,7 @@ def test_the_first_and_the_last_blocks_can_stay_computed():
     assert variants.plan.cut.blocks_skipped == 3
 
 
-def test_a_cut_can_be_named_as_it_is_listed():
+def test_a_listed_name_selects_its_cut():
     inputs = {**dit_inputs(), "timestep": torch.tensor(1.0)}
     listed = fxcache.list_cuts(dit(), **inputs)
     assert [c.name for c in listed] == [f"layers.{i}..layers.3" for i in range(4)]
@@ -69,7 +69,7 @@ def test_a_cut_can_be_named_as_it_is_listed():
         assert cut(dit(), inputs, request).plan.cut == listed[1]
 
 
-def test_the_second_stream_is_cached_where_something_still_reads_it():
+def test_the_second_stream_is_cached_if_it_is_read():
     whole = of_diffusers("SD3Transformer2DModel").plan.cut
     middle = of_diffusers("SD3Transformer2DModel", ("transformer_blocks.0", "transformer_blocks.2"))
     assert whole.cached_tensors == 1, "the last block drops the text"
@@ -80,8 +80,8 @@ def test_the_second_stream_is_cached_where_something_still_reads_it():
 
 
 @pytest.mark.parametrize("kind", ["FluxTransformer2DModel", "Flux2Transformer2DModel"])
-def test_streams_are_followed_through_joining_and_parting(kind):
-    """Text and picture become one sequence and two again; only the picture's part is cached."""
+def test_streams_are_followed_through_concatenation_and_split(kind):
+    """Text and image become one sequence and two again. Only the image's part is cached."""
     variants = of_diffusers(kind)
     (point,) = variants.plan.points
     assert variants.plan.cut.name == "transformer_blocks.0..single_transformer_blocks.3"
@@ -92,7 +92,7 @@ def test_streams_are_followed_through_joining_and_parting(kind):
     assert not computed(variants.cached_skip.graph, "transformer_blocks")
 
 
-def test_a_joined_stream_cut_in_its_middle_is_one_tensor():
+def test_a_cut_in_a_joint_stream_caches_one_tensor():
     request = ("transformer_blocks.1", "single_transformer_blocks.1")
     variants = of_diffusers("Flux2Transformer2DModel", request)
     (point,) = variants.plan.points
@@ -136,13 +136,13 @@ def test_refreshing_in_half_precision_is_exact_although_the_difference_rounds(dt
         ("layers.2", "no output of DiT depends on the latent"),
     ],
 )
-def test_cuts_that_cannot_be(request_, said):
+def test_impossible_cuts_are_refused(request_, said):
     inputs = {**dit_inputs(), "timestep": torch.tensor(1.0)}
     with pytest.raises(fxcache.CutError, match=said):
         fxcache.optimize(dit(), cut=request_, capture=fxcache.CaptureConfig(example_inputs=inputs))
 
 
 @pytest.mark.parametrize("request_", [("a",), ("a", "b", "c"), ("a", 1), ["a", ("b",)], [], None])
-def test_requests_that_are_no_cut(request_):
+def test_wrong_requests_for_cuts_are_refused(request_):
     with pytest.raises(fxcache.ConfigError, match="pair of module paths"):
         fxcache.optimize(dit(), cut=request_)

@@ -1,4 +1,4 @@
-"""diffusers' pipelines around small random denoisers, and what an optimised one must keep."""
+"""diffusers' pipelines around small random denoisers, and the checks of an optimised one."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,7 +20,7 @@ from tests.loops import refreshes
 
 STEPS = 7
 EVERY_THIRD = list(range(0, STEPS, 3))
-# Whose pipelines make timesteps of their own.
+# Classes whose pipelines make a new timestep tensor at each call.
 NUMBERED = {"FluxTransformer2DModel", "QwenImageTransformer2DModel", "SanaTransformer2DModel"}
 PICTURE = Image.fromarray(
     np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)  # type: ignore[arg-type]
@@ -31,13 +31,13 @@ Made = tuple[nn.Module, Draw, Any]  # a denoiser, a function that draws with it,
 
 
 def denoiser(kind: str, **config: Any) -> nn.Module:
-    """The small model of the recipe for ``kind``, its constructor arguments replaced by these."""
+    """Build the small model of the recipe for ``kind``, with these constructor arguments."""
     recipe = RECIPES[kind]
     return from_recipe(replace(recipe, tiny={**recipe.tiny, **config}))
 
 
 def assembled(kind: Any, **parts: Any) -> Any:
-    """A pipeline of these parts, quiet; what is not given is None."""
+    """Build a pipeline of these parts, without a progress bar. Other parts are None."""
     missing = {name: None for name in expected_parts(kind) if name not in parts}
     pipe = kind(**missing, **parts)
     pipe.set_progress_bar_config(disable=True)
@@ -53,7 +53,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def drawing(pipe: Any, **options: Any) -> Draw:
-    """A function that runs ``pipe`` on the same noise each time and returns its latents."""
+    """Return a function that runs ``pipe`` on the same noise each time and returns its latents."""
 
     def draw(**changed: Any) -> Tensor:
         given = {"num_inference_steps": STEPS, "output_type": "latent"} | options | changed
@@ -74,7 +74,7 @@ def optimised(*models: nn.Module, interval: int = 3, **options: Any) -> Iterator
 
 
 def paced(interval: int, *models: nn.Module) -> None:
-    """Optimised models refresh so often from now on; what is captured does not depend on it."""
+    """Set the interval of optimised models. Their captures stay valid."""
     for model in models:
         engine = engine_of(model)
         assert engine is not None
@@ -82,7 +82,7 @@ def paced(interval: int, *models: nn.Module) -> None:
 
 
 def runs(model: nn.Module) -> list[list[int]]:
-    """The refreshes of the runs since the last time this was asked."""
+    """Return the refreshes of the runs since the last call of this function."""
     found = refreshes(model)
     engine_of(model).runs.clear()  # type: ignore[union-attr]
     return found
@@ -161,7 +161,7 @@ def follows_each_call(
 
 
 def in_session(draw: Draw, model: nn.Module, **options: Any) -> Draw:
-    """``draw``, in a session of ``model`` while that is optimised."""
+    """Return ``draw`` in a session of ``model`` while that is optimised."""
 
     def drawn() -> Tensor:
         if engine_of(model) is None:
@@ -173,7 +173,7 @@ def in_session(draw: Draw, model: nn.Module, **options: Any) -> Draw:
 
 
 def prompt(tokens: int, width: int, pooled: int = 0) -> dict[str, Any]:
-    """Embeddings of a prompt and of a negative one; pooled ones too where these have a width."""
+    """Return embeddings of a prompt and of a negative one, and pooled ones if they have a width."""
     shapes = {"prompt_embeds": (1, tokens, width)}
     if pooled:
         shapes["pooled_prompt_embeds"] = (1, pooled)
@@ -185,7 +185,7 @@ def prompt(tokens: int, width: int, pooled: int = 0) -> dict[str, Any]:
 
 
 def masks(dtype: torch.dtype = torch.long) -> dict[str, Any]:
-    """Of a prompt of seven tokens, and of a negative one of five."""
+    """Return the masks of a prompt of seven tokens, and of a negative one of five."""
     return {
         "prompt_attention_mask": torch.ones(1, 7, dtype=dtype),
         "negative_prompt_attention_mask": torch.tensor([[1] * 5 + [0] * 2]).to(dtype),
@@ -210,7 +210,7 @@ def stable_diffusion(**options: Any) -> Made:
 
 
 def around(transformer: nn.Module, kind: Any, options: dict[str, Any], **parts: Any) -> Made:
-    """A pipeline of flow matching, unless ``parts`` have another scheduler; ``options`` to draw."""
+    """Build a flow-matching pipeline, unless ``parts`` have a scheduler."""
     parts = {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler()} | parts
     pipe = assembled(kind, transformer=transformer, **parts)
     return transformer, drawing(pipe, **options), pipe
@@ -227,7 +227,7 @@ def sd3(**options: Any) -> Made:
 
 
 def flow_unipc() -> Any:
-    """The solver of Wan's pipelines."""
+    """Return the solver of Wan's pipelines."""
     return diffusers.UniPCMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
     )

@@ -1,4 +1,4 @@
-"""ControlNets, T2I-Adapters and IP-Adapters: conditioning that another network computes."""
+"""Tests ControlNets, T2I-Adapters and IP-Adapters, whose networks compute conditioning."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ XL_PROMPT = prompt(7, 64, pooled=32) | square(32)
 
 
 def lively(model: Any) -> Any:
-    """Zero convolutions would make it do nothing."""
+    """Replace zero convolutions, with which the network has no effect."""
     torch.manual_seed(1)
     for weight in model.parameters():
         nn.init.normal_(weight, std=0.1)
@@ -45,7 +45,7 @@ def lively(model: Any) -> Any:
 
 
 def extended(kind: Any, base: Any, options: dict[str, Any], **parts: Any) -> Made:
-    """The pipeline ``base`` with more parts, which draws from a picture."""
+    """Return the pipeline ``base`` with more parts, which starts from an image."""
     pipe = kind.from_pipe(base, **parts)
     pipe.set_progress_bar_config(disable=True)
     return pipe.unet, drawing(pipe, image=PICTURE, **options), pipe
@@ -66,7 +66,7 @@ def xl_controlnet(**options: Any) -> Made:
 def with_controlnet(
     model: nn.Module, kind: Any, options: dict[str, Any], controlnet: nn.Module
 ) -> Made:
-    """A transformer's pipeline with its ControlNet, which draws from a picture."""
+    """Return a transformer's pipeline with its ControlNet, which starts from an image."""
     options = {"control_image": PICTURE.resize((64, 64))} | options
     vae = tiny.vae(levels=4, shift_factor=0.0)
     return around(model, kind, options, vae=vae, controlnet=lively(controlnet))
@@ -122,7 +122,7 @@ def test_flux_controlnet_in_a_session(options):
 
 
 def test_flux_controlnet_without_a_session():
-    """Timesteps and residuals are both new at every call: the latent says that it is one run."""
+    """Timesteps and residuals are new at every call, so the latent identifies the run."""
     model, draw, _ = flux_controlnet()
     keeps(draw, model)
 
@@ -168,7 +168,7 @@ CLIP_WIDTH = 20
 
 
 def ip_adapter(unet: Any, seed: int = 0) -> dict[str, dict[str, Tensor]]:
-    """Weights as the published files have them."""
+    """Return weights in the format of the published files."""
     width = unet.config.cross_attention_dim
     layers: dict[str, Tensor] = {}
     crossing = [n for n in unet.attn_processors if n.endswith("attn2.processor")]

@@ -1,4 +1,4 @@
-"""Modulations that diffusers' own transformer pipelines take from a table."""
+"""Tests tables of modulations with diffusers' own transformer pipelines."""
 
 from collections.abc import Callable
 

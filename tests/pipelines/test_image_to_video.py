@@ -1,4 +1,4 @@
-"""Pipelines that start from a picture: conditioning frames, and a timestep for each token."""
+"""Tests pipelines that start from an image: conditioning frames, and a timestep for each token."""
 
 from functools import partial
 from typing import Any
@@ -138,7 +138,7 @@ def test_flux_from_a_picture():
 
 
 def flux_twice(calls: int) -> tuple[Any, Draw, Draw]:
-    """A run of so many calls, and one that starts where the first one ended, or lower."""
+    """Make a run of this many calls, and one that starts at its end or lower."""
     model, draw, _ = flux()
     first = partial(draw, num_inference_steps=2 * calls, strength=0.5)
     second = partial(draw, image=picture(1), num_inference_steps=100, strength=0.05)

@@ -1,4 +1,4 @@
-"""LoRA through diffusers and PEFT: loading, scaling, fusing, swapping, between runs."""
+"""Tests LoRA with diffusers and PEFT: loading, scaling, fusing and swapping between runs."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ from tests.pipelines.build import (
 
 pytest.importorskip("peft")
 
-# What PEFT says to diffusers, which loads and deletes adapters by ways of its own.
+# Warnings of PEFT when diffusers loads and deletes adapters in its own way.
 pytestmark = [
     pytest.mark.filterwarnings(
         "ignore:Already found a .peft_config.:UserWarning",
@@ -34,7 +34,7 @@ TARGETS = ("to_q", "to_v")
 
 
 def weights(model: nn.Module, prefix: str, rank: int = 2, seed: int = 0) -> dict[str, Tensor]:
-    """A LoRA of all attention projections named in TARGETS, strong enough to see."""
+    """Return a LoRA of the attention projections in TARGETS, with a visible effect."""
     made: dict[str, Tensor] = {}
     for number, (name, module) in enumerate(model.named_modules()):
         if isinstance(module, nn.Linear) and name.endswith(TARGETS):

@@ -1,4 +1,4 @@
-"""Weights that move or change their dtype between calls: accelerate's and diffusers' hooks."""
+"""Tests hooks of accelerate and diffusers that move or cast weights between calls."""
 
 from typing import Any
 
@@ -28,12 +28,12 @@ ORDER = pytest.mark.parametrize("hooked_first", [True, False], ids=["before", "a
 
 
 def whole(model: nn.Module) -> None:
-    """As enable_model_cpu_offload does, which itself wants an accelerator."""
+    """Hook the whole model as enable_model_cpu_offload does, which itself needs an accelerator."""
     accelerate.cpu_offload_with_hook(model, execution_device=CPU)
 
 
 def sequential(model: nn.Module) -> None:
-    """As enable_sequential_cpu_offload does."""
+    """Hook submodules as enable_sequential_cpu_offload does."""
     accelerate.cpu_offload(model, execution_device=CPU)
 
 
@@ -94,7 +94,7 @@ def test_hooks_that_move_weights_inside_are_refused(made, hook, hooked_first):
 
 
 @REFUSED
-def test_the_refusal_says_what_to_do_instead(hook):
+def test_the_refusal_names_the_remedy(hook):
     _, error = drawn_while_hooked(stable_diffusion, hook, True)
     assert "hook" in error.remedy or "offload" in error.remedy
 

@@ -1,4 +1,4 @@
-"""Weights quantised by torchao: subclasses of Tensor."""
+"""Tests weights that torchao quantised, which are subclasses of Tensor."""
 
 import copy
 from typing import Any

@@ -1,4 +1,4 @@
-"""Text-to-image and text-to-video pipelines of transformers, end to end."""
+"""Tests text-to-image and text-to-video pipelines of transformers, end to end."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is set on a denoiser between runs, and what pipelines put around it."""
+"""Tests settings of denoisers that change between runs, and options of pipelines."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ MODELS = pytest.mark.parametrize("made", [stable_diffusion, flux])
 
 
 class Doubling:
-    """An attention processor of one's own, whose setting may change."""
+    """A user's attention processor, whose setting may change."""
 
     def __init__(self, factor: float):
         self.factor, self.inner = factor, AttnProcessor2_0()

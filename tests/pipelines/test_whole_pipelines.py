@@ -1,4 +1,4 @@
-"""``optimize(pipe)`` on pipelines of diffusers: exact when it always refreshes, and it reuses."""
+"""Tests ``optimize(pipe)`` on pipelines of diffusers: refreshes are exact, and steps reuse."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ def test_a_session_around_the_pipelines_call():
 
 
 def test_whole_model_offload():
-    """As enable_model_cpu_offload hooks the components, which itself wants an accelerator."""
+    """The components are hooked as by enable_model_cpu_offload, which needs an accelerator."""
     model, draw, pipe = stable_diffusion()
     fxcache.optimize(pipe, fxcache.Uniform(3))
     expected = draw()

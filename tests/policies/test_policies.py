@@ -1,4 +1,4 @@
-"""Golden schedules, and what every policy promises."""
+"""Tests golden schedules, and the properties of every policy."""
 
 import math
 from dataclasses import dataclass
@@ -22,22 +22,22 @@ def test_uniform_refreshes_multiples_of_the_interval():
     assert refreshed(Uniform(interval=99), 4) == [0]
 
 
-def test_non_uniform_is_that_of_deepcaches_released_code():
+def test_non_uniform_equals_deepcaches_released_code():
     assert refreshed(NonUniform(interval=5, center=15, power=1.4), 50) == [
         0, 5, 9, 13, 17, 21, 26, 31, 37, 43,
     ]  # fmt: skip
 
 
-def test_explicit_is_the_list_and_the_first_step():
+def test_explicit_refreshes_the_list_and_the_first_step():
     assert refreshed(Explicit(steps=(7, 3)), 10) == [0, 3, 7]
     assert Explicit(steps=[3, 3, 1]) == Explicit(steps=(1, 3))
 
 
-def test_first_and_last_steps_can_be_kept():
+def test_first_and_last_steps_refresh():
     assert refreshed(Uniform(interval=4, first=3, last=2), 12) == [0, 1, 2, 4, 8, 10, 11]
 
 
-def test_lasts_need_the_length():
+def test_last_steps_need_the_length():
     with pytest.raises(ScheduleError, match="num_steps"):
         Uniform(interval=4, last=2).decide(Step(1, None))
     assert not Uniform(interval=4).decide(Step(1, None)).refresh
@@ -74,7 +74,7 @@ def test_policies_survive_a_round_trip_through_json(policy):
 
 @pytest.mark.parametrize("interval", [0, -1, 2.0, "3", None, True])
 @pytest.mark.parametrize("kind", [Uniform, NonUniform])
-def test_intervals_that_are_none(kind, interval):
+def test_wrong_intervals_are_refused(kind, interval):
     with pytest.raises(ConfigError, match="interval"):
         kind(interval=interval)
 
@@ -92,7 +92,7 @@ def test_intervals_that_are_none(kind, interval):
         (Uniform, {"last": 1.5}),
     ],
 )
-def test_options_that_are_none(kind, options):
+def test_wrong_options_raise_config_error(kind, options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         kind(**options)
 
@@ -115,13 +115,13 @@ def test_policies_are_frozen():
         Uniform().interval = 3  # type: ignore[misc]
 
 
-def test_positions_are_keyword_only_except_the_rules_own():
+def test_common_options_are_keyword_only():
     assert Uniform(5) == Uniform(interval=5)
     assert NonUniform(5, 15, 1.4).power == 1.4
 
 
 def policy_of_a_user(default: int) -> type[Policy]:
-    """A policy of the same name as one of fxcache's, as a notebook's cell defines it."""
+    """Define a policy with the name of one of fxcache's, as a notebook may."""
 
     @dataclass(frozen=True)
     class Uniform(Policy):
@@ -136,7 +136,7 @@ def policy_of_a_user(default: int) -> type[Policy]:
 MINE = f"{__name__}:policy_of_a_user.<locals>.Uniform"
 
 
-def test_policies_of_one_name_are_told_apart():
+def test_policies_of_one_name_are_distinguished():
     mine = policy_of_a_user(7)()
     assert mine.to_dict()["policy"] == MINE
     assert type(Policy.from_dict(mine.to_dict())) is type(mine)

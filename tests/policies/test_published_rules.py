@@ -1,4 +1,4 @@
-"""Each policy against its paper's rule, written out plainly as the loop that authors publish."""
+"""Compares each policy with its paper's rule, written as the loop that authors publish."""
 
 import math
 
@@ -28,7 +28,7 @@ FLUX = (498.651651, -283.781631, 55.8554382, -3.82021401, 0.264230861)
 
 
 def run(policy: Policy, signal: list[float]) -> list[int]:
-    """The steps that refresh when the observed value goes through ``signal``."""
+    """Return the steps that refresh if the observed value follows ``signal``."""
     observes = policy.observes
     reference, changes, found = signal[0], [], []
     for index, value in enumerate(signal):
@@ -90,7 +90,7 @@ def test_published_coefficients_are_of_degree_four(model):
     assert len(TeaCache.published(model).coefficients) == 5
 
 
-def test_coefficients_that_nobody_published():
+def test_wrong_coefficients_are_refused():
     with pytest.raises(ConfigError, match="calibrate"):
         TeaCache.published("stable-diffusion")
 
@@ -185,7 +185,7 @@ def test_smoothcache(errors, alpha):
     assert [s for s, row in enumerate(policy.rows) if row] == computed
 
 
-def test_learned_router_is_binarised_at_its_threshold():
+def test_learned_router_applies_its_threshold():
     with pytest.raises(ConfigError, match="no step that computes everything"):
         LearnedRouter(1.0, scores={"a": (1, 0.5)})
     policy = LearnedRouter(0.1, scores={"a": (1, 0.11, 0.1, 0.0), "b": (1, 0.0, 1.0, 0.0)})
@@ -204,7 +204,7 @@ def test_merged_schedules_only_compute_more(table, limit):
 
 
 @pytest.mark.parametrize("steps", [None, 6, 8])
-def test_tables_serve_runs_of_their_own_length_alone(steps):
+def test_tables_refuse_runs_of_other_lengths(steps):
     policy = BlockCaching(changes={"a": [0.0] * 7})
     with pytest.raises(ScheduleError, match="7 steps" if steps else "how many steps"):
         policy.decide(Step(1, steps))
@@ -239,7 +239,7 @@ def test_any_policy_survives_any_signal(policy, changes):
         assert limit is None or index - last <= limit
 
 
-def test_fastercache_computes_every_other_step_and_extrapolates_ever_more():
+def test_fastercache_extrapolates_with_growing_weight():
     policy = FasterCache(first=4)
     assert run(policy, [1.0] * 12) == [0, 1, 2, 3, 5, 7, 9, 11]
     forecast = policy.default_forecast

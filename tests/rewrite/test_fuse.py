@@ -1,4 +1,4 @@
-"""Where kernels take the place of cache reads: which, where, why not, and that results stay."""
+"""Tests which kernels replace cache reads, the reasons if none does, and the results."""
 
 import operator
 from collections import Counter
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("shared_captures")
 
 @pytest.fixture
 def on_any_device(monkeypatch):
-    """On the CPU the operators run their references: the graphs are those that a GPU gets."""
+    """Run the operators' references on the CPU, in the graphs that a GPU would get."""
     monkeypatch.setattr(operators, "DEVICES", ("cuda", "cpu"))
 
 
@@ -35,7 +35,7 @@ def copied(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class Ran(TorchDispatchMode):
-    """Counts which of our operators run."""
+    """Counts which of fxcache's operators run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Ran(TorchDispatchMode):
 
 
 class Head(nn.Module):
-    """Two blocks on a stream of tokens, and what comes after them."""
+    """Two blocks on a stream of tokens, and the layers after them."""
 
     def __init__(self, norm: nn.Module, modulated: str = "both", reads: str = "once") -> None:
         super().__init__()
@@ -98,7 +98,7 @@ def affine(norm: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def run(model: nn.Module, kernels: bool, **options: Any) -> tuple[Tensor, Counter[str]]:
-    """Outputs of a refresh and two reuses, and the operators that ran."""
+    """Return the outputs of a refresh and two reuses, and the operators that ran."""
     policy = options.pop("policy", fxcache.Explicit((0,)))
     cache = fxcache.CacheConfig(dtype=options.pop("cache_dtype", None), kernels=kernels)
     fxcache.optimize(
@@ -128,7 +128,7 @@ def captured(model: nn.Module) -> CaptureReport:
 
 
 def fusions(model: nn.Module) -> list[dict[str, str]]:
-    """The places in its reuse step where a kernel could run."""
+    """Return the places in the reuse step where a kernel could run."""
     (variant,) = (v for v in captured(model).variants if v.reused)
     return variant.kernels
 
@@ -170,8 +170,8 @@ def test_norm_and_modulation_after_a_residual_read(name):
 
 @pytest.mark.usefixtures("on_any_device")
 @pytest.mark.parametrize("modulated", ["by token", "by channel"])
-def test_a_factor_that_is_no_modulation(modulated):
-    """It is not one for each sample: the norm is a kernel without it."""
+def test_a_factor_for_each_token_is_not_fused(modulated):
+    """The factor is not one for each sample, so the kernel leaves it out."""
     expected, _ = run(Head(plain_norm(), modulated).eval(), kernels=False)
     found, ran = run(Head(plain_norm(), modulated).eval(), kernels=True)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
@@ -180,8 +180,8 @@ def test_a_factor_that_is_no_modulation(modulated):
 
 @pytest.mark.usefixtures("on_any_device")
 @pytest.mark.parametrize("modulated", ["both", "one first", "no one"])
-def test_a_modulation_that_is_hoisted(modulated):
-    """What is given is the factor, to which 1 was added in the table."""
+def test_a_hoisted_modulation_is_fused(modulated):
+    """The hoisted value is the factor, which already includes the 1."""
     expected, _ = run(Head(plain_norm(), modulated).eval(), kernels=False, hoist="table")
     model = Head(plain_norm(), modulated).eval()
     found, ran = run(model, kernels=True, hoist="table")
@@ -201,7 +201,7 @@ def test_a_modulation_that_is_hoisted(modulated):
 
 @pytest.mark.usefixtures("on_any_device")
 @pytest.mark.parametrize("reads", ["before", "after"])
-def test_a_sum_that_is_read_again(reads):
+def test_a_sum_that_is_read_again_is_written(reads):
     expected, _ = run(Head(plain_norm(), reads=reads).eval(), kernels=False)
     model = Head(plain_norm(), reads=reads).eval()
     found, ran = run(model, kernels=True)
@@ -210,7 +210,7 @@ def test_a_sum_that_is_read_again(reads):
 
 
 @pytest.mark.usefixtures("on_any_device")
-def test_a_forecast_is_read_on_the_way():
+def test_the_norm_kernel_evaluates_the_forecast():
     options = {"policy": fxcache.Uniform(2), "forecast": fxcache.Taylor(2)}
     expected, _ = run(Head(plain_norm()).eval(), kernels=False, **options)
     found, ran = run(Head(plain_norm()).eval(), kernels=True, **options)
@@ -220,8 +220,8 @@ def test_a_forecast_is_read_on_the_way():
 
 @pytest.mark.usefixtures("on_any_device")
 @pytest.mark.parametrize("order", [0, 1])
-def test_a_unets_norm_of_a_concatenation(order):
-    """Of the resnet that reads the cached value: its first norm. A forecast is read by itself."""
+def test_a_unets_norm_of_a_concatenation_is_fused(order):
+    """It is the first norm of the residual block. A forecast has its own kernel."""
     outputs = []
     for kernels in (False, True):
         unet = tiny.small_unet()
@@ -246,8 +246,8 @@ def test_a_unets_norm_of_a_concatenation(order):
 
 
 @pytest.mark.usefixtures("on_any_device")
-def test_what_is_adjusted_after_it_was_forecast():
-    """What the adjustment makes of a forecast is no forecast, though it looks like one."""
+def test_an_adjusted_forecast_is_not_read_as_a_forecast():
+    """An adjusted forecast is not a forecast, although its nodes look like one."""
     plan = fxcache.Plan.of(tiny.small_unet(), fxcache.Uniform(3), 0, fxcache.Taylor(1))
     unet = fxcache.optimize(tiny.small_unet(), plan=plan)
     sample(unet, 1, **tiny.inputs())
@@ -269,7 +269,7 @@ def test_what_is_adjusted_after_it_was_forecast():
 @torch.no_grad()
 @pytest.mark.usefixtures("on_any_device")
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
-def test_what_is_kept_in_eight_bits_is_read_by_the_norm(dtype):
+def test_the_norm_kernel_reads_eight_bits(dtype):
     expected, _ = run(Head(plain_norm()).eval(), kernels=False, cache_dtype=dtype)
     model = Head(plain_norm()).eval()
     found, ran = run(model, kernels=True, cache_dtype=dtype)
@@ -282,8 +282,8 @@ def test_what_is_kept_in_eight_bits_is_read_by_the_norm(dtype):
 
 @torch.no_grad()
 @pytest.mark.usefixtures("on_any_device")
-def test_a_scale_for_each_channel_is_not_the_norms_to_read():
-    """Tokens in rows and columns are taken for a picture's channels."""
+def test_a_scale_for_each_channel_is_not_fused():
+    """Tokens in rows and columns look like an image's channels."""
     outputs = []
     for kernels in (False, True):
         model = Head(plain_norm(), modulated="neither").eval()
@@ -300,7 +300,7 @@ def test_a_scale_for_each_channel_is_not_the_norms_to_read():
 
 @torch.no_grad()
 @pytest.mark.usefixtures("on_any_device")
-def test_two_norms_of_one_sum():
+def test_two_norms_of_one_sum_give_one_kernel():
     class Twice(Head):
         def forward(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
             x = self.embed(sample) + timestep / 1000
@@ -321,7 +321,7 @@ def test_two_norms_of_one_sum():
 
 @torch.no_grad()
 @pytest.mark.usefixtures("on_any_device")
-def test_an_epsilon_that_depends_on_the_version_of_torch():
+def test_a_version_dependent_epsilon_is_not_fused():
     model = Head(nn.RMSNorm(16)).to(torch.bfloat16).eval()
     inputs = {name: value.to(torch.bfloat16) for name, value in dit_inputs().items()}
     fxcache.optimize(model, cut=("blocks.0", "blocks.1"), cache=fxcache.CacheConfig(kernels=True))
@@ -331,7 +331,7 @@ def test_an_epsilon_that_depends_on_the_version_of_torch():
 
 
 @pytest.mark.usefixtures("on_any_device")
-def test_why_not():
+def test_the_report_says_why_no_kernel_runs():
     model = Head(plain_norm()).double().eval()
     inputs = {k: v.double() for k, v in dit_inputs().items()}
     fxcache.optimize(model, cut=("blocks.0", "blocks.1"), cache=fxcache.CacheConfig(kernels=True))
@@ -342,7 +342,7 @@ def test_why_not():
 
 
 @pytest.mark.usefixtures("on_any_device")
-def test_what_policies_observe_is_compared_by_a_kernel():
+def test_a_kernel_compares_signals():
     found = []
     for kernels in (False, True):
         model = fxcache.optimize(
@@ -359,7 +359,7 @@ def test_what_policies_observe_is_compared_by_a_kernel():
 
 @pytest.mark.usefixtures("on_any_device")
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
-def test_the_cache_is_quantised_by_a_kernel(dtype):
+def test_a_kernel_quantises_the_cache(dtype):
     outputs = []
     for kernels in (False, True):
         unet = fxcache.optimize(
@@ -372,12 +372,12 @@ def test_the_cache_is_quantised_by_a_kernel(dtype):
     assert ran.counts == {"quantize_rows": 2}
 
 
-def test_on_the_cpu_atens_own_ops_run():
+def test_no_kernel_runs_on_the_cpu():
     model = Head(plain_norm()).eval()
     _, ran = run(model, kernels=True)
     assert not ran
     (fusion,) = fusions(model)
-    assert fusion["why_not"] == "on cpu, ATen's own ops run"
+    assert fusion["why_not"] == "no kernel runs on cpu"
 
 
 @pytest.mark.parametrize("wrong", [1, "triton", None])

@@ -1,4 +1,4 @@
-"""Weights put in place of others while another thread runs the graph."""
+"""Tests that weights can be replaced while another thread runs the graph."""
 
 import sys
 import threading
@@ -14,7 +14,7 @@ ROUNDS = 3000
 
 
 def variant(weights: dict[str, Tensor]) -> fx.GraphModule:
-    """The sum of its weights, read one after another."""
+    """Return a graph that sums its weights, read one after another."""
     graph = fx.Graph()
     total = graph.get_attr("weight_0")
     for name in list(weights)[1:]:

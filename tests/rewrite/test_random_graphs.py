@@ -1,4 +1,4 @@
-"""Promises 1 and 2 for every cut, prefix and set of points, in denoisers drawn at random."""
+"""Tests promises 1 and 2 for every cut, prefix and set of points, in random denoisers."""
 
 from collections import Counter
 from itertools import pairwise
@@ -28,7 +28,7 @@ WIDTH, TOKENS, WORDS = 8, 6, 3
 
 
 class Block(nn.Module):
-    """A block over a picture's and a text's tokens; ``plan`` says how it treats each."""
+    """A block over the tokens of an image and a text; ``plan`` defines its treatment of each."""
 
     def __init__(self, plan: dict[str, Any]):
         super().__init__()
@@ -140,7 +140,7 @@ def test_every_cut_keeps_promises_1_and_2(model, data):
 def every_prefix_is_continued(
     frontier: Frontier, tensors: tuple[Tensor, ...], expected: Tensor
 ) -> None:
-    """Prefix and rest together do exactly what the whole does, each piece of work once."""
+    """Check that prefix and rest together do exactly the work of the whole."""
     for kind in Signal:
         policy = Observing(kind)
         try:
@@ -163,7 +163,7 @@ def every_prefix_is_continued(
 def every_subset_is_reused(
     frontier: Frontier, tensors: tuple[Tensor, ...], expected: Tensor, data: st.DataObject
 ) -> None:
-    """With unchanged inputs it does not matter which cache points a step reuses."""
+    """Check that any set of cache points may be reused with unchanged inputs."""
     for caches in (Caches.BLOCKS, Caches.ATTENTION, Caches.LAYERS, Caches.COMPONENTS):
         try:
             groups = groups_of(frontier, caches)
@@ -189,7 +189,7 @@ def every_subset_is_reused(
 def blended_and_adjusted(
     variants: Variants, tensors: tuple[Tensor, ...], cached: list[Tensor]
 ) -> None:
-    """Shares of 0 and 1 are reuse and full; an adjustment of zeros changes nothing."""
+    """Check that β of 0 and 1 give reuse and full, and that zeros adjust nothing."""
     older = [value + 1 for value in cached]
     reused = variants.cached_skip(*tensors, *older)[0]
     groups = len(variants.plan.groups)
@@ -206,7 +206,7 @@ def blended_and_adjusted(
 
 
 class Observing(Uniform, abstract=True):
-    """Observes one signal, and does not care."""
+    """Observes one signal, and ignores it."""
 
     def __init__(self, signal: Signal) -> None:
         super().__init__()
@@ -218,7 +218,7 @@ class Observing(Uniform, abstract=True):
 
 
 def work(module: fx.GraphModule) -> Counter[str]:
-    """How often each op that costs anything is called."""
+    """Count the calls of each op that costs FLOPs."""
     ops = ("linear", "matmul", "scaled_dot_product_attention")
     names = (op_name(n) for n in module.graph.nodes if n.op == "call_function")
     return Counter(name for name in names if name in ops)
@@ -229,7 +229,7 @@ def offered(frontier: Frontier) -> set[str]:
 
 
 def requests(frontier: Frontier, data: st.DataObject) -> list[CutRequest]:
-    """Every cut that is offered, every skip, and some spans and values besides."""
+    """Return every cut that is offered, every skip, and some spans and values."""
     modules = list(frontier.modules)
     drawn = data.draw(st.lists(st.sampled_from(modules), min_size=4, max_size=4))
     return [

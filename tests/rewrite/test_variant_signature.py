@@ -1,4 +1,4 @@
-"""Signatures: every input and output by name and kind, and one way to fill them."""
+"""Tests signatures: every input and output by name and kind, and the order of inputs."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("shared_captures")
 
 
 def variants_after(model: nn.Module, timesteps: int = 6) -> Variants:
-    """The graphs of an optimised DiT that went through a run."""
+    """Return the graphs of an optimised DiT after a run."""
     inputs = dit_inputs()
     with torch.no_grad(), fxcache.session(model, num_steps=timesteps):
         for t in torch.linspace(900, 100, timesteps):
@@ -46,8 +46,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_every_graph_says_what_its_tensors_look_like(name, monkeypatch):
-    """What really goes in and comes out has the dtypes and shapes that the signature says."""
+def test_every_signature_describes_its_tensors(name, monkeypatch):
+    """Real inputs and outputs have the dtypes and shapes in the signature."""
     checked = []
 
     def bind(self: VariantSignature, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
@@ -78,7 +78,7 @@ def test_every_graph_says_what_its_tensors_look_like(name, monkeypatch):
         assert set(variant.signature.reads) | set(variant.signature.writes) == points
 
 
-def test_names_kinds_and_batches_of_a_unets_variants():
+def test_a_unets_signatures_have_names_kinds_and_batches():
     unet = fxcache.optimize(tiny.small_unet(), cut=0)
     sample(unet, 4, **tiny.inputs(batch=3))
     engine = engine_of(unet)
@@ -113,7 +113,7 @@ def test_a_size_that_may_vary_is_a_name():
     assert cached.tensor.batch_dim == 0
 
 
-def test_what_is_bound_by_name_comes_in_the_graphs_order():
+def test_bound_inputs_are_in_the_graphs_order():
     model = fxcache.optimize(dit(), hoist="once", forecast=fxcache.Taylor(1))
     variants = variants_after(model)
     (signature,) = (
@@ -132,12 +132,12 @@ def test_what_is_bound_by_name_comes_in_the_graphs_order():
     assert [float(t) for t in bound[len(expected) : -1]] == [20.0 + n for n in signature.reads]
 
 
-def test_inputs_out_of_order_are_a_defect():
+def test_inputs_out_of_order_are_refused():
     unet = fxcache.optimize(tiny.small_unet(), cut=0)
     sample(unet, 2, **tiny.inputs())
     engine = engine_of(unet)
     assert engine is not None
     (variants,) = engine.captures.values()
     signature = variants.variant(variants.all).signature
-    with pytest.raises(RewriteError, match="another order"):
+    with pytest.raises(RewriteError, match="not ordered by kind"):
         VariantSignature(signature.inputs[::-1], signature.outputs)

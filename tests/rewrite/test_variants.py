@@ -1,4 +1,4 @@
-"""The two graphs themselves: what is in them, what is not, and what they may not do."""
+"""Tests the nodes of both variants, and their guarantees."""
 
 from typing import Any
 
@@ -57,13 +57,13 @@ def ops(graph: fx.Graph) -> list[str]:
     return [str(n.target) for n in graph.nodes if n.op == "call_function"]
 
 
-def test_dropout_and_checks_are_gone(plain):
+def test_dropout_and_checks_are_removed(plain):
     assert not [
         op for op in ops(variants_of(plain).full.graph) if "dropout" in op or "assert" in op
     ]
 
 
-def test_reuse_drops_what_only_the_cut_needed(plain):
+def test_reuse_has_no_dead_nodes(plain):
     variants = variants_of(plain)
     assert sum("conv2d" in op for op in ops(variants.full.graph)) == 3
     assert sum("conv2d" in op for op in ops(variants.cached_skip.graph)) == 2
@@ -84,7 +84,7 @@ def test_writing_to_an_output_does_not_reach_the_cache(plain):
 
 
 @torch.no_grad()
-def test_a_second_input_that_is_no_timestep_is_conditioning():
+def test_a_second_input_without_a_timestep_name_is_conditioning():
     class TextSecond(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -142,7 +142,7 @@ def test_a_defective_rewrite_is_refused(plain):
 
 
 def test_a_pass_must_come_after_what_it_requires():
-    with pytest.raises(RewriteError, match="'own outputs' requires: all outputs are there"):
+    with pytest.raises(RewriteError, match="'own outputs' requires: the graph has all its outputs"):
         PassManager([own_outputs(), write_cache({})])
     with pytest.raises(RewriteError, match="no node of the program has been removed"):
         PassManager([read_cache({}, CacheFormat(), None), write_cache({}), remove_dead_nodes()] * 2)
@@ -150,7 +150,7 @@ def test_a_pass_must_come_after_what_it_requires():
 
 @torch.no_grad()
 def test_dumps_are_numbered_python_that_runs(tmp_path, monkeypatch):
-    """One file after each pass. The last of a variant, with its weights, is that variant."""
+    """There is one file after each pass. The last one, with its weights, is the variant."""
     monkeypatch.setenv("FXCACHE_DUMP", str(tmp_path / "graphs"))
     unet, inputs = tiny.small_unet(), {**tiny.inputs(), "timestep": torch.tensor(1)}
     fxcache.optimize(unet, capture=fxcache.CaptureConfig(example_inputs=inputs))
@@ -168,7 +168,7 @@ def test_dumps_are_numbered_python_that_runs(tmp_path, monkeypatch):
 
 
 def loaded(source: str, like: fx.GraphModule) -> nn.Module:
-    """The module that ``source`` defines, with the weights of ``like``."""
+    """Return the module that ``source`` defines, with the weights of ``like``."""
     defined: dict[str, Any] = {}
     exec(source, defined)
     (kind,) = (v for v in defined.values() if isinstance(v, type) and issubclass(v, nn.Module))

@@ -1,4 +1,4 @@
-"""Storing one value in a cache, as the engine does, and looking at what is stored."""
+"""Stores one value in a cache as the engine does, and reads the stored tensors."""
 
 from torch import Tensor
 

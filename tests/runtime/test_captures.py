@@ -1,4 +1,4 @@
-"""Captures in one thread while other threads step, change the model, or restore it."""
+"""Tests captures in one thread while other threads step, change the model, or restore it."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ WAIT = 120  # seconds; on a loaded machine a capture is slow
 
 
 class Gate:
-    """Holds a trace back until it is opened, and fails it if told to."""
+    """Blocks a trace until it is opened, and lets it fail on request."""
 
     def __init__(self) -> None:
         self.entered, self.opened, self.error = threading.Event(), threading.Event(), ""
@@ -80,7 +80,7 @@ class Request:
 
 
 class Caller(threading.Thread):
-    """Makes the calls of a request, and keeps what comes of them."""
+    """Makes the calls of a request, and keeps their results."""
 
     def __init__(self, model: Any, request: Request):
         super().__init__()
@@ -97,7 +97,7 @@ class Caller(threading.Thread):
 
 @contextmanager
 def capturing(model: Any, gate: Gate, count: int = 1) -> Iterator[list[Caller]]:
-    """A block in which other threads are held back in a capture; they end after it."""
+    """Block other threads inside a capture during the block. They end after it."""
     callers = [Caller(model, Request(gate.batch)) for _ in range(count)]
     for caller in callers:
         caller.start()
@@ -118,7 +118,7 @@ def captures(model: nn.Module) -> int:
 
 
 def within(seconds: float, action: Callable[[], object]) -> None:
-    """Fail, rather than hang, where ``action`` waits for what comes after it."""
+    """Fail instead of hanging if ``action`` waits for code after it."""
     failures: list[BaseException] = []
 
     def run() -> None:
@@ -135,7 +135,7 @@ def within(seconds: float, action: Callable[[], object]) -> None:
         raise failures[0]
 
 
-def test_other_signatures_step_while_one_is_captured(gate):
+def test_other_shapes_step_during_a_capture(gate):
     model, plain = twins()
     ready = Request(1)
     assert ready.agrees(model, plain)
@@ -154,7 +154,7 @@ def test_other_signatures_step_while_one_is_captured(gate):
     assert captures(model) == 2
 
 
-def test_callers_of_one_signature_wait_for_one_capture(gate):
+def test_callers_of_one_shape_wait_for_one_capture(gate):
     model, plain = twins()
     with capturing(model, gate, count=3) as callers:
         pass
@@ -164,7 +164,7 @@ def test_callers_of_one_signature_wait_for_one_capture(gate):
     assert gate.traces == captures(model) == 1
 
 
-def test_callers_that_wait_see_the_error(gate):
+def test_waiting_callers_get_the_error(gate):
     model, plain = twins()
     assert Request(1).agrees(model, plain)
     gate.error = "this line fails"
@@ -178,7 +178,7 @@ def test_callers_that_wait_see_the_error(gate):
     assert Request(1).agrees(model, plain)
 
 
-def test_callers_that_wait_try_again_after_an_interrupt(gate):
+def test_waiting_callers_try_again_after_an_interrupt(gate):
     model, plain = twins()
     gate.interrupted = True
     with capturing(model, gate, count=3) as callers:
@@ -189,7 +189,7 @@ def test_callers_that_wait_try_again_after_an_interrupt(gate):
         assert all(map(torch.equal, caller.found, caller.request.results(plain)))
 
 
-def test_weights_written_during_a_capture_count_for_runs_under_way(gate):
+def test_weights_written_during_a_capture_count_for_running_runs(gate):
     model, plain = twins()
     request, weight = Request(1), model.deep.weight
     assert request.agrees(model, plain)

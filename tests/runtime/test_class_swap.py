@@ -1,4 +1,4 @@
-"""The class of an optimised object: by name its original, by identity its own, among others'."""
+"""Tests the class of an optimised object: its name, its identity, and other libraries' classes."""
 
 import functools
 import pickle
@@ -56,7 +56,7 @@ def optimised() -> nn.Module:
     return fxcache.optimize(Mini(4).eval(), fxcache.Uniform(3))
 
 
-def test_it_goes_by_the_originals_name(optimised):
+def test_the_class_has_the_originals_name(optimised):
     kind = type(optimised)
     assert (kind.__name__, kind.__module__, kind.__qualname__, kind.__doc__) == (
         *("Mini", __name__, "Mini", Mini.__doc__),
@@ -65,7 +65,7 @@ def test_it_goes_by_the_originals_name(optimised):
     assert original_of(kind) is Mini
 
 
-def test_it_equals_nothing_but_itself(optimised):
+def test_the_class_equals_only_itself(optimised):
     kind = type(optimised)
     assert kind is not Mini
     assert kind != Mini
@@ -76,7 +76,7 @@ def test_it_equals_nothing_but_itself(optimised):
     assert len({kind, Mini}) == 2
 
 
-def test_modules_of_one_class_share_theirs(optimised):
+def test_modules_of_one_class_share_the_optimised_class(optimised):
     assert type(fxcache.optimize(Mini(4).eval())) is type(optimised)
 
 

@@ -1,4 +1,4 @@
-"""Keys of what objects hold: equal for equal content, whichever objects hold it."""
+"""Tests the keys of objects: they are equal for equal content."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ class Point:
         vars(self).update(more)
 
     def method(self) -> None:
-        """Serves as a bound method."""
+        """A bound method for the tests."""
 
 
 class Slotted:
@@ -76,7 +76,7 @@ def test_different_contents_have_different_keys(name):
     assert Content(first).key == Content(first).key
 
 
-def test_a_tensor_that_is_written_is_another_content():
+def test_a_written_tensor_has_another_key():
     held = Point(torch.ones(2))
     before = Content(held).key
     held.x.add_(1)  # type: ignore[attr-defined]

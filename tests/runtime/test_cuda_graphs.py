@@ -97,7 +97,7 @@ def denoised(call: Callable[..., Any], seed: int = 0) -> Tensor:
 
 @pytest.mark.usefixtures("clean_dynamo")
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_nothing_is_read_after_it_was_overwritten(options):
+def test_no_overwritten_result_is_read(options):
     plain = fxcache.optimize(dit(), **options)
     expected = [denoised(plain, seed) for seed in (0, 1)]
 
@@ -120,7 +120,7 @@ def reuses(model: nn.Module) -> int:
 
 
 @pytest.mark.usefixtures("clean_dynamo")
-def test_guidance_keeps_no_result():
+def test_guidance_keeps_no_result_of_a_graph():
     cache = fxcache.GuidanceCache(interval=3, start=0.2)
     expected = guided_sample(fxcache.optimize(tiny.small_unet(), guidance=cache))
     replayed = Replayed()

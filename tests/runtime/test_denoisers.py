@@ -1,4 +1,4 @@
-"""Which components of a pipeline are denoisers, and which modules fxcache warns of."""
+"""Tests which components of a pipeline are denoisers, and of which modules fxcache warns."""
 
 import warnings
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("shared_captures")
 
 
 def pipelines() -> Iterator[Any]:
-    """All pipeline classes that this diffusers can import."""
+    """Return all pipeline classes that this version of diffusers can import."""
     for name in dir(diffusers):
         if name.endswith("Pipeline"):
             kind = getattr(diffusers, name)
@@ -27,7 +27,7 @@ def pipelines() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def chosen() -> dict[str, set[str]]:
-    """For each class of a component in diffusers' pipelines, the names under which it is chosen."""
+    """Return the names under which each class of a component is chosen."""
     found: dict[str, set[str]] = {}
     for pipeline in pipelines():
         with warnings.catch_warnings():
@@ -96,12 +96,12 @@ def call(self: object) -> None:
         (None, False),
     ],
 )
-def test_what_counts_as_a_pipeline(candidate, expected):
+def test_pipelines_are_callable_with_components(candidate, expected):
     assert is_pipeline(candidate) is expected
 
 
 class Vectorised(nn.Module):
-    """The timestep goes by another name."""
+    """A denoiser whose timestep has another name."""
 
     def forward(self, x: Tensor, level: Tensor, text: Tensor | None = None) -> Tensor:
         return x * level
@@ -138,20 +138,20 @@ def test_denoisers_are_not_warned_of(kind):
 @pytest.mark.parametrize(
     ("kind", "said"), [(Codec, "encode and decode"), (Projection, "no timestep")]
 )
-def test_modules_that_no_loop_calls(kind, said):
+def test_modules_without_a_timestep_are_warned_of(kind, said):
     with pytest.warns(fxcache.FxcacheWarning, match=said) as caught:
         fxcache.optimize(kind().eval())
     assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize("name", ["vae", "text_encoder"])
-def test_parts_of_a_pipeline_that_are_no_denoisers(name):
+def test_other_components_are_warned_of(name):
     part = getattr(tiny.pipeline(), name)
     with pytest.warns(fxcache.FxcacheWarning, match="takes no timestep"):
         fxcache.optimize(part)
 
 
-def test_a_warning_that_is_an_error_leaves_the_module_alone():
+def test_a_warning_raised_as_an_error_changes_nothing():
     module = Projection().eval()
     with pytest.raises(fxcache.FxcacheWarning):
         fxcache.optimize(module)

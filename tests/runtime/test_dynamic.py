@@ -1,4 +1,4 @@
-"""Sizes left open: one capture for several, a capture of its own where the model fixes them."""
+"""Tests dynamic sizes: one capture serves several, unless the model fixes a size."""
 
 from typing import Any
 
@@ -49,7 +49,7 @@ def test_reuse_equals_that_of_a_capture_for_one_batch_alone():
 
 
 @torch.no_grad()
-def test_a_batch_of_one_and_unequal_batches_get_their_own():
+def test_a_batch_of_one_and_unequal_batches_get_separate_captures():
     model = fxcache.optimize(dit(), capture=fxcache.CaptureConfig(dynamic=BATCH))
     model(timestep=3, **dit_inputs(2))
     model(timestep=3, **dit_inputs(1))
@@ -60,14 +60,14 @@ def test_a_batch_of_one_and_unequal_batches_get_their_own():
 
 
 class Fixing(DiT):
-    """Turns its batch into a number of Python's."""
+    """Turns its batch size into a Python number."""
 
     def forward(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
         return super().forward(sample, timestep, text) * len(sample)
 
 
 @torch.no_grad()
-def test_a_model_that_fixes_its_batch_is_captured_for_each():
+def test_a_model_that_fixes_its_batch_is_captured_for_each_batch():
     model = fxcache.optimize(Fixing().eval(), capture=fxcache.CaptureConfig(dynamic=BATCH))
     for batch in (2, 3, 2, 3):
         inputs = dit_inputs(batch)
@@ -77,8 +77,8 @@ def test_a_model_that_fixes_its_batch_is_captured_for_each():
 
 
 @torch.no_grad()
-def test_a_batch_that_changes_in_a_run_is_refreshed():
-    """Although its text, one for all, is the same."""
+def test_a_changed_batch_refreshes():
+    """It refreshes although the text stays the same."""
     model = fxcache.optimize(
         dit(),
         policy=fxcache.Uniform(interval=9),
@@ -116,6 +116,6 @@ def test_a_unets_batch_and_size():
 @pytest.mark.parametrize(
     "dynamic", [{"nothing": (0,)}, {"sample": ("batch",)}, {"sample": 0}, ["sample"], {0: (0,)}]
 )
-def test_options_that_cannot_be(dynamic: Any):
+def test_wrong_options_are_refused(dynamic: Any):
     with pytest.raises(fxcache.ConfigError, match=r"CaptureConfig\(dynamic=...\)"):
         fxcache.optimize(dit(), capture=fxcache.CaptureConfig(dynamic=dynamic))

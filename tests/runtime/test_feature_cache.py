@@ -1,4 +1,4 @@
-"""One tensor, allocated once, written in place; what is reported is what is held."""
+"""Tests that one tensor is allocated and written in place, and that reported bytes are correct."""
 
 import gc
 import weakref
@@ -49,7 +49,7 @@ def test_buffers_keep_their_address():
         torch.ones(2, 3, device="meta"),
     ],
 )
-def test_another_shape_kind_or_layout_gets_new_buffers(other):
+def test_another_shape_dtype_or_layout_gets_new_buffers(other):
     cache = FeatureCache()
     store(cache, torch.zeros(2, 3))
     store(cache, other, source="another capture")
@@ -58,7 +58,7 @@ def test_another_shape_kind_or_layout_gets_new_buffers(other):
     assert found.stride() == other.stride()
 
 
-def test_entries_are_checked_for_each_source_and_run_and_not_at_every_write(monkeypatch):
+def test_entries_are_checked_once_for_each_source_and_run(monkeypatch):
     checked, original = [], feature_cache.fits
     monkeypatch.setattr(feature_cache, "fits", lambda *a: checked.append(a) or original(*a))
     cache, value = FeatureCache(), torch.ones(2, 3)
@@ -83,7 +83,7 @@ def test_buffers_made_in_inference_mode_serve_outside_it():
     assert not held(cache).is_inference()
 
 
-def test_one_tensor_is_held_and_bytes_reported_are_bytes_held():
+def test_one_tensor_is_cached_and_its_bytes_are_reported():
     unet = fxcache.optimize(tiny.small_unet(), policy=fxcache.Uniform(interval=5))
     for seed in range(4):
         sample(unet, **tiny.inputs(seed=seed))
@@ -106,7 +106,7 @@ def test_a_session_frees_its_buffers():
 
 
 class Work:
-    """Work of a device that is not done before it is told to be: stands in for a CUDA event."""
+    """A stand-in for a CUDA event, which is done when the test says so."""
 
     def __init__(self) -> None:
         self.done, self.waited = False, False
@@ -121,7 +121,7 @@ class Work:
 def cached_call(
     unet: UNet2DConditionModel, work: Work, call: Callable[..., Any] | None = None
 ) -> weakref.ref[torch.Tensor]:
-    """A call that the device has not finished; its one buffer."""
+    """Return a cache whose only buffer is used by a call that the device has not finished."""
     with torch.no_grad():
         (unet if call is None else call)(timestep=1, **tiny.inputs())
     cache = store_of(unet).trajectories[-1].cache
@@ -136,7 +136,7 @@ def store_of(unet: UNet2DConditionModel) -> TrajectoryStore:
 
 
 @pytest.mark.parametrize("frees", ["session", "clear"])
-def test_a_buffer_that_the_device_still_reads_is_freed_when_it_is_done(frees):
+def test_a_buffer_in_use_is_freed_after_its_work(frees):
     unet, work = fxcache.optimize(tiny.small_unet()), Work()
     if frees == "session":
         with fxcache.session(unet):
@@ -154,7 +154,7 @@ def test_a_buffer_that_the_device_still_reads_is_freed_when_it_is_done(frees):
 
 
 @pytest.mark.usefixtures("clean_dynamo")
-def test_a_buffer_goes_to_another_trajectory_after_the_work_on_it():
+def test_a_buffer_is_recycled_after_its_work():
     unet, work = fxcache.optimize(tiny.small_unet(), cache=ONE_TRAJECTORY), Work()
     compiled = torch.compile(unet, backend="eager")
     buffer = cached_call(unet, work, compiled)
@@ -164,7 +164,7 @@ def test_a_buffer_goes_to_another_trajectory_after_the_work_on_it():
     assert work.waited
 
 
-def test_channels_last_values_are_cached_as_they_are():
+def test_channels_last_values_keep_their_layout():
     unet = tiny.small_unet().to(memory_format=torch.channels_last)
     expected = sample(unet, **tiny.inputs())
     fxcache.optimize(unet, policy=fxcache.Uniform(interval=1))
@@ -172,7 +172,7 @@ def test_channels_last_values_are_cached_as_they_are():
 
 
 def results_of_refreshes(model: nn.Module) -> list[torch.Tensor]:
-    """Receives what the steps of ``model`` compute for the cache, the very tensors."""
+    """Receive the tensors that the steps of ``model`` compute for the cache."""
     engine, found = engine_of(model), []
     assert engine is not None
 
@@ -183,7 +183,7 @@ def results_of_refreshes(model: nn.Module) -> list[torch.Tensor]:
     return found
 
 
-def test_an_eager_refresh_keeps_its_results_and_copies_nothing():
+def test_an_eager_refresh_copies_nothing():
     unet = fxcache.optimize(tiny.small_unet(), cut=0)
     results = results_of_refreshes(unet)
     sample(unet, 6, **tiny.inputs())
@@ -193,7 +193,7 @@ def test_an_eager_refresh_keeps_its_results_and_copies_nothing():
 
 
 @pytest.mark.usefixtures("clean_dynamo")
-def test_a_compiled_refresh_copies_since_a_replay_may_overwrite_its_results():
+def test_a_compiled_refresh_copies_its_results():
     unet = fxcache.optimize(tiny.small_unet(), cut=0)
     results = results_of_refreshes(unet)
     sample(torch.compile(unet, backend="eager"), 6, **tiny.inputs())
@@ -202,8 +202,8 @@ def test_a_compiled_refresh_copies_since_a_replay_may_overwrite_its_results():
     assert torch.equal(entry.buffers[0], results[-1])
 
 
-def test_a_refresh_frees_what_it_computes_anew_before_it_runs():
-    """The cache is held once, also while a refresh computes its next values."""
+def test_a_refresh_frees_old_values_before_it_runs():
+    """The cache is in memory once, also while a refresh runs."""
     unet = fxcache.optimize(tiny.small_unet(), fxcache.Uniform(1), cut=0, hoist=None)
     freed, held = [], []
     engine = engine_of(unet)
@@ -230,7 +230,7 @@ def held_by(unet: UNet2DConditionModel) -> torch.Tensor:
         pytest.param(torch.ones(1, 3).expand(2, 3), id="one row in the place of two"),
     ],
 )
-def test_what_has_no_memory_of_its_own_is_copied(value):
+def test_values_with_shared_memory_are_copied(value):
     cache = FeatureCache()
     cache.write({0: value}, 0, Identity(), "a capture", eager_inputs=())
     assert held(cache) is not value
@@ -250,7 +250,7 @@ def test_two_values_in_one_memory_are_copied():
     assert held(cache).data_ptr() != cache.entries[1].buffers[0].data_ptr()
 
 
-def test_a_copy_never_goes_into_a_result_that_was_kept():
+def test_a_copy_never_overwrites_a_kept_result():
     cache, value = FeatureCache(), torch.ones(2, 3)
     cache.write({0: value}, 0, Identity(), "a capture", eager_inputs=())
     assert held(cache) is value

@@ -1,4 +1,4 @@
-"""Forecasts: what is extrapolated, and that nothing of another run is."""
+"""Tests forecasts: their values, and that they read no values of another run."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ POLICY = TaylorSeer(interval=3)
 SECOND = History(Taylor(2))
 
 
-def test_the_last_refreshes_are_stored_over_whatever_distance():
+def test_the_last_refreshes_are_stored_at_any_distance():
     cache = FeatureCache()
     for step in (0, 2, 5):
         store(cache, torch.tensor([float(step**2)]), step, SECOND, fresh=step == 0)
@@ -33,15 +33,15 @@ def test_the_last_refreshes_are_stored_over_whatever_distance():
     assert entry.steps == (0,)
 
 
-def test_divided_differences_in_terms_of_neighbours():
-    """Values t² at 0, 2, 5: differences of 21/3 and 4/2, their difference over 3."""
+def test_divided_differences_are_expressed_in_neighbours():
+    """The values t² at 0, 2, 5 have the differences 21/3 and 4/2, with their difference over 3."""
     first, second = in_neighbours((1.0, 0.0), (5, 2, 0)), in_neighbours((0.0, 1.0), (5, 2, 0))
     assert [c[0] * 21 + c[1] * 4 for c in (first, second)] == pytest.approx([7, 5 / 3])
     assert in_neighbours((1.0, 1.0), (5, 2)) == (1 / 3, 0), "what two refreshes can tell"
     assert in_neighbours((1.0, 1.0), (5,)) == (0, 0)
 
 
-def test_the_addresses_stay():
+def test_buffers_of_a_history_keep_their_addresses():
     cache = FeatureCache()
     store(cache, torch.ones(3), 0, SECOND)
     before = [t.data_ptr() for t in stored(cache)]
@@ -57,7 +57,7 @@ def test_bytes_count_the_history():
     assert report.cached_bytes == 3 * report.captures[0].cut["cache_bytes"]
 
 
-def test_a_second_run_extrapolates_nothing_of_the_first():
+def test_a_second_run_does_not_extrapolate_the_first():
     unet = fxcache.optimize(tiny.small_unet(), policy=POLICY)
     sample(unet, **tiny.inputs(seed=1))
     alone = fxcache.optimize(tiny.small_unet(), policy=POLICY)
@@ -67,7 +67,7 @@ def test_a_second_run_extrapolates_nothing_of_the_first():
 
 
 @torch.no_grad()
-def test_another_prompt_in_the_middle_of_a_run_starts_the_differences_anew():
+def test_another_prompt_restarts_the_history():
     policy = Explicit(steps=(0, 2))
     unet = fxcache.optimize(tiny.small_unet(), policy=policy, forecast=Taylor(1))
     first, second = tiny.inputs(seed=1), tiny.inputs(seed=2)
@@ -86,7 +86,7 @@ def test_another_prompt_in_the_middle_of_a_run_starts_the_differences_anew():
 
 
 @pytest.mark.usefixtures("clean_dynamo")
-def test_two_graphs_whatever_the_age():
+def test_two_graphs_serve_every_age():
     expected = sample(fxcache.optimize(tiny.small_unet(), policy=POLICY), 20, **tiny.inputs())
     counter = CompileCounterWithBackend("eager")
     unet = fxcache.optimize(tiny.small_unet(), policy=POLICY)
@@ -103,15 +103,15 @@ def test_forecasts_keep_the_dtype(dtype):
     assert sample(unet, **inputs).dtype == dtype
 
 
-def test_orders_have_a_bound():
+def test_high_orders_are_refused():
     with pytest.raises(fxcache.ConfigError, match="1 to 4"):
         Taylor(order=5)
 
 
 @pytest.mark.parametrize("policy", [TaylorSeer(3), FirstBlock(1e6, max_reuses=2), Uniform(3)])
 @torch.no_grad()
-def test_a_single_call_before_the_run_is_none_of_it(policy):
-    """A warm-up at a low timestep: only the third call shows that the second began a run."""
+def test_a_warm_up_call_does_not_belong_to_the_run(policy):
+    """After a warm-up at a low timestep, only the third call shows that the second began a run."""
     inputs, found = tiny.inputs(), []
     for warm_up in (False, True):
         unet = fxcache.optimize(tiny.small_unet(), policy=policy)

@@ -1,4 +1,4 @@
-"""Classifier-free guidance at half the batch, against the loop written plainly."""
+"""Tests classifier-free guidance at half the batch against a plain loop."""
 
 import math
 from typing import Any
@@ -25,7 +25,7 @@ ALWAYS = Uniform(1)
 
 
 def pictures(count: int = 2) -> tuple[Tensor, Tensor]:
-    """Latents, and text embeddings, the unconditional ones first."""
+    """Return latents and text embeddings, the unconditional ones first."""
     generator = torch.Generator().manual_seed(1)
     latents = torch.randn(count, 4, 16, 16, generator=generator)
     return latents, torch.randn(2 * count, 7, tiny.TEXT_WIDTH, generator=generator)
@@ -33,7 +33,7 @@ def pictures(count: int = 2) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def sample(model: Any, latents: Tensor, text: Tensor, order: int = 1, steps: int = STEPS) -> Tensor:
-    """diffusers' loop; ``order`` -1 puts the conditional half first."""
+    """Run diffusers' loop; ``order`` -1 puts the conditional half first."""
     scheduler = ddim()
     scheduler.set_timesteps(steps)
     text = torch.cat(text.chunk(2)[::order])
@@ -46,7 +46,7 @@ def sample(model: Any, latents: Tensor, text: Tensor, order: int = 1, steps: int
 
 
 class Published(nn.Module):
-    """FasterCache's CFG-Cache as its authors write it: in the frequency domain, by shifted FFTs."""
+    """FasterCache's CFG-Cache as its authors write it, with shifted FFTs."""
 
     def __init__(self, unet: nn.Module, cache: GuidanceCache):
         super().__init__()
@@ -91,7 +91,7 @@ class Published(nn.Module):
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_the_published_rule(count):
+def test_guidance_equals_the_published_rule(count):
     plain = Published(tiny.small_unet(), CACHE)
     expected = sample(plain, *pictures(count))
     unet = fxcache.optimize(tiny.small_unet(), policy=ALWAYS, guidance=CACHE)
@@ -121,8 +121,8 @@ def test_the_conditional_half_may_come_first():
     torch.testing.assert_close(sample(unet, *pictures(), order=-1), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_reuse_step_takes_the_conditional_half_of_what_both_cached():
-    """Against DeepCache on the conditional half alone, whose other half is rebuilt."""
+def test_a_reuse_step_reads_the_cached_conditional_half():
+    """Compared with DeepCache on the conditional half alone, whose other half is rebuilt."""
     cache = GuidanceCache(interval=5, start=0.25, low=0, high=0)
     unet = fxcache.optimize(tiny.small_unet(), policy=Uniform(3), guidance=cache)
     found = sample(unet, *pictures())
@@ -140,7 +140,7 @@ def deep_cached(refreshed: list[int]) -> nn.Module:
 
 
 class Simple:
-    """Two models, of one half each; between steps that compute both, u is c plus the difference."""
+    """Two models of one half each. Between steps that compute both, u is c plus the difference."""
 
     def __init__(self, *models: nn.Module):
         self.models, self.step, self.difference = models, 0, torch.zeros(())
@@ -156,13 +156,13 @@ class Simple:
         return c
 
     def parts(self, text: Tensor) -> tuple[Tensor, ...]:
-        """The same objects at each call, by which the calls are told to belong together."""
+        """Return the same objects at each call, so that the calls belong together."""
         if not hasattr(self, "text"):
             self.text = text.chunk(2)
         return self.text
 
 
-def test_flops_are_those_of_what_ran():
+def test_flops_count_the_halves_that_ran():
     unet = fxcache.optimize(tiny.small_unet(), policy=ALWAYS, guidance=CACHE)
     sample(unet, *pictures())
     whole, half = ({s.flops for s in steps(unet) if s.half is kind} for kind in (False, True))
@@ -186,8 +186,8 @@ def test_a_signal_is_compared_within_the_conditional_half():
     assert [i for i, s in enumerate(steps(unet)) if s.decision.refresh] == [0, 6, 10, 14, 18]
 
 
-def test_a_forecast_goes_on_through_the_steps_of_both():
-    """Every step refreshes but one. The last computes both, and keeps the difference before it."""
+def test_a_forecast_continues_through_steps_of_both_halves():
+    """All steps but one refresh. The last computes both halves."""
     cache = GuidanceCache(interval=4, start=0.35, low=0, high=0)
     unet = fxcache.optimize(
         tiny.small_unet(),
@@ -204,7 +204,7 @@ def test_a_forecast_goes_on_through_the_steps_of_both():
 
 @pytest.mark.usefixtures("clean_dynamo")
 def test_four_graphs_and_no_recompilation():
-    """Each of the halves' two variants, and the whole batch's two."""
+    """There are two variants for one half, and two for the whole batch."""
     counter = CompileCounterWithBackend("eager")
     unet = fxcache.optimize(tiny.small_unet(), policy=Uniform(3), guidance=CACHE)
     expected = sample(unet, *pictures())
@@ -217,7 +217,7 @@ def test_four_graphs_and_no_recompilation():
     assert counter.frame_count == 4
 
 
-def test_another_prompt_keeps_nothing_of_the_first():
+def test_another_prompt_drops_the_difference():
     unet = fxcache.optimize(tiny.small_unet(), guidance=CACHE)
     latents, text = pictures()
     sample(unet, latents, text)
@@ -228,7 +228,7 @@ def test_another_prompt_keeps_nothing_of_the_first():
 
 @torch.no_grad()
 def test_latents_that_differ_are_computed_whole():
-    """Two pictures from one seed, without guidance: equal at first, and no halves of each other."""
+    """Two images from one seed without guidance are equal at first, but are not halves."""
     unet = fxcache.optimize(tiny.small_unet(), policy=ALWAYS, guidance=CACHE)
     results = []
     for model in (unet, tiny.small_unet()):
@@ -247,7 +247,7 @@ def test_latents_that_differ_are_computed_whole():
 
 
 class Coupled(nn.Module):
-    """A denoiser whose answer for a picture depends on the others of its batch."""
+    """A denoiser whose prediction for an image depends on the rest of its batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -291,13 +291,13 @@ def test_options_are_validated(options):
         GuidanceCache(**options)
 
 
-def test_another_object_is_refused():
+def test_a_wrong_type_of_guidance_is_refused():
     with pytest.raises(ConfigError, match="guidance"):
         fxcache.optimize(tiny.small_unet(), guidance=5)
 
 
 def test_the_first_two_steps_compute_both():
-    """They show whether the halves are the same latents."""
+    """These steps show whether the halves have the same latents."""
     cache = GuidanceCache(start=0)
     assert [cache.computes_both(Step(i, 20)) for i in range(4)] == [True, True, True, False]
 
@@ -305,7 +305,7 @@ def test_the_first_two_steps_compute_both():
 @pytest.mark.parametrize("count", [1, 2])
 @torch.no_grad()
 def test_latents_of_another_size_are_computed_whole_first(count):
-    """Half-way the pictures grow: what the halves differed by before does not fit."""
+    """The images grow during the run, so that the old difference does not fit."""
     unet = fxcache.optimize(tiny.small_unet(), policy=ALWAYS, guidance=CACHE)
     scheduler = ddim()
     scheduler.set_timesteps(STEPS)
@@ -324,7 +324,7 @@ def test_latents_of_another_size_are_computed_whole_first(count):
 
 
 class Folding(nn.Module):
-    """Besides the prediction, its rows folded into the batch, and a table of as many rows."""
+    """Also returns its rows folded into the batch, and a table with as many rows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -337,7 +337,7 @@ class Folding(nn.Module):
 
 
 @torch.no_grad()
-def test_outputs_are_told_by_comparison_not_by_their_first_dimension():
+def test_outputs_with_halves_are_found_by_comparison():
     model = fxcache.optimize(Folding().eval(), policy=ALWAYS, guidance=CACHE)
     scheduler = ddim()
     scheduler.set_timesteps(STEPS)
@@ -353,7 +353,7 @@ def test_outputs_are_told_by_comparison_not_by_their_first_dimension():
 
 
 @torch.no_grad()
-def test_what_cannot_be_halved_is_refused_at_the_first_call():
+def test_inseparable_halves_are_refused_at_the_first_call():
     model = fxcache.optimize(Coupled().eval(), policy=ALWAYS, guidance=CACHE)
     scheduler = ddim()
     scheduler.set_timesteps(STEPS)
@@ -372,7 +372,7 @@ class Fixed(Coupled):
 
 
 @torch.no_grad()
-def test_a_model_that_takes_no_half_says_so():
+def test_a_model_that_rejects_half_a_batch_is_refused():
     model = fxcache.optimize(Fixed().eval(), policy=ALWAYS, guidance=CACHE)
     scheduler = ddim()
     scheduler.set_timesteps(STEPS)

@@ -1,4 +1,4 @@
-"""Hoisting: the same results, from values that are computed once a run, or once a schedule."""
+"""Tests hoisting: equal results from values that are computed once a run or once a schedule."""
 
 import math
 import warnings
@@ -38,7 +38,7 @@ POLICIES = [
 def both(
     make: Callable[[], nn.Module], run: Callable[[nn.Module], Any], **options: Any
 ) -> tuple[Any, Any, nn.Module]:
-    """Results without and with hoisting, and the model that hoists."""
+    """Return the results without and with hoisting, and the model that hoists."""
     hoist = options.pop("hoist", "once")
     plainly = run(fxcache.optimize(make(), **options))
     model = fxcache.optimize(make(), **options, hoist=hoist)
@@ -52,20 +52,20 @@ def variants_of(model: nn.Module) -> list[Variants]:
 
 
 def levels(model: nn.Module) -> set[HoistLevel]:
-    """What the variants that ran were given."""
+    """Return the hoist levels of the variants that ran."""
     made = [key.hoisted for variants in variants_of(model) for key in variants.made]
     return {level for level in made if level} or {HoistLevel.NOTHING}
 
 
 def spent(model: nn.Module) -> int:
-    """FLOPs of all steps, as they were recorded."""
+    """Return the recorded FLOPs of all steps."""
     engine = engine_of(model)
     assert engine is not None
     return sum(step.flops for run in engine.runs for step in run.steps)
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda p: p.to_dict()["policy"])
-def test_once_a_request_is_bit_for_bit_the_same(policy):
+def test_hoisting_once_is_bit_for_bit_equal(policy):
     if policy.observes:
         expected, found, model = both(dit, denoised, policy=policy)
     else:
@@ -112,13 +112,13 @@ def test_text_keys_and_values_are_computed_once(make):
     assert saved == spent(plain) - spent(hoisted) == 4 * variants.prologue_flops > 0
 
 
-def test_a_table_is_the_same_but_for_rounding():
+def test_a_table_is_equal_up_to_rounding():
     expected, found, model = both(dit, denoised, hoist="table")
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert levels(model) == {HoistLevel.PER_STEP}
 
 
-def test_a_table_in_double_precision():
+def test_a_table_in_double_precision_is_equal():
     def run(model: nn.Module) -> Tensor:
         return denoised(model.double(), **{k: v.double() for k, v in dit_inputs().items()})
 
@@ -129,13 +129,13 @@ def test_a_table_in_double_precision():
 @pytest.mark.parametrize(
     "observing", [fxcache.TeaCache(1.0, coefficients=(1.0, 0.0)), fxcache.FirstBlock(0.3)]
 )
-def test_a_table_under_policies_that_observe(observing):
+def test_a_table_works_with_observing_policies(observing):
     expected, found, model = both(dit, denoised, hoist="table", policy=observing)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert levels(model) == {HoistLevel.PER_STEP}
 
 
-def test_a_table_where_timesteps_repeat_and_where_a_run_begins_late():
+def test_a_table_supports_repeated_timesteps_and_late_starts():
     def run(model: nn.Module) -> Tensor:
         scheduler = HeunDiscreteScheduler()
         inputs = tiny.inputs()
@@ -155,7 +155,7 @@ def test_a_table_where_timesteps_repeat_and_where_a_run_begins_late():
 
 
 @torch.no_grad()
-def test_timesteps_that_cannot_be_known_are_said_to_be():
+def test_unknown_timesteps_are_warned_of():
     model = fxcache.optimize(dit(), hoist="table", policy=ALWAYS)
     plain, inputs = dit(), dit_inputs()
     with fxcache.session(model), pytest.warns(match="no table of timesteps"):  # noqa: PT031
@@ -166,7 +166,7 @@ def test_timesteps_that_cannot_be_known_are_said_to_be():
 
 
 def as_numbers(model: nn.Module, schedule: Tensor, seed: int, **inputs: Any) -> list[Tensor]:
-    """Outputs over a schedule whose elements are made tensors of their own, as FLUX's are."""
+    """Return the outputs over a schedule whose elements are new tensors, as in FLUX."""
     given = dit_inputs(seed=seed) | inputs
     latent = given.pop("sample")
     found = []
@@ -177,7 +177,7 @@ def as_numbers(model: nn.Module, schedule: Tensor, seed: int, **inputs: Any) -> 
     return found
 
 
-def test_timesteps_that_are_heard_of_in_one_run_make_the_table_of_the_next():
+def test_timesteps_of_one_run_make_the_next_runs_table():
     model = fxcache.optimize(dit(), hoist="table", policy=ALWAYS)
     short, long = torch.linspace(900, 100, 4), torch.linspace(950, 50, 7)
     for seed, schedule in enumerate([short, short, long, long, short]):
@@ -186,7 +186,7 @@ def test_timesteps_that_are_heard_of_in_one_run_make_the_table_of_the_next():
     assert tabulated(model) == [0, 4, 0, 7, 4]
 
 
-def test_a_timestep_of_each_picture_is_looked_up_only_where_all_are_one():
+def test_timesteps_are_looked_up_only_if_all_are_equal():
     model = fxcache.optimize(dit(), hoist="table", policy=ALWAYS)
     inputs, plain = dit_inputs(), dit()
     first, same = torch.tensor([950.0, 950.0]), torch.tensor([900.0, 900.0])
@@ -202,7 +202,7 @@ def test_a_timestep_of_each_picture_is_looked_up_only_where_all_are_one():
     assert tabulated(model) == [0, 1, 0]
 
 
-def test_zeros_of_either_sign_and_what_is_no_number():
+def test_signed_zeros_and_nan_have_rows():
     class Inverse(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -225,8 +225,8 @@ def test_zeros_of_either_sign_and_what_is_no_number():
 
 
 @torch.no_grad()
-def test_no_table_where_a_batch_has_another_dtype_than_one_timestep():
-    """``where`` of a batch of float64 promotes what one number by itself does not."""
+def test_no_table_if_a_batch_changes_the_dtype():
+    """``where`` promotes a batch of float64, but not a single number."""
 
     class Chosen(nn.Module):
         def __init__(self) -> None:
@@ -253,7 +253,7 @@ def test_no_table_where_a_batch_has_another_dtype_than_one_timestep():
 
 
 @torch.no_grad()
-def test_a_row_lies_in_memory_as_the_graph_takes_views_of_it():
+def test_a_row_has_the_memory_order_of_the_graph():
     class Transposed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -274,7 +274,7 @@ def test_a_row_lies_in_memory_as_the_graph_takes_views_of_it():
     assert tabulated(model) == [4]
 
 
-def test_what_no_step_was_given_is_not_said_to_be_saved():
+def test_unused_hoisting_is_not_reported_as_saved():
     example = {**dit_inputs(), "timestep": torch.tensor([900.0, 900.0])}
     model = fxcache.optimize(
         dit(), hoist="table", policy=ALWAYS, capture=fxcache.CaptureConfig(example_inputs=example)
@@ -290,7 +290,7 @@ def test_what_no_step_was_given_is_not_said_to_be_saved():
     assert saved[1] == to_come
 
 
-def test_timesteps_are_heard_of_and_forgotten():
+def test_timesteps_are_remembered_and_dropped():
     heard = TimestepHistory()
     assert heard.begin() == ()
     for value, uniform in ((9.0, True), (5.0, True), (7.0, False)):
@@ -307,11 +307,11 @@ def test_timesteps_are_heard_of_and_forgotten():
 
 
 def tabulated(model: nn.Module) -> list[int]:
-    """For each run, how many steps took a row of a table."""
+    """Return the number of steps that took a row of a table, for each run."""
     return [len(run.tabulated) for run in fxcache.report(model).runs]
 
 
-def test_timesteps_that_are_rewritten_give_a_new_table():
+def test_rewritten_timesteps_make_a_new_table():
     model = fxcache.optimize(dit(), hoist="table", policy=ALWAYS)
     plain, inputs, timesteps = dit(), dit_inputs(), torch.linspace(900, 100, 4)
     with torch.no_grad():
@@ -324,7 +324,7 @@ def test_timesteps_that_are_rewritten_give_a_new_table():
 
 
 @torch.no_grad()
-def test_a_prompt_that_is_rewritten_in_the_middle_of_a_run():
+def test_a_prompt_rewritten_during_a_run_stops_hoisting():
     model, plain = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit()
     inputs = dit_inputs()
     with pytest.warns(match="changed during a run"):  # noqa: PT031
@@ -335,7 +335,7 @@ def test_a_prompt_that_is_rewritten_in_the_middle_of_a_run():
 
 
 @torch.no_grad()
-def test_weights_that_are_written_in_the_middle_of_a_run():
+def test_weights_written_during_a_run_stop_hoisting():
     model, plain = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit()
     inputs = dit_inputs()
     with pytest.warns(match="changed during a run"):  # noqa: PT031
@@ -347,7 +347,7 @@ def test_weights_that_are_written_in_the_middle_of_a_run():
 
 
 @torch.no_grad()
-def test_a_named_request_whose_next_run_has_a_new_prompt():
+def test_a_keyed_request_hoists_its_new_prompt():
     model, plain = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit()
     for seed in range(3):
         inputs = dit_inputs(seed=seed)
@@ -358,7 +358,7 @@ def test_a_named_request_whose_next_run_has_a_new_prompt():
 
 
 @torch.no_grad()
-def test_new_prompts_and_requests_that_take_turns():
+def test_requests_in_turns_hoist_their_prompts():
     model, plain = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit()
     for run in range(2):
         requests = [dit_inputs(seed=2 * run + i) for i in range(2)]
@@ -370,7 +370,7 @@ def test_new_prompts_and_requests_that_take_turns():
     assert levels(model) == {HoistLevel.PER_RUN}
 
 
-def test_conditioning_that_does_not_count_its_writes_is_not_hoisted():
+def test_inference_tensors_are_not_hoisted():
     model, plain = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit()
     with pytest.warns(match="inference mode"), torch.inference_mode():  # noqa: PT031
         inputs, timesteps = dit_inputs(), torch.linspace(900, 100, 4)
@@ -409,7 +409,7 @@ def test_by_default_a_loop_that_prevents_hoisting_keeps_to_two_graphs():
     assert "changed during a run" in str(fxcache.report(model))
 
 
-def test_guidance_at_half_the_batch():
+def test_guidance_at_half_the_batch_is_hoisted():
     cache = fxcache.GuidanceCache(interval=3, start=0.2)
     expected, found, model = both(tiny.small_unet, guided_sample, guidance=cache)
     assert torch.equal(found, expected)
@@ -435,7 +435,7 @@ def test_two_graphs_and_no_recompilation(hoist, offload):
 
 
 class Telling(nn.Module):
-    """Returns what it makes of the text too, as it is and as a view."""
+    """Also returns the embedded text, and a view of it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -448,7 +448,7 @@ class Telling(nn.Module):
 
 
 @torch.no_grad()
-def test_writing_to_an_output_does_not_reach_what_was_hoisted():
+def test_writing_to_an_output_does_not_change_hoisted_values():
     model = fxcache.optimize(Telling().eval(), cut="deep", hoist="once", policy=ALWAYS)
     plain, x, text = Telling().eval(), torch.ones(3, 4), torch.randn(3, 4)
     for t in torch.linspace(900, 100, 3):
@@ -479,13 +479,13 @@ def test_weights_that_no_step_reads_any_more_are_reported():
 
 
 @pytest.mark.parametrize("wrong", [True, "always", 1])
-def test_what_hoist_can_be(wrong):
+def test_wrong_values_of_hoist_are_refused(wrong):
     with pytest.raises(fxcache.ConfigError, match="hoist"):
         fxcache.optimize(dit(), hoist=wrong)
 
 
 class Small(nn.Module):
-    """``forward(x, t, text)``: a stream of three blocks, and what ``read`` makes of the text."""
+    """``forward(x, t, text)``: a stream of three blocks that read the embedded text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -516,14 +516,14 @@ class Noisy(Small):
 
 
 class Looked(Small):
-    """Whose timesteps are looked up: the last of a schedule may be none."""
+    """Looks its timesteps up; the last one of a schedule may be missing."""
 
     def embed(self, t: Tensor) -> Tensor:
         return super().embed(t) * torch.arange(1000.0)[t.long().reshape(-1)].reshape(-1, 1)
 
 
 class Named(Small):
-    """With names of inputs that graphs use for their own."""
+    """Has the names of inputs that graphs use themselves."""
 
     def forward(  # type: ignore[override]
         self, x: Tensor, t: Tensor, hoisted_0: Tensor, cached: list[Tensor], weights: Tensor
@@ -541,7 +541,7 @@ def assert_equal(
     atol: float = 0,
     **more: Any,
 ) -> None:
-    """Both, step by step, as callers do who write to what they are given."""
+    """Compare both step by step, as callers that write to their results."""
     text, generator = torch.randn(2, 5, 4), torch.Generator().manual_seed(0)
     given = {**more} if more else {"text": text}
     for t in timesteps[: steps or len(timesteps)]:
@@ -559,27 +559,27 @@ OBSERVING = fxcache.FirstBlock(1e-9)  # which refreshes at every step
 
 
 @pytest.mark.parametrize("hoist", ["once", "table"])
-def test_what_the_prefix_shares_is_not_written_to(hoist):
-    """The output is a view of a hoisted value, which both graphs of a step are given."""
+def test_shared_values_are_not_written(hoist):
+    """The output is a view of a hoisted value, which both graphs of a step read."""
     model = fxcache.optimize(Small().eval(), hoist=hoist, policy=OBSERVING)
     assert_equal(model, Small().eval(), SCHEDULE, atol=1e-6)
     assert levels(model) == {HoistLevel.PER_RUN if hoist == "once" else HoistLevel.PER_STEP}
 
 
 @pytest.mark.parametrize("hoist", ["once", "table"])
-def test_noise_is_drawn_anew_at_every_step(hoist):
+def test_random_values_are_not_hoisted(hoist):
     model = fxcache.optimize(Noisy().eval(), hoist=hoist, policy=ALWAYS)
     assert_equal(model, Noisy().eval(), SCHEDULE, atol=1e-6)
 
 
-def test_where_no_table_can_be_made_values_are_computed_in_the_loop():
+def test_without_a_table_steps_compute_the_values():
     model = fxcache.optimize(Looked().eval(), hoist="table", policy=ALWAYS)
     with pytest.warns(fxcache.FxcacheWarning, match="no table of timesteps"):
         assert_equal(model, Looked().eval(), torch.tensor([999, 749, 499, -1001]), steps=3)
     assert levels(model) == {HoistLevel.PER_RUN}
 
 
-def test_timesteps_that_are_every_second_element():
+def test_strided_timesteps_have_rows():
     model = fxcache.optimize(Small().eval(), hoist="table", policy=ALWAYS)
     strided = torch.from_numpy(torch.linspace(900, 100, 10).numpy()[::2])
     assert_equal(model, Small().eval(), strided, atol=1e-6)
@@ -587,7 +587,7 @@ def test_timesteps_that_are_every_second_element():
 
 
 @torch.no_grad()
-def test_a_batch_that_changes_while_schedule_and_prompt_stay():
+def test_a_changed_batch_hoists_again():
     sizes = {"x": (0,), "t": (0,)}
     model = fxcache.optimize(
         Small().eval(), hoist="table", policy=ALWAYS, capture=fxcache.CaptureConfig(dynamic=sizes)
@@ -601,7 +601,7 @@ def test_a_batch_that_changes_while_schedule_and_prompt_stay():
 
 
 @torch.no_grad()
-def test_writes_that_are_not_counted_are_seen_by_the_next_run():
+def test_the_next_run_notices_uncounted_writes():
     model, plain = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit()
     inputs = dit_inputs()
     for _ in range(2):
@@ -614,7 +614,7 @@ def test_writes_that_are_not_counted_are_seen_by_the_next_run():
 
 
 @torch.no_grad()
-def test_weights_of_the_timestep_that_are_written_in_the_middle_of_a_run():
+def test_timestep_weights_written_during_a_run_stop_the_table():
     model, plain = fxcache.optimize(dit(), hoist="table", policy=ALWAYS), dit()
     inputs = dit_inputs()
     with pytest.warns(match="changed during a run"):  # noqa: PT031
@@ -626,7 +626,7 @@ def test_weights_of_the_timestep_that_are_written_in_the_middle_of_a_run():
 
 
 @torch.no_grad()
-def test_what_changed_in_one_run_is_hoisted_again_in_the_next():
+def test_the_next_run_hoists_again_after_a_change():
     model, inputs = fxcache.optimize(dit(), hoist="once", policy=ALWAYS), dit_inputs()
     with pytest.warns(match="changed during a run"):  # noqa: PT031
         for run in range(2):
@@ -645,14 +645,14 @@ def test_what_changed_in_one_run_is_hoisted_again_in_the_next():
 
 @pytest.mark.parametrize("hoist", [None, "once", "table"])
 @pytest.mark.parametrize("policy", [ALWAYS, fxcache.TaylorSeer(1, order=1), OBSERVING])
-def test_inputs_that_are_named_as_graphs_name_theirs(hoist, policy):
+def test_inputs_with_names_of_placeholders_work(hoist, policy):
     model = fxcache.optimize(Named().eval(), hoist=hoist, policy=policy)
     more = {"hoisted_0": torch.randn(2, 5, 4), "cached": [torch.ones(4)], "weights": torch.ones(4)}
     assert_equal(model, Named().eval(), SCHEDULE, atol=1e-6, **more)
 
 
 @torch.no_grad()
-def test_one_tensor_that_is_passed_as_another_input_too():
+def test_one_tensor_in_two_inputs_is_hoisted():
     class Twice(Small):
         def forward(self, x: Tensor, r: Tensor, t: Tensor) -> Tensor:  # type: ignore[override]
             h = self.enter(x * r / 1000) + self.embed(t)

@@ -1,4 +1,4 @@
-"""Hooks that are set around some calls of a step: each state of them has a capture of its own."""
+"""Tests hooks around some calls of a step: each state of hooks has its own captures."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ Setting = Callable[[Any], Any]
 
 
 class Scaled:
-    """A processor: what a block calls, without being a module."""
+    """A processor: a block calls it, and it is not a module."""
 
     def __init__(self, scale: float = 1.0):
         self.scale = scale
@@ -136,7 +136,7 @@ def post_hook_with_kwargs(block: Block) -> Any:
 
 @contextmanager
 def own_forward(block: Block) -> Iterator[None]:
-    """As a guider does it: the class's forward stays on the block afterwards."""
+    """Replace ``forward`` as a guider does, which leaves the class's ``forward`` on the block."""
     original = block.forward
     block.forward = lambda x, emb: x  # type: ignore[method-assign]
     yield
@@ -193,7 +193,7 @@ def latents(seed: int = 0) -> Tensor:
 
 @torch.no_grad()
 def sampled(model: Any, way: Setting, steps: int = STEPS, block: int = 1) -> list[Tensor]:
-    """Each step calls the model twice for one prompt; the second call is hooked."""
+    """Call the model twice at each step for one prompt. The second call has hooks."""
     x, text, found = latents(), latents(1)[:, :1], []
     for t in torch.linspace(900, 100, steps):
         plain = model(x, t, text)
@@ -215,7 +215,7 @@ def runs(model: nn.Module) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_refreshing_every_step_is_exact_with_two_captures(way):
+def test_plain_and_hooked_refreshes_are_exact(way):
     model, plain = Denoiser().eval(), Denoiser().eval()
     fxcache.optimize(model, policy=fxcache.Uniform(1))
     for _ in range(2):  # runs
@@ -233,7 +233,7 @@ def test_plain_and_hooked_calls_reuse_side_by_side(way):
 
 
 @torch.no_grad()
-def test_a_hook_that_is_switched_on_and_off():
+def test_a_switch_inside_a_hook_is_noticed():
     model, plain = Denoiser().eval(), Denoiser().eval()
     fxcache.optimize(model, policy=fxcache.Uniform(1))
     hooks = [Doubling(), Doubling()]
@@ -249,7 +249,7 @@ def test_a_hook_that_is_switched_on_and_off():
 
 
 @torch.no_grad()
-def test_a_variable_of_a_closure_that_changes():
+def test_a_changed_closure_variable_is_noticed():
     factor = 1.0
 
     def scale(_: nn.Module, args: Any, output: Tensor) -> Tensor:
@@ -283,7 +283,7 @@ def test_hooks_on_one_block_after_another():
 
 @torch.no_grad()
 def test_a_hook_that_counts_its_calls_is_captured_once():
-    """Tracing runs the hook, which changes what the hook refers to; that is put back."""
+    """Tracing runs the hook, which changes its counter. The counter is restored."""
     seen: list[int] = []
     model = fxcache.optimize(Denoiser().eval(), policy=fxcache.Uniform(1))
     model.blocks[0].register_forward_hook(lambda *_: seen.append(1))
@@ -296,7 +296,7 @@ def test_a_hook_that_counts_its_calls_is_captured_once():
 
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:.*starts a run:fxcache.FxcacheWarning")
-def test_more_states_of_hooks_than_are_kept_are_warned_of():
+def test_too_many_states_of_hooks_are_warned_of():
     model, plain = Denoiser().eval(), Denoiser().eval()
     fxcache.optimize(model, policy=fxcache.Uniform(1))
     x, text, t = latents(), latents(1)[:, :1], torch.tensor(500.0)
@@ -376,7 +376,7 @@ def guided(model: Any, guider: Any, steps: int = STEPS) -> Tensor:
 
 @pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")  # each call has a new timestep tensor
 @pytest.mark.parametrize("name", GUIDERS)
-def test_guiders_are_exact_and_captured_twice(name):
+def test_guiders_are_exact_with_two_captures(name):
     model, plain = fxcache.optimize(wan(), policy=fxcache.Uniform(1)), wan()
     for _ in range(2):  # a guider counts steps, and is made for each run
         got, expected = guided(model, GUIDERS[name]()), guided(plain, GUIDERS[name]())
@@ -385,8 +385,8 @@ def test_guiders_are_exact_and_captured_twice(name):
 
 
 @torch.no_grad()
-def test_attention_scores_that_are_skipped():
-    """Perturbed attention guidance: its hook runs the attention itself, in a mode of its own."""
+def test_skipped_attention_scores_are_exact():
+    """The hook of perturbed attention guidance runs the attention in its own mode."""
     config = LayerSkipConfig([1], "transformer_blocks", False, True, False)
     x, labels = latents()[:, :4].reshape(1, 2, 4, 4), torch.tensor([3])
 
@@ -431,7 +431,7 @@ def key_of(hooks: Hooks, model: Any, way: Setting, block: int = 1) -> int:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_keys_tell_hooks_apart_and_know_equal_ones_again(way):
+def test_equal_hooks_have_equal_keys(way):
     model, hooks = Denoiser(), Hooks()
     plain = hooks.key(model)
     first, second = key_of(hooks, model, way), key_of(hooks, model, way)
@@ -449,9 +449,9 @@ def test_backward_hooks_count_too():
     assert len(set(keys)) == 3
 
 
-def test_how_a_hook_is_called_counts():
+def test_options_of_a_hook_count():
     def hook(*_: Any) -> None:
-        """Takes whatever it is given."""
+        """Accepts any arguments."""
 
     model, hooks = Denoiser(), Hooks()
     keys = []

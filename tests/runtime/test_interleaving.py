@@ -1,4 +1,4 @@
-"""Whose cache is it: requests that take turns, in one thread or many, as if each were alone."""
+"""Tests requests that take turns, in one thread or many: each has the results that it has alone."""
 
 import threading
 import warnings
@@ -37,7 +37,7 @@ MODELS = {"unet": (tiny.small_unet, unet_request), "dit": (dit, dit_request)}
 
 
 def steps_of(model: nn.Module, request: Request) -> Iterator[Tensor]:
-    """A sampling loop that hands over after every step; ends with the last latents."""
+    """Yield after every step of a sampling loop, and at the end the last latents."""
     timesteps = torch.linspace(900, 100, STEPS)
     conditioning = {k: v for k, v in request.items() if k != "sample"}
     latents = request["sample"]
@@ -70,7 +70,7 @@ def optimized(kind: str, compiled: bool = False) -> Iterator[tuple[nn.Module, An
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("kind", MODELS)
 @torch.no_grad()
-def test_requests_in_turns(kind, compiled):
+def test_requests_in_turns_are_exact(kind, compiled):
     with optimized(kind, compiled) as (model, request, counter):
         requests = [request(seed) for seed in range(5)]
         expected = [alone(model, r) for r in requests]
@@ -102,7 +102,7 @@ def test_requests_in_eight_threads(kind, compiled):
 
 
 @torch.no_grad()
-def test_a_request_abandoned_half_way():
+def test_an_abandoned_request_affects_no_other():
     with optimized("dit") as (model, request, _):
         first, second = request(1), request(2)
         expected = alone(model, second)
@@ -116,8 +116,8 @@ def test_a_request_abandoned_half_way():
 
 
 @torch.no_grad()
-def test_guidance_in_two_calls_under_names_of_their_own():
-    """Both halves share every tensor but the text, as in pipelines of Wan's kind."""
+def test_guidance_in_two_named_calls_is_two_trajectories():
+    """Both halves share all tensors except the text, as in Wan's pipelines."""
     with optimized("dit") as (model, request, _):
         cond, uncond = request(1), request(2)
         uncond["sample"] = cond["sample"]
@@ -131,7 +131,7 @@ def test_guidance_in_two_calls_under_names_of_their_own():
 
 
 class Announced(DiT, CacheMixin):
-    """A transformer that pipelines tell of each call through diffusers' ``cache_context``."""
+    """A transformer whose calls pipelines announce by diffusers' ``cache_context``."""
 
 
 def announced() -> Announced:
@@ -140,7 +140,7 @@ def announced() -> Announced:
 
 
 @torch.no_grad()
-def test_cache_context_keeps_branches_apart_that_nothing_else_does():
+def test_cache_context_separates_identical_branches():
     model, request = announced(), dit_request(1)
     timesteps = torch.linspace(900, 100, STEPS)
     text = request["text"]
@@ -154,7 +154,7 @@ def test_cache_context_keeps_branches_apart_that_nothing_else_does():
 
 
 @torch.no_grad()
-def test_cache_context_tells_the_step_where_the_timestep_does_not():
+def test_cache_context_tells_the_step():
     model, request = announced(), dit_request(1)
     for _ in range(2):
         for index in range(STEPS):
@@ -179,7 +179,7 @@ def test_a_step_announced_twice_is_two_requests():
     assert refreshes(model) == [[0, 3, 6]] * 2
 
 
-def test_cache_context_is_the_models_own_again_after_restore():
+def test_restore_restores_cache_context():
     model = announced()
     assert "cache_context" in vars(type(model))
     fxcache.restore(model)
@@ -188,7 +188,7 @@ def test_cache_context_is_the_models_own_again_after_restore():
 
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
-def test_more_keys_than_the_bound_in_turns_stay_exact_and_bounded():
+def test_many_keys_in_turns_stay_exact_and_bounded():
     bounded = fxcache.CacheConfig(max_trajectories=16)
     model = fxcache.optimize(dit(), POLICY, cache=bounded)
     requests = {key: dit_request(key) for key in range(24)}
@@ -214,7 +214,7 @@ class Conditioned(DiT):
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
 @pytest.mark.parametrize("numbers", [(100.0, 200.0, 300.0), (400.0, 300.0, 200.0)])
-def test_requests_of_one_call_with_prompts_of_their_own_and_a_shared_mask(numbers):
+def test_requests_with_a_shared_mask_stay_separate(numbers):
     model, plain = fxcache.optimize(Conditioned().eval()), Conditioned().eval()
     mask = torch.ones(1, 5)
     for number in numbers:
@@ -225,7 +225,7 @@ def test_requests_of_one_call_with_prompts_of_their_own_and_a_shared_mask(number
 
 @torch.no_grad()
 @pytest.mark.parametrize("inference", [False, True])
-def test_halves_of_guidance_that_are_views_made_anew_do_not_share(inference):
+def test_sliced_halves_of_guidance_stay_separate(inference):
     model, plain = fxcache.optimize(Conditioned().eval()), Conditioned().eval()
     with torch.inference_mode() if inference else torch.no_grad():
         sample, both, mask = dit_inputs(1)["sample"], torch.randn(2, 5, 16), torch.ones(1, 5)
@@ -243,8 +243,8 @@ def test_halves_of_guidance_that_are_views_made_anew_do_not_share(inference):
 
 
 @torch.no_grad()
-def test_calls_go_on_while_another_thread_captures():
-    """torch.export says of the whole process that it is exporting, and annotates what it traces."""
+def test_calls_continue_during_another_threads_capture():
+    """The exporting flag of torch.export is shared by all threads of the process."""
     annotations = dict(torch.fx.traceback.get_current_meta())
     model, inputs = fxcache.optimize(dit(), policy=fxcache.Uniform(1)), dit_inputs()
     calls, failures, done = 0, [], threading.Event()

@@ -1,4 +1,4 @@
-"""The class swap: the module stays what it is, and comes back as it was."""
+"""Tests the class swap: the module stays what it is, and ``restore`` undoes all changes."""
 
 import gc
 import weakref
@@ -20,7 +20,7 @@ def unet() -> UNet2DConditionModel:
     return tiny.small_unet()
 
 
-def test_the_optimised_module_is_what_it_was(unet, tmp_path):
+def test_the_optimised_module_keeps_its_interface(unet, tmp_path):
     keys, config, name = unet.state_dict().keys(), unet.config, repr(unet)
     assert fxcache.optimize(unet) is unet
     assert isinstance(unet, UNet2DConditionModel)
@@ -46,7 +46,7 @@ def test_restore_leaves_nothing_behind(unet):
     assert unet.conv_in.weight.grad is not None
 
 
-def test_an_optimised_module_is_freed_when_the_last_reference_goes():
+def test_an_optimised_module_is_freed_with_its_last_reference():
     unet = fxcache.optimize(tiny.small_unet())
     unet.mid_block.register_forward_hook(lambda *_: None)
     unet.act = lambda value: value
@@ -107,7 +107,7 @@ def test_inside_an_accelerate_hook_set_before(unet):
     assert hook.calls == 20
 
 
-def test_a_hook_set_after_and_taken_off_again(unet):
+def test_a_hook_set_after_and_removed(unet):
     fxcache.optimize(unet, policy=fxcache.Uniform(interval=5))
     expected = sample(unet, **tiny.inputs())
     add_hook_to_module(unet, ModelHook())

@@ -27,7 +27,7 @@ TEACACHE = fxcache.TeaCache(1.0, coefficients=(1.0, 0.0))
 
 
 class Host:
-    """Where weights wait: it keeps what they hold, and leaves NaN behind."""
+    """The stand-in for the CPU: it keeps the data of weights, and leaves NaN in their place."""
 
     def __init__(self) -> None:
         self.kept: dict[int, Tensor] = {}
@@ -56,13 +56,13 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Host:
 
 
 def away(model: nn.Module) -> set[str]:
-    """The weights that are elsewhere."""
+    """Return the names of the offloaded weights."""
     return {name for name, weight in model.named_parameters() if weight.isnan().all()}
 
 
 @pytest.mark.parametrize("hoist", ["once", "table"])
 @pytest.mark.parametrize("policy", [ALWAYS, fxcache.Uniform(3), TEACACHE])
-def test_results_are_those_without(host, hoist, policy):
+def test_offloading_does_not_change_results(host, hoist, policy):
     model = fxcache.optimize(
         dit(), policy=policy, hoist=hoist, cache=fxcache.CacheConfig(offload=True)
     )
@@ -78,7 +78,7 @@ def test_results_are_those_without(host, hoist, policy):
     assert host.fetches >= 3 * len(texts)
 
 
-def test_what_waits_is_back_when_the_model_is_restored(host):
+def test_restore_returns_offloaded_weights(host):
     model = fxcache.optimize(dit(), hoist="table", cache=fxcache.CacheConfig(offload=True))
     denoised(model)
     assert away(model)
@@ -113,8 +113,8 @@ def test_another_shape_is_captured_with_all_weights_in_place(host, monkeypatch):
 
 
 @torch.no_grad()
-def test_a_step_that_reads_what_waits_has_it_back(host):
-    """A prompt that is rewritten changed during a run is not hoisted."""
+def test_a_step_that_needs_offloaded_weights_gets_them(host):
+    """Values of a prompt that is rewritten during a run are not hoisted."""
     model, plain = (
         fxcache.optimize(
             dit(), policy=ALWAYS, hoist="once", cache=fxcache.CacheConfig(offload=True)
@@ -131,8 +131,8 @@ def test_a_step_that_reads_what_waits_has_it_back(host):
 
 
 @torch.no_grad()
-def test_runs_that_know_their_timesteps_and_runs_that_do_not(host):
-    """Numbers: the first run of a schedule reads modulations at every step."""
+def test_runs_with_and_without_known_timesteps_are_exact(host):
+    """The timesteps are numbers: the first run of a schedule reads modulations at every step."""
     model, plain = (
         fxcache.optimize(
             dit(), policy=ALWAYS, hoist="table", cache=fxcache.CacheConfig(offload=True)
@@ -148,8 +148,8 @@ def test_runs_that_know_their_timesteps_and_runs_that_do_not(host):
         assert bool(away(model)) is waits
 
 
-def test_two_kinds_of_call_of_which_one_reads_what_the_other_does_not(host):
-    """Interleaved: with and without text made in inference mode, which is not hoisted."""
+def test_two_kinds_of_call_with_different_weights_are_exact(host):
+    """Calls with and without text from inference mode, which is not hoisted, take turns."""
     model, plain = (
         fxcache.optimize(
             dit(), policy=ALWAYS, hoist="once", cache=fxcache.CacheConfig(offload=True)
@@ -166,7 +166,7 @@ def test_two_kinds_of_call_of_which_one_reads_what_the_other_does_not(host):
 
 
 @torch.no_grad()
-def test_what_one_kind_of_call_hoists_and_another_reads(host):
+def test_weights_hoisted_for_one_kind_of_call_serve_another(host):
     class Forked(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -197,7 +197,7 @@ def test_what_one_kind_of_call_hoists_and_another_reads(host):
 
 
 @torch.no_grad()
-def test_a_caller_that_nothing_identifies(host):
+def test_unidentified_callers_are_exact(host):
     class Unconditional(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -232,8 +232,8 @@ def test_guidance_that_runs_half_the_batch(host):
     assert away(model)
 
 
-def test_signals_that_are_known_before_the_run(host):
-    """They are evaluated with the graph of a whole step's prefix."""
+def test_precomputed_signals_use_offloaded_weights(host):
+    """Signals are computed with the graph of a whole step's prefix."""
     options: dict[str, Any] = {"policy": fxcache.TeaCache(2.0, coefficients=(1.0, 0.0))}
     unets = [fxcache.optimize(tiny.small_unet(), **options)]
     unets.append(
@@ -249,7 +249,7 @@ def test_signals_that_are_known_before_the_run(host):
     assert away(unets[1])
 
 
-def test_the_first_parameter_and_what_shares_memory_stay(host):
+def test_the_first_parameter_and_shared_memory_stay(host):
     class Tied(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -273,7 +273,7 @@ def test_the_first_parameter_and_what_shares_memory_stay(host):
 
 
 @pytest.mark.parametrize("moved", [False, True])
-def test_weights_come_back_to_where_the_module_is(monkeypatch, moved):
+def test_weights_return_to_the_modules_device(monkeypatch, moved):
     went: list[torch.device] = []
     monkeypatch.setattr(offload, "HOST", ELSEWHERE)
     monkeypatch.setattr(offload, "move", lambda _, device: went.append(device))
@@ -291,13 +291,13 @@ def test_weights_come_back_to_where_the_module_is(monkeypatch, moved):
 
 @pytest.fixture
 def copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights move to memory of their own, as to another device."""
+    """Move weights to separate memory, as to another device."""
     monkeypatch.setattr(offload, "HOST", ELSEWHERE)
     monkeypatch.setattr(offload, "transfer", lambda values, _: values.clone())
 
 
 @pytest.mark.usefixtures("copies")
-def test_in_inference_mode_weights_stay_what_they_are():
+def test_weights_stay_normal_tensors_in_inference_mode():
     model, plain = (
         fxcache.optimize(
             dit(), policy=ALWAYS, hoist="once", cache=fxcache.CacheConfig(offload=True)
@@ -317,7 +317,7 @@ def test_in_inference_mode_weights_stay_what_they_are():
 
 
 @pytest.mark.usefixtures("copies")
-def test_a_tie_to_a_weight_that_no_graph_reads():
+def test_a_weight_tied_to_an_unread_weight_stays():
     model = dit()
     model.alias = nn.Parameter(model.layers[0].key_value.weight.data)
     fxcache.optimize(model, policy=ALWAYS, hoist="once", cache=fxcache.CacheConfig(offload=True))
@@ -327,7 +327,7 @@ def test_a_tie_to_a_weight_that_no_graph_reads():
 
 
 def test_buffers_stay(host):
-    """Another dtype, or device, makes other buffers of them."""
+    """Another dtype or device replaces buffers."""
 
     class Mixed(nn.Module):
         def __init__(self) -> None:
@@ -352,7 +352,7 @@ def test_buffers_stay(host):
 
 
 def test_calls_take_turns(host):
-    """A thread's step reads what the run that another begins would send away."""
+    """A run that begins in one thread would offload weights that another thread's step reads."""
     model, plain = (
         fxcache.optimize(
             dit(), policy=ALWAYS, hoist="once", cache=fxcache.CacheConfig(offload=True)
@@ -402,7 +402,7 @@ def test_calls_take_turns(host):
 
 @pytest.mark.usefixtures("host")
 @pytest.mark.parametrize("act", [fxcache.restore, copy.copy])
-def test_weights_come_back_when_the_call_under_way_has_ended(act):
+def test_weights_return_after_the_running_call(act):
     model = fxcache.optimize(
         dit(), policy=ALWAYS, hoist="once", cache=fxcache.CacheConfig(offload=True)
     )
@@ -419,7 +419,7 @@ def test_weights_come_back_when_the_call_under_way_has_ended(act):
     assert not away(model)
 
 
-def test_nothing_to_offload_where_nothing_is_hoisted():
+def test_offloading_without_hoisting_is_refused():
     with pytest.raises(fxcache.ConfigError, match="hoist"):
         fxcache.optimize(dit(), cache=fxcache.CacheConfig(offload=True))
 

@@ -1,4 +1,4 @@
-"""Pipelines: all denoisers at once, each call one run, and the pipeline stays what it is."""
+"""Tests optimised pipelines: each call is one run of all denoisers."""
 
 import asyncio
 import copy
@@ -57,7 +57,7 @@ PROMPT = torch.ones(1, 6)  # one tensor, which tells no two calls of pipelines a
 
 
 class Pipeline:
-    """Two experts: the second takes over half-way. Timesteps are new tensors at every call."""
+    """Has two experts: the second runs in the second half. Timesteps are new tensors."""
 
     def __init__(self, **components: Any) -> None:
         self.components = components
@@ -87,7 +87,7 @@ def one_expert() -> Pipeline:
     return Pipeline(text_encoder=Encoder().eval(), transformer=Denoiser().eval())
 
 
-def test_all_denoisers_and_no_other_component():
+def test_only_denoisers_are_optimised():
     pipe = pipeline()
     expected, kind = pipe(), type(pipe)
     assert fxcache.optimize(pipe, fxcache.Uniform(1)) is pipe
@@ -124,7 +124,7 @@ def test_the_report_has_each_component():
     assert all(name in str(report) for name in ("transformer of Pipeline", "transformer_2 of"))
 
 
-def test_clear_drops_what_all_denoisers_cached():
+def test_clear_drops_the_values_of_all_denoisers():
     pipe = fxcache.optimize(pipeline())
     transformer = pipe.components["transformer"]
     with torch.no_grad():
@@ -135,7 +135,7 @@ def test_clear_drops_what_all_denoisers_cached():
     assert fxcache.report(pipe)["transformer"].captures
 
 
-def test_optimised_twice_its_settings_change():
+def test_optimising_twice_changes_the_settings():
     pipe = fxcache.optimize(pipeline(), fxcache.Uniform(2))
     kind, _ = type(pipe), pipe()
     captured = fxcache.report(pipe)["transformer"].captures
@@ -146,7 +146,7 @@ def test_optimised_twice_its_settings_change():
     assert len(fxcache.report(pipe)["transformer"].captures) == len(captured) == 1
 
 
-def test_a_pipeline_without_a_denoiser():
+def test_a_pipeline_without_a_denoiser_is_refused():
     pipe = Pipeline(text_encoder=Encoder())
     with pytest.raises(fxcache.ConfigError, match=r"text_encoder \(Encoder\)"):
         fxcache.optimize(pipe)
@@ -157,7 +157,7 @@ def test_a_pipeline_without_a_denoiser():
 
 
 @pytest.mark.parametrize("wrong", ["train", "forward"])
-def test_all_or_nothing(wrong):
+def test_an_error_leaves_all_denoisers_unchanged(wrong):
     pipe = pipeline()
     first, second = pipe.components["transformer"], pipe.components["transformer_2"]
     if wrong == "train":
@@ -181,7 +181,7 @@ def test_a_plan_for_another_denoiser_names_the_component():
     assert refreshes(alone.components["transformer"]) == [[0, 4]]
 
 
-def test_nested_calls_are_runs_of_their_own():
+def test_nested_calls_are_separate_runs():
     shared = Denoiser().eval()
     outer = Pipeline(text_encoder=Encoder().eval(), transformer=shared)
     inner = Pipeline(text_encoder=Encoder().eval(), transformer=shared)
@@ -329,7 +329,7 @@ def diffusers_pipe() -> Any:
 
 @pytest.fixture
 def pipe(diffusers_pipe) -> Any:
-    """An optimised pipeline of diffusers, as new afterwards."""
+    """Return an optimised pipeline of diffusers, and restore it afterwards."""
     yield fxcache.optimize(diffusers_pipe, fxcache.Uniform(3))
     fxcache.restore(diffusers_pipe)
 
@@ -346,7 +346,7 @@ def test_diffusers_pipelines(pipe):
     ]
 
 
-def test_made_from_one_another(pipe):
+def test_pipelines_made_from_each_other_share_the_optimised_denoiser(pipe):
     image = torch.zeros(1, 3, 32, 32)
     made = StableDiffusionImg2ImgPipeline.from_pipe(pipe)
     assert made.unet is pipe.unet

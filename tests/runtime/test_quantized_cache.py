@@ -1,4 +1,4 @@
-"""A cache of eight bits a value: its error, its bytes, and what it cannot be combined with."""
+"""Tests a cache of eight bits a value: its error, its bytes, and options that exclude it."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ def restored(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def bound(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """As documented, and two roundings of float32."""
+    """Return the documented bound plus two roundings of float32."""
     absmax = value.abs().amax(dims_of_row(value.dim()), keepdim=True)
     if dtype is torch.int8:
         return absmax / 254 * (1 + 1e-5)
@@ -48,7 +48,7 @@ def bound(value: Tensor, dtype: torch.dtype) -> Tensor:
     st.floats(0, 8),
 )
 def test_the_error_is_within_the_documented_bound(shape, dtype, seed, magnitude, spread):
-    """``spread``: powers of two between the values of a row."""
+    """``spread`` is the range of a row's magnitudes in powers of two."""
     generator = torch.Generator().manual_seed(seed)
     value = torch.randn(shape, generator=generator) * 2.0**magnitude
     value *= 2.0 ** (spread * torch.randn(shape, generator=generator))
@@ -56,7 +56,7 @@ def test_the_error_is_within_the_documented_bound(shape, dtype, seed, magnitude,
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_rows_of_zeros_and_of_what_is_no_number(dtype):
+def test_rows_of_zeros_and_of_nan_are_restored(dtype):
     value = torch.ones(4, 1, 3)
     value[0], value[1, 0, 1], value[2, 0, 1] = 0, torch.nan, torch.inf
     found = restored(value, dtype)
@@ -87,7 +87,7 @@ def test_a_reuse_reads_the_restored_value_and_a_refresh_is_exact(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_bytes(dtype):
+def test_bytes_are_reported(dtype):
     held = {}
     for kept_as in (None, dtype):
         unet = fxcache.optimize(tiny.small_unet(), cache=fxcache.CacheConfig(dtype=kept_as))
@@ -99,7 +99,7 @@ def test_bytes(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_run_stays_close(dtype):
+def test_a_quantised_run_stays_close(dtype):
     expected = sample(fxcache.optimize(tiny.small_unet()), 9, **tiny.inputs())
     unet = fxcache.optimize(tiny.small_unet(), cache=fxcache.CacheConfig(dtype=dtype))
     found = sample(unet, 9, **tiny.inputs())
@@ -132,13 +132,13 @@ def test_two_graphs_and_no_recompilation():
 
 
 @pytest.mark.parametrize("wrong", ["int8", torch.int16, 8])
-def test_dtypes_that_are_none_of_them(wrong):
+def test_other_dtypes_are_refused(wrong):
     with pytest.raises(fxcache.ConfigError, match="int8"):
         fxcache.optimize(tiny.small_unet(), cache=fxcache.CacheConfig(dtype=wrong))
 
 
 @pytest.mark.parametrize("made", [torch.fft.fft, lambda value: value.argmax(-1)])
-def test_values_that_are_no_real_numbers(made):
+def test_complex_values_are_refused(made):
     class Inner(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
             return made(super().forward(x))
@@ -158,7 +158,7 @@ def test_values_that_are_no_real_numbers(made):
         model(torch.randn(2, 3, 4), torch.tensor(1.0))
 
 
-def test_what_needs_differences_of_cached_values():
+def test_options_that_need_differences_are_refused():
     unet = tiny.small_unet()
     with pytest.raises(fxcache.ConfigError, match="forecasts"):
         fxcache.optimize(

@@ -1,4 +1,4 @@
-"""Who calls: positions, branches, sessions and keys."""
+"""Tests the identification of callers: positions, branches, sessions and keys."""
 
 import copy
 import pickle
@@ -24,7 +24,7 @@ POLICY = fxcache.Uniform(interval=3)
 def moving(
     model: torch.nn.Module, timesteps: Iterable[Any], inputs: dict[str, torch.Tensor]
 ) -> None:
-    """A sampling loop: each step changes the latent by a little."""
+    """Run a sampling loop in which each step changes the latent a little."""
     inputs = dict(inputs)
     for timestep in timesteps:
         predicted = model(timestep=timestep, **inputs).sample
@@ -64,7 +64,7 @@ def test_positions_that_are_no_element():
     assert position_of(None) == Unknown()
 
 
-def test_what_tells_the_place_best():
+def test_the_best_source_of_the_place_wins():
     timesteps, told = torch.arange(3.0), Place(7, 9)
     assert isinstance(position_of(timesteps[1], told), Element)
     assert position_of(torch.tensor(5.0), told) == told
@@ -83,7 +83,7 @@ def test_numbers_that_rise_or_fall_are_one_run(optimized, numbers, made):
 
 @torch.no_grad()
 @pytest.mark.parametrize("first", [500, 999])
-def test_a_call_to_warm_up_is_no_part_of_the_run_after_it(optimized, first):
+def test_a_warm_up_call_is_a_separate_run(optimized, first):
     inputs = tiny.inputs()
     optimized(timestep=first, **inputs)
     moving(optimized, (900, 700, 500, 300), inputs)
@@ -116,7 +116,7 @@ def test_a_repeated_number_with_another_latent_is_another_request(optimized):
 
 
 @torch.no_grad()
-def test_a_loop_begun_again_before_its_end_is_a_run_of_its_own(optimized):
+def test_a_restarted_loop_is_a_new_run(optimized):
     inputs = tiny.inputs()
     timesteps = torch.arange(900, 0, -100)
     moving(optimized, timesteps[:4], inputs)
@@ -129,7 +129,7 @@ def test_a_loop_begun_again_before_its_end_is_a_run_of_its_own(optimized):
 
 
 @torch.no_grad()
-def test_a_loop_run_to_its_end_may_be_run_again_with_the_same_tensors(optimized):
+def test_a_finished_loop_can_run_again_with_the_same_tensors(optimized):
     inputs = tiny.inputs()
     timesteps = torch.arange(900, 0, -100)
     for _ in range(3):
@@ -139,14 +139,14 @@ def test_a_loop_run_to_its_end_may_be_run_again_with_the_same_tensors(optimized)
 
 
 @torch.no_grad()
-def test_a_session_vouches_for_a_solver_that_calls_twice_a_step(optimized):
+def test_a_session_supports_two_calls_a_step(optimized):
     with fxcache.session(optimized):
         moving(optimized, (900, 700, 700, 500, 500, 300, 300), tiny.inputs())
     assert refreshes(optimized) == [[0, 3, 6]]
 
 
 @torch.no_grad()
-def test_a_session_knows_the_run_is_over_soon():
+def test_a_session_knows_the_last_steps():
     unet = fxcache.optimize(tiny.small_unet(), policy=fxcache.Uniform(interval=9, last=2))
     inputs = tiny.inputs()
     with fxcache.session(unet, timesteps=[900, 700, 500, 300, 100]):
@@ -184,7 +184,7 @@ def test_keys_name_requests_whose_tensors_are_new_at_every_call(optimized):
 
 @torch.no_grad()
 @pytest.mark.parametrize("keyed", [True, False])
-def test_requests_beyond_the_bound_push_out_the_oldest_and_are_warned_of(keyed):
+def test_too_many_requests_drop_the_oldest_with_a_warning(keyed):
     unet = fxcache.optimize(
         tiny.small_unet(), POLICY, cache=fxcache.CacheConfig(max_trajectories=5)
     )
@@ -207,7 +207,7 @@ def test_requests_beyond_the_bound_push_out_the_oldest_and_are_warned_of(keyed):
 
 
 @torch.no_grad()
-def test_prompts_made_anew_at_every_call_are_told_by_their_content(optimized):
+def test_new_prompt_tensors_are_compared_by_content(optimized):
     with fxcache.session(optimized):
         for timestep in (900, 800, 700, 600):
             optimized(timestep=timestep, **tiny.inputs())
@@ -249,7 +249,7 @@ def test_copies_and_pickles_stay_optimised(optimized):
         assert refreshes(twin) == [[0, 3, 6, 9]]
 
 
-def test_a_signature_seen_again_is_not_captured_again(optimized):
+def test_a_known_shape_is_not_captured_again(optimized):
     sample(optimized, 2, **tiny.inputs())
     engine = fxcache.runtime.module.engine_of(optimized)
     captured = list(engine.captures.values())

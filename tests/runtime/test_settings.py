@@ -1,4 +1,4 @@
-"""``optimize`` called again: new settings, the same captures where they fit, nothing cached."""
+"""Tests a second call of ``optimize``: settings change, captures stay, values are dropped."""
 
 import threading
 from contextlib import nullcontext
@@ -44,7 +44,7 @@ def run(model: nn.Module, steps: int = 6) -> Tensor:
 
 @pytest.fixture
 def exports(monkeypatch) -> list[Any]:
-    """The calls of torch.export so far."""
+    """Return the number of calls of torch.export so far."""
     seen: list[Any] = []
     export = capturing.export
 
@@ -56,7 +56,7 @@ def exports(monkeypatch) -> list[Any]:
     return seen
 
 
-def test_a_changed_interval_costs_nothing(exports):
+def test_a_changed_interval_needs_no_capture(exports):
     model = fxcache.optimize(Mini().eval(), fxcache.Uniform(3))
     run(model)
     variants = list(engine_of(model).captures.values())
@@ -70,7 +70,7 @@ def test_a_changed_interval_costs_nothing(exports):
     assert fxcache.report(model).policy["interval"] == 5
 
 
-def test_a_cell_run_twice(exports):
+def test_a_notebook_cell_can_run_twice(exports):
     model = Mini().eval()
     expected = run(model)
     drawn = [run(fxcache.optimize(model, fxcache.Uniform(1))) for _ in range(2)]
@@ -93,7 +93,7 @@ def test_a_cell_run_twice(exports):
         ({"hoist": "table"}, {"cut": "deep"}),
     ],
 )
-def test_other_settings_are_those_of_a_model_optimised_for_the_first_time(exports, first, second):
+def test_new_settings_equal_those_of_a_fresh_model(exports, first, second):
     expected = run(fxcache.optimize(Mini().eval(), **second))
     exports.clear()
     model = fxcache.optimize(Mini().eval(), **first)
@@ -170,7 +170,7 @@ def test_the_next_call_refreshes_in_a_session_too(key):
 
 
 @torch.no_grad()
-def test_a_session_of_another_thread_does_not_reuse_what_it_cached_before():
+def test_a_session_does_not_reuse_values_of_old_settings():
     plain, found = Mini().eval(), []
     model = fxcache.optimize(Mini().eval(), fxcache.Uniform(9))
     cached, changed = threading.Event(), threading.Event()
@@ -203,7 +203,7 @@ def test_a_session_of_another_thread_does_not_reuse_what_it_cached_before():
         {"plan": "no such file"},
     ],
 )
-def test_after_an_error_the_model_is_as_it_was(wrong):
+def test_an_error_leaves_the_model_unchanged(wrong):
     model = fxcache.optimize(Mini().eval(), fxcache.Uniform(3))
     expected, engine = run(model), engine_of(model)
     with pytest.raises(fxcache.FxcacheError):
@@ -222,7 +222,7 @@ def test_the_smaller_bound_drops_the_oldest_captures(exports):
     assert [c.inputs[:9] for c in fxcache.report(model).captures] == ["sample[2,", "sample[3,"]
 
 
-def test_captures_at_once_when_asked_to(exports):
+def test_example_inputs_capture_immediately(exports):
     model = fxcache.optimize(Mini().eval())
     example = (SAMPLE, torch.tensor(900.0), TEXT)
     fxcache.optimize(model, capture=fxcache.CaptureConfig(example_inputs=example))
@@ -231,8 +231,8 @@ def test_captures_at_once_when_asked_to(exports):
     assert len(exports) == 1
 
 
-def test_while_other_threads_call():
-    """Each call runs under one of the settings as a whole, and its result is exact."""
+def test_settings_change_while_other_threads_call():
+    """Each call runs completely under one of the settings, and its result is exact."""
     model = fxcache.optimize(Mini().eval(), fxcache.Uniform(1))
     expected, wrong, stop = run(model), [], threading.Event()
 
@@ -250,7 +250,7 @@ def test_while_other_threads_call():
     assert not wrong
 
 
-def test_clear_forgets_values_and_keeps_captures(exports):
+def test_clear_drops_values_and_keeps_captures(exports):
     model = fxcache.optimize(Mini().eval(), fxcache.Uniform(9))
     timesteps = torch.linspace(900, 100, 8)
     with torch.no_grad():
@@ -266,8 +266,8 @@ def test_clear_forgets_values_and_keeps_captures(exports):
 
 @torch.no_grad()
 @pytest.mark.parametrize("change", [fxcache.restore, fxcache.optimize])
-def test_a_call_that_waits_for_its_turn_meanwhile(change):
-    """It runs as the module is once its turn has come."""
+def test_a_waiting_call_runs_under_the_new_settings(change):
+    """The call runs with the settings at the time of its turn."""
     plain, model = Mini().eval(), fxcache.optimize(Mini().eval(), fxcache.Uniform(9))
     engine = engine_of(model)
     model(SAMPLE, 900.0, TEXT)

@@ -1,4 +1,4 @@
-"""Policies that look at data: what they see, what it costs, and what they must not break."""
+"""Tests policies that observe signals: their values, their costs, and the guarantees."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ def relative_l1(now: Tensor, then: Tensor) -> float:
 def by_hand(
     policy: Policy, inputs: dict[str, Any], model: DiT | None = None
 ) -> tuple[Tensor, list[int]]:
-    """The plain DiT cached by hand, as TeaCache's and First-Block Cache's authors write it."""
+    """Run the plain DiT with a cache by hand, as TeaCache's and First-Block Cache's authors do."""
     model = model or dit()
     first, rest = model.layers[0], model.layers[1:]
     teacache = isinstance(policy, TeaCache)
@@ -90,7 +90,7 @@ def by_hand(
         FirstBlock(0.2),
     ],
 )
-def test_decisions_and_latents_are_those_of_a_cache_written_by_hand(policy):
+def test_decisions_and_latents_equal_a_cache_by_hand(policy):
     model = fxcache.optimize(dit(), policy=policy)
     latent = denoised(model, dit_inputs())
     expected, computed = by_hand(policy, dit_inputs())
@@ -113,7 +113,7 @@ def test_refreshing_always_equals_the_original_bit_for_bit(policy, model):
     assert torch.equal(found, expected)
 
 
-def test_the_prefix_is_computed_once_and_reaches_only_as_far_as_the_signal():
+def test_the_prefix_ends_at_the_signal():
     model = fxcache.optimize(dit(), policy=FirstBlock(0.1))
     denoised(model, dit_inputs())
     variants = variants_of(model)
@@ -128,14 +128,14 @@ def test_the_prefix_is_computed_once_and_reaches_only_as_far_as_the_signal():
 
 
 def layers_in(module: nn.Module) -> set[int]:
-    """The blocks whose multiplications by weights are in ``module``."""
+    """Return the blocks whose linear layers are in ``module``."""
     names = module.meta["weight_names"].values()
     return {int(n.split(".")[1]) for n in names if n.startswith("layers.") and "mlp" in n}
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("threshold", [1.0, 1.5, 2.0])
-def test_a_signal_of_the_timestep_alone_is_known_before_the_run(threshold):
+def test_a_timestep_signal_is_precomputed(threshold):
     unet = tiny.small_unet()
     fxcache.optimize(unet, policy=TeaCache(threshold, coefficients=(1.0, 0.0)))
     sample(unet, 20, **tiny.inputs())
@@ -160,7 +160,7 @@ def test_a_signal_of_the_timestep_alone_is_known_before_the_run(threshold):
     assert 2 < len(computed) < 20
 
 
-def test_where_timesteps_come_one_by_one_the_prefix_tells():
+def test_the_prefix_computes_the_signal_of_single_timesteps():
     unet = fxcache.optimize(tiny.small_unet(), policy=TeaCache(2.0, coefficients=(1.0, 0.0)))
     inputs = tiny.inputs()
     with torch.no_grad(), fxcache.session(unet, num_steps=5):
@@ -205,7 +205,7 @@ def test_requests_in_turns_keep_their_own_signals():
         assert torch.equal(latent, denoised(alone, dit_inputs(seed=seed)))
 
 
-def test_a_second_run_does_not_remember_the_first():
+def test_a_second_run_does_not_read_the_first_runs_signal():
     model = fxcache.optimize(dit(), policy=TeaCache(0.1, coefficients=(1.0, 0.0)))
     inputs = dit_inputs()
     first = denoised(model, inputs, TIMES.clone())
@@ -232,7 +232,7 @@ class NoBlocks(nn.Module):
         return self.leave(torch.cat([self.deep(skip), skip], -1)) * timestep
 
 
-def test_a_model_without_the_signal_says_so():
+def test_a_model_without_the_signal_is_refused():
     example = {"sample": torch.randn(1, 4), "timestep": torch.tensor(1.0)}
     with pytest.raises(fxcache.CutError, match="no first_block to observe"):
         fxcache.optimize(
@@ -242,7 +242,7 @@ def test_a_model_without_the_signal_says_so():
         )
 
 
-def test_a_cut_that_the_signal_lies_behind_is_refused():
+def test_a_cut_before_the_signal_is_refused():
     example = {**dit_inputs(), "timestep": torch.tensor(1.0)}
     with pytest.raises(fxcache.CutError, match="observes a value that is computed from it"):
         fxcache.optimize(
@@ -255,7 +255,7 @@ def test_a_cut_that_the_signal_lies_behind_is_refused():
 
 @torch.no_grad()
 def test_a_variant_made_after_weights_were_replaced_reads_the_new_ones():
-    """The second run's timesteps come one by one: only then the continued variants are made."""
+    """The timesteps of the second run are new tensors, so that continued variants are made then."""
     policy = TeaCache(2.0, coefficients=(1.0, 0.0), last=0)
     unet, plain = fxcache.optimize(tiny.small_unet(), policy=policy), tiny.small_unet()
     inputs = tiny.inputs()

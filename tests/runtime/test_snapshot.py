@@ -1,4 +1,4 @@
-"""What a snapshot notices: whatever the exact comparison notices, and nothing else for good."""
+"""Tests that a snapshot notices all changes that the exact comparison notices."""
 
 import copy
 from collections import deque
@@ -14,7 +14,7 @@ from fxcache.runtime.structure import structure, weights
 
 
 class Settings:
-    """A plain object with settings, as a module holds one."""
+    """A plain object with settings, which a module holds."""
 
     def __init__(self) -> None:
         self.scale, self.names = 1.0, ["a"]
@@ -97,7 +97,7 @@ def test_a_change_of_structure_is_noticed(name):
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_a_change_of_values_is_noticed_and_is_no_change_of_structure(name):
+def test_a_change_of_values_is_not_a_change_of_structure(name):
     model = Whole().eval()
     before, written = Snapshot(model), weights(model)
     VALUES[name](model.parts[2])
@@ -107,7 +107,7 @@ def test_a_change_of_values_is_noticed_and_is_no_change_of_structure(name):
 
 
 @pytest.mark.parametrize("name", NEITHER)
-def test_what_is_compared_elsewhere_or_read_by_the_graph_itself(name):
+def test_changes_that_a_snapshot_ignores(name):
     model = Whole().eval()
     before = Snapshot(model)
     NEITHER[name](model.parts[2])
@@ -124,7 +124,7 @@ def test_equal_settings_in_new_objects_agree():
     assert Snapshot(model).agrees(before)
 
 
-def test_things_moved_between_neighbouring_containers():
+def test_objects_moved_between_containers_are_noticed():
     model = Whole().eval()
     first, second = model.parts[0], model.parts[1]
     item = object()
@@ -134,7 +134,7 @@ def test_things_moved_between_neighbouring_containers():
     assert not before.holds()
 
 
-def test_offloaded_weights_count_as_at_home():
+def test_offloaded_weights_count_as_unmoved():
     model = Whole().eval()
     homes = {id(model.parts[1].linear.weight): torch.device("meta")}
     before = Snapshot(model, homes)
@@ -154,7 +154,7 @@ def test_weights_made_in_inference_mode():
     assert not before.holds()
 
 
-def test_writes_are_told_once():
+def test_writes_are_reported_once():
     model = Whole().eval()
     snapshot = Snapshot(model)
     model.parts[0].linear.bias.detach().add_(1)
@@ -162,7 +162,7 @@ def test_writes_are_told_once():
     assert not snapshot.written()
 
 
-def test_a_structure_names_nothing_of_another_model():
+def test_structures_of_two_models_differ():
     model = Whole().eval()
     assert structure(model) == structure(model)
     assert structure(model) != structure(copy.deepcopy(model))

@@ -1,4 +1,4 @@
-"""Objects with tensors that a model reads and writes: exact, and left as the model leaves them."""
+"""Tests state objects that a model reads and writes: results and objects are exact."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -19,7 +19,7 @@ STEPS = 8
 
 
 class WithMemory(DiT):
-    """Attends to the text and to what ``memory`` holds; ``use`` reads and writes it."""
+    """Attends to the text and to the content of ``memory``; ``use`` reads and writes it."""
 
     def __init__(self, use: Callable[[Any, Tensor], Tensor]) -> None:
         super().__init__(depth=3)
@@ -78,7 +78,7 @@ class Layer:
 
 @dataclass
 class Layered:
-    """Layers in lists and dicts, made when they are needed; entries move and go."""
+    """Has layers in lists and dicts, which are made at their first use, moved and removed."""
 
     layers: list[Layer] = field(default_factory=list)
     by_name: dict[str, Any] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class Layered:
 
 
 class Growing:
-    """Longer by the new keys at each call, up to a window."""
+    """Grows by the new keys at each call, up to a window."""
 
     def __init__(self) -> None:
         self.keys: Tensor | None = None
@@ -107,7 +107,7 @@ class Growing:
 
 
 class Swapped:
-    """Exchanges what it holds, without a computation."""
+    """Exchanges its tensors, without a computation."""
 
     def __init__(self) -> None:
         self.now, self.next = torch.zeros(2, 1, WIDTH), torch.ones(2, 1, WIDTH)
@@ -148,13 +148,13 @@ def loop(model: nn.Module, memory: Any, each: Callable[[], None] = lambda: None)
 
 
 def steps(model: nn.Module) -> tuple[int, int]:
-    """Calls, and refreshes among them, of all runs."""
+    """Count the calls of all runs, and the refreshes among them."""
     runs = fxcache.report(model).to_dict()["runs"]
     return sum(r["steps"] for r in runs), sum(len(r["refreshes"]) for r in runs)
 
 
 @pytest.mark.parametrize("kind", MEMORIES)
-def test_refreshing_leaves_output_and_object_as_the_model_does(kind):
+def test_refreshing_is_exact_for_outputs_and_objects(kind):
     plain, memory, twin = WithMemory(use).eval(), kind(), kind()
     model = fxcache.optimize(WithMemory(use).eval(), policy=fxcache.Uniform(1))
     states: list[Any] = []
@@ -166,7 +166,7 @@ def test_refreshing_leaves_output_and_object_as_the_model_does(kind):
 
 
 @pytest.mark.parametrize("kind", MEMORIES)
-def test_reuse_goes_on_while_the_object_changes(kind):
+def test_reuse_continues_while_the_object_changes(kind):
     model = fxcache.optimize(WithMemory(use).eval(), policy=fxcache.Uniform(3))
     memory, twin = kind(), kind()
     loop(WithMemory(use).eval(), twin)
@@ -181,8 +181,8 @@ def test_reuse_goes_on_while_the_object_changes(kind):
 
 
 @torch.no_grad()
-def test_a_reuse_step_writes_what_the_model_would():
-    """What the object gets depends on the latent alone, which no cached value takes part in."""
+def test_a_reuse_step_writes_the_models_values():
+    """The new content depends on the latent alone, and not on cached values."""
     model = fxcache.optimize(WithMemory(use).eval(), policy=fxcache.Uniform(4))
     plain, inputs = WithMemory(use).eval(), dit_inputs()
     memory, twin = Buffer(), Buffer()
@@ -197,7 +197,7 @@ def test_a_reuse_step_writes_what_the_model_would():
 
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
-def test_identity_of_what_the_object_holds():
+def test_tensors_of_the_object_keep_their_identity():
     model, inputs = (
         fxcache.optimize(WithMemory(use).eval(), policy=fxcache.Uniform(2)),
         dit_inputs(),
@@ -221,7 +221,7 @@ def test_identity_of_what_the_object_holds():
 
 
 @torch.no_grad()
-def test_objects_in_containers_that_share_tensors_with_each_other_and_with_the_call():
+def test_objects_may_share_tensors():
     def both(memories: Any, seen: Tensor) -> Tensor:
         first, second = memories["all"]
         first.sum = first.keys + second.keys + seen
@@ -249,7 +249,7 @@ def test_objects_in_containers_that_share_tensors_with_each_other_and_with_the_c
 
 
 @torch.no_grad()
-def test_two_requests_do_not_mix():
+def test_two_requests_with_objects_stay_separate():
     model, plain = (
         fxcache.optimize(WithMemory(use).eval(), policy=fxcache.Uniform(1)),
         WithMemory(use).eval(),
@@ -265,8 +265,8 @@ def test_two_requests_do_not_mix():
 
 @torch.no_grad()
 @pytest.mark.parametrize("level", ["once", "table"])
-def test_what_comes_from_an_object_is_not_hoisted(level):
-    """The caller changes the object between calls, and nothing but the prompt is read beside it."""
+def test_values_from_objects_are_not_hoisted(level):
+    """The caller changes the object between calls. The prompt is the only other input."""
 
     def held(memory: Any, seen: Tensor) -> Tensor:
         keys: Tensor = memory.keys
@@ -286,7 +286,7 @@ def test_what_comes_from_an_object_is_not_hoisted(level):
 
 
 @torch.no_grad()
-def test_a_call_that_fails_leaves_the_object_as_it_was():
+def test_a_failed_call_leaves_the_object_unchanged():
     model, inputs = (
         fxcache.optimize(WithMemory(use).eval(), policy=fxcache.Uniform(1)),
         dit_inputs(),
@@ -300,7 +300,7 @@ def test_a_call_that_fails_leaves_the_object_as_it_was():
 
 
 @torch.no_grad()
-def test_a_view_of_what_the_object_holds_is_refused():
+def test_a_view_of_an_objects_tensor_is_refused():
     def window(memory: Any, seen: Tensor) -> Tensor:
         memory.keys[:, :1] = seen
         memory.window = memory.keys[:, :1]

@@ -37,7 +37,7 @@ counted: dict[str, int] = {"calls": 0, "reuses": 0, "refreshes": 0}
 
 @dataclass
 class Request:
-    """One caller's loop, and what it knows of its own last refresh."""
+    """A caller's loop, and its record of its last refresh."""
 
     batch: int
     text: Tensor
@@ -137,7 +137,7 @@ class Requests(RuleBasedStateMachine):
 
     @torch.no_grad()
     def _stream(self, sample: Tensor, timestep: Tensor, text: Tensor, difference: bool) -> Tensor:
-        """The stream before the blocks, or what the blocks add to it."""
+        """Return the stream before the blocks, or the sum that the blocks add to it."""
         start = x = self.plain.embed(sample) + self.plain.position
         if not difference:
             return start
@@ -150,7 +150,7 @@ class Requests(RuleBasedStateMachine):
         return self.plain.time(timestep.reshape(-1, 1).to(self.dtype) / 1000).expand(batch, -1)
 
     def _trajectory(self) -> Trajectory:
-        """The trajectory that served the last call."""
+        """Return the trajectory of the last call."""
         engine = engine_of(self.model)
         assert engine is not None
         return engine.store.trajectories[-1]
@@ -173,7 +173,7 @@ class Requests(RuleBasedStateMachine):
 
     @rule(scale=st.floats(0.5, 1.5), replace=st.booleans())
     def change_weights(self, scale: float, replace: bool) -> None:
-        """In place, a change counts at once; another tensor counts from the next run's start."""
+        """Write a weight in place, which counts at once, or replace it, which counts later."""
         self.weights += 1
         layer = self.model.layers[1].out
         with torch.no_grad():
@@ -193,7 +193,7 @@ class Requests(RuleBasedStateMachine):
 
     @rule()
     def load_lora(self) -> None:
-        """An adapter around a linear, as PEFT puts one there; or off again."""
+        """Put an adapter around a linear layer, as PEFT does, or remove it."""
         self.weights += 1
         for model in (self.plain, self.model):
             mlp = model.layers[0].mlp
@@ -217,7 +217,7 @@ class Requests(RuleBasedStateMachine):
     @precondition(lambda self: self.requests)
     @rule(slot=slots, after=st.integers(0, 2))
     def fail(self, slot: int, after: int) -> None:
-        """A call that dies inside the model; the loop goes on with the next step."""
+        """Make a call that fails inside the model. The loop continues with the next step."""
         request = self.requests.get(slot)
         if request is None or request.index in (0, RUN):
             return
@@ -253,7 +253,7 @@ class Adapted(nn.Module):
 
 
 class Failing(TorchDispatchMode):
-    """Of the linear layers that run, the one after ``after`` others raises."""
+    """Raises in the linear layer that runs after ``after`` others."""
 
     def __init__(self, after: int):
         super().__init__()
@@ -276,13 +276,13 @@ IGNORED = pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
 
 
 class ObservedRequests(Requests):
-    """The same where the policy looks at data, and every step continues from a prefix."""
+    """Requests with a policy that observes a signal, so that every step has a prefix."""
 
     policy = fxcache.TeaCache(threshold=3.0, coefficients=(1.0, 0.0))
 
 
 class HoistedRequests(Requests):
-    """The same where each request's keys and values of the text are computed once."""
+    """Requests whose keys and values of the text are hoisted."""
 
     hoist = "once"
 
@@ -296,7 +296,7 @@ TestHoistedRequests.settings = QUICK
 
 
 def long_run(calls: int) -> dict[str, int]:
-    """Draw sequences until the model was called ``calls`` times; what they were in all."""
+    """Draw sequences until the model was called ``calls`` times, and return their counts."""
     counted.update(dict.fromkeys(counted, 0))
     sequences = 0
     many = settings(QUICK, max_examples=50, stateful_step_count=50, database=None)

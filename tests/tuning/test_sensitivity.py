@@ -14,7 +14,7 @@ def test_sensitivity_is_interpolated_in_its_logarithm():
     assert found.tolist() == pytest.approx([1, 1, 1, 10, 100, 100])
 
 
-def test_probes_that_give_no_picture_tell_nothing():
+def test_probes_with_nan_are_ignored():
     local = [math.inf, *[0.01] * 5]
 
     def tried(policy: fxcache.Explicit) -> Trial:

@@ -1,4 +1,4 @@
-"""The dynamic programme against all schedules there are."""
+"""Compares the dynamic programme with all possible schedules."""
 
 import itertools
 import math
@@ -14,7 +14,7 @@ STEPS, GAPS = 6, 3
 
 
 def brute(errors: dict[str, torch.Tensor], costs: dict[str, float], budget: float) -> float:
-    """The least error of any schedule within ``budget``."""
+    """Return the least error of any schedule within ``budget``."""
     best = math.inf
     for rest in itertools.product([None, *errors], repeat=STEPS - 1):
         spent, gap, error = UNITS, 0, 0.0
@@ -45,7 +45,7 @@ def test_it_finds_the_best_of_all_schedules(drawn, numbers, budget):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_it_finds_the_best_of_mixed_schedules(seed):
-    """Costs and errors all over the range, where the best takes turns."""
+    """Costs and errors vary, so that the best schedule mixes cuts."""
     torch.manual_seed(seed)
     errors = {cut: torch.rand(STEPS, GAPS, dtype=torch.float64) for cut in "ab"}
     compare(errors, {"a": 0.05 + 0.4 * float(torch.rand(())), "b": 0.6}, budget=3.5)
@@ -68,5 +68,5 @@ def compare(errors: dict[str, torch.Tensor], costs: dict[str, float], budget: fl
     assert found.reused[0] is None
 
 
-def test_no_schedule_is_below_one_step():
+def test_a_budget_below_one_step_has_no_schedule():
     assert solve({"a": torch.zeros(4, 2)}, {"a": 0.1}, 0.5) is None

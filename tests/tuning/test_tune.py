@@ -1,4 +1,4 @@
-"""The tuner on a small real U-Net: what it measures, what it finds, what it keeps."""
+"""Tests the tuner on a small U-Net: its measurements, its plans, and the restored model."""
 
 import json
 import math
@@ -39,7 +39,7 @@ T = 10
 
 
 def sampled(unet: nn.Module) -> Tensor:
-    """Two latents after ten steps, brought to numbers from 0 to 1."""
+    """Return two latents after ten steps, scaled to numbers from 0 to 1."""
     return torch.sigmoid(sample(unet, T, **tiny.inputs(batch=2)) / 50)
 
 
@@ -51,8 +51,8 @@ def tuner() -> Tuner:
 
 
 @torch.no_grad()
-def test_the_profile_is_what_reuse_does_to_predictions():
-    """Against a U-Net whose middle block returns what it returned some steps before."""
+def test_the_profile_equals_the_error_of_reuse():
+    """Compared with a U-Net whose middle block returns its output of some steps before."""
     unet, profile = tiny.small_unet(), Profile(gaps=3, order=0)
     with recording(unet, profile, ["mid_block"]):
         sample(unet, 5, **tiny.inputs())
@@ -81,7 +81,7 @@ def test_the_profile_is_what_reuse_does_to_predictions():
 
 @pytest.mark.parametrize("order", [0, 1, 2, 3])
 @pytest.mark.parametrize("gap", [1, 2, 4])
-def test_profiled_forecasts_are_those_of_the_cache(order, gap):
+def test_profiled_forecasts_equal_the_caches(order, gap):
     distance, cache = gap + 1, FeatureCache()
     values = torch.randn(30, 3, dtype=torch.float64).cumsum(0)
     refreshed = [29 - gap - i * distance for i in range(order, -1, -1)]
@@ -98,7 +98,7 @@ def test_profiled_forecasts_are_those_of_the_cache(order, gap):
     torch.testing.assert_close(found, expected)
 
 
-def test_a_few_past_steps_give_what_orders_they_can():
+def test_few_past_steps_limit_the_order():
     past = [(torch.tensor([4.0]),), (torch.tensor([3.0]),), (torch.tensor([2.0]),)]
     (found,) = forecast(past, gap=1, order=3)
     assert found.item() == 5.0, "one difference of two steps, however high the order"
@@ -110,7 +110,7 @@ def test_psnr():
     assert psnr_db(zeros, zeros) == math.inf
 
 
-def test_what_is_no_picture_never_wins(tuner, monkeypatch):
+def test_results_with_nan_never_win(tuner, monkeypatch):
     found = iter([math.nan, 30.0, math.nan, 20.0])
 
     def tried(policy: Any, cut: Any, predicted: float, forecast: Any) -> Trial:
@@ -121,7 +121,7 @@ def test_what_is_no_picture_never_wins(tuner, monkeypatch):
 
 
 def test_the_model_is_captured_once_for_all_trials(monkeypatch):
-    """Though each trial has another policy, another cut or another forecast."""
+    """Each trial has another policy, another cut or another forecast."""
     counted, capture = [], captures.capture
 
     def counting(*args: Any) -> Any:
@@ -142,7 +142,7 @@ def test_a_speedup_that_saves_nothing_is_refused(tuner, speedup):
         tuner.best(speedup)
 
 
-def test_a_model_is_taken_out_of_its_wrapper_and_must_be_untouched(tuner):
+def test_a_model_is_unwrapped_and_must_not_be_optimised(tuner):
     unet = tiny.small_unet()
     compiled = torch.compile(unet, backend="eager")
     options = Options(cuts=1, gaps=2, order=0, probes=2)
@@ -152,7 +152,7 @@ def test_a_model_is_taken_out_of_its_wrapper_and_must_be_untouched(tuner):
         Tuner(unet, lambda: sampled(unet), options)
 
 
-def test_a_length_that_nobody_tells_is_refused_at_once():
+def test_an_unknown_length_is_refused_at_once():
     unet = tiny.small_unet()
     calls = []
 
@@ -169,7 +169,7 @@ def test_a_length_that_nobody_tells_is_refused_at_once():
 
 
 @pytest.mark.parametrize("speedup", [1.3, 1.7, 2.2])
-def test_the_plan_is_as_fast_as_asked_and_beats_uniform(tuner, speedup):
+def test_the_plan_reaches_its_speed_and_beats_uniform(tuner, speedup):
     trial = tuner.best(speedup)
     assert trial.speedup >= speedup
     rivals = [tuner.tried(Uniform(n), "auto") for n in (2, 3, 4, 5)]
@@ -177,7 +177,7 @@ def test_the_plan_is_as_fast_as_asked_and_beats_uniform(tuner, speedup):
     assert trial.psnr_db > max(slower, default=0.0)
 
 
-def test_a_plan_gives_again_what_was_tried(tuner, tmp_path):
+def test_a_plan_repeats_its_trial(tuner, tmp_path):
     trial = tuner.best(2.0)
     tuner.plan(trial, {"steps": T}).save(tmp_path / "plan.json")
     unet = fxcache.optimize(tiny.small_unet(), plan=tmp_path / "plan.json")
@@ -203,14 +203,14 @@ def test_a_budget_of_time(tuner, monkeypatch):
         tuner.within(200.0)
 
 
-def test_what_cannot_be_reached_is_said(tuner):
+def test_an_unreachable_target_is_refused(tuner):
     with pytest.raises(fxcache.CutError, match="pass a smaller speed-up"):
         tuner.best(11.0)
     with pytest.raises(fxcache.CutError, match="decibels"):
         tuner.closest(500.0)
 
 
-def test_several_cuts_and_the_model_is_left_as_it_was(tuner):
+def test_plans_mix_cuts_and_the_model_is_restored(tuner):
     assert len(tuner.cuts) == 2
     assert type(tuner.model) is type(tiny.small_unet())
     tried = {cut for _, found in tuner.solutions(1.2) for cut in found.reused if cut}
@@ -218,7 +218,7 @@ def test_several_cuts_and_the_model_is_left_as_it_was(tuner):
 
 
 @pytest.mark.parametrize("bad", [{"cuts": 0}, {"gaps": 1.5}, {"order": -1}, {"probes": True}])
-def test_options_that_are_none(bad):
+def test_wrong_options_raise_config_error(bad):
     with pytest.raises(fxcache.ConfigError, match=next(iter(bad))):
         Options(**bad)
 
@@ -268,7 +268,7 @@ def test_the_command_writes_a_plan_and_two_pictures(capsys, folder, tmp_path):
     assert "<svg" in strip.read_text()
 
 
-def test_a_strip_of_a_run_that_looked_at_data(capsys, folder, tmp_path):
+def test_a_strip_of_an_observing_run_is_drawn(capsys, folder, tmp_path):
     prompts, plan, report = folder / "prompts.txt", tmp_path / "p.json", tmp_path / "r.json"
     calibrate = ["--policy", "teacache", "--prompts", prompts, "--steps", "5", "--out", plan]
     said(capsys, "calibrate", folder, *calibrate)
@@ -290,16 +290,16 @@ def test_a_strip_of_a_run_that_looked_at_data(capsys, folder, tmp_path):
         (["--psnr", "30", "--gaps", "0"], "gaps"),
     ],
 )
-def test_what_is_wrong_is_said(capsys, folder, tmp_path, change, expected):
+def test_wrong_options_give_an_error(capsys, folder, tmp_path, change, expected):
     assert expected in complaint(capsys, *arguments(folder, tmp_path / "plan.json", *change))
 
 
-def test_it_says_what_it_does(capsys, folder, tmp_path):
+def test_the_tuner_reports_its_progress(capsys, folder, tmp_path):
     assert main([str(a) for a in arguments(folder, tmp_path / "p.json", "--speedup", "1.3")]) == 0
     assert "profiling 1 cuts" in capsys.readouterr().err
 
 
-def test_pictures_without_matplotlib(capsys, folder, tmp_path, monkeypatch):
+def test_plots_without_matplotlib_are_refused(capsys, folder, tmp_path, monkeypatch):
     plan = tmp_path / "plan.json"
     unet = tiny.small_unet()
     policy = Scheduled(names=("a",), reused=((), ("a",)))

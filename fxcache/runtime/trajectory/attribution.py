@@ -65,7 +65,7 @@ Compare = Callable[[Sequence[int]], Sequence[Likeness]]
 
 
 def judge(evidence: Evidence) -> Verdict:
-    """Whether the call may continue the trajectory."""
+    """Return whether the call may continue the trajectory."""
     e = evidence
     if e.busy or not e.same_name or e.motion in (Motion.BACK, Motion.OTHER):
         return Verdict.NO
@@ -126,7 +126,7 @@ def by_latent(candidates: Sequence[Evidence], found: dict[int, Likeness]) -> Att
 
 
 def unknown(motion: Motion) -> str:
-    """Why an ambiguous call refreshes."""
+    """Return why an ambiguous call refreshes."""
     return f"caller unknown: {motion.value}"
 
 
@@ -136,7 +136,7 @@ def is_past(evidence: Evidence) -> bool:
 
 
 def is_winner(best: int, candidates: Sequence[Evidence], found: dict[int, Likeness]) -> bool:
-    """Whether the call clearly continues the candidate ``best``, and no other one."""
+    """Return whether the call clearly continues the candidate ``best``, and no other one."""
     motion, closest = candidates[best].motion, found[best]
     rivals = [i for i in found if i != best and rank(candidates[i]) <= rank(candidates[best])]
     if motion is Motion.NEXT:  # a trajectory that would skip a step is less likely
@@ -158,13 +158,13 @@ def rank(evidence: Evidence) -> int:
 
 
 def most_alike(candidates: Sequence[Evidence], near: Sequence[int]) -> list[int]:
-    """The candidates in ``near`` whose prompts differ least."""
+    """Return the candidates in ``near`` whose prompts differ least."""
     least = min((rank(candidates[i]) for i in near), default=0)
     return [i for i in near if rank(candidates[i]) == least]
 
 
 def follows(evidence: Evidence, likeness: Likeness, on_purpose: bool) -> bool:
-    """Whether a call with this latent can continue the trajectory.
+    """Return whether a call with this latent can continue the trajectory.
 
     A sampler changes its latent at every step. So an identical latent means another call of the
     same step with other conditioning, a run that begins with the latent of a single call, or a new
@@ -223,7 +223,7 @@ def chance_cosine(elements: int) -> float:
 
 
 def why_none(candidates: Sequence[Evidence]) -> str:
-    """Why the call starts a new trajectory."""
+    """Return why the call starts a new trajectory."""
     alike = [e for e in candidates if e.same_kind and e.same_name and not e.busy]
     alike = [e for e in alike if e.conditioning is not Match.FOREIGN]
     return alike[-1].motion.value if alike else "first call"

@@ -78,7 +78,7 @@ class Caller(NamedTuple):
 def caller_of(
     scope: AnyScope, kind: Hashable, announcement: Announcement | None, place: Place | None
 ) -> Caller:
-    """The caller. An announcement of the pipeline takes precedence over ``place``."""
+    """Return the caller. An announcement of the pipeline takes precedence over ``place``."""
     if announcement is None:
         return Caller(scope, kind, "", place)
     if announcement.step_index is not None:

@@ -45,7 +45,7 @@ class Kinds:
 
 
 def kinds_of(paths: Sequence[str], step_inputs: frozenset[str] = frozenset()) -> Kinds:
-    """The kinds of the conditioning tensors at ``paths``.
+    """Return the kinds of the conditioning tensors at ``paths``.
 
     Args:
         paths: Paths such as ``added_cond_kwargs.text_embeds``.
@@ -77,7 +77,7 @@ class Conditioning(NamedTuple):
         return tuple(TensorRef(t, self.digests.get(i)) for i, t in enumerate(self.tensors))
 
     def compare(self, refs: Sequence[TensorRef]) -> tuple[Match, ...]:
-        """How each tensor compares with ``refs``; all FOREIGN if the numbers differ."""
+        """Return how each tensor compares with ``refs``; all FOREIGN if the numbers differ."""
         if len(refs) != len(self.tensors):
             return (Match.FOREIGN,) * max(1, len(self.tensors))
         digests = self.digests
@@ -85,7 +85,7 @@ class Conditioning(NamedTuple):
         return tuple([r.compare(t, digests.get(i)) for i, (r, t) in enumerate(pairs)])
 
     def summary(self, matches: Sequence[Match]) -> Match:
-        """How the conditioning compares as a whole.
+        """Return how the conditioning compares as a whole.
 
         This is the worst match of the prompts, or FOREIGN if any tensor of the run is FOREIGN.
         Other inputs than prompts may be new or rewritten at each step.
@@ -112,7 +112,7 @@ class Inputs:
         self._rebuilt: set[str] = set()
 
     def conditioning(self, call: Call) -> Conditioning:
-        """The conditioning of ``call``."""
+        """Return the conditioning of ``call``."""
         entry = self._known.get(call.key)
         if entry is None:
             if len(self._known) >= MAX_KINDS:
@@ -126,7 +126,7 @@ class Inputs:
             digests = {i: digest_of(call.conditioning[i]) for i in rebuilt}
         return Conditioning(call.conditioning, paths, kinds, digests)
 
-    def note(self, matches: Sequence[Match], conditioning: Conditioning) -> None:
+    def record_replaced(self, matches: Sequence[Match], conditioning: Conditioning) -> None:
         """Record which tensors were replaced, and compute their digests for the next call."""
         if not any(matches) or len(matches) != len(conditioning.tensors):
             return

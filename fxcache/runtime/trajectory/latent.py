@@ -37,7 +37,7 @@ UNLIKE = Likeness(0.0, SAMPLE)  # for latents that cannot be compared
 
 
 def sample_of(latent: Tensor) -> Tensor:
-    """A copy of at most ``SAMPLE`` evenly spaced elements of ``latent``, on its device.
+    """Return a copy of at most ``SAMPLE`` evenly spaced elements of ``latent``, on its device.
 
     Every call takes a sample, which costs one small kernel. Gradients are disabled then.
     """
@@ -74,5 +74,5 @@ def likenesses(known: Sequence[Tensor], now: Tensor) -> list[Likeness]:
 
 
 def alike(first: Tensor, second: Tensor) -> bool:
-    """Whether two samples can be compared element by element."""
+    """Return whether two samples can be compared element by element."""
     return (first.shape, first.dtype, first.device) == (second.shape, second.dtype, second.device)

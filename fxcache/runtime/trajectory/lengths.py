@@ -24,7 +24,7 @@ class RunLengths:
         self._fixed: dict[Schedule, int] = {}  # from a plan
         self._lock = Lock()
 
-    def note(self, state: State, schedule: Schedule | None) -> None:
+    def record(self, state: State, schedule: Schedule | None) -> None:
         """Record that a run of ``schedule`` has ended in ``state``."""
         if not state.complete or schedule is None:
             return
@@ -52,7 +52,7 @@ class RunLengths:
         return expected_steps(state)
 
     def places(self) -> list[tuple[int, int, int]]:
-        """The recorded lengths of schedules with places, in the form that ``fix`` takes."""
+        """Return the recorded lengths of schedules with places, in the form that ``fix`` takes."""
         with self._lock:
             recorded = list(self._calls.items())
         return [(key[1], key[2], calls) for key, calls in recorded if key[0] == "places"]

@@ -30,7 +30,7 @@ class Element(NamedTuple):
     length: int
 
     def same_schedule(self, other: "Element") -> bool | None:
-        """Whether both are elements of one tensor; None if a tensor no longer exists."""
+        """Return whether both are elements of one tensor; None if a tensor no longer exists."""
         mine, theirs = self.schedule(), other.schedule()
         if mine is None or theirs is None:
             return None
@@ -85,7 +85,7 @@ class Motion(Enum):
 
 
 def position_of(timestep: Any, place: Place | None = None) -> Position:
-    """The position of a call.
+    """Return the position of a call.
 
     Args:
         timestep: The timestep as the caller passed it: a tensor of any shape, a number, or None.
@@ -117,7 +117,7 @@ def element_of(timestep: Tensor) -> Element | None:
 
 
 def number_of(timestep: Tensor) -> Position:
-    """The largest element of a timestep. Tokens that are not denoised have timestep 0."""
+    """Return the largest element of a timestep. Tokens that are not denoised have timestep 0."""
     if timestep.is_meta or not timestep.numel():
         return Unknown()
     least, greatest = torch.stack(torch.aminmax(timestep)).tolist()  # reads the device once
@@ -125,12 +125,12 @@ def number_of(timestep: Tensor) -> Position:
 
 
 def address(tensor: Tensor) -> int:
-    """The address of the memory of ``tensor``, which is unique while the tensor is alive."""
+    """Return the address of the memory of ``tensor``, which is unique while the tensor is alive."""
     return tensor.untyped_storage().data_ptr()
 
 
 def motion(last: Position, now: Position, direction: int) -> Motion:
-    """How ``now`` follows ``last``.
+    """Return how ``now`` follows ``last``.
 
     Args:
         last: The position of the trajectory's last call.
@@ -150,7 +150,7 @@ def motion(last: Position, now: Position, direction: int) -> Motion:
 
 
 def between(last: Element | Place, now: Element | Place) -> Motion:
-    """The motion between two places of one schedule."""
+    """Return the motion between two places of one schedule."""
     stride = now.offset - last.offset
     if stride < 0:
         return Motion.BACK
@@ -158,7 +158,7 @@ def between(last: Element | Place, now: Element | Place) -> Motion:
 
 
 def between_numbers(last: Number, now: Number, direction: int) -> Motion:
-    """The motion between two numbers, which fall during a run, or rise (flow matching)."""
+    """Return the motion between two numbers, which fall during a run, or rise (flow matching)."""
     found = direction_of(last, now)
     if not found:
         return Motion.REPEAT

@@ -62,12 +62,12 @@ class Transition(NamedTuple):
 
 
 def begin(position: Position, reason: str) -> Transition:
-    """The transition of the first call of a trajectory, which refreshes."""
+    """Return the transition of the first call of a trajectory, which refreshes."""
     return Transition(State(position), reason)
 
 
 def advance(state: State, event: Event) -> Transition:
-    """The transition of a further call of a trajectory."""
+    """Return the transition of a further call of a trajectory."""
     moved = motion(state.position, event.position, state.direction)
     stride = max(1, offset_of(event.position) - offset_of(state.position))
     direction = state.direction or direction_of(state.position, event.position)
@@ -89,7 +89,7 @@ def step_on(state: State, position: Position) -> Transition | None:
 
 
 def why_refresh(state: State, event: Event, moved: Motion, stride: int) -> str:
-    """Why the call may not reuse cached values; empty if it may."""
+    """Return why the call may not reuse cached values; empty if it may."""
     if not state.complete:
         return "the last call did not finish"
     if event.certainty is Certainty.AMBIGUOUS:
@@ -104,12 +104,12 @@ def why_refresh(state: State, event: Event, moved: Motion, stride: int) -> str:
 
 
 def offset_of(position: Position) -> int:
-    """The place in the schedule; 0 if there is none."""
+    """Return the place in the schedule; 0 if there is none."""
     return position.offset if isinstance(position, PLACES) else 0
 
 
 def length_of(position: Position) -> int | None:
-    """The number of places in the schedule; None if it is unknown."""
+    """Return the number of places in the schedule; None if it is unknown."""
     return position.length if isinstance(position, PLACES) else None
 
 
@@ -123,6 +123,6 @@ def expected_steps(state: State) -> int | None:
 
 
 def ended(state: State) -> bool:
-    """Whether the schedule has no further step."""
+    """Return whether the schedule has no further step."""
     length = length_of(state.position)
     return length is not None and offset_of(state.position) >= length - 1

@@ -99,7 +99,7 @@ class TrajectoryStore:
             else:
                 trajectory = self._continued(known[index], attribution)
                 transition = advanced(trajectory, position, evidence[index], attribution)
-            self._inputs.note(matches, conditioning)
+            self._inputs.record_replaced(matches, conditioning)
             trajectory.begin_call(
                 transition, conditioning, matches, caller.kind, sample, attribution.distance
             )
@@ -152,7 +152,7 @@ class TrajectoryStore:
     def _started(
         self, caller: Caller, known: Sequence[Trajectory], evidence: Sequence[Evidence]
     ) -> Trajectory:
-        """A new trajectory. Counts the start for the trajectories that it may supersede."""
+        """Return a new trajectory. Counts the start for the trajectories that it may supersede."""
         for trajectory, e in zip(known, evidence, strict=True):
             same_prompt = e.same_name and e.conditioning <= Match.REWRITTEN
             trajectory.newer_starts += same_prompt and e.motion is Motion.BACK
@@ -189,17 +189,17 @@ class TrajectoryStore:
     def _drop(self, trajectory: Trajectory) -> None:
         """Remove a trajectory, and record the length of its run."""
         self.trajectories.remove(trajectory)
-        self.lengths.note(trajectory.state, trajectory.schedule)
+        self.lengths.record(trajectory.state, trajectory.schedule)
 
     def expected_steps(self, trajectory: Trajectory) -> int | None:
-        """The expected number of calls of the run; None if it is unknown."""
+        """Return the expected number of calls of the run; None if it is unknown."""
         return self.lengths.expected(trajectory.state, trajectory.schedule)
 
     def run_lengths(self) -> list[tuple[int, int, int]]:
-        """The lengths of the runs so far, in the form that ``RunLengths.fix`` takes."""
+        """Return the lengths of the runs so far, in the form that ``RunLengths.fix`` takes."""
         with self._lock:
             for trajectory in self.trajectories:
-                self.lengths.note(trajectory.state, trajectory.schedule)
+                self.lengths.record(trajectory.state, trajectory.schedule)
         return self.lengths.places()
 
     def release(self, scope: AnyScope) -> None:
@@ -222,12 +222,12 @@ class TrajectoryStore:
         return sum(trajectory.nbytes for trajectory in [*self.trajectories, *self._retired])
 
     def slot_bytes(self, kind: type) -> int:
-        """The bytes that one feature stores in its slots of the class ``kind``."""
+        """Return the bytes that one feature stores in its slots of the class ``kind``."""
         return sum(t.slot(kind).nbytes for t in [*self.trajectories, *self._retired])
 
 
 def only_same(compared: Sequence[tuple[Match, ...]], conditioning: Conditioning) -> int | None:
-    """The index of the only trajectory that fits, if its inputs are the same; None else."""
+    """Return the index of the only trajectory that fits, if its inputs are the same; None else."""
     same = []
     for index, matches in enumerate(compared):
         if not any(matches):
@@ -240,11 +240,11 @@ def only_same(compared: Sequence[tuple[Match, ...]], conditioning: Conditioning)
 def advanced(
     trajectory: Trajectory, position: Position, evidence: Evidence, attribution: Attribution
 ) -> Transition:
-    """The transition of ``trajectory`` to the next step."""
+    """Return the transition of ``trajectory`` to the next step."""
     event = Event(position, evidence.conditioning, attribution.certainty, attribution.reason)
     return states.advance(trajectory.state, event)
 
 
 def on_device(tensor: Tensor) -> bool:
-    """Whether reading ``tensor`` waits for another device."""
+    """Return whether reading ``tensor`` waits for another device."""
     return tensor.device.type not in ("cpu", "meta")

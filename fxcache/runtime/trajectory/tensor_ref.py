@@ -46,7 +46,7 @@ class TensorRef:
         return self._tensor() is not None or (self._base is not None and self._base() is not None)
 
     def compare(self, tensor: Tensor, digest: Tensor | None = None) -> Match:
-        """How ``tensor`` compares with the referenced tensor.
+        """Return how ``tensor`` compares with the referenced tensor.
 
         Args:
             tensor: The tensor of the new call.
@@ -67,13 +67,13 @@ class TensorRef:
 
 
 def place_of(tensor: Tensor) -> tuple[int, torch.Size, tuple[int, ...], torch.dtype]:
-    """The elements of its memory that ``tensor`` views."""
+    """Return the elements of its memory that ``tensor`` views."""
     return int(tensor.storage_offset()), tensor.shape, tensor.stride(), tensor.dtype
 
 
 @torch.no_grad()
 def digest_of(tensor: Tensor) -> Tensor:
-    """A 64-bit hash of the content of ``tensor``, on its device: ``[1]``, int64.
+    """Return a 64-bit hash of the content of ``tensor``, on its device: ``[1]``, int64.
 
     It depends on every bit and on the place of every element. It does not wait for the device.
     """
@@ -86,5 +86,5 @@ def digest_of(tensor: Tensor) -> Tensor:
 
 
 def same_digest(first: Tensor, second: Tensor) -> bool:
-    """Whether two digests are equal. Waits for their device."""
+    """Return whether two digests are equal. Waits for their device."""
     return first.device == second.device and not first.is_meta and torch.equal(first, second)

@@ -84,7 +84,7 @@ class Trajectory:
         return self.cache.nbytes
 
     def slot(self, kind: type[S]) -> S:
-        """The data that one feature keeps for this trajectory.
+        """Return the data that one feature keeps for this trajectory.
 
         It is the only object of the class ``kind``, created without arguments at the first use.
         """
@@ -94,7 +94,7 @@ class Trajectory:
         return slot
 
     def compare(self, conditioning: Conditioning) -> tuple[Match, ...]:
-        """How each conditioning tensor compares with that of the last call."""
+        """Return how each conditioning tensor compares with that of the last call."""
         return conditioning.compare(self._refs)
 
     def evidence(
@@ -177,7 +177,7 @@ class Trajectory:
             self.state = self.state._replace(complete=False)
 
     def fork(self, cache: FeatureCache) -> "Trajectory":
-        """A copy in the same state, without cached values."""
+        """Return a copy in the same state, without cached values."""
         fork = Trajectory(self.scope, self.name, self.kind, cache)
         fork.state, fork.schedule, fork.run = self.state, self.schedule, self.run
         fork.last_refresh = self.last_refresh

@@ -1,4 +1,4 @@
-"""Sampling loops of every kind, drawn at random."""
+"""Random sampling loops of every kind."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -56,7 +56,7 @@ class Loop:
         return "shared prompt" not in self.name and len({id(s.latent) for s in self.streams}) == 1
 
     def timestep(self) -> Any:
-        """The timestep of this step, made anew where the loop does so."""
+        """Return the timestep of this step, as a new tensor if the loop makes one."""
         value = self.timesteps[self.step]
         if "fresh tensors" in self.name or "pipeline" in self.name:
             return torch.full((1,), float(value))
@@ -80,7 +80,7 @@ class Drawing:
         return self.random.random() < share
 
     def loop(self) -> Loop:
-        """One loop."""
+        """Draw one loop."""
         scope = self.random.choice(["none", "none", "session", "key", "keys", "pipeline"])
         steps = self.random.randint(2, 9)
         kind, timesteps = self.timesteps(steps)
@@ -99,7 +99,7 @@ class Drawing:
         )
 
     def streams(self, prompt: str) -> list[Stream]:
-        """One to three tiles, perhaps guided by another prompt, or by the same under a hook."""
+        """Draw one to three tiles, guided by another prompt or a hook, or unguided."""
         guide = self.random.choice(["none", "none", "prompt", "hook"])
         if guide == "prompt" and prompt == "shared":
             guide = "none"

@@ -1,4 +1,4 @@
-"""A denoiser small enough to be called a hundred thousand times, and its parts by themselves."""
+"""A denoiser that is small enough for a hundred thousand calls, and its parts."""
 
 from typing import Any
 
@@ -27,13 +27,13 @@ class Denoiser(nn.Module):
         return self.end(sample, self.deep_value(sample, text), timestep, residual)
 
     def deep_value(self, sample: Tensor, text: Tensor) -> Tensor:
-        """What is cached."""
+        """Return the value that is cached."""
         words = self.text(text).mean(1, keepdim=True)
         found: Tensor = self.deep(self.embed(sample) + words)
         return found
 
     def end(self, sample: Tensor, deep: Tensor, timestep: Any, residual: Tensor | None) -> Tensor:
-        """The head on a deep value of this call, or of an earlier one."""
+        """Apply the head to a deep value of this call or of an earlier one."""
         timestep = torch.as_tensor(timestep, dtype=sample.dtype).reshape(-1, 1, 1)
         found: Tensor = self.head(self.embed(sample) + deep) * (1 + timestep / 1000)
         return found if residual is None else found + residual

@@ -28,7 +28,7 @@ INTERVAL = 3
 
 @dataclass
 class Drawn:
-    """What was drawn and seen."""
+    """The random choices and the observed counts."""
 
     calls: int = 0
     refreshes: int = 0
@@ -38,7 +38,7 @@ class Drawn:
 
 
 class World:
-    """An optimised model, its plain twin, and the loops that are under way."""
+    """An optimised model, its plain twin, and the running loops."""
 
     def __init__(self, seed: int, limit: int = 32):
         self.plain = Denoiser().eval()
@@ -59,7 +59,7 @@ class World:
         self.engine = engine
 
     def run(self, loop: Loop) -> Iterator[None]:
-        """The loop's calls, one at a time."""
+        """Yield the loop's calls, one at a time."""
         self.drawn.loops[loop.name] += 1
         with loop.whole:
             for step in range(len(loop.timesteps)):
@@ -72,7 +72,7 @@ class World:
                 loop.scheduler.step_index = step + 1
 
     def move(self, loop: Loop) -> None:
-        """The sampler's update: streams of one latent go on with one latent."""
+        """Apply the sampler's update. Streams of one latent continue with one latent."""
         moved: dict[int, Tensor] = {}
         for stream in loop.streams:
             x = stream.latent
@@ -83,7 +83,7 @@ class World:
             stream.latent = moved[id(stream.latent)]
 
     def call(self, loop: Loop, stream: Stream, residual: Tensor | None) -> None:
-        """One call, perhaps with a new prompt, perhaps after the same call that failed."""
+        """Make one call, perhaps with a new prompt, perhaps after a failure of the same call."""
         if loop.may_change_prompt and self.drawing.chance(0.01):
             kind = self.drawing.random.choice(["own", "rebuilt"])
             changed = {id(s.prompt): self.drawing.prompt(kind) for s in loop.streams}
@@ -115,7 +115,7 @@ class World:
     def fail(
         self, loop: Loop, stream: Stream, timestep: Any, text: Tensor, residual: Tensor | None
     ) -> None:
-        """A call that dies if it refreshes; the caller makes it again in any case."""
+        """Make a call that fails if it refreshes. The caller repeats it in any case."""
 
         def die(*_: Any) -> None:
             raise ZeroDivisionError
@@ -138,7 +138,7 @@ class World:
         residual: Tensor | None,
         got: Tensor,
     ) -> None:
-        """The call's result is the plain model's, or follows from what the stream computed."""
+        """Check that the result equals the plain model's, or follows from the deep value."""
         plain: Any = self.hooked if stream.hooked else self.plain
         self.drawn.calls += 1
         deep = plain.deep_value(stream.latent, text)
@@ -191,7 +191,7 @@ def draw(calls: int, seed: int = 0, together: int = 4) -> Drawn:
 
 
 class Threaded(World):
-    """Loops in threads of their own, which nothing keeps in step: only values are checked."""
+    """Loops in separate threads in any order: only values are checked."""
 
     def count_extra(self, loop: Loop, stream: Stream) -> None:
         pass
@@ -201,7 +201,7 @@ class Threaded(World):
 
 
 def draw_in_threads(calls: int, seed: int = 0, threads: int = 3) -> Drawn:
-    """Let as many threads run one loop after the other."""
+    """Let each thread run one loop after the other."""
     world, failures = Threaded(seed), list[BaseException]()
     capture_first(world.model)
 
@@ -229,6 +229,6 @@ def draw_in_threads(calls: int, seed: int = 0, threads: int = 3) -> Drawn:
 
 @torch.no_grad()
 def capture_first(model: nn.Module) -> None:
-    """Capture a call with a tensor, so that threads have something to share."""
+    """Capture a call with a tensor, so that threads share a capture."""
     text = torch.zeros(1, 3, WIDTH)
     model(torch.zeros(1, TOKENS, WIDTH), torch.zeros(1), text)

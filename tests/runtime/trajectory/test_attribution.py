@@ -1,4 +1,4 @@
-"""Whose call it is, decided from comparisons alone."""
+"""Tests the attribution of calls from comparisons alone."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ def never(_: Sequence[int]) -> Sequence[Likeness]:
 
 
 def attributed(*pairs: tuple[Evidence, Likeness]) -> Attribution:
-    """The attribution, given the likeness of each candidate's latent."""
+    """Return the attribution for these likenesses of the candidates' latents."""
     return attribute([e for e, _ in pairs], lambda indices: [pairs[i][1] for i in indices])
 
 
@@ -38,7 +38,7 @@ def found(*pairs: tuple[Evidence, Likeness]) -> tuple[int | None, Certainty]:
     return attribution.index, attribution.certainty
 
 
-# What decides by itself
+# Evidence that decides alone
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def found(*pairs: tuple[Evidence, Likeness]) -> tuple[int | None, Certainty]:
         (Evidence(Motion.OTHER, keyed=True), Verdict.NO),
     ],
 )
-def test_what_the_evidence_says(evidence, verdict):
+def test_the_evidence_gives_a_verdict(evidence, verdict):
     assert judge(evidence) is verdict
 
 
@@ -75,7 +75,7 @@ def test_the_next_place_of_one_schedule_needs_no_latent():
     assert attribute([others[0], NEXT, others[1]], never).index == 1
 
 
-def test_nothing_that_it_can_continue():
+def test_a_call_without_candidates_starts_a_trajectory():
     assert attribute([], never) == Attribution(None, Certainty.CERTAIN, "first call")
     back = Evidence(Motion.BACK)
     assert attribute([back], never).reason == "timesteps start over"
@@ -83,21 +83,21 @@ def test_nothing_that_it_can_continue():
     assert attribute([foreign], never).reason == "first call"
 
 
-def test_a_trajectory_of_the_same_kind_goes_first():
+def test_a_trajectory_of_the_same_kind_is_preferred():
     other = NEXT._replace(same_kind=False)
     assert attribute([other, NEXT, other], never) == Attribution(1, Certainty.CERTAIN)
     assert attribute([other], never).index == 0, "shapes may change in the middle of a run"
 
 
-# What latents decide
+# Evidence that needs latents
 
 
-def test_a_number_that_goes_on_is_checked_by_its_latent():
+def test_the_next_number_is_checked_by_its_latent():
     assert found((NUMBER, NEAR)) == (0, Certainty.BY_LATENT)
     assert found((NUMBER, FAR)) == (None, Certainty.BY_LATENT)
 
 
-def test_a_latent_far_from_all_begins_a_run_though_it_may_go_on_in_one():
+def test_a_distant_latent_begins_a_run():
     far = Likeness(0.35, 1024)
     assert attributed((NUMBER, far)) == Attribution(
         None, Certainty.AMBIGUOUS, "caller unknown: the next step"
@@ -105,7 +105,7 @@ def test_a_latent_far_from_all_begins_a_run_though_it_may_go_on_in_one():
     assert found((NEXT, far), (NEXT, Likeness(0.3, 1024))) == (0, Certainty.AMBIGUOUS)
 
 
-def test_a_step_is_no_longer_than_the_last_ones_where_only_the_latent_tells():
+def test_a_long_step_of_the_latent_is_ambiguous():
     step = Likeness(0.95, 1024)
     assert found((NUMBER, step)) == (0, Certainty.AMBIGUOUS), "the second call may be a start"
     assert found((NUMBER._replace(drift=0.02), step)) == (0, Certainty.BY_LATENT)
@@ -114,8 +114,8 @@ def test_a_step_is_no_longer_than_the_last_ones_where_only_the_latent_tells():
     assert attributed((NUMBER._replace(drift=0.02), step)).distance == pytest.approx(0.05)
 
 
-def test_a_call_at_the_same_step_and_one_at_the_next():
-    """A solver that calls twice a step, or another request of the same prompt."""
+def test_candidates_at_the_same_and_the_next_step_are_ambiguous():
+    """It is a solver that calls twice a step, or another request with the same prompt."""
     assert found((AGAIN, NEAR), (NEXT, Likeness(0.99, 1024)))[1] is Certainty.AMBIGUOUS
     assert found((AGAIN, Likeness(0.99, 1024)), (NEXT, NEAR)) == (1, Certainty.BY_LATENT)
     assert found((AGAIN, NEAR), (NEXT, FAR)) == (0, Certainty.BY_LATENT)
@@ -134,11 +134,11 @@ def test_not_clearly_the_closest():
     assert found((NEXT, NEAR), (NEXT, close)) == (0, Certainty.AMBIGUOUS)
 
 
-def test_of_two_with_the_same_latent_the_later_has_the_call():
+def test_the_later_of_two_equal_latents_gets_the_call():
     assert found((NEXT, NEAR), (NEXT, NEAR)) == (1, Certainty.BY_LATENT)
 
 
-def test_few_elements_prove_nothing():
+def test_small_latents_prove_nothing():
     likely = Likeness(0.7, 32)
     assert chance_cosine(32) > 0.8
     assert found((MOVING, likely)) == (None, Certainty.BY_LATENT)
@@ -146,13 +146,13 @@ def test_few_elements_prove_nothing():
     assert found((MOVING, Likeness(0.9, 2)))[0] is None
 
 
-def test_chance():
+def test_random_latents_rarely_exceed_the_chance_cosine():
     assert chance_cosine(1) == chance_cosine(2) == 1
     assert chance_cosine(1024) == pytest.approx(0.2, abs=0.01)
     assert all(chance_cosine(n) > chance_cosine(n + 1) for n in range(3, 200))
 
 
-def test_the_same_prompt_goes_before_one_made_anew():
+def test_the_same_prompt_is_preferred_to_a_new_one():
     replaced = NEXT._replace(conditioning=Match.REPLACED)
     equal = NEXT._replace(conditioning=Match.EQUAL)
     assert found((replaced, NEAR), (equal, NEAR))[0] == 1
@@ -160,14 +160,14 @@ def test_the_same_prompt_goes_before_one_made_anew():
     assert found((replaced, NEAR), (equal, FAR))[0] == 0, "but not before a latent"
 
 
-def test_under_a_key_a_prompt_that_is_gone_goes_before_one_that_is_not():
+def test_with_a_key_a_deleted_prompt_is_preferred():
     gone = NEXT._replace(conditioning=Match.REPLACED, keyed=True)
     alive = gone._replace(conditioning=Match.FOREIGN)
     assert found((gone, NEAR), (alive, NEAR)) == (0, Certainty.BY_LATENT)
     assert found((alive, NEAR), (gone, NEAR)) == (1, Certainty.BY_LATENT)
 
 
-def test_the_next_step_goes_before_one_that_leaves_others_out():
+def test_the_next_step_is_preferred_to_a_skip():
     skip, behind = Evidence(Motion.SKIP), Likeness(0.9985, 1024)
     assert found((skip, behind), (NEXT, NEAR)) == (1, Certainty.BY_LATENT)
     assert found((skip, NEAR), (NEXT, behind)) == (0, Certainty.AMBIGUOUS)
@@ -190,7 +190,7 @@ def test_a_step_with_the_same_latent_is_another_call_of_that_step():
     assert found((unknown, NEAR))[0] == 0
 
 
-def test_numbers_may_repeat_since_they_were_rounded():
+def test_rounded_numbers_may_repeat():
     number = AGAIN._replace(scheduled=False)
     assert found((number, NEAR)) == (0, Certainty.BY_LATENT)
     assert found((number, SAME)) == (0, Certainty.AMBIGUOUS)
@@ -208,7 +208,7 @@ def test_a_run_sampled_again_from_the_same_seed():
     assert found((begun._replace(vouched=True), SAME)) == (0, Certainty.BY_LATENT)
 
 
-def test_a_run_may_begin_where_a_single_call_did():
+def test_a_run_may_begin_with_the_latent_of_a_single_call():
     begun = NUMBER._replace(begun=True)
     assert found((begun, SAME)) == (None, Certainty.BY_LATENT)
     assert found((NUMBER, SAME)) == (0, Certainty.BY_LATENT)

@@ -1,4 +1,4 @@
-"""Loops of every kind take turns, and no call reads what is not its own."""
+"""Tests that no call reads another caller's values, with random loops that take turns."""
 
 import pytest
 
@@ -10,14 +10,14 @@ CALLS = 400
 
 @pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
 @pytest.mark.parametrize("seed", range(3))
-def test_loops_that_take_turns(seed):
+def test_loops_in_turns_are_exact(seed):
     drawn = draw(CALLS, seed)
     assert drawn.reuses > drawn.refreshes, "most calls reuse"
     assert drawn.extra_refreshes < CALLS / 20
 
 
 @pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
-def test_the_short_way_of_a_plain_step_ends_where_the_long_one_does(monkeypatch):
+def test_the_fast_path_equals_the_full_attribution(monkeypatch):
     short = draw(CALLS, seed=3)
     monkeypatch.setattr(TrajectoryStore, "_plain_step", lambda *_: None)
     assert draw(CALLS, seed=3) == short

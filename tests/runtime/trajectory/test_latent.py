@@ -1,4 +1,4 @@
-"""Latents that follow one another are told from those that do not."""
+"""Tests that consecutive latents are distinguished from unrelated ones."""
 
 import math
 
@@ -14,7 +14,7 @@ def compared(first: torch.Tensor, second: torch.Tensor):
 
 @pytest.mark.parametrize("shape", [(1, 4, 64, 64), (3, 7), (1, 16, 21, 60, 104), (5,), (1025,)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_the_cosine_of_a_sample_is_that_of_all(shape, dtype):
+def test_the_cosine_of_a_sample_equals_that_of_the_latent(shape, dtype):
     torch.manual_seed(0)
     x = torch.randn(shape)
     y = 0.8 * x + 0.6 * torch.randn(shape)
@@ -41,7 +41,7 @@ def test_a_sample_is_a_copy():
     assert kept.abs().sum() > 0
 
 
-def test_what_stays_as_it_is_does_not_count():
+def test_constant_elements_do_not_count():
     torch.manual_seed(0)
     image, x, other = torch.randn(3, 1, 4, 8, 8).unbind()
     mine = torch.cat([x, 100 * image], 1)
@@ -66,7 +66,7 @@ def test_several_candidates_are_compared_at_once():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_numbers_that_are_none_are_never_alike(bad):
+def test_nan_is_never_alike(bad):
     x = torch.randn(64)
     y = x.clone()
     y[3] = bad

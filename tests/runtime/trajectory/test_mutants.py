@@ -1,4 +1,4 @@
-"""One-line mutants of the pure functions, each caught by the tests of these functions."""
+"""Tests that the tests of the pure functions catch one-line mutants of these functions."""
 
 import os
 import shutil
@@ -85,7 +85,7 @@ MUTANTS = [
 
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package and of the tests, to be changed."""
+    """Return a copy of the package and of the tests, which may be changed."""
     root = tmp_path_factory.mktemp("mutants")
     ignore = shutil.ignore_patterns("__pycache__")
     for folder in ("fxcache", "tests", "kernels"):

@@ -1,4 +1,4 @@
-"""Where a call stands, and how it follows another one."""
+"""Tests the position of a call, and how it follows another one."""
 
 import pytest
 import torch
@@ -71,7 +71,7 @@ def test_positions_of_two_kinds():
     assert motion(Unknown(), Unknown(), 0) is Motion.UNKNOWN
 
 
-def test_which_way_numbers_go():
+def test_numbers_have_a_direction():
     assert direction_of(Number(1.0), Number(2.0)) == 1
     assert direction_of(Number(2.0), Number(1.0)) == -1
     assert direction_of(Number(2.0), Number(2.0)) == 0

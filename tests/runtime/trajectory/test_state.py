@@ -1,4 +1,4 @@
-"""Which step of its run a call is, and why it must refresh."""
+"""Tests the step of a call in its run, and why it must refresh."""
 
 import pytest
 
@@ -71,7 +71,7 @@ def test_why_a_call_refreshes(state, event, reason):
     assert following.state.complete
 
 
-def test_a_call_tells_how_far_it_went():
+def test_a_call_records_its_stride():
     skipped = advance(STATE, Event(Place(7, 10)))
     assert (skipped.state.stride, skipped.repeats) == (3, False)
     again = advance(STATE, Event(Place(4, 10)))
@@ -80,12 +80,12 @@ def test_a_call_tells_how_far_it_went():
 
 @pytest.mark.parametrize("state", [STATE, STATE._replace(stride=3), STATE._replace(complete=False)])
 @pytest.mark.parametrize("offset", [3, 4, 5, 6])
-def test_a_plain_step_is_what_the_general_rule_gives(state, offset):
+def test_the_fast_path_equals_the_general_rule(state, offset):
     plain, general = step_on(state, Place(offset, 10)), advance(state, Event(Place(offset, 10)))
     assert plain == (general if offset == 5 and state.complete else None)
 
 
-def test_numbers_are_no_plain_step():
+def test_numbers_take_the_general_rule():
     assert step_on(State(Number(3.0), direction=-1), Number(2.0)) is None
 
 
@@ -95,7 +95,7 @@ def test_a_call_that_failed_costs_one_refresh():
     assert advance(following, Event(Place(6, 10))).refresh == ""
 
 
-def test_how_many_steps_a_schedule_has_left():
+def test_the_remaining_steps_of_a_schedule_are_counted():
     assert expected_steps(State(Place(0, 10))) == 10
     assert expected_steps(State(Place(6, 10), step=2)) == 6
     assert expected_steps(State(Place(6, 10), step=3, stride=2)) == 5
@@ -106,14 +106,14 @@ def test_how_many_steps_a_schedule_has_left():
     assert not ended(State(Unknown()))
 
 
-# How many calls runs make
+# The number of calls of runs
 
 
-def test_a_run_makes_as_many_calls_as_the_last_one_of_its_schedule():
+def test_a_run_is_as_long_as_the_last_one_of_its_schedule():
     lengths, first = RunLengths(), Place(0, 20)
     schedule = schedule_of(first)
     assert lengths.expected(State(first), schedule) == 20
-    lengths.note(State(Place(5, 20), step=5), schedule)
+    lengths.record(State(Place(5, 20), step=5), schedule)
     assert lengths.expected(State(first), schedule) == 6
     assert lengths.expected(State(Place(5, 20), step=5), schedule) == 6
     assert lengths.expected(State(Place(6, 20), step=6), schedule) == 20, "it goes on beyond"
@@ -127,7 +127,7 @@ def test_numbers_tell_their_length_from_the_second_run_on():
     lengths, first = RunLengths(), Number(1000.0)
     schedule = schedule_of(first)
     assert lengths.expected(State(first), schedule) is None
-    lengths.note(State(Number(20.0), step=49), schedule)
+    lengths.record(State(Number(20.0), step=49), schedule)
     assert lengths.expected(State(first), schedule) == 50
     assert lengths.expected(State(Number(900.0)), schedule_of(Number(900.0))) is None
 
@@ -135,23 +135,23 @@ def test_numbers_tell_their_length_from_the_second_run_on():
 def test_a_warm_up_of_one_call_does_not_shorten_the_run_after_it():
     lengths, first = RunLengths(), Number(1000.0)
     schedule = schedule_of(first)
-    lengths.note(State(first), schedule)
+    lengths.record(State(first), schedule)
     assert lengths.expected(State(Number(900.0), step=1), schedule) is None
 
 
-def test_a_run_that_failed_teaches_nothing():
+def test_a_failed_run_sets_no_length():
     lengths, first = RunLengths(), Place(0, 20)
     schedule = schedule_of(first)
-    lengths.note(State(Place(3, 20), step=3, complete=False), schedule)
+    lengths.record(State(Place(3, 20), step=3, complete=False), schedule)
     assert lengths.expected(State(first), schedule) == 20
 
 
 def test_a_plan_knows_its_schedules():
     lengths, first = RunLengths(), Place(0, 20)
     schedule = schedule_of(first)
-    lengths.note(State(Place(5, 20), step=5), schedule)
+    lengths.record(State(Place(5, 20), step=5), schedule)
     assert lengths.places() == [(20, 0, 6)]
     other = RunLengths()
     other.fix(lengths.places())
-    other.note(State(Place(2, 20), step=2), schedule)
+    other.record(State(Place(2, 20), step=2), schedule)
     assert other.expected(State(first), schedule) == 6, "a run that was broken off changes nothing"

@@ -1,4 +1,4 @@
-"""Whether a call passes the tensors that the last one passed."""
+"""Tests whether a call passes the tensors of the last call."""
 
 import gc
 
@@ -8,7 +8,7 @@ import torch
 from fxcache.runtime.trajectory.tensor_ref import Match, TensorRef, digest_of, same_digest
 
 
-def test_the_same_tensor_and_one_written_since():
+def test_a_written_tensor_is_recognised():
     x = torch.randn(2, 3)
     ref = TensorRef(x)
     assert ref.compare(x) is Match.SAME
@@ -16,7 +16,7 @@ def test_the_same_tensor_and_one_written_since():
     assert ref.compare(x) is Match.REWRITTEN
 
 
-def test_another_tensor_while_the_first_is_alive_and_after_it_is_gone():
+def test_another_tensor_is_foreign_or_a_replacement():
     x = torch.randn(2, 3)
     ref, digested = TensorRef(x), TensorRef(x, digest_of(x))
     y = x.clone()
@@ -30,7 +30,7 @@ def test_another_tensor_while_the_first_is_alive_and_after_it_is_gone():
     assert digested.compare(y, digest_of(y + 1)) is Match.REPLACED
 
 
-def test_views_made_anew_are_told_by_their_place():
+def test_new_views_are_compared_by_their_place():
     both = torch.randn(2, 3)
     ref = TensorRef(both[:1])
     gc.collect()
@@ -53,7 +53,7 @@ DTYPES = [
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_digests_know_every_bit_and_every_place(dtype):
+def test_digests_depend_on_every_bit_and_place(dtype):
     torch.manual_seed(0)
     x = torch.randint(0, 2, (5, 7)).to(dtype)
     digest = digest_of(x)
