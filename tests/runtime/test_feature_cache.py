@@ -184,7 +184,7 @@ def results_of_refreshes(model: nn.Module) -> list[torch.Tensor]:
 
 
 def test_an_eager_refresh_copies_nothing():
-    unet = fxcache.optimize(tiny.small_unet(), cut=0)
+    unet = fxcache.optimize(tiny.small_unet(), fxcache.Uniform(3), cut=0)
     results = results_of_refreshes(unet)
     sample(unet, 6, **tiny.inputs())
     (entry,) = store_of(unet).trajectories[-1].cache.entries.values()
@@ -194,7 +194,7 @@ def test_an_eager_refresh_copies_nothing():
 
 @pytest.mark.usefixtures("clean_dynamo")
 def test_a_compiled_refresh_copies_its_results():
-    unet = fxcache.optimize(tiny.small_unet(), cut=0)
+    unet = fxcache.optimize(tiny.small_unet(), fxcache.Uniform(3), cut=0)
     results = results_of_refreshes(unet)
     sample(torch.compile(unet, backend="eager"), 6, **tiny.inputs())
     (entry,) = store_of(unet).trajectories[-1].cache.entries.values()
