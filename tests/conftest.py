@@ -16,6 +16,8 @@ if not torch.cuda.is_available():
 
 # Tensors here are tiny, and threads that wait for each other lose to any other load.
 torch.set_num_threads(1)
+# A trace makes so many objects that Python would look for garbage thousands of times.
+gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +30,8 @@ def captures() -> Any:
 @pytest.fixture
 def shared_captures(captures: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Capture models of equal content once, for tests of behaviour after a capture."""
-    monkeypatch.setattr("fxcache.runtime.captures.capture", captures)
+    for place in ("fxcache.runtime.captures.capture", "fxcache.api.capture_program"):
+        monkeypatch.setattr(place, captures)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -74,6 +74,8 @@ class Content(pickle.Pickler):
             return None
         number = self._numbers.setdefault(id(value), len(self._numbers))
         kind = (value.shape, value.stride(), value.dtype, value.device, value.requires_grad)
+        if value.is_meta:  # it has no values
+            return repr((number, kind)), b""
         return repr((number, kind)), value.detach().flatten().view(torch.uint8).numpy().tobytes()
 
 

@@ -13,6 +13,8 @@ import fxcache
 from fxcache.runtime.module import engine_of
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 STEPS = 20
 SCHEDULERS = {"ddim": tiny.ddim, "euler": EulerDiscreteScheduler}
 

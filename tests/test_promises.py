@@ -15,8 +15,11 @@ from tests import tiny
 from tests.loops import last_reason, refreshes, sample
 
 ROOT = Path(__file__).parents[1]
+# All but promise 3, which is about two captures, and 6, which has none.
+shares_captures = pytest.mark.usefixtures("shared_captures")
 
 
+@shares_captures
 @pytest.mark.parametrize("cut", ["auto", 1, 3, "mid_block"])
 def test_promise_1_refresh_on_every_step_equals_the_original_bit_for_bit(cut):
     expected = sample(tiny.small_unet(), **tiny.inputs())
@@ -24,6 +27,7 @@ def test_promise_1_refresh_on_every_step_equals_the_original_bit_for_bit(cut):
     assert torch.equal(sample(unet, **tiny.inputs()), expected)
 
 
+@shares_captures
 @pytest.mark.parametrize("cut", [0, 1, 2, 3])
 @torch.no_grad()
 def test_promise_2_reuse_with_unchanged_inputs_equals_full_bit_for_bit(cut):
@@ -70,6 +74,7 @@ def test_promise_3_the_same_inputs_and_versions_give_the_same_plan():
     assert runs[0] == runs[1] != ""
 
 
+@shares_captures
 @pytest.mark.usefixtures("clean_dynamo")
 @pytest.mark.parametrize("way", ["torch.compile", "module.compile", "fullgraph", "before"])
 def test_promise_4_two_graphs_no_break_no_recompilation_over_a_run(way):
@@ -97,6 +102,7 @@ def test_promise_4_two_graphs_no_break_no_recompilation_over_a_run(way):
     assert refreshes(unet) == [list(range(0, 50, 5))] * 2
 
 
+@shares_captures
 class TestPromise5NothingStaleCrosses:
     """Every result equals that of the same request alone, or of the uncached model."""
 
@@ -291,6 +297,7 @@ def test_promise_7_every_published_number_is_regenerated_by_one_command():
         assert stated_in(page) == figures()
 
 
+@shares_captures
 @torch.no_grad()
 def test_euler_feeds_float_timesteps_and_still_gets_one_capture():
     unet = fxcache.optimize(tiny.small_unet(), policy=fxcache.Uniform(interval=5))

@@ -29,6 +29,8 @@ from fxcache._torch.tracing import (
     no_dispatch_modes,
     traced_constants,
     untraced,
+    with_code,
+    without_code,
     without_lines,
 )
 
@@ -65,6 +67,8 @@ __all__ = [
     "version_of",
     "weight_kind",
     "weight_kind_and_version",
+    "with_code",
+    "without_code",
     "without_lines",
     "writes",
 ]

@@ -1,6 +1,7 @@
 """Access to traces of torch.export: modes, fake tensors and process-wide settings."""
 
 import contextlib
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,10 +11,12 @@ from torch import Tensor, nn
 # Why: fake tensors have no values to read, and running a model without computing needs them.
 # There is no public way to recognise or make them.
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, is_fake
+from torch.fx import GraphModule
 
 # Why: a trace may leave objects of these types behind, which have no public names.
 from torch.fx.experimental.proxy_tensor import _AttrProxy as ModuleProxy
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.fx.graph import CodeGen
 
 # Why: true values are computed during a trace without being traced. No public way suspends it.
 from torch.utils._python_dispatch import _disable_current_modes as no_dispatch_modes
@@ -27,6 +30,8 @@ __all__ = [
     "no_dispatch_modes",
     "traced_constants",
     "untraced",
+    "with_code",
+    "without_code",
     "without_lines",
 ]
 
@@ -58,6 +63,55 @@ def without_lines() -> Iterator[None]:
         yield
     finally:
         config.do_not_emit_stack_traces = before
+
+
+@contextlib.contextmanager
+def without_code() -> Iterator[None]:
+    """Graphs that this thread makes inside it get their Python code when they are first run.
+
+    Why: torch.export writes and compiles the code of each graph six times, functionalisation twelve
+    times, a sixth of the time of a trace. Nothing runs that code, and nothing public prevents it.
+    """
+    before: Any = GraphModule.recompile
+    thread: int | None = threading.get_ident()
+
+    def recompile(graph: Any) -> Any:
+        if threading.get_ident() != thread or type(graph.graph._codegen) is not CodeGen:
+            return before(graph)  # others have a signature of their own, which torch reads
+        kind: Any = type(graph)  # each graph has a class of its own
+        kind.forward, kind._code = run, property(code, set_code)
+        for inner in graph.children():
+            if isinstance(inner, GraphModule):
+                inner.recompile()
+        return None
+
+    def run(graph: Any, *args: Any, **kwargs: Any) -> Any:
+        before(graph)
+        return graph.forward(*args, **kwargs)
+
+    def code(graph: Any) -> str:
+        before(graph)
+        return graph._code
+
+    def set_code(graph: Any, value: str) -> None:
+        del type(graph)._code  # the property
+        graph.__dict__["_code"] = value
+
+    patched: Any = GraphModule
+    patched.recompile = recompile
+    try:
+        yield
+    finally:
+        thread = None  # another patch may have kept it
+        if patched.recompile is recompile:
+            patched.recompile = before
+
+
+def with_code(module: Any) -> Any:
+    """``module``, a graph made inside ``without_code``, and its inner graphs, with their code."""
+    if isinstance(module, GraphModule):
+        module.recompile()
+    return module
 
 
 def traced_constants() -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -9,7 +10,16 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
-from fxcache._torch import expression_of, guards_of, is_vmap_step, tree_flatten, writes
+from fxcache._torch import (
+    expression_of,
+    guards_of,
+    is_vmap_step,
+    tree_flatten,
+    with_code,
+    without_code,
+    without_lines,
+    writes,
+)
 from fxcache.analysis.dependence import Dependence
 from fxcache.call import Call
 from fxcache.capture.bind import bound, number_refusal
@@ -57,28 +67,29 @@ def capture(module: nn.Module, signature: Signature, call: Call, fixed: bool = F
     original = as_original(module, signature.original)
     if not call.is_bound:
         call = bound(original, call)
+    lines = "FXCACHE_DUMP" in os.environ
     try:
-        traced = export(original, call, dynamic, lines="FXCACHE_DUMP" in os.environ)
+        traced = export(original, call, dynamic, lines)
     except CaptureError as error:
         if isinstance(call.trace, AsTensor):
             raise number_refusal(error, call, call.trace) from error
         raise
     try:
-        program = program_of(traced, model, call, dynamic)
+        program = program_of(traced, model, call, dynamic, lines)
     except CaptureError:  # trace again with source lines, so that the error can name one
         with_lines = export(original, call, dynamic, lines=True)
-        program = program_of(with_lines, model, call, dynamic)
+        program = program_of(with_lines, model, call, dynamic, lines=True)
     require_denoiser(program)
     return program
 
 
-def program_of(traced: Exported, model: str, call: Call, dynamic: Dynamic) -> Program:
-    """Return the program of a trace, functional and verified."""
+def program_of(traced: Exported, model: str, call: Call, dynamic: Dynamic, lines: bool) -> Program:
+    """Return the program of a trace, functional and verified. ``lines`` is that of the trace."""
     exported, specialized, boundary = traced
     remove_identities(exported.graph)
     own_constants(exported)
     if any(writes(n.target) or is_vmap_step(n.target) for n in all_nodes(exported)):
-        exported = functional(exported, model)
+        exported = functional(exported, model, lines)
         remove_identities(exported.graph)
     require_functional(exported, model)
     return unlift(exported, model, call, boundary, dynamic, specialized)
@@ -117,14 +128,14 @@ def remove_identities(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
-def functional(exported: ExportedProgram, model: str) -> ExportedProgram:
+def functional(exported: ExportedProgram, model: str, lines: bool = True) -> ExportedProgram:
     """Return the same program without in-place writes and vmaps.
 
     Raises:
         CaptureError: torch cannot make a write functional.
     """
     try:
-        with isolated():
+        with isolated(), nullcontext() if lines else without_lines(), without_code():
             return exported.run_decompositions({})
     except Exception as error:
         raise CaptureError(
@@ -206,7 +217,9 @@ def unlifted_graph(
             nodes[node].meta = dict(node.meta)
         else:
             if node.op == "get_attr":
-                weights[str(node.target)] = getattr(exported.graph_module, str(node.target))
+                weights[str(node.target)] = with_code(
+                    getattr(exported.graph_module, str(node.target))
+                )
             nodes[node] = graph.node_copy(node, lambda n: nodes[n])
     return graph, weights
 

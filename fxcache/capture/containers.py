@@ -14,6 +14,7 @@ MISSING = object()
 # Ids of the types whose values refer to no other object. Most values have one of these types. The
 # set holds ids because a metaclass may make a type unhashable.
 PLAIN = frozenset(map(id, (str, int, float, bool, bytes, complex, type(None))))
+ORDINARY = (dict, OrderedDict)  # their own methods are those of the base class
 
 
 class State(Protocol):
@@ -50,7 +51,7 @@ class DictState:
         """Return a fast check for a plain dict with the same entries."""
         now, entries = self._now, self.entries
         return (
-            type(now) in (dict, OrderedDict)
+            type(now) in ORDINARY
             and len(now) == len(entries)
             and all(map(is_, list(now), entries))
             and all(map(is_, list(now.values()), entries.values()))
@@ -70,6 +71,28 @@ class DictState:
             self._base.clear(now)
             for key, value in entries.items():
                 self._base.__setitem__(now, key, value)
+
+
+class EmptyDicts:
+    """All dicts that are empty: most are, those of functions and of hooks among them."""
+
+    def __init__(self) -> None:
+        self._dicts: list[dict[Any, Any]] = []
+
+    def keep(self, container: dict[Any, Any]) -> bool:
+        """Take a snapshot of ``container`` if it is empty and a plain dict; returns whether."""
+        if type(container) not in ORDINARY or container:
+            return False
+        self._dicts.append(container)
+        return True
+
+    def added(self) -> list[Any]:
+        return [value for now in self._dicts if now for value in now.values()]
+
+    def put_back(self) -> None:
+        for now in self._dicts:
+            if now:
+                now.clear()
 
 
 class SequenceState:

@@ -9,7 +9,23 @@ from torch import nn
 from fxcache.capture.containers import is_a
 
 # Packages that are not examined. torch restores its own state after a trace.
-EXCLUDED = frozenset({"torch", "torchgen", "functorch", "fxcache", "numpy", "sympy"})
+OWN_STATE = frozenset({"torch", "torchgen", "functorch", "fxcache", "numpy", "sympy"})
+# These load and download files, and compute with no tensors of a model. They are a third of all.
+FILES = frozenset(
+    {
+        "filelock", "httpx", "huggingface_hub", "jinja2", "markupsafe", "packaging", "regex",
+        "safetensors", "tokenizers", "typing_extensions", "yaml",
+    }
+)  # fmt: skip
+EXCLUDED = OWN_STATE | FILES
+# Files that find what is installed. Their caches hold thousands of names, and no tensors.
+FINDERS = frozenset(
+    {
+        "accelerate.utils.imports", "diffusers.utils.import_utils",
+        "transformers.utils.import_utils", "typing",
+    }
+)  # fmt: skip
+STANDARD = sys.stdlib_module_names - {"__main__"}
 
 
 def code_of(module: nn.Module) -> dict[ModuleType, list[type]]:
@@ -56,6 +72,6 @@ def sources_of(file: ModuleType) -> Iterator[ModuleType]:
 def file_of(name: str) -> ModuleType | None:
     """Return the loaded file with this module name; None for the standard library and EXCLUDED."""
     package = name.partition(".")[0]
-    if package in EXCLUDED or package in sys.stdlib_module_names - {"__main__"}:
+    if package in EXCLUDED or name in FINDERS or package in STANDARD:
         return None
     return sys.modules.get(name)

@@ -38,7 +38,7 @@ class LruCacheState:
 
     def added(self) -> list[Any]:
         """Return the keys and results in the cache."""
-        return gc.get_referents(self._cached) if self._cached.cache_info().currsize else []
+        return referents(self._cached) if self._cached.cache_info().currsize else []
 
     def put_back(self) -> None:
         """Clear the whole cache, because single entries cannot be removed."""

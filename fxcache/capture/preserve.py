@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fxcache.capture.containers import (
     PLAIN,
     DictState,
+    EmptyDicts,
     SequenceState,
     SetState,
     SlotsState,
@@ -21,7 +22,7 @@ from fxcache.capture.containers import (
     is_a,
     is_definition_type,
 )
-from fxcache.capture.definitions import code_of
+from fxcache.capture.definitions import FINDERS, code_of
 from fxcache.capture.leftovers import LruCacheState, holds_leftovers
 
 DEPTH = 4  # how many levels of nested objects are restored
@@ -85,7 +86,8 @@ class Contents:
             known: The ids of all objects that have a snapshot, here or in other instances.
             kinds: The ``Kind`` of each type met so far, by the id of the type.
         """
-        self._states: list[State] = []
+        self._empty = EmptyDicts()
+        self._states: list[State] = [self._empty]
         self._known = known
         self._kinds = kinds
 
@@ -118,6 +120,8 @@ class Contents:
     def _keep_items(self, value: Any, kind: Kind) -> list[Any]:
         """Take a snapshot of the items of a container, and return them."""
         if kind.is_dict:
+            if self._empty.keep(value):
+                return []
             entries = DictState(value)
             self._states.append(entries)
             return list(entries.entries.values())
@@ -125,7 +129,7 @@ class Contents:
             sequence = SequenceState(value)
             self._states.append(sequence)
             return sequence.items
-        if kind.is_cache:
+        if kind.is_cache and object.__getattribute__(value, "__module__") not in FINDERS:
             self._states.append(LruCacheState(value))
         if kind.is_set:
             self._states.append(SetState(value))

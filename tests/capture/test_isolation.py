@@ -76,6 +76,7 @@ def settings() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "random": torch.get_rng_state().tolist(),
         "call": (nn.Module.__call__, nn.Module.__getattr__, nn.Module.__setattr__),
+        "code": torch.fx.GraphModule.recompile,
         "tensor": dict(vars(Tensor)),
         "warnings": (list(warnings.filters), warnings.showwarning),
         "logging": {name: logging.getLogger(name).level for name in (None, *names)},

@@ -21,6 +21,8 @@ from tests import tiny
 from tests.loops import guided_sample, refreshes, sample
 from tests.plain import denoised, dit, dit_inputs
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 ELSEWHERE = torch.device("meta")
 ALWAYS = fxcache.Uniform(1)
 TEACACHE = fxcache.TeaCache(1.0, coefficients=(1.0, 0.0))
