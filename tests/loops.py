@@ -1,18 +1,19 @@
 """Sampling loops as users write them, and ways to see what fxcache did."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fxcache.runtime.module import engine_of
 from tests import tiny
+from tests.engines import optimized_engine
 from tests.tiny import ddim
 
 
 @torch.no_grad()
 def sample(
-    model: nn.Module, steps: int = 10, seed: int = 0, scheduler: Any = None, **inputs: Any
+    model: Callable[..., Any], steps: int = 10, seed: int = 0, scheduler: Any = None, **inputs: Any
 ) -> Tensor:
     """Latents after ``steps`` of a denoising loop over the scheduler's timesteps."""
     scheduler = scheduler or ddim()
@@ -43,20 +44,17 @@ def guided_sample(model: Any) -> Tensor:
 
 def refreshes(model: nn.Module) -> list[list[int]]:
     """For each run so far, the steps that ran the full variant."""
-    engine = engine_of(model)
-    assert engine is not None
+    engine = optimized_engine(model)
     return [run.refreshes for run in engine.runs]
 
 
 def steps(model: nn.Module) -> list[int]:
     """For each run so far, how many calls it had."""
-    engine = engine_of(model)
-    assert engine is not None
+    engine = optimized_engine(model)
     return [len(run.steps) for run in engine.runs]
 
 
 def last_reason(model: nn.Module) -> str:
     """Why the last call refreshed or reused."""
-    engine = engine_of(model)
-    assert engine is not None
+    engine = optimized_engine(model)
     return engine.runs[-1].steps[-1].decision.reason

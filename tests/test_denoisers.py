@@ -86,7 +86,7 @@ LONG = {
 )
 def test_promises_1_and_2(kind):
     recipe = RECIPES[kind]
-    model = tiny(recipe)
+    model: Any = tiny(recipe)
     inputs = recipe.inputs(model.config, False)
     expected = tensors(model(**inputs))
     policy = fxcache.Explicit(steps=(0,))
@@ -108,7 +108,7 @@ def test_promises_1_and_2(kind):
 @pytest.mark.parametrize("kind", sorted(REFUSED))
 def test_refused_with_the_place_and_the_reason(kind):
     recipe = RECIPES[kind]
-    model = tiny(recipe)
+    model: Any = tiny(recipe)
     inputs = recipe.inputs(model.config, False)
     expected = tensors(model(**inputs))
     fxcache.optimize(model)
@@ -157,7 +157,7 @@ MISSING: dict[str, set[str]] = {
 def test_signals_and_cache_points_are_found(kind):
     """What policies observe, and what they cache point by point, changes no result."""
     recipe = RECIPES[kind]
-    model = tiny(recipe)
+    model: Any = tiny(recipe)
     inputs = recipe.inputs(model.config, False)
     expected = tensors(model(**inputs))
     signature = Signature(type(model), recipe.latent)

@@ -1,6 +1,7 @@
 """The coverage table: regenerated for a sample, and in step with its results for the rest."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ TIMES = {"capture_s", "plan_s"}
 
 
 @pytest.fixture(scope="module")
-def results() -> dict[str, dict]:
+def results() -> dict[str, dict[str, Any]]:
     return json.loads(RESULTS.read_text("utf-8"))
 
 
