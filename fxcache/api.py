@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fxcache.arguments import Arguments, Hoist, PlanLike
+from fxcache.checks import require_integer_value
 from fxcache.config import CacheConfig, CaptureConfig
 from fxcache.forecasts import Forecast
 from fxcache.partition.request import AUTO, CutRequest
@@ -26,7 +27,7 @@ from fxcache.runtime.pipeline import (
     optimized_modules,
     require_engine,
 )
-from fxcache.runtime.session import Session, length_of, require_key, require_num_steps
+from fxcache.runtime.session import Session, length_of, require_key
 
 M = TypeVar("M")
 
@@ -168,7 +169,8 @@ def session(
     require_engine(module, "fxcache.session")
     if timesteps is not None and num_steps is None:
         num_steps = length_of(timesteps)
-    require_num_steps(num_steps)
+    if num_steps is not None:
+        require_integer_value(num_steps, "num_steps", "fxcache.session(num_steps=...)", 1)
     require_key(key)
     return Session(module, num_steps, key)
 

@@ -1,19 +1,26 @@
-"""Checks of the options of policies and forecasts. A ConfigError says what is wrong."""
+"""Checks of options. A ConfigError says what is wrong with one."""
 
 import math
+from typing import Any
 
 from fxcache.errors import ConfigError
 
 
 def require_integer(asker: object, name: str, least: int, most: int | None = None) -> None:
     """Raise ConfigError unless the option ``name`` is an int from ``least`` to ``most``."""
-    value = getattr(asker, name)
+    require_integer_value(getattr(asker, name), name, place(asker, name), least, most)
+
+
+def require_integer_value(
+    value: Any, name: str, where: str, least: int, most: int | None = None
+) -> None:
+    """Raise ConfigError unless ``value``, passed as ``name`` at ``where``, is such an int."""
     whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):
+    if not (whole and least <= value and (most is None or value <= most)):
         bound = f"at least {least}" if most is None else f"{least} to {most}"
         raise ConfigError(
             f"{name}={value!r} is not a whole number of {bound}",
-            where=type(asker).__name__,
+            where=where,
             remedy=f"pass {name} as an int, {bound}",
         )
 
@@ -37,7 +44,7 @@ def require_number(
     bound += f" and at most {most}" if math.isfinite(most) else ""
     raise ConfigError(
         f"{name}={value!r} is not a number of {bound}",
-        where=type(asker).__name__,
+        where=place(asker, name),
         remedy=f"pass {name} as a finite number, {bound}",
     )
 
@@ -54,19 +61,23 @@ def require_numbers(asker: object, name: str, least: int) -> None:
     if not listed or len(value) < least or not all(map(is_number, value)):
         raise ConfigError(
             f"{name}={value!r} is not a list of {least} or more finite numbers",
-            where=type(asker).__name__,
+            where=place(asker, name),
             remedy=f"pass {name} as a list of numbers",
         )
     object.__setattr__(asker, name, tuple(map(float, value)))
 
 
 def require_calibrated(asker: object, name: str, command: str = "calibrate") -> None:
-    """ConfigError if nothing was passed for the option ``name``, which ``command`` measures."""
+    """Raise ConfigError if nothing was passed for ``name``, which ``command`` measures."""
     if getattr(asker, name):
         return
-    kind = type(asker).__name__
     raise ConfigError(
-        f"{kind} has no {name}: the policy must be fitted to a model",
-        where=kind,
+        f"{type(asker).__name__} has no {name}: the policy must be fitted to a model",
+        where=place(asker, name),
         remedy=f"pass the plan that `fxcache {command}` writes to optimize(model, plan)",
     )
+
+
+def place(asker: object, name: str) -> str:
+    """Return where the option ``name`` is passed: ``Uniform(interval=...)``."""
+    return f"{type(asker).__name__}({name}=...)"

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from fxcache.checks import require_integer
 from fxcache.codecs.quantized_rows import LARGEST
 from fxcache.errors import ConfigError
 
@@ -46,7 +47,7 @@ class CacheConfig:
         require_cache_dtype(self.dtype)
         for name in ("partial_evaluation", "kernels", "offload", "timings"):
             require_flag(self, name)
-        require_positive(self, "max_trajectories")
+        require_integer(self, "max_trajectories", 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ class CaptureConfig:
         object.__setattr__(self, "dynamic", dimensions(self.dynamic))
         object.__setattr__(self, "step_inputs", names(self.step_inputs))
         require_arguments(self.example_inputs)
-        require_positive(self, "max_captures")
+        require_integer(self, "max_captures", 1)
 
 
 def require_cache_dtype(dtype: object) -> None:
@@ -106,17 +107,6 @@ def require_flag(config: object, name: str) -> None:
             f"{name}={value!r} is neither True nor False",
             where=f"{type(config).__name__}({name}=...)",
             remedy=f"pass {name}=True or {name}=False",
-        )
-
-
-def require_positive(config: object, name: str) -> None:
-    """Raise ConfigError unless the option ``name`` is an int of at least 1."""
-    value = getattr(config, name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(
-            f"{name}={value!r} is not a whole number of at least 1",
-            where=f"{type(config).__name__}({name}=...)",
-            remedy=f"pass {name} as an int, 1 or more",
         )
 
 

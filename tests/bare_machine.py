@@ -6,6 +6,7 @@ go on without such a file, as on a bare machine, may do so.
 """
 
 import errno
+import importlib
 import os
 import sys
 import tempfile
@@ -56,16 +57,15 @@ def hide_files(folders: tuple[str, ...]) -> None:
 
 def hide_from_pillow(folders: tuple[str, ...]) -> None:
     """Hide fonts from Pillow, which opens them in C, without Python's audit hooks."""
-    from PIL import _imagingft
-
-    original: Callable[..., Any] = _imagingft.getfont
+    fonts: Any = importlib.import_module("PIL._imagingft")
+    original: Callable[..., Any] = fonts.getfont
 
     def getfont(file: Any, *arguments: Any, **options: Any) -> Any:
         if file:  # empty where the font is passed as bytes
             require_visible(file, folders)
         return original(file, *arguments, **options)
 
-    _imagingft.getfont = getfont
+    fonts.getfont = getfont
 
 
 def pytest_configure() -> None:

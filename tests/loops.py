@@ -1,18 +1,19 @@
 """Sampling loops as users write them, and functions that read the report."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fxcache.runtime.module import engine_of
 from tests import tiny
+from tests.engines import optimized_engine
 from tests.tiny import ddim
 
 
 @torch.no_grad()
 def sample(
-    model: nn.Module, steps: int = 10, seed: int = 0, scheduler: Any = None, **inputs: Any
+    model: Callable[..., Any], steps: int = 10, seed: int = 0, scheduler: Any = None, **inputs: Any
 ) -> Tensor:
     """Return the latents after ``steps`` of a denoising loop over the scheduler's timesteps."""
     scheduler = scheduler or ddim()
@@ -43,18 +44,15 @@ def guided_sample(model: Any) -> Tensor:
 
 def refreshes(model: nn.Module) -> list[list[int]]:
     """Return the steps that ran the full variant, for each run so far."""
-    engine = engine_of(model)
-    assert engine is not None
+    engine = optimized_engine(model)
     return [run.refreshes for run in engine.runs]
 
 
 def refresh_graphs(model: nn.Module) -> list[nn.Module]:
     """The graphs so far that compute everything, whatever is hoisted out of them."""
-    engine = engine_of(model)
-    assert engine is not None
     return [
         variant.module
-        for variants in engine.captures.values()
+        for variants in optimized_engine(model).captures.values()
         for key, variant in variants.made.items()
         if not key.reused
     ]
@@ -62,13 +60,11 @@ def refresh_graphs(model: nn.Module) -> list[nn.Module]:
 
 def steps(model: nn.Module) -> list[int]:
     """Return the number of calls of each run so far."""
-    engine = engine_of(model)
-    assert engine is not None
+    engine = optimized_engine(model)
     return [len(run.steps) for run in engine.runs]
 
 
 def last_reason(model: nn.Module) -> str:
     """Return why the last call refreshed or reused."""
-    engine = engine_of(model)
-    assert engine is not None
+    engine = optimized_engine(model)
     return engine.runs[-1].steps[-1].decision.reason

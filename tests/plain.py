@@ -37,7 +37,8 @@ class DiT(nn.Module):
         torch.manual_seed(0)
         self.embed, self.time = nn.Linear(CHANNELS, WIDTH), nn.Linear(1, WIDTH)
         self.position = nn.Parameter(torch.randn(1, TOKENS, WIDTH))
-        self.layers = nn.ModuleList(Block() for _ in range(depth))
+        # Any: the items of a module list are modules of no kind for mypy.
+        self.layers: Any = nn.ModuleList(Block() for _ in range(depth))
         self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, CHANNELS)
 
     def forward(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def test_a_plan_is_written_and_drawn_with(capsys, folder, tmp_path, policy):
     assert "optimize(model, '" in text
     written = fxcache.Plan.load(plan)
     assert type(written.policy).__name__.lower() == policy
-    assert written.policy.threshold == 0.125
+    assert vars(written.policy)["threshold"] == 0.125
     assert written.settings["prompts"] == PROMPTS
     draw = ["--prompt", "a cat", "--steps", "4", "--out", str(picture), "--json"]
     report = json.loads(said(capsys, "run", folder, "--plan", plan, *draw))

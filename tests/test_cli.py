@@ -173,7 +173,7 @@ def test_a_stopped_calibration_says_how_to_continue(capsys, folder, tmp_path, mo
     prompts.write_text("a cat\na dog\n")
     drawn: list[int] = []
 
-    def stopping(self: Drawing, pipeline: object, steps: int, **options: object) -> object:
+    def stopping(self: Drawing, pipeline: object, steps: int, **options: Any) -> object:
         drawn.append(steps)
         if len(drawn) == 2:
             raise KeyboardInterrupt

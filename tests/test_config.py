@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from typing import Any
 
 import pytest
 import torch
@@ -84,8 +85,9 @@ def test_optimize_has_at_most_nine_parameters():
     "old", ["cache_dtype", "latent", "dynamic", "example_inputs", "partial_evaluation", "kernels"]
 )
 def test_moved_options_are_refused(old):
+    options: dict[str, Any] = {old: None}
     with pytest.raises(TypeError, match=old):
-        fxcache.optimize(Small().eval(), **{old: None})
+        fxcache.optimize(Small().eval(), **options)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from diffusers import EulerDiscreteScheduler
 from torch import Tensor
 
 import fxcache
-from fxcache.runtime.module import engine_of
 from tests import tiny
+from tests.engines import optimized_engine
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
@@ -66,7 +66,7 @@ def test_latents_equal_deepcaches(deepcache_pipe, plain, at, interval, scheduler
     finally:
         helper.disable()
 
-    engine = engine_of(pipe.unet)
+    engine = optimized_engine(pipe.unet)
     engine.settings = replace(engine.settings, policy=fxcache.Uniform(interval))
     found = latents(pipe, scheduler)
     assert torch.equal(found, expected)

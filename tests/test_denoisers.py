@@ -86,7 +86,7 @@ LONG = {
 )
 def test_promises_1_and_2(kind):
     recipe = RECIPES[kind]
-    model = tiny(recipe)
+    model: Any = tiny(recipe)
     inputs = recipe.inputs(model.config, False)
     expected = tensors(model(**inputs))
     policy = fxcache.Explicit(steps=(0,))
@@ -108,7 +108,7 @@ def test_promises_1_and_2(kind):
 @pytest.mark.parametrize("kind", sorted(REFUSED))
 def test_refusals_have_a_place_and_a_reason(kind):
     recipe = RECIPES[kind]
-    model = tiny(recipe)
+    model: Any = tiny(recipe)
     inputs = recipe.inputs(model.config, False)
     expected = tensors(model(**inputs))
     fxcache.optimize(model)
@@ -157,7 +157,7 @@ MISSING: dict[str, set[str]] = {
 def test_signals_and_cache_points_are_found(kind):
     """Signals and separate cache points change no result."""
     recipe = RECIPES[kind]
-    model = tiny(recipe)
+    model: Any = tiny(recipe)
     inputs = recipe.inputs(model.config, False)
     expected = tensors(model(**inputs))
     signature = Signature(type(model), recipe.latent)

@@ -181,7 +181,7 @@ def test_a_missing_plan_is_refused(unet):
 
 def test_unknown_options_are_errors(unet):
     with pytest.raises(TypeError, match="interval"):
-        fxcache.optimize(unet, interval=3)
+        fxcache.optimize(unet, interval=3)  # type: ignore[call-arg]
     assert "_fxcache" not in vars(unet)
 
 

@@ -12,7 +12,7 @@ from diffusers import (
     MagCacheConfig,
     TaylorSeerCacheConfig,
 )
-from torch import Tensor, nn
+from torch import Tensor
 
 import fxcache
 from bench.denoisers import RECIPES, tiny
@@ -33,8 +33,8 @@ pytestmark = pytest.mark.usefixtures("shared_captures")
 STEPS = 12
 
 
-def model_and_call(kind: str) -> tuple[nn.Module, dict[str, Any]]:
-    model = tiny(RECIPES[kind])
+def model_and_call(kind: str) -> tuple[Any, dict[str, Any]]:
+    model: Any = tiny(RECIPES[kind])
     call = RECIPES[kind].inputs(model.config, False)
     return model, {k: v for k, v in call.items() if k not in ("timestep", "return_dict")}
 
@@ -148,6 +148,7 @@ def extrapolated(forward: Callable[..., Any], refreshed: list[int]) -> Callable[
 def test_fastercaches_guidance(interval, factor):
     """diffusers multiplies the stored difference again: test factor 1, or one step."""
     kind, begins = "CogVideoXTransformer3DModel", 4 if interval == 2 else 5
+    now = 0.0
     config = FasterCacheConfig(
         spatial_attention_block_skip_range=1,  # all attentions are computed
         spatial_attention_block_identifiers=["transformer_blocks"],
@@ -159,7 +160,6 @@ def test_fastercaches_guidance(interval, factor):
         tensor_format="BFCHW",
         current_timestep_callback=lambda: now,
     )
-    now = 0.0
 
     def noted(model: Any) -> Callable[..., Any]:
         def predict(**inputs: Any) -> Any:
@@ -187,7 +187,7 @@ def test_fastercaches_guidance(interval, factor):
     assert not torch.allclose(latent, denoise_guided(model, call), rtol=1e-2, atol=1e-3)
 
 
-def guided(kind: str) -> tuple[nn.Module, dict[str, Any]]:
+def guided(kind: str) -> tuple[Any, dict[str, Any]]:
     """Return a model, and a call with a text for each half."""
     model, call = model_and_call(kind)
     text = call["encoder_hidden_states"]

@@ -25,6 +25,7 @@ from PIL import Image
 
 import fxcache
 from tests import tiny
+from tests.engines import optimized_engine
 from tests.loops import refreshes, steps
 from tests.pipelines.build import PICTURE
 
@@ -50,7 +51,7 @@ def draw(pipe: Any, seed: int = 0, **options: Any) -> torch.Tensor:
     """Return latents, because the VAE would round differences."""
     generator = torch.Generator().manual_seed(seed)
     options = {"prompt": tiny.PROMPT, "num_inference_steps": 20} | options
-    return pipe(generator=generator, output_type="latent", **options).images  # type: ignore[no-any-return]
+    return pipe(generator=generator, output_type="latent", **options).images
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def fresh_cached() -> Any:
 
 @pytest.fixture
 def cached(fresh_cached: Any) -> Any:
-    fxcache.runtime.module.engine_of(fresh_cached.unet).runs.clear()
+    optimized_engine(fresh_cached.unet).runs.clear()
     fresh_cached.scheduler = tiny.ddim()
     return fresh_cached
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +11,8 @@ from diffusers import EulerDiscreteScheduler
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import fxcache
-from fxcache.runtime.module import engine_of
 from tests import tiny
+from tests.engines import optimized_engine, variants_of
 from tests.loops import last_reason, refreshes, sample
 
 ROOT = Path(__file__).parents[1]
@@ -47,9 +48,7 @@ def test_promise_3_the_same_inputs_and_versions_give_the_same_plan():
             tiny.small_unet(),
             capture=fxcache.CaptureConfig(example_inputs={**tiny.inputs(), "timestep": 1}),
         )
-        engine = engine_of(unet)
-        assert engine is not None
-        (variants,) = engine.captures.values()
+        variants = variants_of(unet)
         return variants.plan.cut, variants.full.code, variants.cached_skip.code
 
     assert plan() == plan()
@@ -57,7 +56,7 @@ def test_promise_3_the_same_inputs_and_versions_give_the_same_plan():
         "from tests.test_promises import *; import hashlib;"
         "c = fxcache.CaptureConfig(example_inputs={**tiny.inputs(), 'timestep': 1});"
         "u = fxcache.optimize(tiny.small_unet(), capture=c);"
-        "(v,) = engine_of(u).captures.values();"
+        "v = variants_of(u);"
         "print(v.plan.cut, hashlib.sha256((v.full.code + v.cached_skip.code).encode()).hexdigest())"
     )
     runs = [
@@ -82,6 +81,7 @@ def test_promise_4_two_graphs_no_break_no_recompilation_over_a_run(way):
     expected = sample(fxcache.optimize(tiny.small_unet(), policy=policy), 50, **tiny.inputs())
     counter = CompileCounterWithBackend("eager")
     unet = tiny.small_unet()
+    model: Any
     if way == "torch.compile":
         model = torch.compile(fxcache.optimize(unet, policy=policy), backend=counter)
     elif way == "before":
@@ -108,7 +108,7 @@ class TestPromise5NothingStaleCrosses:
 
     policy = fxcache.Uniform(interval=3)
 
-    def alone(self, **inputs: object) -> torch.Tensor:
+    def alone(self, **inputs: Any) -> torch.Tensor:
         return sample(fxcache.optimize(tiny.small_unet(), policy=self.policy), **inputs)
 
     def test_a_session(self):
@@ -219,9 +219,7 @@ class TestPromise5NothingStaleCrosses:
         inputs = tiny.inputs()
         with fxcache.session(unet):
             unet(timestep=900, **inputs)
-            engine = engine_of(unet)
-            assert engine is not None
-            (variants,) = engine.captures.values()
+            variants = variants_of(unet)
             handle = variants.cached_skip.register_forward_pre_hook(failing)
             with pytest.raises(ZeroDivisionError):
                 unet(timestep=800, **inputs)
@@ -286,7 +284,7 @@ def test_promise_6_no_silent_fallback_but_the_place_the_reason_and_the_remedy():
     assert "test_promises.py" in caught.value.where
     assert "if sample.mean() > 0" in caught.value.where
     assert caught.value.remedy
-    assert not engine_of(model).captures  # type: ignore[union-attr]
+    assert not optimized_engine(model).captures
 
 
 def test_promise_7_every_published_number_is_regenerated_by_one_command():
@@ -302,7 +300,6 @@ def test_promise_7_every_published_number_is_regenerated_by_one_command():
 def test_euler_feeds_float_timesteps_and_still_gets_one_capture():
     unet = fxcache.optimize(tiny.small_unet(), policy=fxcache.Uniform(interval=5))
     sample(unet, 20, scheduler=EulerDiscreteScheduler(), **tiny.inputs())
-    engine = engine_of(unet)
-    assert engine is not None
+    engine = optimized_engine(unet)
     assert len(engine.captures) == 1
     assert refreshes(unet) == [[0, 5, 10, 15]]

@@ -10,8 +10,8 @@ from torch import nn
 
 import fxcache
 from fxcache.program import Role
-from fxcache.runtime.module import engine_of
 from fxcache.signature import Signature
+from tests.engines import variants_of
 from tests.plain import DiT, dit_inputs
 
 EVERY = fxcache.Uniform(interval=1)
@@ -21,7 +21,7 @@ X, T, TEXT = torch.randn(1, 16, 4), torch.tensor(900.0), torch.randn(1, 5, 16)
 
 
 class Optional(DiT):
-    def forward(self, t, x, y=None, *args, **kwargs):  # type: ignore[no-untyped-def, override]
+    def forward(self, t, x, y=None, *args, **kwargs):  # type: ignore[override]
         text = x.new_zeros(1, 5, 16) if y is None else y
         for other in (*args, *kwargs.values()):
             text = text + other
@@ -29,23 +29,23 @@ class Optional(DiT):
 
 
 class Anything(DiT):
-    def forward(self, *args, **kwargs):  # type: ignore[no-untyped-def, override]
+    def forward(self, *args, **kwargs):
         return super().forward(*args, **kwargs)
 
 
 class ByPosition(DiT):
-    def forward(self, x, t, text=None, /, scale=1.0, *, shift=0.0):  # type: ignore[no-untyped-def, override]
+    def forward(self, x, t, text=None, /, scale=1.0, *, shift=0.0):
         text = x.new_ones(1, 5, 16) if text is None else text
         return super().forward(x, t, text) * scale + shift
 
 
 class ByKeyword(DiT):
-    def forward(self, *, x, sigma, text):  # type: ignore[no-untyped-def, override]
+    def forward(self, *, x, sigma, text):  # type: ignore[override]
         return super().forward(x, sigma, text)
 
 
 class Keywords(DiT):
-    def forward(self, **inputs):  # type: ignore[no-untyped-def, override]
+    def forward(self, **inputs):  # type: ignore[override]
         return super().forward(inputs["sample"], inputs["timestep"], inputs["text"])
 
 
@@ -76,9 +76,7 @@ def test_any_way_to_pass_arguments_gives_the_same_call(kind, latent, args, kwarg
     model = fxcache.optimize(kind().eval(), EVERY, capture=fxcache.CaptureConfig(latent=latent))
     for _ in range(2):
         assert torch.equal(model(*args, **kwargs), plain(*args, **kwargs))
-    engine = engine_of(model)
-    assert engine is not None
-    (variants,) = engine.captures.values()
+    variants = variants_of(model)
     roles = [given.role for given in variants.program.inputs]
     assert roles.count(Role.LATENT) == 1
     assert roles.count(Role.TIMESTEP) == 1
@@ -122,7 +120,7 @@ class Kind(StrEnum):
 
 
 class NullText(DiT):
-    def forward(self, x, t, text=NULL, sizes=(NULL, 1.5), scale=1.5):  # type: ignore[no-untyped-def, override]
+    def forward(self, x, t, text=NULL, sizes=(NULL, 1.5), scale=1.5):
         return super().forward(x, t, text + sizes[0]) * scale
 
 
@@ -203,7 +201,7 @@ def test_a_signature_without_tensors_or_names_is_refused():
 @pytest.mark.parametrize("latent", ["sample", "args", "args.first"])
 def test_an_unknown_latent_is_refused(latent):
     class Positional(DiT):
-        def forward(self, x, t, *args):  # type: ignore[no-untyped-def, override]
+        def forward(self, x, t, *args):
             return super().forward(x, t, *args)
 
     with pytest.raises(fxcache.ConfigError, match="has no parameter") as refused:
@@ -213,7 +211,7 @@ def test_an_unknown_latent_is_refused(latent):
 
 def test_a_keyword_with_the_name_of_a_positional_parameter():
     class Both(DiT):
-        def forward(self, x, t, /, **kwargs):  # type: ignore[no-untyped-def, override]
+        def forward(self, x, t, /, **kwargs):  # type: ignore[override]
             return super().forward(x, t, kwargs["x"])
 
     with pytest.raises(fxcache.CaptureError, match="positional-only"):
@@ -223,7 +221,7 @@ def test_a_keyword_with_the_name_of_a_positional_parameter():
 @torch.no_grad()
 def test_guidance_of_positional_arguments():
     class Doubled(DiT):
-        def forward(self, x, t, /, *args):  # type: ignore[no-untyped-def, override]
+        def forward(self, x, t, /, *args):
             return super().forward(x, t, *args)
 
     latent, text = dit_inputs(batch=1)["sample"], dit_inputs()["text"]

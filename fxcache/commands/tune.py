@@ -22,7 +22,7 @@ HELP = {
     "cuts": "the number of cuts to try",
     "mixed": "the number of cuts that one plan may combine",
     "gaps": "the number of steps over which a value may be reused",
-    "order": "the highest order of forecasts",
+    "order": "the highest order of forecasts, at most 4",
     "probes": "the number of steps at which to measure the effect of an error on the result",
     "verified": "the number of plans to verify by real runs",
 }

@@ -1,7 +1,7 @@
 """Notices at the start of a run that the model changed after its captures were made."""
 
 import threading
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Container, MutableMapping
 from typing import Any, TypeVar
 
 from torch import nn
@@ -116,6 +116,6 @@ class Changes:
             self._hooks.forget()
         self._snapshots[hooks] = now
 
-    def keep_only(self, used: Iterable[int]) -> None:
+    def keep_only(self, used: Container[int]) -> None:
         """Forget what was captured under other hooks than these."""
-        self._snapshots = {hooks: self._snapshots[hooks] for hooks in used}
+        self._snapshots = {h: snapshot for h, snapshot in self._snapshots.items() if h in used}

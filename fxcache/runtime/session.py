@@ -105,17 +105,6 @@ def current_session(module: nn.Module) -> Session | None:
     return None
 
 
-def require_num_steps(num_steps: object) -> None:
-    """Raise ConfigError unless ``num_steps`` is None or a positive int."""
-    whole = isinstance(num_steps, int) and not isinstance(num_steps, bool) and num_steps > 0
-    if num_steps is not None and not whole:
-        raise ConfigError(
-            f"num_steps={num_steps!r} is not a positive whole number",
-            where="fxcache.session",
-            remedy="pass how many times the loop calls the model, or leave it out",
-        )
-
-
 def require_key(key: object) -> None:
     """Raise ConfigError unless ``key`` is hashable."""
     try:

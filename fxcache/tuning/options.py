@@ -1,8 +1,9 @@
 """Options of the tuner: how thoroughly it searches."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from fxcache.checks import require_integer
+from fxcache.forecasts.forecast import MAX_ORDER
 
 
 @dataclass(frozen=True)
@@ -13,13 +14,13 @@ class Options:
         cuts: The number of cuts to try.
         mixed: The number of cuts that one plan may combine.
         gaps: The number of steps over which a value may be reused.
-        order: The highest order of forecasts; 0 for no forecasts.
+        order: The highest order of forecasts, at most 4; 0 for no forecasts.
         probes: The number of steps at which to measure how much an error in the prediction changes
             the sampled result.
         verified: The number of plans to verify by real runs.
 
     Raises:
-        ConfigError: An option is not an integer, or it is too small.
+        ConfigError: An option is not an integer, or it is too small or too large.
     """
 
     cuts: int = 4
@@ -30,5 +31,6 @@ class Options:
     verified: int = 3
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            require_integer(self, field.name, 0 if field.name == "order" else 1)
+        for name in ("cuts", "mixed", "gaps", "probes", "verified"):
+            require_integer(self, name, 1)
+        require_integer(self, "order", 0, MAX_ORDER)

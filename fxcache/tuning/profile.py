@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -87,7 +87,7 @@ def name(cut: str, order: int, gap: int) -> str:
     return f"{cut} order {order} gap {gap}"
 
 
-def forecast(past: list[Values], gap: int, order: int) -> Values:
+def forecast(past: Sequence[Values], gap: int, order: int) -> Values:
     """Extrapolate the values of ``gap`` steps ago to the current step.
 
     Args:

@@ -1,6 +1,7 @@
 """Tests the coverage table: a sample is measured again, the rest is compared with the results."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ TIMES = {"capture_s", "plan_s"}
 
 
 @pytest.fixture(scope="module")
-def results() -> dict[str, dict]:
+def results() -> dict[str, dict[str, Any]]:
     return json.loads(RESULTS.read_text("utf-8"))
 
 

@@ -13,6 +13,7 @@ import fxcache
 from bench.emoji_dit import export, train
 from bench.emoji_dit.parts import transformer
 from bench.emoji_sd import pictures
+from bench.emoji_sd.export import generators
 from bench.emoji_sd.training import load_average
 from tests.loops import refreshes
 
@@ -75,8 +76,8 @@ def test_the_bundled_dit_draws_its_training_images(bundled):
     glyphs, names = pictures.training_set()
     ids = [names.index(name) for name in DRAWN]
     assert bundled.get_label_ids(DRAWN) == ids
-    generators = export.generators(len(ids))
-    drawn = bundled(ids, num_inference_steps=20, generator=generators, output_type="pt").images
+    seeded = generators(len(ids))
+    drawn = bundled(ids, num_inference_steps=20, generator=seeded, output_type="pt").images
     with torch.no_grad():
         best = bundled.vae(glyphs[ids]).sample / 2 + 0.5
     errors = mse_loss(drawn, best, reduction="none").mean(dim=(1, 2, 3))

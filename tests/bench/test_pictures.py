@@ -29,7 +29,7 @@ def test_the_bundled_sheet_holds_captioned_pictures_and_is_small():
     data, captions = pictures.training_set()
     assert data.shape == (360, 3, 64, 64)
     assert data.dtype == torch.float32
-    assert (data.min(), data.max()) == (-1, 1)
+    assert (data.min().item(), data.max().item()) == (-1, 1)
     assert len(set(captions)) == 360
     assert {"red apple", "tiger face", "fire engine"} <= set(captions)
     assert (data[:, :, 0, 0] == 1).all(dim=1).float().mean() > 0.9, "glyphs stand on white"

@@ -249,6 +249,9 @@ def test_guidance_and_correction_take_effect(make, tmp_path, monkeypatch):
     assert guided["ideal_speedup"] > uniform["ideal_speedup"] == corrected["ideal_speedup"]
     assert guided["psnr_db"] != uniform["psnr_db"]
     (settled,) = (s.candidate(bench(made).fitter).settings for s in settings[2:])
+    assert settled is not None
+    assert settled.correction is not None
+    assert settled.correction.applied is not None
     assert settled.correction.num_steps == MEASURED.steps
     helped = settled.correction.applied.any()
     assert helped or corrected["psnr_db"] == uniform["psnr_db"]

@@ -46,7 +46,9 @@ def test_a_router_is_trained_for_named_classes(monkeypatch, capsys, tmp_path):
     where = ("--model", tmp_path / "model", "--prompts", labels, "--out", out)
     run(monkeypatch, train_router, *where)
     assert "odd steps compute" in capsys.readouterr().out
-    scores = fxcache.Plan.load(out).policy.scores
+    policy = fxcache.Plan.load(out).policy
+    assert isinstance(policy, fxcache.LearnedRouter)
+    scores = policy.scores
     assert sorted(scores) == [
         f"transformer_blocks.{i}.{layer}" for i in range(2) for layer in ("attn1", "ff")
     ]

@@ -17,6 +17,7 @@ from fxcache.codecs.drift import DriftCorrection
 from fxcache.policies import BlockCaching, MagCache, SmoothCache, TeaCache, Uniform
 from fxcache.runtime.module import engine_of
 from tests import tiny
+from tests.engines import variants_of
 from tests.loops import refreshes, sample
 from tests.test_peers import FLUX, STEPS, denoise, model_and_call
 
@@ -92,6 +93,7 @@ def test_block_caching_measures_the_residual_branches():
     unet = tiny.small_unet()
     plan = fxcache.calibrate(unet, BlockCaching, lambda: sample(unet, T, **tiny.inputs()))
     branches = recorded(unet, attentions(unet), lambda x, y: y - x)
+    assert isinstance(plan.policy, BlockCaching)
     assert plan.policy.changes.keys() == branches.keys()
     for name, values in branches.items():
         expected = [0.0] + [relative_l1(values[s], values[s - 1]) for s in range(1, T)]
@@ -108,6 +110,7 @@ def test_block_caching_reuses_the_residual_branches():
         max_variants=99,
     )
     inputs = tiny.inputs(seed=1)
+    assert isinstance(plan.policy, BlockCaching)
     schedules = {b: plan.policy.refreshes(c) for b, c in plan.policy.changes.items()}
     assert len({tuple(s) for s in schedules.values()}) > 1, "schedules that tell nothing"
     expected = cached_by_hand(tiny.small_unet(), schedules, residual=True, **inputs)
@@ -120,6 +123,7 @@ def test_smoothcache_measures_each_kind_of_layer(kind):
     unet = tiny.small_unet()
     plan = fxcache.calibrate(unet, SmoothCache, lambda: sample(unet, T, **tiny.inputs()))
     outputs = recorded(unet, layers(unet, kind), lambda _, y: y)
+    assert isinstance(plan.policy, SmoothCache)
     for step in range(1, T):
         for gap in range(1, min(step, 6) + 1):
             errors = [relative_l1(v[step], v[step - gap]) for v in outputs.values()]
@@ -133,6 +137,7 @@ def test_smoothcache_reuses_each_kind_of_layer():
         unet, SmoothCache, lambda: sample(unet, T, **tiny.inputs()), alpha=0.05, max_variants=99
     )
     inputs = tiny.inputs(seed=1)
+    assert isinstance(plan.policy, SmoothCache)
     by_kind = {kind: plan.policy.refreshes(e) for kind, e in plan.policy.errors.items()}
     assert len({tuple(s) for s in by_kind.values()}) > 1, "schedules that tell nothing"
     schedules = {name: by_kind[kind] for kind in by_kind for name in layers(unet, kind)}
@@ -158,6 +163,7 @@ def test_magcache_measures_the_ratios_of_diffusers(capsys):
     denoise(predict, call)
     printed = capsys.readouterr().out
     expected = json.loads(printed[printed.index("[", printed.index("]") + 1) :])
+    assert isinstance(plan.policy, MagCache)
     assert plan.policy.ratios == pytest.approx(expected, rel=1e-4)
 
 
@@ -240,6 +246,7 @@ def test_plans_with_similar_names_keep_separate_weights(tmp_path):
         plan.save(tmp_path / f"uniform-0.{value}")
     for value in (1, 2):
         found = fxcache.Plan.load(tmp_path / f"uniform-0.{value}").correction
+        assert found is not None
         assert found.trends["mid_block.0"][0, 0, 0] == value
     with pytest.raises(fxcache.ModelFileError, match="file with its weights"):
         plan.save(tmp_path / "plan.safetensors")
@@ -315,15 +322,13 @@ def test_calibrated_points_of_another_model_are_refused():
 def test_variants_are_bounded():
     unet = tiny.small_unet()
     changes = {
-        block: [0.0] + [float((s + i) % 2) for s in range(1, T)]
+        block: (0.0, *(float((s + i) % 2) for s in range(1, T)))
         for i, block in enumerate(attentions(unet))
     }
     policy = BlockCaching(0.5, changes=changes, max_variants=2)
     fxcache.optimize(unet, policy=policy)
     sample(unet, T, **tiny.inputs())
-    engine = engine_of(unet)
-    assert engine is not None
-    (variants,) = engine.captures.values()
+    variants = variants_of(unet)
     run = {frozenset(policy.rows[s]) for s in range(T)}
     assert len(run) <= 2
     assert len(variants.made) <= 2 + 1  # and the one that reuses everything, made at capture

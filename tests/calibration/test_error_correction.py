@@ -17,9 +17,9 @@ from fxcache.codecs.drift import DriftCoefficients, DriftCorrection
 from fxcache.codecs.scale_shift import ScaleShift
 from fxcache.errors import PlanError, ScheduleError
 from fxcache.policies import Explicit, FirstBlock, Policy
-from fxcache.runtime.module import engine_of
 from fxcache.step import Step
 from tests import tiny
+from tests.engines import optimized_engine
 from tests.loops import sample
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
@@ -86,6 +86,7 @@ def test_reuse_adds_the_mean_change_of_each_channel():
     expected = trends_by_hand(unet)
     torch.testing.assert_close(trend[1:, 0].double(), expected, rtol=1e-5, atol=1e-7)
     assert not trend[0].any()
+    assert correction.applied is not None
     applied = correction.applied.tolist()
     assert any(applied), "nothing to see"
     assert not applied[0], "a refresh"
@@ -132,6 +133,7 @@ def test_a_drift_of_all_images_is_corrected(tokens):
     expected = sample(model, STEPS, **tiny.inputs(seed=9))
     plan = plan_for(model, Explicit(steps=(0,)), "deep")
     corrected, correction = measured(model, plan)
+    assert correction.applied is not None
     assert correction.applied.tolist() == [False] + [True] * (STEPS - 1)
     errors = [prediction_error(model, p, sampler(model), range(3)) for p in (plan, corrected)]
     assert errors[1] < 1e-8 * errors[0]
@@ -153,6 +155,7 @@ def test_a_correction_that_does_not_help_is_not_applied(factor):
 
     plan = measure(model, plan_for(model, Explicit(steps=(0,)), "deep"), sampled)
     assert plan.correction is not None
+    assert plan.correction.applied is not None
     assert not plan.correction.applied.any()
     with torch.no_grad():
         model.deep.drift.weight.copy_(drift)
@@ -214,13 +217,15 @@ def test_each_half_of_the_guidance_has_its_trend():
     unet = tiny.small_unet()
     seen = torch.stack(outputs(unet, CUT, lambda: guided(unet, seed=1)))
     plan = measure(unet, plan_for(unet), lambda index: guided(unet, seed=1 + index))
+    assert plan.correction is not None
     (trend,) = plan.correction.trends.values()
     changes = seen.diff(dim=0).unflatten(1, (2, 4)).double().mean((2, 4, 5))  # [steps, 2, C]
     torch.testing.assert_close(trend[1:].double(), changes, rtol=1e-5, atol=1e-7)
-    assert not torch.allclose(*trend.unbind(1), rtol=0.1)
+    first, second = trend.unbind(1)
+    assert not torch.allclose(first, second, rtol=0.1)
     fxcache.optimize(unet, plan=plan)
     guided(unet, seed=3)
-    cut = next(iter(engine_of(unet).captures.values())).plan
+    cut = next(iter(optimized_engine(unet).captures.values())).plan
     for part, count in ((0, 4), (1, 4), (None, 8)):
         entries = {0: CacheEntry((torch.empty(count, 1),), (3,))}
         context = ReadContext(entries, (0,), Step(5, STEPS), part)
@@ -271,7 +276,7 @@ def test_runs_of_different_lengths_are_not_mixed():
 
 def test_a_compiled_module_is_unwrapped_for_measurement():
     unet = tiny.small_unet()
-    compiled = torch.compile(unet, backend="eager")
+    compiled: Any = torch.compile(unet, backend="eager")
     plan = measure(compiled, fxcache.Plan.of(compiled, POLICY, CUT), lambda i: runs(unet, i))
     assert plan == measured(unet, plan_for(unet))[0]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pytest
@@ -19,11 +20,11 @@ from fxcache.calibration.measurement import Recording
 from fxcache.calibration.training import prediction_error
 from fxcache.policies import LearnedRouter
 from fxcache.rewrite.factory import VariantKey
-from fxcache.rewrite.variants import Variants
 from fxcache.runtime.features.recording import RecordedStep
 from fxcache.runtime.module import engine_of
 from fxcache.runtime.settings import Settings
 from tests import plain, tiny
+from tests.engines import variants_of
 from tests.loops import sample
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
@@ -120,6 +121,8 @@ def trained(**options: Any) -> fxcache.Plan:
 def computed(plan: fxcache.Plan, first: int) -> list[float]:
     """Return the share of layers that steps ``first``, ``first`` + 2, … compute."""
     policy = plan.policy
+    assert isinstance(policy, LearnedRouter)
+    assert policy.points is not None
     return [len(row) / len(policy.points) for row in policy.computed()[first::2]]
 
 
@@ -152,6 +155,7 @@ def test_the_routers_layers_have_less_error_than_others():
     assert all(torch.equal(w, state[n]) for n, w in dit.state_dict().items())
     assert all(p.requires_grad and p.grad is None for p in dit.parameters())
     policy = plan.policy
+    assert isinstance(policy, LearnedRouter)
     others = replace(plan, policy=replace(policy, scores=turned_round(policy.scores)))
     assert computed(others, 1) == computed(plan, 1)
     errors = [prediction_error(dit, p, rounds(dit), range(100, 103)) for p in (plan, others)]
@@ -159,15 +163,8 @@ def test_the_routers_layers_have_less_error_than_others():
     fxcache.optimize(dit, plan=plan)
     rounds(dit)()
     variants = variants_of(dit)
-    odd = frozenset(variants.all - plan.policy.rows[1])
+    odd = frozenset(variants.all - policy.rows[1])
     assert VariantKey(odd) in variants.made
-
-
-def variants_of(model: nn.Module) -> Variants:
-    engine = engine_of(model)
-    assert engine is not None
-    (variants,) = engine.captures.values()
-    return variants
 
 
 def test_training_is_deterministic_and_resumes(tmp_path):
@@ -182,11 +179,10 @@ def test_training_is_deterministic_and_resumes(tmp_path):
 def test_runs_of_other_lengths_are_refused():
     dit = plain.dit(2)
 
-    def growing(index: int) -> Tensor:
-        growing.steps += 1
-        return denoise(dit, growing.steps, **plain.dit_inputs())
+    def growing(_: int) -> Tensor:
+        return denoise(dit, next(steps), **plain.dit_inputs())
 
-    growing.steps = 2
+    steps = count(3)
     with pytest.raises(fxcache.ScheduleError, match="more steps than the first run, which had 3"):
         learned_router.train(dit, growing)
     assert engine_of(dit) is None

@@ -21,6 +21,7 @@ from fxcache.policies import BlockCaching
 from fxcache.rewrite.variants import Variants
 from fxcache.runtime.module import engine_of
 from tests import plain, tiny
+from tests.engines import variants_of
 from tests.loops import sample
 from tests.test_peers import denoise
 
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("shared_captures")
 T, HELD_OUT = 6, range(100, 103)
 
 
-def attentions(unet: nn.Module) -> dict[str, nn.Module]:
+def attentions(unet: nn.Module) -> dict[str, Any]:
     return {n: m for n, m in unet.named_modules() if type(m).__name__ == "Transformer2DModel"}
 
 
@@ -47,14 +48,7 @@ def rounds(unet: nn.Module) -> Callable[..., Tensor]:
     return lambda index=0: sample(unet, T, **tiny.inputs(seed=index))
 
 
-def variants_of(model: nn.Module) -> Variants:
-    engine = engine_of(model)
-    assert engine is not None
-    (variants,) = engine.captures.values()
-    return variants
-
-
-def layers(unet: nn.Module, fill: Callable[..., Tensor]) -> ScaleShift:
+def layers(unet: Any, fill: Callable[..., Tensor]) -> ScaleShift:
     weights = {}
     width = unet.time_embedding.linear_2.out_features
     for name, block in attentions(unet).items():
@@ -182,6 +176,7 @@ def test_only_the_adjustment_is_trained():
     assert all(torch.equal(w, state[n]) for n, w in unet.state_dict().items())
     assert all(p.requires_grad and p.grad is None for p in unet.parameters())
     assert replace(learned, adjustment=None, settings=plan.settings) == plan
+    assert learned.adjustment is not None
     assert any(w.any() for w in learned.adjustment.weights.values())
     assert not any(w.requires_grad for w in learned.adjustment.weights.values())
     optimized = fxcache.optimize(unet, plan=learned)

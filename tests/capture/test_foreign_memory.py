@@ -1,14 +1,18 @@
 """Tests constants that forward computes with NumPy and Python: they are exact or refused."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from fxcache.capture.foreign_memory import is_foreign, same_bits
 from tests.capture.prepared import Prepare, Prepared, assert_exact, calls, captured, refusal
 
-FLOATS = np.arange(4, dtype=np.float32)
+FLOATS: Any = np.arange(4, dtype=np.float32)
 BUFFER = np.zeros(4, dtype=np.float32)
 
 
@@ -19,7 +23,8 @@ def positions(x: Tensor, _: Tensor) -> Tensor:
     return x + torch.from_numpy(table.T).to(x.device, x.dtype)
 
 
-EXACT: dict[str, Prepare] = {
+# The arguments are Any: for mypy, no tensor can be added to what NumPy made.
+EXACT: dict[str, Callable[[Any, Any], Tensor]] = {
     "from_numpy": lambda x, t: x + torch.from_numpy(np.arange(4.0)).float(),
     "as_tensor": lambda x, t: x + torch.as_tensor(np.arange(4.0), dtype=x.dtype, device=x.device),
     "asarray": lambda x, t: x + torch.asarray(FLOATS),
@@ -29,7 +34,7 @@ EXACT: dict[str, Prepare] = {
     "legacy constructors": lambda x, t: x + torch.Tensor([1, 2, 3, 4]) + torch.FloatTensor([1.0]),
     "new_tensor": lambda x, t: x + x.new_tensor(FLOATS),
     "frombuffer": lambda x, t: x + torch.frombuffer(FLOATS.copy(), dtype=torch.float32),
-    "dlpack": lambda x, t: x + torch.from_dlpack(FLOATS.copy()),
+    "dlpack": lambda x, t: x + from_dlpack(FLOATS.copy()),
     "moved and cast": lambda x, t: x + torch.from_numpy(np.arange(4)).to(x.device).to(x.dtype),
     "positions": positions,
     "round trip": lambda x, t: x + torch.from_numpy(np.cos(torch.arange(4.0).numpy())),

@@ -1,6 +1,7 @@
 """Tests timesteps that are Python numbers: the values that the model computes stay exact."""
 
 import math
+from collections.abc import Callable
 from math import log
 from typing import Any
 
@@ -14,7 +15,7 @@ import fxcache
 from fxcache._torch import tree_flatten
 from fxcache.capture.numbers import ARITHMETIC
 from fxcache.capture.substitute import applied
-from fxcache.runtime.module import engine_of
+from tests.engines import num_captures
 from tests.plain import DiT, dit_inputs
 
 EVERY = fxcache.Uniform(interval=1)
@@ -28,7 +29,7 @@ class OfSigma(DiT):
     The output is scaled by ``scale``, a number or a tensor.
     """
 
-    def forward(self, sample: Tensor, sigma: Any, text: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, sample: Tensor, sigma: Any, text: Tensor) -> Tensor:
         return super().forward(sample, self.embedded(sample, sigma), text) * self.scale(sigma)
 
     def embedded(self, sample: Tensor, sigma: Any) -> Tensor:
@@ -126,12 +127,6 @@ KINDS = [
 ]
 
 
-def captures(model: nn.Module) -> int:
-    engine = engine_of(model)
-    assert engine is not None
-    return len(engine.captures)
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_capture_serves_all_numbers(kind):
@@ -143,7 +138,7 @@ def test_one_capture_serves_all_numbers(kind):
     for sigma in SIGMAS:
         got = model(inputs["sample"], sigma, inputs["text"])
         assert torch.equal(got, plain(inputs["sample"], sigma, inputs["text"])), sigma
-    assert captures(model) == 1
+    assert num_captures(model) == 1
 
 
 @torch.no_grad()
@@ -157,7 +152,7 @@ def test_whole_numbers(kind):
     for sigma in (12, 9, 7, 3, 2.0):
         got = model(inputs["sample"], sigma, inputs["text"])
         assert torch.equal(got, plain(inputs["sample"], sigma, inputs["text"])), sigma
-    assert captures(model) == 2, "one for int, one for float"
+    assert num_captures(model) == 2, "one for int, one for float"
 
 
 @torch.no_grad()
@@ -180,7 +175,7 @@ def test_numbers_of_numpy(kind, number):
     for sigma in (12, 7, 3):
         got = model(inputs["sample"], number(sigma), inputs["text"])
         assert torch.equal(got, plain(inputs["sample"], number(sigma), inputs["text"])), sigma
-    assert captures(model) == 1
+    assert num_captures(model) == 1
 
 
 def test_numbers_compile_once(clean_dynamo):
@@ -205,7 +200,7 @@ def test_a_branch_on_a_number_has_a_capture_for_each_outcome():
     for sigma in [*SIGMAS, *SIGMAS]:
         got = model(inputs["sample"], sigma, inputs["text"])
         assert torch.equal(got, plain(inputs["sample"], sigma, inputs["text"])), sigma
-    assert captures(model) == 2
+    assert num_captures(model) == 2
 
 
 @torch.no_grad()
@@ -222,7 +217,7 @@ def test_a_rounded_value_is_found_later():
     for t in STEPS:
         got = model(inputs["sample"], t, inputs["text"])
         assert torch.equal(got, plain(inputs["sample"], t, inputs["text"])), t
-    assert captures(model) <= 2
+    assert num_captures(model) <= 2
 
 
 @torch.no_grad()
@@ -240,13 +235,13 @@ def test_a_module_chosen_by_the_number():
     for sigma in SIGMAS:
         got = model(inputs["sample"], sigma, inputs["text"])
         assert torch.equal(got, plain(inputs["sample"], sigma, inputs["text"])), sigma
-    assert captures(model) == 2
+    assert num_captures(model) == 2
 
 
 @torch.no_grad()
 def test_values_of_a_mask_and_a_number_together():
     class Length(OfSigma):
-        def forward(self, sample, sigma, text, mask):
+        def forward(self, sample, sigma, text, mask):  # type: ignore[override]
             scaled = torch.full((1,), sigma * int(mask.sum()), dtype=sample.dtype)
             return DiT.forward(self, sample, scaled, text)
 
@@ -281,7 +276,7 @@ def test_a_model_that_rejects_numbers_gets_a_tensor():
     for t in STEPS:
         got = model(inputs["sample"], float(t), inputs["text"])
         assert torch.equal(got, plain(inputs["sample"], torch.tensor(float(t)), inputs["text"]))
-    assert captures(model) == 1
+    assert num_captures(model) == 1
 
 
 @torch.no_grad()
@@ -331,7 +326,7 @@ def test_the_model_and_its_modules_are_unchanged():
     assert set(vars(model)) == before
 
 
-OPERATORS = {
+OPERATORS: dict[str, Callable[..., Tensor]] = {
     "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "rsub": torch.rsub,
     "gt": torch.gt, "ge": torch.ge, "lt": torch.lt, "le": torch.le, "eq": torch.eq, "ne": torch.ne,
     "__rdiv__": Tensor.__rdiv__,

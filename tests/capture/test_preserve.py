@@ -65,7 +65,8 @@ def test_a_model_captured_before_its_first_call_works_after_restore():
         assert torch.equal(model(x, t), expected)
     fxcache.restore(model)
     assert torch.equal(model(x, t), expected)
-    assert type(model.helper.kept) is Tensor
+    kept: Any = model.helper.kept
+    assert type(kept) is Tensor
 
 
 @torch.no_grad()
@@ -240,12 +241,8 @@ def forget() -> None:
         if hasattr(SLOTS, name):
             delattr(SLOTS, name)
     tables: list[Any] = [MAPS, DEFAULTS, USER_DICT, ORDERED, DEQUE, SET, WEAK]
-    tables += [
-        NESTED["tables"][0],
-        vars(LOCAL),
-        vars(in_an_attribute),
-        in_a_default.__defaults__[0],
-    ]  # type: ignore[index]
+    tables += [NESTED["tables"][0], vars(LOCAL), vars(in_an_attribute)]
+    tables += (in_a_default.__defaults__ or ())[:1]
     tables += [c.cell_contents for c in in_a_closure.__closure__ or ()][1:]
     for table in tables:
         if hasattr(table, "clear"):

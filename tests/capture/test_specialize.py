@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
-from fxcache.runtime.module import engine_of
+from tests.engines import num_captures
 
 
 class Base(nn.Module):
@@ -87,12 +87,6 @@ class OnChance(Base):
 MASK = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 0, 0, 0]])
 
 
-def runs(model: nn.Module) -> int:
-    engine = engine_of(model)
-    assert engine is not None
-    return len(engine.captures)
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("kind", [Padded, Packed])
 def test_values_read_from_a_mask(kind):
@@ -102,7 +96,7 @@ def test_values_read_from_a_mask(kind):
     masks = (MASK, longer, MASK, MASK.clone(), torch.ones_like(MASK))
     for t, mask in zip((5.0, 4.0, 3.0, 2.0, 1.0), masks, strict=True):
         assert torch.equal(model(x, t, mask), plain(x, t, mask))
-    assert runs(model) == 3, "one for each distinct value"
+    assert num_captures(model) == 3, "one for each distinct value"
 
 
 @torch.no_grad()
@@ -116,7 +110,7 @@ def test_a_mask_written_in_place_is_read_again():
             assert torch.equal(model(x, t, mask), plain(x, t, mask))
         else:
             model(x, t, mask)
-    assert runs(model) == 3
+    assert num_captures(model) == 3
 
 
 @torch.no_grad()
@@ -125,7 +119,7 @@ def test_a_picture_that_is_all_zeros():
     x = torch.randn(2, 5, 4)
     for t, picture in enumerate((torch.zeros(2, 5, 4), torch.randn(2, 5, 4))):
         assert torch.equal(model(x, t, picture), plain(x, t, picture))
-    assert runs(model) == 2
+    assert num_captures(model) == 2
 
 
 @torch.no_grad()

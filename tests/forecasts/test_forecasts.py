@@ -73,10 +73,10 @@ def test_hermite_works_with_any_policy(policy):
     for forecast in (None, Hermite(2)):
         unet = fxcache.optimize(tiny.small_unet(), policy, forecast=forecast)
         runs.append((sample(unet, 9, **tiny.inputs()), refreshes(unet)))
-    (plain, steps), (forecast, same_steps) = runs
+    (plain, steps), (extrapolated, same_steps) = runs
     assert steps == same_steps
     assert len(steps[0]) < 9
-    assert not torch.equal(plain, forecast)
+    assert not torch.equal(plain, extrapolated)
 
 
 def test_a_forecast_with_eight_bits_is_refused():

@@ -64,10 +64,11 @@ def drawn(
     return tuple(x.to(device, dtype) for x in (a * 2 + 5, b, w, v))  # type: ignore[return-value]
 
 
-def assert_close(found: Tensor, *inputs: Tensor, groups: int) -> None:
+def assert_close(found: Tensor, a: Tensor, b: Tensor, w: Tensor, v: Tensor, groups: int) -> None:
     """Check that the error is at most ``K`` times that of PyTorch's own result."""
-    exact, _ = reference.concat_group_norm_silu(*(x.double() for x in inputs), groups, EPS)
-    own, _ = reference.concat_group_norm_silu(*inputs, groups, EPS)
+    double = a.double(), b.double(), w.double(), v.double()
+    exact, _ = reference.concat_group_norm_silu(*double, groups, EPS)
+    own, _ = reference.concat_group_norm_silu(a, b, w, v, groups, EPS)
     assert_as_exact(found, own, exact)
 
 
@@ -134,8 +135,8 @@ def test_spans_begin_where_wide_loads_may(launch, size, groups, together):
 )
 def test_any_strides(launch, device, dtype, laid_out):
     a, b, w, v = drawn((2, 6, 10), (12, 18), dtype, device)
-    for pair in ((laid_out(a), b), (a, laid_out(b)), (laid_out(a), laid_out(b))):
-        inputs = (*pair, w, v)
+    for x, y in ((laid_out(a), b), (a, laid_out(b)), (laid_out(a), laid_out(b))):
+        inputs = (x, y, w, v)
         assert_close(computed(launch, *inputs, 6), *inputs, groups=6)
 
 

@@ -42,7 +42,7 @@ class Drawn(NamedTuple):
     adds_one: bool = True
 
     def double(self) -> "Drawn":
-        return Drawn(*(exact(value) for value in self))
+        return Drawn._make(exact(value) for value in self)
 
     def computed(self, launch: ModuleType, keeps_total: bool = True) -> list[Tensor]:
         ran = Ran()
@@ -91,6 +91,7 @@ def test_the_kernel_equals_the_reference(launch, device, dtype, shape, rms):
 def test_one_channel(launch, device):
     given = drawn((2, 3, 1), torch.float32, device)
     assert_close(given._replace(rms=True).computed(launch), given._replace(rms=True))
+    assert given.shift is not None
     assert torch.equal(given.computed(launch)[0], given.shift[:, None].expand(2, 3, 1))
 
 
@@ -100,6 +101,8 @@ def test_the_scale_may_be_the_factor(launch, device, dtype, spread):
     """A hoisted scale already includes the 1. It may have a dimension for tokens or not."""
     given = drawn((2, 5, 48), dtype, device)._replace(adds_one=False)
     if spread:
+        assert given.scale is not None
+        assert given.shift is not None
         given = given._replace(scale=given.scale[:, None], shift=given.shift[:, None])
     assert_close(given.computed(launch), given)
 
@@ -126,8 +129,8 @@ def test_every_float8_is_read_exactly(launch, device):
     """The sum shows the values of all 256 codes, including subnormal ones and NaN."""
     steps = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn)[None, :, None]
     stream, row_scale = torch.zeros(1, 256, 1), torch.ones(1, 256, 1)
-    given = Drawn(stream, [steps], *[None] * 5, row_scale=row_scale)  # type: ignore[arg-type]
-    moved = Drawn(*(onto(value, device) for value in given))
+    given = Drawn(stream, [steps], None, None, None, None, None, row_scale=row_scale)
+    moved = Drawn._make(onto(value, device) for value in given)
     _, total = moved.computed(launch)
     expected = steps.float().to(device)
     assert torch.equal(total.isnan(), expected.isnan())
@@ -143,7 +146,7 @@ def onto(value: Any, device: str) -> Any:
 @pytest.mark.parametrize("parts", list(product([False, True], repeat=4)))
 def test_absent_arguments_are_left_out(launch, device, parts):
     names = ("weight", "bias", "scale", "shift")
-    without = {name: None for name, left in zip(names, parts, strict=True) if left}
+    without: dict[str, Any] = {name: None for name, left in zip(names, parts, strict=True) if left}
     given = drawn((2, 3, 20), torch.float32, device, affine=True)._replace(**without)
     assert_close(given.computed(launch), given)
 

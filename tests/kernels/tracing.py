@@ -41,7 +41,8 @@ class Traced:
 
 
 def launch(node: fx.Node) -> dict[str, Any]:
-    kernel = kernel_side_table.get_kernel(node.kwargs["kernel_idx"])
+    index: Any = node.kwargs["kernel_idx"]
+    kernel: Any = kernel_side_table.get_kernel(index)
     written: Any = node.kwargs["tensors_to_clone"]
     return {"kernel": kernel.fn.__name__, "writes": list(written)}
 

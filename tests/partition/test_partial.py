@@ -13,7 +13,7 @@ import fxcache
 from bench.frontier import MODELS, on_meta, outermost_partially_evaluated
 from fxcache.codecs.drift import DriftCorrection
 from fxcache.partition import partial
-from fxcache.report.report import CaptureReport
+from fxcache.report.records import CaptureReport
 from tests import tiny
 from tests.loops import refreshes, sample
 

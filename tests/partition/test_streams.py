@@ -8,10 +8,11 @@ from torch import nn
 
 import fxcache
 from bench.denoisers import RECIPES, tiny
+from fxcache.analysis.streams import Shortcut
 from fxcache.partition.request import CutRequest
 from fxcache.program import module_paths
 from fxcache.rewrite.variants import Variants
-from fxcache.runtime.module import engine_of
+from tests.engines import variants_of
 from tests.plain import dit, dit_inputs
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
@@ -20,10 +21,7 @@ pytestmark = pytest.mark.usefixtures("shared_captures")
 def cut(model: nn.Module, inputs: dict[str, Any], request: CutRequest = "auto") -> Variants:
     """Return the variants of ``model`` under ``request``."""
     fxcache.optimize(model, cut=request, capture=fxcache.CaptureConfig(example_inputs=inputs))
-    engine = engine_of(model)
-    assert engine is not None
-    (variants,) = engine.captures.values()
-    return variants
+    return variants_of(model)
 
 
 def of_diffusers(kind: str, request: CutRequest = "auto") -> Variants:
@@ -85,7 +83,7 @@ def test_streams_are_followed_through_concatenation_and_split(kind):
     variants = of_diffusers(kind)
     (point,) = variants.plan.points
     assert variants.plan.cut.name == "transformer_blocks.0..single_transformer_blocks.3"
-    assert point.shortcut is not None
+    assert isinstance(point.shortcut, Shortcut)
     assert point.shortcut.nodes == (), "nothing is joined only to be parted again"
     (leaf,) = point.shortcut.leaves
     assert module_paths(leaf) == ["x_embedder"]

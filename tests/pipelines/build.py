@@ -16,21 +16,20 @@ from bench.denoisers import RECIPES
 from bench.denoisers import tiny as from_recipe
 from fxcache.runtime.module import engine_of
 from tests import tiny
+from tests.engines import optimized_engine
 from tests.loops import refreshes
 
 STEPS = 7
 EVERY_THIRD = list(range(0, STEPS, 3))
 # Classes whose pipelines make a new timestep tensor at each call.
 NUMBERED = {"FluxTransformer2DModel", "QwenImageTransformer2DModel", "SanaTransformer2DModel"}
-PICTURE = Image.fromarray(
-    np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)  # type: ignore[arg-type]
-)
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8))
 
 Draw = Callable[..., Tensor]
-Made = tuple[nn.Module, Draw, Any]  # a denoiser, a function that draws with it, its pipeline
+Made = tuple[Any, Draw, Any]  # a denoiser, a function that draws with it, its pipeline
 
 
-def denoiser(kind: str, **config: Any) -> nn.Module:
+def denoiser(kind: str, **config: Any) -> Any:
     """Build the small model of the recipe for ``kind``, with these constructor arguments."""
     recipe = RECIPES[kind]
     return from_recipe(replace(recipe, tiny={**recipe.tiny, **config}))
@@ -59,7 +58,7 @@ def drawing(pipe: Any, **options: Any) -> Draw:
         given = {"num_inference_steps": STEPS, "output_type": "latent"} | options | changed
         generator = torch.Generator().manual_seed(0)
         torch.manual_seed(0)  # for pipelines that sample a VAE's latents without the generator
-        return pipe(generator=generator, return_dict=False, **given)[0]  # type: ignore[no-any-return]
+        return pipe(generator=generator, return_dict=False, **given)[0]
 
     return draw
 
@@ -76,15 +75,14 @@ def optimised(*models: nn.Module, interval: int = 3, **options: Any) -> Iterator
 def paced(interval: int, *models: nn.Module) -> None:
     """Set the interval of optimised models. Their captures stay valid."""
     for model in models:
-        engine = engine_of(model)
-        assert engine is not None
+        engine = optimized_engine(model)
         engine.settings = replace(engine.settings, policy=fxcache.Uniform(interval))
 
 
 def runs(model: nn.Module) -> list[list[int]]:
     """Return the refreshes of the runs since the last call of this function."""
     found = refreshes(model)
-    engine_of(model).runs.clear()  # type: ignore[union-attr]
+    optimized_engine(model).runs.clear()
     return found
 
 
@@ -174,7 +172,7 @@ def in_session(draw: Draw, model: nn.Module, **options: Any) -> Draw:
 
 def prompt(tokens: int, width: int, pooled: int = 0) -> dict[str, Any]:
     """Return embeddings of a prompt and of a negative one, and pooled ones if they have a width."""
-    shapes = {"prompt_embeds": (1, tokens, width)}
+    shapes: dict[str, tuple[int, ...]] = {"prompt_embeds": (1, tokens, width)}
     if pooled:
         shapes["pooled_prompt_embeds"] = (1, pooled)
     return {

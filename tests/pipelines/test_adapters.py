@@ -218,10 +218,15 @@ def test_ip_adapter_picture_of_each_call():
     follows_each_call(draw, model, "ip_adapter_image_embeds", images)
 
 
+def load_another(pipe: Any) -> None:
+    pipe.unload_ip_adapter()
+    load(pipe, 1)
+
+
 CHANGES = {
     "scale": lambda p: p.set_ip_adapter_scale(0.3),
     "scale of blocks": lambda p: p.set_ip_adapter_scale({"up": {"block_1": [0.0, 1.0]}}),
-    "another": lambda p: (p.unload_ip_adapter(), load(p, 1)),
+    "another": load_another,
 }
 
 

@@ -1,5 +1,6 @@
 """Tests LoRA with diffusers and PEFT: loading, scaling, fusing and swapping between runs."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -69,7 +70,7 @@ def test_loaded_before():
     keeps(draw, model)
 
 
-CHANGES = {
+CHANGES: dict[str, tuple[tuple[str, ...], Callable[[Any], object]]] = {
     "load": ((), load),
     "load a second": (("one",), lambda p: load(p, "two")),
     "weight": (("one",), lambda p: p.set_adapters("one", 0.3)),

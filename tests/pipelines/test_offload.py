@@ -9,7 +9,7 @@ from diffusers.hooks import apply_group_offloading
 from torch import nn
 
 import fxcache
-from fxcache.runtime.module import engine_of
+from tests.engines import optimized_engine
 from tests.pipelines.build import (
     FLUX_PROMPT,
     SD_PROMPT,
@@ -77,7 +77,7 @@ def drawn_while_hooked(made: Any, hook: Any, hooked_first: bool) -> tuple[nn.Mod
         hook(model)
     with pytest.raises(fxcache.CaptureError) as caught:
         draw()
-    assert not engine_of(model).captures  # type: ignore[union-attr]
+    assert not optimized_engine(model).captures
     fxcache.restore(model)
     hooked, expected, _ = made()
     hook(hooked)

@@ -9,6 +9,7 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 import fxcache
 from fxcache.runtime.module import engine_of
+from tests.engines import optimized_engine
 from tests.pipelines.build import (
     SD_PROMPT,
     Made,
@@ -210,7 +211,7 @@ def test_a_prompt_replaced_in_the_middle_of_a_run(after):
         assert torch.equal(replacing(), plain)
     with optimised(model):
         replacing()
-        calls = [s.decision for run in engine_of(model).runs for s in run.steps]  # type: ignore[union-attr]
+        calls = [s.decision for run in optimized_engine(model).runs for s in run.steps]
         assert calls[after + 1].refresh, "the new prompt's first step must be computed"
 
 

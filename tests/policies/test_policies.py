@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -30,7 +31,8 @@ def test_non_uniform_equals_deepcaches_released_code():
 
 def test_explicit_refreshes_the_list_and_the_first_step():
     assert refreshed(Explicit(steps=(7, 3)), 10) == [0, 3, 7]
-    assert Explicit(steps=[3, 3, 1]) == Explicit(steps=(1, 3))
+    listed: Any = [3, 3, 1]  # as JSON has it
+    assert Explicit(steps=listed) == Explicit(steps=(1, 3))
 
 
 def test_first_and_last_steps_refresh():

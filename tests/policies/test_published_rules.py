@@ -30,7 +30,9 @@ FLUX = (498.651651, -283.781631, 55.8554382, -3.82021401, 0.264230861)
 def run(policy: Policy, signal: list[float]) -> list[int]:
     """Return the steps that refresh if the observed value follows ``signal``."""
     observes = policy.observes
-    reference, changes, found = signal[0], [], []
+    reference = signal[0]
+    changes: list[float] = []
+    found: list[int] = []
     for index, value in enumerate(signal):
         if index:
             changes.append(abs(value - reference) / abs(reference) if reference else math.nan)
@@ -205,7 +207,7 @@ def test_merged_schedules_only_compute_more(table, limit):
 
 @pytest.mark.parametrize("steps", [None, 6, 8])
 def test_tables_refuse_runs_of_other_lengths(steps):
-    policy = BlockCaching(changes={"a": [0.0] * 7})
+    policy = BlockCaching(changes={"a": (0.0,) * 7})
     with pytest.raises(ScheduleError, match="7 steps" if steps else "how many steps"):
         policy.decide(Step(1, steps))
 

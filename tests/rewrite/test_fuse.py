@@ -14,10 +14,9 @@ import fxcache
 from fxcache import operators
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.codecs.scale_shift import ScaleShift, layer_shapes
-from fxcache.report.report import CaptureReport
-from fxcache.rewrite.variants import Variants
-from fxcache.runtime.module import engine_of
+from fxcache.report.records import CaptureReport
 from tests import tiny
+from tests.engines import variants_of
 from tests.loops import refreshes, sample
 from tests.plain import dit, dit_inputs
 
@@ -116,12 +115,6 @@ def run(model: nn.Module, kernels: bool, **options: Any) -> tuple[Tensor, Counte
     return torch.stack(found), ran.counts
 
 
-def variants_of(model: nn.Module) -> list[Variants]:
-    engine = engine_of(model)
-    assert engine is not None
-    return list(engine.captures.values())
-
-
 def captured(model: nn.Module) -> CaptureReport:
     (capture,) = fxcache.report(model).captures
     return capture
@@ -158,7 +151,7 @@ def test_norm_and_modulation_after_a_residual_read(name):
     assert not none
     assert ran == {"residual_norm_modulate": 2}, "in both reuses, and not in the refresh"
     assert fusions(model) == [{"kernel": "residual_norm_modulate", "where": "norm", "why_not": ""}]
-    (variants,) = variants_of(model)
+    variants = variants_of(model)
     called = [n for n in variants.cached_skip.graph.nodes if n.op == "call_function"]
     (left,) = [n for n in called if "norm" in n.name and n.target is not operator.getitem]
     assert left.target is torch.ops.fxcache.residual_norm_modulate.default
@@ -187,7 +180,7 @@ def test_a_hoisted_modulation_is_fused(modulated):
     found, ran = run(model, kernels=True, hoist="table")
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert ran == {"residual_norm_modulate": 2}
-    (variants,) = variants_of(model)
+    variants = variants_of(model)
     reuse = variants.variant(variants.all, variants.continued, HoistLevel.PER_STEP).module.graph
     (call,) = reuse.find_nodes(
         op="call_function", target=torch.ops.fxcache.residual_norm_modulate.default
@@ -251,7 +244,7 @@ def test_an_adjusted_forecast_is_not_read_as_a_forecast():
     plan = fxcache.Plan.of(tiny.small_unet(), fxcache.Uniform(3), 0, fxcache.Taylor(1))
     unet = fxcache.optimize(tiny.small_unet(), plan=plan)
     sample(unet, 1, **tiny.inputs())
-    (variants,) = variants_of(unet)
+    variants = variants_of(unet)
     shapes = layer_shapes(variants.frontier, variants.plan)
     weights = {name: torch.full(shape, 0.05) for name, shape in shapes.items()}
     adjusted = replace(plan, adjustment=ScaleShift(weights))
@@ -275,7 +268,7 @@ def test_the_norm_kernel_reads_eight_bits(dtype):
     found, ran = run(model, kernels=True, cache_dtype=dtype)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert ran["residual_norm_modulate"] == 2
-    (variants,) = variants_of(model)
+    variants = variants_of(model)
     read = [n.target for n in variants.cached_skip.graph.nodes if n.op == "call_function"]
     assert torch.ops.aten.to.dtype not in read, "restored by the kernel, and nowhere else"
 

@@ -208,6 +208,8 @@ def blended_and_adjusted(
 class Observing(Uniform, abstract=True):
     """Observes one signal, and ignores it."""
 
+    signal: Signal
+
     def __init__(self, signal: Signal) -> None:
         super().__init__()
         object.__setattr__(self, "signal", signal)

@@ -15,14 +15,15 @@ from fxcache.rewrite.pass_manager import PassManager
 from fxcache.rewrite.passes.clean import own_outputs, remove_dead_nodes
 from fxcache.rewrite.passes.read_cache import read_cache
 from fxcache.rewrite.passes.write_cache import write_cache
-from fxcache.rewrite.variants import Variants
 from fxcache.rewrite.verify import verify
-from fxcache.runtime.module import engine_of
 from tests import tiny
+from tests.engines import variants_of
 
 
 class Plain(nn.Module):
     """A two-level U-Net that also returns its deep features, in two ways."""
+
+    offset: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,19 +32,12 @@ class Plain(nn.Module):
         self.drop = nn.Dropout(0.5)
         self.register_buffer("offset", torch.ones(1), persistent=False)
 
-    def forward(self, x: Tensor, t: Tensor, text: Tensor | None = None) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, t: Tensor, text: Tensor | None = None) -> tuple[Any, ...]:
         skip = self.enter(x) + t * self.offset
         deep = self.drop(self.deep(skip))
         if text is not None:
             deep = deep * text.mean()
         return self.leave(torch.cat([deep, skip], dim=1)), deep, deep.flatten(1), None
-
-
-def variants_of(model: nn.Module) -> Variants:
-    engine = engine_of(model)
-    assert engine is not None
-    (variants,) = engine.captures.values()
-    return variants
 
 
 @pytest.fixture

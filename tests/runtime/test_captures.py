@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
-from fxcache.runtime.module import engine_of
+from tests.engines import num_captures, optimized_engine
 
 WAIT = 120  # seconds; on a loaded machine a capture is slow
 
@@ -111,12 +111,6 @@ def capturing(model: Any, gate: Gate, count: int = 1) -> Iterator[list[Caller]]:
             assert not caller.is_alive()
 
 
-def captures(model: nn.Module) -> int:
-    engine = engine_of(model)
-    assert engine is not None
-    return len(engine.captures)
-
-
 def within(seconds: float, action: Callable[[], object]) -> None:
     """Fail instead of hanging if ``action`` waits for code after it."""
     failures: list[BaseException] = []
@@ -147,11 +141,11 @@ def test_other_shapes_step_during_a_capture(gate):
 
     with capturing(model, gate) as (caller,):
         within(WAIT, step)
-        assert captures(model) == 1
+        assert num_captures(model) == 1
     assert caller.error is None
     expected = caller.request.results(plain)
     assert all(map(torch.equal, caller.found, expected))
-    assert captures(model) == 2
+    assert num_captures(model) == 2
 
 
 def test_callers_of_one_shape_wait_for_one_capture(gate):
@@ -161,7 +155,7 @@ def test_callers_of_one_shape_wait_for_one_capture(gate):
     assert [caller.error for caller in callers] == [None] * 3
     for caller in callers:
         assert all(map(torch.equal, caller.found, caller.request.results(plain)))
-    assert gate.traces == captures(model) == 1
+    assert gate.traces == num_captures(model) == 1
 
 
 def test_waiting_callers_get_the_error(gate):
@@ -193,8 +187,7 @@ def test_weights_written_during_a_capture_count_for_running_runs(gate):
     model, plain = twins()
     request, weight = Request(1), model.deep.weight
     assert request.agrees(model, plain)
-    engine = engine_of(model)
-    assert engine is not None
+    engine = optimized_engine(model)
     before = engine._captures.changes.generation
     with capturing(model, gate), torch.no_grad():
         weight.mul_(2)
@@ -219,8 +212,7 @@ def test_weights_written_during_a_capture(gate):
     model, plain = twins()
     request = Request(1)
     assert request.agrees(model, plain)
-    engine = engine_of(model)
-    assert engine is not None
+    engine = optimized_engine(model)
     weights = [m.deep.weight for m in (model, plain)]  # as an optimizer holds them
     with capturing(model, gate) as (caller,):
         for weight in weights:
@@ -251,7 +243,7 @@ def test_a_setting_changed_during_a_capture(gate):
         model.gain = plain.gain = 3.0
     assert gate.traces == 2  # the first trace had the old setting
     assert all(map(torch.equal, caller.found, caller.request.results(plain)))
-    assert captures(model) == 1
+    assert num_captures(model) == 1
     assert request.agrees(model, plain)
 
 
@@ -265,5 +257,5 @@ def test_a_setting_changed_between_captures_drops_what_was_captured_before():
         nn.init.constant_(m.middle.weight, 0.5)
         nn.init.zeros_(m.middle.bias)
     assert Request(2).agrees(model, plain)
-    assert captures(model) == 1
+    assert num_captures(model) == 1
     assert Request(1).agrees(model, plain)

@@ -3,6 +3,7 @@
 import functools
 import pickle
 from collections.abc import Iterator, Sized
+from typing import Any
 
 import pytest
 import torch
@@ -91,12 +92,12 @@ def test_dictionaries_keyed_by_class(plain, optimised, first):
 
 def test_caches_keyed_by_class(plain, optimised):
     @functools.lru_cache
-    def derived(kind: type) -> type:
+    def derived(kind: Any) -> type:
         return type(kind.__name__, (kind,), {})
 
     assert engine_of(plain) is None
-    assert derived(type(plain)).__mro__[1] is Mini
-    assert derived(type(optimised)).__mro__[1] is type(optimised)
+    kinds: list[Any] = [type(plain), type(optimised)]
+    assert [derived(kind).__mro__[1] for kind in kinds] == [Mini, type(optimised)]
 
 
 def test_functions_dispatched_by_class(plain, optimised):
@@ -208,7 +209,8 @@ def test_wrapped_for_data_parallelism(mesh):
 
 
 def test_wrapped_in_several_wrappers(plain):
-    model = DataParallel(torch.compile(plain, backend="eager"))
+    compiled: Any = torch.compile(plain, backend="eager")
+    model = DataParallel(compiled)
     fxcache.optimize(model, fxcache.Uniform(3))
     assert engine_of(plain)
 

@@ -15,8 +15,8 @@ import fxcache
 from bench.inductor import compiled, gpu_pretended, on_fake_gpu
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.program import value_of
-from fxcache.runtime.module import engine_of
 from tests import tiny
+from tests.engines import optimized_engine, variants_of
 from tests.loops import guided_sample
 from tests.plain import dit, dit_inputs
 
@@ -114,8 +114,7 @@ def test_no_overwritten_result_is_read(options):
 
 
 def reuses(model: nn.Module) -> int:
-    engine = engine_of(model)
-    assert engine is not None
+    engine = optimized_engine(model)
     return sum(not step.decision.refresh for run in engine.runs for step in run.steps)
 
 
@@ -139,9 +138,7 @@ def test_inductor_would_capture_every_graph(options):
     on_meta = {name: value.to("meta") for name, value in inputs.items()}
     with gpu_pretended():
         fxcache.optimize(model, capture=fxcache.CaptureConfig(example_inputs=on_meta), **options)
-    engine = engine_of(model)
-    assert engine is not None
-    (variants,) = engine.captures.values()
+    variants = variants_of(model)
     if options.get("hoist"):
         variants.variant(variants.all, variants.continued, HoistLevel.PER_STEP)
     weights = torch.zeros(1, 2, device="meta")  # of a forecast: no value of the graph's

@@ -4,21 +4,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import fxcache
-from fxcache.runtime.module import engine_of
 from tests import tiny
+from tests.engines import num_captures
 from tests.loops import refreshes, sample
 from tests.plain import DiT, dit, dit_inputs
 
 BATCH = {"sample": (0,), "text": (0,)}
-
-
-def captures(model: nn.Module) -> int:
-    engine = engine_of(model)
-    assert engine is not None
-    return len(engine.captures)
 
 
 @torch.no_grad()
@@ -33,7 +27,7 @@ def test_one_capture_serves_every_batch():
             assert got.shape == inputs["sample"].shape
             if index % 3 == 0:
                 assert torch.equal(got, dit()(timestep=t, **inputs))
-    assert captures(model) == 1
+    assert num_captures(model) == 1
     assert refreshes(model) == [[0, 3]] * 4
 
 
@@ -53,10 +47,10 @@ def test_a_batch_of_one_and_unequal_batches_get_separate_captures():
     model = fxcache.optimize(dit(), capture=fxcache.CaptureConfig(dynamic=BATCH))
     model(timestep=3, **dit_inputs(2))
     model(timestep=3, **dit_inputs(1))
-    assert captures(model) == 2
+    assert num_captures(model) == 2
     unequal = {"sample": dit_inputs(2)["sample"], "text": dit_inputs(1)["text"]}
     assert torch.equal(model(timestep=3, **unequal), dit()(timestep=torch.tensor(3), **unequal))
-    assert captures(model) == 3
+    assert num_captures(model) == 3
 
 
 class Fixing(DiT):
@@ -73,7 +67,7 @@ def test_a_model_that_fixes_its_batch_is_captured_for_each_batch():
         inputs = dit_inputs(batch)
         got = model(timestep=float(9 - batch), **inputs)
         assert torch.equal(got, Fixing().eval()(timestep=torch.tensor(9.0 - batch), **inputs))
-    assert captures(model) == 2
+    assert num_captures(model) == 2
 
 
 @torch.no_grad()
@@ -90,7 +84,7 @@ def test_a_changed_batch_refreshes():
             sample = dit_inputs(batch)["sample"]
             got = model(sample, timestep, text)
     assert torch.equal(got, dit()(sample, torch.tensor(700), text))
-    assert captures(model) == 1
+    assert num_captures(model) == 1
     assert refreshes(model) == [[0, 2]]
 
 
@@ -105,7 +99,7 @@ def test_a_unets_batch_and_size():
         inputs = tiny.inputs(batch, size)
         fixed = fxcache.optimize(tiny.small_unet(), policy=fxcache.Uniform(interval=3))
         assert torch.equal(sample(unet, 4, **inputs), sample(fixed, 4, **inputs))
-    assert captures(unet) == 1
+    assert num_captures(unet) == 1
     cut = fxcache.report(unet).captures[0].cut
     static = fxcache.list_cuts(tiny.small_unet(), **tiny.inputs(2, 16), timestep=torch.tensor(1))
     assert cut["full_flops"] == static[0].full_flops

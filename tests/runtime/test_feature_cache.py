@@ -15,9 +15,9 @@ from fxcache.codecs.identity import Identity
 from fxcache.runtime import feature_cache
 from fxcache.runtime.feature_cache import FeatureCache
 from fxcache.runtime.features.recording import RecordedStep
-from fxcache.runtime.module import engine_of
 from fxcache.runtime.trajectory.store import TrajectoryStore
 from tests import tiny
+from tests.engines import optimized_engine, variants_of
 from tests.loops import sample
 from tests.runtime.stored import store, stored
 
@@ -59,8 +59,14 @@ def test_another_shape_dtype_or_layout_gets_new_buffers(other):
 
 
 def test_entries_are_checked_once_for_each_source_and_run(monkeypatch):
-    checked, original = [], feature_cache.fits
-    monkeypatch.setattr(feature_cache, "fits", lambda *a: checked.append(a) or original(*a))
+    checked: list[Any] = []
+    original = feature_cache.fits
+
+    def counted(*arguments: Any) -> bool:
+        checked.append(arguments)
+        return original(*arguments)
+
+    monkeypatch.setattr(feature_cache, "fits", counted)
     cache, value = FeatureCache(), torch.ones(2, 3)
     for fresh, source in ((True, 1), (False, 1), (False, 1), (True, 1), (False, 2)):
         store(cache, value, source=source, fresh=fresh)
@@ -88,8 +94,7 @@ def test_one_tensor_is_cached_and_its_bytes_are_reported():
     for seed in range(4):
         sample(unet, **tiny.inputs(seed=seed))
     gc.collect()
-    engine = engine_of(unet)
-    assert engine is not None
+    engine = optimized_engine(unet)
     held = [buffer for t in engine.store.trajectories for buffer in stored(t.cache)]
     assert len(held) == 1, "four requests one after the other need one buffer"
     reported = fxcache.report(unet)
@@ -130,8 +135,7 @@ def cached_call(
 
 
 def store_of(unet: UNet2DConditionModel) -> TrajectoryStore:
-    engine = engine_of(unet)
-    assert engine is not None
+    engine = optimized_engine(unet)
     return engine.store
 
 
@@ -173,13 +177,12 @@ def test_channels_last_values_keep_their_layout():
 
 def results_of_refreshes(model: nn.Module) -> list[torch.Tensor]:
     """Receive the tensors that the steps of ``model`` compute for the cache."""
-    engine, found = engine_of(model), []
-    assert engine is not None
+    found: list[torch.Tensor] = []
 
     def note(step: RecordedStep) -> None:
         found.extend(value for values in step.values.values() for value in values)
 
-    engine.recorder = note
+    optimized_engine(model).recorder = note
     return found
 
 
@@ -206,11 +209,9 @@ def test_a_refresh_frees_old_values_before_it_runs():
     """The cache is in memory once, also while a refresh runs."""
     unet = fxcache.optimize(tiny.small_unet(), fxcache.Uniform(1), cut=0, hoist=None)
     freed, held = [], []
-    engine = engine_of(unet)
     with torch.no_grad(), fxcache.session(unet):
         unet(timestep=900, **tiny.inputs())
-        assert engine is not None
-        (variants,) = engine.captures.values()
+        variants = variants_of(unet)
         held.append(weakref.ref(held_by(unet)))
         hook = variants.full.register_forward_pre_hook(lambda *_: freed.append(held[0]() is None))
         unet(timestep=800, **tiny.inputs())

@@ -11,9 +11,9 @@ from torch._dynamo.testing import CompileCounterWithBackend
 import fxcache
 from fxcache.errors import ConfigError, CutError, FxcacheWarning
 from fxcache.policies import FirstBlock, GuidanceCache, Uniform
-from fxcache.runtime.module import engine_of
 from fxcache.step import Step
 from tests import tiny
+from tests.engines import optimized_engine
 from tests.tiny import ddim
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
@@ -102,8 +102,7 @@ def test_guidance_equals_the_published_rule(count):
 
 
 def steps(model: nn.Module) -> list[Any]:
-    engine = engine_of(model)
-    assert engine is not None
+    engine = optimized_engine(model)
     return engine.runs[-1].steps
 
 
@@ -197,7 +196,7 @@ def test_a_forecast_continues_through_steps_of_both_halves():
     )
     sample(unet, *pictures())
     assert not steps(unet)[-1].half
-    branch = engine_of(unet).store.trajectories[0]
+    branch = optimized_engine(unet).store.trajectories[0]
     entry = branch.cache.entries[0]
     assert entry.steps == (19, 18)
 
@@ -293,7 +292,7 @@ def test_options_are_validated(options):
 
 def test_a_wrong_type_of_guidance_is_refused():
     with pytest.raises(ConfigError, match="guidance"):
-        fxcache.optimize(tiny.small_unet(), guidance=5)
+        fxcache.optimize(tiny.small_unet(), guidance=5)  # type: ignore[arg-type]
 
 
 def test_the_first_two_steps_compute_both():

@@ -16,9 +16,9 @@ import fxcache
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.rewrite.variants import Variants
 from fxcache.runtime.features.timestep_table import MAX_AGE, MAX_ROWS, TimestepHistory
-from fxcache.runtime.module import engine_of
 from fxcache.runtime.trajectory.position import Number, Place
 from tests import tiny
+from tests.engines import optimized_engine, variants_of
 from tests.loops import guided_sample, refreshes, sample
 from tests.plain import denoised, dit, dit_inputs
 
@@ -45,22 +45,20 @@ def both(
     return plainly, run(model), model
 
 
-def variants_of(model: nn.Module) -> list[Variants]:
-    engine = engine_of(model)
-    assert engine is not None
+def captured(model: nn.Module) -> list[Variants]:
+    engine = optimized_engine(model)
     return list(engine.captures.values())
 
 
 def levels(model: nn.Module) -> set[HoistLevel]:
     """Return the hoist levels of the variants that ran."""
-    made = [key.hoisted for variants in variants_of(model) for key in variants.made]
+    made = [key.hoisted for variants in captured(model) for key in variants.made]
     return {level for level in made if level} or {HoistLevel.NOTHING}
 
 
 def spent(model: nn.Module) -> int:
     """Return the recorded FLOPs of all steps."""
-    engine = engine_of(model)
-    assert engine is not None
+    engine = optimized_engine(model)
     return sum(step.flops for run in engine.runs for step in run.steps)
 
 
@@ -75,7 +73,7 @@ def test_hoisting_once_is_bit_for_bit_equal(policy):
     assert torch.equal(found, expected)
     assert levels(model) == {HoistLevel.PER_RUN}
     if isinstance(policy, fxcache.FirstBlock):
-        read = variants_of(model)[0].prefix(HoistLevel.PER_RUN).module.meta["weight_names"].values()
+        read = captured(model)[0].prefix(HoistLevel.PER_RUN).module.meta["weight_names"].values()
         assert not [name for name in read if "key_value" in name]
     if policy == ALWAYS:
         assert torch.equal(found, sample(tiny.small_unet(), 7, **tiny.inputs()))
@@ -102,7 +100,7 @@ def test_text_keys_and_values_are_computed_once(make):
         make(), policy=ALWAYS, hoist="once", capture=fxcache.CaptureConfig(example_inputs=example)
     )
     saved = measured(plain) - measured(hoisted)
-    (variants,) = variants_of(hoisted)
+    variants = variants_of(hoisted)
     once = [n.meta["nn_module_stack"] for n in variants.hoisted.per_run]
     paths = [next(reversed(list(stack.values())))[0] for stack in once]
     texts = [path for path in paths if path.endswith(("attn2.to_k", "attn2.to_v"))]
@@ -229,6 +227,8 @@ def test_no_table_if_a_batch_changes_the_dtype():
     """``where`` promotes a batch of float64, but not a single number."""
 
     class Chosen(nn.Module):
+        frequencies: Tensor
+
         def __init__(self) -> None:
             super().__init__()
             torch.manual_seed(0)
@@ -255,6 +255,8 @@ def test_no_table_if_a_batch_changes_the_dtype():
 @torch.no_grad()
 def test_a_row_has_the_memory_order_of_the_graph():
     class Transposed(nn.Module):
+        frequencies: Tensor
+
         def __init__(self) -> None:
             super().__init__()
             torch.manual_seed(0)
@@ -400,11 +402,11 @@ def test_by_default_a_loop_that_prevents_hoisting_keeps_to_two_graphs():
     for _ in range(3):
         for t in torch.linspace(900, 100, 4):
             model(timestep=t, text=text.clone(), **inputs)  # another tensor at every step
-        (variants,) = variants_of(model)
+        variants = variants_of(model)
         made.append({key.hoisted for key in variants.made})
     assert refreshes(model) == [[0, 2]] * 3
     assert made[0] == made[2]
-    levels_at_the_end = [step.level for step in engine_of(model).runs[-1].steps]
+    levels_at_the_end = [step.level for step in optimized_engine(model).runs[-1].steps]
     assert set(levels_at_the_end) == {HoistLevel.NOTHING}
     assert "changed during a run" in str(fxcache.report(model))
 
@@ -413,7 +415,7 @@ def test_guidance_at_half_the_batch_is_hoisted():
     cache = fxcache.GuidanceCache(interval=3, start=0.2)
     expected, found, model = both(tiny.small_unet, guided_sample, guidance=cache)
     assert torch.equal(found, expected)
-    assert [levels_of(variants) for variants in variants_of(model)] == [{HoistLevel.PER_RUN}] * 2
+    assert [levels_of(variants) for variants in captured(model)] == [{HoistLevel.PER_RUN}] * 2
 
 
 def levels_of(variants: Variants) -> set[HoistLevel]:
@@ -634,9 +636,8 @@ def test_the_next_run_hoists_again_after_a_change():
                 if (run, step) == (0, 1):
                     inputs["text"].mul_(2)
                 model(timestep=t, **inputs)
-    engine = engine_of(model)
-    assert engine is not None
-    (variants,) = variants_of(model)
+    engine = optimized_engine(model)
+    variants = variants_of(model)
     per_run = [[step.flops for step in run.steps] for run in engine.runs]
     full = variants.full_flops
     assert per_run[0][1:] == [full] * 2
@@ -647,7 +648,11 @@ def test_the_next_run_hoists_again_after_a_change():
 @pytest.mark.parametrize("policy", [ALWAYS, fxcache.TaylorSeer(1, order=1), OBSERVING])
 def test_inputs_with_names_of_placeholders_work(hoist, policy):
     model = fxcache.optimize(Named().eval(), hoist=hoist, policy=policy)
-    more = {"hoisted_0": torch.randn(2, 5, 4), "cached": [torch.ones(4)], "weights": torch.ones(4)}
+    more: dict[str, Any] = {
+        "hoisted_0": torch.randn(2, 5, 4),
+        "cached": [torch.ones(4)],
+        "weights": torch.ones(4),
+    }
     assert_equal(model, Named().eval(), SCHEDULE, atol=1e-6, **more)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import fxcache
 from fxcache.runtime.hooks import Hooks
-from fxcache.runtime.module import engine_of
+from tests.engines import num_captures
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
@@ -52,7 +52,7 @@ class Denoiser(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.time, self.head = nn.Linear(1, 8), nn.Linear(8, 8)
-        self.blocks = nn.ModuleList(Block() for _ in range(4))
+        self.blocks: Any = nn.ModuleList(Block() for _ in range(4))
 
     def forward(self, x: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
         emb = self.time(timestep.reshape(-1, 1) / 1000)[:, None] + text
@@ -204,12 +204,6 @@ def sampled(model: Any, way: Setting, steps: int = STEPS, block: int = 1) -> lis
     return found
 
 
-def captures(model: nn.Module) -> int:
-    engine = engine_of(model)
-    assert engine is not None
-    return len(engine.captures)
-
-
 def runs(model: nn.Module) -> list[tuple[int, int]]:
     return [(r.steps, len(r.refreshes)) for r in fxcache.report(model).runs]
 
@@ -221,7 +215,7 @@ def test_plain_and_hooked_refreshes_are_exact(way):
     for _ in range(2):  # runs
         for got, expected in zip(sampled(model, way), sampled(plain, way), strict=True):
             assert torch.equal(got, expected)
-    assert captures(model) == 2
+    assert num_captures(model) == 2
 
 
 @pytest.mark.parametrize("way", [post_hook, own_forward, diffusers_hook, processor])
@@ -229,7 +223,7 @@ def test_plain_and_hooked_calls_reuse_side_by_side(way):
     model = fxcache.optimize(Denoiser().eval(), policy=fxcache.Uniform(3))
     sampled(model, way)
     assert runs(model) == [(STEPS, 2), (STEPS, 2)]
-    assert captures(model) == 2
+    assert num_captures(model) == 2
 
 
 @torch.no_grad()
@@ -245,7 +239,7 @@ def test_a_switch_inside_a_hook_is_noticed():
             for hook in hooks:
                 hook.enabled = enabled
             assert torch.equal(model(x, t, text), plain(x, t, text))
-    assert captures(model) == 2
+    assert num_captures(model) == 2
 
 
 @torch.no_grad()
@@ -263,7 +257,7 @@ def test_a_changed_closure_variable_is_noticed():
     for t in torch.linspace(900, 100, STEPS):
         for factor in (1.0, 0.5, 2.0):  # noqa: B007, read by the hook
             assert torch.equal(model(x, t, text), plain(x, t, text))
-    assert captures(model) == 3
+    assert num_captures(model) == 3
 
 
 @torch.no_grad()
@@ -278,7 +272,7 @@ def test_hooks_on_one_block_after_another():
             for block in range(3):
                 with way(model.blocks[block]), way(plain.blocks[block]):
                     assert torch.equal(model(x, t, text), plain(x, t, text))
-    assert captures(model) == 6
+    assert num_captures(model) == 6
 
 
 @torch.no_grad()
@@ -290,7 +284,7 @@ def test_a_hook_that_counts_its_calls_is_captured_once():
     x, text = latents(), latents(1)[:, :1]
     for t in torch.linspace(900, 100, STEPS):
         model(x, t, text)
-    assert captures(model) == 1
+    assert num_captures(model) == 1
     assert not seen
 
 
@@ -310,7 +304,7 @@ def test_too_many_states_of_hooks_are_warned_of():
         call(float(scale))
     with pytest.warns(fxcache.FxcacheWarning, match="hooks"):
         call(8.5)
-    assert captures(model) == 8
+    assert num_captures(model) == 8
 
 
 # Guiders
@@ -381,7 +375,7 @@ def test_guiders_are_exact_with_two_captures(name):
     for _ in range(2):  # a guider counts steps, and is made for each run
         got, expected = guided(model, GUIDERS[name]()), guided(plain, GUIDERS[name]())
         assert torch.equal(got, expected)
-    assert captures(model) == 2
+    assert num_captures(model) == 2
 
 
 @torch.no_grad()
@@ -419,7 +413,7 @@ def test_skipped_attention_scores_are_exact():
     model, plain = fxcache.optimize(dit(), policy=fxcache.Uniform(1)), dit()
     for got, expected in zip(sampled_with(model), sampled_with(plain), strict=True):
         assert torch.equal(got, expected)
-    assert captures(model) == 2
+    assert num_captures(model) == 2
 
 
 # The key itself

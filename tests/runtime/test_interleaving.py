@@ -2,7 +2,7 @@
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,7 +33,10 @@ def dit_request(seed: int) -> Request:
     return dit_inputs(batch=1, seed=seed)
 
 
-MODELS = {"unet": (tiny.small_unet, unet_request), "dit": (dit, dit_request)}
+MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Request]]] = {
+    "unet": (tiny.small_unet, unet_request),
+    "dit": (dit, dit_request),
+}
 
 
 def steps_of(model: nn.Module, request: Request) -> Iterator[Tensor]:
@@ -134,9 +137,8 @@ class Announced(DiT, CacheMixin):
     """A transformer whose calls pipelines announce by diffusers' ``cache_context``."""
 
 
-def announced() -> Announced:
-    model = Announced().eval()
-    return fxcache.optimize(model, policy=POLICY)
+def announced() -> Any:
+    return fxcache.optimize(Announced().eval(), policy=POLICY)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from diffusers import UNet2DConditionModel
 
 import fxcache
 from tests import tiny
+from tests.engines import optimized_engine
 from tests.loops import refreshes, sample
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
@@ -72,7 +73,7 @@ def test_weights_are_shared_not_copied(unet):
     fxcache.optimize(
         unet, capture=fxcache.CaptureConfig(example_inputs={**tiny.inputs(), "timestep": 1})
     )
-    (variants,) = fxcache.runtime.module.engine_of(unet).captures.values()
+    (variants,) = optimized_engine(unet).captures.values()
     ours = {p.data_ptr() for v in (variants.full, variants.cached_skip) for p in v.parameters()}
     assert ours <= {p.data_ptr() for p in unet.parameters()}
     assert sum(1 for _ in variants.cached_skip.parameters()) < sum(1 for _ in unet.parameters())

@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import fxcache
 from fxcache.runtime import captures, offload
-from fxcache.runtime.module import engine_of
 from tests import tiny
+from tests.engines import optimized_engine
 from tests.loops import guided_sample, refreshes, sample
 from tests.plain import denoised, dit, dit_inputs
 
@@ -103,7 +103,7 @@ def test_another_shape_is_captured_with_all_weights_in_place(host, monkeypatch):
         assert not away(module)
         return capture(module, *args)
 
-    capture = captures.capture
+    capture = vars(captures)["capture"]
     monkeypatch.setattr(captures, "capture", checked)
     model = fxcache.optimize(
         dit(), policy=ALWAYS, hoist="once", cache=fxcache.CacheConfig(offload=True)
@@ -332,6 +332,8 @@ def test_buffers_stay(host):
     """Another dtype or device replaces buffers."""
 
     class Mixed(nn.Module):
+        mix: Tensor
+
         def __init__(self) -> None:
             super().__init__()
             torch.manual_seed(0)
@@ -409,8 +411,7 @@ def test_weights_return_after_the_running_call(act):
         dit(), policy=ALWAYS, hoist="once", cache=fxcache.CacheConfig(offload=True)
     )
     denoised(model)
-    engine = engine_of(model)
-    assert engine is not None
+    engine = optimized_engine(model)
     with engine.call_lock:
         other = Thread(target=act, args=(model,))
         other.start()

@@ -211,8 +211,10 @@ def test_concurrent_calls_in_threads():
         found[seed] = pipe(seed=seed, inner=barrier.wait)
 
     threads = [threading.Thread(target=draw, args=(seed,)) for seed in range(4)]
-    [thread.start() for thread in threads]
-    [thread.join() for thread in threads]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert all(torch.equal(found[seed], alone[seed]) for seed in range(4))
     assert refreshes(pipe.components["transformer"]) == [[0, 3]] * 8
 
@@ -246,8 +248,9 @@ def test_the_innermost_session_wins():
     seen: list[Any] = []
 
     def look() -> None:
-        run = current_session(model).pipeline_run
-        seen.append(run)
+        session = current_session(model)
+        assert session is not None
+        seen.append(session.pipeline_run)
         with fxcache.session(model, num_steps=3) as own:
             seen.append(current_session(model) is own)
 

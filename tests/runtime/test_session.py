@@ -14,6 +14,7 @@ import torch
 import fxcache
 from fxcache.runtime.trajectory.position import Element, Number, Place, Unknown, position_of
 from tests import tiny
+from tests.engines import optimized_engine
 from tests.loops import last_reason, refreshes, sample, steps
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
@@ -42,17 +43,23 @@ def optimized(unet):
     fxcache.restore(unet)
 
 
+def element(timestep: torch.Tensor) -> Element:
+    position = position_of(timestep)
+    assert isinstance(position, Element)
+    return position
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("inference_mode", [False, True])
 def test_an_element_of_a_timesteps_tensor(inference_mode):
     with torch.inference_mode(inference_mode):
         timesteps = torch.arange(10, 0, -1)
         first, second, *_ = timesteps
-        positions = [position_of(first), position_of(second), position_of(second.expand(4))]
+        positions = [element(first), element(second), element(second.expand(4))]
         assert [p.offset for p in positions] == [0, 1, 1]
-        assert all(isinstance(p, Element) and p.length == 10 for p in positions)
+        assert all(p.length == 10 for p in positions)
         assert positions[0].same_schedule(positions[1])
-        other = position_of(torch.arange(10, 0, -1)[0])
+        other = element(torch.arange(10, 0, -1)[0])
         assert not positions[0].same_schedule(other)
 
 
@@ -92,9 +99,9 @@ def test_a_warm_up_call_is_a_separate_run(optimized, first):
 
 def test_a_dead_timesteps_tensor_is_known_to_be_dead():
     timesteps = torch.arange(3)
-    position = position_of(timesteps[1])
+    position = element(timesteps[1])
     del timesteps
-    assert position.same_schedule(position_of(torch.arange(3)[1])) is None
+    assert position.same_schedule(element(torch.arange(3)[1])) is None
 
 
 @torch.no_grad()
@@ -251,7 +258,7 @@ def test_copies_and_pickles_stay_optimised(optimized):
 
 def test_a_known_shape_is_not_captured_again(optimized):
     sample(optimized, 2, **tiny.inputs())
-    engine = fxcache.runtime.module.engine_of(optimized)
+    engine = optimized_engine(optimized)
     captured = list(engine.captures.values())
     sample(optimized, 2, **tiny.inputs(batch=1))
     sample(optimized, 2, **tiny.inputs())

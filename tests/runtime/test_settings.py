@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import fxcache
 from fxcache.capture import capture as capturing
 from fxcache.runtime.module import engine_of
+from tests.engines import optimized_engine
 from tests.loops import refreshes
 from tests.plain import dit, dit_inputs
 
@@ -46,7 +47,7 @@ def run(model: nn.Module, steps: int = 6) -> Tensor:
 def exports(monkeypatch) -> list[Any]:
     """Return the number of calls of torch.export so far."""
     seen: list[Any] = []
-    export = capturing.export
+    export = vars(capturing)["export"]
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         seen.append(args)
@@ -59,12 +60,12 @@ def exports(monkeypatch) -> list[Any]:
 def test_a_changed_interval_needs_no_capture(exports):
     model = fxcache.optimize(Mini().eval(), fxcache.Uniform(3))
     run(model)
-    variants = list(engine_of(model).captures.values())
+    variants = list(optimized_engine(model).captures.values())
     kind = type(model)
     assert fxcache.optimize(model, fxcache.Uniform(5)) is model
     run(model)
     assert refreshes(model) == [[0, 5]]
-    assert list(engine_of(model).captures.values()) == variants
+    assert list(optimized_engine(model).captures.values()) == variants
     assert len(exports) == 1
     assert type(model) is kind
     assert fxcache.report(model).policy["interval"] == 5
@@ -242,11 +243,13 @@ def test_settings_change_while_other_threads_call():
                 wrong.append(1)
 
     threads = [threading.Thread(target=sample) for _ in range(2)]
-    [thread.start() for thread in threads]
+    for thread in threads:
+        thread.start()
     for cut in ("deep", 0, "auto") * 4:
         fxcache.optimize(model, fxcache.Uniform(1), cut=cut)
     stop.set()
-    [thread.join() for thread in threads]
+    for thread in threads:
+        thread.join()
     assert not wrong
 
 
@@ -269,7 +272,7 @@ def test_clear_drops_values_and_keeps_captures(exports):
 def test_a_waiting_call_runs_under_the_new_settings(change):
     """The call runs with the settings at the time of its turn."""
     plain, model = Mini().eval(), fxcache.optimize(Mini().eval(), fxcache.Uniform(9))
-    engine = engine_of(model)
+    engine: Any = engine_of(model)
     model(SAMPLE, 900.0, TEXT)
 
     class Turn:

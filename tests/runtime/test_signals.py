@@ -4,15 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import fxcache
 from fxcache.policies import FirstBlock, Policy, TeaCache
 from fxcache.rewrite.factory import VariantKey
-from fxcache.rewrite.variants import Variants
-from fxcache.runtime.module import engine_of
 from tests import tiny
+from tests.engines import optimized_engine, variants_of
 from tests.loops import refreshes, sample
 from tests.plain import DiT, dit, dit_inputs
 
@@ -30,20 +29,13 @@ def denoised(model: nn.Module, inputs: dict[str, Any], times: Tensor = TIMES) ->
     return latent
 
 
-def variants_of(model: nn.Module) -> Variants:
-    engine = engine_of(model)
-    assert engine is not None
-    (variants,) = engine.captures.values()
-    return variants
-
-
 def relative_l1(now: Tensor, then: Tensor) -> float:
     return float((now - then).abs().mean() / then.abs().mean())
 
 
 @torch.no_grad()
 def by_hand(
-    policy: Policy, inputs: dict[str, Any], model: DiT | None = None
+    policy: Any, inputs: dict[str, Any], model: DiT | None = None
 ) -> tuple[Tensor, list[int]]:
     """Run the plain DiT with a cache by hand, as TeaCache's and First-Block Cache's authors do."""
     model = model or dit()
@@ -121,13 +113,12 @@ def test_the_prefix_ends_at_the_signal():
     assert layers_in(variants.prefix().module) == {0}
     assert layers_in(variants.variant(frozenset(), continued=True).module) == {1, 2, 3}
     assert layers_in(variants.variant(variants.all, continued=True).module) == set()
-    engine = engine_of(model)
-    assert engine is not None
+    engine = optimized_engine(model)
     flops = {step.flops for step in engine.runs[0].steps}
     assert flops == {variants.plan.cut.full_flops, variants.plan.cut.reuse_flops}
 
 
-def layers_in(module: nn.Module) -> set[int]:
+def layers_in(module: fx.GraphModule) -> set[int]:
     """Return the blocks whose linear layers are in ``module``."""
     names = module.meta["weight_names"].values()
     return {int(n.split(".")[1]) for n in names if n.startswith("layers.") and "mlp" in n}
@@ -142,8 +133,7 @@ def test_a_timestep_signal_is_precomputed(threshold):
     variants = variants_of(unet)
     assert fxcache.report(unet).captures[0].signal == "timestep_embedding (before the run)"
     assert not any(kind.continued for kind in variants.made), "no prefix in the loop"
-    engine = engine_of(unet)
-    assert engine is not None
+    engine = optimized_engine(unet)
     (run,) = engine.runs
     assert run.signals is not None
     scheduler = tiny.ddim()
@@ -166,7 +156,7 @@ def test_the_prefix_computes_the_signal_of_single_timesteps():
     with torch.no_grad(), fxcache.session(unet, num_steps=5):
         for t in (900, 700, 500, 300, 100):
             unet(timestep=t, **inputs)
-    assert any(kind.continued for v in engine_of(unet).captures.values() for kind in v.made)
+    assert any(kind.continued for v in optimized_engine(unet).captures.values() for kind in v.made)
 
 
 @pytest.mark.usefixtures("clean_dynamo")

@@ -35,12 +35,23 @@ class Part(nn.Module):
 class Whole(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.parts = nn.ModuleList(Part() for _ in range(3))
-        self.parts[2].linear.weight = self.parts[0].linear.weight
+        parts = [Part() for _ in range(3)]
+        parts[2].linear.weight = parts[0].linear.weight
+        self.parts: Any = nn.ModuleList(parts)
 
 
 def put(target: Any, name: str, value: object) -> None:
     setattr(target, name, value)
+
+
+def swap_attributes(part: Any) -> None:
+    del part.empty
+    part.bare = []
+
+
+def swap_registries(part: Any) -> None:
+    del part.shift
+    part.register_parameter("shift", nn.Parameter(torch.zeros(3)))
 
 
 CHANGES: dict[str, Callable[[Any], object]] = {
@@ -53,7 +64,7 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "a number": lambda p: put(p, "gain", 2.0),
     "a new attribute": lambda p: put(p, "b1", 0.9),
     "an attribute deleted": lambda p: delattr(p, "gain"),
-    "an attribute for another": lambda p: (delattr(p, "empty"), put(p, "bare", [])),
+    "an attribute for another": swap_attributes,
     "a tuple": lambda p: put(p, "window", (2, 2)),
     "a value in a dictionary": lambda p: p.scales.update(default=0.5),
     "a key in a dictionary": lambda p: p.scales.update(other=p.scales.pop("default")),
@@ -69,10 +80,7 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "a weight's shape": lambda p: put(p.linear.weight, "data", torch.ones(3, 2)),
     "a weight's device": lambda p: p.linear.to("meta"),
     "a weight untied": lambda p: put(p.linear, "weight", nn.Parameter(torch.ones(2, 2))),
-    "a buffer for a parameter": lambda p: (
-        delattr(p, "shift"),
-        p.register_parameter("shift", nn.Parameter(torch.zeros(3))),
-    ),
+    "a buffer for a parameter": swap_registries,
 }
 VALUES: dict[str, Callable[[Any], object]] = {
     "a weight written": lambda p: p.linear.bias.detach().add_(1),

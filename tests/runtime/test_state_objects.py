@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import fxcache
 from fxcache.objects import Walk
-from fxcache.runtime.module import engine_of
+from tests.engines import optimized_engine
 from tests.plain import WIDTH, DiT, dit_inputs
 
 STEPS = 8
@@ -26,7 +26,7 @@ class WithMemory(DiT):
         self.use = use
         self.key = nn.Linear(WIDTH, WIDTH)
 
-    def forward(self, sample, timestep, text, memory):  # type: ignore[no-untyped-def, override]
+    def forward(self, sample, timestep, text, memory):  # type: ignore[override]
         seen = torch.tanh(self.key(self.embed(sample).mean(1, keepdim=True)))
         return super().forward(sample, timestep, text + self.use(memory, seen))
 
@@ -339,8 +339,7 @@ def test_guidance_refuses_objects():
 def test_one_graph_for_all_steps_of_a_run():
     model = fxcache.optimize(WithMemory(use).eval(), policy=fxcache.Uniform(2))
     loop(model, Buffer())
-    engine = engine_of(model)
-    assert engine is not None
+    engine = optimized_engine(model)
     assert len(engine.captures) == 1
 
 

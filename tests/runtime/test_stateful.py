@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fxcache
-from fxcache.runtime.module import engine_of
 from fxcache.runtime.trajectory.trajectory import Trajectory
+from tests.engines import optimized_engine
 from tests.plain import CHANNELS, TOKENS, WIDTH, WORDS, DiT
 
 INTERVAL, RUN = 3, 7
@@ -151,8 +151,7 @@ class Requests(RuleBasedStateMachine):
 
     def _trajectory(self) -> Trajectory:
         """Return the trajectory of the last call."""
-        engine = engine_of(self.model)
-        assert engine is not None
+        engine = optimized_engine(self.model)
         return engine.store.trajectories[-1]
 
     @rule(slot=slots, keep_old=st.booleans())
@@ -235,8 +234,7 @@ class Requests(RuleBasedStateMachine):
 
     @invariant()
     def bounded(self) -> None:
-        engine = engine_of(self.model)
-        assert engine is not None
+        engine = optimized_engine(self.model)
         assert len(engine.store.trajectories) <= engine.store.limit
         assert len(engine.captures) <= 8
 

@@ -122,7 +122,7 @@ def test_results_with_nan_never_win(tuner, monkeypatch):
 
 def test_the_model_is_captured_once_for_all_trials(monkeypatch):
     """Each trial has another policy, another cut or another forecast."""
-    counted, capture = [], captures.capture
+    counted, capture = [], vars(captures)["capture"]
 
     def counting(*args: Any) -> Any:
         counted.append(args)
@@ -144,7 +144,7 @@ def test_a_speedup_that_saves_nothing_is_refused(tuner, speedup):
 
 def test_a_model_is_unwrapped_and_must_not_be_optimised(tuner):
     unet = tiny.small_unet()
-    compiled = torch.compile(unet, backend="eager")
+    compiled: Any = torch.compile(unet, backend="eager")
     options = Options(cuts=1, gaps=2, order=0, probes=2)
     assert Tuner(compiled, lambda: sampled(unet), options).model is unet
     fxcache.optimize(unet)
@@ -217,7 +217,9 @@ def test_plans_mix_cuts_and_the_model_is_restored(tuner):
     assert tried == set(tuner.cuts)
 
 
-@pytest.mark.parametrize("bad", [{"cuts": 0}, {"gaps": 1.5}, {"order": -1}, {"probes": True}])
+@pytest.mark.parametrize(
+    "bad", [{"cuts": 0}, {"gaps": 1.5}, {"order": -1}, {"order": 9}, {"probes": True}]
+)
 def test_wrong_options_raise_config_error(bad):
     with pytest.raises(fxcache.ConfigError, match=next(iter(bad))):
         Options(**bad)
@@ -234,7 +236,7 @@ def test_scheduled_is_a_table():
     with pytest.raises(fxcache.ConfigError, match="names"):
         Scheduled(names=("a",), reused=((), ("c",)))
     with pytest.raises(fxcache.ConfigError, match="list"):
-        Scheduled(names="ab", reused=((),))
+        Scheduled(names="ab", reused=((),))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

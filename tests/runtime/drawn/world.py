@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
-from fxcache.runtime.module import engine_of
+from tests.engines import optimized_engine
 from tests.loops import refresh_graphs
 from tests.runtime.drawn.loops import Drawing, Loop, Stream
 from tests.runtime.drawn.model import TOKENS, WIDTH, Denoiser, doubled
@@ -54,8 +54,7 @@ class World:
         self.drawing = Drawing(self.model, seed)
         self.active: list[Loop] = []
         self.drawn = Drawn()
-        engine = engine_of(self.model)
-        assert engine is not None
+        engine = optimized_engine(self.model)
         self.engine = engine
 
     def run(self, loop: Loop) -> Iterator[None]:

@@ -1,0 +1,108 @@
+"""The program of an exported graph: weights become attributes, and constant inputs are removed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from fxcache._torch import expression_of, guards_of, tree_flatten, with_code
+from fxcache.call import Call
+from fxcache.capture.boundary import Boundary, remove_copies, state_change
+from fxcache.capture.export import Dynamic
+from fxcache.errors import CaptureError
+from fxcache.leaves import named_leaves
+from fxcache.program import Program, VaryingSizes, is_tensor, remove_dead, value_of
+
+WEIGHTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
+
+
+def unlift(
+    exported: ExportedProgram,
+    model: str,
+    call: Call,
+    boundary: Boundary,
+    dynamic: Dynamic,
+    specialized: frozenset[str],
+) -> Program:
+    """The program: weights become ``get_attr`` nodes, and constant inputs are removed."""
+    leaves, _ = tree_flatten(call.exported)
+    paths = [path for path, _ in named_leaves(call.exported)]
+    if len(leaves) != len(paths):
+        raise CaptureError(
+            f"{model} is called with a container other than dict, list or tuple",
+            where=", ".join(paths),
+            remedy="pass tensors in dicts, lists or tuples",
+        )
+    graph, weights = unlifted_graph(exported, leaves)
+    remove_copies(graph, call)
+    state = state_change(boundary, graph, call)
+    remove_dead(graph)
+    graph.lint()
+    assert boundary.out_spec is not None
+    sizes = varying_sizes(graph, exported, call, dynamic)
+    return Program(
+        model, graph, call.inputs(), weights, boundary.out_spec, specialized, sizes, state
+    )
+
+
+def unlifted_graph(
+    exported: ExportedProgram, leaves: Sequence[Any]
+) -> tuple[fx.Graph, dict[str, Any]]:
+    """The graph with ``get_attr`` nodes for weights, and the weights by name.
+
+    Args:
+        exported: The exported program.
+        leaves: The values of its user inputs. Those that are no tensors are left out.
+    """
+    graph = fx.Graph()
+    nodes: dict[fx.Node, fx.Node] = {}
+    weights: dict[str, Any] = {}
+    remaining = iter(leaves)
+    specs = {s.arg.name: s for s in exported.graph_signature.input_specs}
+    for node in exported.graph.nodes:
+        spec = specs.get(node.name) if node.op == "placeholder" else None
+        if spec is not None and spec.kind is InputKind.USER_INPUT:
+            if isinstance(next(remaining), Tensor):
+                nodes[node] = graph.node_copy(node)
+        elif spec is not None:
+            name = str(spec.target)
+            weights[name] = weight(exported, name, spec.kind)
+            nodes[node] = graph.create_node("get_attr", name)
+            nodes[node].meta = dict(node.meta)
+        else:
+            if node.op == "get_attr":
+                part = getattr(exported.graph_module, str(node.target))
+                weights[str(node.target)] = with_code(part)
+            nodes[node] = graph.node_copy(node, lambda n: nodes[n])
+    return graph, weights
+
+
+def varying_sizes(
+    graph: fx.Graph, exported: ExportedProgram, call: Call, dynamic: Dynamic
+) -> VaryingSizes:
+    """The input sizes that may vary, and the constraints on them that the trace found."""
+    placeholders = (n for n in graph.nodes if n.op == "placeholder")
+    expressions = {
+        (index, dim): expression_of(value_of(node).shape[dim])
+        for index, (node, call_input) in enumerate(zip(placeholders, call.inputs(), strict=True))
+        for dim in dynamic.get(call_input.path, ())
+    }
+    ranges = {s: (r.lower, r.upper) for s, r in exported.range_constraints.items()}
+    sizes = (size for n in graph.nodes if is_tensor(n) for size in value_of(n).shape)
+    varying = next((size for size in sizes if not isinstance(size, int)), 0)
+    guards = dict.fromkeys(guards_of(varying))  # all sizes share one list of guards
+    return VaryingSizes(expressions, ranges, tuple(guards))
+
+
+def weight(exported: ExportedProgram, name: str, kind: InputKind) -> Tensor:
+    """The module's tensor that a lifted input stands for."""
+    if kind not in WEIGHTS:
+        raise CaptureError(
+            f"the graph has an input of kind {kind.name}",
+            where=name,
+            remedy="keep plain tensors on the module, not tokens or script objects",
+        )
+    tensor: Any = exported.state_dict.get(name, exported.constants.get(name))
+    return tensor
