@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from fxcache._torch import TreeSpec, hint_of, tree_flatten
 from fxcache.objects import Part
 
-OURS = "_fxcache"  # the attribute of an optimised module that holds its engine
+STATE_KEY = "_fxcache"  # the attribute that holds the state of an optimised module or pipeline
 
 
 class Role(Enum):
@@ -181,7 +181,7 @@ def module_paths(node: fx.Node) -> list[str]:
     return [path for path, _ in stack.values() if path]
 
 
-def noted(node: fx.Node, what: str) -> tuple[Any, ...] | None:
+def note_of(node: fx.Node, what: str) -> tuple[Any, ...] | None:
     """The note of kind ``what`` in the metadata of ``node``; None if it has none.
 
     A note stores the node that it describes. A note that was copied from another node's metadata

@@ -30,7 +30,7 @@ def captures() -> Any:
 @pytest.fixture
 def shared_captures(captures: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Capture models of equal content once, for tests of behaviour after a capture."""
-    for place in ("fxcache.runtime.captures.capture", "fxcache.api.capture_program"):
+    for place in ("fxcache.runtime.captures.capture", "fxcache.planning.capture"):
         monkeypatch.setattr(place, captures)
 
 

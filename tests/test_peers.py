@@ -161,7 +161,7 @@ def test_fastercaches_guidance(interval, factor):
         current_timestep_callback=lambda: now,
     )
 
-    def noted(model: Any) -> Callable[..., Any]:
+    def note_of(model: Any) -> Callable[..., Any]:
         def predict(**inputs: Any) -> Any:
             nonlocal now
             now = float(inputs["timestep"][0])
@@ -172,7 +172,7 @@ def test_fastercaches_guidance(interval, factor):
 
     model, call = guided(kind)
     model.enable_cache(config)
-    expected = denoise_guided(noted(model), call)
+    expected = denoise_guided(note_of(model), call)
     model, call = guided(kind)
     cache = GuidanceCache(
         interval=interval, start=begins / STEPS, low=factor - 1, high=0.0, turn=1.0

@@ -27,7 +27,7 @@ from fxcache.capture.source import source_line
 from fxcache.capture.specialize import Specialize
 from fxcache.errors import CaptureError
 from fxcache.leaves import named_leaves
-from fxcache.program import OURS, has_unknown_size, is_tensor, value_of
+from fxcache.program import STATE_KEY, has_unknown_size, is_tensor, value_of
 
 Dynamic = Mapping[str, Set[int]]
 
@@ -172,7 +172,7 @@ def as_original(module: nn.Module, original: type[nn.Module]) -> nn.Module:
     fxcache. The stand-in has no hooks, because the hooks of the root run around every call anyway.
     """
     stand_in: nn.Module = object.__new__(original)  # FSDP's own __new__ calls __init__
-    hidden = {"forward", "_compiled_call_impl", OURS}
+    hidden = {"forward", "_compiled_call_impl", STATE_KEY}
     attributes = vars(module).items()
     stand_in.__dict__.update((k, v) for k, v in attributes if k not in hidden)
     forget_hooks(stand_in)

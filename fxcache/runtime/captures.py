@@ -1,4 +1,4 @@
-"""The captures of one optimised module: one for each kind of call, bounded, dropped when stale."""
+"""The captures of one optimised module: one for each kind of call, up to a maximum number."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -30,11 +30,13 @@ MAX_KINDS = 256
 
 
 class CaptureKey(NamedTuple):
-    """What a capture is found by.
+    """The key of a capture.
 
-    ``hooks``: the number of the hooks on submodules; ``kind``: the key of the call; ``values``: the
-    numbers of the inputs' values that the graph depends on; ``sizes``: of all inputs, where the
-    graph does not leave them open.
+    Attributes:
+        hooks: The number that identifies the hooks on submodules.
+        kind: The key of the call.
+        values: The numbers that identify the input values that the graph depends on.
+        sizes: The shapes of all inputs, if the graph fixes sizes that were to vary.
     """
 
     hooks: int
@@ -44,17 +46,17 @@ class CaptureKey(NamedTuple):
 
 
 class Captures:
-    """The variants of each kind of call, and whether they still fit the module.
+    """The variants of each kind of call.
 
-    A lock is held for a look into the dictionaries, never during a capture: while one thread
-    captures, calls that need the same capture wait for it, and all others go on.
+    A lock protects the dictionaries. No thread holds it during a capture: calls that need the same
+    capture wait for it, and all others go on.
 
     Attributes:
-        held: the variants by ``CaptureKey``, least recently used first.
-        hooks: on submodules. Their number is part of the key of a capture, and of the identity of a
-            trajectory.
-        changes: of the model since it was captured.
-        offload: of weights that no step reads; all are in place whenever something is captured.
+        by_key: The variants by ``CaptureKey``, least recently used first.
+        hooks: The hooks on submodules. The number that identifies them is part of the key of a
+            capture, and of the identity of a trajectory.
+        changes: Notices that the model changed since it was captured.
+        offload: Offloads weights that no step reads. A capture brings all of them back.
     """
 
     def __init__(
@@ -63,12 +65,12 @@ class Captures:
         settings: Settings,
         warn: Callable[[str, str], None],
     ) -> None:
-        """``warn`` receives what goes wrong without harm, and what to do about it."""
-        self.held: OrderedDict[CaptureKey, Variants] = OrderedDict()
+        """Start without captures. ``warn`` takes a problem and its remedy."""
+        self.by_key: OrderedDict[CaptureKey, Variants] = OrderedDict()
         self.hooks = Hooks()
         self.offload = Offload()
         self._numbers = Numbers(signature.original, self.offload)
-        self.changes = Changes(self.held, self._numbers, self.hooks, self.offload)
+        self.changes = Changes(self.by_key, self._numbers, self.hooks, self.offload)
         self._signature, self._settings, self._warn = signature, settings, warn
         self._max_captures = settings.capture.max_captures
         self._pending: dict[CaptureKey, Future[None]] = {}
@@ -77,21 +79,21 @@ class Captures:
         self._values = Values()
 
     def inherit(self, previous: "Captures") -> None:
-        """Take over the captures of ``previous``, which had other settings.
+        """Take over the captures of ``previous``, which has other settings.
 
-        Those whose plan or graphs would differ are partitioned and rewritten anew from the same
-        program. Values cached before are stale. Raises what ``choose`` and ``rewrite`` raise.
+        If the new settings lead to other plans or graphs, the programs are partitioned and
+        rewritten again. Cached values become stale. ``choose`` and ``rewrite`` may raise.
         """
         with previous.changes.lock:
-            kept = list(previous.held.items())[-self._max_captures :]
+            kept = list(previous.by_key.items())[-self._max_captures :]
             same = previous._settings.partition_key == self._settings.partition_key
-            self.held.update((key, v if same else self._partitioned(v)) for key, v in kept)
+            self.by_key.update((key, v if same else self._partitioned(v)) for key, v in kept)
             self._specialized, self._values = dict(previous._specialized), previous._values
             self.hooks = previous.hooks
             self.changes.inherit(previous.changes)
 
     def _partitioned(self, old: Variants) -> Variants:
-        """Variants of the same program under these settings."""
+        """Return variants of the same program under the new settings."""
         settings = self._settings
         partial = settings.cache.partial_evaluation
         plan = choose(old.frontier, settings.cut, settings.policy, partial)
@@ -100,38 +102,38 @@ class Captures:
         return variants
 
     def source(self, call: Call, variants: Variants) -> tuple[object, ...]:
-        """What values that ``variants`` compute for ``call`` come from.
+        """Return the source of the values that ``variants`` compute for ``call``.
 
-        The capture, its weights, and sizes that it leaves open: equal sources give values of equal
-        shapes, and values of another source are stale.
+        The source identifies the capture, its weights and the sizes that vary. Values of one source
+        have the same shapes. Values of another source are stale.
         """
         expressions = variants.program.sizes.expressions
         sizes = [call.tensors[index].shape[dim] for index, dim in expressions]
         return (variants, self.changes.generation, *sizes)
 
     def bound(self, module: nn.Module, call: Call, hooks: int) -> Call:
-        """``call`` with tensors for its timestep, where that is a Python number.
+        """Return ``call`` with tensors in place of a timestep that is a Python number.
 
         Args:
-            module: the optimised module.
-            call: the call in canonical form.
-            hooks: the number of the hooks that are set.
+            module: The optimised module.
+            call: The call in canonical form.
+            hooks: The number that identifies the current hooks.
 
         Raises:
-            CaptureError: each number would take a capture of its own.
+            CaptureError: Each number would need a capture of its own.
         """
         return call if call.is_bound else self._numbers.bound(module, call, hooks)
 
     def find(self, module: nn.Module, call: Call, hooks: int) -> Variants:
-        """The variants for ``call``, captured now if need be.
+        """Return the variants for ``call``. Capture them if there are none.
 
         Args:
-            module: the optimised module.
-            call: the call in canonical form, bound.
-            hooks: the number of the hooks that are set.
+            module: The optimised module.
+            call: The call in canonical form, bound.
+            hooks: The number that identifies the current hooks.
 
         Raises:
-            CaptureError: the module cannot be captured for this call. Threads that wait for the
+            CaptureError: The module cannot be captured for this call. Threads that wait for the
                 same capture raise it too.
         """
         while True:
@@ -151,16 +153,16 @@ class Captures:
             del self._pending[key]
 
     def _lookup(self, call: Call, hooks: int) -> tuple[CaptureKey, Variants | None]:
-        """What a capture for ``call`` is kept under, and the capture if there is one."""
+        """Return the key of a capture for ``call``, and the capture's variants if there are any."""
         key = self._key(call, hooks)
-        variants = self.held.get(key)
+        variants = self.by_key.get(key)
         if variants is not None:
             sizes = variants.program.sizes
             if sizes.expressions and not sizes.admit(call.tensors):
                 key = key._replace(sizes=tuple(t.shape for t in call.tensors))
-                variants = self.held.get(key)
+                variants = self.by_key.get(key)
         if variants is not None:
-            self.held.move_to_end(key)
+            self.by_key.move_to_end(key)
         return key, variants
 
     def _key(self, call: Call, hooks: int) -> CaptureKey:
@@ -172,10 +174,10 @@ class Captures:
         return CaptureKey(hooks, call.key, values)
 
     def _captured(self, module: nn.Module, call: Call, key: CaptureKey) -> Variants:
-        """Capture for ``call`` and keep the variants; one capture at a time in this process."""
+        """Capture for ``call`` and store the variants. One thread captures at a time."""
         with ONE_AT_A_TIME:
             self.changes.compare(module, key.hooks)
-            self.hooks.forget()  # modules may have come that no hook was looked for on
+            self.hooks.forget()  # new modules may have hooks
             hooks, identities = self.hooks.key(module), self.hooks.identities(module)
             if hooks != key.hooks:
                 with self.changes.lock:
@@ -190,13 +192,13 @@ class Captures:
         if evicted:
             self._warn(
                 f"more than {self._max_captures} kinds of call (shapes, dtypes, options, hooks) "
-                "take turns, and each is captured again when it comes back",
+                "take turns, and each is captured again when it returns",
                 "Call with fewer shapes, or leave sizes open: CaptureConfig(dynamic=...).",
             )
         return variants
 
     def _traced(self, module: nn.Module, call: Call, fixed: bool) -> tuple[Variants, Snapshot]:
-        """The variants, and what the module held all the while that it was traced."""
+        """Return the variants, and a snapshot of the module that is valid for the whole trace."""
         settings = self._settings
         self.offload.bring_back()
         self.offload.belongs_to(module)
@@ -207,7 +209,7 @@ class Captures:
         return rewrite(frontier, plan, call.describe(), settings.cache_format), held
 
     def _keep(self, call: Call, key: CaptureKey, variants: Variants, now: Snapshot) -> bool:
-        """Keep the variants; returns whether others had to go."""
+        """Store the variants. Return whether others were dropped."""
         with self.changes.lock:
             if len(self._specialized) > MAX_KINDS:
                 self._specialized.clear()
@@ -215,9 +217,9 @@ class Captures:
             self._specialized[call.key] = read | variants.program.specialized
             kept = key if key.sizes else self._key(call, key.hooks)
             self.changes.keep(key.hooks, now)
-            self.held[kept] = variants
-            evicted = len(self.held) > self._max_captures
+            self.by_key[kept] = variants
+            evicted = len(self.by_key) > self._max_captures
             if evicted:
-                self.held.popitem(last=False)
-            self.changes.keep_only({known.hooks for known in self.held})
+                self.by_key.popitem(last=False)
+            self.changes.keep_only({known.hooks for known in self.by_key})
             return evicted

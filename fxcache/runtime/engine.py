@@ -233,7 +233,7 @@ class Engine:
     @property
     def captures(self) -> OrderedDict[CaptureKey, Variants]:
         """The variants of each kind of call."""
-        return self._captures.held
+        return self._captures.by_key
 
     @property
     def offload(self) -> Offload:

@@ -9,7 +9,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from fxcache._torch import compiled_original
 from fxcache.errors import ConfigError, StateError
-from fxcache.program import OURS
+from fxcache.program import STATE_KEY
 from fxcache.runtime.class_swap import without_swap
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.mode import require_eval
@@ -19,13 +19,13 @@ from fxcache.runtime.settings import Settings
 
 def engine_of(module: nn.Module) -> Engine | None:
     """The engine of an optimised module; None for any other."""
-    return vars(module).get(OURS) if isinstance(module, Optimized) else None
+    return vars(module).get(STATE_KEY) if isinstance(module, Optimized) else None
 
 
 def prepare(module: nn.Module, settings: Settings) -> Engine:
-    """The engine that runs ``module`` under ``settings``; the module itself does not change yet.
+    """Return an engine that runs ``module`` under ``settings``. The module does not change yet.
 
-    Where the module is optimised already, the engine takes over the captures that still fit.
+    If the module is optimised already, the engine takes over the captures that still fit.
     """
     previous = engine_of(module)
     if previous is None:
@@ -45,26 +45,23 @@ def prepare(module: nn.Module, settings: Settings) -> Engine:
 def install(module: nn.Module, engine: Engine) -> None:
     """Let ``engine`` run ``module``, in place of the module's own forward or of another engine.
 
-    Calls under way end as they began; later ones find nothing cached.
+    Running calls end with the old engine. Later calls find no cached values.
     """
     previous = engine_of(module)
     if previous is None:
         original = type(module)
         swapped = optimized_class(original)
         take_over_forward(module, original, swapped)
-        module.__dict__[OURS] = engine
+        module.__dict__[STATE_KEY] = engine
         module.__class__ = swapped
         return
     with previous.weights_resident():
-        module.__dict__[OURS] = engine
+        module.__dict__[STATE_KEY] = engine
     previous.clear()
 
 
 def attach(module: nn.Module, settings: Settings, like: Engine | None = None) -> Engine:
-    """Make ``module`` an optimised one in place; ``like``: an engine whose captures it takes over.
-
-    ``like`` ran the same module before.
-    """
+    """Optimise ``module`` in place. Take over the captures of ``like``, its earlier engine."""
     engine = prepare(module, settings)
     if like:
         engine.inherit(like)
@@ -73,7 +70,7 @@ def attach(module: nn.Module, settings: Settings, like: Engine | None = None) ->
 
 
 def install_all(engines: Iterable[tuple[nn.Module, Engine]]) -> None:
-    """Install each engine on its module; where one cannot be, all modules are as before."""
+    """Install each engine on its module. After an error, all modules are as before."""
     with ExitStack() as undo:
         for module, engine in engines:
             previous = engine_of(module)
@@ -83,17 +80,17 @@ def install_all(engines: Iterable[tuple[nn.Module, Engine]]) -> None:
 
 
 def detach(module: nn.Module) -> None:
-    """Undo ``install``: nothing of fxcache stays behind, and classes of others stay."""
-    engine: Engine = module.__dict__[OURS]
+    """Undo ``install``. Classes that other libraries put on top stay."""
+    engine: Engine = module.__dict__[STATE_KEY]
     with engine.weights_resident():
         restored = without_swap(type(module))
         take_over_forward(module, type(module), restored)
         module.__class__ = restored
-        del module.__dict__[OURS]
+        del module.__dict__[STATE_KEY]
 
 
 def unwrapped(model: object) -> nn.Module:
-    """The module itself, out of the wrappers of torch.compile and of data parallelism.
+    """Return the module inside the wrappers of torch.compile and of data parallelism.
 
     Raises:
         ConfigError: ``model`` is no module, or a DataParallel that copies it at every call.
@@ -116,7 +113,7 @@ def unwrapped(model: object) -> nn.Module:
 
 
 def innermost(model: nn.Module) -> nn.Module:
-    """The module that is no wrapper of torch.compile, DataParallel or DistributedDataParallel."""
+    """Return the module inside torch.compile, DataParallel and DistributedDataParallel."""
     inner = compiled_original(model)
     if isinstance(model, DataParallel | DistributedDataParallel):
         inner = model.module
@@ -124,7 +121,7 @@ def innermost(model: nn.Module) -> nn.Module:
 
 
 def untouched(model: nn.Module, caller: str) -> nn.Module:
-    """The module itself; ModeError in train mode, StateError if it is optimised already."""
+    """Return the module. Raise ModeError in train mode, and StateError if it is optimised."""
     module = unwrapped(model)
     require_eval(module)
     require_not_optimized(module, caller)
@@ -132,7 +129,7 @@ def untouched(model: nn.Module, caller: str) -> nn.Module:
 
 
 def require_not_optimized(module: nn.Module, caller: str) -> None:
-    """StateError if ``module`` is optimised."""
+    """Raise StateError if ``module`` is optimised."""
     if engine_of(module) is not None:
         raise StateError(
             f"{type(module).__name__} is optimised already",
@@ -142,7 +139,7 @@ def require_not_optimized(module: nn.Module, caller: str) -> None:
 
 
 def require_no_optimized_inside(module: nn.Module) -> None:
-    """StateError if a submodule is optimised already: it cannot be traced."""
+    """Raise StateError if a submodule is optimised: it cannot be traced."""
     inside = [p for p, m in module.named_modules() if isinstance(m, Optimized) and p]
     if inside:
         raise StateError(
@@ -153,12 +150,13 @@ def require_no_optimized_inside(module: nn.Module) -> None:
 
 
 def take_over_forward(module: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:
-    """Where a ``forward`` on the instance hides that of the class, put ``new``'s inside it.
+    """Make a ``forward`` on the instance call the forward of ``new``.
 
-    accelerate's hooks call ``_old_forward``. Hooks and helpers taken off again (accelerate's,
-    DeepCache's) leave the class's own forward on the instance, which can go.
+    accelerate's hooks call ``_old_forward``, which is replaced. Hooks and helpers that were removed
+    (accelerate's, DeepCache's) leave the class's forward on the instance, which is deleted.
 
-    Raises StateError if the instance's forward is anything else: it would bypass fxcache silently.
+    Raises:
+        StateError: The instance has another ``forward``, which would bypass fxcache.
     """
     own = vars(module)
     if is_bound(own.get("_old_forward"), old):
@@ -174,9 +172,9 @@ def take_over_forward(module: nn.Module, old: type[nn.Module], new: type[nn.Modu
 
 
 def is_bound(method: object, kind: type[nn.Module]) -> bool:
-    """Whether ``method`` is ``kind.forward`` bound to an instance.
+    """Return whether ``method`` is ``kind.forward`` bound to an instance.
 
-    One optimised class's forward is as good as another's: a copied module has the source's.
+    A forward of any optimised class counts: a copied module has that of its source.
     """
     if not isinstance(method, MethodType):
         return False

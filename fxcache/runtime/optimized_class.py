@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from fxcache._torch import compiler_callback, hidden_from_dynamo
-from fxcache.program import OURS
+from fxcache.program import STATE_KEY
 from fxcache.runtime.class_swap import ClassSwap, Swapped
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.settings import Settings
@@ -18,17 +18,17 @@ DISPATCHES = "fxcache_dispatches"  # marks the forward of optimised classes
 
 
 class Optimized:
-    """Mixed into the class of every optimised module, in front of its own class."""
+    """A base of the class of every optimised module, before the module's own class."""
 
 
 def members(original: type[nn.Module]) -> dict[str, Any]:
-    """The members of the optimised class of ``original``."""
+    """Return the members of the optimised class of ``original``."""
 
     def reduce(self: nn.Module, _protocol: Any) -> Any:
-        """Copies and pickles are optimised with the same settings, with nothing captured yet."""
+        """Make copies and pickles optimised modules with the same settings, without captures."""
         engine: Engine = self._fxcache  # type: ignore[assignment]
         with engine.weights_resident():
-            state = {k: v for k, v in vars(self).items() if k != OURS}
+            state = {k: v for k, v in vars(self).items() if k != STATE_KEY}
         return rebuild, (original, engine.settings), state
 
     found: dict[str, Any] = {"forward": dispatching_forward(original), "__reduce_ex__": reduce}
@@ -38,10 +38,10 @@ def members(original: type[nn.Module]) -> dict[str, Any]:
 
 
 def dispatching_forward(original: type[nn.Module]) -> Callable[..., Any]:
-    """The ``forward`` that dispatches each call to the engine.
+    """Return the ``forward`` that dispatches each call to the engine.
 
-    Only its own frame is hidden from Dynamo; the variant it calls is compiled whole. What it calls
-    besides is hidden together with all that it calls.
+    Dynamo does not trace the frame of ``forward``, and compiles the variant that it calls as a
+    whole. The other functions are hidden from Dynamo with everything that they call.
     """
     begin = hidden_from_dynamo(Engine.begin)
     decide = hidden_from_dynamo(Engine.decide)
@@ -52,7 +52,7 @@ def dispatching_forward(original: type[nn.Module]) -> Callable[..., Any]:
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         engine: Engine = self._fxcache  # type: ignore[assignment]
         with engine.call_lock:
-            if vars(self).get(OURS) is not engine:  # replaced while this call waited
+            if vars(self).get(STATE_KEY) is not engine:  # replaced while this call waited
                 return type(self).forward(self, *args, **kwargs)
             compiled = compiler_callback() is not None
             step = begin(engine, self, args, kwargs, compiled)
@@ -74,13 +74,13 @@ OPTIMIZED_CLASSES = ClassSwap(Optimized, members, Swapped)
 
 
 def optimized_class(original: type[nn.Module]) -> type[nn.Module]:
-    """A subclass of ``original`` that goes by its name and dispatches each call."""
+    """Return a subclass of ``original`` with the same name that dispatches each call."""
     return OPTIMIZED_CLASSES.of(original)
 
 
 def rebuild(original: type[nn.Module], settings: Settings) -> nn.Module:
-    """An empty instance of ``original``, optimised; its state is set next."""
+    """Return an empty optimised instance of ``original``. The caller sets its state."""
     module: nn.Module = copyreg.__newobj__(original)  # type: ignore[attr-defined]
-    module.__dict__[OURS] = Engine(original, settings)
+    module.__dict__[STATE_KEY] = Engine(original, settings)
     module.__class__ = optimized_class(original)
     return module

@@ -9,7 +9,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from fxcache.errors import FxcacheWarning, StateError
-from fxcache.program import OURS
+from fxcache.program import STATE_KEY
 from fxcache.runtime.class_swap import ClassSwap, without_swap
 from fxcache.runtime.denoisers import is_pipeline
 from fxcache.runtime.engine import Engine
@@ -70,14 +70,14 @@ def attach_pipeline(pipeline: Any, names: Iterable[str]) -> None:
     """Make each call of ``pipeline`` one run; ``names`` are its optimised components."""
     if not is_optimized(pipeline):
         pipeline.__class__ = PIPELINE_CLASSES.of(type(pipeline))
-    vars(pipeline)[OURS] = frozenset(names)
+    vars(pipeline)[STATE_KEY] = frozenset(names)
 
 
 def detach_pipeline(pipeline: Any) -> None:
     """Undo ``attach_pipeline``. A pipeline that is not optimised stays as it is."""
     if is_optimized(pipeline):
         pipeline.__class__ = without_swap(type(pipeline))
-        vars(pipeline).pop(OURS, None)
+        vars(pipeline).pop(STATE_KEY, None)
 
 
 def is_optimized(pipeline: object) -> bool:
@@ -129,10 +129,10 @@ def not_optimized(model: object, caller: str) -> StateError:
 
 def warn_of_replaced(pipeline: Any, optimized: Container[str]) -> None:
     """Warn once of components that were optimised and are not in ``optimized`` now."""
-    names: frozenset[str] = vars(pipeline).get(OURS, frozenset())
+    names: frozenset[str] = vars(pipeline).get(STATE_KEY, frozenset())
     replaced = sorted(name for name in names if name not in optimized)
     if replaced:
-        vars(pipeline)[OURS] = names.difference(replaced)
+        vars(pipeline)[STATE_KEY] = names.difference(replaced)
         warnings.warn(
             f"{', '.join(replaced)} of {type(pipeline).__name__} is not optimised any more: "
             "the component was replaced or restored. Its steps are exact, but no faster. Call "

@@ -8,7 +8,7 @@ from typing import Protocol, Self
 from torch import Tensor, nn
 
 from fxcache.errors import ConfigError, StateError
-from fxcache.program import OURS
+from fxcache.program import STATE_KEY
 from fxcache.runtime.trajectory.position import Place
 from fxcache.runtime.trajectory.scope import AnyScope, KeyScope, Scope
 
@@ -70,7 +70,7 @@ class Session:
         if not isinstance(self.scope, Scope):
             return
         self.scope.closed = True
-        engine = vars(self.module).get(OURS)
+        engine = vars(self.module).get(STATE_KEY)
         if engine is not None and self.pipeline_run is None:
             engine.store.release(self.scope)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fxcache._torch import version_of
-from fxcache.program import OURS
+from fxcache.program import STATE_KEY
 from fxcache.runtime.content import IdentityKey
 
 PLAIN = (int, float, str, bool, bytes, type(None), complex)
@@ -19,7 +19,7 @@ INTERNALS = frozenset(vars(nn.Module())) - {"training"}
 HOOK_ATTRIBUTES = frozenset(
     {"forward", "_old_forward", "_hf_hook", "_diffusers_hook", "_compiled_call_impl"}
 )
-NOT_SETTINGS = INTERNALS | HOOK_ATTRIBUTES | {OURS}
+NOT_SETTINGS = INTERNALS | HOOK_ATTRIBUTES | {STATE_KEY}
 MAX_DEPTH = 3  # the greatest depth of nested containers and objects
 
 

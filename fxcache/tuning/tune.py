@@ -194,13 +194,13 @@ class Tuner:
         self._say("sampling without caching")
         cuts: list[Cut] = []
 
-        def note(seen: RecordedStep) -> None:
+        def find_cuts(step: RecordedStep) -> None:
             if not cuts:
-                cuts.extend(candidates(seen.variants.frontier.cuts(), self.options.cuts))
+                cuts.extend(candidates(step.variants.frontier.cuts(), self.options.cuts))
 
         policy = Explicit(steps=tuple(range(10_000)), last=1)  # the length must be known
         with self._runner.optimized(Settings(AUTO, policy)) as engine:
-            engine.recorder = note
+            engine.recorder = find_cuts
             original = as_tensor(self._sample())
         if not cuts:
             raise CutError(

@@ -4,19 +4,19 @@ from torch import fx
 
 from fxcache.codecs.history import FORECAST
 from fxcache.operators import operator_of
-from fxcache.program import noted
+from fxcache.program import note_of
 from fxcache.rewrite.patterns.matching import require_one_dtype
 from fxcache.rewrite.patterns.pattern import Pattern
 
 
 def is_forecast(node: fx.Node) -> bool:
     """Return whether ``node`` is the result of a forecast."""
-    return noted(node, FORECAST) is not None
+    return note_of(node, FORECAST) is not None
 
 
 def fuse_forecast(graph: fx.Graph, total: fx.Node) -> None:
     """Insert the kernel in place of the forecast."""
-    terms, weights = noted(total, FORECAST)  # type: ignore[misc]
+    terms, weights = note_of(total, FORECAST)  # type: ignore[misc]
     require_one_dtype(*terms, total)
     with graph.inserting_before(total):
         fused = graph.call_function(operator_of("forecast_read"), (list(terms), weights))

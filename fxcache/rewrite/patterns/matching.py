@@ -10,7 +10,7 @@ from fxcache.codecs.history import FORECAST
 from fxcache.codecs.quantized_rows import RESTORED
 from fxcache.graph_inputs import InputKind, source_of
 from fxcache.operators import DTYPES
-from fxcache.program import dtype_name, noted, value_of
+from fxcache.program import dtype_name, note_of, value_of
 from fxcache.rewrite.patterns.pattern import UnfitError
 
 
@@ -23,7 +23,7 @@ def is_read(node: fx.Node) -> bool:
     """Return whether ``node`` is a cached value, or is forecast or restored from one."""
     if cached_point(node) is not None:
         return True
-    return any(noted(node, what) is not None for what in (FORECAST, RESTORED))
+    return any(note_of(node, what) is not None for what in (FORECAST, RESTORED))
 
 
 def cached_point(node: fx.Node) -> int | None:

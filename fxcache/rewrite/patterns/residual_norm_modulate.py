@@ -8,7 +8,7 @@ from fxcache.codecs.history import FORECAST
 from fxcache.codecs.quantized_rows import RESTORED
 from fxcache.codecs.residual import SUM
 from fxcache.operators import operator_of
-from fxcache.program import noted, value_of
+from fxcache.program import note_of, value_of
 from fxcache.rewrite.patterns.matching import (
     arguments_of,
     first_input,
@@ -23,13 +23,15 @@ from fxcache.rewrite.patterns.pattern import Pattern, UnfitError
 
 def normalises_a_sum(node: fx.Node) -> bool:
     """Return whether ``node`` is a LayerNorm or RMSNorm of a stream plus a cached value."""
-    return op_name(node) in ("layer_norm", "rms_norm") and noted(first_input(node), SUM) is not None
+    return (
+        op_name(node) in ("layer_norm", "rms_norm") and note_of(first_input(node), SUM) is not None
+    )
 
 
 def fuse_norm(graph: fx.Graph, norm: fx.Node) -> None:
     """Insert the kernel. It also returns the sum if a later node reads it."""
     total, rms, given = first_input(norm), op_name(norm) == "rms_norm", arguments_of(norm)
-    stream, cached = noted(total, SUM)  # type: ignore[misc]
+    stream, cached = note_of(total, SUM)  # type: ignore[misc]
     if len(given["normalized_shape"]) != 1:
         raise UnfitError("the normalisation covers more than the last dimension")
     weight, bias, eps = given["weight"], given.get("bias"), given["eps"]
@@ -37,10 +39,10 @@ def fuse_norm(graph: fx.Graph, norm: fx.Node) -> None:
         if value_of(norm).dtype is not torch.float32:
             raise UnfitError("the default of epsilon depends on the version of torch")
         eps = torch.finfo(torch.float32).eps
-    terms, weights = noted(cached, FORECAST) or ([cached], None)
+    terms, weights = note_of(cached, FORECAST) or ([cached], None)
     last, scale, adds_one, shift = modulation_after(norm)
     require_one_dtype(stream, *terms, norm, last, weight, bias, scale, shift)
-    steps, row_scale = noted(cached, RESTORED) or (None, None)
+    steps, row_scale = note_of(cached, RESTORED) or (None, None)
     if row_scale is not None:
         if value_of(row_scale).dim() > 3:
             raise UnfitError("the cached value has a scale for each channel, not for each token")
