@@ -6,7 +6,7 @@ DOCS := .venv-docs
 MODEL := bench/models/emoji-sd
 DEMO := --prompt "red apple" --prompt "grinning face" --prompt "slice of pizza" \
 	--prompt "tiger face" --prompt "fire engine" --prompt "penguin" \
-	--steps 50 --interval 5 --compare
+	--steps 50 --compare
 
 .PHONY: help install demo docs test test-slow test-oldest lint types unit figures coverage quality stateful drawn cases clean
 

@@ -8,7 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 from bench.coverage import counts
-from bench.quality.claims import SPEEDUPS, curves_of, interpolated
+from bench.quality.claims import DEFAULT, SPEEDUPS, curves_of, interpolated
 from bench.quality.settings import FEWER, TUNED
 
 ROOT = Path(__file__).parents[1]
@@ -16,6 +16,7 @@ RESULTS = ROOT / "bench" / "results"
 README, KERNELS = ROOT / "README.md", ROOT / "kernels" / "README.md"
 CURVES = {
     FEWER: "fewer steps, no caching",
+    DEFAULT: "**`ProtectedEnds`, the default**",
     "Uniform": "`Uniform` (DeepCache)",
     "Taylor, order 1": "`TaylorSeer`, order 1",
     "TeaCache": "`TeaCache`, calibrated",

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from bench.figures import result
 from bench.gallery.drawing import CACHED, COMPUTED, INK
-from bench.quality.claims import curves_of
+from bench.quality.claims import DEFAULT, curves_of
 from bench.quality.settings import FEWER, TUNED
 
 MODELS = ("emoji-sd", "emoji-dit")
@@ -22,6 +22,7 @@ class Look(NamedTuple):
 
 LOOKS = {
     FEWER: Look("fewer steps, no caching", INK, "o"),
+    DEFAULT: Look("ProtectedEnds", "#0072B2", "p"),
     "Uniform": Look("Uniform", COMPUTED, "s"),
     "Taylor, order 1": Look("TaylorSeer, order 1", "#D55E00", "^"),
     "TeaCache": Look("TeaCache", "#009E73", "D"),

@@ -15,6 +15,7 @@ from fxcache.policies import (
     MagCache,
     NonUniform,
     Policy,
+    ProtectedEnds,
     Scheduled,
     Since,
     SmoothCache,
@@ -25,6 +26,7 @@ from fxcache.policies import (
 from fxcache.step import Decision, Step
 
 KNOWN: Mapping[str, Policy] = {
+    "ProtectedEnds(interval=3)": ProtectedEnds(interval=3),
     "Uniform(interval=3)": Uniform(interval=3),
     "Uniform(interval=5)": Uniform(interval=5),
     "Uniform(5, first=3, last=2)": Uniform(5, first=3, last=2),
