@@ -22,7 +22,7 @@ class Look(NamedTuple):
 
 LOOKS = {
     FEWER: Look("fewer steps, no caching", INK, "o"),
-    DEFAULT: Look("ProtectedEnds", "#0072B2", "p"),
+    DEFAULT: Look("ProtectedEnds", "#7F3C8D", "p"),
     "Uniform": Look("Uniform", COMPUTED, "s"),
     "Taylor, order 1": Look("TaylorSeer, order 1", "#D55E00", "^"),
     "TeaCache": Look("TeaCache", "#009E73", "D"),
