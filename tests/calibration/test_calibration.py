@@ -326,7 +326,7 @@ def test_variants_are_bounded():
         for i, block in enumerate(attentions(unet))
     }
     policy = BlockCaching(0.5, changes=changes, max_variants=2)
-    fxcache.optimize(unet, policy=policy)
+    fxcache.optimize(unet, policy=policy, hoist=None)
     sample(unet, T, **tiny.inputs())
     variants = variants_of(unet)
     run = {frozenset(policy.rows[s]) for s in range(T)}

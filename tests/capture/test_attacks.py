@@ -96,7 +96,7 @@ class Aliased(DiT):
 
 @torch.no_grad()
 def test_an_alias_made_with_an_unknown_tensor_is_not_trusted():
-    model, inputs = fxcache.optimize(Aliased().eval()), dit_inputs()
+    model, inputs = fxcache.optimize(Aliased().eval(), fxcache.Uniform(3)), dit_inputs()
     with pytest.raises(fxcache.CaptureError):
         model(inputs["sample"], 900.0, inputs["text"], torch.ones(5))
 
@@ -224,7 +224,7 @@ class TwoStreams(nn.Module):
 
 @torch.no_grad()
 def test_a_moved_stream_is_moved_again_at_reuse():
-    model, plain = fxcache.optimize(TwoStreams().eval()), TwoStreams().eval()
+    model, plain = fxcache.optimize(TwoStreams().eval(), fxcache.Uniform(3)), TwoStreams().eval()
     text, sample = torch.randn(2, 3), torch.randn(2, 6, 4)
     with fxcache.session(model):
         for timestep in (900.0, 800.0, 700.0):

@@ -84,7 +84,11 @@ def operator_launches() -> dict[str, Launches]:
 def reuse_step_launches() -> Launches:
     """Return the launches of a whole reuse step, compiled through the optimised module."""
     unet = fxcache.optimize(
-        tiny.small_unet(), cut=0, policy=fxcache.Uniform(2), cache=fxcache.CacheConfig(kernels=True)
+        tiny.small_unet(),
+        fxcache.Uniform(2),
+        cut=0,
+        hoist=None,
+        cache=fxcache.CacheConfig(kernels=True),
     )
     backend = Traced()
     compiled = torch.compile(unet, backend=backend, fullgraph=True)

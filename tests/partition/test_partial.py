@@ -182,7 +182,10 @@ def latent(model: nn.Module, seed: int = 0) -> Tensor:
 def run(model: nn.Module, wanted: bool) -> tuple[CaptureReport, Tensor]:
     """Return the capture, and a reuse after a refresh, which equals the original bit for bit."""
     made = fxcache.optimize(
-        copy.deepcopy(model), cut="deep", cache=fxcache.CacheConfig(partial_evaluation=wanted)
+        copy.deepcopy(model),
+        fxcache.Uniform(3),
+        cut="deep",
+        cache=fxcache.CacheConfig(partial_evaluation=wanted),
     )
     x, late, early = latent(model), torch.tensor(900.0), torch.tensor(500.0)
     with fxcache.session(made, num_steps=2):

@@ -105,6 +105,7 @@ def run(model: nn.Module, kernels: bool, **options: Any) -> tuple[Tensor, Counte
         policy=policy,
         cut=("blocks.0", "blocks.1"),
         cache=cache,
+        hoist=options.pop("hoist", None),
         **options,
     )
     found, inputs = [], dit_inputs()
@@ -281,7 +282,9 @@ def test_a_scale_for_each_channel_is_not_fused():
     for kernels in (False, True):
         model = Head(plain_norm(), modulated="neither").eval()
         cache = fxcache.CacheConfig(dtype=torch.int8, kernels=kernels)
-        fxcache.optimize(model, cut=("blocks.0", "blocks.1"), cache=cache)
+        fxcache.optimize(
+            model, fxcache.Uniform(3), cut=("blocks.0", "blocks.1"), cache=cache, hoist=None
+        )
         torch.manual_seed(0)
         given = torch.randn(2, 3, 5, 4), torch.ones(2, 7)
         with Ran() as ran:
@@ -317,7 +320,8 @@ def test_two_norms_of_one_sum_give_one_kernel():
 def test_a_version_dependent_epsilon_is_not_fused():
     model = Head(nn.RMSNorm(16)).to(torch.bfloat16).eval()
     inputs = {name: value.to(torch.bfloat16) for name, value in dit_inputs().items()}
-    fxcache.optimize(model, cut=("blocks.0", "blocks.1"), cache=fxcache.CacheConfig(kernels=True))
+    cache = fxcache.CacheConfig(kernels=True)
+    fxcache.optimize(model, cut=("blocks.0", "blocks.1"), cache=cache, hoist=None)
     model(timestep=torch.tensor(500.0, dtype=torch.bfloat16), **inputs)
     (fusion,) = fusions(model)
     assert "version of torch" in fusion["why_not"]
@@ -327,7 +331,8 @@ def test_a_version_dependent_epsilon_is_not_fused():
 def test_the_report_says_why_no_kernel_runs():
     model = Head(plain_norm()).double().eval()
     inputs = {k: v.double() for k, v in dit_inputs().items()}
-    fxcache.optimize(model, cut=("blocks.0", "blocks.1"), cache=fxcache.CacheConfig(kernels=True))
+    cache = fxcache.CacheConfig(kernels=True)
+    fxcache.optimize(model, cut=("blocks.0", "blocks.1"), cache=cache, hoist=None)
     with torch.no_grad():
         model(timestep=torch.tensor(1.0, dtype=torch.float64), **inputs)
     (fusion,) = fusions(model)
@@ -356,7 +361,9 @@ def test_a_kernel_quantises_the_cache(dtype):
     outputs = []
     for kernels in (False, True):
         unet = fxcache.optimize(
-            tiny.small_unet(), cache=fxcache.CacheConfig(dtype=dtype, kernels=kernels)
+            tiny.small_unet(),
+            fxcache.Uniform(3),
+            cache=fxcache.CacheConfig(dtype=dtype, kernels=kernels),
         )
         sample(unet, 1, **tiny.inputs())
         with Ran() as ran:

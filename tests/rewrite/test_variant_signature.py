@@ -60,7 +60,7 @@ def test_every_signature_describes_its_tensors(name, monkeypatch):
 
     original = VariantSignature.bind
     monkeypatch.setattr(VariantSignature, "bind", bind)
-    variants = variants_after(fxcache.optimize(dit(), **OPTIONS[name]))
+    variants = variants_after(fxcache.optimize(dit(), **{"hoist": None} | OPTIONS[name]))
     kinds = {
         "forecast": {InputKind.COEFFICIENT},
         "hoisted": {InputKind.HOISTED},

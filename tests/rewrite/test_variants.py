@@ -44,7 +44,8 @@ class Plain(nn.Module):
 def plain() -> nn.Module:
     torch.manual_seed(0)
     example = {"x": torch.randn(1, 4, 8, 8), "t": torch.tensor(1.0)}
-    return fxcache.optimize(Plain().eval(), capture=fxcache.CaptureConfig(example_inputs=example))
+    capture = fxcache.CaptureConfig(example_inputs=example)
+    return fxcache.optimize(Plain().eval(), fxcache.Uniform(3), capture=capture)
 
 
 def ops(graph: fx.Graph) -> list[str]:
@@ -96,7 +97,7 @@ def test_a_second_input_without_a_timestep_name_is_conditioning():
 
 
 def test_keyword_order_and_defaults_share_one_capture():
-    unet = fxcache.optimize(tiny.small_unet())
+    unet = fxcache.optimize(tiny.small_unet(), fxcache.Uniform(3))
     inputs = tiny.inputs()
     with torch.no_grad(), fxcache.session(unet):
         unet(inputs["sample"], 9, inputs["encoder_hidden_states"])

@@ -217,7 +217,7 @@ class Conditioned(DiT):
 @pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
 @pytest.mark.parametrize("numbers", [(100.0, 200.0, 300.0), (400.0, 300.0, 200.0)])
 def test_requests_with_a_shared_mask_stay_separate(numbers):
-    model, plain = fxcache.optimize(Conditioned().eval()), Conditioned().eval()
+    model, plain = fxcache.optimize(Conditioned().eval(), fxcache.Uniform(3)), Conditioned().eval()
     mask = torch.ones(1, 5)
     for number in numbers:
         inputs = dit_inputs(1, seed=int(number))
@@ -228,7 +228,7 @@ def test_requests_with_a_shared_mask_stay_separate(numbers):
 @torch.no_grad()
 @pytest.mark.parametrize("inference", [False, True])
 def test_sliced_halves_of_guidance_stay_separate(inference):
-    model, plain = fxcache.optimize(Conditioned().eval()), Conditioned().eval()
+    model, plain = fxcache.optimize(Conditioned().eval(), fxcache.Uniform(3)), Conditioned().eval()
     with torch.inference_mode() if inference else torch.no_grad():
         sample, both, mask = dit_inputs(1)["sample"], torch.randn(2, 5, 16), torch.ones(1, 5)
         cached: dict[int, Tensor] = {}

@@ -424,7 +424,7 @@ def test_weights_return_after_the_running_call(act):
 
 def test_offloading_without_hoisting_is_refused():
     with pytest.raises(fxcache.ConfigError, match="hoist"):
-        fxcache.optimize(dit(), cache=fxcache.CacheConfig(offload=True))
+        fxcache.optimize(dit(), hoist=None, cache=fxcache.CacheConfig(offload=True))
 
 
 def test_on_the_cpu_nothing_moves():

@@ -307,7 +307,7 @@ def test_copies_and_pickles_stay_optimised():
 
 
 def test_nothing_keeps_a_pipeline_alive():
-    pipe = fxcache.optimize(pipeline())
+    pipe = fxcache.optimize(pipeline(), fxcache.Uniform(2))
     pipe()
     model = pipe.components["transformer"]
     references = [weakref.ref(pipe), weakref.ref(pipe.components["transformer_2"])]

@@ -198,7 +198,7 @@ def test_a_session_does_not_reuse_values_of_old_settings():
         {"policy": 5},
         {"cut": "no such module"},
         {"cut": 17},
-        {"cache": fxcache.CacheConfig(offload=True)},
+        {"hoist": None, "cache": fxcache.CacheConfig(offload=True)},
         {"capture": fxcache.CaptureConfig(latent="no such input")},
         {"capture": fxcache.CaptureConfig(example_inputs={"sample": "noise"})},
         {"plan": "no such file"},

@@ -106,7 +106,7 @@ def test_refreshing_always_equals_the_original_bit_for_bit(policy, model):
 
 
 def test_the_prefix_ends_at_the_signal():
-    model = fxcache.optimize(dit(), policy=FirstBlock(0.1))
+    model = fxcache.optimize(dit(), policy=FirstBlock(0.1), hoist=None)
     denoised(model, dit_inputs())
     variants = variants_of(model)
     assert set(variants.made) == {VariantKey(frozenset(), True), VariantKey(variants.all, True)}
