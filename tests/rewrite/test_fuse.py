@@ -221,7 +221,7 @@ def test_a_unets_norm_of_a_concatenation_is_fused(order):
         unet = tiny.small_unet()
         options: dict[str, Any] = {"forecast": fxcache.Taylor(order)} if order else {}
         cache = fxcache.CacheConfig(kernels=kernels)
-        fxcache.optimize(unet, cut=0, policy=fxcache.Uniform(3), cache=cache, **options)
+        fxcache.optimize(unet, fxcache.Uniform(3), cut=0, cache=cache, hoist=None, **options)
         with Ran() as ran:
             outputs += [sample(unet, 3, **tiny.inputs()), sample(unet, 6, **tiny.inputs(seed=1))]
     torch.testing.assert_close(outputs[2:], outputs[:2], rtol=1e-4, atol=1e-4)

