@@ -15,6 +15,7 @@ from fxcache.policies import Policy
 from fxcache.report.compare import Comparison, likeness, sheet, timed_calls, typical_ms
 from fxcache.report.records import RunReport
 from fxcache.report.report import Report
+from fxcache.runtime.denoisers import denoisers_of
 
 WARM_UP_STEPS = 2
 
@@ -56,16 +57,20 @@ class Drawing:
         return list(result.images)
 
     def cached(self, pipeline: Any) -> tuple[list[Any], Report]:
-        """Return the images with fxcache, and the report. The denoiser is restored afterwards."""
-        denoiser = optimize(
-            denoiser_of(pipeline), self.policy, plan=self.plan, cut=self.cut, **self.options
-        )
+        """Return the images with fxcache, and the report of the first denoiser.
+
+        The pipeline is optimised, so that the length of each run is known. A plan belongs to one
+        denoiser: the first of several is optimised alone. All are restored afterwards.
+        """
+        denoisers = denoisers_of(pipeline)
+        target = denoiser_of(pipeline) if self.plan and len(denoisers) > 1 else pipeline
+        optimize(target, self.policy, plan=self.plan, cut=self.cut, **self.options)
         try:
             self.draw(pipeline, self.steps if self.plan else WARM_UP_STEPS)
             images = self.draw(pipeline, self.steps)
-            return images, report(denoiser)
+            return images, report(denoiser_of(pipeline))
         finally:
-            restore(denoiser)
+            restore(target)
 
     def original(self, pipeline: Any) -> tuple[list[Any], float]:
         """The images without fxcache, and the median time of a denoiser call in milliseconds."""
