@@ -4,6 +4,7 @@ import random
 import threading
 
 import numpy as np
+import numpy.random  # NumPy would load it at the first draw, after the state was compared
 import pytest
 import torch
 from torch import Tensor
@@ -12,8 +13,8 @@ from fxcache.capture.randomness import GeneratorStates
 from tests.capture.prepared import Prepared, calls, captured, refusal
 
 DRAWS = {
-    "NumPy's array": lambda x, t: x + torch.from_numpy(np.random.rand(4).astype(np.float32)),
-    "NumPy's number": lambda x, t: x * float(np.random.rand()),
+    "NumPy's array": lambda x, t: x + torch.from_numpy(numpy.random.rand(4).astype(np.float32)),
+    "NumPy's number": lambda x, t: x * float(numpy.random.rand()),
     "Python's number": lambda x, t: x * random.random(),
 }
 
@@ -27,7 +28,7 @@ def test_random_constants_are_refused(prepare):
 
 def test_draws_of_other_threads_are_accepted():
     def draw_elsewhere(x: Tensor, _: Tensor) -> Tensor:
-        thread = threading.Thread(target=lambda: (random.random(), np.random.rand()))
+        thread = threading.Thread(target=lambda: (random.random(), numpy.random.rand()))
         thread.start()
         thread.join()
         return x + torch.from_numpy(np.arange(4, dtype=np.float32))
