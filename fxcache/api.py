@@ -44,7 +44,7 @@ def optimize(
     guidance: GuidanceCache | None = None,
     capture: CaptureConfig | None = None,
 ) -> M:
-    """Make a denoiser, or all denoisers of a pipeline, reuse deep values between steps.
+    """Make a denoiser, or all denoisers of a pipeline, reuse cached values between steps.
 
     ``model`` changes in place. Called again, the function replaces all settings by the new ones:
     captures that still fit are kept, cached values are forgotten. After an error ``model`` is as it
@@ -54,8 +54,8 @@ def optimize(
         model: A denoiser in eval mode, or a pipeline. A pipeline is an object with ``components``;
             those that take a timestep at each step are optimised. Each call of an optimised
             pipeline is one run.
-        policy: Which steps refresh, by default ``ProtectedEnds(interval=3)``. A plan or its path may
-            be passed instead.
+        policy: Which steps refresh, by default ``ProtectedEnds(interval=3)``. A plan or its path
+            may be passed instead.
         plan: A plan or its path, as ``calibrate`` and ``fxcache tune`` make it: a policy with its
             cut and its forecast. Pass either ``policy`` or ``plan``, and a plan without ``cut`` and
             ``forecast``.
