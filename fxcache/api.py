@@ -44,7 +44,7 @@ def optimize(
     guidance: GuidanceCache | None = None,
     capture: CaptureConfig | None = None,
 ) -> M:
-    """Make a denoiser, or all denoisers of a pipeline, reuse deep values between steps.
+    """Make a denoiser, or all denoisers of a pipeline, reuse cached values between steps.
 
     ``model`` changes in place. Called again, the function replaces all settings by the new ones:
     captures that still fit are kept, cached values are forgotten. After an error ``model`` is as it
@@ -54,9 +54,11 @@ def optimize(
         model: A denoiser in eval mode, or a pipeline. A pipeline is an object with ``components``;
             those that take a timestep at each step are optimised. Each call of an optimised
             pipeline is one run.
-        policy: Which steps refresh, by default ``ProtectedEnds(interval=3)``. Or a plan, or its
-            path.
-        plan: What ``calibrate`` or ``fxcache tune`` found: a policy with its cut. Or its path.
+        policy: Which steps refresh, by default ``ProtectedEnds(interval=3)``. A plan or its path
+            may be passed instead.
+        plan: A plan or its path, as ``calibrate`` and ``fxcache tune`` make it: a policy with its
+            cut and its forecast. Pass either ``policy`` or ``plan``, and a plan without ``cut`` and
+            ``forecast``.
         forecast: How cached values are extrapolated to a reuse step, such as ``Taylor(order=1)`` or
             ``Hermite(order=2)``. By default the policy decides; most policies extrapolate nothing.
         cut: What is cached: a skip index (0 is outermost), a module path, a pair of module paths
@@ -151,7 +153,8 @@ def session(
 
     Args:
         model: An optimised module.
-        num_steps: How many calls each half makes. Policies that need the run's length use it.
+        num_steps: The number of calls in the run, for policies that need its length. If guidance
+            calls the model twice a step, count one of the two.
         timesteps: The list or 1-D tensor that the loop goes through. Its length is taken for
             ``num_steps``.
         key: The name of one request. Its cached values outlive the block, so requests that take

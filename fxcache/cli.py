@@ -49,7 +49,7 @@ def write(text: str) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="fxcache", description="Cache deep values between steps.")
+    top = argparse.ArgumentParser(prog="fxcache", description="Cache a denoiser's inner layers.")
     top.add_argument("--version", action="version", version=version("fxcache"))
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for name, (module, purpose) in COMMANDS.items():

@@ -26,7 +26,8 @@ class CacheConfig:
             compute less. Their results are equal up to the order of summation.
         kernels: Whether Triton kernels read the cache and apply the norms that follow, on CUDA
             devices. The report lists each place, and why a kernel does not run there.
-        offload: Whether weights that no step reads any more stay on the CPU. It needs ``hoist``.
+        offload: Whether weights that no step reads any more stay on the CPU. Not with
+            ``hoist=None``.
         timings: Whether the time of each step is measured, for the report. On a GPU that takes two
             timed events a step.
         max_trajectories: The number of trajectories that keep cached values at the same time, 1 or

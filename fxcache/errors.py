@@ -91,4 +91,7 @@ class PlanError(FxcacheError, ValueError):
 
 
 class FxcacheWarning(UserWarning):
-    """Results stay exact, but no work is saved. The text names the reason and a remedy."""
+    """fxcache works, but saves less or keeps results less close than requested.
+
+    The text says which, why, and what to do.
+    """

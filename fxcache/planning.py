@@ -79,9 +79,9 @@ def list_cuts(model: nn.Module, *args: Any, **inputs: Any) -> list[Cut]:
             the shapes that the configuration of a diffusers U-Net or DiT describes, at batch 1.
 
     Returns:
-        The cuts at skip connections, the outermost first. If none of them saves half of the FLOPs,
-        those along streams follow, from each block to the last, the longest first. Cuts that save
-        nothing are left out.
+        The cuts at skip connections that save FLOPs, the outermost first. If none of them saves
+        half of the FLOPs, the cuts along streams follow: from each block to the last, the longest
+        first.
 
     Raises:
         ConfigError: There are no arguments, and the configuration does not tell their shapes.

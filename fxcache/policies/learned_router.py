@@ -19,7 +19,7 @@ class LearnedRouter(Table):
     the guide, under Trained parts.
 
     Args:
-        threshold: The score from which a layer is computed, from 0 to below 1.
+        threshold: A layer is computed if its score exceeds this number, from 0 to below 1.
         scores: For each layer, by its module path, the score β of each step, from 0 (reuse) to 1
             (compute). It is 1 at the steps that compute everything. The policy serves runs of this
             length only.

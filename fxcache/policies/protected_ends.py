@@ -16,7 +16,8 @@ class ProtectedEnds(Policy):
     every N-th step refreshes, where N is the interval. The first steps lay out the picture, and no
     later step corrects an error of the last ones.
 
-    If nothing tells the run's length, the policy warns, and protects the first step alone.
+    If nothing tells the run's length, fxcache warns, and only the first step and every N-th step
+    refresh.
 
     Args:
         interval: Steps from one refresh to the next, 1 or more. With 1, every step refreshes.

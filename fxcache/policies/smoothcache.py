@@ -12,7 +12,7 @@ from fxcache.policies.table import Row, Table
 
 @dataclass(frozen=True)
 class SmoothCache(Table):
-    """Refresh all layers of one kind together, while their calibrated error is small.
+    """Reuse all layers of one kind together, while their calibrated error is small.
 
     SmoothCache (arXiv 2411.10510, equation 4). At step s a kind of layer, such as all attentions,
     reuses what it computed g steps before if

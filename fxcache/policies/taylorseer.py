@@ -18,7 +18,7 @@ class TaylorSeer(Policy):
 
     Args:
         interval: Steps from one refresh to the next, 1 or more.
-        order: The order of the Taylor series, 1 to 4. With 0, cached values are reused as they are.
+        order: The order of the Taylor series, 0 to 4. With 0, cached values are reused as they are.
 
     Raises:
         ConfigError: An option has a value that it cannot have.
