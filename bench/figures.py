@@ -9,7 +9,10 @@ from tabulate import tabulate
 
 from bench.coverage import counts
 from bench.quality.claims import DEFAULT, SPEEDUPS, curves_of, interpolated
+from bench.quality.sampling import STEPS
 from bench.quality.settings import FEWER, TUNED
+from fxcache.policies import Policy, ProtectedEnds, Uniform
+from fxcache.step import Step
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -46,13 +49,14 @@ def readme_figures() -> str:
 
 def demo_table(demo: dict[str, Any]) -> str:
     rows = [
+        ("policy", "the default"),  # `make figures` passes none
         ("steps, of them refreshed", f"{demo['steps']}, {demo['refreshes']}"),
         ("denoiser, original", f"{demo['original_ms']:.1f} ms a step"),
         ("denoiser, refresh step", f"{demo['refresh_ms']:.1f} ms"),
         ("denoiser, reuse step", f"{demo['reuse_ms']:.1f} ms"),
         ("speed-up of the denoiser", f"**{demo['speedup']:.2f}×**"),
         ("ideal speed-up, from FLOPs", f"{demo['ideal_speedup']:.2f}×"),
-        ("likeness to the original", f"{demo['psnr_db']:.1f} dB PSNR, {demo['ssim']:.3f} SSIM"),
+        ("compared with the original", f"{demo['psnr_db']:.1f} dB PSNR, {demo['ssim']:.3f} SSIM"),
         ("cached", f"one tensor, {demo['cached_bytes']:,} bytes"),
     ]
     return tabulate(
@@ -74,11 +78,18 @@ def frontier_table(frontier: dict[str, dict[str, Any]]) -> str:
                 "saved": f"{1 - reuse / full:.1%}",
                 "partially evaluated": f"{partly / 1e9:.0f} GFLOPs",
                 "cached (float32)": f"{outermost['cache_bytes'] / 2**20:.1f} MiB",
-                "ideal speed-up, interval 3": f"{3 / (1 + 2 * reuse / full):.2f}×",
-                "interval 5": f"{5 / (1 + 4 * reuse / full):.2f}×",
+                "ideal speed-up, default": f"{ideal_speedup(ProtectedEnds(), full, reuse):.2f}×",
+                "`Uniform(3)`": f"{ideal_speedup(Uniform(3), full, reuse):.2f}×",
+                "`Uniform(5)`": f"{ideal_speedup(Uniform(5), full, reuse):.2f}×",
             }
         )
     return tabulate(rows, headers="keys", tablefmt="github")
+
+
+def ideal_speedup(policy: Policy, full_flops: int, reuse_flops: int) -> float:
+    """Return the speed-up from FLOPs over a run of ``STEPS`` steps."""
+    refreshes = sum(policy.decide(Step(i, STEPS)).refresh for i in range(STEPS))
+    return STEPS * full_flops / (refreshes * full_flops + (STEPS - refreshes) * reuse_flops)
 
 
 def hoisting_table(hoisting: dict[str, Any]) -> str:
@@ -88,7 +99,7 @@ def hoisting_table(hoisting: dict[str, Any]) -> str:
             "refresh": mebibytes(found["none"]["refresh"]),
             'hoist="once"': mebibytes(found["once"]["refresh"]),
             'hoist="table"': mebibytes(found["table"]["refresh"]),
-            "saved": f"{1 - found['table']['refresh'] / found['none']['refresh']:.1%}",
+            "saved by the table": f"{1 - found['table']['refresh'] / found['none']['refresh']:.1%}",
             "reuse": mebibytes(found["none"]["reuse"]),
             "reuse with the table": mebibytes(found["table"]["reuse"]),
         }
@@ -104,10 +115,10 @@ def mebibytes(count: int) -> str:
 def coverage_line(coverage: dict[str, Any]) -> str:
     total = counts(coverage["classes"])
     return (
-        f"Of the {total['classes']} classes in diffusers {coverage['diffusers']}'s `models.unets` "
-        f"and `models.transformers`, {total['captured']} are captured and {total['cut']} cut, "
-        f"{total['halved']} of these with at least half the FLOPs saved on four or more blocks: "
-        "[the table](docs/coverage.md)."
+        f"fxcache captures {total['captured']} of the {total['classes']} classes in diffusers "
+        f"{coverage['diffusers']}'s `models.unets` and `models.transformers`, and cuts "
+        f"{total['cut']} of them. For {total['halved']} of these, tested with four or more blocks, "
+        "a reuse step saves at least half of the FLOPs: [the table](docs/coverage.md)."
     )
 
 
@@ -129,8 +140,8 @@ def planning_table(planning: dict[str, Any]) -> str:
 def overhead() -> str:
     measured = result("dispatch")
     return (
-        f"Dispatch adds {measured['reuse_us']:.0f} µs of host time to a reuse step and "
-        f"{measured['refresh_us']:.0f} µs to a refresh."
+        f"fxcache's own Python code takes {measured['reuse_us']:.0f} µs of a reuse step and "
+        f"{measured['refresh_us']:.0f} µs of a refresh."
     )
 
 
@@ -148,9 +159,9 @@ def quality_table(models: dict[str, Any]) -> str:
     ]
     table = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
     return (
-        "How close pictures stay at equal FLOPs, on the two bundled models (between measured "
-        "points, straight lines; larger models forgive less): "
-        f"[all policies](docs/quality.md).\n\n{table}"
+        "The next table compares pictures with those without caching, at equal FLOPs, on the two "
+        "bundled models. Values between measured points are interpolated. Larger models are more "
+        f"sensitive. [Quality against speed](docs/quality.md) has all policies.\n\n{table}"
     )
 
 

@@ -78,6 +78,9 @@ def version_of(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
+# Of tensors that are no inference tensors. Why: as for ``version_of``.
+version_counter = operator.attrgetter("_version")
+
 # Attribute getters are fast: all weights of a model are compared when a run starts.
 # Why: as for ``version_of``.
 weight_kind = operator.attrgetter("shape", "dtype", "device")

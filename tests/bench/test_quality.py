@@ -385,3 +385,10 @@ def test_the_committed_document_equals_the_results():
         models = read(RESULTS)
         assert models.keys() <= set(NAMES)
         assert DOCUMENT.read_text("utf-8") == document(models)
+
+
+def test_the_default_is_closer_than_all_that_needs_no_calibration():
+    for model, measured in read(RESULTS).items():
+        found = [c for c in claims(measured["rows"]) if c.what.startswith("ProtectedEnds")]
+        assert len(found) == 3
+        assert all(claim.holds for claim in found), model

@@ -6,7 +6,7 @@ from weakref import WeakKeyDictionary, WeakSet
 import torch
 from torch import Tensor
 
-from fxcache._torch import version_of
+from fxcache._torch import version_counter
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.call import Call
 from fxcache.rewrite.variants import NOTHING, Variants
@@ -94,8 +94,9 @@ class Prologue:
         self._generation = captures.changes.generation
         parts = (variants.prologue, *([variants.timestep_part] if history else []))
         modules = [part.module for part in parts]
-        self._weights = [w for m in modules for w in (*m.parameters(), *m.buffers())]
-        self._versions = [version_of(weight) for weight in self._weights]
+        weights = (w for m in modules for w in (*m.parameters(), *m.buffers()))
+        self._weights = [weight for weight in weights if not weight.is_inference()]
+        self._versions = list(map(version_counter, self._weights))
         prologue = variants.prologue
         with torch.no_grad():
             values = captures.offload.run(prologue.module, *prologue.signature.bind(call.tensors))
@@ -125,11 +126,12 @@ class Prologue:
 
     def holds(self, original_call: Call, variants: Variants, generation: int) -> bool:
         """Return whether the values come from this call's conditioning and the current weights."""
-        now = (original_call.tensors[i] for i in variants.hoisted.inputs)
-        pairs = zip(self._sources, now, strict=True)
-        same = all(source.compare(tensor) is Match.SAME for source, tensor in pairs)
-        written = [version_of(weight) for weight in self._weights] != self._versions
-        return same and self._generation == generation and not written
+        tensors = original_call.tensors
+        for source, index in zip(self._sources, variants.hoisted.inputs, strict=True):
+            if source.compare(tensors[index]) is not Match.SAME:
+                return False
+        unwritten = list(map(version_counter, self._weights)) == self._versions
+        return unwritten and self._generation == generation
 
     @property
     def nbytes(self) -> int:
@@ -193,7 +195,7 @@ class Hoisting(Feature):
     def _found(self, step: StepContext) -> HoistedInputs:
         """Return the hoisted values. Compute them if the run has none yet."""
         variants, trajectory, original = step.variants, step.trajectory, step.original_call
-        if variants in self._prevented:
+        if self._prevented and variants in self._prevented:
             return HoistedInputs()
         if any(original.tensors[i].is_inference() for i in variants.hoisted.inputs):
             return HoistedInputs(fallback_reason=UNTRACKED)
