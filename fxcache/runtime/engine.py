@@ -32,7 +32,6 @@ from fxcache.signature import Signature
 from fxcache.step import Decision, Step
 
 MAX_RUNS = 16
-MAX_RECORDED_STEPS = 4096
 
 
 class Engine:
@@ -198,20 +197,10 @@ class Engine:
         half = step.phase is CFGPhase.CONDITIONAL
         if not half:
             trajectory.full_flops = variants.full_flops
-        flops = variant.flops + step.hoist_flops
-        run = trajectory.run
-        if len(run.steps) < MAX_RECORDED_STEPS:
-            run.steps.append(
-                RunStep(
-                    decision,
-                    step.stopwatch,
-                    flops,
-                    trajectory.full_flops,
-                    variants.all,
-                    half,
-                    step.hoist_level,
-                )
-            )
+        run, flops, full = trajectory.run, variant.flops + step.hoist_flops, trajectory.full_flops
+        run.add(
+            RunStep(decision, step.stopwatch, flops, full, variants.all, half, step.hoist_level)
+        )
         if not run.listed:
             run.listed = True
             self.runs.append(run)

@@ -11,6 +11,8 @@ from torch import Tensor
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.step import Decision
 
+MAX_RECORDED_STEPS = 4096
+
 
 class Stopwatch:
     """Measures the time from its creation to ``stop``, on the denoiser's device.
@@ -97,6 +99,11 @@ class Run:
     guidance_waits: int = 0  # calls whose halves were compared on another device
     signals: Tensor | None = None  # one for each timestep, if they were precomputed
     listed: bool = False  # among the engine's runs
+
+    def add(self, step: RunStep) -> None:
+        """Add a step, up to ``MAX_RECORDED_STEPS``."""
+        if len(self.steps) < MAX_RECORDED_STEPS:
+            self.steps.append(step)
 
     @property
     def refreshes(self) -> list[int]:
