@@ -1,11 +1,13 @@
 """Finds the source line of the model for an error or a node."""
 
 import linecache
+import re
 import traceback
 from collections.abc import Iterable
 
 from torch import fx
 
+FRAME = re.compile(r'File "([^"]+)", line (\d+), in [^\n]*\n\s*([^\n]*)')  # of a stack trace
 OTHERS = ("/torch/", "/fxcache/capture/", "<eval_with_key>")
 
 
@@ -37,6 +39,6 @@ def recorded_line(error: BaseException) -> str:
 
 
 def last_frame(trace: str) -> str:
-    """Return the last frame of a stack trace that fx recorded, with its line of code."""
-    _, prefix, frame = trace.rpartition('File "')
-    return prefix + " ".join(line.strip() for line in frame.splitlines()[:2])
+    """Return the last frame of a stack trace that fx recorded, as ``file:line: code``."""
+    frames = [found.groups() for found in FRAME.finditer(trace)]
+    return "{}:{}: {}".format(*frames[-1]) if frames else ""
