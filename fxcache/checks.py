@@ -67,14 +67,14 @@ def require_numbers(asker: object, name: str, least: int) -> None:
     object.__setattr__(asker, name, tuple(map(float, value)))
 
 
-def require_calibrated(asker: object, name: str, command: str = "calibrate") -> None:
-    """Raise ConfigError if nothing was passed for ``name``, which ``command`` measures."""
+def require_calibrated(asker: object, name: str) -> None:
+    """Raise ConfigError if nothing was passed for ``name``, which calibration measures."""
     if getattr(asker, name):
         return
     raise ConfigError(
         f"{type(asker).__name__} has no {name}: the policy must be fitted to a model",
         where=place(asker, name),
-        remedy=f"pass the plan that `fxcache {command}` writes to optimize(model, plan)",
+        remedy="pass the plan that `fxcache calibrate` writes to optimize(model, plan)",
     )
 
 

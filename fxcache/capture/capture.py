@@ -2,14 +2,13 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import nullcontext
 
 import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 
-from fxcache._torch import is_vmap_step, without_code, without_lines, writes
+from fxcache._torch import is_vmap_step, writes
 from fxcache.analysis.dependence import Dependence
 from fxcache.call import Call
 from fxcache.capture.bind import bound, number_refusal
@@ -116,14 +115,14 @@ def remove_identities(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
-def functional(exported: ExportedProgram, model: str, lines: bool = True) -> ExportedProgram:
+def functional(exported: ExportedProgram, model: str, lines: bool) -> ExportedProgram:
     """Return the same program without in-place writes and vmaps.
 
     Raises:
         CaptureError: torch cannot make a write functional.
     """
     try:
-        with isolated(), nullcontext() if lines else without_lines(), without_code():
+        with isolated(lines):
             return exported.run_decompositions({})
     except Exception as error:
         raise CaptureError(

@@ -14,8 +14,6 @@ from fxcache._torch import (
     tree_flatten,
     tree_map_only,
     tree_unflatten,
-    without_code,
-    without_lines,
 )
 from fxcache.call import Call
 from fxcache.capture.boundary import Boundary
@@ -97,9 +95,8 @@ def traced(
     def trace() -> Exported:
         arguments = (stand_ins(call.exported),)
         boundary = Boundary(module, call)
-        lines_mode = contextlib.nullcontext() if lines else without_lines()
         entered = entered_with_dict(module, boundary, values)
-        with entered, isolated(), lines_mode, without_code(), preserved(module):
+        with entered, isolated(lines), preserved(module):
             program = torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
         return Exported(program, frozenset(values.read if values else ()), boundary)
 

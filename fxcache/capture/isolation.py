@@ -9,6 +9,8 @@ from typing import Any, TextIO
 
 import torch
 
+from fxcache._torch import without_code, without_lines
+
 # The thread that captures also holds this lock for the whole capture.
 ONE_AT_A_TIME = threading.RLock()
 # Warnings about attributes that the model assigns, which are restored; about torch's own code; and
@@ -21,16 +23,20 @@ IGNORED = (
 
 
 @contextlib.contextmanager
-def isolated() -> Iterator[None]:
+def isolated(lines: bool) -> Iterator[None]:
     """Runs one trace at a time, without gradients, and restores process-wide state.
 
     torch.export uses global state. If it fails, it prints the whole graph to stderr; that output
-    is dropped.
+    is dropped. Graphs get their Python code when they first run.
+
+    Args:
+        lines: Whether the trace records the source line of each node.
     """
     with ONE_AT_A_TIME, quiet_thread(), warnings.catch_warnings(), default_dtype():
         for message, category in IGNORED:
             warnings.filterwarnings("ignore", message, category)
-        with torch.inference_mode(False), torch.no_grad():
+        lines_mode = contextlib.nullcontext() if lines else without_lines()
+        with torch.inference_mode(False), torch.no_grad(), lines_mode, without_code():
             yield
 
 

@@ -62,13 +62,13 @@ class Drawing:
         The pipeline is optimised, so that the length of each run is known. A plan belongs to one
         denoiser: the first of several is optimised alone. All are restored afterwards.
         """
-        denoisers = denoisers_of(pipeline)
-        target = denoiser_of(pipeline) if self.plan and len(denoisers) > 1 else pipeline
+        first, *others = denoisers_of(pipeline).values()
+        target = first if self.plan and others else pipeline
         optimize(target, self.policy, plan=self.plan, cut=self.cut, **self.options)
         try:
             self.draw(pipeline, self.steps if self.plan else WARM_UP_STEPS)
             images = self.draw(pipeline, self.steps)
-            return images, report(denoiser_of(pipeline))
+            return images, report(first)
         finally:
             restore(target)
 
