@@ -1,12 +1,15 @@
 """Graphs made during a trace get their Python code when somebody asks for it, and then the same."""
 
+from contextlib import nullcontext
 from threading import Thread
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, fx, nn
 
 from fxcache._torch import with_code, without_code
+from tests.capture.prepared import Prepared, calls, captured
 
 
 class Sum(nn.Module):
@@ -70,3 +73,24 @@ def test_it_ends_with_an_error_too():
     with pytest.raises(ZeroDivisionError), without_code():
         raise ZeroDivisionError
     assert fx.GraphModule.recompile is before
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [lambda x, t: x * 2, lambda x, t: (x * 2).add_(1)],
+    ids=["one trace", "made functional"],
+)
+def test_a_capture_writes_less_code(prepare, monkeypatch):
+    written: list[fx.Graph] = []
+    python_code = fx.Graph.python_code
+
+    def counted(graph: fx.Graph, *args: Any, **kwargs: Any) -> Any:
+        written.append(graph)
+        return python_code(graph, *args, **kwargs)
+
+    monkeypatch.setattr(fx.Graph, "python_code", counted)
+    captured(Prepared(prepare).eval(), *calls()[0])
+    few = len(written)
+    monkeypatch.setattr("fxcache.capture.isolation.without_code", nullcontext)
+    captured(Prepared(prepare).eval(), *calls()[0])
+    assert 2 * few < len(written) - few
