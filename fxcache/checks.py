@@ -74,7 +74,7 @@ def require_calibrated(asker: object, name: str) -> None:
     raise ConfigError(
         f"{type(asker).__name__} has no {name}: the policy must be fitted to a model",
         where=place(asker, name),
-        remedy="pass the plan that `fxcache calibrate` writes to optimize(model, plan)",
+        remedy="fit it with `fxcache calibrate`, and call optimize(model, plan)",
     )
 
 

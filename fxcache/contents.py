@@ -1,4 +1,4 @@
-"""What a state object, a list, a tuple or a dict holds: how it is read, and how it is replaced."""
+"""Reads and replaces the contents of state objects, lists, tuples and dicts."""
 
 import functools
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""The public functions that prepare a plan: where a model can be cut, and a policy fitted to it."""
+"""The public functions that prepare a plan: list a model's cuts, and fit a policy to it."""
 
 from collections.abc import Callable
 from contextlib import nullcontext

@@ -67,7 +67,7 @@ def without_lines() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_code() -> Iterator[None]:
-    """Graphs that this thread makes inside it get their Python code when they are first run.
+    """Delay the Python code of graphs that this thread makes inside the block until they run.
 
     Why: torch.export writes and compiles the code of each graph six times, functionalisation twelve
     times, a sixth of the time of a trace. Nothing runs that code, and nothing public prevents it.
@@ -108,7 +108,7 @@ def without_code() -> Iterator[None]:
 
 
 def with_code(module: Any) -> Any:
-    """``module``, a graph made inside ``without_code``, and its inner graphs, with their code."""
+    """Return ``module``, with the code that ``without_code`` left out, also of inner graphs."""
     if isinstance(module, GraphModule):
         module.recompile()
     return module

@@ -74,13 +74,13 @@ class DictState:
 
 
 class EmptyDicts:
-    """All dicts that are empty: most are, those of functions and of hooks among them."""
+    """Snapshots of all empty dicts. Most dicts are empty, such as those of functions and hooks."""
 
     def __init__(self) -> None:
         self._dicts: list[dict[Any, Any]] = []
 
     def keep(self, container: dict[Any, Any]) -> bool:
-        """Take a snapshot of ``container`` if it is empty and a plain dict; returns whether."""
+        """Return whether ``container`` is an empty plain dict, and take a snapshot if it is."""
         if type(container) not in ORDINARY or container:
             return False
         self._dicts.append(container)

@@ -26,7 +26,7 @@ def unlift(
     dynamic: Dynamic,
     specialized: frozenset[str],
 ) -> Program:
-    """The program: weights become ``get_attr`` nodes, and constant inputs are removed."""
+    """Return the program: weights become ``get_attr`` nodes, and constant inputs are removed."""
     leaves, _ = tree_flatten(call.exported)
     paths = [path for path, _ in named_leaves(call.exported)]
     if len(leaves) != len(paths):
@@ -50,7 +50,7 @@ def unlift(
 def unlifted_graph(
     exported: ExportedProgram, leaves: Sequence[Any]
 ) -> tuple[fx.Graph, dict[str, Any]]:
-    """The graph with ``get_attr`` nodes for weights, and the weights by name.
+    """Return the graph with ``get_attr`` nodes for weights, and the weights by name.
 
     Args:
         exported: The exported program.
@@ -82,7 +82,7 @@ def unlifted_graph(
 def varying_sizes(
     graph: fx.Graph, exported: ExportedProgram, call: Call, dynamic: Dynamic
 ) -> VaryingSizes:
-    """The input sizes that may vary, and the constraints on them that the trace found."""
+    """Return the input sizes that may vary, and the constraints that the trace found."""
     placeholders = (n for n in graph.nodes if n.op == "placeholder")
     expressions = {
         (index, dim): expression_of(value_of(node).shape[dim])
@@ -97,7 +97,7 @@ def varying_sizes(
 
 
 def weight(exported: ExportedProgram, name: str, kind: InputKind) -> Tensor:
-    """The module's tensor that a lifted input stands for."""
+    """Return the module's tensor that a lifted input represents."""
     if kind not in WEIGHTS:
         raise CaptureError(
             f"the graph has an input of kind {kind.name}",

@@ -1,4 +1,4 @@
-"""The term of a linear map that comes from fresh channels alone: how it is found, and computed."""
+"""Finds and computes the term of a linear map that comes from the fresh channels alone."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace

@@ -20,7 +20,10 @@ CHANGING = (
     "CaptureConfig(step_inputs=...)."
 )
 NO_FASTER = "Results stay exact, but are no faster."
-UNPROTECTED = "The last steps reuse cached values like the others, and results are less similar."
+UNPROTECTED = (
+    "The last steps reuse cached values like the others, so that results differ more from those "
+    "without caching."
+)
 INTERNAL_PACKAGES = ("fxcache.", "torch.")  # a warning does not point at frames of these
 
 

@@ -1,4 +1,4 @@
-"""How strongly an error at one step shows in the result of the whole run."""
+"""Measures how strongly an error at one step changes the result of the whole run."""
 
 import math
 from collections.abc import Callable, Sequence
