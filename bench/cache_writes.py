@@ -19,7 +19,7 @@ from fxcache.codecs.codec import Codec
 from fxcache.codecs.history import History
 from fxcache.codecs.identity import Identity
 from fxcache.forecasts import Taylor
-from fxcache.runtime.feature_cache import FeatureCache, same_layout
+from fxcache.runtime.feature_cache import FeatureCache
 
 POINTS, ROUNDS, WRITES = 114, 15, 200
 SHAPE = (1, 4, 8)
@@ -44,7 +44,7 @@ def one_by_one(order: int, count: int) -> Callable[[int], None]:
     def store(step: int) -> None:
         del step
         for buffers, value in zip(stored, values, strict=True):
-            if not same_layout(buffers[0], value):
+            if buffers[0].shape != value.shape:
                 raise AssertionError("the buffers must have the shape of the values")
             for level, buffer in enumerate(buffers):
                 following = (value - buffer) / 1 if level < order else value

@@ -18,12 +18,13 @@ import torch
 import triton
 from torch import Tensor, fx
 from torch._dynamo.device_interface import CudaInterface
-from torch._inductor import compile_fx, config, ir, scheduler
+from torch._inductor import compile_fx, config, ir, memory, scheduler
 from torch._inductor.cudagraph_utils import check_multiple_devices_or_any_cpu_nodes as refusal
 from torch._inductor.fx_passes import joint_graph
 from torch._inductor.graph import GraphLowering
 from torch._inductor.runtime.hints import DeviceProperties
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._ordered_set import OrderedSet
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from triton.backends.compiler import GPUTarget
@@ -64,10 +65,13 @@ class Decision(NamedTuple):
     Attributes:
         kernels: The kernels.
         refused: Why Inductor would not capture a CUDA graph; None if it would.
+        peak_bytes: Inductor's estimate of the most memory that results and values inside the graph
+            take at once. Inputs do not count.
     """
 
     kernels: list[Kernel]
     refused: str | None
+    peak_bytes: int
 
 
 class DecidedError(Exception):
@@ -96,20 +100,24 @@ class FakeGPUCall(NamedTuple):
     fakes: FakeTensorMode
 
 
-def on_fake_gpu(module: fx.GraphModule, inputs: Sequence[Any]) -> FakeGPUCall:
-    """Move ``module`` and ``inputs`` from meta to a fake GPU, with the same strides."""
+def on_fake_gpu(
+    module: fx.GraphModule, inputs: Sequence[Any], device: torch.device = CUDA
+) -> FakeGPUCall:
+    """Move ``module`` and ``inputs`` from meta to a fake GPU, with the same strides.
+
+    torch's build for the CPU cannot trace writes to inputs on a GPU. Graphs that write their inputs
+    need another ``device``.
+    """
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
 
     def faked(value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        device = CUDA if value.is_meta else value.device
+        place = device if value.is_meta else value.device
         with fakes:
-            return torch.empty_strided(
-                value.shape, value.stride(), dtype=value.dtype, device=device
-            )
+            return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=place)
 
-    graph = gpu_graph(module.graph)
+    graph = gpu_graph(module.graph, device)
     names = {str(node.target) for node in graph.find_nodes(op="get_attr")}
     weights = {name: faked(getattr(module, name)) for name in names}
     return FakeGPUCall(fx.GraphModule(weights, graph), [faked(value) for value in inputs], fakes)
@@ -165,12 +173,12 @@ def size_of(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def gpu_graph(graph: fx.Graph) -> fx.Graph:
+def gpu_graph(graph: fx.Graph, device: torch.device) -> fx.Graph:
     """Copy a graph for the GPU, with flash attention. Without a GPU, torch would decompose it."""
     found = copy.deepcopy(graph)
     for node in list(found.nodes):
         if torch.device(node.kwargs.get("device") or "cpu").type == "meta":
-            node.update_kwarg("device", CUDA)
+            node.update_kwarg("device", device)
         if node.target is ATTENTION and len(node.args) == 3 and node.meta["val"].dim() == 4:
             with found.inserting_before(node):
                 flash = found.call_function(FLASH_ATTENTION, node.args)
@@ -218,7 +226,20 @@ def stop(lowering: GraphLowering) -> None:
     nodes = lowering.scheduler.nodes
     kernels = [Kernel(ops_of(node), nbytes_of(node)) for node in nodes]
     refused = lowering.disable_cudagraphs_reason or refusal(lowering.device_node_mapping)
-    raise DecidedError(Decision([kernel for kernel in kernels if kernel.nbytes], refused))
+    kernels = [kernel for kernel in kernels if kernel.nbytes]
+    raise DecidedError(Decision(kernels, refused, peak_of(lowering)))
+
+
+def peak_of(lowering: GraphLowering) -> int:
+    """Return Inductor's estimate of the peak of memory, in the order of its kernels."""
+    planned, outputs = lowering.scheduler, OrderedSet(lowering.get_output_names())
+    nodes, buffers = planned.nodes, planned.name_to_buf
+    memory.assign_memory_planning_info_for_scheduler_buffers(nodes, buffers)
+    memory.assign_memory_planning_info_for_scheduler_nodes(
+        nodes, planned.name_to_fused_node, buffers, {}
+    )
+    peak, _ = memory.estimate_peak_memory(nodes, {}, outputs)
+    return int(peak)
 
 
 def ops_of(node: scheduler.BaseSchedulerNode) -> tuple[str, ...]:

@@ -81,10 +81,10 @@ def totals(kernels: list[Kernel]) -> dict[str, int]:
 
 def inductor_kernels(called: FakeGPUCall) -> list[Kernel]:
     """Return the kernels of Inductor. Require that it would capture a CUDA graph."""
-    kernels, refused = compiled(called)
-    if refused:
-        raise AssertionError(f"no CUDA graph of {type(called.module).__name__}: {refused}")
-    return kernels
+    found = compiled(called)
+    if found.refused:
+        raise AssertionError(f"no CUDA graph of {type(called.module).__name__}: {found.refused}")
+    return found.kernels
 
 
 @contextmanager

@@ -19,6 +19,7 @@ class InputKind(Enum):
     HOISTED = "hoisted"  # computed before the steps
     SHARED = "shared"  # computed by the prefix
     CACHED = "cached"  # stored by an earlier step
+    BUFFER = "buffer"  # memory of the cache that the graph writes
     COEFFICIENT = "coefficient"  # with which this step reads cached values
     MOMENT = "moment"  # statistics of a cached value, for a kernel
 
@@ -42,8 +43,8 @@ class Source(NamedTuple):
     Attributes:
         kind: The kind of the input.
         key: For USER, the number of the program's input. For HOISTED and SHARED, the number of the
-            value. For CACHED, the number of the cache point and the index of the stored tensor. For
-            COEFFICIENT, its name. For MOMENT, the ``Moments``.
+            value. For CACHED and BUFFER, the number of the cache point and the index of the stored
+            tensor. For COEFFICIENT, its name. For MOMENT, the ``Moments``.
     """
 
     kind: InputKind

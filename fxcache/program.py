@@ -57,19 +57,32 @@ class VaryingSizes:
 
         All sizes that may not vary are assumed to be the sizes at capture.
         """
-        symbol_values: dict[Any, int] = {}
+        symbol_values = self.symbol_values(tensors)
         for (index, dim), expression in self.expressions.items():
             size = tensors[index].shape[dim]
-            if isinstance(expression, int):
-                if expression != size:
-                    return False
-            elif expression.is_Symbol:
-                low, high = self.ranges.get(expression, (0, size))
-                if symbol_values.setdefault(expression, size) != size or not low <= size <= high:
-                    return False
-            elif expression.subs(symbol_values) != size:
+            if size_of(expression, symbol_values) != size:
+                return False
+        for symbol, value in symbol_values.items():
+            low, high = self.ranges.get(symbol, (0, value))
+            if not low <= value <= high:
                 return False
         return all(guard.subs(symbol_values) == True for guard in self.guards)  # noqa: E712, sympy
+
+    def symbol_values(self, tensors: Sequence[Tensor]) -> dict[Any, int]:
+        """Return the value of each symbol, by the first size of an input that is the symbol."""
+        found: dict[Any, int] = {}
+        for (index, dim), expression in self.expressions.items():
+            if not isinstance(expression, int) and expression.is_Symbol:
+                found.setdefault(expression, tensors[index].shape[dim])
+        return found
+
+
+def size_of(expression: Any, symbol_values: Mapping[Any, int]) -> Any:
+    """Return the size that ``expression``, an int or a sympy expression, stands for."""
+    if isinstance(expression, int):
+        return expression
+    known = symbol_values.get(expression)
+    return expression.subs(symbol_values) if known is None else known
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,13 @@ Tested: torch 2.13.0 (CPU build) and 2.11.0 (CUDA build, on the CPU).
 # Why: torch.export flattens inputs and outputs with this pytree, which has no public name.
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
-from fxcache._torch.dynamo import compiled_original, compiler_callback, hidden_from_dynamo
+from fxcache._torch.dynamo import (
+    compiled_original,
+    compiler_callback,
+    freezes_inputs,
+    hidden_from_dynamo,
+    keep_address,
+)
 from fxcache._torch.hooks import forget_hooks, hook_dicts, hooks_of, num_registered_hooks
 from fxcache._torch.operators import is_vmap_step, returns_view, writes
 from fxcache._torch.sizes import expression_of, guards_of, hint_of
@@ -46,6 +52,7 @@ __all__ = [
     "expression_of",
     "fake_mode_for",
     "forget_hooks",
+    "freezes_inputs",
     "guards_of",
     "hidden_from_dynamo",
     "hint_of",
@@ -54,6 +61,7 @@ __all__ = [
     "is_fake",
     "is_vmap_step",
     "is_vmapped",
+    "keep_address",
     "no_dispatch_modes",
     "num_registered_hooks",
     "replace_tensor",

@@ -1,12 +1,13 @@
 """Controls which functions Dynamo skips and compiles."""
 
 import functools
+import sys
 from collections.abc import Callable
 from types import FunctionType, SimpleNamespace
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 # Why: the replay of a CUDA graph may overwrite results of compiled graphs, but not of eager
 # operators. In a frame that Dynamo skips, this callback is set if Dynamo compiles the functions
@@ -19,7 +20,9 @@ __all__ = [
     "compiled_original",
     "compiler_callback",
     "exports_here",
+    "freezes_inputs",
     "hidden_from_dynamo",
+    "keep_address",
 ]
 
 
@@ -47,6 +50,25 @@ def hidden_from_dynamo(function: F, recursive: bool = True) -> F:
     own.__dict__.update(wrapper.__dict__)
     own._torchdynamo_wrapper_id = id(own)
     return own
+
+
+def keep_address(buffer: Tensor) -> None:
+    """Tell Dynamo that ``buffer`` keeps its address, so that captured CUDA graphs use it in place.
+
+    Why: there is no public name. A graph is captured again if the address changes. Dynamo would
+    make a constant of the buffer if the graph is to be frozen.
+    """
+    if not freezes_inputs():
+        torch._dynamo.mark_static_address(buffer, guard=False)
+
+
+def freezes_inputs() -> bool:
+    """Return whether Dynamo makes constants of tensors with static addresses.
+
+    Why: Inductor's option is private.
+    """
+    config = sys.modules.get("torch._inductor.config")
+    return bool(config and config.freezing)
 
 
 def compiled_original(module: nn.Module) -> nn.Module | None:

@@ -5,15 +5,13 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
-import torch
 from torch import Tensor, fx
 
+from fxcache.codecs.layout import Layout
 from fxcache.graph_inputs import InputKind, Source, add_input
 from fxcache.partition.cut import CachePoint
 from fxcache.program import value_of
 from fxcache.step import Step
-
-CACHED = "cached_"  # the prefix of the names of placeholders for stored tensors
 
 
 class Slot(NamedTuple):
@@ -104,12 +102,25 @@ class Codec(ABC):
     def slots(self, value: Tensor) -> tuple[Slot, ...]:
         """Return a description of each tensor to store for ``value``, which may be fake."""
 
-    def inputs(self, graph: fx.Graph, number: int, like: fx.Node) -> list[fx.Node]:
-        """Add inputs to ``graph`` for the stored tensors of cache point ``number``."""
+    def inputs(
+        self,
+        graph: fx.Graph,
+        number: int,
+        like: fx.Node,
+        kind: InputKind = InputKind.CACHED,
+    ) -> list[fx.Node]:
+        """Add inputs to ``graph`` for the stored tensors of cache point ``number``.
+
+        Args:
+            graph: The graph, changed in place.
+            number: The number of the cache point.
+            like: A node with a value like those of the cache point.
+            kind: CACHED if the graph reads the tensors, BUFFER if it writes them.
+        """
         made = []
         for index, slot in enumerate(self.slots(value_of(like))):
-            name = f"{slot.prefix}{CACHED}{number}{slot.suffix}"
-            node = add_input(graph, name, Source(InputKind.CACHED, (number, index)), like)
+            name = f"{slot.prefix}{kind.value}_{number}{slot.suffix}"
+            node = add_input(graph, name, Source(kind, (number, index)), like)
             node.meta["val"] = slot.like
             made.append(node)
         return made
@@ -118,6 +129,20 @@ class Codec(ABC):
         """Add inputs to ``graph`` for coefficients. Return the coefficient of each point."""
         del graph, numbers
         return {}
+
+    @abstractmethod
+    def encode(self, graph: fx.Graph, value: fx.Node, stored: list[fx.Node]) -> list[fx.Node]:
+        """Insert the computation of the tensors to store for ``value`` into ``graph``.
+
+        Args:
+            graph: The graph, changed in place at its insertion point.
+            value: The node of the value.
+            stored: The inputs with the tensors that are stored so far.
+
+        Returns:
+            The node of each new tensor. A graph that writes them to ``stored`` writes the last one
+            first.
+        """
 
     @abstractmethod
     def decode(
@@ -136,24 +161,33 @@ class Codec(ABC):
         """Return an object that computes the coefficients; None for a codec without any."""
         return None
 
-    def allocate(self, value: Tensor, step: int) -> CacheEntry:
-        """Return an entry that can hold values like ``value``."""
-        with torch.inference_mode(False), torch.no_grad():
-            buffers = tuple(torch.empty_like(slot.like) for slot in self.slots(value))
-        return CacheEntry(buffers, (step,))
+    def layouts(self, value: Tensor) -> tuple[Layout, ...]:
+        """Return the layout of each buffer for ``value``."""
+        return tuple(Layout.of(slot.like) for slot in self.slots(value))
 
     @abstractmethod
-    def write(
-        self, entries: Sequence[CacheEntry], values: list[Tensor], step: int, fresh: bool
-    ) -> None:
-        """Store ``values`` in ``entries``, with one batched call.
+    def write(self, entries: Sequence[CacheEntry], values: list[Tensor]) -> None:
+        """Store ``values`` in the buffers of ``entries``, as ``encode`` does in a graph.
 
         Args:
-            entries: Entries from ``allocate``, for values of the same shapes.
+            entries: Entries for values of the same shapes.
             values: The values that a variant returned.
-            step: The step that computed them.
+        """
+
+    def complete(self, entries: Sequence[CacheEntry], step: int, fresh: bool) -> None:
+        """Complete ``entries`` after their buffers were written by ``write`` or by a graph.
+
+        Args:
+            entries: The entries.
+            step: The step that computed the values.
             fresh: Whether earlier values belong to another run, so that histories begin anew.
         """
+        del fresh
+        steps = (step,)
+        for entry in entries:
+            entry.steps = steps
+            if entry.statistics:
+                entry.statistics.clear()
 
 
 def entries_of(values: Mapping[int, Tensor]) -> dict[int, CacheEntry]:

@@ -49,6 +49,10 @@ class History(Codec):
                 rows[number] = graph.call_function(aten.select.int, (weights, 0, row))
         return rows
 
+    def encode(self, graph: fx.Graph, value: fx.Node, stored: list[fx.Node]) -> list[fx.Node]:
+        del graph
+        return [value, *stored[:-1]]
+
     def decode(
         self, graph: fx.Graph, stored: list[fx.Node], like: fx.Node, coefficient: fx.Node | None
     ) -> fx.Node:
@@ -66,20 +70,19 @@ class History(Codec):
     def coefficients(self) -> Coefficients:
         return HistoryWeights(self.forecast)
 
-    def write(
-        self, entries: Sequence[CacheEntry], values: list[Tensor], step: int, fresh: bool
-    ) -> None:
-        goes_on = [not fresh and step > entry.steps[0] for entry in entries]
-        order = self.forecast.order
-        for level in range(order, 0, -1):  # the oldest first; the first value fills the history
-            sources = [
-                entry.buffers[level - 1] if older else value
-                for entry, value, older in zip(entries, values, goes_on, strict=True)
-            ]
-            copy_all([entry.buffers[level] for entry in entries], sources)
+    def write(self, entries: Sequence[CacheEntry], values: list[Tensor]) -> None:
+        for level in range(self.forecast.order, 0, -1):  # the oldest first
+            copy_all([e.buffers[level] for e in entries], [e.buffers[level - 1] for e in entries])
         copy_all([entry.buffers[0] for entry in entries], values)
-        for entry, older in zip(entries, goes_on, strict=True):
-            entry.steps = (step, *entry.steps[:order]) if older else (step,)
+
+    def complete(self, entries: Sequence[CacheEntry], step: int, fresh: bool) -> None:
+        order = self.forecast.order
+        older = [() if fresh or step <= e.steps[0] else e.steps[:order] for e in entries]
+        begun = [entry for entry, steps in zip(entries, older, strict=True) if not steps]
+        for level in range(1, order + 1):  # the first value fills the history
+            copy_all([e.buffers[level] for e in begun], [e.buffers[0] for e in begun])
+        for entry, steps in zip(entries, older, strict=True):
+            entry.steps = (step, *steps)
             entry.statistics.clear()
 
 

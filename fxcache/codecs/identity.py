@@ -19,6 +19,10 @@ class Identity(Codec):
     def slots(self, value: Tensor) -> tuple[Slot, ...]:
         return (Slot(value),)
 
+    def encode(self, graph: fx.Graph, value: fx.Node, stored: list[fx.Node]) -> list[fx.Node]:
+        del graph, stored
+        return [value]
+
     def decode(
         self, graph: fx.Graph, stored: list[fx.Node], like: fx.Node, coefficient: fx.Node | None
     ) -> fx.Node:
@@ -26,13 +30,5 @@ class Identity(Codec):
         (cached,) = stored
         return cached
 
-    def write(
-        self, entries: Sequence[CacheEntry], values: list[Tensor], step: int, fresh: bool
-    ) -> None:
-        del fresh
+    def write(self, entries: Sequence[CacheEntry], values: list[Tensor]) -> None:
         copy_all([entry.buffers[0] for entry in entries], values)
-        steps = (step,)
-        for entry in entries:
-            entry.steps = steps
-            if entry.statistics:
-                entry.statistics.clear()

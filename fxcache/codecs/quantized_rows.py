@@ -74,6 +74,20 @@ class QuantizedRows(Codec):
         steps = exact / scale
         return (steps.round() if self.dtype is torch.int8 else steps).to(self.dtype), scale
 
+    def encode(self, graph: fx.Graph, value: fx.Node, stored: list[fx.Node]) -> list[fx.Node]:
+        del stored
+        dims = dims_of_row(value_of(value).dim())
+        exact = graph.call_function(aten.to.dtype, (value, torch.float32))
+        magnitude = graph.call_function(aten.abs.default, (exact,))
+        absmax = graph.call_function(aten.amax.default, (magnitude, list(dims), True))
+        scale = graph.call_function(aten.div.Tensor, (absmax, LARGEST[self.dtype]))
+        zero = graph.call_function(aten.eq.Scalar, (scale, 0))
+        scale = graph.call_function(aten.where.ScalarSelf, (zero, 1.0, scale))
+        steps = graph.call_function(aten.div.Tensor, (exact, scale))
+        if self.dtype is torch.int8:
+            steps = graph.call_function(aten.round.default, (steps,))
+        return [graph.call_function(aten.to.dtype, (steps, self.dtype)), scale]
+
     def decode(
         self, graph: fx.Graph, stored: list[fx.Node], like: fx.Node, coefficient: fx.Node | None
     ) -> fx.Node:
@@ -87,17 +101,12 @@ class QuantizedRows(Codec):
         restored.meta = {**like.meta, RESTORED: (restored, steps, scale)}
         return restored
 
-    def write(
-        self, entries: Sequence[CacheEntry], values: list[Tensor], step: int, fresh: bool
-    ) -> None:
-        del fresh
+    def write(self, entries: Sequence[CacheEntry], values: list[Tensor]) -> None:
         for entry, value in zip(entries, values, strict=True):
             with torch.inference_mode(False), torch.no_grad():
                 for rows in chunks_of_rows(value):
                     buffers = [buffer[rows] for buffer in entry.buffers]
                     copy_all(buffers, list(self.quantize(value[rows])))
-            entry.steps = (step,)
-            entry.statistics.clear()
 
 
 def chunks_of_rows(value: Tensor) -> list[tuple[slice, ...]]:

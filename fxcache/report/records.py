@@ -14,6 +14,7 @@ class VariantReport:
         continued: Whether it continues from the prefix, which computes the policy's signal.
         hoisted: The values that are computed before the steps: ``"nothing"``, ``"per_run"`` or
             ``"per_step"``.
+        in_place: Whether it writes values to the cache itself, as compiled variants do.
         nodes: The number of nodes of the graph.
         flops: FLOPs of its step, two per multiply-add, including the prefix.
         kernels: The places where a Triton kernel could run, and the reason if none runs.
@@ -23,6 +24,7 @@ class VariantReport:
     reused: list[str]
     continued: bool
     hoisted: str
+    in_place: bool
     nodes: int
     flops: int
     kernels: list[dict[str, str]]

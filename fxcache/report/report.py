@@ -113,6 +113,7 @@ def variant_report(variants: Variants, key: VariantKey) -> VariantReport:
         reused=sorted(key.reused),
         continued=key.continued,
         hoisted=key.hoisted.name.lower(),
+        in_place=key.in_place,
         nodes=len(variants.made[key].module.graph.nodes),
         flops=variants.made[key].flops,
         kernels=[asdict(fusion) for fusion in variants.fusions[key]],

@@ -13,11 +13,15 @@ from fxcache.program import Program, copy_graph
 class Property(Enum):
     """A property of a draft that passes require, ensure or break."""
 
+    FUNCTIONAL = "no node writes to an input"
     ALL_NODES = "no node of the program has been removed"
     CACHE_READ = "the graph reads cached values"
     OUTPUTS_FINAL = "the graph has all its outputs"
     OUTPUTS_OWNED = "outputs share no memory with values that later steps read"
     NO_DEAD_NODES = "an output depends on each node"
+
+
+INITIAL = frozenset({Property.FUNCTIONAL, Property.ALL_NODES})  # of a copy of a program
 
 
 @dataclass(eq=False)
@@ -37,7 +41,7 @@ class Draft:
     graph: fx.Graph
     nodes: dict[fx.Node, fx.Node]
     weights: Mapping[str, Tensor] = field(default_factory=dict)
-    properties: set[Property] = field(default_factory=lambda: {Property.ALL_NODES})
+    properties: set[Property] = field(default_factory=lambda: set(INITIAL))
 
     @classmethod
     def of(cls, program: Program) -> Self:

@@ -22,6 +22,7 @@ from fxcache.rewrite.passes.clean import own_outputs, remove_dead_nodes
 from fxcache.rewrite.passes.fuse import Fusion, fuse
 from fxcache.rewrite.passes.read_cache import read_cache
 from fxcache.rewrite.passes.return_values import return_values
+from fxcache.rewrite.passes.store_in_place import store_in_place
 from fxcache.rewrite.passes.take_inputs import drop_unread_inputs, take_inputs
 from fxcache.rewrite.passes.write_cache import write_cache
 from fxcache.rewrite.prefix import Prefix, find_prefix
@@ -34,11 +35,13 @@ class VariantKey(NamedTuple):
         reused: The groups of cache points that it reads from the cache.
         continued: Whether it continues from the prefix.
         hoisted: The level of the hoisted values that are its inputs.
+        in_place: Whether it writes the values to store to buffers, and does not return them.
     """
 
     reused: frozenset[str]
     continued: bool = False
     hoisted: HoistLevel = HoistLevel.NOTHING
+    in_place: bool = False
 
 
 class Rewritten(NamedTuple):
@@ -94,6 +97,7 @@ class VariantFactory:
             *self._cleaned(),
             *([fuse(self._device, fusions)] if self.form.kernels else []),
             drop_unread_inputs(InputKind.HOISTED),
+            *([store_in_place(self.form.codec)] if key.in_place else []),
         ]
         draft = self._run(passes, name)
         observed = prefix.signal.needed if prefix else ()

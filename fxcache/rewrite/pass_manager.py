@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from fxcache.errors import RewriteError
-from fxcache.rewrite.draft import Draft, Property
+from fxcache.rewrite.draft import INITIAL, Draft, Property
 from fxcache.rewrite.dump import dump
 from fxcache.rewrite.verify import verify
 
@@ -81,7 +81,7 @@ class PassManager:
 
 def require_order(passes: Sequence[Pass]) -> None:
     """Raise RewriteError if a pass comes before the pass that ensures its requirements."""
-    known = {Property.ALL_NODES}
+    known = set(INITIAL)
     for each in passes:
         if missing := each.requires - known:
             raise RewriteError(

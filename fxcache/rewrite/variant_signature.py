@@ -87,7 +87,7 @@ class Outputs(NamedTuple):
 class VariantSignature:
     """The inputs and outputs of one graph, in its own order.
 
-    Inputs are ordered by kind: user, hoisted, shared, cached, coefficient, moment.
+    Inputs are ordered by kind: user, hoisted, shared, cached, buffer, coefficient, moment.
 
     Raises:
         RewriteError: They are not, which is a defect of fxcache.
@@ -128,6 +128,11 @@ class VariantSignature:
     def reads(self) -> tuple[int, ...]:
         """The numbers of the cache points that the graph reads."""
         return tuple(dict.fromkeys(number for number, _ in self.keys(InputKind.CACHED)))
+
+    @cached_property
+    def stores(self) -> tuple[int, ...]:
+        """The numbers of the cache points whose buffers the graph writes."""
+        return tuple(dict.fromkeys(number for number, _ in self.keys(InputKind.BUFFER)))
 
     @cached_property
     def coefficients(self) -> tuple[Hashable, ...]:
@@ -179,7 +184,7 @@ class VariantSignature:
             inputs += [hoisted[number] for number in self.hoisted]
         if self.shared:
             inputs += [shared[number] for number in self.shared]
-        for number in self.reads:
+        for number in (*self.reads, *self.stores):
             inputs += cached[number].buffers
         if self.coefficients:
             inputs += [coefficients[name] for name in self.coefficients]

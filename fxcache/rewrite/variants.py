@@ -1,7 +1,7 @@
 """The variants of one program under one plan. Each is made at its first use."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,14 +11,17 @@ from torch import Tensor, fx
 from fxcache.analysis.hoisting import Hoisted, HoistLevel
 from fxcache.codecs.codec import Coefficients
 from fxcache.codecs.format import CacheFormat
+from fxcache.codecs.layout import Layout
 from fxcache.partition.cut import CutPlan
 from fxcache.partition.frontier import Frontier
 from fxcache.rewrite.dump import identifier
 from fxcache.rewrite.factory import Rewritten, VariantFactory, VariantKey
 from fxcache.rewrite.graph_module import graph_module, rebind
 from fxcache.rewrite.passes.fuse import Fusion
+from fxcache.rewrite.passes.store_in_place import buffers_of
 from fxcache.rewrite.variant_signature import VariantSignature, signature_of
 
+Layouts = Mapping[int, tuple[Layout, ...]]  # by the number of the cache point
 NOTHING: frozenset[str] = frozenset()
 AS_IS = CacheFormat()
 
@@ -32,11 +35,13 @@ class Variant:
             original module.
         signature: The inputs and outputs.
         flops: The FLOPs of its step, including the prefix; 0 for a part of a step.
+        buffers: Fake tensors like the buffers that it writes, by the number of their cache point.
     """
 
     module: fx.GraphModule
     signature: VariantSignature
-    flops: int = 0
+    flops: int
+    buffers: Mapping[int, tuple[Tensor, ...]]
 
 
 class Variants:
@@ -65,6 +70,8 @@ class Variants:
         self.weights: Mapping[str, Any] = self.program.weights
         self.modules: list[fx.GraphModule] = []  # all graphs so far
         self._prefixes: dict[HoistLevel, Variant] = {}
+        # By variant: the sizes that vary, and the layouts for them.
+        self._layouts: dict[Variant, tuple[dict[Any, int], Layouts]] = {}
         self._lock = threading.RLock()
 
     def variant(
@@ -72,6 +79,7 @@ class Variants:
         reused: frozenset[str],
         continued: bool = False,
         hoisted: HoistLevel = HoistLevel.NOTHING,
+        in_place: bool = False,
     ) -> Variant:
         """Return the variant that reuses these groups of points, and computes and stores the rest.
 
@@ -79,8 +87,9 @@ class Variants:
             reused: The names of groups of cache points.
             continued: Whether it continues from the prefix.
             hoisted: The level of the hoisted values that are its inputs.
+            in_place: Whether it writes the values to store to buffers, and does not return them.
         """
-        key = VariantKey(reused, continued, hoisted)
+        key = VariantKey(reused, continued, hoisted, in_place and reused != self.all)
         if (made := self.made.get(key)) is not None:
             return made
         with self._lock:
@@ -170,6 +179,18 @@ class Variants:
         """The FLOPs of the timestep part for one timestep."""
         return self._factory.costs.timestep_flops(self.hoisted)
 
+    def layouts(self, variant: Variant, tensors: Sequence[Tensor]) -> Layouts:
+        """Return the layouts of the buffers that ``variant`` writes in a call with ``tensors``."""
+        sizes = self.program.sizes.symbol_values(tensors)
+        known, layouts = self._layouts.get(variant, (None, {}))
+        if known != sizes:
+            layouts = {
+                number: tuple(Layout.of(like, sizes) for like in buffers)
+                for number, buffers in variant.buffers.items()
+            }
+            self._layouts[variant] = sizes, layouts
+        return layouts
+
     def weights_read(self, reused: frozenset[str], hoisted: HoistLevel) -> list[Tensor]:
         """Return the distinct weights that a step of this kind reads."""
         points = tuple(self.plan.points[number] for number in self.plan.numbers(reused))
@@ -183,7 +204,8 @@ class Variants:
         name = "full" if not key.reused else "cached_skip"
         if key.reused and key.reused != self.all:
             name = f"cached_skip {len(key.reused)} of {len(self.all)}"
-        return name + (" after the prefix" if key.continued else "")
+        name += " after the prefix" if key.continued else ""
+        return name + (" in place" if key.in_place else "")
 
     def _locked(self, rewrite: Callable[[], Rewritten], name: str) -> Variant:
         with self._lock:
@@ -196,7 +218,7 @@ class Variants:
         title = identifier(f"{self.program.model}_{name}")
         module = graph_module(draft.graph, self.weights, title, draft.weights)
         self.modules.append(module)
-        return Variant(module, signature, rewritten.flops)
+        return Variant(module, signature, rewritten.flops, buffers_of(draft.graph))
 
 
 def rewrite(frontier: Frontier, plan: CutPlan, inputs: str, form: CacheFormat = AS_IS) -> Variants:

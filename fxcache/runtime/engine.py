@@ -132,7 +132,8 @@ class Engine:
             trajectory.last_refresh = trajectory.step
         for feature in self._features:
             feature.after_decision(step, decision.refresh)
-        step.variant = variants.variant(reused, continued, step.hoist_level)
+        in_place = step.may_store_in_place and not any(f.needs_values(step) for f in self._features)
+        step.variant = variants.variant(reused, continued, step.hoist_level, in_place)
         self._record(step, decision, step.variant)
         trajectory.source = step.source
         step.run_next(step.variant)
@@ -165,12 +166,7 @@ class Engine:
         for feature in self._features:
             results = feature.after_step(step, results)
         outputs, values, _, _ = variant.signature.unpack(results)
-        if values:
-            codec = step.variants.form.codec
-            eager_inputs = None if step.compiled else step.inputs
-            trajectory.cache.write(
-                values, trajectory.step, codec, step.source, step.fresh, eager_inputs
-            )
+        step.store(values)
         # Copy, because the replay of a CUDA graph overwrites the results of earlier replays. A
         # pipeline that calls the model twice a step keeps the first result during the second call.
         copies = [o.clone() if isinstance(o, Tensor) else o for o in outputs]

@@ -5,23 +5,27 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from fxcache._torch import keep_address
 from fxcache.codecs.codec import CacheEntry, Codec
+from fxcache.codecs.layout import Layout, fit
 from fxcache.rewrite.moments import Moments
 
 
 class FeatureCache:
     """The values that a codec stores for the cache points of one plan.
 
-    Values of compiled variants are copied, so that no replay of a CUDA graph overwrites them. The
-    addresses of the copies are stable, and nothing is allocated during a run. Values of eager
-    variants are kept without a copy if they have memory of their own.
+    Compiled variants write their values to buffers, which keep their addresses. Nothing is
+    allocated during a run. Values of eager variants are kept without a copy if they have memory of
+    their own; other values that a variant returned are copied to buffers.
 
     Attributes:
         entries: The entry of each cache point, by its number.
+        written_by_graphs: Whether compiled variants have written buffers.
     """
 
     def __init__(self) -> None:
         self.entries: dict[int, CacheEntry] = {}
+        self.written_by_graphs = False
         self._source: object = None
         # By the numbers of points that are written together: entries that fit values of the source.
         self._fitting: dict[tuple[int, ...], list[CacheEntry]] = {}
@@ -69,10 +73,7 @@ class FeatureCache:
             eager_inputs: The inputs of an eager variant, whose results may be kept without a copy.
                 None if the variant was compiled.
         """
-        if fresh or source != self._source:
-            self._source = source
-            self._fitting.clear()
-            self._adoptable.clear()
+        self._begin(source, fresh)
         numbers = tuple(values)
         if eager_inputs is not None and codec.stores_as_is:
             if numbers not in self._adoptable:
@@ -81,19 +82,50 @@ class FeatureCache:
                 self.entries.update((n, CacheEntry((v,), (step,), True)) for n, v in values.items())
                 self._fitting.clear()
                 return
-        entries = self._fitting.get(numbers)
-        if entries is None:
-            entries = self._fitting[numbers] = self._fitted(values, step, codec)
-        codec.write(entries, list(values.values()), step, fresh)
+        if numbers not in self._fitting:
+            layouts = {number: codec.layouts(value) for number, value in values.items()}
+            self._fitting[numbers] = self._fitted(layouts, step)
+        codec.write(self._fitting[numbers], list(values.values()))
+        self.complete(numbers, step, codec, fresh)
 
-    def _fitted(self, values: Mapping[int, Tensor], step: int, codec: Codec) -> list[CacheEntry]:
-        """Return entries that fit ``values``; new ones where there are none."""
-        for number, value in values.items():
+    def reserve(
+        self, layouts: Mapping[int, Sequence[Layout]], step: int, source: object, fresh: bool
+    ) -> None:
+        """Allocate the buffers that a graph will write, where no buffer fits.
+
+        Args:
+            layouts: The layouts of the buffers of each point, by its number.
+            step: The step that will write them.
+            source: As for ``write``.
+            fresh: As for ``write``.
+        """
+        self._begin(source, fresh)
+        self.written_by_graphs = True
+        numbers = tuple(layouts)
+        if numbers not in self._fitting:
+            self._fitting[numbers] = self._fitted(layouts, step)
+
+    def complete(self, numbers: tuple[int, ...], step: int, codec: Codec, fresh: bool) -> None:
+        """Record that ``step`` wrote the buffers of the points ``numbers``."""
+        codec.complete(self._fitting[numbers], step, fresh)
+
+    def _begin(self, source: object, fresh: bool) -> None:
+        """Check all entries again if the values belong to another run or source."""
+        if fresh or source != self._source:
+            self._source = source
+            self._fitting.clear()
+            self._adoptable.clear()
+
+    def _fitted(self, layouts: Mapping[int, Sequence[Layout]], step: int) -> list[CacheEntry]:
+        """Return entries with these layouts; new ones where there are none."""
+        for number, wanted in layouts.items():
             entry = self.entries.get(number)
-            slots = [slot.like for slot in codec.slots(value)]
-            if entry is None or entry.adopted or not fits(entry.buffers, slots):
-                self.entries[number] = codec.allocate(value, step)
-        return [self.entries[number] for number in values]
+            if entry is None or entry.adopted or not fit(entry.buffers, wanted):
+                buffers = tuple(layout.allocate() for layout in wanted)
+                for buffer in buffers:
+                    keep_address(buffer)
+                self.entries[number] = CacheEntry(buffers, (step,))
+        return [self.entries[number] for number in layouts]
 
     def release(self, numbers: Iterable[int]) -> None:
         """Free the values of these points that were kept without a copy: the step computes them."""
@@ -131,18 +163,3 @@ def own_memory(values: Collection[Tensor], inputs: Iterable[Tensor]) -> bool:
     taken = {value.untyped_storage().data_ptr() for value in inputs}
     whole = all(s.nbytes() == size for s, size in zip(storages, sizes, strict=True))
     return whole and len(own) == len(storages) and not own & taken
-
-
-def fits(buffers: Sequence[Tensor], values: Sequence[Tensor]) -> bool:
-    """Return whether ``buffers`` can hold ``values`` without broadcast or conversion."""
-    return len(buffers) == len(values) and all(map(same_layout, buffers, values))
-
-
-def same_layout(buffer: Tensor, value: Tensor) -> bool:
-    """Return whether both tensors have the same shape, dtype, device and strides."""
-    return (
-        buffer.shape == value.shape
-        and buffer.dtype == value.dtype
-        and buffer.device == value.device
-        and buffer.stride() == value.stride()
-    )

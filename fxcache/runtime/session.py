@@ -65,7 +65,7 @@ class Session:
         """End the run. Leaving the ``with`` block does this.
 
         The cached values of a session without a key are freed. The next call of a pipeline takes
-        over the buffers of its last one.
+        over the buffers of its last one, and so does the next session of a compiled module.
         """
         if not isinstance(self.scope, Scope):
             return

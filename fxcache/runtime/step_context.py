@@ -1,10 +1,12 @@
 """The context of one call of an optimised module, from its arguments to its results."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
 from torch import Tensor, fx
 
+from fxcache._torch import freezes_inputs
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.call import Call
 from fxcache.codecs.codec import ReadContext
@@ -86,6 +88,11 @@ class StepContext:
         """Whether the call is the first of its run."""
         return self.trajectory.step == 0
 
+    @property
+    def may_store_in_place(self) -> bool:
+        """Whether a graph may write to the cache. Graphs to be frozen make constants of buffers."""
+        return self.compiled and not freezes_inputs()
+
     def force(self) -> None:
         """Set ``forced`` and ``fresh``: why the step must refresh, if it must."""
         stale = self.trajectory.source != self.source
@@ -101,6 +108,9 @@ class StepContext:
             assert self.variants.coefficients is not None
             read = ReadContext(cache.entries, signature.reads, self.now, self.half)
             coefficients = self.variants.coefficients.at(read)
+        if signature.stores:
+            layouts = self.variants.layouts(graph, self.call.tensors)
+            cache.reserve(layouts, self.trajectory.step, self.source, self.fresh)
         self.module = graph.module
         self.inputs = signature.bind(
             self.call.tensors,
@@ -112,3 +122,13 @@ class StepContext:
         )
         if signature.writes:
             cache.release(signature.writes)
+
+    def store(self, values: Mapping[int, Tensor]) -> None:
+        """Store the values that the variant returned, or complete those that it wrote itself."""
+        assert self.variant is not None
+        cache, step, codec = self.trajectory.cache, self.trajectory.step, self.variants.form.codec
+        if written := self.variant.signature.stores:
+            cache.complete(written, step, codec, self.fresh)
+        elif values:
+            eager_inputs = None if self.compiled else self.inputs
+            cache.write(values, step, codec, self.source, self.fresh, eager_inputs)

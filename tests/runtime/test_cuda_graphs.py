@@ -9,12 +9,18 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import SD3Transformer2DModel
 from torch import Tensor, fx, nn
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch._aot_autograd.utils import make_boxed_func
 
 import fxcache
+from bench.denoisers import RECIPES
 from bench.inductor import compiled, gpu_pretended, on_fake_gpu
 from fxcache.analysis.hoisting import HoistLevel
-from fxcache.program import value_of
+from fxcache.program import copy_graph, value_of
+from fxcache.rewrite.graph_module import graph_module
+from fxcache.rewrite.variants import NOTHING
 from tests import tiny
 from tests.engines import optimized_engine, variants_of
 from tests.loops import guided_sample
@@ -22,6 +28,7 @@ from tests.plain import dit, dit_inputs
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
+aten = torch.ops.aten
 STEPS = 9
 OPTIONS: dict[str, dict[str, Any]] = {
     "uniform": {"policy": fxcache.Uniform(3)},
@@ -43,7 +50,8 @@ class Replayed:
     """A backend whose graphs' results live until the model is called again.
 
     ``captured``: what would be captured: a graph after those that ran before it in the same call,
-    with weights at these addresses. What is passed to it besides is copied in.
+    with static inputs at these addresses. Other inputs are copied in, to memory of the capture.
+    ``pooled``: the shapes of the tensors in that memory, the results and the copied inputs.
     """
 
     def __init__(self) -> None:
@@ -51,20 +59,28 @@ class Replayed:
         self.results: list[Tensor] = []
         self.path: tuple[int, ...] = ()
         self.captured: set[tuple[Any, ...]] = set()
+        self.pooled: list[torch.Size] = []
 
     def __call__(self, graph: fx.GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
         self.graphs += 1
         number = self.graphs
+        is_static = list(map(is_marked, graph.graph.find_nodes(op="placeholder")))
+        for node in graph.graph.find_nodes(op="call_function", target=aten.copy_.default):
+            assert is_marked(node.args[0]), "Inductor captures no graph that writes other inputs"
 
         def run(*inputs: Any) -> Any:
-            weights = [i.data_ptr() for i in inputs if isinstance(i, nn.Parameter)]
-            assert weights
+            static = [i.data_ptr() for i, kept in zip(inputs, is_static, strict=True) if kept]
+            assert static
+            copied = [i.shape for i, kept in zip(inputs, is_static, strict=True) if not kept]
             self.path = (*self.path, number)
-            self.captured.add((self.path, *weights))
+            capture = (self.path, *static)
             given = {t.untyped_storage().data_ptr() for t in inputs if isinstance(t, Tensor)}
             results = tuple(
                 r.clone() if r.untyped_storage().data_ptr() in given else r for r in graph(*inputs)
             )
+            if capture not in self.captured:
+                self.captured.add(capture)
+                self.pooled += [*copied, *(result.shape for result in results)]
             self.results.extend(results)
             return results
 
@@ -81,6 +97,11 @@ class Replayed:
             return model(*args, **kwargs)
 
         return call
+
+
+def is_marked(node: fx.Node) -> bool:
+    """Return whether Inductor takes this input at the address that it had at the capture."""
+    return node.meta["tensor_dict"].get("_dynamo_static_input_type") is not None
 
 
 @torch.no_grad()
@@ -108,14 +129,99 @@ def test_no_overwritten_result_is_read(options):
         found = [denoised(call, seed) for seed in (0, 1)]
 
     assert all(map(torch.equal, found, expected))
-    graphs = 3 if options.get("policy", fxcache.Uniform()).observes else 2
-    assert replayed.graphs == len(replayed.captured) == graphs, "nothing is captured again"
+    prefixes = bool(options.get("policy", fxcache.Uniform()).observes)
+    assert replayed.graphs == prefixes + 2
+    assert len(replayed.captured) == prefixes + 2 * 2, "the halves have separate buffers"
     assert reuses(model) == reuses(plain) > 0
 
 
 def reuses(model: nn.Module) -> int:
     engine = optimized_engine(model)
     return sum(not step.decision.refresh for run in engine.runs for step in run.steps)
+
+
+CUTS: list[Any] = [f"layers.{i}.{part}" for i in range(3) for part in ("out", "mlp")]
+
+
+@pytest.mark.usefixtures("clean_dynamo")
+@pytest.mark.parametrize("forecast", [None, fxcache.Taylor(1)], ids=str)
+def test_cached_values_are_in_memory_once(forecast):
+    """No capture has memory for them: graphs read and write the buffers of the cache itself."""
+    replayed = Replayed()
+    model = fxcache.optimize(dit(), fxcache.Uniform(3), cut=CUTS, forecast=forecast, hoist=None)
+    call = replayed.calling(torch.compile(model, backend=replayed))
+    inputs = dit_inputs()
+    with torch.no_grad():
+        for t in torch.linspace(900, 100, STEPS):
+            call(timestep=t, **inputs)
+    values = [value_of(point.value) for point in variants_of(model).plan.points]
+    shape = values[0].shape
+    assert len(values) == len(CUTS)
+    assert shape not in replayed.pooled
+    (trajectory,) = optimized_engine(model).store.trajectories
+    order = forecast.order if forecast else 0
+    assert trajectory.nbytes == (1 + order) * sum(value.nbytes for value in values)
+
+
+@pytest.mark.usefixtures("clean_dynamo")
+def test_graphs_write_only_to_inputs_that_are_static_for_inductor():
+    """Inductor would not capture them otherwise."""
+    written: list[set[int]] = []
+    static: list[set[int]] = []
+
+    def compile_graph(graph: fx.GraphModule, _: Sequence[Any]) -> Any:
+        metadata: Any = torch._guards.TracingContext.get().fw_metadata
+        written.append({i for i, given in enumerate(metadata.input_info) if given.mutates_data})
+        static.append(set(metadata.static_input_indices))
+        return make_boxed_func(graph.forward)
+
+    backend = aot_autograd(fw_compiler=compile_graph, keep_inference_input_mutations=True)
+    model = fxcache.optimize(dit(), fxcache.Uniform(3), cut=CUTS, forecast=fxcache.Taylor(1))
+    denoised(torch.compile(model, backend=backend))
+    assert [len(indices) for indices in written] == [2 * len(CUTS), 0]
+    assert all(w <= s for w, s in zip(written, static, strict=True))
+
+
+@pytest.mark.usefixtures("clean_dynamo")
+def test_the_next_session_needs_no_other_captures():
+    """It takes over the buffers of the last one, although that was closed."""
+    replayed = Replayed()
+    model = fxcache.optimize(dit(), fxcache.Uniform(3), hoist=None)
+    call = replayed.calling(torch.compile(model, backend=replayed))
+    for _ in range(3):
+        kept = [torch.empty(2, 16, 16) for _ in range(3)]  # noqa: F841, takes freed memory
+        with fxcache.session(model):
+            denoised(call)
+    assert len(replayed.captured) == 2 * 2
+    fxcache.clear(model)
+    assert fxcache.report(model).cached_bytes == 0
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("clean_dynamo")
+def test_inductor_frees_each_value_after_it_is_stored():
+    """A refresh needs the memory of a plain step, which a CUDA graph keeps, and of one value."""
+    recipe = RECIPES["SD3Transformer2DModel"]
+    with torch.device("meta"):
+        model: Any = SD3Transformer2DModel(**{**recipe.default, "num_layers": 6}).eval()
+        inputs = recipe.inputs(model.config, True)
+    cuts: list[Any] = [
+        f"transformer_blocks.{i}.{part}" for i in range(5) for part in ("attn.to_out.0", "ff")
+    ]
+    capture = fxcache.CaptureConfig(example_inputs=inputs)
+    fxcache.optimize(model, fxcache.Uniform(3), cut=cuts, capture=capture, hoist=None)
+    variants = variants_of(model)
+    size = value_of(variants.plan.points[0].value).nbytes
+    program = graph_module(copy_graph(variants.program.graph)[0], variants.weights, "plain", {})
+    plain = peak_bytes(program)
+    assert peak_bytes(variants.variant(NOTHING, in_place=True).module) <= plain + size
+    assert peak_bytes(variants.full) >= plain + (len(cuts) - 2) * size, "results are kept"
+
+
+def peak_bytes(module: fx.GraphModule) -> int:
+    """Return the memory that a graph compiled by Inductor needs besides its inputs."""
+    given = [value_of(node) for node in module.graph.find_nodes(op="placeholder")]
+    return compiled(on_fake_gpu(module, given, torch.device("cpu"))).peak_bytes
 
 
 @pytest.mark.usefixtures("clean_dynamo")
@@ -145,6 +251,6 @@ def test_inductor_would_capture_every_graph(options):
     for module in variants.modules:
         given = [value_of(node) for node in module.graph.find_nodes(op="placeholder")]
         called = on_fake_gpu(module, [weights if value is None else value for value in given])
-        kernels, refused = compiled(called)
-        assert kernels
-        assert refused is None
+        decision = compiled(called)
+        assert decision.kernels
+        assert decision.refused is None

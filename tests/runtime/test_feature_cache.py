@@ -2,16 +2,19 @@
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from torch import nn
+from torch import fx, nn
 
 import fxcache
 from fxcache.codecs.identity import Identity
+from fxcache.codecs.layout import fit
+from fxcache.rewrite.factory import VariantKey
+from fxcache.rewrite.variants import NOTHING
 from fxcache.runtime import feature_cache
 from fxcache.runtime.feature_cache import FeatureCache
 from fxcache.runtime.features.recording import RecordedStep
@@ -60,13 +63,13 @@ def test_another_shape_dtype_or_layout_gets_new_buffers(other):
 
 def test_entries_are_checked_once_for_each_source_and_run(monkeypatch):
     checked: list[Any] = []
-    original = feature_cache.fits
+    original = fit
 
     def counted(*arguments: Any) -> bool:
         checked.append(arguments)
         return original(*arguments)
 
-    monkeypatch.setattr(feature_cache, "fits", counted)
+    monkeypatch.setattr(feature_cache, "fit", counted)
     cache, value = FeatureCache(), torch.ones(2, 3)
     for fresh, source in ((True, 1), (False, 1), (False, 1), (True, 1), (False, 2)):
         store(cache, value, source=source, fresh=fresh)
@@ -196,13 +199,55 @@ def test_an_eager_refresh_copies_nothing():
 
 
 @pytest.mark.usefixtures("clean_dynamo")
-def test_a_compiled_refresh_copies_its_results():
+def test_a_compiled_refresh_writes_to_the_buffers_itself():
+    unet = fxcache.optimize(tiny.small_unet(), fxcache.Uniform(3), cut=0, hoist=None)
+    sample(torch.compile(unet, backend="eager"), 6, **tiny.inputs())
+    (trajectory,) = store_of(unet).trajectories
+    plain = fxcache.optimize(tiny.small_unet(), fxcache.Uniform(3), cut=0, hoist=None)
+    sample(plain, 6, **tiny.inputs())
+    assert torch.equal(held(trajectory.cache), held(store_of(plain).trajectories[-1].cache))
+    refreshes = [key for key in variants_of(unet).made if key.in_place]
+    assert refreshes == [VariantKey(NOTHING, in_place=True)]
+    assert variants_of(unet).made[refreshes[0]].signature.writes == ()
+
+
+@pytest.mark.usefixtures("clean_dynamo")
+def test_values_that_a_recorder_needs_are_returned_and_copied():
     unet = fxcache.optimize(tiny.small_unet(), fxcache.Uniform(3), cut=0)
     results = results_of_refreshes(unet)
     sample(torch.compile(unet, backend="eager"), 6, **tiny.inputs())
     (entry,) = store_of(unet).trajectories[-1].cache.entries.values()
     assert entry.buffers[0].data_ptr() not in [value.data_ptr() for value in results]
     assert torch.equal(entry.buffers[0], results[-1])
+
+
+@pytest.mark.usefixtures("clean_dynamo")
+def test_no_value_of_a_failed_refresh_is_read():
+    """The graph may have written some of its buffers."""
+    failing = False
+
+    def backend(graph: fx.GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
+        def run(*inputs: Any) -> Any:
+            results = graph(*inputs)
+            if failing:
+                raise RuntimeError("out of memory")
+            return results
+
+        return run
+
+    unet = fxcache.optimize(tiny.small_unet(), fxcache.Uniform(2), cut=0, hoist=None)
+    compiled, inputs = torch.compile(unet, backend=backend), tiny.inputs()
+    timesteps = torch.tensor([900, 800, 700])
+    with torch.no_grad():
+        compiled(timestep=timesteps[0], **inputs)
+        compiled(timestep=timesteps[1], **inputs)
+        failing = True
+        with pytest.raises(RuntimeError, match="out of memory"):
+            compiled(timestep=timesteps[2], **inputs)
+        failing = False
+        found = compiled(timestep=timesteps[2], **inputs)
+        expected = tiny.small_unet()(timestep=timesteps[2], **inputs)
+    assert torch.equal(found.sample, expected.sample)
 
 
 def test_a_refresh_frees_old_values_before_it_runs():

@@ -20,7 +20,7 @@ def remove_dead_nodes() -> Pass:
     return Pass(
         "remove dead nodes",
         lambda draft: remove_dead(draft.graph),
-        requires=frozenset({Property.OUTPUTS_FINAL}),
+        requires=frozenset({Property.OUTPUTS_FINAL, Property.FUNCTIONAL}),
         ensures=frozenset({Property.NO_DEAD_NODES}),
         breaks=frozenset({Property.ALL_NODES}),
     )

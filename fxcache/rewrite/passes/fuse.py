@@ -57,6 +57,6 @@ def fuse(device: torch.device, found: list[Fusion]) -> Pass:
     return Pass(
         "fuse",
         run,
-        requires=frozenset({Property.NO_DEAD_NODES, Property.OUTPUTS_FINAL}),
+        requires=frozenset({Property.NO_DEAD_NODES, Property.OUTPUTS_FINAL, Property.FUNCTIONAL}),
         ensures=frozenset({Property.NO_DEAD_NODES}),
     )

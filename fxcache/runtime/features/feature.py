@@ -26,6 +26,11 @@ class Feature:
     def after_decision(self, step: StepContext, refresh: bool) -> None:
         """Run after it is decided whether the step refreshes everything."""
 
+    def needs_values(self, step: StepContext) -> bool:
+        """Return whether ``after_step`` needs the values that the variant stores."""
+        del step
+        return False
+
     def after_step(self, step: StepContext, results: tuple[Any, ...]) -> tuple[Any, ...]:
         """Run after the variant. Return its ``results``, or others of the same structure."""
         del step

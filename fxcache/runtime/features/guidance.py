@@ -148,6 +148,9 @@ class Guidance(Feature):
         if conditional and step.phase is CFGPhase.BOTH and step.signal is not None:
             step.signal = conditional.split.part_of(step.signal)
 
+    def needs_values(self, step: StepContext) -> bool:
+        return step.phase is not CFGPhase.CONDITIONAL
+
     def after_step(self, step: StepContext, results: tuple[Any, ...]) -> tuple[Any, ...]:
         slot = step.trajectory.slot(GuidanceSlot)
         conditional, count = slot.conditional, step.variants.num_outputs

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from fxcache.operators import can_take, operator_of
 from fxcache.policies import Observation, Since
-from fxcache.runtime.feature_cache import same_layout
 from fxcache.runtime.features.feature import Feature
 from fxcache.runtime.features.precomputed_signals import precomputed_signal
 from fxcache.runtime.offload import Offload
@@ -51,10 +50,15 @@ class SignalHistory:
 
     def keep(self, signal: Tensor) -> None:
         """Keep a copy of ``signal``, because the variant may overwrite its own tensor."""
-        if self.reference is None or not same_layout(self.reference, signal):
+        if self.reference is None or not alike(self.reference, signal):
             with torch.inference_mode(False), torch.no_grad():
                 self.reference = torch.empty_like(signal)
         self.reference.copy_(signal)
+
+
+def alike(some: Tensor, other: Tensor) -> bool:
+    """Return whether both tensors have the same shape, dtype and device."""
+    return (some.shape, some.dtype, some.device) == (other.shape, other.dtype, other.device)
 
 
 def relative_l1(now: Tensor, then: Tensor, kernels: bool = False) -> float:

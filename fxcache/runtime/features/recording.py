@@ -57,6 +57,10 @@ class Recording(Feature):
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
 
+    def needs_values(self, step: StepContext) -> bool:
+        del step
+        return True
+
     def after_step(self, step: StepContext, results: tuple[Any, ...]) -> tuple[Any, ...]:
         self._recorder(record_of(step, results))
         return results

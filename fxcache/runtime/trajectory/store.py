@@ -203,9 +203,14 @@ class TrajectoryStore:
         return self.lengths.places()
 
     def release(self, scope: AnyScope) -> None:
-        """Drop the trajectories of a closed scope."""
+        """Drop the trajectories of a closed scope.
+
+        Those with buffers that graphs write stay until a new trajectory takes their buffers: CUDA
+        graphs are captured for the addresses of the buffers.
+        """
         with self._lock:
-            dropped = [t for t in self.trajectories if t.scope is scope]
+            closed = [t for t in self.trajectories if t.scope is scope]
+            dropped = [t for t in closed if not t.cache.written_by_graphs]
             for trajectory in dropped:
                 self._drop(trajectory)
             self._retire(dropped)
