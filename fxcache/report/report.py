@@ -15,8 +15,7 @@ from fxcache.rewrite.variants import NOTHING, Variants
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.features.guidance import GuidanceSlot
 from fxcache.runtime.features.hoisting import Prologues
-from fxcache.runtime.record import Run
-from fxcache.runtime.trajectory.store import Attributions
+from fxcache.runtime.record import Attributions, Run
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The record of a run: each step's decision, its reason and its time."""
+"""The record of a run, with each step's decision and time; how all calls were attributed."""
 
 import time
 from collections.abc import Callable
@@ -129,3 +129,24 @@ class Run:
         """FLOPs without caching divided by FLOPs spent; None before the first step."""
         spent = sum(s.flops for s in self.steps)
         return sum(s.full_flops for s in self.steps) / spent if spent else None
+
+
+@dataclass
+class Attributions:
+    """How the calls since the module was optimised were attributed.
+
+    Attributes:
+        calls: The number of calls.
+        by_latent: The number of calls whose latents were compared.
+        ambiguous: The number of calls that refreshed because no comparison found their trajectory.
+        device_waits: How often the host waited for the device to compare latents or prompts.
+        lone_starts: The number of runs that began after at least four consecutive runs of one call.
+        evicted: The number of trajectories that were dropped before their end to limit memory.
+    """
+
+    calls: int = 0
+    by_latent: int = 0
+    ambiguous: int = 0
+    device_waits: int = 0
+    lone_starts: int = 0
+    evicted: int = 0

@@ -11,7 +11,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from bench import inductor
-from bench.inductor import compiled, eager, on_fake_gpu
+from bench.eager_traffic import eager
+from bench.inductor import compiled, on_fake_gpu
 from tests.kernels.comparing import compiling
 
 ROOT = Path(__file__).parents[2]

@@ -2,12 +2,12 @@
 
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from torch import Tensor
 
 from fxcache.call import Call
 from fxcache.runtime.feature_cache import FeatureCache
+from fxcache.runtime.record import Attributions
 from fxcache.runtime.trajectory import state as states
 from fxcache.runtime.trajectory.attribution import Attribution, Certainty, attribute
 from fxcache.runtime.trajectory.caller import Caller
@@ -22,27 +22,6 @@ from fxcache.runtime.trajectory.tensor_ref import Match
 from fxcache.runtime.trajectory.trajectory import Trajectory
 
 LONE_STARTS = 4  # consecutive runs of one call after which the next one counts
-
-
-@dataclass
-class Attributions:
-    """How the calls since the module was optimised were attributed.
-
-    Attributes:
-        calls: The number of calls.
-        by_latent: The number of calls whose latents were compared.
-        ambiguous: The number of calls that refreshed because no comparison found their trajectory.
-        device_waits: How often the host waited for the device to compare latents or prompts.
-        lone_starts: The number of runs that began after at least four consecutive runs of one call.
-        evicted: The number of trajectories that were dropped before their end to limit memory.
-    """
-
-    calls: int = 0
-    by_latent: int = 0
-    ambiguous: int = 0
-    device_waits: int = 0
-    lone_starts: int = 0
-    evicted: int = 0
 
 
 class TrajectoryStore:
