@@ -5,7 +5,10 @@ import logging
 from fxcache.api import clear, optimize, report, restore, session
 from fxcache.calibration.plan import Plan
 from fxcache.config import CacheConfig, CaptureConfig
+from fxcache.deploy.export import export
+from fxcache.deploy.load import load
 from fxcache.errors import (
+    ArtifactError,
     CaptureError,
     ConfigError,
     CutError,
@@ -48,6 +51,7 @@ from fxcache.runtime.session import Session
 from fxcache.step import Decision, Step
 
 __all__ = [
+    "ArtifactError",
     "BlockCaching",
     "CacheConfig",
     "CaptureConfig",
@@ -93,7 +97,9 @@ __all__ = [
     "Uniform",
     "calibrate",
     "clear",
+    "export",
     "list_cuts",
+    "load",
     "optimize",
     "report",
     "restore",

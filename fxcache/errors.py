@@ -90,6 +90,12 @@ class PlanError(FxcacheError, ValueError):
     code = "FXC010"
 
 
+class ArtifactError(FxcacheError, ValueError):
+    """An artifact is damaged, or a model cannot be exported to one, or the call is not in it."""
+
+    code = "FXC011"
+
+
 class FxcacheWarning(UserWarning):
     """fxcache works, but saves less or keeps results less close than requested.
 

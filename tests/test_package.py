@@ -75,5 +75,5 @@ def test_every_public_name_is_documented():
 def test_each_error_has_a_unique_code():
     kinds = fxcache.FxcacheError.__subclasses__()
     codes = [kind.code for kind in kinds]
-    assert len(set(codes)) == len(codes) == 10
+    assert len(set(codes)) == len(codes) == 11
     assert fxcache.FxcacheError.code not in codes

@@ -13,6 +13,7 @@ from fxcache._torch.dynamo import (
     hidden_from_dynamo,
     keep_address,
 )
+from fxcache._torch.fakes import FakeRun
 from fxcache._torch.hooks import forget_hooks, hook_dicts, hooks_of, num_registered_hooks
 from fxcache._torch.operators import is_vmap_step, returns_view, writes
 from fxcache._torch.sizes import expression_of, guards_of, hint_of
@@ -42,6 +43,7 @@ from fxcache._torch.tracing import (
 )
 
 __all__ = [
+    "FakeRun",
     "ModuleProxy",
     "TreeSpec",
     "accept_any_keyword",

@@ -16,6 +16,7 @@ from fxcache.capture.export import Dynamic, Exported, as_original, export, first
 from fxcache.capture.foreign_memory import own_constants
 from fxcache.capture.isolation import isolated
 from fxcache.capture.numbers import AsTensor
+from fxcache.capture.provided import ProvidesPrograms
 from fxcache.capture.source import recorded_line, source_of
 from fxcache.capture.unlift import unlift
 from fxcache.errors import CaptureError, NotADenoiserError
@@ -47,6 +48,8 @@ def capture(module: nn.Module, signature: Signature, call: Call, fixed: bool = F
             names the source line.
         NotADenoiserError: No output depends on the latent.
     """
+    if isinstance(module, ProvidesPrograms):
+        return module.program_for(call)
     model = signature.model
     signature.require_accepted(call)
     require_no_cache_inside(module)

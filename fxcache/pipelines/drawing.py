@@ -1,6 +1,7 @@
 """Generates images with a pipeline, with and without fxcache."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,18 +58,24 @@ class Drawing:
         return list(result.images)
 
     def cached(self, pipeline: Any) -> tuple[list[Any], Report]:
-        """Return the images with fxcache, and the report of the first denoiser.
+        """Return the images with fxcache, and the report of the first denoiser."""
+        with self.optimized(pipeline):
+            self.draw(pipeline, self.steps if self.plan else WARM_UP_STEPS)
+            images = self.draw(pipeline, self.steps)
+            return images, report(denoiser_of(pipeline))
 
-        The pipeline is optimised, so that the length of each run is known. A plan belongs to one
-        denoiser: the first of several is optimised alone. All are restored afterwards.
+    @contextmanager
+    def optimized(self, pipeline: Any) -> Iterator[Any]:
+        """Optimise the pipeline inside the block, and yield what is optimised.
+
+        That is the pipeline, so that the length of each run is known. A plan belongs to one
+        denoiser: the first of several is optimised alone.
         """
         first, *others = denoisers_of(pipeline).values()
         target = first if self.plan and others else pipeline
         optimize(target, self.policy, plan=self.plan, cut=self.cut, **self.options)
         try:
-            self.draw(pipeline, self.steps if self.plan else WARM_UP_STEPS)
-            images = self.draw(pipeline, self.steps)
-            return images, report(first)
+            yield target
         finally:
             restore(target)
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fxcache.call import Call
 from fxcache.capture.capture import capture
@@ -164,6 +164,13 @@ class Captures:
         if variants is not None:
             self.by_key.move_to_end(key)
         return key, variants
+
+    def constants(self, key: CaptureKey) -> dict[str, Tensor]:
+        """Return the values of inputs that the graph of a capture holds for, by path."""
+        paths = self._specialized.get(key.kind, frozenset())
+        inputs = (given.path for given in self.by_key[key].program.inputs)
+        pairs = zip((path for path in inputs if path in paths), key.values, strict=True)
+        return {path: self._values.value(number) for path, number in pairs}
 
     def _key(self, call: Call, hooks: int) -> CaptureKey:
         paths = self._specialized.get(call.key)

@@ -220,6 +220,10 @@ class Engine:
         """The variants of each kind of call."""
         return self._captures.by_key
 
+    def constants(self, key: CaptureKey) -> dict[str, Tensor]:
+        """Return the values of inputs that the graph of a capture holds for, by path."""
+        return self._captures.constants(key)
+
     @property
     def offload(self) -> Offload:
         """The offloaded weights."""

@@ -44,6 +44,10 @@ class Values:
         self._seen[id(tensor)] = Seen(weakref.ref(tensor), version_of(tensor), number)
         return number
 
+    def value(self, number: int) -> Tensor:
+        """Return the value that has this number, which is one of the last ``MAX_VALUES``."""
+        return self._distinct[number]
+
     def _number_of_equal(self, tensor: Tensor) -> int:
         """Return the number of the known value that equals ``tensor``, or a new number."""
         for number, known in self._distinct.items():

@@ -1,0 +1,129 @@
+"""Reads an artifact: checks it, and makes an optimised model from it."""
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fxcache.deploy.export import CONFIG, FORMAT, PLAN
+from fxcache.deploy.fields import Fields, built, damaged
+from fxcache.deploy.files import MANIFEST, Reader, read_manifest
+from fxcache.deploy.forward import parameters_from_json
+from fxcache.deploy.loaded import LoadedModel, Programs, model_class, model_of
+from fxcache.deploy.programs import ProgramReader
+from fxcache.deploy.settings import settings_from_json
+from fxcache.deploy.weights import WeightReader, read_tensors
+from fxcache.errors import ArtifactError, ConfigError
+from fxcache.runtime.module import attach
+
+FIELDS = (
+    "fxcache_artifact", "versions", "model", "settings", "programs", "weights", "files",
+)  # fmt: skip
+MODEL = ("name", "parameters", "fingerprint")
+MAX_PROGRAMS = 256
+
+
+def load(
+    folder: str | PathLike[str],
+    *,
+    device: torch.device | str | None = None,
+    weights: Mapping[str, Tensor] | None = None,
+) -> LoadedModel:
+    """Load a model that ``fxcache.export`` wrote.
+
+    The model needs neither the code of the original model nor the library that it comes from. It
+    takes the same arguments, and returns plain containers: a named tuple in place of an output
+    class. It is optimised, with the settings of the exported model: ``session``, ``report`` and
+    ``torch.compile`` work as usual, and ``optimize`` replaces the settings. Results are those of
+    the exported model, bit for bit, on the same machine.
+
+    Nothing in the folder is executed. Every file is checked against the manifest before it is used.
+
+    Args:
+        folder: The folder.
+        device: The device for the weights, by default the CPU.
+        weights: Weights by name, such as the state dict of the original model, on their device.
+            They are used in place of those in the folder, and are not copied.
+
+    Returns:
+        The model, in eval mode.
+
+    Raises:
+        ArtifactError: The folder holds no artifact of this version, is damaged, or lacks weights.
+        ConfigError: ``device`` is no device, or both ``device`` and ``weights`` are passed.
+    """
+    source, place = Path(folder), require_device(device, weights)
+    fields = Fields(require_format(read_manifest(source)), MANIFEST, FIELDS)
+    reader = Reader(source, dict(fields.pairs("files")))
+    described = Fields(fields.raw("model"), f"{MANIFEST}: model", MODEL)
+    name = described.of("name", str)
+    if not name.isidentifier():
+        raise described.wrong("name", "it is no name of a class")
+    where = f"{MANIFEST}: model.parameters"
+    declared = parameters_from_json(described.of("parameters", list), where)
+    stored = WeightReader(dict(fields.pairs("weights")), f"{MANIFEST}: weights")
+    tensors = weights_of(stored, reader, weights, place)
+    trained = read_tensors(reader, PLAN) if PLAN in dict(fields.pairs("files")) else {}
+    settings = settings_from_json(fields.raw("settings"), trained, f"{MANIFEST}: settings")
+    files = fields.items("programs", str)
+    if not 0 < len(files) <= MAX_PROGRAMS:
+        raise fields.wrong("programs", f"there are {len(files)} programs")
+    readers = [ProgramReader(name, reader.read_json(file), file) for file in files]
+    programs = Programs(readers, tensors, settings.capture.latent)
+    config = reader.read_json(CONFIG)
+    if not isinstance(config, dict):
+        raise damaged("it is no JSON object", CONFIG)
+    kind = model_class(name, declared)
+    model = model_of(kind, programs, tensors, stored.kinds, config)
+    programs.make_all(model.device)
+    built(lambda: attach(model, settings), MANIFEST)
+    return model
+
+
+def require_format(manifest: Any) -> Any:
+    """Return ``manifest``; raise ArtifactError if it is of another format."""
+    found = manifest.get("fxcache_artifact") if isinstance(manifest, dict) else None
+    if found != FORMAT:
+        raise ArtifactError(
+            f"this is no artifact of format {FORMAT}",
+            where=f"{MANIFEST}: fxcache_artifact={str(found)[:40]}",
+            remedy="pass a folder that fxcache.export of this version wrote",
+        )
+    return manifest
+
+
+def require_device(device: object, weights: object) -> torch.device:
+    """Return ``device`` as a device, by default the CPU."""
+    if device is not None and weights is not None:
+        raise ConfigError(
+            "weights are used on the device on which they are",
+            where="fxcache.load(device=..., weights=...)",
+            remedy="leave out device, or move the weights there",
+        )
+    try:
+        return torch.device("cpu" if device is None else device)  # type: ignore[call-overload]
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(
+            f"device={device!r} is no device", where="fxcache.load", remedy='pass "cpu" or "cuda"'
+        ) from error
+
+
+def weights_of(
+    stored: WeightReader,
+    reader: Reader,
+    given: Mapping[str, Tensor] | None,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """Return the weights by name: those of the caller, or those of the artifact."""
+    if given is not None:
+        return stored.bound(given)
+    if not stored.are_stored:
+        raise ArtifactError(
+            "the artifact was exported without its weights",
+            where=MANIFEST,
+            remedy="pass fxcache.load(folder, weights=model.state_dict())",
+        )
+    return stored.read(reader, device)

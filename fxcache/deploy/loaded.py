@@ -1,0 +1,192 @@
+"""A model without its code: it runs the graphs of an artifact."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxcache.call import Call
+from fxcache.capture.provided import ProvidesPrograms
+from fxcache.deploy.files import to_bytes
+from fxcache.deploy.programs import ProgramReader, call_to_json, digest
+from fxcache.deploy.weights import TRAINABLE
+from fxcache.errors import ArtifactError
+from fxcache.program import Program, copy_graph
+from fxcache.rewrite.graph_module import graph_module
+from fxcache.runtime.objects import returned
+from fxcache.signature import Signature
+
+
+class Config(dict[str, Any]):
+    """The configuration of a model, with its entries as attributes."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError as error:
+            raise AttributeError(name) from error
+
+
+class Programs:
+    """The programs of an artifact. Each is made once for a device.
+
+    It has no ``__dict__``, so that it counts as one unchanging setting of the model.
+    """
+
+    __slots__ = ("_made", "_readers", "_weights", "latent")
+
+    def __init__(
+        self,
+        readers: Sequence[ProgramReader],
+        weights: Mapping[str, Tensor],
+        latent: str | None,
+    ):
+        self._readers, self._weights, self.latent = readers, dict(weights), latent
+        self._made: dict[tuple[int, torch.device], Program] = {}
+
+    def make_all(self, device: torch.device) -> None:
+        """Make all programs, so that none of them fails later."""
+        for number in range(len(self._readers)):
+            self._program(number, device)
+
+    def for_call(self, call: Call, model: nn.Module, name: str) -> Program:
+        """Return the program that serves ``call``.
+
+        Raises:
+            ArtifactError: There is none.
+        """
+        device = device_of(model)
+        wanted, values = to_bytes(call_to_json(call.key, device)), call.by_path()
+        for number, reader in enumerate(self._readers):
+            if to_bytes(reader.call) != wanted:
+                continue
+            same = all(digest(values[path]) == known for path, known in reader.constants.items())
+            program = self._program(number, device)
+            if same and program.sizes.admit(call.tensors):
+                return program
+        described = "; ".join(reader.describe() for reader in self._readers[:3])
+        raise ArtifactError(
+            f"the artifact of {name} has no graph for this call: {call.describe()}",
+            where=f"it serves: {described}",
+            remedy="export the model again after a call like this one",
+        )
+
+    def _program(self, number: int, device: torch.device) -> Program:
+        """Return a program on ``device``."""
+        key = number, device
+        if key not in self._made:
+            on_device = {name: weight.to(device) for name, weight in self._weights.items()}
+            self._made[key] = self._readers[number].program(on_device, device)
+        return self._made[key]
+
+
+class LoadedModel(nn.Module, ProvidesPrograms):
+    """A model whose graphs and weights come from an artifact. Call it as the original.
+
+    It returns plain containers: a named tuple in place of an output class.
+    """
+
+    programs: Programs
+    config: Config
+
+    def program_for(self, call: Call) -> Program:
+        """Return the program that serves ``call``."""
+        return self.programs.for_call(call, self, type(self).__name__)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return device_of(self)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the first weight that holds floating-point numbers."""
+        weights = (t for t in (*self.parameters(), *self.buffers()) if t.is_floating_point())
+        return next((weight.dtype for weight in weights), torch.get_default_dtype())
+
+
+def plain_forward(self: LoadedModel, *args: Any, **kwargs: Any) -> Any:
+    """Run the graph of the call, without a cache."""
+    call = Signature(type(self), self.programs.latent).call(args, kwargs)
+    program = self.program_for(call)
+    weights = {name: current(self, name, weight) for name, weight in program.weights.items()}
+    graph, _ = copy_graph(program.graph)
+    module: Callable[..., Any] = graph_module(graph, weights, program.model, {})
+    return returned(call, list(module(*call.tensors)), program)
+
+
+def current(model: nn.Module, name: str, then: Any) -> Any:
+    """Return the weight ``name`` of ``model``, or ``then`` if it has none."""
+    owner, _, leaf = name.rpartition(".")
+    try:
+        return getattr(model.get_submodule(owner), leaf)
+    except AttributeError:
+        return then
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of the first weight of ``model``; the CPU if it has none."""
+    weights = (*model.parameters(), *model.buffers())
+    return weights[0].device if weights else torch.device("cpu")
+
+
+def model_class(name: str, declared: inspect.Signature) -> type[LoadedModel]:
+    """Return a class with this name, whose ``forward`` takes the parameters ``declared``."""
+
+    def forward(self: LoadedModel, *args: Any, **kwargs: Any) -> Any:
+        return plain_forward(self, *args, **kwargs)
+
+    forward.__signature__ = declared  # type: ignore[attr-defined]
+    return type(name, (LoadedModel,), {"forward": forward, "__module__": __name__})
+
+
+def model_of(
+    kind: type[LoadedModel],
+    programs: Programs,
+    weights: Mapping[str, Tensor],
+    kinds: Mapping[str, str],
+    config: Mapping[str, Any],
+) -> LoadedModel:
+    """Return a model in eval mode with these weights, under their original names.
+
+    Raises:
+        ArtifactError: Two names exclude each other.
+    """
+    model = kind()
+    model.programs, model.config = programs, Config(config)
+    for name, weight in weights.items():
+        if kinds[name] == "constant":
+            continue
+        path, _, leaf = name.rpartition(".")
+        owner = submodule(model, path)
+        if not leaf or hasattr(owner, leaf):
+            raise ArtifactError(
+                f"the weight {name[:80]!r} has the name of something else",
+                where="manifest.json: weights",
+                remedy="export the model again",
+            )
+        if kinds[name] == "buffer":
+            owner.register_buffer(leaf, weight)
+        else:
+            trainable = kinds[name] == TRAINABLE
+            owner.register_parameter(leaf, nn.Parameter(weight, requires_grad=trainable))
+    return model.eval()
+
+
+def submodule(model: nn.Module, path: str) -> nn.Module:
+    """Return the module at ``path`` inside ``model``, and make it where there is none."""
+    for part in filter(None, path.split(".")):
+        if part not in model._modules:
+            if hasattr(model, part):
+                raise ArtifactError(
+                    f"the module {path[:80]!r} has the name of something else",
+                    where="manifest.json: weights",
+                    remedy="export the model again",
+                )
+            model.add_module(part, nn.Module())
+        inner = model._modules[part]
+        assert inner is not None
+        model = inner
+    return model

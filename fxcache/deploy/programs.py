@@ -1,0 +1,178 @@
+"""Programs as JSON, and back: graph, inputs, sizes that may vary, and the structure of results."""
+
+import hashlib
+import math
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from fxcache._torch import FakeRun, expression_of, hint_of
+from fxcache.deploy import expressions
+from fxcache.deploy.fields import Fields, built, damaged
+from fxcache.deploy.graph import GraphReader, graph_to_json
+from fxcache.deploy.inputs import (
+    INPUT,
+    Bounds,
+    fake_input,
+    input_to_json,
+    role_of,
+    size_to_json,
+    varying_sizes,
+)
+from fxcache.deploy.results import spec_from_json, spec_to_json
+from fxcache.deploy.values import encode
+from fxcache.errors import ArtifactError
+from fxcache.form import Key
+from fxcache.program import Input, Program, output_node, value_of
+
+MAX_BYTES = 2**44  # the greatest size of one value
+PROGRAM = ("call", "inputs", "sizes", "conditions", "result", "constants", "graph")
+
+
+def program_to_json(
+    program: Program, kind: Hashable, constants: Mapping[str, Tensor], device: torch.device
+) -> dict[str, Any]:
+    """Return ``program`` as JSON.
+
+    Args:
+        program: The program.
+        kind: The key of the calls that it serves.
+        constants: The values of the inputs that the graph holds for, by path.
+        device: The device of the model.
+
+    Raises:
+        ArtifactError: A part of the program cannot be part of an artifact. The error names it.
+    """
+    if program.state is not None:
+        raise unsupported("objects that carry tensors, such as a key/value cache", program)
+    sizes = program.sizes
+    symbols = sorted({str(e) for e in sizes.expressions.values() if not isinstance(e, int)})
+    pairs = zip(program.inputs, program.placeholders, strict=True)
+    return {
+        "call": call_to_json(kind, device),
+        "inputs": [input_to_json(given, value_of(node), device) for given, node in pairs],
+        "sizes": {name: size_to_json(name, program) for name in symbols},
+        "conditions": [expressions.to_json(g) for g in sizes.guards if g != True],  # noqa: E712, sympy
+        "result": spec_to_json(program.out_spec),
+        "constants": {path: digest(value) for path, value in constants.items()},
+        "graph": graph_to_json(program.graph, program.weights, device),
+    }
+
+
+def unsupported(what: str, program: Program) -> ArtifactError:
+    """Return the error for a feature of a call that artifacts do not support."""
+    return ArtifactError(
+        f"{program.model} is called with {what}, which artifacts do not support",
+        where=", ".join(given.path for given in program.inputs),
+        remedy="export the model after calls without it",
+    )
+
+
+def call_to_json(kind: Hashable, device: torch.device) -> list[Any]:
+    """Return the key of a call as JSON, which is only compared.
+
+    Raises:
+        ArtifactError: The call passes values that JSON cannot hold, or a timestep that is a number.
+    """
+    if not isinstance(kind, Key):
+        raise ArtifactError(
+            "a timestep that is a Python number cannot be part of an artifact",
+            where="timestep",
+            remedy="pass the timestep as a tensor",
+        )
+    parts: Any = kind.parts
+    return [encode(typed(part), {}, device) for part in parts]
+
+
+def typed(part: Any) -> Any:
+    """Return a part of a key with the names of types in place of types."""
+    if isinstance(part, tuple):
+        return [typed(item) for item in part]
+    return f"{part.__module__}.{part.__qualname__}" if isinstance(part, type) else part
+
+
+def digest(value: Tensor) -> str:
+    """Return the SHA-256 of a tensor's values."""
+    flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return hashlib.sha256(bytes(flat.tolist())).hexdigest()
+
+
+class ProgramReader:
+    """Makes programs from JSON, for one device.
+
+    Args:
+        model: The class name of the model.
+        data: The result of ``program_to_json``.
+        where: Its place in the artifact, for errors.
+
+    Attributes:
+        call: The calls that the program serves, as JSON.
+        constants: The digests of the inputs that the graph holds for, by path.
+        device_names: The device of each input, as the artifact names it.
+    """
+
+    def __init__(self, model: str, data: object, where: str):
+        self._model, self._where = model, where
+        self._fields = fields = Fields(data, where, PROGRAM)
+        self.call = fields.of("call", list)
+        self.constants: dict[str, str] = dict(fields.pairs("constants"))
+        self._inputs = [
+            Fields(given, f"{where}.inputs[{i}]", INPUT)
+            for i, given in enumerate(fields.items("inputs", dict))
+        ]
+
+    def describe(self) -> str:
+        """Return a description of the calls for messages: ``sample[2, 4, 64, 64] float32, …``."""
+        parts = ((g.of("path", str), g.of("shape", list), g.of("dtype", str)) for g in self._inputs)
+        return ", ".join(f"{path}{shape} {dtype}" for path, shape, dtype in parts)
+
+    def program(self, weights: Mapping[str, Tensor], device: torch.device) -> Program:
+        """Return the program.
+
+        Args:
+            weights: The weights by name.
+            device: Their device.
+
+        Raises:
+            ArtifactError: The artifact holds no valid program.
+        """
+        fields, where = self._fields, self._where
+        bounds = {n: Bounds.of(v, f"{where}.sizes.{n}") for n, v in fields.pairs("sizes")}
+        fakes = FakeRun({name: bound.value for name, bound in bounds.items()})
+        inputs = [fake_input(given, fakes, device) for given in self._inputs]
+        reader = GraphReader(weights, device)
+        graph = reader.read(fields.raw("graph"), f"{where}.graph")
+        if len(graph.find_nodes(op="placeholder")) != len(inputs):
+            raise fields.wrong("inputs", "the graph has another number of inputs")
+        held = {name: fakes.like(weight) for name, weight in weights.items()} | reader.regions
+        built(lambda: fakes.run(graph, held, inputs, require_bounded), f"{where}.graph")
+        spec = spec_from_json(fields.raw("result"), f"{where}.result")
+        (results,) = output_node(graph).args
+        if not isinstance(results, tuple) or spec.num_leaves != len(results):
+            raise fields.wrong("result", "the graph has another number of results")
+        described = [Input(g.of("path", str), role_of(g)) for g in self._inputs]
+        symbols = {name: expression_of(size) for name, size in fakes.symbols.items()}
+        program = Program(
+            self._model,
+            graph,
+            tuple(described),
+            {**weights, **reader.regions},
+            spec,
+            frozenset(self.constants),
+            varying_sizes(
+                inputs, symbols, bounds, fields.of("conditions", list), f"{where}.conditions"
+            ),
+        )
+        if not program.latents:
+            raise fields.wrong("inputs", "no input is the latent")
+        return program
+
+
+def require_bounded(node: fx.Node, value: Any) -> None:
+    """Raise ArtifactError if the value of a node is larger than any model's."""
+    sizes = value.shape if isinstance(value, Tensor) else ()
+    total = math.prod(hint_of(size) or 1 for size in sizes)
+    if isinstance(value, Tensor) and total * value.element_size() > MAX_BYTES:
+        raise damaged(f"the value of {node.name} would be larger than {MAX_BYTES:,} bytes", "graph")

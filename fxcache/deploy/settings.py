@@ -1,0 +1,106 @@
+"""The options of ``optimize`` as JSON, and back."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fxcache.analysis.hoisting import HoistLevel
+from fxcache.calibration.plan_parts import CORRECTION, cut_to_json, parted
+from fxcache.config import CacheConfig, CaptureConfig
+from fxcache.deploy.fields import Fields, built
+from fxcache.forecasts import Forecast
+from fxcache.partition.request import require_cut_request
+from fxcache.policies import GuidanceCache, Policy
+from fxcache.program import dtype_name
+from fxcache.runtime.settings import Settings
+
+SETTINGS = (
+    "policy", "forecast", "cut", "guidance", "hoist", "hoist_requested", "cache", "capture",
+    "run_lengths",
+)  # fmt: skip
+CAPTURE = ("latent", "dynamic", "step_inputs", "max_captures")
+CACHE = (
+    *("dtype", "partial_evaluation", "kernels"),
+    *("offload", "timings", "max_trajectories"),
+)
+
+
+def settings_to_json(settings: Settings) -> dict[str, Any]:
+    """Return ``settings`` as JSON, without the weights of a plan."""
+    cache, capture = settings.cache, settings.capture
+    return {
+        "policy": settings.policy.to_dict(),
+        "forecast": settings.forecast.to_dict() if settings.forecast else None,
+        "cut": cut_to_json(settings.cut),
+        "guidance": asdict(settings.guidance) if settings.guidance else None,
+        "hoist": settings.hoist.name.lower(),
+        "hoist_requested": settings.hoist_requested,
+        "cache": asdict(cache) | {"dtype": cache.dtype and dtype_name(cache.dtype)},
+        "capture": {
+            "latent": capture.latent,
+            "dynamic": {path: list(dims) for path, dims in (capture.dynamic or {}).items()},
+            "step_inputs": sorted(capture.step_inputs),
+            "max_captures": capture.max_captures,
+        },
+        "run_lengths": [list(length) for length in settings.run_lengths],
+    }
+
+
+def plan_weights(settings: Settings) -> dict[str, Tensor]:
+    """Return the weights of the settings' adjustment and correction, by name."""
+    adjusting = settings.adjustment.weights if settings.adjustment else {}
+    correcting = settings.correction.weights if settings.correction else {}
+    return {**adjusting, **{f"{CORRECTION}{name}": t for name, t in correcting.items()}}
+
+
+def settings_from_json(data: object, weights: Mapping[str, Tensor], where: str) -> Settings:
+    """Return the settings.
+
+    Args:
+        data: The result of ``settings_to_json``.
+        weights: The result of ``plan_weights``.
+        where: The place in the artifact, for errors.
+
+    Raises:
+        ArtifactError: ``data`` describes no settings.
+    """
+    fields = Fields(data, where, SETTINGS)
+    guidance, forecast = fields.optional("guidance", dict), fields.optional("forecast", dict)
+    level = fields.one_of("hoist", [level.name.lower() for level in HoistLevel])
+    lengths = fields.items("run_lengths", list)
+
+    def make() -> Settings:
+        return Settings(
+            cut=require_cut_request(fields.raw("cut")),
+            policy=Policy.from_dict(fields.of("policy", dict)),
+            forecast=Forecast.from_dict(forecast) if forecast else None,
+            guidance=GuidanceCache(**guidance) if guidance else None,
+            hoist=HoistLevel[level.upper()],
+            hoist_requested=fields.of("hoist_requested", bool),
+            cache=cache_from_json(Fields(fields.raw("cache"), f"{where}.cache", CACHE)),
+            capture=capture_from_json(Fields(fields.raw("capture"), f"{where}.capture", CAPTURE)),
+            run_lengths=tuple((int(a), int(b), int(c)) for a, b, c in lengths),
+            **parted(weights),
+        )
+
+    return built(make, where)
+
+
+def cache_from_json(fields: Fields) -> CacheConfig:
+    """Return the options of the cache."""
+    name = fields.optional("dtype", str)
+    given = {option: fields.raw(option) for option in CACHE}
+    return CacheConfig(**given | {"dtype": name and getattr(torch, name)})
+
+
+def capture_from_json(fields: Fields) -> CaptureConfig:
+    """Return the options of captures."""
+    return CaptureConfig(
+        latent=fields.optional("latent", str),
+        dynamic={path: tuple(dims) for path, dims in fields.pairs("dynamic")} or None,
+        step_inputs=frozenset(fields.items("step_inputs", str)),
+        max_captures=fields.of("max_captures", int),
+    )
