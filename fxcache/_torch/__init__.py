@@ -8,7 +8,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unfl
 
 from fxcache._torch.dynamo import compiled_original, compiler_callback, hidden_from_dynamo
 from fxcache._torch.hooks import forget_hooks, hook_dicts, hooks_of, num_registered_hooks
-from fxcache._torch.operators import is_vmap_step, returns_view, writes
+from fxcache._torch.operators import is_composite, is_vmap_step, returns_view, writes
 from fxcache._torch.sizes import expression_of, guards_of, hint_of
 from fxcache._torch.tensors import (
     base_of,
@@ -51,6 +51,7 @@ __all__ = [
     "hint_of",
     "hook_dicts",
     "hooks_of",
+    "is_composite",
     "is_fake",
     "is_vmap_step",
     "is_vmapped",
