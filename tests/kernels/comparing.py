@@ -69,7 +69,7 @@ def compiling() -> dict[str, str]:
 
 
 def from_compiling(module: str) -> Any:
-    """Run a module in another process, where kernels are compiled. Return what it prints as JSON."""
+    """Run a module in another process, where kernels are compiled. Return the JSON it prints."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", module],
         cwd=Path(__file__).parents[2],
