@@ -27,11 +27,20 @@ def captures() -> Any:
     return shared.Captures()
 
 
+@pytest.fixture(scope="session")
+def bindings() -> Any:
+    from tests import shared
+
+    return shared.Bindings()
+
+
 @pytest.fixture
-def shared_captures(captures: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def shared_captures(captures: Any, bindings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Capture models of equal content once, for tests of behaviour after a capture."""
     for place in ("fxcache.runtime.captures.capture", "fxcache.planning.capture"):
         monkeypatch.setattr(place, captures)
+    for name in ("trace_of", "number_tensors"):
+        monkeypatch.setattr(f"fxcache.runtime.numbers.{name}", getattr(bindings, name))
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -32,7 +32,7 @@ class Block(nn.Module):
 class DiT(nn.Module):
     """``forward(sample [B, 16, 4], timestep [B] or [], text [B, 5, 16])`` -> ``[B, 16, 4]``."""
 
-    def __init__(self, depth: int = 4) -> None:
+    def __init__(self, depth: int = 2) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.embed, self.time = nn.Linear(CHANNELS, WIDTH), nn.Linear(1, WIDTH)

@@ -4,6 +4,7 @@ import hashlib
 import io
 import pickle
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fxcache.call import Call
+from fxcache.capture import bind
+from fxcache.capture.bind import Trace
 from fxcache.capture.capture import capture
 from fxcache.capture.export import as_original
 from fxcache.capture.numbers import NumberTrace
@@ -51,6 +54,45 @@ class Captures:
             self._programs.popitem(last=False)
         program = self._programs[key]
         return replace(program, weights=live_weights(module, program.weights))
+
+
+class Bindings:
+    """``trace_of`` and ``number_tensors``, which give again what they found for the same number.
+
+    The same: of the same type, in the same call of the same model, as for ``Captures``. Loops in
+    tests have timesteps that are Python numbers, and each would be traced for each model.
+    """
+
+    def __init__(self) -> None:
+        self._found: OrderedDict[Any, Any] = OrderedDict()
+
+    def trace_of(self, module: nn.Module, call: Call) -> Trace:
+        found: Trace = self._shared(module, call, None, lambda: bind.trace_of(module, call))
+        return found
+
+    def number_tensors(self, module: nn.Module, call: Call, trace: Trace) -> Any:
+        def find() -> Any:
+            return bind.number_tensors(module, call, trace)
+
+        return self._shared(module, call, trace, find)
+
+    def _shared(
+        self, module: nn.Module, call: Call, trace: Trace | None, find: Callable[[], Any]
+    ) -> Any:
+        model = None if call.state or getattr(trace, "read", None) else content_of(module)
+        if model is None:
+            return find()
+        sizes = tuple(tensor.shape for tensor in call.tensors)
+        key = (model, call.key, sizes, type(call.number), repr(call.number), id(trace))
+        if key not in self._found:
+            found = find()
+            if found is None or getattr(found, "read", None):  # for the values of this call only
+                return found
+            self._found[key] = found, trace  # which keeps its id
+        self._found.move_to_end(key)
+        if len(self._found) > 16 * MOST:
+            self._found.popitem(last=False)
+        return self._found[key][0]
 
 
 def key_of(call: Call) -> Any:

@@ -74,7 +74,7 @@ FLUX = "FluxTransformer2DModel"
 
 
 @pytest.mark.parametrize(
-    ("threshold", "expected"), [(0.02, range(12)), (0.5, None), (0.8, None), (9.0, [0])]
+    ("threshold", "expected"), [(0.02, range(12)), (0.7, None), (0.8, None), (9.0, [0])]
 )
 def test_first_block_cache(threshold, expected):
     latent, refreshed = with_fxcache(FLUX, FirstBlock(threshold))

@@ -93,7 +93,7 @@ RECIPES: tuple[Recipe, ...] = (
         {
             "sample_size": 16,
             "in_channels": 8,
-            "num_layers": 4,
+            "num_layers": 2,
             "attention_head_dim": 16,
             "num_attention_heads": 4,
             "num_key_value_attention_heads": 2,
@@ -110,7 +110,7 @@ RECIPES: tuple[Recipe, ...] = (
         {
             "io_channels": 8,
             "embed_dim": 32,
-            "depth": 4,
+            "depth": 2,
             "num_heads": 2,
             "cond_token_dim": 16,
             "global_cond_dim": 16,
@@ -125,7 +125,7 @@ RECIPES: tuple[Recipe, ...] = (
         {
             "hidden_size": 32,
             "intermediate_size": 64,
-            "num_hidden_layers": 4,
+            "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "head_dim": 8,
@@ -137,7 +137,7 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         "LongCatAudioDiTTransformer",
-        {"dit_dim": 32, "dit_depth": 4, "dit_heads": 2, "dit_text_dim": 16, "latent_dim": 8},
+        {"dit_dim": 32, "dit_depth": 2, "dit_heads": 2, "dit_text_dim": 16, "latent_dim": 8},
         longcat_audio,
     ),
     Recipe(
@@ -146,7 +146,7 @@ RECIPES: tuple[Recipe, ...] = (
             "input_dims": 8,
             "targets_length": 8,
             "d_model": 24,
-            "num_layers": 4,
+            "num_layers": 2,
             "num_heads": 2,
             "d_kv": 12,
             "d_ff": 32,
@@ -160,7 +160,7 @@ RECIPES: tuple[Recipe, ...] = (
         {
             "in_channels": 8,
             "condition_dim": 16,
-            "num_layers": 4,
+            "num_layers": 2,
             "num_attention_heads": 2,
             "attention_head_dim": 16,
             "ff_inner_dim": 64,

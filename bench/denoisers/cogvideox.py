@@ -12,7 +12,7 @@ COGVIDEOX_TINY: Config = {
     "out_channels": 4,
     "time_embed_dim": 16,
     "text_embed_dim": 16,
-    "num_layers": 4,
+    "num_layers": 2,
     "sample_width": 4,
     "sample_height": 4,
     "sample_frames": 5,

@@ -9,7 +9,7 @@ from bench.denoisers.tensors import text
 COGVIEW_TINY: Config = {
     "in_channels": 4,
     "out_channels": 4,
-    "num_layers": 4,
+    "num_layers": 2,
     "attention_head_dim": 16,
     "num_attention_heads": 2,
     "text_embed_dim": 24,

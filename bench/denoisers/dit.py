@@ -54,7 +54,7 @@ RECIPES: tuple[Recipe, ...] = (
         {
             "num_attention_heads": 2,
             "attention_head_dim": 12,
-            "num_layers": 4,
+            "num_layers": 2,
             "cross_attention_dim": 24,
             "sample_size": 8,
             "use_additional_conditions": True,
@@ -85,7 +85,7 @@ RECIPES: tuple[Recipe, ...] = (
         "AuraFlowTransformer2DModel",
         {
             "sample_size": 8,
-            "num_single_dit_layers": 4,
+            "num_single_dit_layers": 2,
             "attention_head_dim": 16,
             "num_attention_heads": 2,
             "joint_attention_dim": 24,

@@ -8,8 +8,8 @@ from bench.denoisers.tensors import grid, prompt_mask, text
 
 FLUX_TINY: Config = {
     "in_channels": 16,
-    "num_layers": 4,
-    "num_single_layers": 4,
+    "num_layers": 2,
+    "num_single_layers": 2,
     "attention_head_dim": 16,
     "num_attention_heads": 2,
     "joint_attention_dim": 24,

@@ -10,7 +10,7 @@ JOY_TINY: Config = {
     "hidden_size": 32,
     "num_attention_heads": 2,
     "text_dim": 16,
-    "num_layers": 4,
+    "num_layers": 2,
     "rope_dim_list": [4, 6, 6],
 }
 

@@ -10,7 +10,7 @@ KANDINSKY_TINY: Config = {
     "time_dim": 16,
     "model_dim": 32,
     "ff_dim": 48,
-    "num_visual_blocks": 4,
+    "num_visual_blocks": 2,
     "axes_dims": (4, 6, 6),
 }
 PROMPT_TINY: Config = {"in_text_dim": 16, "in_text_dim2": 12, "num_text_blocks": 2}
@@ -82,7 +82,7 @@ RECIPES: tuple[Recipe, ...] = (
         {
             "num_attention_heads": 2,
             "attention_head_dim": 16,
-            "num_layers": 4,
+            "num_layers": 2,
             "embedding_dim": 12,
             "num_embeddings": 7,
         },

@@ -16,7 +16,7 @@ LTX2_TINY: Config = {
     "audio_num_attention_heads": 2,
     "audio_attention_head_dim": 8,
     "audio_cross_attention_dim": 16,
-    "num_layers": 4,
+    "num_layers": 2,
     "caption_channels": 16,
 }
 
@@ -69,7 +69,7 @@ RECIPES: tuple[Recipe, ...] = (
             "num_attention_heads": 2,
             "attention_head_dim": 12,
             "cross_attention_dim": 24,
-            "num_layers": 4,
+            "num_layers": 2,
             "caption_channels": 16,
         },
         ltx,

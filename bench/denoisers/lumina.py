@@ -40,7 +40,7 @@ RECIPES: tuple[Recipe, ...] = (
         {
             "sample_size": 8,
             "hidden_size": 32,
-            "num_layers": 4,
+            "num_layers": 2,
             "num_attention_heads": 4,
             "num_kv_heads": 2,
             "multiple_of": 16,
@@ -56,7 +56,7 @@ RECIPES: tuple[Recipe, ...] = (
             "sample_size": 8,
             "in_channels": 4,
             "hidden_size": 48,
-            "num_layers": 4,
+            "num_layers": 2,
             "num_attention_heads": 6,
             "num_kv_heads": 2,
             "multiple_of": 16,
@@ -71,7 +71,7 @@ RECIPES: tuple[Recipe, ...] = (
         {
             "in_channels": 4,
             "dim": 32,
-            "n_layers": 4,
+            "n_layers": 2,
             "n_heads": 2,
             "n_kv_heads": 2,
             "cap_feat_dim": 24,

@@ -9,7 +9,7 @@ from bench.denoisers.tensors import text
 QWEN_TINY: Config = {
     "in_channels": 16,
     "out_channels": 4,
-    "num_layers": 4,
+    "num_layers": 2,
     "attention_head_dim": 16,
     "num_attention_heads": 2,
     "joint_attention_dim": 24,
@@ -44,7 +44,7 @@ RECIPES: tuple[Recipe, ...] = (
         {
             "in_channels": 16,
             "out_channels": 16,
-            "num_layers": 4,
+            "num_layers": 2,
             "attention_head_dim": 16,
             "num_attention_heads": 2,
             "context_in_dim": 24,

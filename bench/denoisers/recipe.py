@@ -14,7 +14,8 @@ class Recipe:
 
     Attributes:
         kind: The name of the class.
-        tiny: The constructor arguments of a small model with the structure of the real one.
+        tiny: The constructor arguments of a small model with the structure of the real one: two
+            blocks of each kind, or more where fewer would be cut in another way.
         call: Builds the inputs of one call from the config and whether they have the full size, on
             the default device.
         default: The constructor arguments of the full-size model besides the class's defaults.

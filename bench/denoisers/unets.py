@@ -17,7 +17,7 @@ STACK_TINY: Config = {
     "num_attention_heads": 2,
     "attention_head_dim": 16,
     "in_channels": 32,
-    "num_layers": 4,
+    "num_layers": 2,
     "norm_num_groups": 4,
     "cross_attention_dim": 24,
 }

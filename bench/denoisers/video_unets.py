@@ -83,7 +83,7 @@ RECIPES: tuple[Recipe, ...] = (
             "num_attention_heads": 2,
             "attention_head_dim": 8,
             "in_channels": 16,
-            "num_layers": 4,
+            "num_layers": 2,
             "norm_num_groups": 4,
         },
         temporal,

@@ -15,7 +15,7 @@ WAN_TINY: Config = {
     "text_dim": 16,
     "freq_dim": 16,
     "ffn_dim": 32,
-    "num_layers": 4,
+    "num_layers": 2,
     "rope_max_seq_len": 32,
 }
 
@@ -109,7 +109,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("WanTransformer3DModel", WAN_TINY, wan),
     Recipe(
         "WanVACETransformer3DModel",
-        {**WAN_TINY, "vace_layers": [0, 1, 2, 3], "vace_in_channels": 24},
+        {**WAN_TINY, "num_layers": 4, "vace_layers": [0, 1, 2, 3], "vace_in_channels": 24},
         wan_vace,
     ),
     Recipe("SkyReelsV2Transformer3DModel", WAN_TINY, skyreels),
@@ -126,6 +126,7 @@ RECIPES: tuple[Recipe, ...] = (
         "WanAnimateTransformer3DModel",
         {
             **WAN_TINY,
+            "num_layers": 4,  # every second one has a face adapter
             "in_channels": 12,
             "latent_channels": 4,
             "image_dim": 16,
@@ -153,7 +154,7 @@ RECIPES: tuple[Recipe, ...] = (
             "text_dim": 16,
             "out_dim": 4,
             "num_heads": 2,
-            "num_layers": 4,
+            "num_layers": 2,
         },
         wan_animate2,
     ),

@@ -15,7 +15,7 @@ from fxcache._torch.dynamo import (
 )
 from fxcache._torch.fakes import FakeRun
 from fxcache._torch.hooks import forget_hooks, hook_dicts, hooks_of, num_registered_hooks
-from fxcache._torch.operators import is_vmap_step, returns_view, writes
+from fxcache._torch.operators import is_composite, is_vmap_step, returns_view, writes
 from fxcache._torch.sizes import expression_of, guards_of, hint_of
 from fxcache._torch.tensors import (
     base_of,
@@ -60,6 +60,7 @@ __all__ = [
     "hint_of",
     "hook_dicts",
     "hooks_of",
+    "is_composite",
     "is_fake",
     "is_vmap_step",
     "is_vmapped",

@@ -59,3 +59,6 @@ def forget_hooks(module: nn.Module) -> None:
     """
     module._forward_pre_hooks = OrderedDict()
     module._forward_hooks = OrderedDict()
+    module._forward_pre_hooks_with_kwargs = OrderedDict()
+    module._forward_hooks_with_kwargs = OrderedDict()
+    module._forward_hooks_always_called = OrderedDict()

@@ -1,6 +1,9 @@
-"""Tells whether operators write to their arguments or return views of them."""
+"""Tells what operators do: write to arguments, return views of them, or call other operators."""
+
+from typing import Any
 
 __all__ = [
+    "is_composite",
     "is_vmap_step",
     "returns_view",
     "writes",
@@ -31,3 +34,12 @@ def returns_view(op: object) -> bool:
     """
     schema = getattr(op, "_schema", None)
     return schema is not None and any(r.alias_info is not None for r in schema.returns)
+
+
+def is_composite(op: Any) -> bool:
+    """Return whether ``op`` may consist of calls of other operators, which modes see one by one.
+
+    Why: only the dispatcher of an operator tells, and it is private. Other callables may too.
+    """
+    decomposes = getattr(op, "_can_decompose", None)
+    return decomposes is None or bool(decomposes())

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fxcache._torch import hint_of
+from fxcache._torch import hint_of, is_composite
 from fxcache.program import Program, has_unknown_size, shape_of, value_of
 
 aten = torch.ops.aten
@@ -121,8 +121,12 @@ def count(node: fx.Node) -> int:
     fake = next((v.fake_mode for v in values if hasattr(v, "fake_mode")), None)
     if fake is None or (kind_of(node) == "other" and any(map(has_unknown_size, values))):
         return 0  # the op may fail at the sizes that replace data-dependent ones
-    from torch.utils.flop_counter import FlopCounterMode  # imports Triton if it is installed
+    # This imports Triton if it is installed.
+    from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+    operator = getattr(node.target, "overloadpacket", None)
+    if operator not in flop_registry and not is_composite(node.target):
+        return 0  # as the counter would find by running it
     with fake, FlopCounterMode(display=False) as counter:
         call: Any = (node.args, node.kwargs)
         args, kwargs = fx.node.map_arg(call, lambda n: at_capture(value_of(n)))

@@ -126,6 +126,8 @@ class SetState:
 
     def put_back(self) -> None:
         members = {member for member in self.members if not is_dead(member)}
+        if set.__eq__(self._now, members):
+            return  # both methods change the order, and so the snapshot of the model
         set.intersection_update(self._now, members)
         set.update(self._now, members)
 

@@ -18,7 +18,7 @@ from fxcache._torch import (
 from fxcache.call import Call
 from fxcache.capture.boundary import Boundary
 from fxcache.capture.isolation import isolated
-from fxcache.capture.preserve import preserved
+from fxcache.capture.preserve import Preserved
 from fxcache.capture.randomness import without_draws
 from fxcache.capture.replacements import Replacements, UntraceableError
 from fxcache.capture.source import source_line
@@ -96,7 +96,7 @@ def traced(
         arguments = (stand_ins(call.exported),)
         boundary = Boundary(module, call)
         entered = entered_with_dict(module, boundary, values)
-        with entered, isolated(lines), preserved(module):
+        with entered, isolated(lines), Preserved(module):
             program = torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
         return Exported(program, frozenset(values.read if values else ()), boundary)
 

@@ -3,8 +3,7 @@
 import functools
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from types import FunctionType
 from typing import Any
 
@@ -29,9 +28,8 @@ DEPTH = 4  # how many levels of nested objects are restored
 OPAQUE = frozenset({"torch", "logging", "fxcache"})  # objects of these packages are left alone
 
 
-@contextmanager
-def preserved(module: nn.Module) -> Iterator[None]:
-    """Restores the state of ``module`` and of its source files after the block.
+class Preserved:
+    """Restores the state of a module and of its source files at the end of each block.
 
     A rotary embedding that stores its frequencies at the first call would otherwise store fake
     tensors. torch.export restores some attributes of modules, and none of plain objects.
@@ -40,22 +38,28 @@ def preserved(module: nn.Module) -> Iterator[None]:
     files and attributes of classes are shared with the rest of the process, which may change them
     during the trace. They are restored only if they hold a value of the trace.
     """
-    known: set[int] = set()
-    kinds: dict[int, Kind] = {}
-    module_contents = Contents(known, kinds)
-    for submodule in module.modules():
-        module_contents.keep(vars(submodule), DEPTH)
-    shared = []
-    for file, classes in code_of(module).items():
-        contents = Contents(known, kinds)
-        for place in (file, *classes):
-            contents.keep_variables(place)
-        shared.append(contents)
-    try:
-        yield
-    finally:
-        module_contents.put_back()
-        for contents in shared:
+
+    def __init__(self, module: nn.Module) -> None:
+        """Take a snapshot of the state, which several blocks may restore."""
+        known: set[int] = set()
+        kinds: dict[int, Kind] = {}
+        self._module_contents = Contents(known, kinds)
+        for submodule in module.modules():
+            self._module_contents.keep(vars(submodule), DEPTH)
+        self._shared = []
+        for file, classes in code_of(module).items():
+            contents = Contents(known, kinds)
+            for place in (file, *classes):
+                contents.keep_variables(place)
+            self._shared.append(contents)
+
+    def __enter__(self) -> None:
+        """Begin a block."""
+
+    def __exit__(self, *_: object) -> None:
+        """Restore the state."""
+        self._module_contents.put_back()
+        for contents in self._shared:
             if contents.has_leftovers():
                 contents.put_back()
 
@@ -113,8 +117,16 @@ class Contents:
         self._keep_all(nested, depth - 1)
 
     def _keep_all(self, values: Iterable[Any], depth: int) -> None:
+        if depth == 0:
+            return
+        known, keep_empty = self._known, self._empty.keep
         for value in values:
-            if id(type(value)) not in PLAIN:
+            kind = type(value)
+            if id(kind) in PLAIN or id(value) in known:
+                continue
+            if kind is dict and keep_empty(value):  # as most are
+                known.add(id(value))
+            else:
                 self.keep(value, depth)
 
     def _keep_items(self, value: Any, kind: Kind) -> list[Any]:

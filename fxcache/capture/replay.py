@@ -26,7 +26,7 @@ from fxcache.capture.numbers import (
     Slot,
     same,
 )
-from fxcache.capture.preserve import preserved
+from fxcache.capture.preserve import Preserved
 from fxcache.capture.specialize import Specialize
 
 
@@ -155,12 +155,13 @@ def record(module: nn.Module, call: Call) -> NumberTrace:
     mode = Record(Names(module, named))
     rebuilt = call.rebuilt(inputs, call.number)
     quiet = torch.inference_mode(False), torch.no_grad()
-    with preserved(module), quiet[0], quiet[1], fakes, known, mode:
+    kept = Preserved(module)
+    with kept, quiet[0], quiet[1], fakes, known, mode:
         module(*rebuilt.args, **rebuilt.kwargs)
     trace = NumberTrace(tuple(mode.entries), frozenset(known.read))
     slots: set[Slot] = set()
     for number in nearby_numbers(call.number):
-        slots |= (values_at(trace, module, call, number) or {}).keys()
+        slots |= (replayed(trace, module, call, number, kept) or {}).keys()
     return replace(trace, slots=tuple(sorted(slots)))
 
 
@@ -186,11 +187,18 @@ def values_at(
         A tensor for each slot of the trace, and for each further place whose value differs from
         the recorded one. None if the model makes other calls for this number.
     """
+    return replayed(trace, module, call, number, Preserved(module))
+
+
+def replayed(
+    trace: NumberTrace, module: nn.Module, call: Call, number: Any, kept: Preserved
+) -> dict[Slot, Tensor] | None:
+    """Return ``values_at`` the number. ``kept`` restores the module."""
     inputs = [trace.stand_in(Ref("input", path)) for path in call.paths]
     replay = Replay(trace, Names(module, dict(zip(call.paths, inputs, strict=True))))
     rebuilt = call.rebuilt(inputs, number)
     try:
-        with preserved(module), torch.inference_mode(False), torch.no_grad(), replay:
+        with kept, torch.inference_mode(False), torch.no_grad(), replay:
             module(*rebuilt.args, **rebuilt.kwargs)
     except Exception:
         return None  # the replay ended, or the model failed: a new record will report the error

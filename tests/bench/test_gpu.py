@@ -27,6 +27,7 @@ from bench.gpu.setup import DRY_RUN
 from bench.gpu.wheels import install
 from fxcache.runtime import captures
 from tests import shared
+from tests.bench.processes import one_pytest
 from tests.bench.tracing import Line, lines_of_functions, lines_that_run, untraced
 
 FOLDER = Path(gpu.__file__).parent
@@ -74,7 +75,7 @@ def dry_run(tmp_path_factory: pytest.TempPathFactory) -> DryRun:
         patch.setattr(sys, "path", [*sys.path])
         # What the bench itself does not do takes most of the time.
         patch.setattr(captures, "capture", untraced(shared.Captures()))
-        patch.setattr(subprocess, "run", untraced(subprocess.run))
+        patch.setattr(subprocess, "run", untraced(one_pytest(subprocess.run)))
         patch.setattr(GridExecutor, "__call__", untraced(GridExecutor.__call__))
         patch.setattr(convert_frame, "compile_frame", untraced(convert_frame.compile_frame))
         everything = ["--dry-run", "--out", str(out)]

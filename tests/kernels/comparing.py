@@ -1,10 +1,12 @@
 """Compares kernels with float64. The bound is a multiple of the error of PyTorch's own result."""
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -66,8 +68,15 @@ def compiling() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
 
 
-def run_compiled(source: str) -> None:
-    """Run Python code in another process, where kernels are compiled."""
-    command = [sys.executable, "-c", source]
-    done = subprocess.run(command, env=compiling(), capture_output=True, text=True, check=False)
+def from_compiling(module: str) -> Any:
+    """Run a module in another process, where kernels are compiled. Return the JSON it prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", module],
+        cwd=Path(__file__).parents[2],
+        env=compiling(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

@@ -1,26 +1,21 @@
 """Tests the resources of each kernel's machine code against ``binaries.json``."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.kernels.comparing import compiling
+from tests.kernels.comparing import from_compiling
 
 KERNELS = Path(__file__).parents[2] / "kernels"
 FOLDERS = sorted(file.parent.name for file in KERNELS.glob("*/kernel.py"))
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[str, Any]:
+def found() -> Any:
     """Compile the kernels in another process, because they may be interpreted in this one."""
-    command = [sys.executable, "-m", "fxcache.kernels.binaries"]
-    done = subprocess.run(command, env=compiling(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return from_compiling("fxcache.kernels.binaries")
 
 
 def test_every_kernel_is_compiled(found):

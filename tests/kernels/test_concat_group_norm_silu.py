@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fxcache.kernels.concat_group_norm_silu import reference
-from tests.kernels.comparing import DTYPES, Ran, assert_as_exact, run_compiled
+from tests.kernels.comparing import DTYPES, Ran, assert_as_exact
 
 EPS = 1e-5
 # exp(-x) of the sigmoid may well be infinite; its inverse is 0 then, as it should be.
@@ -185,22 +185,3 @@ def test_values_far_from_zero_keep_their_precision(launch, device):
     for inputs in ((a, b, w, v), (channels_last(a), channels_last(b), w, v)):
         far = (inputs[0] + 4000, inputs[1] + 4000, w, v)
         assert_close(computed(launch, *far, 2), *far, groups=2)
-
-
-OPERATORS = """
-import torch
-from torch.library import opcheck
-from fxcache.kernels.concat_group_norm_silu import op
-
-checks = ("test_schema", "test_faketensor")
-a, b, w = torch.randn(2, 8, 4, 4), torch.randn(2, 4, 4, 4), torch.randn(12)
-for form in (torch.contiguous_format, torch.channels_last):
-    pair = a.contiguous(memory_format=form), b.contiguous(memory_format=form)
-    opcheck(torch.ops.fxcache.concat_group_norm_silu, (*pair, w, w, 3, 1e-5), test_utils=checks)
-    opcheck(torch.ops.fxcache.group_moments, (pair[0], 3, 12, 0), test_utils=checks)
-    opcheck(torch.ops.fxcache.group_moments, (pair[0][:0], 3, 12, 0), test_utils=checks)
-"""
-
-
-def test_operators_pass_pytorchs_checks():
-    run_compiled(OPERATORS)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fxcache.kernels.forecast_read import reference
-from tests.kernels.comparing import DTYPES, Ran, assert_as_exact, run_compiled
+from tests.kernels.comparing import DTYPES, Ran, assert_as_exact
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -63,20 +63,3 @@ def test_the_result_shares_no_memory(launch, device):
     before = terms[0].clone()
     launch.forecast_read(terms, weights).fill_(0)
     assert torch.equal(terms[0], before)
-
-
-OPERATORS = """
-import torch
-from torch.library import opcheck
-from fxcache.kernels.forecast_read import op
-
-checks = ("test_schema", "test_faketensor")
-x = torch.randn(2, 3, 8)
-for terms in ([x], [x, x * 2], [x.mT, x.mT * 2]):
-    arguments = (terms, torch.ones(len(terms) - 1))
-    opcheck(torch.ops.fxcache.forecast_read, arguments, test_utils=checks)
-"""
-
-
-def test_the_operator_passes_pytorchs_checks():
-    run_compiled(OPERATORS)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fxcache.codecs.quantized_rows import QuantizedRows
 from fxcache.kernels.quantize_rows import reference
-from tests.kernels.comparing import DTYPES, Ran, run_compiled
+from tests.kernels.comparing import DTYPES, Ran
 
 pytestmark = [
     pytest.mark.usefixtures("poisoned"),
@@ -97,19 +97,3 @@ def test_rows_of_zeros_and_of_nan_are_restored(launch, device, broken, kept_as):
     assert torch.equal(steps[0].float() * scales[0], rows[0])
     assert scales[1].isnan()
     assert torch.equal(steps[2].float() * scales[2], rows[2])
-
-
-OPERATORS = """
-import torch
-from torch.library import opcheck
-from fxcache.kernels.quantize_rows import op
-
-checks = ("test_schema", "test_faketensor")
-for rows in (torch.randn(3, 8), torch.randn(8, 3).mT):
-    for dtype in (torch.int8, torch.float8_e4m3fn):
-        opcheck(torch.ops.fxcache.quantize_rows, (rows, dtype), test_utils=checks)
-"""
-
-
-def test_the_operator_passes_pytorchs_checks():
-    run_compiled(OPERATORS)

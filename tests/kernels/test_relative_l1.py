@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fxcache.kernels.relative_l1 import reference
-from tests.kernels.comparing import DTYPES, Ran, run_compiled
+from tests.kernels.comparing import DTYPES, Ran
 
 pytestmark = [
     pytest.mark.usefixtures("poisoned"),
@@ -79,17 +79,3 @@ def test_any_strides(launch, device, laid_out):
 def test_nan_and_infinity_are_propagated(launch, device, now, then, expected):
     found = launch.relative_l1(torch.tensor(now, device=device), torch.tensor(then, device=device))
     assert float(found) == pytest.approx(expected, nan_ok=True)
-
-
-OPERATORS = """
-import torch
-from torch.library import opcheck
-from fxcache.kernels.relative_l1 import op
-
-now, then = torch.randn(2, 3, 8)
-opcheck(torch.ops.fxcache.relative_l1, (now, then), test_utils=("test_schema", "test_faketensor"))
-"""
-
-
-def test_the_operator_passes_pytorchs_checks():
-    run_compiled(OPERATORS)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fxcache.codecs.quantized_rows import QuantizedRows
 from fxcache.kernels.residual_norm_modulate import reference
-from tests.kernels.comparing import DTYPES, Ran, assert_as_exact, run_compiled
+from tests.kernels.comparing import DTYPES, Ran, assert_as_exact
 
 EPS = 1e-6
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -186,26 +186,3 @@ def test_values_far_from_zero_keep_their_precision(launch, device):
     given = drawn((1, 4, 64), torch.float32, device)
     given = given._replace(stream=given.stream + 4000)
     assert_close(given.computed(launch), given)
-
-
-OPERATORS = """
-import torch
-from torch.library import opcheck
-from fxcache.kernels.residual_norm_modulate import op
-
-checks = ("test_schema", "test_faketensor")
-x, scale = torch.randn(2, 3, 8), torch.randn(2, 8)
-for rms in (False, True):
-    for keeps_total in (False, True):
-        for terms, weights in (([x + 1], None), ([x + 1, x * 2], torch.ones(1))):
-            arguments = (x, terms, weights, None, None, scale, scale, 1e-6, rms, keeps_total)
-            opcheck(torch.ops.fxcache.residual_norm_modulate, arguments, test_utils=checks)
-        steps = [torch.ones(2, 3, 8, dtype=torch.int8)]
-        arguments = (x, steps, None, None, None, scale, scale, 1e-6, rms, keeps_total)
-        arguments += (torch.ones(2, 3, 1), False)
-        opcheck(torch.ops.fxcache.residual_norm_modulate, arguments, test_utils=checks)
-"""
-
-
-def test_the_operator_passes_pytorchs_checks():
-    run_compiled(OPERATORS)

@@ -1,29 +1,16 @@
 """Tests how torch.compile traces the operators: their kernels, and the tensors that they write."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.kernels.comparing import compiling
+from tests.kernels.comparing import from_compiling
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[str, Any]:
+def found() -> Any:
     """Trace the operators in another process, because kernels may be interpreted in this one."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.kernels.tracing"],
-        cwd=Path(__file__).parents[2],
-        env=compiling(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return from_compiling("tests.kernels.tracing")
 
 
 def test_operators_launch_kernels_or_are_left_to_inductor(found):

@@ -290,7 +290,7 @@ def test_forecasts_through_linear_maps_alone_are_the_same(bytes_are_free):
 
 @pytest.mark.usefixtures("clean_dynamo")
 def test_two_graphs_and_no_recompilation(bytes_are_free):
-    counter = CompileCounterWithBackend("aot_eager")
+    counter = CompileCounterWithBackend("eager")
     unet = fxcache.optimize(
         tiny.small_unet(),
         policy=fxcache.Uniform(3),

@@ -82,7 +82,7 @@ def test_streams_are_followed_through_concatenation_and_split(kind):
     """Text and image become one sequence and two again. Only the image's part is cached."""
     variants = of_diffusers(kind)
     (point,) = variants.plan.points
-    assert variants.plan.cut.name == "transformer_blocks.0..single_transformer_blocks.3"
+    assert variants.plan.cut.name == "transformer_blocks.0..single_transformer_blocks.1"
     assert isinstance(point.shortcut, Shortcut)
     assert point.shortcut.nodes == (), "nothing is joined only to be parted again"
     (leaf,) = point.shortcut.leaves
@@ -91,7 +91,7 @@ def test_streams_are_followed_through_concatenation_and_split(kind):
 
 
 def test_a_cut_in_a_joint_stream_caches_one_tensor():
-    request = ("transformer_blocks.1", "single_transformer_blocks.1")
+    request = ("transformer_blocks.1", "single_transformer_blocks.0")
     variants = of_diffusers("Flux2Transformer2DModel", request)
     (point,) = variants.plan.points
     assert point.shortcut is not None

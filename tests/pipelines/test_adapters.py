@@ -30,8 +30,11 @@ from tests.pipelines.build import (
     stable_diffusion,
 )
 
-# The ControlNets of FLUX import it from where it used to be.
-pytestmark = pytest.mark.filterwarnings("ignore:.FluxPosEmbed. is deprecated:FutureWarning")
+pytestmark = [
+    # The ControlNets of FLUX import it from where it used to be.
+    pytest.mark.filterwarnings("ignore:.FluxPosEmbed. is deprecated:FutureWarning"),
+    pytest.mark.usefixtures("shared_captures"),
+]
 
 XL_PROMPT = prompt(7, 64, pooled=32) | square(32)
 

@@ -22,6 +22,8 @@ from tests.pipelines.build import (
     stable_diffusion,
 )
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 CPU = torch.device("cpu")
 MODELS = pytest.mark.parametrize("made", [stable_diffusion, flux])
 ORDER = pytest.mark.parametrize("hooked_first", [True, False], ids=["before", "after"])
@@ -68,7 +70,7 @@ def test_whole_model_offload(made, hooked_first):
     assert torch.equal(draw(), plain)
 
 
-def drawn_while_hooked(made: Any, hook: Any, hooked_first: bool) -> tuple[nn.Module, Any]:
+def drawn_while_hooked(made: Any, hook: Any, hooked_first: bool) -> fxcache.CaptureError:
     model, draw, _ = made()
     if hooked_first:
         hook(model)
@@ -82,20 +84,15 @@ def drawn_while_hooked(made: Any, hook: Any, hooked_first: bool) -> tuple[nn.Mod
     hooked, expected, _ = made()
     hook(hooked)
     assert torch.equal(draw(), expected()), "the model must work as before"
-    return model, caught.value
+    return caught.value
 
 
 @MODELS
 @ORDER
 @REFUSED
 def test_hooks_that_move_weights_inside_are_refused(made, hook, hooked_first):
-    _, error = drawn_while_hooked(made, hook, hooked_first)
+    error = drawn_while_hooked(made, hook, hooked_first)
     assert any(place in error.where for place in ("accelerate", "diffusers/hooks"))
-
-
-@REFUSED
-def test_the_refusal_names_the_remedy(hook):
-    _, error = drawn_while_hooked(stable_diffusion, hook, True)
     assert "hook" in error.remedy or "offload" in error.remedy
 
 
@@ -140,7 +137,7 @@ def test_flux_in_float16_with_a_cut():
     model, draw, pipe = flux(**cast(FLUX_PROMPT, torch.float16))
     pipe.to(torch.float16)
     plain = draw()
-    cut = ("transformer_blocks.1", "single_transformer_blocks.3")
+    cut = ("transformer_blocks.1", "single_transformer_blocks.1")
     with optimised(model, interval=1, cut=cut):
         assert torch.equal(draw(), plain)
     with optimised(model, cut=cut):

@@ -81,6 +81,18 @@ def test_a_notebook_cell_can_run_twice(exports):
     assert type(model) is Mini
 
 
+def test_a_set_among_the_settings_needs_no_second_trace(exports):
+    """As the names of a LoRA's target modules: its order must not change during a trace."""
+    chosen = set(range(100))
+    chosen.difference_update(set(range(100)) - {1, 8})
+    assert list(chosen) == [1, 8], "a set that never was larger has another order"
+    model: Any = Mini().eval()
+    model.chosen = chosen
+    run(fxcache.optimize(model))
+    assert len(exports) == 1
+    assert list(chosen) == [1, 8]
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [

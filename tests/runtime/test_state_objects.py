@@ -22,7 +22,7 @@ class WithMemory(DiT):
     """Attends to the text and to the content of ``memory``; ``use`` reads and writes it."""
 
     def __init__(self, use: Callable[[Any, Tensor], Tensor]) -> None:
-        super().__init__(depth=3)
+        super().__init__()
         self.use = use
         self.key = nn.Linear(WIDTH, WIDTH)
 
