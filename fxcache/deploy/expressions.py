@@ -50,15 +50,16 @@ class Condition:
     arguments: tuple[Any, ...]
 
     def subs(self, values: Mapping[Any, int]) -> Any:
-        """Return the value for these values of the symbols."""
-        found = [
-            part.subs(values) if isinstance(part, Condition) else values.get(part, part)
-            for part in self.arguments
-        ]
+        """Return whether the condition holds for these values of the symbols."""
         try:
-            return OPERATORS[self.name](*found)
+            return self._value(values)
         except (ArithmeticError, TypeError):  # such as a division by zero
             return False
+
+    def _value(self, values: Mapping[Any, int]) -> Any:
+        parts = self.arguments
+        found = [p._value(values) if isinstance(p, Condition) else values.get(p, p) for p in parts]
+        return OPERATORS[self.name](*found)
 
 
 def to_json(expression: Any) -> Any:

@@ -19,6 +19,8 @@ import fxcache
 from tests.deploy.test_round_trip import denoised
 from tests.plain import dit
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 Edit = Callable[[Any], None]
 GRAPH = "graphs/0.json"
 

@@ -11,6 +11,8 @@ import fxcache
 from bench.denoisers import RECIPES, tiny
 from tests.test_denoisers import MODELS_WARN, REFUSED
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 SAMPLED = {
     "FluxTransformer2DModel",
     "Kandinsky6SRTransformer3DModel",  # its graph has regions: flex attention

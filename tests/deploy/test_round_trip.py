@@ -14,7 +14,9 @@ from fxcache.program import value_of
 from tests import tiny
 from tests.engines import optimized_engine, variants_of
 from tests.loops import refreshes, sample
-from tests.plain import dit, dit_inputs
+from tests.plain import DiT, dit, dit_inputs
+
+pytestmark = pytest.mark.usefixtures("shared_captures")
 
 STEPS = 8
 ALPHAS = tuple(1 - i / (2 * STEPS) for i in range(STEPS))
@@ -109,6 +111,41 @@ def test_a_size_that_may_vary_still_varies(tmp_path):
     assert len(optimized_engine(loaded).captures) == 1
     with pytest.raises(fxcache.ArtifactError, match="no graph for this call"):
         denoised(loaded, batch=1)
+
+
+class Longer(nn.Module):
+    """Computes something else if the latent is longer than the text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        inner = self.second(self.first(sample).tanh() * timestep)
+        factor = 2 if sample.shape[1] > text.shape[1] else 3
+        return sample + factor * inner + text.mean((1, 2), keepdim=True)
+
+
+def test_a_graph_serves_only_sizes_for_which_the_model_computes_the_same(tmp_path):
+    dynamic = {"sample": (1,), "text": (1,)}
+    model = fxcache.optimize(
+        Longer().eval(),
+        fxcache.Uniform(2),
+        cut="second",
+        capture=fxcache.CaptureConfig(dynamic=dynamic),
+    )
+    timestep = torch.tensor(3.0)
+    sizes = [(8, 5), (9, 3)]
+    inputs = [(torch.randn(2, a, 4), torch.randn(2, b, 4)) for a, b in sizes]
+    with torch.no_grad():
+        expected = [model(sample, timestep, text) for sample, text in inputs]
+    loaded = fxcache.load(fxcache.export(model, tmp_path / "artifact"))
+    with torch.no_grad():
+        found = [loaded(sample, timestep, text) for sample, text in inputs]
+        assert all(map(torch.equal, found, expected))
+        with pytest.raises(fxcache.ArtifactError, match="no graph for this call"):
+            loaded(torch.randn(2, 5, 4), timestep, torch.randn(2, 8, 4))
+    assert len(optimized_engine(loaded).captures) == 1
 
 
 @pytest.mark.usefixtures("clean_dynamo")
@@ -213,6 +250,37 @@ def test_tied_weights_are_stored_once(tmp_path):
     assert loaded.get_parameter("first.weight") is not None
     first, second = (loaded.get_parameter(f"{n}.weight") for n in ("first", "second"))
     assert first.data_ptr() == second.data_ptr()
+
+
+class Reading(DiT):
+    """Chooses what it computes by the values of the text."""
+
+    def forward(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        result = super().forward(sample, timestep, text)
+        return result * 2 if bool(text.sum() > 0) else result
+
+
+def test_a_graph_for_certain_values_serves_only_these(tmp_path):
+    model = fxcache.optimize(Reading().eval(), fxcache.Uniform(3))
+    inputs = dit_inputs()
+    texts = [inputs["text"].abs(), -inputs["text"].abs()]
+    timestep = torch.tensor(9.0)
+    with torch.no_grad():
+        expected = [model(inputs["sample"], timestep, text) for text in texts]
+    loaded = fxcache.load(fxcache.export(model, tmp_path / "artifact"))
+    with torch.no_grad():
+        found = [loaded(inputs["sample"], timestep, text) for text in texts]
+        assert all(map(torch.equal, found, expected))
+        with pytest.raises(fxcache.ArtifactError, match="no graph for this call"):
+            loaded(inputs["sample"], timestep, 2 * texts[0])
+
+
+def test_a_timestep_that_is_a_number_is_refused_by_name(tmp_path):
+    model = fxcache.optimize(dit(), fxcache.Uniform(3))
+    with torch.no_grad():
+        model(timestep=9.0, **dit_inputs())
+    with pytest.raises(fxcache.ArtifactError, match="a Python number"):
+        fxcache.export(model, tmp_path / "artifact")
 
 
 def test_what_was_never_called_has_nothing_to_export(tmp_path):

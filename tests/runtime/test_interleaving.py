@@ -151,7 +151,7 @@ def test_cache_context_separates_identical_branches():
             with model.cache_context(name):
                 got = model(latents, t, text)
             if t == timesteps[0]:
-                assert torch.equal(got, dit()(latents, t, text))
+                assert torch.equal(got, dit(2)(latents, t, text))
     assert refreshes(model) == [[0, 3, 6]] * 2
 
 
@@ -168,7 +168,7 @@ def test_cache_context_tells_the_step():
 
 @torch.no_grad()
 def test_a_step_announced_twice_is_two_requests():
-    model, plain, request = announced(), dit(), dit_request(1)
+    model, plain, request = announced(), dit(2), dit_request(1)
     latents = [request["sample"], torch.randn_like(request["sample"])]
     timestep = torch.tensor([5.0])
     for index in range(STEPS):
