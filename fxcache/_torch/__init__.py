@@ -15,7 +15,14 @@ from fxcache._torch.dynamo import (
 )
 from fxcache._torch.fakes import FakeRun
 from fxcache._torch.hooks import forget_hooks, hook_dicts, hooks_of, num_registered_hooks
-from fxcache._torch.operators import is_composite, is_vmap_step, returns_view, writes
+from fxcache._torch.operators import (
+    argument_types,
+    handles_tensors,
+    is_composite,
+    is_vmap_step,
+    returns_view,
+    writes,
+)
 from fxcache._torch.sizes import expression_of, guards_of, hint_of
 from fxcache._torch.tensors import (
     base_of,
@@ -47,6 +54,7 @@ __all__ = [
     "ModuleProxy",
     "TreeSpec",
     "accept_any_keyword",
+    "argument_types",
     "base_of",
     "compiled_original",
     "compiler_callback",
@@ -56,6 +64,7 @@ __all__ = [
     "forget_hooks",
     "freezes_inputs",
     "guards_of",
+    "handles_tensors",
     "hidden_from_dynamo",
     "hint_of",
     "hook_dicts",

@@ -11,6 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 __all__ = ["FakeRun"]
 
+Check = Callable[[fx.Node, Any], None]
+
 
 class FakeRun:
     """One run of a graph on fake tensors.
@@ -53,7 +55,8 @@ class FakeRun:
         graph: fx.Graph,
         held: Mapping[str, Any],
         inputs: Sequence[Any],
-        check: Callable[..., None],
+        allow: Check,
+        check: Check,
     ) -> Any:
         """Run ``graph``, and note each node's value. Return the value of its output.
 
@@ -61,6 +64,7 @@ class FakeRun:
             graph: The graph.
             held: Fake weights and regions, by the target of their ``get_attr`` node.
             inputs: Fake values of the placeholders, in order.
+            allow: Receives each node and its arguments before it runs.
             check: Receives each node and its value.
         """
         given, values = iter(inputs), dict[fx.Node, Any]()
@@ -72,17 +76,18 @@ class FakeRun:
                 elif node.op == "get_attr":
                     value = held[str(node.target)]
                     if isinstance(value, fx.GraphModule):
-                        values[node] = self._runner(value, check)
+                        values[node] = self._runner(value, allow, check)
                         continue
                 elif node.op == "output":
                     return args[0]
                 else:
+                    allow(node, (*args, *kwargs.values()))
                     value = node.target(*args, **kwargs)
                 check(node, value)
                 values[node] = node.meta["val"] = value
         raise AssertionError("a graph ends with its output")
 
-    def _runner(self, region: fx.GraphModule, check: Callable[..., None]) -> Callable[..., Any]:
+    def _runner(self, region: fx.GraphModule, allow: Check, check: Check) -> Callable[..., Any]:
         """Return a function that runs ``region`` as its operator does, and notes its values."""
         held = dict(region.named_children())
-        return lambda *inputs: self.run(region.graph, held, inputs, check)
+        return lambda *inputs: self.run(region.graph, held, inputs, allow, check)

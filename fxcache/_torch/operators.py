@@ -3,6 +3,8 @@
 from typing import Any
 
 __all__ = [
+    "argument_types",
+    "handles_tensors",
     "is_composite",
     "is_vmap_step",
     "returns_view",
@@ -34,6 +36,24 @@ def returns_view(op: object) -> bool:
     """
     schema = getattr(op, "_schema", None)
     return schema is not None and any(r.alias_info is not None for r in schema.returns)
+
+
+def handles_tensors(op: Any) -> bool:
+    """Return whether ``op`` takes or returns tensors, unlike those of TorchScript's interpreter.
+
+    Why: as for ``writes``.
+    """
+    schema = op._schema
+    return any("Tensor" in str(v.type) for v in (*schema.arguments, *schema.returns))
+
+
+def argument_types(op: Any) -> dict[str, str]:
+    """Return the type of each argument of ``op`` by name; nothing for higher-order operators.
+
+    Why: as for ``writes``. Operators take a dtype as an int, and crash if it is none.
+    """
+    schema = getattr(op, "_schema", None)
+    return {a.name: str(a.real_type) for a in schema.arguments} if schema else {}
 
 
 def is_composite(op: Any) -> bool:

@@ -140,7 +140,7 @@ def content_of(folder: Path, name: str, most: int) -> bytes:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode) or status.st_size > most:
                 raise damaged(f"{name} is no file of at most {most:,} bytes", name)
-            return file.read(most + 1)
+            return file.read(status.st_size + 1)  # no more, if it grows meanwhile
     except OSError as error:
         raise ArtifactError(
             f"{name} cannot be read: {error.strerror}",

@@ -4,19 +4,23 @@ A graph is a list of nodes. A node has a name, an operator with arguments, and t
 modules that it was traced in. Regions, which higher-order operators run, are graphs inside.
 """
 
-from collections.abc import Mapping
+import keyword
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
+from fxcache._torch import argument_types
 from fxcache.deploy.fields import Fields, built, damaged, list_of
 from fxcache.deploy.operators import name_of, target_of
-from fxcache.deploy.values import decode, encode
+from fxcache.deploy.values import NAMED, decode, encode
 from fxcache.errors import ArtifactError
 
 MAX_NODES = 1_000_000
 MAX_DEPTH = 8  # of regions inside regions
+MAX_NAME = 512
+ENUMERATIONS = ("ScalarType", "Layout", "MemoryFormat")  # torch passes them as ints
 KINDS = ("input", "weight", "region", "call", "output")
 NODE = ("kind", "name", "target", "args", "kwargs", "modules")
 STACK = "nn_module_stack"  # the note of torch.export with the modules of a node
@@ -92,11 +96,13 @@ class GraphReader:
 
     Attributes:
         regions: The graphs of its regions, by the target of their ``get_attr`` node.
+        num_nodes: The number of nodes that were read, those of regions included.
     """
 
     def __init__(self, weights: Mapping[str, Any], device: torch.device, depth: int = 0):
         self._weights, self._device, self._depth = weights, device, depth
         self.regions: dict[str, fx.GraphModule] = {}
+        self.num_nodes = 0
 
     def read(self, data: object, where: str) -> fx.Graph:
         """Return the graph.
@@ -112,6 +118,7 @@ class GraphReader:
         if len(described) > MAX_NODES:
             raise damaged(f"the graph has more than {MAX_NODES:,} nodes", where)
         graph, nodes = fx.Graph(), list[fx.Node]()
+        self.num_nodes += len(described)
         for number, one in enumerate(described):
             at = f"{where}.nodes[{number}]"
             node = self._node(graph, nodes, one, at)
@@ -131,16 +138,17 @@ class GraphReader:
         if len(one) != len(NODE):
             raise damaged("a node has six parts", at)
         kind, name, target, args, kwargs, _ = one
-        if kind not in KINDS or type(name) is not str or not name.isidentifier():
+        if kind not in KINDS or not is_name(name):
             raise damaged(f"unknown kind {str(kind)[:20]!r} or name {str(name)[:40]!r}", at)
-        if type(args) is not list or type(kwargs) is not dict:
-            raise damaged("arguments are no list, or keywords no object", at)
+        if type(args) is not list or type(kwargs) is not dict or not all(map(is_name, kwargs)):
+            raise damaged("arguments are no list, or keywords no names", at)
         given: Any = [decode(value, nodes, self._device, at) for value in args]
         keywords = {k: decode(v, nodes, self._device, at) for k, v in kwargs.items()}
         if kind == "call":
             if type(target) is not str:
                 raise damaged("an operator is named by a string", at)
             function = target_of(target, at)
+            require_arguments(function, given, keywords, at)
             return graph.create_node("call_function", function, tuple(given), keywords, name)
         if kind == "output":
             if len(given) != 1:
@@ -155,11 +163,33 @@ class GraphReader:
         if kind == "region":
             inner = GraphReader({}, self._device, self._depth + 1)
             graph = inner.read(target, at)
-            self.regions[name] = fx.GraphModule(dict(inner.regions), graph)
+            self.num_nodes += inner.num_nodes
+            self.regions[name] = built(lambda: fx.GraphModule(dict(inner.regions), graph), at)
             return name
         if type(target) is not str or target not in self._weights:
             raise damaged(f"there is no weight {str(target)[:80]!r}", at)
         return target
+
+
+def is_name(value: object) -> bool:
+    """Return whether ``value`` can be a name in the code that fx writes for a graph."""
+    if not isinstance(value, str) or len(value) > MAX_NAME or not value.isascii():
+        return False
+    return value.isidentifier() and not keyword.iskeyword(value)
+
+
+def require_arguments(
+    function: Any, args: Sequence[Any], keywords: Mapping[str, Any], at: str
+) -> None:
+    """Raise ArtifactError unless ``function`` has these keywords, and takes dtypes as such."""
+    types = argument_types(function)
+    if unknown := sorted(keywords.keys() - types.keys()):
+        raise damaged(f"the operator has no argument {unknown[0][:40]!r}", at)
+    given: dict[str, Any] = {**dict(zip(types, args, strict=False)), **keywords}
+    for name, value in given.items():
+        enumerated = any(kind in types[name] for kind in ENUMERATIONS)
+        if enumerated and not isinstance(value, (*NAMED.values(), type(None))):
+            raise damaged(f"{name} is no dtype, layout or memory format", at)
 
 
 def module_stack(levels: Any, where: str) -> dict[str, tuple[str, str]]:

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from fxcache._torch import FakeRun, expression_of, guards_of, hint_of
 from fxcache.deploy import expressions
-from fxcache.deploy.fields import Fields
+from fxcache.deploy.fields import Fields, damaged
 from fxcache.deploy.values import decode, device_name
 from fxcache.errors import ArtifactError
 from fxcache.program import Input, Program, Role, VaryingSizes, dtype_name, value_of
 
 MAX_SIZE = 2**40  # the greatest size of a dimension
 INPUT = ("path", "role", "shape", "order", "dtype", "device")
+MAX_NAME = 256
 SIZE = ("least", "most", "value")
 
 
@@ -29,6 +30,8 @@ class Bounds(NamedTuple):
     @classmethod
     def of(cls, data: object, where: str) -> "Bounds":
         """Return the bounds that ``size_to_json`` described."""
+        if len(where) > MAX_NAME or not where.isprintable():
+            raise damaged("the name of a size is not allowed", ascii(where)[:80])
         fields = Fields(data, where, SIZE)
         most = None if fields.raw("most") is None else fields.size("most", MAX_SIZE)
         return cls(fields.size("least", MAX_SIZE), most, fields.size("value", MAX_SIZE))

@@ -67,6 +67,8 @@ def load(
     stored = WeightReader(dict(fields.pairs("weights")), f"{MANIFEST}: weights")
     tensors = weights_of(stored, reader, weights, place)
     trained = read_tensors(reader, PLAN) if PLAN in dict(fields.pairs("files")) else {}
+    if not all(bool(tensor.isfinite().all()) for tensor in trained.values()):
+        raise damaged("its numbers are not all finite", PLAN)
     settings = settings_from_json(fields.raw("settings"), trained, f"{MANIFEST}: settings")
     files = fields.items("programs", str)
     if not 0 < len(files) <= MAX_PROGRAMS:

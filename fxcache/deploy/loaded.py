@@ -60,7 +60,7 @@ class Programs:
         device = device_of(model)
         wanted, values = to_bytes(call_to_json(call.key, device)), call.by_path()
         for number, reader in enumerate(self._readers):
-            if to_bytes(reader.call) != wanted:
+            if reader.call != wanted:
                 continue
             same = all(digest(values[path]) == known for path, known in reader.constants.items())
             program = self._program(number, device)
@@ -88,12 +88,12 @@ class LoadedModel(nn.Module, ProvidesPrograms):
     It returns plain containers: a named tuple in place of an output class.
     """
 
-    programs: Programs
+    fxcache_programs: Programs
     config: Config
 
     def program_for(self, call: Call) -> Program:
         """Return the program that serves ``call``."""
-        return self.programs.for_call(call, self, type(self).__name__)
+        return self.fxcache_programs.for_call(call, self, type(self).__name__)
 
     @property
     def device(self) -> torch.device:
@@ -109,7 +109,7 @@ class LoadedModel(nn.Module, ProvidesPrograms):
 
 def plain_forward(self: LoadedModel, *args: Any, **kwargs: Any) -> Any:
     """Run the graph of the call, without a cache."""
-    call = Signature(type(self), self.programs.latent).call(args, kwargs)
+    call = Signature(type(self), self.fxcache_programs.latent).call(args, kwargs)
     program = self.program_for(call)
     weights = {name: current(self, name, weight) for name, weight in program.weights.items()}
     graph, _ = copy_graph(program.graph)
@@ -155,7 +155,7 @@ def model_of(
         ArtifactError: Two names exclude each other.
     """
     model = kind()
-    model.programs, model.config = programs, Config(config)
+    model.fxcache_programs, model.config = programs, Config(config)
     for name, weight in weights.items():
         if kinds[name] == "constant":
             continue

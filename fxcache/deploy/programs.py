@@ -2,7 +2,10 @@
 
 import hashlib
 import math
-from collections.abc import Hashable, Mapping
+import operator
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +14,7 @@ from torch import Tensor, fx
 from fxcache._torch import FakeRun, expression_of, hint_of
 from fxcache.deploy import expressions
 from fxcache.deploy.fields import Fields, built, damaged
+from fxcache.deploy.files import to_bytes
 from fxcache.deploy.graph import GraphReader, graph_to_json
 from fxcache.deploy.inputs import (
     INPUT,
@@ -21,13 +25,19 @@ from fxcache.deploy.inputs import (
     size_to_json,
     varying_sizes,
 )
+from fxcache.deploy.operators import NAMES
 from fxcache.deploy.results import spec_from_json, spec_to_json
-from fxcache.deploy.values import encode
+from fxcache.deploy.values import MAX_NUMBER, encode
 from fxcache.errors import ArtifactError
 from fxcache.form import Key
 from fxcache.program import Input, Program, output_node, value_of
 
 MAX_BYTES = 2**44  # the greatest size of one value
+MAX_VALUES = 65_536  # the number of tensors that one operator returns
+RUNS = 4  # how often the nodes of a graph may run on average, those of regions included
+NUMBERS = (int, float, torch.SymInt, torch.SymFloat, torch.SymBool)
+DIVIDING = frozenset({"unbind", "split", "split_with_sizes", "chunk"})
+DIGEST = re.compile("[0-9a-f]{64}")
 PROGRAM = ("call", "inputs", "sizes", "conditions", "result", "constants", "graph")
 
 
@@ -116,8 +126,8 @@ class ProgramReader:
     def __init__(self, model: str, data: object, where: str):
         self._model, self._where = model, where
         self._fields = fields = Fields(data, where, PROGRAM)
-        self.call = fields.of("call", list)
-        self.constants: dict[str, str] = dict(fields.pairs("constants"))
+        self.call = built(lambda: to_bytes(fields.of("call", list)), f"{where}.call")
+        self.constants = {path: require_digest(d, fields) for path, d in fields.pairs("constants")}
         self._inputs = [
             Fields(given, f"{where}.inputs[{i}]", INPUT)
             for i, given in enumerate(fields.items("inputs", dict))
@@ -141,13 +151,18 @@ class ProgramReader:
         fields, where = self._fields, self._where
         bounds = {n: Bounds.of(v, f"{where}.sizes.{n}") for n, v in fields.pairs("sizes")}
         fakes = FakeRun({name: bound.value for name, bound in bounds.items()})
-        inputs = [fake_input(given, fakes, device) for given in self._inputs]
+        inputs = [
+            built(partial(fake_input, given, fakes, device), given.where) for given in self._inputs
+        ]
         reader = GraphReader(weights, device)
         graph = reader.read(fields.raw("graph"), f"{where}.graph")
         if len(graph.find_nodes(op="placeholder")) != len(inputs):
             raise fields.wrong("inputs", "the graph has another number of inputs")
         held = {name: fakes.like(weight) for name, weight in weights.items()} | reader.regions
-        built(lambda: fakes.run(graph, held, inputs, require_bounded), f"{where}.graph")
+        budget = Budget(RUNS * reader.num_nodes)
+        built(
+            lambda: fakes.run(graph, held, inputs, require_allowed, budget.check), f"{where}.graph"
+        )
         spec = spec_from_json(fields.raw("result"), f"{where}.result")
         (results,) = output_node(graph).args
         if not isinstance(results, tuple) or spec.num_leaves != len(results):
@@ -167,12 +182,68 @@ class ProgramReader:
         )
         if not program.latents:
             raise fields.wrong("inputs", "no input is the latent")
+        if not self.constants.keys() <= {given.path for given in described}:
+            raise fields.wrong("constants", "they name other inputs")
         return program
 
 
+def require_digest(value: object, fields: Fields) -> str:
+    """Return ``value`` if it is a SHA-256; raise ArtifactError otherwise."""
+    if isinstance(value, str) and DIGEST.fullmatch(value):
+        return value
+    raise fields.wrong("constants", "they are no digests")
+
+
+def require_allowed(node: fx.Node, args: Sequence[Any]) -> None:
+    """Raise ArtifactError if an operator of Python would run on anything but sizes."""
+    name = str(getattr(node.target, "overloadpacket", "")).removeprefix("aten.")
+    if name in DIVIDING and num_parts(name, args) > MAX_VALUES:
+        raise damaged(f"an operator returns more than {MAX_VALUES:,} tensors", node.name)
+    of_python = node.target in NAMES and node.target is not operator.getitem
+    if of_python and not all(isinstance(value, NUMBERS) for value in args):
+        raise damaged("an operator of Python is applied to something else than sizes", node.name)
+
+
+def num_parts(name: str, args: Sequence[Any]) -> int:
+    """Return at least how many tensors an operator returns that divides its first argument."""
+    tensor, *numbers = args
+    if name != "unbind" and numbers and isinstance(numbers[0], list | tuple):
+        return len(numbers[0])
+    first = int(numbers.pop(0)) if name != "unbind" and numbers else 1
+    dim = int(numbers[0]) if numbers else 0
+    size = hint_of(tensor.shape[dim]) or 1
+    return first if name == "chunk" else size // max(first, 1)
+
+
+class Budget:
+    """Limits the nodes that run, and their values.
+
+    Args:
+        nodes: How many nodes may run.
+    """
+
+    def __init__(self, nodes: int):
+        self._left = nodes
+
+    def check(self, node: fx.Node, value: Any) -> None:
+        """Raise ArtifactError if no more nodes may run, or if ``value`` is no value of a model."""
+        self._left -= 1
+        if self._left < 0:
+            raise damaged("regions run too often", node.name)
+        values = value if isinstance(value, list | tuple) else (value,)
+        if len(values) > MAX_VALUES:
+            raise damaged(f"an operator returns more than {MAX_VALUES:,} tensors", node.name)
+        for part in values:
+            require_bounded(node, part)
+
+
 def require_bounded(node: fx.Node, value: Any) -> None:
-    """Raise ArtifactError if the value of a node is larger than any model's."""
-    sizes = value.shape if isinstance(value, Tensor) else ()
-    total = math.prod(hint_of(size) or 1 for size in sizes)
-    if isinstance(value, Tensor) and total * value.element_size() > MAX_BYTES:
-        raise damaged(f"the value of {node.name} would be larger than {MAX_BYTES:,} bytes", "graph")
+    """Raise ArtifactError if ``value`` is no tensor or size, or is larger than any model's."""
+    if isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:
+        raise damaged(f"the size {node.name} is too large", node.name)
+    if isinstance(value, Tensor):
+        total = math.prod(hint_of(size) or 1 for size in value.shape) * value.element_size()
+        if total > MAX_BYTES:
+            raise damaged(f"a value would be larger than {MAX_BYTES:,} bytes", node.name)
+    elif not isinstance(value, (*NUMBERS, type(None))):
+        raise damaged(f"an operator returns a {type(value).__name__}", node.name)

@@ -10,7 +10,7 @@ from torch import Tensor
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.calibration.plan_parts import CORRECTION, cut_to_json, parted
 from fxcache.config import CacheConfig, CaptureConfig
-from fxcache.deploy.fields import Fields, built
+from fxcache.deploy.fields import Fields, built, list_of
 from fxcache.forecasts import Forecast
 from fxcache.partition.request import require_cut_request
 from fxcache.policies import GuidanceCache, Policy
@@ -21,6 +21,7 @@ SETTINGS = (
     "policy", "forecast", "cut", "guidance", "hoist", "hoist_requested", "cache", "capture",
     "run_lengths",
 )  # fmt: skip
+MAX_LENGTHS = 65_536
 CAPTURE = ("latent", "dynamic", "step_inputs", "max_captures")
 CACHE = (
     *("dtype", "partial_evaluation", "kernels"),
@@ -70,7 +71,9 @@ def settings_from_json(data: object, weights: Mapping[str, Tensor], where: str) 
     fields = Fields(data, where, SETTINGS)
     guidance, forecast = fields.optional("guidance", dict), fields.optional("forecast", dict)
     level = fields.one_of("hoist", [level.name.lower() for level in HoistLevel])
-    lengths = fields.items("run_lengths", list)
+    lengths = [list_of(one, int, f"{where}.run_lengths") for one in fields.of("run_lengths", list)]
+    if len(lengths) > MAX_LENGTHS or any(not 0 <= n <= MAX_LENGTHS for one in lengths for n in one):
+        raise fields.wrong("run_lengths", "they are too many or too large")
 
     def make() -> Settings:
         return Settings(
@@ -82,7 +85,7 @@ def settings_from_json(data: object, weights: Mapping[str, Tensor], where: str) 
             hoist_requested=fields.of("hoist_requested", bool),
             cache=cache_from_json(Fields(fields.raw("cache"), f"{where}.cache", CACHE)),
             capture=capture_from_json(Fields(fields.raw("capture"), f"{where}.capture", CAPTURE)),
-            run_lengths=tuple((int(a), int(b), int(c)) for a, b, c in lengths),
+            run_lengths=tuple((a, b, c) for a, b, c in lengths),
             **parted(weights),
         )
 

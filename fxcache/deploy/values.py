@@ -16,6 +16,14 @@ NAMED: dict[str, type] = {
     "memory_format": torch.memory_format,
 }
 SPECIAL = ("inf", "-inf", "nan")
+# Operators of torch crash with some other dtypes, layouts and numbers.
+READABLE = frozenset({
+    *("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"),
+    *("int64", "int32", "int16", "int8", "uint8", "bool", "complex64", "complex128"),
+    *("strided", "contiguous_format", "channels_last", "channels_last_3d", "preserve_format"),
+})  # fmt: skip
+MAX_NUMBER = 2**63 - 1
+MAX_TEXT = 4096
 MODEL = "model"  # the name of the model's own device
 MAX_DEPTH = 16
 
@@ -88,7 +96,11 @@ def decode(
     """
     if depth > MAX_DEPTH:
         raise damaged("values are nested too deeply", where)
-    if data is None or isinstance(data, bool | int | float | str):
+    if data is None or isinstance(data, bool | float):
+        return data
+    if isinstance(data, int) and abs(data) <= MAX_NUMBER:
+        return data
+    if isinstance(data, str) and len(data) <= MAX_TEXT and data.isprintable():
         return data
     if isinstance(data, list):
         return [decode(item, nodes, device, where, depth + 1) for item in data]
@@ -134,7 +146,8 @@ def named(name: str) -> "Read":
 
     def read(content: Any, nodes: Sequence[fx.Node], device: torch.device, where: str) -> Any:
         del nodes, device
-        value = getattr(torch, content, None) if type(content) is str else None
+        known = type(content) is str and content in READABLE
+        value = getattr(torch, content, None) if known else None
         if not isinstance(value, NAMED[name]):
             raise damaged(f"unknown {name} {str(content)[:20]}", where)
         return value

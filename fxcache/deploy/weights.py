@@ -16,6 +16,8 @@ from fxcache.errors import ArtifactError
 from fxcache.program import dtype_name
 
 MAX_SHARD = 5 * 2**30  # bytes in one file
+MAX_NAME = 1024
+MAX_DEPTH = 64  # the number of modules inside modules
 WEIGHT = ("file", "key", "kind", "shape", "order", "dtype")
 # ATen may compute with a weight that requires a gradient in another way, also without gradients.
 TRAINABLE = "trainable"
@@ -130,6 +132,13 @@ def read_tensors(reader: Reader, file: str) -> dict[str, Tensor]:
         raise damaged(f"{file} holds no tensors: {str(error)[:80]}", file) from error
 
 
+def require_path(name: str, where: str) -> None:
+    """Raise ArtifactError unless ``name`` can be the path of a weight in a model."""
+    parts = name.split(".")
+    if len(name) > MAX_NAME or len(parts) > MAX_DEPTH or not all(parts) or not name.isprintable():
+        raise damaged(f"the name {name[:80]!r} is not allowed", where)
+
+
 class WeightReader:
     """Checks the description of the weights, and reads them.
 
@@ -138,6 +147,8 @@ class WeightReader:
     """
 
     def __init__(self, described: Mapping[str, Any], where: str):
+        for name in described:
+            require_path(name, where)
         pairs = described.items()
         self._fields = {name: Fields(data, f"{where}.{name}", WEIGHT) for name, data in pairs}
         self.kinds = {name: fields.one_of("kind", KINDS) for name, fields in self._fields.items()}

@@ -19,7 +19,7 @@ def require_cut_request(cut: object) -> CutRequest:
     Raises:
         ConfigError: ``choose`` accepts no value of this type.
     """
-    if isinstance(cut, list) and cut:
+    if isinstance(cut, list) and cut and not any(isinstance(one, list) for one in cut):
         return [require_cut_request(one) for one in cut]  # type: ignore[misc]
     if isinstance(cut, int | str | Cut) and not isinstance(cut, bool):
         return cut

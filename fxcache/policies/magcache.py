@@ -24,7 +24,7 @@ class MagCache(Policy):
             uses the nearest ratio.
         threshold: The largest drift at which a step reuses, 0 or more.
         max_reuses: The number of consecutive steps that may reuse, 0 or more.
-        retention: The share of the run at its start that always refreshes, 0 or more.
+        retention: The share of the run at its start that always refreshes, 0 to 1.
 
     Raises:
         ConfigError: An option has a value that it cannot have.
@@ -41,7 +41,7 @@ class MagCache(Policy):
         require_numbers(self, "ratios", least=1)
         require_number(self, "threshold", least=0)
         require_integer(self, "max_reuses", 0)
-        require_number(self, "retention", least=0)
+        require_number(self, "retention", least=0, most=1)
 
     def scheduled(self, step: Step) -> Decision:
         """Refresh if the drift exceeds the threshold, early, or after enough reuses in a row."""

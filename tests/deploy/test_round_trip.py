@@ -252,6 +252,24 @@ def test_tied_weights_are_stored_once(tmp_path):
     assert first.data_ptr() == second.data_ptr()
 
 
+@torch.no_grad()
+def test_a_model_loads_on_another_device(tmp_path):
+    """A graph names the model's device, not its type. Tensors on meta have no values."""
+    unet = fxcache.optimize(tiny.small_unet(), fxcache.Uniform(3))
+    inputs = {"timestep": torch.tensor(9), **tiny.inputs()}
+    sample = unet(**inputs).sample
+    loaded: Any = fxcache.load(fxcache.export(unet, tmp_path / "artifact"), device="meta")
+    on_meta = {name: value.to("meta") for name, value in inputs.items()}
+    found = loaded(**on_meta).sample
+    assert (found.shape, found.device.type) == (sample.shape, "meta")
+    nodes = variants_of(loaded).program.graph.nodes
+    assert {value_of(n).device.type for n in nodes if isinstance(value_of(n), Tensor)} == {"meta"}
+    with pytest.raises(fxcache.ArtifactError, match="no graph for this call"):
+        loaded(**inputs)
+    with pytest.raises(fxcache.ConfigError, match="is no device"):
+        fxcache.load(tmp_path / "artifact", device="abacus")
+
+
 class Reading(DiT):
     """Chooses what it computes by the values of the text."""
 
