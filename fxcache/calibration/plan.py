@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from fxcache.calibration.fingerprint import Fingerprint, fingerprint
 from fxcache.calibration.plan_parts import (
-    CORRECTION,
     cut_to_json,
     incomplete,
     installed_versions,
+    joined,
     parted,
     read_weights,
     required,
@@ -105,9 +105,7 @@ class Plan:
     @property
     def weights(self) -> dict[str, Tensor]:
         """The weights of the adjustment and of the correction, by name."""
-        adjusting = self.adjustment.weights if self.adjustment else {}
-        correcting = self.correction.weights if self.correction else {}
-        return {**adjusting, **{f"{CORRECTION}{name}": t for name, t in correcting.items()}}
+        return joined(self.adjustment, self.correction)
 
     def require_match(self, model: nn.Module) -> None:
         """Check that the plan was made for a model.

@@ -33,6 +33,13 @@ def incomplete(error: Exception) -> PlanError:
     )
 
 
+def joined(adjustment: ScaleShift | None, correction: DriftCorrection | None) -> dict[str, Tensor]:
+    """Return the weights of the adjustment and of the correction, by name."""
+    adjusting = adjustment.weights if adjustment else {}
+    correcting = correction.weights if correction else {}
+    return {**adjusting, **{f"{CORRECTION}{name}": t for name, t in correcting.items()}}
+
+
 def parted(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """Make the adjustment and the correction from the ``weights`` of a plan."""
     trends = {n.removeprefix(CORRECTION): w for n, w in weights.items() if n.startswith(CORRECTION)}

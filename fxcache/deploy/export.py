@@ -5,16 +5,16 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from fxcache.calibration.fingerprint import fingerprint
-from fxcache.calibration.plan_parts import installed_versions
+from fxcache.calibration.plan_parts import installed_versions, joined
 from fxcache.deploy.files import Writer, new_folder, to_bytes
 from fxcache.deploy.forward import parameters_to_json
+from fxcache.deploy.loaded import device_of
 from fxcache.deploy.programs import program_to_json
-from fxcache.deploy.settings import plan_weights, settings_to_json
+from fxcache.deploy.settings import settings_to_json
 from fxcache.deploy.weights import write_weights
 from fxcache.errors import ArtifactError
 from fxcache.runtime.denoisers import is_pipeline
@@ -75,7 +75,8 @@ def write(module: nn.Module, engine: Engine, writer: Writer, stored: bool) -> No
         writer.write(name, to_bytes(data))
         programs.append(name)
         tensors |= {n: w for n, w in variants.weights.items() if isinstance(w, Tensor)}
-    trained, config = plan_weights(engine.settings), config_of(module)
+    settings = engine.settings
+    trained, config = joined(settings.adjustment, settings.correction), config_of(module)
     if trained:
         writer.write(PLAN, save({n: t.detach().cpu().contiguous() for n, t in trained.items()}))
     writer.write(CONFIG, to_bytes(config))
@@ -88,16 +89,10 @@ def write(module: nn.Module, engine: Engine, writer: Writer, stored: bool) -> No
             "parameters": parameters_to_json(engine.signature.declared),
             "fingerprint": fingerprint(module).to_dict(),
         },
-        "settings": settings_to_json(engine.settings),
+        "settings": settings_to_json(settings),
         "programs": programs,
         "weights": described,
     })  # fmt: skip
-
-
-def device_of(module: nn.Module) -> torch.device:
-    """Return the device of the first weight of ``module``; the CPU if it has none."""
-    weights = (*module.parameters(), *module.buffers())
-    return weights[0].device if weights else torch.device("cpu")
 
 
 def config_of(module: nn.Module) -> dict[str, Any]:

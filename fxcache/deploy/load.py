@@ -57,7 +57,8 @@ def load(
     """
     source, place = Path(folder), require_device(device, weights)
     fields = Fields(require_format(read_manifest(source)), MANIFEST, FIELDS)
-    reader = Reader(source, dict(fields.pairs("files")))
+    files = dict(fields.pairs("files"))
+    reader = Reader(source, files)
     described = Fields(fields.raw("model"), f"{MANIFEST}: model", MODEL)
     name = described.of("name", str)
     if not name.isidentifier():
@@ -66,14 +67,14 @@ def load(
     declared = parameters_from_json(described.of("parameters", list), where)
     stored = WeightReader(dict(fields.pairs("weights")), f"{MANIFEST}: weights")
     tensors = weights_of(stored, reader, weights, place)
-    trained = read_tensors(reader, PLAN) if PLAN in dict(fields.pairs("files")) else {}
+    trained = read_tensors(reader, PLAN) if PLAN in files else {}
     if not all(bool(tensor.isfinite().all()) for tensor in trained.values()):
         raise damaged("its numbers are not all finite", PLAN)
     settings = settings_from_json(fields.raw("settings"), trained, f"{MANIFEST}: settings")
-    files = fields.items("programs", str)
-    if not 0 < len(files) <= MAX_PROGRAMS:
-        raise fields.wrong("programs", f"there are {len(files)} programs")
-    readers = [ProgramReader(name, reader.read_json(file), file) for file in files]
+    graphs = fields.items("programs", str)
+    if not 0 < len(graphs) <= MAX_PROGRAMS:
+        raise fields.wrong("programs", f"there are {len(graphs)} programs")
+    readers = [ProgramReader(name, reader.read_json(file), file) for file in graphs]
     programs = Programs(readers, tensors, settings.capture.latent)
     config = reader.read_json(CONFIG)
     if not isinstance(config, dict):

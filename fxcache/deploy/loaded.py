@@ -1,11 +1,11 @@
 """A model without its code: it runs the graphs of an artifact."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fxcache.call import Call
 from fxcache.capture.provided import ProvidesPrograms
@@ -14,8 +14,9 @@ from fxcache.deploy.programs import ProgramReader, call_to_json, digest
 from fxcache.deploy.weights import TRAINABLE
 from fxcache.errors import ArtifactError
 from fxcache.program import Program, copy_graph
-from fxcache.rewrite.graph_module import graph_module
+from fxcache.rewrite.graph_module import graph_module, rebind
 from fxcache.runtime.objects import returned
+from fxcache.runtime.structure import live_weights
 from fxcache.signature import Signature
 
 
@@ -35,7 +36,7 @@ class Programs:
     It has no ``__dict__``, so that it counts as one unchanging setting of the model.
     """
 
-    __slots__ = ("_made", "_readers", "_weights", "latent")
+    __slots__ = ("_graphs", "_made", "_readers", "_weights", "latent")
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class Programs:
     ):
         self._readers, self._weights, self.latent = readers, dict(weights), latent
         self._made: dict[tuple[int, torch.device], Program] = {}
+        self._graphs: dict[int, fx.GraphModule] = {}
 
     def make_all(self, device: torch.device) -> None:
         """Make all programs, so that none of them fails later."""
@@ -72,6 +74,13 @@ class Programs:
             where=f"it serves: {described}",
             remedy="export the model again after a call like this one",
         )
+
+    def plain_graph(self, program: Program) -> fx.GraphModule:
+        """Return the graph of one of the programs as a module, which is made once."""
+        if id(program) not in self._graphs:
+            graph, _ = copy_graph(program.graph)
+            self._graphs[id(program)] = graph_module(graph, program.weights, program.model, {})
+        return self._graphs[id(program)]
 
     def _program(self, number: int, device: torch.device) -> Program:
         """Return a program on ``device``."""
@@ -111,19 +120,9 @@ def plain_forward(self: LoadedModel, *args: Any, **kwargs: Any) -> Any:
     """Run the graph of the call, without a cache."""
     call = Signature(type(self), self.fxcache_programs.latent).call(args, kwargs)
     program = self.program_for(call)
-    weights = {name: current(self, name, weight) for name, weight in program.weights.items()}
-    graph, _ = copy_graph(program.graph)
-    module: Callable[..., Any] = graph_module(graph, weights, program.model, {})
+    module = self.fxcache_programs.plain_graph(program)
+    rebind(module, live_weights(self, program.weights))
     return returned(call, list(module(*call.tensors)), program)
-
-
-def current(model: nn.Module, name: str, then: Any) -> Any:
-    """Return the weight ``name`` of ``model``, or ``then`` if it has none."""
-    owner, _, leaf = name.rpartition(".")
-    try:
-        return getattr(model.get_submodule(owner), leaf)
-    except AttributeError:
-        return then
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fxcache.analysis.hoisting import HoistLevel
-from fxcache.calibration.plan_parts import CORRECTION, cut_to_json, parted
+from fxcache.calibration.plan_parts import cut_to_json, parted
 from fxcache.config import CacheConfig, CaptureConfig
 from fxcache.deploy.fields import Fields, built, list_of
 from fxcache.forecasts import Forecast
@@ -50,19 +50,12 @@ def settings_to_json(settings: Settings) -> dict[str, Any]:
     }
 
 
-def plan_weights(settings: Settings) -> dict[str, Tensor]:
-    """Return the weights of the settings' adjustment and correction, by name."""
-    adjusting = settings.adjustment.weights if settings.adjustment else {}
-    correcting = settings.correction.weights if settings.correction else {}
-    return {**adjusting, **{f"{CORRECTION}{name}": t for name, t in correcting.items()}}
-
-
 def settings_from_json(data: object, weights: Mapping[str, Tensor], where: str) -> Settings:
     """Return the settings.
 
     Args:
         data: The result of ``settings_to_json``.
-        weights: The result of ``plan_weights``.
+        weights: The weights of the adjustment and of the correction, by name.
         where: The place in the artifact, for errors.
 
     Raises:
