@@ -6,7 +6,6 @@ folder must work, or raise an error of fxcache.
 
 import argparse
 import copy
-import hashlib
 import json
 import random
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import fxcache
+from tests.deploy.tampering import replace
 from tests.deploy.test_round_trip import denoised
 from tests.plain import dit
 
@@ -142,12 +142,10 @@ class Fuzzer:
             self._write(name, content)
 
     def _write(self, name: str, content: bytes) -> None:
-        (self._folder / name).write_bytes(content)
-        if name != "manifest.json":
-            manifest = json.loads(self._files["manifest.json"])
-            digest = hashlib.sha256(content).hexdigest()
-            manifest["files"][name] = {"size": len(content), "sha256": digest}
-            (self._folder / "manifest.json").write_text(json.dumps(manifest))
+        if name == "manifest.json":
+            (self._folder / name).write_bytes(content)
+        else:
+            replace(self._folder, name, content)
 
     def _outcome(self, content: bytes) -> str:
         try:

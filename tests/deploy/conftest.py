@@ -1,0 +1,22 @@
+"""An exported model, and a copy of it to change."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import fxcache
+from tests.deploy.test_round_trip import denoised
+from tests.plain import dit
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = fxcache.optimize(dit(2), fxcache.Uniform(3))
+    denoised(model)
+    return fxcache.export(model, tmp_path_factory.mktemp("exported") / "artifact")
+
+
+@pytest.fixture
+def folder(exported: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(exported, tmp_path / "artifact"))

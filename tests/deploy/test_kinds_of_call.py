@@ -1,0 +1,126 @@
+"""Tests which calls an artifact serves: shapes, sizes that may vary, values, halves of a batch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fxcache
+from tests.deploy.test_round_trip import OPTIONS, STEPS, denoised
+from tests.engines import optimized_engine
+from tests.plain import DiT, dit, dit_inputs
+
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
+
+def test_one_artifact_serves_every_kind_of_call_that_the_model_served(tmp_path):
+    model = fxcache.optimize(dit(), fxcache.Uniform(3))
+    expected = [denoised(model, batch=batch)[-1] for batch in (1, 2)]
+    loaded = fxcache.load(fxcache.export(model, tmp_path / "artifact"))
+    found = [denoised(loaded, batch=batch)[-1] for batch in (1, 2)]
+    assert all(map(torch.equal, found, expected))
+    with pytest.raises(fxcache.ArtifactError, match=r"no graph for this call: sample\[3, 16, 4\]"):
+        denoised(loaded, batch=3)
+
+
+def test_a_size_that_may_vary_still_varies(tmp_path):
+    options = OPTIONS["any batch"] | {"policy": fxcache.Uniform(3)}
+    model = fxcache.optimize(dit(), **options)
+    denoised(model, batch=4)
+    loaded = fxcache.load(fxcache.export(model, tmp_path / "artifact"))
+    for batch in (2, 3, 4):
+        alone = denoised(fxcache.optimize(dit(), fxcache.Uniform(3)), batch=batch)
+        assert torch.equal(denoised(loaded, batch=batch)[-1], alone[-1])
+    assert len(optimized_engine(loaded).captures) == 1
+    with pytest.raises(fxcache.ArtifactError, match="no graph for this call"):
+        denoised(loaded, batch=1)
+
+
+class Longer(nn.Module):
+    """Computes something else if the latent is longer than the text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        inner = self.second(self.first(sample).tanh() * timestep)
+        factor = 2 if sample.shape[1] > text.shape[1] else 3
+        return sample + factor * inner + text.mean((1, 2), keepdim=True)
+
+
+def test_a_graph_serves_only_sizes_for_which_the_model_computes_the_same(tmp_path):
+    dynamic = {"sample": (1,), "text": (1,)}
+    model = fxcache.optimize(
+        Longer().eval(),
+        fxcache.Uniform(2),
+        cut="second",
+        capture=fxcache.CaptureConfig(dynamic=dynamic),
+    )
+    timestep = torch.tensor(3.0)
+    sizes = [(8, 5), (9, 3)]
+    inputs = [(torch.randn(2, a, 4), torch.randn(2, b, 4)) for a, b in sizes]
+    with torch.no_grad():
+        expected = [model(sample, timestep, text) for sample, text in inputs]
+    loaded = fxcache.load(fxcache.export(model, tmp_path / "artifact"))
+    with torch.no_grad():
+        found = [loaded(sample, timestep, text) for sample, text in inputs]
+        assert all(map(torch.equal, found, expected))
+        with pytest.raises(fxcache.ArtifactError, match="no graph for this call"):
+            loaded(torch.randn(2, 5, 4), timestep, torch.randn(2, 8, 4))
+    assert len(optimized_engine(loaded).captures) == 1
+
+
+def test_guidance_exports_both_kinds_of_call(tmp_path):
+    guidance = fxcache.GuidanceCache(interval=3, start=0.2, low=0, high=0)
+    model = fxcache.optimize(dit(), fxcache.Uniform(3), guidance=guidance)
+
+    @torch.no_grad()
+    def guided(model: Callable[..., Any]) -> Tensor:
+        half, latents = dit_inputs(1), []
+        latent, text = half["sample"], torch.cat([half["text"], dit_inputs(1, 5)["text"]])
+        for _ in range(2):
+            latent = half["sample"]
+            for t in torch.linspace(900, 100, STEPS):
+                first, second = model(torch.cat([latent] * 2), t, text).chunk(2)
+                latent = latent - 0.1 * (first + 2 * (second - first))
+            latents.append(latent)
+        return torch.stack(latents)
+
+    expected = guided(model)
+    loaded = fxcache.load(fxcache.export(model, tmp_path / "artifact"))
+    assert torch.equal(guided(loaded), expected)
+    assert len(optimized_engine(loaded).captures) == 2
+
+
+class Reading(DiT):
+    """Chooses what it computes by the values of the text."""
+
+    def forward(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        result = super().forward(sample, timestep, text)
+        return result * 2 if bool(text.sum() > 0) else result
+
+
+def test_a_graph_for_certain_values_serves_only_these(tmp_path):
+    model = fxcache.optimize(Reading().eval(), fxcache.Uniform(3))
+    inputs = dit_inputs()
+    texts = [inputs["text"].abs(), -inputs["text"].abs()]
+    timestep = torch.tensor(9.0)
+    with torch.no_grad():
+        expected = [model(inputs["sample"], timestep, text) for text in texts]
+    loaded = fxcache.load(fxcache.export(model, tmp_path / "artifact"))
+    with torch.no_grad():
+        found = [loaded(inputs["sample"], timestep, text) for text in texts]
+        assert all(map(torch.equal, found, expected))
+        with pytest.raises(fxcache.ArtifactError, match="no graph for this call"):
+            loaded(inputs["sample"], timestep, 2 * texts[0])
+
+
+def test_a_timestep_that_is_a_number_is_refused_by_name(tmp_path):
+    model = fxcache.optimize(dit(), fxcache.Uniform(3))
+    with torch.no_grad():
+        model(timestep=9.0, **dit_inputs())
+    with pytest.raises(fxcache.ArtifactError, match="a Python number"):
+        fxcache.export(model, tmp_path / "artifact")
