@@ -123,9 +123,11 @@ def test_a_restored_model_computes_everything(tmp_path):
     loaded: Any = fxcache.restore(fxcache.load(fxcache.export(model, tmp_path / "artifact")))
     assert torch.equal(denoised(loaded)[-1], denoised(dit())[-1])
     weight, twice = loaded.head.weight, nn.Parameter(2 * loaded.head.weight.detach())
-    loaded.head.weight, other = twice, dit()
-    other.head.weight = twice
-    assert torch.equal(denoised(loaded)[-1], denoised(other)[-1]), "it reads the weights it has now"
+    loaded.head.weight, doubled = twice, dit()
+    doubled.head.weight = twice
+    assert torch.equal(denoised(loaded)[-1], denoised(doubled)[-1]), (
+        "it reads the weights it has now"
+    )
     loaded.head.weight = weight
     fxcache.optimize(loaded, fxcache.Uniform(2))
     other = denoised(fxcache.optimize(dit(), fxcache.Uniform(2)))
