@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m bench.gpu", description=gpu.__doc__)
     top.add_argument("--out", type=Path, required=True, help="folder of results; continues from it")
     top.add_argument("--part", choices=PARTS, action="append", help="default: all")
+    top.add_argument("--item", default="", help="only items whose name contains this text")
     top.add_argument("--dry-run", action="store_true", help="on the CPU, at tiny sizes")
     top.add_argument("--wheels", type=Path, help="folder of wheels to import packages from")
     top.add_argument("--seconds", type=float, default=float("inf"), help="start no item after this")
@@ -58,7 +59,8 @@ def run_parts(options: argparse.Namespace, setup: Setup, deadline: float) -> int
     environment = environment_of(setup, options.revision)
     left = 0
     for part in options.part or PARTS:
-        items = list(import_module(f"bench.gpu.{part}").items(setup))
+        every = import_module(f"bench.gpu.{part}").items(setup)
+        items = [item for item in every if options.item in item.name]
         results = Results(options.out, part, environment)
         run_part(items, setup, results, deadline, options.retry)
         counts = Counter(results.status(item.name) for item in items)
