@@ -1,4 +1,4 @@
-"""The Triton kernels for the channels-last layout.
+"""The Triton kernels for inputs in the channels-last layout.
 
 A program handles all channels of a span, which consists of ``together`` groups, position by
 position. Its loads are as wide as the alignment of a span allows. It computes the statistics of
@@ -78,7 +78,11 @@ def normalize_last_kernel(
     fresh_n,
     fresh_p,
     out_n,
+    out_c,
     out_p,
+    joined_n,
+    joined_c,
+    joined_p,
     boundary,  # channels of cached
     groups,
     eps,
@@ -122,5 +126,7 @@ def normalize_last_kernel(
         at_fresh = sample * fresh_n + p * fresh_p + (c - boundary)
         from_fresh = tl.load(fresh + at_fresh, known & new[None], 0.0)
         both = tl.where(old[None], from_cached, from_fresh)
-        place, known = sample * out_n + p * out_p + c, known & here[None]
-        store_normalized(out, joined, place, both, mean[None], factor[None], shift[None], known)
+        at_out, known = sample * out_n + c * out_c + p * out_p, known & here[None]
+        store_normalized(out + at_out, both, mean[None], factor[None], shift[None], known)
+        if joined is not None:
+            tl.store(joined + sample * joined_n + c * joined_c + p * joined_p, both, known)

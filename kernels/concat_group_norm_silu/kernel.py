@@ -33,13 +33,11 @@ def merged(count, mean, deviation, more, more_mean, more_deviation):
 
 
 @triton.jit
-def store_normalized(out, joined, place, value, mean, factor, shift, known):
-    """Store ``silu((value - mean) * factor + shift)``, and ``value`` itself if it is needed."""
+def store_normalized(out, value, mean, factor, shift, known):
+    """Store ``silu((value - mean) * factor + shift)`` at the addresses ``out``."""
     found = (value.to(tl.float32) - mean) * factor + shift
     found = found * tl.sigmoid(found)
-    tl.store(out + place, found.to(out.dtype.element_ty), known)
-    if joined is not None:
-        tl.store(joined + place, value, known)
+    tl.store(out, found.to(out.dtype.element_ty), known)
 
 
 @triton.jit
@@ -140,6 +138,9 @@ def normalize_kernel(
     out_n,
     out_c,
     out_p,
+    joined_n,
+    joined_c,
+    joined_p,
     boundary,  # channels of cached
     size,
     groups,
@@ -181,5 +182,7 @@ def normalize_kernel(
     at_fresh = sample * fresh_n + (c - boundary) * fresh_c + p * fresh_p
     from_fresh = tl.load(fresh + at_fresh, new, 0.0)
     both = tl.where(old, from_cached, from_fresh)
-    place = sample * out_n + c * out_c + p * out_p
-    store_normalized(out, joined, place, both, mean, factor[:, None], shift[:, None], known)
+    at_out = sample * out_n + c * out_c + p * out_p
+    store_normalized(out + at_out, both, mean, factor[:, None], shift[:, None], known)
+    if joined is not None:
+        tl.store(joined + sample * joined_n + c * joined_c + p * joined_p, both, known)

@@ -69,11 +69,14 @@ def normalize(
 ) -> list[Tensor]:
     """Return the normalised concatenation, and the concatenation if ``keeps_joined``.
 
-    The outputs are channels-last if both halves are, and contiguous otherwise, as in PyTorch.
+    The outputs have PyTorch's strides, on which later operators may depend. The concatenation is
+    channels-last if both halves are, and contiguous otherwise. The normalised tensor has the same
+    strides on the CPU, and is always contiguous on other devices.
     """
     channels = cached.shape[1] + fresh.shape[1]
     last = cached.stride(1) == fresh.stride(1) == 1
-    outs = [empty(fresh, channels, last) for _ in range(1 + keeps_joined)]
+    forms = (last and fresh.device.type == "cpu", last)
+    outs = [empty(fresh, channels, form) for form in forms[: 1 + keeps_joined]]
     if not outs[0].numel():
         return outs
     old, new, size = by_position(cached), by_position(fresh), channels // groups
@@ -89,7 +92,8 @@ def normalize_spans(tensors: Tensors, size: int, groups: int, eps: float, wrap: 
     """Launch a program for each piece of a span of several groups with ``size`` channels each."""
     samples, positions = tensors.out.shape[0], math.prod(tensors.out.shape[2:])
     pieces, (spans, constants) = count_pieces(positions), spans_of(size, groups)
-    layouts = [x.stride(d) for x in (tensors.cached, tensors.fresh, tensors.out) for d in (0, -1)]
+    read = [x.stride(d) for x in (tensors.cached, tensors.fresh) for d in (0, -1)]
+    layouts = (*read, *strides_of_outputs(tensors))
     arguments = (*tensors, positions, *layouts, tensors.cached.shape[1], groups, eps)
     wrap(normalize_last_kernel)[(spans * pieces, samples)](
         *arguments, block_pieces=triton.next_power_of_2(pieces), num_warps=WARPS, **constants
@@ -101,7 +105,8 @@ def normalize_groups(tensors: Tensors, size: int, groups: int, eps: float, wrap:
     samples, positions = tensors.out.shape[0], math.prod(tensors.out.shape[2:])
     pieces, blocks = count_pieces(positions), blocks_of_group(size)
     tiles = triton.cdiv(positions, blocks["block_p"]) * triton.cdiv(size, blocks["block_c"])
-    layouts = [s for x in (tensors.cached, tensors.fresh, tensors.out) for s in strides(x)]
+    read = (*strides(tensors.cached), *strides(tensors.fresh))
+    layouts = (*read, *strides_of_outputs(tensors))
     arguments = (*tensors, positions, *layouts, tensors.cached.shape[1], size, groups, eps)
     wrap(normalize_kernel)[(tiles * groups, samples)](
         *arguments, block_pieces=triton.next_power_of_2(pieces), num_warps=WARPS, **blocks
@@ -118,6 +123,12 @@ def by_position(x: Tensor) -> Tensor:
 def strides(x: Tensor) -> tuple[int, int, int]:
     """Return the strides between samples, between channels and between positions."""
     return x.stride(0), x.stride(1), x.stride(-1)
+
+
+def strides_of_outputs(tensors: Tensors) -> tuple[int, ...]:
+    """Return the strides of both outputs; zeros for a concatenation that is not needed."""
+    joined = (0, 0, 0) if tensors.joined is None else strides(tensors.joined)
+    return (*strides(tensors.out), *joined)
 
 
 def is_last(x: Tensor, size: int) -> bool:

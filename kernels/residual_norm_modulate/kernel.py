@@ -50,7 +50,7 @@ def residual_norm_modulate_kernel(
     if row_scale is not None:
         value = steps_at(cached, at_cached, known) * tl.load(row_scale + token)
     else:
-        value = read(cached, (first, second, third, fourth), weights, at_cached, known)
+        value = read(cached, first, second, third, fourth, weights, at_cached, known)
     value += tl.load(stream + sample * stream_b + row * stream_t + channel, known, 0.0)
     at_out = token * channels + channel
     if total is not None:
