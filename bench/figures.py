@@ -8,6 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 from bench.coverage import counts
+from bench.gpu_figures import gpu_figures
 from bench.quality.claims import DEFAULT, SPEEDUPS, curves_of, interpolated
 from bench.quality.sampling import STEPS
 from bench.quality.settings import FEWER, TUNED
@@ -17,6 +18,8 @@ from fxcache.step import Step
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
 README, KERNELS = ROOT / "README.md", ROOT / "kernels" / "README.md"
+GPU = ROOT / "docs" / "gpu.md"
+GPU_PARTS = ("step_times", "kernel_times", "kernel_checks", "correctness", "streams")
 CURVES = {
     FEWER: "fewer steps, no caching",
     DEFAULT: "**`ProtectedEnds`, the default**",
@@ -184,7 +187,11 @@ def traffic_table() -> str:
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
 
 
-PAGES = {README: readme_figures, KERNELS: traffic_table}
+def gpu_tables() -> str:
+    return gpu_figures({part: result(f"gpu/{part}") for part in GPU_PARTS})
+
+
+PAGES = {README: readme_figures, KERNELS: traffic_table, GPU: gpu_tables}
 
 
 def stated_in(page: Path) -> str:

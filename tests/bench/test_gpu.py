@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -46,6 +47,7 @@ class DryRun(NamedTuple):
     second: int
     files_changed: bool
     no_time: int
+    selected: dict[str, str]
     failed: int
     not_retried: int
     retried: int
@@ -87,6 +89,10 @@ def dry_run(tmp_path_factory: pytest.TempPathFactory) -> DryRun:
         one_part = ["--dry-run", "--out", str(other), "--part", "streams"]
         no_time = main([*one_part, "--seconds", "0"])
         give_items(patch, failing, succeeding)
+        main([*one_part, "--item", "second"])
+        selected = contents(other)
+        shutil.rmtree(other)
+        give_items(patch, failing, succeeding)
         failed, not_retried = main(one_part), main(one_part)
         give_items(patch, succeeding, succeeding)
         retried = main([*one_part, "--retry", "--revision", "of this test"])
@@ -103,7 +109,17 @@ def dry_run(tmp_path_factory: pytest.TempPathFactory) -> DryRun:
             main(["--out", str(other)])
     torch._dynamo.reset()
     return DryRun(
-        out, first, second, files_changed, no_time, failed, not_retried, retried, restarts, ran
+        out,
+        first,
+        second,
+        files_changed,
+        no_time,
+        selected,
+        failed,
+        not_retried,
+        retried,
+        restarts,
+        ran,
     )
 
 
@@ -163,6 +179,10 @@ def test_every_item_names_its_environment(dry_run):
 
 def test_a_second_call_measures_no_item_again(dry_run):
     assert (dry_run.second, dry_run.files_changed) == (0, False)
+
+
+def test_items_are_selected_by_name(dry_run):
+    assert list(json.loads(dry_run.selected["streams.json"])) == ["second"]
 
 
 def test_failures_are_tried_again_only_if_asked(dry_run):

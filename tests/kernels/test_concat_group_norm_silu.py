@@ -145,8 +145,30 @@ def test_the_result_has_pytorchs_strides(launch, device):
     forms = (torch.contiguous_format, torch.channels_last)
     for first, second in product(forms, repeat=2):
         inputs = a.contiguous(memory_format=first), b.contiguous(memory_format=second), w, v
-        expected, _ = reference.concat_group_norm_silu(*inputs, 6, EPS)
-        assert computed(launch, *inputs, 6).stride() == expected.stride()
+        expected = reference.concat_group_norm_silu(*inputs, 6, EPS)
+        assert computed(launch, *inputs, 6).stride() == expected[0].stride()
+        moments = [
+            launch.moments(x, 6, 30, first) for x, first in ((inputs[0], 0), (inputs[1], 12))
+        ]
+        found = launch.normalize(*inputs, 6, EPS, *moments, keeps_joined=True)
+        assert [out.stride() for out in found] == [out.stride() for out in expected]
+
+
+@pytest.mark.parametrize("halves", [(12, 18), (160, 140)], ids=["in spans", "in groups"])
+def test_outputs_may_differ_in_layout_as_on_a_gpu(launch, device, halves, monkeypatch):
+    """PyTorch's group norm is contiguous on a GPU, and the concatenation stays channels-last."""
+    a, b, w, v = drawn((2, 6, 10), halves, torch.float32, device)
+    inputs = channels_last(a), channels_last(b), w, v
+    empty, forms = launch.empty, iter([False, True] * 2)
+    monkeypatch.setattr(launch, "empty", lambda *given: empty(*given[:2], next(forms)))
+    moments = [
+        launch.moments(x, 2, len(w), f) for x, f in zip(inputs, (0, halves[0]), strict=False)
+    ]
+    out, joined = launch.normalize(*inputs, 2, EPS, *moments, keeps_joined=True)
+    assert out.is_contiguous()
+    assert joined.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(joined, torch.cat(inputs[:2], dim=1))
+    assert_close(out, *inputs, groups=2)
 
 
 def test_a_slice_of_one_channel_is_exact(launch, device):

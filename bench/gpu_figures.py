@@ -1,0 +1,77 @@
+"""The tables of ``docs/gpu.md``, from the results of ``python -m bench.gpu``."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tabulate import tabulate
+
+CHECKS = ("kernel_checks", "correctness", "streams")  # parts that compare results
+Items = Mapping[str, Mapping[str, Any]]  # the items of one part, by name
+
+
+def gpu_figures(parts: Mapping[str, Items]) -> str:
+    """Return the figures of the page, from the items of each part.
+
+    Args:
+        parts: The content of ``bench/results/gpu``, by the name of the part.
+    """
+    return "\n\n".join(
+        [
+            machine_line(parts),
+            step_table(parts["step_times"]),
+            kernel_table(parts["kernel_times"]),
+            "\n".join(counts_line(part, parts[part]) for part in CHECKS),
+        ]
+    )
+
+
+def machine_line(parts: Mapping[str, Items]) -> str:
+    """Return the device and the versions. The tables hold results of one kind of device only."""
+    environments = [item["environment"] for items in parts.values() for item in items.values()]
+    keys = ("device", "torch", "triton", "driver")
+    ((device, torch, triton, driver),) = {tuple(e[key] for key in keys) for e in environments}
+    return f"Measured on one {device} with torch {torch}, Triton {triton} and driver {driver}."
+
+
+def step_table(items: Items) -> str:
+    """Return milliseconds of a step, and the speed-up realised beside the ideal one."""
+    rows = []
+    for name, item in items.items():
+        found = item["result"]
+        row = {
+            "bfloat16, random weights": name,
+            "original": milliseconds(found["original_ms"]),
+            "refresh": milliseconds(found["refresh_ms"]),
+            "reuse": milliseconds(found["reuse_ms"]),
+        }
+        for interval, speedup in found["intervals"].items():
+            row[f"every {interval}: realised (ideal)"] = (
+                f"{speedup['realised']:.2f}× ({speedup['ideal']:.2f}×)"
+            )
+        rows.append(row)
+    return table(rows)
+
+
+def kernel_table(items: Items) -> str:
+    """Return microseconds of each kernel and of the alternatives."""
+    ways = ("kernel", "inductor", "eager", "copy")
+    rows = [
+        {"one call": name}
+        | {way: f"{item['result'][f'{way}_ms'] * 1000:.0f} µs" for way in ways}
+        | {"share of the copy's bandwidth": f"{item['result']['share_of_copy']:.0%}"}
+        for name, item in items.items()
+    ]
+    return table(rows)
+
+
+def counts_line(part: str, items: Items) -> str:
+    done = sum(item["status"] == "done" for item in items.values())
+    return f"- `{part}`: {done} of {len(items)} measured items hold their promises."
+
+
+def milliseconds(value: float) -> str:
+    return f"{value:.2f} ms" if value < 10 else f"{value:.0f} ms"
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
