@@ -7,6 +7,7 @@ from fxcache.calibration.plan import Plan
 from fxcache.config import CacheConfig, CaptureConfig
 from fxcache.deploy.export import export
 from fxcache.deploy.load import load
+from fxcache.deploy.step_table import StepTable, step_table
 from fxcache.errors import (
     ArtifactError,
     CaptureError,
@@ -91,6 +92,7 @@ __all__ = [
     "SmoothCache",
     "StateError",
     "Step",
+    "StepTable",
     "Taylor",
     "TaylorSeer",
     "TeaCache",
@@ -104,6 +106,7 @@ __all__ = [
     "report",
     "restore",
     "session",
+    "step_table",
 ]
 
 logging.getLogger("fxcache").addHandler(logging.NullHandler())
