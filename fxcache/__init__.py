@@ -7,6 +7,7 @@ from fxcache.calibration.plan import Plan
 from fxcache.config import CacheConfig, CaptureConfig
 from fxcache.deploy.export import export
 from fxcache.deploy.load import load
+from fxcache.deploy.signatures import sign
 from fxcache.deploy.step_table import StepTable, step_table
 from fxcache.errors import (
     ArtifactError,
@@ -106,6 +107,7 @@ __all__ = [
     "report",
     "restore",
     "session",
+    "sign",
     "step_table",
 ]
 

@@ -124,11 +124,6 @@ class Reader:
         return parsed(self.read(name), name)
 
 
-def read_manifest(folder: Path) -> Any:
-    """Return the manifest of an artifact, unchecked."""
-    return parsed(content_of(folder, MANIFEST, MAX_MANIFEST), MANIFEST)
-
-
 def content_of(folder: Path, name: str, most: int) -> bytes:
     """Return the content of a regular file of at most ``most`` bytes. Links are not followed."""
     path = folder / name

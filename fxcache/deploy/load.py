@@ -10,11 +10,12 @@ from torch import Tensor
 
 from fxcache.deploy.export import CONFIG, FORMAT, PLAN
 from fxcache.deploy.fields import Fields, built, damaged
-from fxcache.deploy.files import MANIFEST, Reader, read_manifest
+from fxcache.deploy.files import MANIFEST, MAX_MANIFEST, Reader, content_of, parsed
 from fxcache.deploy.forward import parameters_from_json
 from fxcache.deploy.loaded import LoadedModel, Programs, model_class, model_of
 from fxcache.deploy.programs import ProgramReader
 from fxcache.deploy.settings import settings_from_json
+from fxcache.deploy.signatures import require_signature
 from fxcache.deploy.weights import WeightReader, read_tensors
 from fxcache.errors import ArtifactError, ConfigError
 from fxcache.runtime.module import attach
@@ -31,6 +32,7 @@ def load(
     *,
     device: torch.device | str | None = None,
     weights: Mapping[str, Tensor] | None = None,
+    signed_by: str | PathLike[str] | None = None,
 ) -> LoadedModel:
     """Load a model that ``fxcache.export`` wrote.
 
@@ -47,16 +49,23 @@ def load(
         device: The device for the weights, by default the CPU.
         weights: Weights by name, such as the state dict of the original model, on their device.
             They are used in place of those in the folder, and are not copied.
+        signed_by: The path of an Ed25519 public key in PEM. The artifact must have been signed with
+            its private key, see ``fxcache.sign``. By default no signature is asked for.
 
     Returns:
         The model, in eval mode.
 
     Raises:
-        ArtifactError: The folder holds no artifact of this version, is damaged, or lacks weights.
-        ConfigError: ``device`` is no device, or both ``device`` and ``weights`` are passed.
+        ArtifactError: The folder holds no artifact of this version, is damaged, lacks weights, or
+            was not signed with the key.
+        ConfigError: ``device`` is no device, ``signed_by`` is no key, or both ``device`` and
+            ``weights`` are passed.
     """
     source, place = Path(folder), require_device(device, weights)
-    fields = Fields(require_format(read_manifest(source)), MANIFEST, FIELDS)
+    content = content_of(source, MANIFEST, MAX_MANIFEST)
+    if signed_by is not None:
+        require_signature(source, content, Path(signed_by))
+    fields = Fields(require_format(parsed(content, MANIFEST)), MANIFEST, FIELDS)
     files = dict(fields.pairs("files"))
     reader = Reader(source, files)
     described = Fields(fields.raw("model"), f"{MANIFEST}: model", MODEL)

@@ -1,0 +1,144 @@
+"""Detached Ed25519 signatures of an artifact's manifest, which holds the hash of every file."""
+
+import os
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fxcache.deploy.files import MANIFEST, MAX_MANIFEST, content_of, unwritable
+from fxcache.errors import ArtifactError, ConfigError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
+
+SIGNATURE = "manifest.sig"
+SIZE = 64  # bytes of an Ed25519 signature (RFC 8032, section 5.1.6)
+MAX_KEY = 65_536
+
+
+def sign(folder: str | PathLike[str], private_key: str | PathLike[str]) -> Path:
+    """Sign an artifact: write ``manifest.sig`` beside its manifest.
+
+    The signature covers the manifest, which holds the size and the hash of every other file. So it
+    covers the whole artifact. Exporting again removes it.
+
+    Args:
+        folder: The folder that ``fxcache.export`` wrote.
+        private_key: The path of an Ed25519 private key in PEM, without a password, such as
+            ``openssl genpkey -algorithm ed25519 -out private.pem`` makes.
+
+    Returns:
+        The path of the signature: 64 bytes, as RFC 8032 defines them.
+
+    Raises:
+        ArtifactError: The folder holds no artifact.
+        ConfigError: The key is none, or the package ``cryptography`` is missing.
+        ModelFileError: The signature cannot be written.
+    """
+    source = Path(folder)
+    content = content_of(source, MANIFEST, MAX_MANIFEST)
+    target = source / SIGNATURE
+    signature = private_key_in(Path(private_key)).sign(content)
+    try:
+        target.write_bytes(signature)
+    except OSError as error:
+        raise unwritable(source, error) from error
+    return target
+
+
+def require_signature(folder: Path, manifest: bytes, public_key: Path) -> None:
+    """Check that ``public_key`` belongs to the signature of ``manifest`` in ``folder``.
+
+    Raises:
+        ArtifactError: The signature is missing, or another one.
+        ConfigError: The key is none, or the package ``cryptography`` is missing.
+    """
+    key = public_key_in(public_key)
+    from cryptography.exceptions import InvalidSignature
+
+    if not os.path.lexists(folder / SIGNATURE):
+        raise ArtifactError(
+            "the artifact is not signed",
+            where=str(folder / SIGNATURE),
+            remedy="ask its author to sign it: fxcache sign FOLDER --key private.pem",
+        )
+    signature = content_of(folder, SIGNATURE, SIZE)
+    try:
+        key.verify(signature, manifest)
+    except InvalidSignature as error:
+        raise ArtifactError(
+            "the artifact was not signed with this key, or was changed since",
+            where=str(folder / SIGNATURE),
+            remedy="get the artifact again from its author, or pass the author's public key",
+        ) from error
+
+
+def private_key_in(path: Path) -> "Ed25519PrivateKey":
+    """Return the Ed25519 private key in a PEM file."""
+    require_cryptography()
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    content = key_bytes(path)
+    try:
+        key = load_pem_private_key(content, password=None)
+    except (ValueError, TypeError) as error:
+        raise no_key(path, "private") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise no_key(path, "private")
+    return key
+
+
+def public_key_in(path: Path) -> "Ed25519PublicKey":
+    """Return the Ed25519 public key in a PEM file."""
+    require_cryptography()
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    content = key_bytes(path)
+    try:
+        key = load_pem_public_key(content)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise no_key(path, "public") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise no_key(path, "public")
+    return key
+
+
+def key_bytes(path: Path) -> bytes:
+    """Return the content of a key file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_KEY)
+    except OSError as error:
+        raise ConfigError(
+            f"the key cannot be read: {error.strerror}",
+            where=str(path),
+            remedy="pass the path of a PEM file",
+        ) from error
+
+
+def no_key(path: Path, kind: str) -> ConfigError:
+    """Return the error for a file that holds no Ed25519 key of this kind."""
+    return ConfigError(
+        f"the file holds no Ed25519 {kind} key in PEM without a password",
+        where=str(path),
+        remedy="openssl genpkey -algorithm ed25519 -out private.pem; "
+        "openssl pkey -in private.pem -pubout -out public.pem",
+    )
+
+
+def require_cryptography() -> None:
+    """Raise ConfigError if the package ``cryptography`` is missing."""
+    try:
+        import cryptography  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            "signatures need the package cryptography",
+            where="fxcache.deploy.signatures",
+            remedy='pip install "fxcache[sign]"',
+        ) from error
