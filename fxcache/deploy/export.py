@@ -69,7 +69,7 @@ def write(module: nn.Module, engine: Engine, writer: Writer, stored: bool) -> No
     tensors: dict[str, Tensor] = {}
     programs = []
     for number, (key, variants) in enumerate(captures):
-        constants = engine.constants(key)
+        constants = engine.graphs.constants(key)
         data = program_to_json(variants.program, key.kind, constants, device)
         name = f"graphs/{number}.json"
         writer.write(name, to_bytes(data))

@@ -66,7 +66,7 @@ def report_of(module: nn.Module, engine: Engine) -> Report:
         attributions=replace(engine.store.counts),
         cached_bytes=engine.store.nbytes + engine.store.slot_bytes(GuidanceSlot),
         hoisted_bytes=engine.store.slot_bytes(Prologues),
-        offloaded_bytes=engine.offload.nbytes,
+        offloaded_bytes=engine.graphs.offload.nbytes,
         notices=engine.notices.given,
     )
 

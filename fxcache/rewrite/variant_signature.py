@@ -164,7 +164,7 @@ class VariantSignature:
         self,
         user: Sequence[Tensor],
         hoisted: Sequence[Tensor] = (),
-        shared: Sequence[Tensor] = (),
+        shared: Sequence[Tensor] | Mapping[int, Tensor] = (),
         cached: Mapping[int, CacheEntry] = NO_ENTRIES,
         coefficients: Mapping[Hashable, Tensor] = NO_TENSORS,
         moments: Mapping[Hashable, Tensor] = NO_TENSORS,
@@ -174,7 +174,7 @@ class VariantSignature:
         Args:
             user: All tensors of the call, in the order of ``Program.inputs``.
             hoisted: All hoisted values, by number.
-            shared: All values that the prefix shares, by number.
+            shared: The values that the prefix shares, by number.
             cached: The entry of each cache point, by its number.
             coefficients: The coefficients by name.
             moments: The statistics by their ``Moments``.

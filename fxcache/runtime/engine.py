@@ -18,7 +18,6 @@ from fxcache.runtime.features.recording import Recorder, Recording
 from fxcache.runtime.mode import require_inference
 from fxcache.runtime.notices import NO_FASTER, UNPROTECTED, Notices
 from fxcache.runtime.objects import returned
-from fxcache.runtime.offload import Offload
 from fxcache.runtime.record import Run, RunStep, Stopwatch
 from fxcache.runtime.session import Session, current_session
 from fxcache.runtime.settings import Settings
@@ -52,9 +51,9 @@ class Engine:
         self.store.lengths.fix(settings.run_lengths)
         self.notices = Notices()
         self._default_scope = Scope()  # for calls outside of sessions
-        self._captures = Captures(self.signature, settings, self.notices.warn)
+        self.graphs = Captures(self.signature, settings, self.notices.warn)
         self._recorder: Recorder | None = None
-        self._features = features_of(settings, self.signature, self._captures, self.notices)
+        self._features = features_of(settings, self.signature, self.graphs, self.notices)
         # With offloading, calls take turns: one call may move weights that another call reads.
         self.call_lock = threading.RLock() if settings.cache.offload else nullcontext()
 
@@ -72,14 +71,14 @@ class Engine:
         call = self.signature.call(args, kwargs)
         require_inference(module, call)
         session = current_session(module)
-        hooks = self._captures.hooks.key(module)
+        hooks = self.graphs.hooks.key(module)
         trajectory = self._locate(module, call, session, hooks)
         try:
             if trajectory.refresh:
                 self.notices.warn_attributions(self.store, trajectory)
             if trajectory.step == 0:
-                self._captures.changes.notice(module, hooks)
-            call = self._captures.bound(module, call, hooks)
+                self.graphs.changes.notice(module, hooks)
+            call = self.graphs.bound(module, call, hooks)
             now = self._step(trajectory, session)
             stopwatch = Stopwatch(call.latent.device, self.settings.cache.timings)
             step = StepContext(call, call, trajectory, session, hooks, now, stopwatch, compiled)
@@ -102,8 +101,8 @@ class Engine:
         """Find the variants. Decide, or let the prefix run."""
         for feature in self._features:
             feature.before_capture(step, module)
-        step.variants = self._captures.find(module, step.call, step.hooks)
-        step.source = self._captures.source(*(step.stored_as or (step.call, step.variants)))
+        step.variants = self.graphs.find(module, step.call, step.hooks)
+        step.source = self.graphs.source(*(step.stored_as or (step.call, step.variants)))
         step.force()
         for feature in self._features:
             feature.before_step(step)
@@ -204,7 +203,7 @@ class Engine:
     def inherit(self, previous: "Engine") -> None:
         """Take over the captures of the same module's previous engine if the roles agree."""
         if self.signature.same_roles(previous.signature):
-            self._captures.inherit(previous._captures)
+            self.graphs.inherit(previous.graphs)
 
     def clear(self) -> None:
         """Drop all trajectories and free their cached values."""
@@ -212,22 +211,13 @@ class Engine:
 
     def capture(self, module: nn.Module, call: Call) -> Variants:
         """Return the variants for ``call``. Capture them if necessary; other threads wait."""
-        hooks = self._captures.hooks.key(module)
-        return self._captures.find(module, self._captures.bound(module, call, hooks), hooks)
+        hooks = self.graphs.hooks.key(module)
+        return self.graphs.find(module, self.graphs.bound(module, call, hooks), hooks)
 
     @property
     def captures(self) -> OrderedDict[CaptureKey, Variants]:
         """The variants of each kind of call."""
-        return self._captures.by_key
-
-    def constants(self, key: CaptureKey) -> dict[str, Tensor]:
-        """Return the values of inputs that the graph of a capture holds for, by path."""
-        return self._captures.constants(key)
-
-    @property
-    def offload(self) -> Offload:
-        """The offloaded weights."""
-        return self._captures.offload
+        return self.graphs.by_key
 
     @property
     def recorder(self) -> Recorder | None:
@@ -245,5 +235,5 @@ class Engine:
     def weights_resident(self) -> Iterator[None]:
         """Return all weights to their devices, and let no call move them during the block."""
         with self.call_lock:
-            self.offload.bring_back()
+            self.graphs.offload.bring_back()
             yield

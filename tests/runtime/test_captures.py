@@ -188,10 +188,10 @@ def test_weights_written_during_a_capture_count_for_running_runs(gate):
     request, weight = Request(1), model.deep.weight
     assert request.agrees(model, plain)
     engine = optimized_engine(model)
-    before = engine._captures.changes.generation
+    before = engine.graphs.changes.generation
     with capturing(model, gate), torch.no_grad():
         weight.mul_(2)
-    assert engine._captures.changes.generation > before
+    assert engine.graphs.changes.generation > before
 
 
 def test_restore_during_a_capture(gate):
@@ -218,9 +218,9 @@ def test_weights_written_during_a_capture(gate):
         for weight in weights:
             with torch.no_grad():
                 weight.mul_(2)
-        before = engine._captures.changes.generation
+        before = engine.graphs.changes.generation
         within(WAIT, lambda: request.agrees(model, plain) or pytest.fail("stale"))
-        assert engine._captures.changes.generation == before + 1
+        assert engine.graphs.changes.generation == before + 1
     assert all(map(torch.equal, caller.found, caller.request.results(plain)))
     assert request.agrees(model, plain)
 
