@@ -1,0 +1,1 @@
+"""fxcache behind the interfaces of servers and of hosts of models."""

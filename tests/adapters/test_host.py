@@ -1,0 +1,56 @@
+"""Tests that an artifact runs in place of a module that a host has loaded."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import fxcache
+from fxcache.adapters.host import load_into
+from tests.deploy.test_round_trip import denoised
+from tests.loops import refreshes
+from tests.plain import dit
+
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """An artifact without weights in the folder ``package``, as a repository has it."""
+    model = fxcache.optimize(dit(3), fxcache.Uniform(3))
+    denoised(model)
+    return fxcache.export(model, tmp_path / "package", weights=False)
+
+
+def expected() -> list[torch.Tensor]:
+    return denoised(fxcache.optimize(dit(3), fxcache.Uniform(3)))
+
+
+def test_the_module_computes_what_the_artifact_computes(package):
+    module = dit(3)
+    loaded = load_into(module, package)
+    assert all(map(torch.equal, denoised(module), expected()))
+    assert refreshes(loaded) == [[0, 3, 6]]
+    shared = dict(loaded.named_parameters())
+    assert all(w.data_ptr() == shared[n].data_ptr() for n, w in module.named_parameters())
+    assert not [name for name, child in module.named_modules() if child is loaded]
+
+
+def test_other_weights_are_refused(package):
+    with pytest.raises(fxcache.ArtifactError):
+        load_into(dit(2), package)
+    with pytest.raises(fxcache.ArtifactError):
+        load_into(nn.Linear(2, 2), package)
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="spaces needs a CUDA build of torch")
+def test_the_package_spaces_loads_an_artifact(package, monkeypatch):
+    """Hugging Face's own function calls the loader. Only the download is replaced."""
+    aoti = pytest.importorskip("spaces.zero.torch.aoti")
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda **_: str(package.parent))
+    module = dit(3)
+    aoti.aoti_load(module, "somebody/artifact", aoti_loader=load_into)
+    assert all(map(torch.equal, denoised(module), expected()))
