@@ -7,7 +7,7 @@ downloads the folder ``package`` of a repository, and passes it here.
 from os import PathLike
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fxcache.deploy.load import load
 from fxcache.deploy.loaded import LoadedModel
@@ -30,7 +30,7 @@ def load_into(module: nn.Module, folder: str | PathLike[str]) -> LoadedModel:
     Raises:
         ArtifactError: The folder holds no artifact of this version, or needs other weights.
     """
-    weights = dict(module.named_parameters(remove_duplicate=False))
+    weights: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
     weights |= dict(module.named_buffers(remove_duplicate=False))
     loaded = load(folder, weights=weights)
 
