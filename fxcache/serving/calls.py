@@ -136,6 +136,9 @@ def require_rowwise(settings: Settings, with_rows: frozenset[str]) -> None:
     elif settings.cache.offload:
         cause = "offloaded weights serve one run at a time"
         remedy = "leave out CacheConfig(offload=True)"
+    elif settings.correction:
+        cause = "a correction has one value for each half of a guided batch"
+        remedy = "use a plan without a correction"
     elif settings.cache.kernels:
         cause = "the kernels' statistics of cached values are not joined"
         remedy = "leave out CacheConfig(kernels=True)"

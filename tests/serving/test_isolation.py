@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import CancelledError
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
+from fxcache.codecs.drift import DriftCorrection
 from fxcache.serving import Batcher
 from tests.plain import dit
 from tests.serving.requests import CAPTURE, Wish, alone, assert_close, in_rounds, optimized
@@ -160,6 +162,13 @@ class Folded(nn.Module):
         return found[:, :8].reshape(sample.shape)
 
 
+def corrected() -> nn.Module:
+    model = dit(3)
+    correction = DriftCorrection({"layers.1.0": torch.zeros(8, 2, 16)})
+    plan = fxcache.Plan.of(model, fxcache.Uniform(3), "layers.1")
+    return fxcache.optimize(model, plan=replace(plan, correction=correction), capture=CAPTURE)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -176,6 +185,7 @@ class Folded(nn.Module):
             lambda: Batcher(optimized(cache=fxcache.CacheConfig(kernels=True))),
             "the kernels' statistics",
         ),
+        (lambda: Batcher(corrected()), "a correction has one value"),
         (lambda: Batcher(optimized(), max_batch=1), "max_batch=1 is no whole number"),
         (lambda: Batcher(optimized(), buckets=(1, 8)), "do not ascend"),
         (lambda: Batcher(optimized(), buckets=(2, 4)), "to max_batch=8"),
