@@ -49,7 +49,7 @@ class StepTable(NamedTuple):
         """
         graph = self.variants[self.steps[step]]
         cached = [cache[number] for number, _ in graph.signature.keys(InputKind.CACHED)]
-        outputs = graph.signature.unpack(graph.module(*arguments, *cached))
+        outputs = graph.signature.unpack(graph.function(*arguments, *cached))
         cache.update(outputs.cached)
         return outputs.results
 

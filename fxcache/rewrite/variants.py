@@ -9,11 +9,13 @@ from typing import Any
 from torch import Tensor, fx
 
 from fxcache.analysis.hoisting import Hoisted, HoistLevel
+from fxcache.capture.provided import CompiledGraph
 from fxcache.codecs.codec import Coefficients
 from fxcache.codecs.format import CacheFormat
 from fxcache.codecs.layout import Layout
 from fxcache.partition.cut import CutPlan
 from fxcache.partition.frontier import Frontier
+from fxcache.rewrite.compiled import MachineCodes
 from fxcache.rewrite.dump import identifier
 from fxcache.rewrite.factory import Rewritten, VariantFactory, VariantKey
 from fxcache.rewrite.graph_module import graph_module, rebind
@@ -36,12 +38,19 @@ class Variant:
         signature: The inputs and outputs.
         flops: The FLOPs of its step, including the prefix; 0 for a part of a step.
         buffers: Fake tensors like the buffers that it writes, by the number of their cache point.
+        code: Machine code that runs in place of the module; None if there is none.
     """
 
     module: fx.GraphModule
     signature: VariantSignature
     flops: int
     buffers: Mapping[int, tuple[Tensor, ...]]
+    code: CompiledGraph | None = None
+
+    @property
+    def function(self) -> Callable[..., Sequence[Any]]:
+        """The machine code; the module if there is none."""
+        return self.code or self.module
 
 
 class Variants:
@@ -56,11 +65,18 @@ class Variants:
         made: The variants that were made so far, by key.
         fusions: The places where a kernel could run, by key of the variant.
         weights: The module's current weights, by their names in the program.
+        codes: Machine code that runs in place of graphs; None if there is none.
     """
 
     def __init__(
-        self, frontier: Frontier, plan: CutPlan, inputs: str, form: CacheFormat = AS_IS
+        self,
+        frontier: Frontier,
+        plan: CutPlan,
+        inputs: str,
+        form: CacheFormat = AS_IS,
+        codes: MachineCodes | None = None,
     ) -> None:
+        self.codes = codes
         self._factory = VariantFactory(frontier, plan, form)
         self.frontier, self.plan, self.inputs, self.form = frontier, plan, inputs, form
         self.program = frontier.program
@@ -142,6 +158,8 @@ class Variants:
             self.weights = weights
             for module in self.modules:
                 rebind(module, weights)
+            if self.codes:
+                self.codes.read(weights)
 
     @property
     def full(self) -> fx.GraphModule:
@@ -218,12 +236,21 @@ class Variants:
         title = identifier(f"{self.program.model}_{name}")
         module = graph_module(draft.graph, self.weights, title, draft.weights)
         self.modules.append(module)
-        return Variant(module, signature, rewritten.flops, buffers_of(draft.graph))
+        buffers = buffers_of(draft.graph)
+        # A graph that writes to buffers is for torch.compile.
+        code = self.codes.find(module, self.weights) if self.codes and not buffers else None
+        return Variant(module, signature, rewritten.flops, buffers, code)
 
 
-def rewrite(frontier: Frontier, plan: CutPlan, inputs: str, form: CacheFormat = AS_IS) -> Variants:
+def rewrite(
+    frontier: Frontier,
+    plan: CutPlan,
+    inputs: str,
+    form: CacheFormat = AS_IS,
+    codes: MachineCodes | None = None,
+) -> Variants:
     """Return the variants under ``plan``. Those that every run needs are made now."""
-    variants = Variants(frontier, plan, inputs, form)
+    variants = Variants(frontier, plan, inputs, form, codes)
     if plan.signal:
         variants.prefix()
     for reused in (NOTHING, variants.all):

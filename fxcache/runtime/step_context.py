@@ -1,10 +1,11 @@
 """The context of one call of an optimised module, from its arguments to its results."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
-from torch import Tensor, fx
+from torch import Tensor
 
 from fxcache._torch import freezes_inputs
 from fxcache.analysis.hoisting import HoistLevel
@@ -80,7 +81,7 @@ class StepContext:
     shared: tuple[Tensor, ...] = ()
     signal: Tensor | None = None
     variant: Variant | None = None
-    module: fx.GraphModule = field(init=False)
+    module: Callable[..., Sequence[Any]] = field(init=False)
     inputs: tuple[Tensor, ...] = field(init=False)
 
     @property
@@ -111,7 +112,8 @@ class StepContext:
         if signature.stores:
             layouts = self.variants.layouts(graph, self.call.tensors)
             cache.reserve(layouts, self.trajectory.step, self.source, self.fresh)
-        self.module = graph.module
+        # torch.compile compiles the graph itself, also if there is machine code.
+        self.module = graph.module if self.compiled else graph.function
         self.inputs = signature.bind(
             self.call.tensors,
             self.hoisted,
