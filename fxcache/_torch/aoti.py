@@ -37,12 +37,12 @@ def compile_graph(
     with torch.no_grad():
         exported = torch.export.export(module, tuple(inputs), dynamic_shapes=tuple(dims))
         plain = exported.module(check_guards=False)
-        return torch._inductor.aot_compile(plain, tuple(inputs), options=OPTIONS)  # type: ignore[arg-type]
+        return torch._inductor.aot_compile(plain, tuple(inputs), options=OPTIONS)
 
 
 def pack_graphs(file: Path, graphs: Mapping[str, Any]) -> None:
     """Write compiled graphs, by name, to one file whose name ends in ``.pt2``."""
-    from torch._inductor.package import package_aoti
+    from torch._inductor.package.package import package_aoti
 
     package_aoti(str(file), dict(graphs))
 

@@ -1,7 +1,7 @@
 """Modules that bring their programs along, so that nothing is traced."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, fx
@@ -14,7 +14,7 @@ class CompiledGraph(ABC):
     """Machine code that runs in place of one graph."""
 
     @abstractmethod
-    def __call__(self, *inputs: Tensor) -> Sequence[Any]:
+    def __call__(self, *inputs: Tensor) -> tuple[Any, ...]:
         """Return the values that the graph returns.
 
         Raises:

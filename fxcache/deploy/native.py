@@ -128,7 +128,9 @@ def write(
         "graphs": described,
         "programs": [sizes_to_json(plan.program.sizes) for plan in plans],
         "runs": [
-            {"program": plan.number, "steps": graphs} for plan in plans for graphs in plan.runs.values()
+            {"program": plan.number, "steps": graphs}
+            for plan in plans
+            for graphs in plan.runs.values()
         ],
     })  # fmt: skip
 

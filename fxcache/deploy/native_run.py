@@ -59,7 +59,7 @@ class NativeGraph(CompiledGraph):
             )
         return self
 
-    def __call__(self, *inputs: Tensor) -> Sequence[Any]:
+    def __call__(self, *inputs: Tensor) -> tuple[Any, ...]:
         """Return the values that the graph returns.
 
         Raises:

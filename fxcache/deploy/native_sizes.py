@@ -123,12 +123,10 @@ class InputCheck(NamedTuple):
     def require(self, value: Tensor, device: torch.device, values: dict[str, int]) -> None:
         """Raise ArtifactError unless ``value`` is as described. Add its sizes to ``values``."""
         if value.dtype is not self.dtype:
-            raise refused(
-                self.name, f"the dtype is {dtype_name(value.dtype)}, not {dtype_name(self.dtype)}"
-            )
-        if value.device.type != self.device or (
-            device.type == self.device and value.device != device
-        ):
+            dtypes = f"{dtype_name(value.dtype)}, not {dtype_name(self.dtype)}"
+            raise refused(self.name, f"the dtype is {dtypes}")
+        on_another = device.type == self.device and value.device != device
+        if value.device.type != self.device or on_another:
             raise refused(self.name, f"it is on {value.device}, not on {device}")
         fits = value.dim() == len(self.shape)
         for size, wanted in zip(value.shape, self.shape, strict=False):
@@ -137,9 +135,8 @@ class InputCheck(NamedTuple):
         if not fits:
             raise refused(self.name, f"the shape is {list(value.shape)}, not {list(self.shape)}")
         if not is_dense(value, self.order):
-            raise refused(
-                self.name, f"the strides are {list(value.stride())}: other order, or gaps"
-            )
+            strides = f"{list(value.stride())}: another order, or gaps"
+            raise refused(self.name, f"the strides are {strides}")
 
 
 def is_dense(value: Tensor, order: Sequence[int]) -> bool:

@@ -48,7 +48,7 @@ class Variant:
     code: CompiledGraph | None = None
 
     @property
-    def function(self) -> Callable[..., Sequence[Any]]:
+    def function(self) -> Callable[..., tuple[Any, ...]]:
         """The machine code; the module if there is none."""
         return self.code or self.module
 

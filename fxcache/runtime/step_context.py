@@ -1,6 +1,6 @@
 """The context of one call of an optimised module, from its arguments to its results."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -81,7 +81,7 @@ class StepContext:
     shared: tuple[Tensor, ...] = ()
     signal: Tensor | None = None
     variant: Variant | None = None
-    module: Callable[..., Sequence[Any]] = field(init=False)
+    module: Callable[..., tuple[Any, ...]] = field(init=False)
     inputs: tuple[Tensor, ...] = field(init=False)
 
     @property
