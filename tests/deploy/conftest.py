@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import fxcache
+from tests.deploy.natives import compiled_artifact
 from tests.deploy.test_round_trip import denoised
 from tests.plain import dit
 
@@ -20,3 +21,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(exported: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported, tmp_path / "artifact"))
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact with native code, which no test may change."""
+    return compiled_artifact(tmp_path_factory.mktemp("compiled") / "artifact")
+
+
+@pytest.fixture
+def native_folder(compiled: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(compiled, tmp_path / "artifact"))

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
+
+from torch import Tensor
 
 import fxcache
 from tests.deploy.tampering import Edit
@@ -39,3 +42,9 @@ def edit_native(folder: Path, change: Edit) -> None:
 def digest_of_manifest(folder: Path) -> str:
     """Return the SHA-256 of an artifact's manifest."""
     return hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+
+
+def error_of(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Return the greatest error of any step, relative to the greatest value of the step."""
+    pairs = zip(found, expected, strict=True)
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)

@@ -1,7 +1,6 @@
 """Tests native code: it gives the results of its graphs, and refuses everything else."""
 
 import re
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,22 +14,12 @@ from torch._dynamo.testing import CompileCounter
 import fxcache
 from fxcache._torch import MachineCode
 from fxcache.rewrite.variants import NOTHING
-from tests.deploy.natives import ANY_BATCH, MOST, compiled_artifact, digest_of_manifest, edit_native
+from tests.deploy.natives import ANY_BATCH, MOST, digest_of_manifest, edit_native, error_of
 from tests.deploy.tampering import edit
 from tests.deploy.test_round_trip import STEPS, denoised
 from tests.engines import variants_of
 from tests.loops import refreshes
 from tests.plain import dit_inputs
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compiled_artifact(tmp_path_factory.mktemp("native") / "artifact")
-
-
-@pytest.fixture
-def folder(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "artifact"))
 
 
 @pytest.fixture
@@ -47,15 +36,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[MachineCode]]:
     return found
 
 
-def error_of(found: list[Tensor], expected: list[Tensor]) -> float:
-    """Return the greatest error of any step, relative to the greatest value of the step."""
-    pairs = zip(found, expected, strict=True)
-    return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
-
-
 @pytest.mark.parametrize("batch", [2, 3, 7])
-def test_native_code_gives_the_results_of_the_graphs(made, runs, batch):
-    native, plain = fxcache.load(made, native=True), fxcache.load(made)
+def test_native_code_gives_the_results_of_the_graphs(compiled, runs, batch):
+    native, plain = fxcache.load(compiled, native=True), fxcache.load(compiled)
     found, expected = denoised(native, batch=batch), denoised(plain, batch=batch)
     assert 0 < error_of(found, expected) < MOST
     assert len(runs) == STEPS
@@ -64,13 +47,13 @@ def test_native_code_gives_the_results_of_the_graphs(made, runs, batch):
     assert fxcache.report(native).notices == []
 
 
-def test_native_code_runs_only_when_it_is_asked_for(made, runs):
-    denoised(fxcache.load(made))
+def test_native_code_runs_only_when_it_is_asked_for(compiled, runs):
+    denoised(fxcache.load(compiled))
     assert runs == []
 
 
-def test_a_table_of_steps_runs_native_code(made, runs):
-    native = fxcache.load(made, native=True)
+def test_a_table_of_steps_runs_native_code(compiled, runs):
+    native = fxcache.load(compiled, native=True)
     expected = denoised(native)
     table, cache = fxcache.step_table(native, STEPS), dict[int, Tensor]()
     inputs, latent, found = dit_inputs(), dit_inputs()["sample"], []
@@ -95,8 +78,8 @@ def replace_data(model: Any) -> None:
 
 
 @pytest.mark.parametrize("change", [double_in_place, replace_weight, replace_data])
-def test_new_weights_are_used(made, change):
-    models = fxcache.load(made, native=True), fxcache.load(made)
+def test_new_weights_are_used(compiled, change):
+    models = fxcache.load(compiled, native=True), fxcache.load(compiled)
     before = denoised(models[0])
     for model in models:
         denoised(model)
@@ -106,9 +89,9 @@ def test_new_weights_are_used(made, change):
     assert error_of(found, before) > 0.01
 
 
-def test_all_graphs_share_the_weights_of_the_model(made):
-    weights = dict(fxcache.load(made).state_dict())
-    native = fxcache.load(made, native=True, weights=weights)
+def test_all_graphs_share_the_weights_of_the_model(compiled):
+    weights = dict(fxcache.load(compiled).state_dict())
+    native = fxcache.load(compiled, native=True, weights=weights)
     denoised(native)
     for groups in (NOTHING, variants_of(native).all):
         code: Any = variants_of(native).variant(groups).code
@@ -116,7 +99,7 @@ def test_all_graphs_share_the_weights_of_the_model(made):
         assert held["w_head_weight"].data_ptr() == weights["head.weight"].data_ptr()
     transposed = weights | {"head.weight": weights["head.weight"].t().contiguous().t()}
     with pytest.raises(fxcache.ArtifactError, match=r"head\.weight is .* with strides \[1, 4\]"):
-        denoised(fxcache.load(made, native=True, weights=transposed))
+        denoised(fxcache.load(compiled, native=True, weights=transposed))
 
 
 def bad_inputs() -> dict[str, tuple[Callable[[list[Tensor]], None], str]]:
@@ -171,8 +154,8 @@ def test_other_inputs_are_refused_before_the_code_runs(loaded, runs, change, err
 
 
 @pytest.fixture(scope="module")
-def loaded(made: Path) -> nn.Module:
-    model = fxcache.load(made, native=True)
+def loaded(compiled: Path) -> nn.Module:
+    model = fxcache.load(compiled, native=True)
     denoised(model)
     return model
 
@@ -184,8 +167,8 @@ def test_a_call_with_other_strides_is_refused(loaded):
         loaded(sample, torch.tensor(900.0), inputs["text"])
 
 
-def test_a_graph_that_was_not_compiled_runs_with_a_warning(made, runs):
-    native, plain = fxcache.load(made, native=True), fxcache.load(made)
+def test_a_graph_that_was_not_compiled_runs_with_a_warning(compiled, runs):
+    native, plain = fxcache.load(compiled, native=True), fxcache.load(compiled)
     for model in (native, plain):
         fxcache.optimize(model, fxcache.Uniform(2), cut="layers.0.out", capture=ANY_BATCH)
     with pytest.warns(fxcache.FxcacheWarning, match="the graph DiT_.* was not compiled"):
@@ -195,8 +178,8 @@ def test_a_graph_that_was_not_compiled_runs_with_a_warning(made, runs):
     assert any("was not compiled" in notice for notice in fxcache.report(native).notices)
 
 
-def test_another_policy_with_the_same_graphs_runs_native_code(made, runs):
-    native, plain = fxcache.load(made, native=True), fxcache.load(made)
+def test_another_policy_with_the_same_graphs_runs_native_code(compiled, runs):
+    native, plain = fxcache.load(compiled, native=True), fxcache.load(compiled)
     for model in (native, plain):
         fxcache.optimize(model, fxcache.Explicit((0, 1, 5)), hoist=None, capture=ANY_BATCH)
     with warnings.catch_warnings():
@@ -205,8 +188,8 @@ def test_another_policy_with_the_same_graphs_runs_native_code(made, runs):
     assert len(runs) == STEPS
 
 
-def test_offloading_excludes_native_code(made, runs):
-    native = fxcache.load(made, native=True)
+def test_offloading_excludes_native_code(compiled, runs):
+    native = fxcache.load(compiled, native=True)
     offload = fxcache.CacheConfig(offload=True)
     fxcache.optimize(native, fxcache.Uniform(3), cache=offload, capture=ANY_BATCH)
     with pytest.warns(fxcache.FxcacheWarning, match="offloading moves weights"):
@@ -215,12 +198,12 @@ def test_offloading_excludes_native_code(made, runs):
 
 
 @pytest.mark.usefixtures("clean_dynamo")
-def test_torch_compile_compiles_the_graphs_itself(made, runs):
+def test_torch_compile_compiles_the_graphs_itself(compiled, runs):
     counter = CompileCounter()
-    found = denoised(torch.compile(fxcache.load(made, native=True), backend=counter))
+    found = denoised(torch.compile(fxcache.load(compiled, native=True), backend=counter))
     assert counter.frame_count == 2
     assert runs == []
-    assert all(map(torch.equal, found, denoised(fxcache.load(made))))
+    assert all(map(torch.equal, found, denoised(fxcache.load(compiled))))
 
 
 TARGETS = {
@@ -232,28 +215,31 @@ TARGETS = {
 
 
 @pytest.mark.parametrize(("name", "value"), [(n, v) for n, (v, _) in TARGETS.items()], ids=TARGETS)
-def test_code_for_another_machine_is_refused(folder, name, value):
-    edit_native(folder, lambda manifest: manifest["target"].update({name: value}))
+def test_code_for_another_machine_is_refused(native_folder, name, value):
+    edit_native(native_folder, lambda manifest: manifest["target"].update({name: value}))
     with pytest.raises(fxcache.ArtifactError, match=re.escape(TARGETS[name][1])):
-        fxcache.load(folder, native=True)
-    fxcache.load(folder)
+        fxcache.load(native_folder, native=True)
+    fxcache.load(native_folder)
 
 
-def test_code_of_another_artifact_is_refused(folder):
-    edit(folder, "manifest.json", lambda manifest: manifest["versions"].update(torch="2.0.0"))
+def test_code_of_another_artifact_is_refused(native_folder):
+    edit(
+        native_folder, "manifest.json", lambda manifest: manifest["versions"].update(torch="2.0.0")
+    )
     with pytest.raises(fxcache.ArtifactError, match="from another artifact"):
-        fxcache.load(folder, native=True)
-    edit_native(folder, lambda manifest: manifest.update(artifact=digest_of_manifest(folder)))
-    fxcache.load(folder, native=True)
+        fxcache.load(native_folder, native=True)
+    digest = digest_of_manifest(native_folder)
+    edit_native(native_folder, lambda manifest: manifest.update(artifact=digest))
+    fxcache.load(native_folder, native=True)
 
 
-def test_changed_code_is_refused(folder):
-    package = folder / "native" / "graphs.pt2"
+def test_changed_code_is_refused(native_folder):
+    package = native_folder / "native" / "graphs.pt2"
     content = bytearray(package.read_bytes())
     content[len(content) // 2] ^= 1
     package.write_bytes(content)
     with pytest.raises(fxcache.ArtifactError, match="another content than the manifest says"):
-        fxcache.load(folder, native=True)
+        fxcache.load(native_folder, native=True)
 
 
 DAMAGE: dict[str, tuple[Callable[[Any], Any], str]] = {
@@ -269,23 +255,23 @@ DAMAGE: dict[str, tuple[Callable[[Any], Any], str]] = {
 
 
 @pytest.mark.parametrize(("change", "error"), DAMAGE.values(), ids=DAMAGE)
-def test_damaged_manifests_are_refused(folder, change, error):
-    edit_native(folder, change)
+def test_damaged_manifests_are_refused(native_folder, change, error):
+    edit_native(native_folder, change)
     with pytest.raises(fxcache.ArtifactError, match=error):
-        fxcache.load(folder, native=True)
+        fxcache.load(native_folder, native=True)
 
 
-def test_links_are_not_followed(folder, tmp_path):
-    (folder / "native").rename(tmp_path / "elsewhere")
+def test_links_are_not_followed(native_folder, tmp_path):
+    (native_folder / "native").rename(tmp_path / "elsewhere")
     with pytest.raises(fxcache.ArtifactError, match="has no native code"):
-        fxcache.load(folder, native=True)
-    (folder / "native").symlink_to(tmp_path / "elsewhere")
+        fxcache.load(native_folder, native=True)
+    (native_folder / "native").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(fxcache.ArtifactError, match="native is a link"):
-        fxcache.load(folder, native=True)
+        fxcache.load(native_folder, native=True)
 
 
-def test_exporting_again_removes_the_code(folder):
-    model = fxcache.load(folder)
+def test_exporting_again_removes_the_code(native_folder):
+    model = fxcache.load(native_folder)
     denoised(model)
-    fxcache.export(model, folder)
-    assert not (folder / "native").exists()
+    fxcache.export(model, native_folder)
+    assert not (native_folder / "native").exists()
