@@ -22,7 +22,7 @@ from fxcache.deploy.step_table import named, require_table, reused_at_steps
 from fxcache.errors import ConfigError
 from fxcache.partition.frontier import Frontier
 from fxcache.program import Program, copy_graph, output_node, value_of
-from fxcache.rewrite.variants import Variant
+from fxcache.rewrite.variant import Variant
 from fxcache.runtime.pipeline import require_engine
 from fxcache.runtime.rewriting import variants_of
 from fxcache.runtime.settings import Settings

@@ -12,8 +12,8 @@ from fxcache.errors import ArtifactError
 from fxcache.graph_inputs import InputKind
 from fxcache.program import Program, dtype_name, value_of
 from fxcache.rewrite.graph_module import weight_names
+from fxcache.rewrite.variant import Variant
 from fxcache.rewrite.variant_signature import TensorSpec
-from fxcache.rewrite.variants import Variant
 
 
 def digest_of(module: fx.GraphModule) -> str:

@@ -9,7 +9,8 @@ from fxcache.codecs.identity import Identity
 from fxcache.errors import ArtifactError
 from fxcache.graph_inputs import InputKind
 from fxcache.policies import Policy
-from fxcache.rewrite.variants import NOTHING, Variant, Variants
+from fxcache.rewrite.variant import Variant
+from fxcache.rewrite.variants import NOTHING, Variants
 from fxcache.runtime.pipeline import require_engine
 from fxcache.runtime.settings import Settings
 from fxcache.step import Step

@@ -2,14 +2,12 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor, fx
 
 from fxcache.analysis.hoisting import Hoisted, HoistLevel
-from fxcache.capture.provided import CompiledGraph
 from fxcache.codecs.codec import Coefficients
 from fxcache.codecs.format import CacheFormat
 from fxcache.codecs.layout import Layout
@@ -21,36 +19,12 @@ from fxcache.rewrite.factory import Rewritten, VariantFactory, VariantKey
 from fxcache.rewrite.graph_module import graph_module, rebind
 from fxcache.rewrite.passes.fuse import Fusion
 from fxcache.rewrite.passes.store_in_place import buffers_of
-from fxcache.rewrite.variant_signature import VariantSignature, signature_of
+from fxcache.rewrite.variant import Variant
+from fxcache.rewrite.variant_signature import signature_of
 
 Layouts = Mapping[int, tuple[Layout, ...]]  # by the number of the cache point
 NOTHING: frozenset[str] = frozenset()
 AS_IS = CacheFormat()
-
-
-@dataclass(frozen=True, eq=False)
-class Variant:
-    """A graph as a pure function.
-
-    Attributes:
-        module: The callable graph: ``module(*signature.bind(…))``. It shares the weights of the
-            original module.
-        signature: The inputs and outputs.
-        flops: The FLOPs of its step, including the prefix; 0 for a part of a step.
-        buffers: Fake tensors like the buffers that it writes, by the number of their cache point.
-        code: Machine code that runs in place of the module; None if there is none.
-    """
-
-    module: fx.GraphModule
-    signature: VariantSignature
-    flops: int
-    buffers: Mapping[int, tuple[Tensor, ...]]
-    code: CompiledGraph | None = None
-
-    @property
-    def function(self) -> Callable[..., tuple[Any, ...]]:
-        """The machine code; the module if there is none."""
-        return self.code or self.module
 
 
 class Variants:

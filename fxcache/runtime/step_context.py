@@ -11,8 +11,9 @@ from fxcache._torch import freezes_inputs
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.call import Call
 from fxcache.codecs.codec import ReadContext
+from fxcache.rewrite.variant import Variant
 from fxcache.rewrite.variant_signature import NO_TENSORS
-from fxcache.rewrite.variants import Variant, Variants
+from fxcache.rewrite.variants import Variants
 from fxcache.runtime.record import Stopwatch
 from fxcache.runtime.session import Session
 from fxcache.runtime.trajectory.trajectory import Trajectory

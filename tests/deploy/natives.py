@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 import fxcache
+from fxcache.cli import main
 from tests.deploy.tampering import Edit
 from tests.deploy.test_round_trip import BATCH, STEPS, denoised
 from tests.plain import dit
@@ -27,7 +28,7 @@ def artifact(folder: Path) -> Path:
 def compiled_artifact(folder: Path) -> Path:
     """Write an artifact with native code."""
     made = artifact(folder)
-    fxcache.compile_artifact(made, steps=[STEPS])
+    assert main(["compile", str(made), "--steps", str(STEPS)]) == 0
     return made
 
 

@@ -17,7 +17,9 @@ from tests.deploy.tampering import edit
 from tests.deploy.test_round_trip import STEPS, denoised
 from tests.plain import dit_inputs
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "cpp"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "cpp"
+BUNDLED = ROOT / "bench" / "models" / "emoji-sd" / "unet"
 MISSING = [name for name in ("cmake", "g++") if shutil.which(name) is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"{' and '.join(MISSING)} not found")
 
@@ -27,7 +29,7 @@ def denoise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example, built with warnings as errors."""
     build = tmp_path_factory.mktemp("build")
     torch_folder = f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}"
-    configure = ["cmake", "-S", EXAMPLE, "-B", build, torch_folder, "-DCMAKE_CXX_FLAGS=-Werror"]
+    configure: list[Any] = ["cmake", "-S", EXAMPLE, "-B", build, torch_folder, "-DCMAKE_CXX_FLAGS=-Werror"]
     for command in (configure, ["cmake", "--build", build]):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -112,6 +114,10 @@ def flip_a_byte(file: Path) -> None:
     file.write_bytes(content)
 
 
+def first_shape(manifest: Any) -> Any:
+    return manifest["graphs"]["full_0"]["inputs"][0]["shape"]
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "weights": (lambda f: flip_a_byte(f / "weights-00000.safetensors"), "another content"),
     "code": (lambda f: flip_a_byte(f / "native" / "graphs.pt2"), "another content"),
@@ -167,3 +173,34 @@ def test_conditions_on_sizes_are_checked(example, native_folder):
         example.latents(native_folder, given(batch))
     assert "a condition on the sizes does not hold" in example.complaint(native_folder, given(3))
     assert "a condition on the sizes does not hold" in example.complaint(native_folder, given(4))
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_twenty_steps_of_the_bundled_unet(example, tmp_path):
+    from diffusers import UNet2DConditionModel
+
+    unet: Any = UNet2DConditionModel.from_pretrained(BUNDLED).eval()
+    generator = torch.Generator().manual_seed(0)
+    inputs = {
+        "sample": torch.randn(2, 8, 8, 8, generator=generator),
+        "timesteps": torch.linspace(950, 0, 20).long(),
+        "argument_2": torch.randn(2, 16, 128, generator=generator),
+    }
+
+    def loop(model: Any) -> list[Tensor]:
+        latent, latents = inputs["sample"], []
+        with fxcache.session(model, num_steps=20):
+            for t in inputs["timesteps"]:
+                (prediction,) = model(latent, t, inputs["argument_2"], return_dict=False)
+                latent = latent - 0.1 * prediction
+                latents.append(latent)
+        return latents
+
+    loop(fxcache.optimize(unet))
+    folder = fxcache.export(unet, tmp_path / "artifact")
+    expected = loop(fxcache.load(folder))
+    fxcache.compile_artifact(folder, steps=[20])
+    # Twenty steps add up their errors; 4e-6 was measured.
+    assert error_of(loop(fxcache.load(folder, native=True)), expected) < 1e-5
+    assert error_of(example.latents(folder, inputs), expected) < 1e-5
