@@ -28,10 +28,9 @@ pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"{' and '.join(MISSING)} 
 def denoise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example, built with warnings as errors."""
     build = tmp_path_factory.mktemp("build")
-    torch_folder = f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}"
-    configure: list[Any] = ["cmake", "-S", EXAMPLE, "-B", build, torch_folder, "-DCMAKE_CXX_FLAGS=-Werror"]
-    for command in (configure, ["cmake", "--build", build]):
-        done = subprocess.run(command, capture_output=True, text=True)
+    options = f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}", "-DCMAKE_CXX_FLAGS=-Werror"
+    for command in (["-S", str(EXAMPLE), "-B", str(build), *options], ["--build", str(build)]):
+        done = subprocess.run(["cmake", *command], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
     return build / "denoise"
 
