@@ -113,8 +113,8 @@ def flip_a_byte(file: Path) -> None:
     file.write_bytes(content)
 
 
-def first_shape(manifest: Any) -> Any:
-    return manifest["graphs"]["full_0"]["inputs"][0]["shape"]
+def first_input(manifest: Any) -> Any:
+    return manifest["graphs"]["full_0"]["inputs"][0]
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
@@ -139,10 +139,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         "another dtype, shape or stride\n  where: head.bias",
     ),
     "size": (
-        lambda f: edit_native(
-            f, lambda m: m["graphs"]["full_0"]["inputs"][0]["shape"].__setitem__(0, "x")
-        ),
+        lambda f: edit_native(f, lambda m: first_input(m).update(shape=["x", 16, 4])),
         "unknown size",
+    ),
+    "order": (
+        lambda f: edit_native(f, lambda m: first_input(m).update(order=[0, 2, 1])),
+        "another order, or gaps\n  where: sample",
     ),
     "graph": (
         lambda f: edit_native(f, lambda m: m["runs"][0]["steps"].__setitem__(1, "other")),
