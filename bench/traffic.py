@@ -26,7 +26,8 @@ from bench.inductor import FakeGPUCall, Kernel, compiled, gpu_pretended, on_fake
 from fxcache import operators
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.program import value_of
-from fxcache.rewrite.variants import Variant, Variants
+from fxcache.rewrite.variant import Variant
+from fxcache.rewrite.variants import Variants
 from fxcache.runtime.module import engine_of
 
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -7,6 +7,7 @@ from fxcache.calibration.plan import Plan
 from fxcache.config import CacheConfig, CaptureConfig
 from fxcache.deploy.export import export
 from fxcache.deploy.load import load
+from fxcache.deploy.native import compile_artifact
 from fxcache.deploy.signatures import sign
 from fxcache.deploy.step_table import StepTable, step_table
 from fxcache.errors import (
@@ -100,6 +101,7 @@ __all__ = [
     "Uniform",
     "calibrate",
     "clear",
+    "compile_artifact",
     "export",
     "list_cuts",
     "load",

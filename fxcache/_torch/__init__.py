@@ -6,6 +6,7 @@ Tested: torch 2.13.0 (CPU build) and 2.11.0 (CUDA build, on the CPU).
 # Why: torch.export flattens inputs and outputs with this pytree, which has no public name.
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
+from fxcache._torch.aoti import MachineCode, compile_graph, cpu_instructions, pack_graphs
 from fxcache._torch.dynamo import (
     compiled_original,
     compiler_callback,
@@ -51,14 +52,17 @@ from fxcache._torch.tracing import (
 
 __all__ = [
     "FakeRun",
+    "MachineCode",
     "ModuleProxy",
     "TreeSpec",
     "accept_any_keyword",
     "argument_types",
     "base_of",
+    "compile_graph",
     "compiled_original",
     "compiler_callback",
     "copy_all",
+    "cpu_instructions",
     "expression_of",
     "fake_mode_for",
     "forget_hooks",
@@ -76,6 +80,7 @@ __all__ = [
     "keep_address",
     "no_dispatch_modes",
     "num_registered_hooks",
+    "pack_graphs",
     "replace_tensor",
     "returns_view",
     "same_memory",

@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+# Why: without it, torch 2.11 runs `linear` of varying sizes as if they were fixed.
+from torch._dispatch.python import enable_python_dispatcher
+
 # Why: fake tensors have no public names.
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -68,7 +71,7 @@ class FakeRun:
             check: Receives each node and its value.
         """
         given, values = iter(inputs), dict[fx.Node, Any]()
-        with self._mode, torch.no_grad():
+        with self._mode, torch.no_grad(), enable_python_dispatcher():
             for node in graph.nodes:
                 args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
                 if node.op == "placeholder":

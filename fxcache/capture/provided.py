@@ -1,9 +1,37 @@
 """Modules that bring their programs along, so that nothing is traced."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, fx
 
 from fxcache.call import Call
 from fxcache.program import Program
+
+
+class CompiledGraph(ABC):
+    """Machine code that runs in place of one graph."""
+
+    @abstractmethod
+    def __call__(self, *inputs: Tensor) -> tuple[Any, ...]:
+        """Return the values that the graph returns.
+
+        Raises:
+            FxcacheError: The code was compiled for other inputs.
+        """
+
+    @abstractmethod
+    def read(self, weights: Mapping[str, Any]) -> None:
+        """Let the code read these tensors by their names in the program."""
+
+
+class CompiledGraphs(ABC):
+    """The compiled graphs of a module."""
+
+    @abstractmethod
+    def find(self, graph: fx.GraphModule) -> CompiledGraph | None:
+        """Return the machine code for a graph; None if it was not compiled."""
 
 
 class ProvidesPrograms(ABC):
@@ -16,3 +44,8 @@ class ProvidesPrograms(ABC):
         Raises:
             FxcacheError: There is none for this kind of call.
         """
+
+    @property
+    def compiled_graphs(self) -> CompiledGraphs | None:
+        """The compiled graphs; None if nothing was compiled."""
+        return None

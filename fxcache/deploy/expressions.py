@@ -63,11 +63,15 @@ class Condition:
 
 
 def to_json(expression: Any) -> Any:
-    """Return a sympy expression of whole numbers and symbols as JSON.
+    """Return a sympy expression of whole numbers and symbols, or a ``Condition``, as JSON.
 
     Raises:
         ArtifactError: It has an operator that the grammar lacks.
     """
+    if isinstance(expression, Condition):
+        return [expression.name, *map(to_json, expression.arguments)]
+    if isinstance(expression, int):
+        return expression
     if expression.is_Symbol:
         return str(expression)
     if expression.is_Integer:

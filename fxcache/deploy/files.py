@@ -18,7 +18,7 @@ from fxcache.errors import ArtifactError, ModelFileError
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 2**26  # bytes
 MAX_FILE = 2**40
-NAME = re.compile(r"(?:[a-z0-9_]+/)?[a-z0-9_-]+\.(?:json|safetensors)")
+NAME = re.compile(r"(?:[a-z0-9_]+/)?[a-z0-9_-]+\.(?:json|safetensors|pt2)")
 
 
 @contextmanager
@@ -77,6 +77,13 @@ class Writer:
         path = self._folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
+        self._list(name, content)
+
+    def add(self, name: str) -> None:
+        """List a file that is in the folder already."""
+        self._list(name, (self._folder / name).read_bytes())
+
+    def _list(self, name: str, content: bytes) -> None:
         self.files[name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
     def finish(self, manifest: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Reads an artifact: checks it, and makes an optimised model from it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fxcache.analysis.hoisting import HoistLevel
 from fxcache.deploy.export import CONFIG, FORMAT, PLAN
 from fxcache.deploy.fields import Fields, built, damaged
 from fxcache.deploy.files import MANIFEST, MAX_MANIFEST, Reader, content_of, parsed
 from fxcache.deploy.forward import parameters_from_json
 from fxcache.deploy.loaded import LoadedModel, Programs, model_class, model_of
+from fxcache.deploy.native_load import NativeCode
 from fxcache.deploy.programs import ProgramReader
 from fxcache.deploy.settings import settings_from_json
 from fxcache.deploy.signatures import require_signature
@@ -32,6 +35,7 @@ def load(
     *,
     device: torch.device | str | None = None,
     weights: Mapping[str, Tensor] | None = None,
+    native: bool = False,
     signed_by: str | PathLike[str] | None = None,
 ) -> LoadedModel:
     """Load a model that ``fxcache.export`` wrote.
@@ -42,13 +46,17 @@ def load(
     ``torch.compile`` work as usual, and ``optimize`` replaces the settings. Results are those of
     the exported model, bit for bit, on the same machine.
 
-    Nothing in the folder is executed. Every file is checked against the manifest before it is used.
+    Nothing in the folder is executed, unless ``native=True`` asks for it. Every file is checked
+    against the manifest before it is used.
 
     Args:
         folder: The folder.
         device: The device for the weights, by default the CPU.
         weights: Weights by name, such as the state dict of the original model, on their device.
             They are used in place of those in the folder, and are not copied.
+        native: Whether to run the machine code that ``fxcache.compile_artifact`` wrote. This
+            executes what is in the folder. Nothing is hoisted. A graph that was not compiled runs
+            as a graph of PyTorch, with a warning.
         signed_by: The path of an Ed25519 public key in PEM. The artifact must have been signed with
             its private key, see ``fxcache.sign``. By default no signature is asked for.
 
@@ -90,7 +98,10 @@ def load(
         raise damaged("it is no JSON object", CONFIG)
     kind = model_class(name, declared)
     model = model_of(kind, programs, tensors, stored.kinds, config)
-    programs.make_all(model.device)
+    programs.all(model.device)
+    if native:
+        programs.native = NativeCode(source, model.device)
+        settings = replace(settings, hoist=HoistLevel.NOTHING, hoist_requested=False)
     built(lambda: attach(model, settings), MANIFEST)
     return model
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxcache.call import Call
-from fxcache.capture.provided import ProvidesPrograms
+from fxcache.capture.provided import CompiledGraphs, ProvidesPrograms
 from fxcache.deploy.files import to_bytes
 from fxcache.deploy.programs import ProgramReader, call_to_json, digest
 from fxcache.deploy.weights import TRAINABLE
@@ -36,7 +36,7 @@ class Programs:
     It has no ``__dict__``, so that it counts as one unchanging setting of the model.
     """
 
-    __slots__ = ("_graphs", "_made", "_readers", "_weights", "latent")
+    __slots__ = ("_graphs", "_made", "_readers", "_weights", "latent", "native")
 
     def __init__(
         self,
@@ -45,13 +45,13 @@ class Programs:
         latent: str | None,
     ):
         self._readers, self._weights, self.latent = readers, dict(weights), latent
+        self.native: CompiledGraphs | None = None
         self._made: dict[tuple[int, torch.device], Program] = {}
         self._graphs: dict[int, fx.GraphModule] = {}
 
-    def make_all(self, device: torch.device) -> None:
-        """Make all programs, so that none of them fails later."""
-        for number in range(len(self._readers)):
-            self._program(number, device)
+    def all(self, device: torch.device) -> list[Program]:
+        """Return all programs. They are made now, so that none of them fails later."""
+        return [self._program(number, device) for number in range(len(self._readers))]
 
     def for_call(self, call: Call, model: nn.Module, name: str) -> Program:
         """Return the program that serves ``call``.
@@ -103,6 +103,11 @@ class LoadedModel(nn.Module, ProvidesPrograms):
     def program_for(self, call: Call) -> Program:
         """Return the program that serves ``call``."""
         return self.fxcache_programs.for_call(call, self, type(self).__name__)
+
+    @property
+    def compiled_graphs(self) -> CompiledGraphs | None:
+        """The native code of the artifact; None if it was not loaded."""
+        return self.fxcache_programs.native
 
     @property
     def device(self) -> torch.device:

@@ -9,7 +9,8 @@ from fxcache.codecs.identity import Identity
 from fxcache.errors import ArtifactError
 from fxcache.graph_inputs import InputKind
 from fxcache.policies import Policy
-from fxcache.rewrite.variants import NOTHING, Variant, Variants
+from fxcache.rewrite.variant import Variant
+from fxcache.rewrite.variants import NOTHING, Variants
 from fxcache.runtime.pipeline import require_engine
 from fxcache.runtime.settings import Settings
 from fxcache.step import Step
@@ -49,7 +50,7 @@ class StepTable(NamedTuple):
         """
         graph = self.variants[self.steps[step]]
         cached = [cache[number] for number, _ in graph.signature.keys(InputKind.CACHED)]
-        outputs = graph.signature.unpack(graph.module(*arguments, *cached))
+        outputs = graph.signature.unpack(graph.function(*arguments, *cached))
         cache.update(outputs.cached)
         return outputs.results
 

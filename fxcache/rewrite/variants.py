@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,34 +13,18 @@ from fxcache.codecs.format import CacheFormat
 from fxcache.codecs.layout import Layout
 from fxcache.partition.cut import CutPlan
 from fxcache.partition.frontier import Frontier
+from fxcache.rewrite.compiled import MachineCodes
 from fxcache.rewrite.dump import identifier
 from fxcache.rewrite.factory import Rewritten, VariantFactory, VariantKey
 from fxcache.rewrite.graph_module import graph_module, rebind
 from fxcache.rewrite.passes.fuse import Fusion
 from fxcache.rewrite.passes.store_in_place import buffers_of
-from fxcache.rewrite.variant_signature import VariantSignature, signature_of
+from fxcache.rewrite.variant import Variant
+from fxcache.rewrite.variant_signature import signature_of
 
 Layouts = Mapping[int, tuple[Layout, ...]]  # by the number of the cache point
 NOTHING: frozenset[str] = frozenset()
 AS_IS = CacheFormat()
-
-
-@dataclass(frozen=True, eq=False)
-class Variant:
-    """A graph as a pure function.
-
-    Attributes:
-        module: The callable graph: ``module(*signature.bind(…))``. It shares the weights of the
-            original module.
-        signature: The inputs and outputs.
-        flops: The FLOPs of its step, including the prefix; 0 for a part of a step.
-        buffers: Fake tensors like the buffers that it writes, by the number of their cache point.
-    """
-
-    module: fx.GraphModule
-    signature: VariantSignature
-    flops: int
-    buffers: Mapping[int, tuple[Tensor, ...]]
 
 
 class Variants:
@@ -56,11 +39,18 @@ class Variants:
         made: The variants that were made so far, by key.
         fusions: The places where a kernel could run, by key of the variant.
         weights: The module's current weights, by their names in the program.
+        codes: Machine code that runs in place of graphs; None if there is none.
     """
 
     def __init__(
-        self, frontier: Frontier, plan: CutPlan, inputs: str, form: CacheFormat = AS_IS
+        self,
+        frontier: Frontier,
+        plan: CutPlan,
+        inputs: str,
+        form: CacheFormat = AS_IS,
+        codes: MachineCodes | None = None,
     ) -> None:
+        self.codes = codes
         self._factory = VariantFactory(frontier, plan, form)
         self.frontier, self.plan, self.inputs, self.form = frontier, plan, inputs, form
         self.program = frontier.program
@@ -142,6 +132,8 @@ class Variants:
             self.weights = weights
             for module in self.modules:
                 rebind(module, weights)
+            if self.codes:
+                self.codes.read(weights)
 
     @property
     def full(self) -> fx.GraphModule:
@@ -218,12 +210,21 @@ class Variants:
         title = identifier(f"{self.program.model}_{name}")
         module = graph_module(draft.graph, self.weights, title, draft.weights)
         self.modules.append(module)
-        return Variant(module, signature, rewritten.flops, buffers_of(draft.graph))
+        buffers = buffers_of(draft.graph)
+        # A graph that writes to buffers is for torch.compile.
+        code = self.codes.find(module, self.weights) if self.codes and not buffers else None
+        return Variant(module, signature, rewritten.flops, buffers, code)
 
 
-def rewrite(frontier: Frontier, plan: CutPlan, inputs: str, form: CacheFormat = AS_IS) -> Variants:
+def rewrite(
+    frontier: Frontier,
+    plan: CutPlan,
+    inputs: str,
+    form: CacheFormat = AS_IS,
+    codes: MachineCodes | None = None,
+) -> Variants:
     """Return the variants under ``plan``. Those that every run needs are made now."""
-    variants = Variants(frontier, plan, inputs, form)
+    variants = Variants(frontier, plan, inputs, form, codes)
     if plan.signal:
         variants.prefix()
     for reused in (NOTHING, variants.all):

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from fxcache.call import Call
 from fxcache.capture.capture import capture
 from fxcache.capture.isolation import ONE_AT_A_TIME
-from fxcache.partition.choose import choose
+from fxcache.capture.provided import ProvidesPrograms
 from fxcache.partition.frontier import Frontier
-from fxcache.rewrite.variants import Variants, rewrite
+from fxcache.rewrite.variants import Variants
 from fxcache.runtime.changes import Changes
 from fxcache.runtime.hooks import Hooks
 from fxcache.runtime.numbers import Numbers
 from fxcache.runtime.offload import Offload
 from fxcache.runtime.pending import resolving
+from fxcache.runtime.rewriting import machine_codes, variants_of
 from fxcache.runtime.settings import Settings
 from fxcache.runtime.snapshot import Snapshot
 from fxcache.runtime.structure import live_weights
@@ -94,10 +95,9 @@ class Captures:
 
     def _partitioned(self, old: Variants) -> Variants:
         """Return variants of the same program under the new settings."""
-        settings = self._settings
-        partial = settings.cache.partial_evaluation
-        plan = choose(old.frontier, settings.cut, settings.policy, partial)
-        variants = rewrite(old.frontier, plan, old.inputs, settings.cache_format)
+        graphs = old.codes.graphs if old.codes else None
+        codes = machine_codes(graphs, self._settings, self._warn)
+        variants = variants_of(old.frontier, self._settings, old.inputs, codes)
         variants.read(old.weights)
         return variants
 
@@ -206,14 +206,14 @@ class Captures:
 
     def _traced(self, module: nn.Module, call: Call, fixed: bool) -> tuple[Variants, Snapshot]:
         """Return the variants, and a snapshot of the module that is valid for the whole trace."""
-        settings = self._settings
         self.offload.bring_back()
         self.offload.belongs_to(module)
         frontier, held = self.changes.traced(
             module, lambda: Frontier(capture(module, self._signature, call, fixed))
         )
-        plan = choose(frontier, settings.cut, settings.policy, settings.cache.partial_evaluation)
-        return rewrite(frontier, plan, call.describe(), settings.cache_format), held
+        graphs = module.compiled_graphs if isinstance(module, ProvidesPrograms) else None
+        codes = machine_codes(graphs, self._settings, self._warn)
+        return variants_of(frontier, self._settings, call.describe(), codes), held
 
     def _keep(self, call: Call, key: CaptureKey, variants: Variants, now: Snapshot) -> bool:
         """Store the variants. Return whether others were dropped."""

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from fxcache.call import Call
 from fxcache.errors import UnknownLengthError
 from fxcache.policies.policy import LENGTH_UNKNOWN
-from fxcache.rewrite.variants import NOTHING, Variant, Variants
+from fxcache.rewrite.variant import Variant
+from fxcache.rewrite.variants import NOTHING, Variants
 from fxcache.runtime.captures import CaptureKey, Captures
 from fxcache.runtime.features.features import features_of
 from fxcache.runtime.features.recording import Recorder, Recording

@@ -1,17 +1,19 @@
 """The context of one call of an optimised module, from its arguments to its results."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
-from torch import Tensor, fx
+from torch import Tensor
 
 from fxcache._torch import freezes_inputs
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.call import Call
 from fxcache.codecs.codec import ReadContext
+from fxcache.rewrite.variant import Variant
 from fxcache.rewrite.variant_signature import NO_TENSORS
-from fxcache.rewrite.variants import Variant, Variants
+from fxcache.rewrite.variants import Variants
 from fxcache.runtime.record import Stopwatch
 from fxcache.runtime.session import Session
 from fxcache.runtime.trajectory.trajectory import Trajectory
@@ -80,7 +82,7 @@ class StepContext:
     shared: tuple[Tensor, ...] = ()
     signal: Tensor | None = None
     variant: Variant | None = None
-    module: fx.GraphModule = field(init=False)
+    module: Callable[..., tuple[Any, ...]] = field(init=False)
     inputs: tuple[Tensor, ...] = field(init=False)
 
     @property
@@ -111,7 +113,8 @@ class StepContext:
         if signature.stores:
             layouts = self.variants.layouts(graph, self.call.tensors)
             cache.reserve(layouts, self.trajectory.step, self.source, self.fresh)
-        self.module = graph.module
+        # torch.compile compiles the graph itself, also if there is machine code.
+        self.module = graph.module if self.compiled else graph.function
         self.inputs = signature.bind(
             self.call.tensors,
             self.hoisted,

@@ -70,6 +70,14 @@ def test_a_loaded_model_gives_the_bits_of_the_exported_one(options, tmp_path):
     assert optimized_engine(loaded).settings == optimized_engine(model).settings
 
 
+def test_a_batch_that_may_vary_still_may(tmp_path):
+    model = fxcache.optimize(dit(), capture=fxcache.CaptureConfig(dynamic=BATCH))
+    denoised(model)
+    loaded = fxcache.load(fxcache.export(model, tmp_path / "artifact"))
+    for batch in (3, 5):
+        assert all(map(torch.equal, denoised(loaded, batch=batch), denoised(model, batch=batch)))
+
+
 def test_every_value_of_the_graph_has_its_shape_again(tmp_path):
     unet = fxcache.optimize(tiny.small_unet().to(memory_format=torch.channels_last))
     sample(unet, 2, **tiny.inputs())

@@ -17,7 +17,8 @@ from fxcache.rewrite.passes.fuse import fuse
 from fxcache.rewrite.passes.read_cache import read_cache
 from fxcache.rewrite.passes.store_in_place import store_in_place
 from fxcache.rewrite.passes.write_cache import write_cache
-from fxcache.rewrite.variants import AS_IS, NOTHING, Variant, Variants
+from fxcache.rewrite.variant import Variant
+from fxcache.rewrite.variants import AS_IS, NOTHING, Variants
 from fxcache.runtime.feature_cache import FeatureCache
 from tests.engines import variants_of
 from tests.plain import dit, dit_inputs

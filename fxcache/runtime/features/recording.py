@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from fxcache.program import Role
-from fxcache.rewrite.variants import Variant, Variants
+from fxcache.rewrite.variant import Variant
+from fxcache.rewrite.variants import Variants
 from fxcache.runtime.features.feature import Feature
 from fxcache.runtime.record import Run
 from fxcache.runtime.step_context import StepContext

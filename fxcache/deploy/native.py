@@ -1,0 +1,169 @@
+"""Compiles an artifact to native code: machine code for its graphs, which shares its weights."""
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx
+from torch.export import Dim
+
+from fxcache._torch import compile_graph, hint_of, pack_graphs
+from fxcache.checks import require_integer_value
+from fxcache.deploy.files import Writer, new_folder
+from fxcache.deploy.load import load
+from fxcache.deploy.native_format import FOLDER, MAX_STEPS, NATIVE_FORMAT, PACKAGE
+from fxcache.deploy.native_graph import describe_graph, not_compilable
+from fxcache.deploy.native_load import artifact_digest
+from fxcache.deploy.native_sizes import sizes_to_json
+from fxcache.deploy.native_target import target_of
+from fxcache.deploy.step_table import named, require_table, reused_at_steps
+from fxcache.errors import ConfigError
+from fxcache.partition.frontier import Frontier
+from fxcache.program import Program, copy_graph, output_node, value_of
+from fxcache.rewrite.variant import Variant
+from fxcache.runtime.pipeline import require_engine
+from fxcache.runtime.rewriting import variants_of
+from fxcache.runtime.settings import Settings
+
+COMPILE = "fxcache.compile_artifact"
+
+
+def compile_artifact(
+    folder: str | PathLike[str],
+    *,
+    steps: Sequence[int],
+    device: torch.device | str | None = None,
+    weights: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """Compile the graphs of an artifact ahead of time, for this machine.
+
+    AOTInductor compiles every graph that runs of these lengths need. The weights stay in the
+    artifact: all graphs share them. ``fxcache.load(folder, native=True)`` runs the code, and so
+    does a C++ program without Python, such as ``examples/cpp``.
+
+    Args:
+        folder: The artifact. The code becomes its folder ``native``; one that exists is replaced.
+        steps: The lengths of the runs, such as ``[20, 50]``. Each gets a table of its steps.
+        device: The device to compile for, by default the CPU.
+        weights: Weights by name, for an artifact without weights.
+
+    Returns:
+        The folder with the code.
+
+    Raises:
+        ArtifactError: The folder holds no artifact, or its steps need more than graphs and a table.
+        ConfigError: ``steps`` names no length.
+        ScheduleError: The policy was calibrated for runs of another length.
+        ModelFileError: The folder cannot be written.
+    """
+    if not steps:
+        raise ConfigError(
+            "no length of a run is named", where=f"{COMPILE}(steps=[])", remedy="pass steps=[20]"
+        )
+    for length in steps:
+        require_integer_value(length, "steps", COMPILE, 1, MAX_STEPS)
+    source, lengths = Path(folder), list(dict.fromkeys(steps))
+    model = load(source, device=device, weights=weights)
+    settings = require_engine(model, COMPILE).settings
+    plans = [
+        Compilation.of(number, program, settings, lengths)
+        for number, program in enumerate(model.fxcache_programs.all(model.device))
+    ]
+    with new_folder(source / FOLDER) as made:
+        write(Writer(made), made, plans, source, model.device)
+    return source / FOLDER
+
+
+class Compilation(NamedTuple):
+    """What is to be compiled of one program.
+
+    Attributes:
+        number: The number of the program in the artifact.
+        program: The program.
+        graphs: The graphs by name.
+        runs: For each length, the name of the graph of each step.
+    """
+
+    number: int
+    program: Program
+    graphs: Mapping[str, Variant]
+    runs: Mapping[int, list[str]]
+
+    @classmethod
+    def of(
+        cls, number: int, program: Program, settings: Settings, lengths: Sequence[int]
+    ) -> "Compilation":
+        """Return the graphs that runs of these lengths need."""
+        variants = variants_of(Frontier(program), settings, program.model)
+        require_table(settings, variants)
+        reused = {n: reused_at_steps(settings.policy, variants, n) for n in lengths}
+        every = [
+            frozenset[str](),
+            variants.all,
+            *(groups for one in reused.values() for groups in one),
+        ]
+        names = {groups: f"{name}_{number}" for groups, name in named(every, variants.all).items()}
+        graphs = {name: variants.variant(groups) for groups, name in names.items()}
+        runs = {n: [names[groups] for groups in found] for n, found in reused.items()}
+        return cls(number, program, graphs, runs)
+
+
+def write(
+    writer: Writer, made: Path, plans: Sequence[Compilation], source: Path, device: torch.device
+) -> None:
+    """Compile the graphs, and write the code and its manifest."""
+    described, codes = {}, {}
+    for plan in plans:
+        for name, variant in plan.graphs.items():
+            described[name] = describe_graph(variant, plan.program, plan.number)
+            codes[name] = compiled(variant, plan.program)
+    pack_graphs(made / PACKAGE, codes)
+    writer.add(PACKAGE)
+    writer.finish({
+        "fxcache_native": NATIVE_FORMAT,
+        "artifact": artifact_digest(source),
+        "target": target_of(device),
+        "graphs": described,
+        "programs": [sizes_to_json(plan.program.sizes) for plan in plans],
+        "runs": [
+            {"program": plan.number, "steps": graphs}
+            for plan in plans
+            for graphs in plan.runs.values()
+        ],
+    })  # fmt: skip
+
+
+def compiled(variant: Variant, program: Program) -> Any:
+    """Compile one graph, without the outputs that are constants.
+
+    Raises:
+        ArtifactError: torch cannot compile it.
+    """
+    graph, _ = copy_graph(variant.module.graph)
+    output = output_node(graph)
+    output.args = (tuple(v for v in output.args[0] if isinstance(v, fx.Node)),)  # type: ignore[union-attr]
+    module = fx.GraphModule(variant.module, graph, type(variant.module).__name__)
+    values = [value_of(node) for node in graph.find_nodes(op="placeholder")]
+    bounds = sizes_to_json(program.sizes)["sizes"]
+    dims = {name: Dim(name, min=least, max=most) for name, (least, most) in bounds.items()}
+    try:
+        return compile_graph(
+            module, [example_of(value) for value in values], [varying(v, dims) for v in values]
+        )
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        raise not_compilable(str(error).splitlines()[0][:200], program.model) from error
+
+
+def example_of(value: Tensor) -> Tensor:
+    """Return a tensor of zeros like a fake one."""
+    shape, stride = (
+        [hint_of(size) or 0 for size in sizes] for sizes in (value.shape, value.stride())
+    )
+    return torch.empty_strided(shape, stride, dtype=value.dtype, device=value.device).zero_()
+
+
+def varying(value: Tensor, dims: Mapping[str, Any]) -> dict[int, Any]:
+    """Return the ``Dim`` of each dimension that may vary."""
+    return {n: dims[str(s)] for n, s in enumerate(value.shape) if not isinstance(s, int)}

@@ -1,0 +1,35 @@
+"""A variant: one graph as a pure function."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, fx
+
+from fxcache.capture.provided import CompiledGraph
+from fxcache.rewrite.variant_signature import VariantSignature
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """A graph as a pure function.
+
+    Attributes:
+        module: The callable graph: ``module(*signature.bind(…))``. It shares the weights of the
+            original module.
+        signature: The inputs and outputs.
+        flops: The FLOPs of its step, including the prefix; 0 for a part of a step.
+        buffers: Fake tensors like the buffers that it writes, by the number of their cache point.
+        code: Machine code that runs in place of the module; None if there is none.
+    """
+
+    module: fx.GraphModule
+    signature: VariantSignature
+    flops: int
+    buffers: Mapping[int, tuple[Tensor, ...]]
+    code: CompiledGraph | None = None
+
+    @property
+    def function(self) -> Callable[..., tuple[Any, ...]]:
+        """The machine code; the module if there is none."""
+        return self.code or self.module

@@ -1,0 +1,51 @@
+"""Artifacts with native code, for tests. Compiling takes half a minute, so each is made once."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+import fxcache
+from fxcache.cli import main
+from tests.deploy.tampering import Edit
+from tests.deploy.test_round_trip import BATCH, STEPS, denoised
+from tests.plain import dit
+
+# Machine code adds in another order than ATen: the greatest error over the greatest value.
+MOST = 4e-6
+ANY_BATCH = fxcache.CaptureConfig(dynamic=BATCH)
+
+
+def artifact(folder: Path) -> Path:
+    """Write an artifact of a small transformer for any batch."""
+    model = fxcache.optimize(dit(2), fxcache.Uniform(3), capture=ANY_BATCH)
+    denoised(model)
+    return fxcache.export(model, folder)
+
+
+def compiled_artifact(folder: Path) -> Path:
+    """Write an artifact with native code."""
+    made = artifact(folder)
+    assert main(["compile", str(made), "--steps", str(STEPS)]) == 0
+    return made
+
+
+def edit_native(folder: Path, change: Edit) -> None:
+    """Change the manifest of the native code in an artifact."""
+    file = folder / "native" / "manifest.json"
+    data = json.loads(file.read_bytes())
+    change(data)
+    file.write_text(json.dumps(data))
+
+
+def digest_of_manifest(folder: Path) -> str:
+    """Return the SHA-256 of an artifact's manifest."""
+    return hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+
+
+def error_of(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Return the greatest error of any step, relative to the greatest value of the step."""
+    pairs = zip(found, expected, strict=True)
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
