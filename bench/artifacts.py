@@ -119,7 +119,8 @@ started = time.perf_counter()
 loaded = {loading}
 print(json.dumps(time.perf_counter() - started))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -5,9 +5,9 @@ import logging
 from fxcache.api import clear, optimize, report, restore, session
 from fxcache.calibration.plan import Plan
 from fxcache.config import CacheConfig, CaptureConfig
+from fxcache.deploy.compile import compile_artifact
 from fxcache.deploy.export import export
 from fxcache.deploy.load import load
-from fxcache.deploy.native import compile_artifact
 from fxcache.deploy.signatures import sign
 from fxcache.deploy.step_table import StepTable, step_table
 from fxcache.errors import (

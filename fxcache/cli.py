@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from fxcache.commands import calibrate, env, export, inspect, native, report, run, sign, strip, tune
+from fxcache.commands import calibrate, env, export, inspect, report, run, sign, strip, tune
+from fxcache.commands import compile as compile_
 from fxcache.commands.options import Result
 from fxcache.errors import FxcacheError
 
@@ -17,7 +18,7 @@ COMMANDS: dict[str, tuple[Any, str]] = {
     "inspect": (inspect, "list the possible cuts of a model and the work that they save"),
     "run": (run, "generate images with a pipeline and fxcache"),
     "export": (export, "write a pipeline's denoisers as artifacts, which run without its code"),
-    "compile": (native, "compile an artifact to native code for this machine"),
+    "compile": (compile_, "compile an artifact to native code for this machine"),
     "sign": (sign, "sign an artifact with an Ed25519 key"),
     "calibrate": (calibrate, "fit a policy to a pipeline; writes a plan"),
     "tune": (tune, "find the best plan for a speed or a quality"),

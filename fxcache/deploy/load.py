@@ -15,7 +15,7 @@ from fxcache.deploy.fields import Fields, built, damaged
 from fxcache.deploy.files import MANIFEST, MAX_MANIFEST, Reader, content_of, parsed
 from fxcache.deploy.forward import parameters_from_json
 from fxcache.deploy.loaded import LoadedModel, Programs, model_class, model_of
-from fxcache.deploy.native_load import NativeCode
+from fxcache.deploy.native.load import NativeCode
 from fxcache.deploy.programs import ProgramReader
 from fxcache.deploy.settings import settings_from_json
 from fxcache.deploy.signatures import require_signature
@@ -37,6 +37,7 @@ def load(
     weights: Mapping[str, Tensor] | None = None,
     native: bool = False,
     signed_by: str | PathLike[str] | None = None,
+    allow_unsigned: bool = False,
 ) -> LoadedModel:
     """Load a model that ``fxcache.export`` wrote.
 
@@ -58,7 +59,9 @@ def load(
             executes what is in the folder. Nothing is hoisted. A graph that was not compiled runs
             as a graph of PyTorch, with a warning.
         signed_by: The path of an Ed25519 public key in PEM. The artifact must have been signed with
-            its private key, see ``fxcache.sign``. By default no signature is asked for.
+            its private key, see ``fxcache.sign``, and so must the native code. By default no
+            signature is asked for, except for native code.
+        allow_unsigned: Whether native code may run without ``signed_by``.
 
     Returns:
         The model, in eval mode.
@@ -66,13 +69,14 @@ def load(
     Raises:
         ArtifactError: The folder holds no artifact of this version, is damaged, lacks weights, or
             was not signed with the key.
-        ConfigError: ``device`` is no device, ``signed_by`` is no key, or both ``device`` and
-            ``weights`` are passed.
+        ConfigError: ``device`` is no device, ``signed_by`` is no key, both ``device`` and
+            ``weights`` are passed, or ``native`` without ``signed_by`` or ``allow_unsigned``.
     """
     source, place = Path(folder), require_device(device, weights)
+    key = require_key_for(native, signed_by, allow_unsigned)
     content = content_of(source, MANIFEST, MAX_MANIFEST)
-    if signed_by is not None:
-        require_signature(source, content, Path(signed_by))
+    if key is not None:
+        require_signature(source, content, key)
     fields = Fields(require_format(parsed(content, MANIFEST)), MANIFEST, FIELDS)
     files = dict(fields.pairs("files"))
     reader = Reader(source, files)
@@ -100,10 +104,24 @@ def load(
     model = model_of(kind, programs, tensors, stored.kinds, config)
     programs.all(model.device)
     if native:
-        programs.native = NativeCode(source, model.device)
+        programs.native = NativeCode(source, model.device, key)
         settings = replace(settings, hoist=HoistLevel.NOTHING, hoist_requested=False)
     built(lambda: attach(model, settings), MANIFEST)
     return model
+
+
+def require_key_for(
+    native: bool, signed_by: str | PathLike[str] | None, allow_unsigned: bool
+) -> Path | None:
+    """Return the path of the public key; None for no signature."""
+    if native and signed_by is None and not allow_unsigned:
+        raise ConfigError(
+            "native code runs whatever its author wrote, and nothing says who that is",
+            where="fxcache.load(native=True)",
+            remedy="pass signed_by=, the author's public key, or allow_unsigned=True for code that "
+            "you compiled yourself",
+        )
+    return None if signed_by is None else Path(signed_by)
 
 
 def require_format(manifest: Any) -> Any:

@@ -15,15 +15,16 @@ if TYPE_CHECKING:
     )
 
 SIGNATURE = "manifest.sig"
+NATIVE = "native"  # the folder of native code in an artifact
 SIZE = 64  # bytes of an Ed25519 signature (RFC 8032, section 5.1.6)
 MAX_KEY = 65_536
 
 
 def sign(folder: str | PathLike[str], private_key: str | PathLike[str]) -> Path:
-    """Sign an artifact: write ``manifest.sig`` beside its manifest.
+    """Sign an artifact: write ``manifest.sig`` beside its manifest, and beside that of native code.
 
-    The signature covers the manifest, which holds the size and the hash of every other file. So it
-    covers the whole artifact. Exporting again removes it.
+    A signature covers the manifest, which holds the size and the hash of every other file. So it
+    covers them all. Exporting or compiling again removes it.
 
     Args:
         folder: The folder that ``fxcache.export`` wrote.
@@ -31,22 +32,21 @@ def sign(folder: str | PathLike[str], private_key: str | PathLike[str]) -> Path:
             ``openssl genpkey -algorithm ed25519 -out private.pem`` makes.
 
     Returns:
-        The path of the signature: 64 bytes, as RFC 8032 defines them.
+        The path of the artifact's signature: 64 bytes, as RFC 8032 defines them.
 
     Raises:
         ArtifactError: The folder holds no artifact.
         ConfigError: The key is none, or the package ``cryptography`` is missing.
         ModelFileError: The signature cannot be written.
     """
-    source = Path(folder)
-    content = content_of(source, MANIFEST, MAX_MANIFEST)
-    target = source / SIGNATURE
-    signature = private_key_in(Path(private_key)).sign(content)
-    try:
-        target.write_bytes(signature)
-    except OSError as error:
-        raise unwritable(source, error) from error
-    return target
+    source, key = Path(folder), private_key_in(Path(private_key))
+    for place in (source, *([source / NATIVE] if (source / NATIVE).is_dir() else [])):
+        signature = key.sign(content_of(place, MANIFEST, MAX_MANIFEST))
+        try:
+            (place / SIGNATURE).write_bytes(signature)
+        except OSError as error:
+            raise unwritable(place, error) from error
+    return source / SIGNATURE
 
 
 def require_signature(folder: Path, manifest: bytes, public_key: Path) -> None:

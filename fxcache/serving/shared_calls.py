@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from fxcache.call import Call
 from fxcache.codecs.codec import CacheEntry
 from fxcache.graph_inputs import InputKind, OutputKind
+from fxcache.rewrite.variant import Variant
 from fxcache.rewrite.variant_signature import (
     NO_ENTRIES,
     NO_TENSORS,
@@ -16,7 +17,7 @@ from fxcache.rewrite.variant_signature import (
     VariantSignature,
     batch_size,
 )
-from fxcache.rewrite.variants import Variant, Variants
+from fxcache.rewrite.variants import Variants
 from fxcache.serving.calls import Calls
 from fxcache.serving.rows import join_by, require_rows, split_by
 
@@ -83,7 +84,7 @@ class SharedCalls:
         if graph not in self._callables:
             require_rows(graph.signature, batch_size(variants.program), variants.program.model)
             compiler = self._compiler
-            self._callables[graph] = compiler(graph.module) if compiler else graph.module
+            self._callables[graph] = compiler(graph.module) if compiler else graph.function
         return self._callables[graph]
 
 

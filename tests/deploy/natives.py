@@ -4,11 +4,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 import fxcache
 from fxcache.cli import main
+from fxcache.deploy.loaded import LoadedModel
 from tests.deploy.tampering import Edit
 from tests.deploy.test_round_trip import BATCH, STEPS, denoised
 from tests.plain import dit
@@ -30,6 +32,11 @@ def compiled_artifact(folder: Path) -> Path:
     made = artifact(folder)
     assert main(["compile", str(made), "--steps", str(STEPS)]) == 0
     return made
+
+
+def load_native(folder: Path, **options: Any) -> LoadedModel:
+    """Load an artifact with its native code, which this machine has made itself."""
+    return fxcache.load(folder, native=True, allow_unsigned=True, **options)
 
 
 def edit_native(folder: Path, change: Edit) -> None:

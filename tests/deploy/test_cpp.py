@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import fxcache
-from tests.deploy.natives import MOST, edit_native, error_of
+from tests.deploy.natives import MOST, edit_native, error_of, load_native
 from tests.deploy.tampering import edit
 from tests.deploy.test_round_trip import STEPS, denoised
 from tests.plain import dit_inputs
@@ -79,7 +79,7 @@ def example(denoise: Path, tmp_path: Path) -> Example:
 def test_results_are_those_of_python(example, compiled, batch):
     found = example.latents(compiled, given(batch))
     assert error_of(found, denoised(fxcache.load(compiled), batch=batch)) < MOST
-    native = denoised(fxcache.load(compiled, native=True), batch=batch)
+    native = denoised(load_native(compiled), batch=batch)
     assert error_of(found, native) < 1e-6  # the sampler's own arithmetic is all that differs
 
 
@@ -206,5 +206,5 @@ def test_twenty_steps_of_the_bundled_unet(example, tmp_path):
     expected = loop(fxcache.load(folder))
     fxcache.compile_artifact(folder, steps=[20])
     # Twenty steps add up their errors; 4e-6 was measured.
-    assert error_of(loop(fxcache.load(folder, native=True)), expected) < 1e-5
+    assert error_of(loop(load_native(folder)), expected) < 1e-5
     assert error_of(example.latents(folder, inputs), expected) < 1e-5

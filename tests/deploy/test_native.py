@@ -11,7 +11,8 @@ from torch._dynamo.testing import CompileCounter
 import fxcache
 from fxcache.cli import main
 from fxcache.rewrite.variants import NOTHING
-from tests.deploy.natives import ANY_BATCH, MOST, error_of
+from fxcache.serving import Batcher
+from tests.deploy.natives import ANY_BATCH, MOST, error_of, load_native
 from tests.deploy.test_round_trip import STEPS, denoised
 from tests.engines import variants_of
 from tests.loops import refreshes
@@ -20,7 +21,7 @@ from tests.plain import dit, dit_inputs
 
 @pytest.mark.parametrize("batch", [2, 3, 7])
 def test_native_code_gives_the_results_of_the_graphs(compiled, runs, batch):
-    native, plain = fxcache.load(compiled, native=True), fxcache.load(compiled)
+    native, plain = load_native(compiled), fxcache.load(compiled)
     found, expected = denoised(native, batch=batch), denoised(plain, batch=batch)
     assert 0 < error_of(found, expected) < MOST
     assert len(runs) == STEPS
@@ -35,7 +36,7 @@ def test_native_code_runs_only_when_it_is_asked_for(compiled, runs):
 
 
 def test_a_table_of_steps_runs_native_code(compiled, runs):
-    native = fxcache.load(compiled, native=True)
+    native = load_native(compiled)
     expected = denoised(native)
     table, cache = fxcache.step_table(native, STEPS), dict[int, Tensor]()
     inputs, latent, found = dit_inputs(), dit_inputs()["sample"], []
@@ -61,7 +62,7 @@ def replace_data(model: Any) -> None:
 
 @pytest.mark.parametrize("change", [double_in_place, replace_weight, replace_data])
 def test_new_weights_are_used(compiled, change):
-    models = fxcache.load(compiled, native=True), fxcache.load(compiled)
+    models = load_native(compiled), fxcache.load(compiled)
     before = denoised(models[0])
     for model in models:
         denoised(model)
@@ -73,7 +74,7 @@ def test_new_weights_are_used(compiled, change):
 
 def test_all_graphs_share_the_weights_of_the_model(compiled):
     weights = dict(fxcache.load(compiled).state_dict())
-    native = fxcache.load(compiled, native=True, weights=weights)
+    native = load_native(compiled, weights=weights)
     denoised(native)
     for groups in (NOTHING, variants_of(native).all):
         code: Any = variants_of(native).variant(groups).code
@@ -81,11 +82,11 @@ def test_all_graphs_share_the_weights_of_the_model(compiled):
         assert held["w_head_weight"].data_ptr() == weights["head.weight"].data_ptr()
     transposed = weights | {"head.weight": weights["head.weight"].t().contiguous().t()}
     with pytest.raises(fxcache.ArtifactError, match=r"head\.weight is .* with strides \[1, 4\]"):
-        denoised(fxcache.load(compiled, native=True, weights=transposed))
+        denoised(load_native(compiled, weights=transposed))
 
 
 def test_a_graph_that_was_not_compiled_runs_with_a_warning(compiled, runs):
-    native, plain = fxcache.load(compiled, native=True), fxcache.load(compiled)
+    native, plain = load_native(compiled), fxcache.load(compiled)
     for model in (native, plain):
         fxcache.optimize(model, fxcache.Uniform(2), cut="layers.0.out", capture=ANY_BATCH)
     with pytest.warns(fxcache.FxcacheWarning, match="the graph DiT_.* was not compiled"):
@@ -96,7 +97,7 @@ def test_a_graph_that_was_not_compiled_runs_with_a_warning(compiled, runs):
 
 
 def test_another_policy_with_the_same_graphs_runs_native_code(compiled, runs):
-    native, plain = fxcache.load(compiled, native=True), fxcache.load(compiled)
+    native, plain = load_native(compiled), fxcache.load(compiled)
     for model in (native, plain):
         fxcache.optimize(model, fxcache.Explicit((0, 1, 5)), hoist=None, capture=ANY_BATCH)
     with warnings.catch_warnings():
@@ -106,7 +107,7 @@ def test_another_policy_with_the_same_graphs_runs_native_code(compiled, runs):
 
 
 def test_offloading_excludes_native_code(compiled, runs):
-    native = fxcache.load(compiled, native=True)
+    native = load_native(compiled)
     offload = fxcache.CacheConfig(offload=True)
     fxcache.optimize(native, fxcache.Uniform(3), cache=offload, capture=ANY_BATCH)
     with pytest.warns(fxcache.FxcacheWarning, match="offloading moves weights"):
@@ -117,7 +118,7 @@ def test_offloading_excludes_native_code(compiled, runs):
 @pytest.mark.usefixtures("clean_dynamo")
 def test_torch_compile_compiles_the_graphs_itself(compiled, runs):
     counter = CompileCounter()
-    found = denoised(torch.compile(fxcache.load(compiled, native=True), backend=counter))
+    found = denoised(torch.compile(load_native(compiled), backend=counter))
     assert counter.frame_count == 2
     assert runs == []
     assert all(map(torch.equal, found, denoised(fxcache.load(compiled))))
@@ -147,7 +148,7 @@ def test_odd_graphs_are_compiled(tmp_path, runs):
     expected = [model(*call) for call in calls]
     folder = fxcache.export(model, tmp_path / "artifact")
     fxcache.compile_artifact(folder, steps=[4])
-    native = fxcache.load(folder, native=True)
+    native = load_native(folder)
     found = [native(*call) for call in calls]
     assert error_of([f[0] for f in found], [e[0] for e in expected]) < MOST
     assert all(
@@ -181,3 +182,17 @@ def test_lengths_are_whole_numbers(compiled, steps):
 def test_the_command_names_what_is_missing(tmp_path, capsys):
     assert main(["compile", str(tmp_path), "--steps", "3"]) == 1
     assert "manifest.json cannot be read" in capsys.readouterr().err
+
+
+def test_requests_share_calls_of_native_code(compiled, runs):
+    batcher = Batcher(load_native(compiled))
+    inputs, t = dit_inputs(3), torch.tensor([700.0])
+    futures = [
+        batcher.start(STEPS).submit(inputs["sample"][i : i + 1], t, inputs["text"][i : i + 1])
+        for i in range(3)
+    ]
+    batcher.run_round()
+    with torch.no_grad():
+        expected = dit(2)(inputs["sample"], t.expand(3), inputs["text"])
+    assert len(runs) == 1
+    assert error_of([torch.cat([f.result() for f in futures])], [expected]) < MOST

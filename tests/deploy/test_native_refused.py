@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
-from tests.deploy.natives import digest_of_manifest, edit_native
+from tests.deploy.natives import digest_of_manifest, edit_native, load_native
 from tests.deploy.tampering import edit
 from tests.deploy.test_round_trip import denoised
 from tests.engines import variants_of
@@ -70,7 +70,7 @@ def test_other_inputs_are_refused_before_the_code_runs(loaded, runs, change, err
 
 @pytest.fixture(scope="module")
 def loaded(compiled: Path) -> nn.Module:
-    model = fxcache.load(compiled, native=True)
+    model = load_native(compiled)
     denoised(model)
     return model
 
@@ -94,7 +94,7 @@ TARGETS = {
 def test_code_for_another_machine_is_refused(native_folder, name, value):
     edit_native(native_folder, lambda manifest: manifest["target"].update({name: value}))
     with pytest.raises(fxcache.ArtifactError, match=re.escape(TARGETS[name][1])):
-        fxcache.load(native_folder, native=True)
+        load_native(native_folder)
     fxcache.load(native_folder)
 
 
@@ -103,10 +103,10 @@ def test_code_of_another_artifact_is_refused(native_folder):
         native_folder, "manifest.json", lambda manifest: manifest["versions"].update(torch="2.0.0")
     )
     with pytest.raises(fxcache.ArtifactError, match="from another artifact"):
-        fxcache.load(native_folder, native=True)
+        load_native(native_folder)
     digest = digest_of_manifest(native_folder)
     edit_native(native_folder, lambda manifest: manifest.update(artifact=digest))
-    fxcache.load(native_folder, native=True)
+    load_native(native_folder)
 
 
 def test_changed_code_is_refused(native_folder):
@@ -115,7 +115,7 @@ def test_changed_code_is_refused(native_folder):
     content[len(content) // 2] ^= 1
     package.write_bytes(content)
     with pytest.raises(fxcache.ArtifactError, match="another content than the manifest says"):
-        fxcache.load(native_folder, native=True)
+        load_native(native_folder)
 
 
 DAMAGE: dict[str, tuple[Callable[[Any], Any], str]] = {
@@ -134,16 +134,16 @@ DAMAGE: dict[str, tuple[Callable[[Any], Any], str]] = {
 def test_damaged_manifests_are_refused(native_folder, change, error):
     edit_native(native_folder, change)
     with pytest.raises(fxcache.ArtifactError, match=error):
-        fxcache.load(native_folder, native=True)
+        load_native(native_folder)
 
 
 def test_links_are_not_followed(native_folder, tmp_path):
     (native_folder / "native").rename(tmp_path / "elsewhere")
     with pytest.raises(fxcache.ArtifactError, match="has no native code"):
-        fxcache.load(native_folder, native=True)
+        load_native(native_folder)
     (native_folder / "native").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(fxcache.ArtifactError, match="native is a link"):
-        fxcache.load(native_folder, native=True)
+        load_native(native_folder)
 
 
 def test_exporting_again_removes_the_code(native_folder):

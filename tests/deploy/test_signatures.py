@@ -1,5 +1,6 @@
 """Tests signatures: who made an artifact is checked before anything in it is read."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from fxcache.cli import main
 from fxcache.deploy import load as loading
 from fxcache.deploy.files import MANIFEST
 from fxcache.deploy.signatures import SIGNATURE
+from tests.deploy.natives import edit_native, load_native
 from tests.deploy.test_round_trip import denoised
 from tests.plain import dit
 
@@ -94,12 +96,39 @@ def test_a_signature_that_is_a_link_or_too_long_is_refused(folder, author, tmp_p
 
 
 def test_exporting_again_removes_the_signature(author, tmp_path):
-    model = fxcache.optimize(dit(2))
-    denoised(model)
+    model = tiny_artifact()
     folder = fxcache.export(model, tmp_path / "artifact")
     signature = fxcache.sign(folder, author.private)
     fxcache.export(model, folder)
     assert not signature.exists()
+
+
+def test_native_code_runs_only_signed_unless_the_caller_allows_it(native_folder, author, tmp_path):
+    with pytest.raises(fxcache.ConfigError, match="nothing says who that is"):
+        fxcache.load(native_folder, native=True)
+    plain = fxcache.export(tiny_artifact(), tmp_path / "plain")
+    fxcache.sign(plain, author.private)
+    shutil.copy(plain / SIGNATURE, native_folder / "native" / SIGNATURE)
+    with pytest.raises(fxcache.ArtifactError, match="not signed"):
+        fxcache.load(native_folder, native=True, signed_by=author.public)
+    fxcache.sign(native_folder, author.private)
+    loaded = fxcache.load(native_folder, native=True, signed_by=author.public)
+    expected = denoised(load_native(native_folder))
+    assert all(map(torch.equal, denoised(loaded), expected))
+
+
+def test_native_code_that_was_changed_after_signing_is_not_run(native_folder, author):
+    fxcache.sign(native_folder, author.private)
+    edit_native(native_folder, lambda data: data.update(artifact=data["artifact"]))
+    with pytest.raises(fxcache.ArtifactError, match="was not signed with this key"):
+        fxcache.load(native_folder, native=True, signed_by=author.public)
+    fxcache.load(native_folder, signed_by=author.public)  # the artifact itself is as it was
+
+
+def tiny_artifact() -> torch.nn.Module:
+    model = fxcache.optimize(dit(2))
+    denoised(model)
+    return model
 
 
 def test_other_keys_are_refused_by_name(folder, author, tmp_path):

@@ -9,8 +9,8 @@ from torch import Tensor, fx
 from fxcache._torch import MachineCode
 from fxcache.capture.provided import CompiledGraph
 from fxcache.deploy.fields import Fields
-from fxcache.deploy.native_format import PACKAGE, WEIGHT
-from fxcache.deploy.native_sizes import InputCheck, Sizes, is_dense
+from fxcache.deploy.native.format import PACKAGE, WEIGHT
+from fxcache.deploy.native.sizes import InputCheck, Sizes, is_dense
 from fxcache.errors import ArtifactError
 from fxcache.program import dtype_name, output_node
 

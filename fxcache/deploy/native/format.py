@@ -1,7 +1,6 @@
 """The names in the manifest of native code."""
 
 NATIVE_FORMAT = 1
-FOLDER = "native"  # in the folder of the artifact
 PACKAGE = "graphs.pt2"
 NATIVE_FIELDS = (*("fxcache_native", "artifact", "target", "graphs", "programs", "runs", "files"),)
 GRAPH = ("program", "digest", "inputs", "outputs", "weights")

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from fxcache.commands.options import Result
-from fxcache.deploy.native import compile_artifact
+from fxcache.deploy.compile import compile_artifact
 
 
 def add_options(command: argparse.ArgumentParser) -> None:

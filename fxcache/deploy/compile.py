@@ -13,11 +13,12 @@ from fxcache._torch import compile_graph, hint_of, pack_graphs
 from fxcache.checks import require_integer_value
 from fxcache.deploy.files import Writer, new_folder
 from fxcache.deploy.load import load
-from fxcache.deploy.native_format import FOLDER, MAX_STEPS, NATIVE_FORMAT, PACKAGE
-from fxcache.deploy.native_graph import describe_graph, not_compilable
-from fxcache.deploy.native_load import artifact_digest
-from fxcache.deploy.native_sizes import sizes_to_json
-from fxcache.deploy.native_target import target_of
+from fxcache.deploy.native.format import MAX_STEPS, NATIVE_FORMAT, PACKAGE
+from fxcache.deploy.native.graph import describe_graph, not_compilable
+from fxcache.deploy.native.load import artifact_digest
+from fxcache.deploy.native.sizes import sizes_to_json
+from fxcache.deploy.native.target import target_of
+from fxcache.deploy.signatures import NATIVE
 from fxcache.deploy.step_table import named, require_table, reused_at_steps
 from fxcache.errors import ConfigError
 from fxcache.partition.frontier import Frontier
@@ -71,9 +72,9 @@ def compile_artifact(
         Compilation.of(number, program, settings, lengths)
         for number, program in enumerate(model.fxcache_programs.all(model.device))
     ]
-    with new_folder(source / FOLDER) as made:
+    with new_folder(source / NATIVE) as made:
         write(Writer(made), made, plans, source, model.device)
-    return source / FOLDER
+    return source / NATIVE
 
 
 class Compilation(NamedTuple):

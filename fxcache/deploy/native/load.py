@@ -15,14 +15,15 @@ from fxcache._torch import MachineCode
 from fxcache.capture.provided import CompiledGraph, CompiledGraphs
 from fxcache.deploy.fields import Fields, damaged
 from fxcache.deploy.files import MANIFEST, MAX_MANIFEST, Reader, content_of, parsed
-from fxcache.deploy.native_format import FOLDER, GRAPH, NATIVE_FIELDS, NATIVE_FORMAT, PACKAGE
-from fxcache.deploy.native_graph import digest_of
-from fxcache.deploy.native_run import NativeGraph
-from fxcache.deploy.native_sizes import Sizes
-from fxcache.deploy.native_target import TARGET, require_target
+from fxcache.deploy.native.format import GRAPH, NATIVE_FIELDS, NATIVE_FORMAT, PACKAGE
+from fxcache.deploy.native.graph import digest_of
+from fxcache.deploy.native.run import NativeGraph
+from fxcache.deploy.native.sizes import Sizes
+from fxcache.deploy.native.target import TARGET, require_target
+from fxcache.deploy.signatures import NATIVE, require_signature
 from fxcache.errors import ArtifactError
 
-WHERE = f"{FOLDER}/{MANIFEST}"
+WHERE = f"{NATIVE}/{MANIFEST}"
 
 
 class NativeCode(CompiledGraphs):
@@ -31,17 +32,19 @@ class NativeCode(CompiledGraphs):
     Args:
         folder: The folder of the artifact.
         device: The device of the model.
+        public_key: The key that must belong to its signature; None to ask for none.
 
     Raises:
-        ArtifactError: There is none, it is damaged, or it is for another artifact or machine.
+        ArtifactError: There is none, it is damaged, it is for another artifact or machine, or it
+            was not signed with the key.
     """
 
-    def __init__(self, folder: Path, device: torch.device):
-        self._folder, self._device = folder, device
-        inside = folder / FOLDER
+    def __init__(self, folder: Path, device: torch.device, public_key: Path | None):
+        self._folder, self._device, self._public_key = folder, device, public_key
+        inside = folder / NATIVE
         if inside.is_symlink():
-            raise damaged(f"{FOLDER} is a link", str(folder))
-        fields = Fields(require_native_format(folder), WHERE, NATIVE_FIELDS)
+            raise damaged(f"{NATIVE} is a link", str(folder))
+        fields = Fields(require_native_format(folder, public_key), WHERE, NATIVE_FIELDS)
         require_allowed(folder, fields, device)
         content = Reader(inside, dict(fields.pairs("files"))).read(PACKAGE)
         programs = [
@@ -69,7 +72,7 @@ class NativeCode(CompiledGraphs):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "NativeCode":
         """Load the code again: a copy of a model has weights of its own."""
-        return type(self)(self._folder, self._device)
+        return type(self)(self._folder, self._device, self._public_key)
 
     def find(self, graph: fx.GraphModule) -> CompiledGraph | None:
         """Return the machine code for a graph; None if it was not compiled."""
@@ -77,15 +80,22 @@ class NativeCode(CompiledGraphs):
         return found.returning(graph) if found else None
 
 
-def require_native_format(folder: Path) -> Mapping[str, Any]:
-    """Return the manifest of the native code; raise ArtifactError if it is of another format."""
-    if not (folder / FOLDER).is_dir():
+def require_native_format(folder: Path, public_key: Path | None) -> Mapping[str, Any]:
+    """Return the manifest of the native code.
+
+    Raises:
+        ArtifactError: It is of another format, or was not signed with the key.
+    """
+    if not (folder / NATIVE).is_dir():
         raise ArtifactError(
             "the artifact has no native code",
-            where=str(folder / FOLDER),
+            where=str(folder / NATIVE),
             remedy=f"run `fxcache compile {folder} --steps N`, with the lengths of your runs",
         )
-    manifest = parsed(content_of(folder / FOLDER, MANIFEST, MAX_MANIFEST), WHERE)
+    content = content_of(folder / NATIVE, MANIFEST, MAX_MANIFEST)
+    if public_key is not None:
+        require_signature(folder / NATIVE, content, public_key)
+    manifest = parsed(content, WHERE)
     found = manifest.get("fxcache_native") if isinstance(manifest, dict) else None
     if found != NATIVE_FORMAT:
         raise ArtifactError(
@@ -97,7 +107,7 @@ def require_native_format(folder: Path) -> Mapping[str, Any]:
 
 
 def require_allowed(folder: Path, fields: Fields, device: torch.device) -> None:
-    """Raise ArtifactError unless the native code may be loaded. All rules for that are here.
+    """Raise ArtifactError unless the native code belongs to the artifact and to this machine.
 
     Loading native code runs it, so nothing of it is loaded before.
 

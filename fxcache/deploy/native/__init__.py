@@ -1,0 +1,1 @@
+"""Native code beside an artifact: its files, its checks, and its calls."""
