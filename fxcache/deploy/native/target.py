@@ -22,11 +22,15 @@ FEATURE = re.compile(
 
 def target_of(device: torch.device) -> dict[str, Any]:
     """Return the description of this machine as a target for ``device``."""
+    return {**machine_of(device), "instructions": cpu_instructions()}
+
+
+def machine_of(device: torch.device) -> dict[str, Any]:
+    """Return what code must agree with. No compiler is needed to find it."""
     return {
         "device": device.type,
         "system": platform.system(),
         "machine": platform.machine(),
-        "instructions": cpu_instructions(),
         "features": sorted(cpu_features()),
         "capability": capability_of(device),
         "torch": str(torch.__version__),
@@ -55,7 +59,7 @@ def require_target(fields: Fields, device: torch.device) -> None:
         fields: The target, as ``target_of`` described it.
         device: The device of the model.
     """
-    here = target_of(device)
+    here = machine_of(device)
     # The instructions are those that the compiler chose; the features tell what it may have used.
     for name in ("device", "system", "machine", "capability", "torch"):
         if (wanted := fields.of(name, str)) != here[name]:
