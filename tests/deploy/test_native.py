@@ -186,13 +186,13 @@ def test_the_command_names_what_is_missing(tmp_path, capsys):
 
 def test_requests_share_calls_of_native_code(compiled, runs):
     batcher = Batcher(load_native(compiled))
-    inputs, t = dit_inputs(3), torch.tensor([700.0])
+    inputs, t = dit_inputs(3), torch.tensor(700.0)
     futures = [
         batcher.start(STEPS).submit(inputs["sample"][i : i + 1], t, inputs["text"][i : i + 1])
         for i in range(3)
     ]
     batcher.run_round()
     with torch.no_grad():
-        expected = dit(2)(inputs["sample"], t.expand(3), inputs["text"])
+        expected = dit(2)(inputs["sample"], t, inputs["text"])
     assert len(runs) == 1
     assert error_of([torch.cat([f.result() for f in futures])], [expected]) < MOST
