@@ -7,6 +7,7 @@ from fxcache.calibration.plan import Plan
 from fxcache.config import CacheConfig, CaptureConfig
 from fxcache.deploy.export import export
 from fxcache.deploy.load import load
+from fxcache.deploy.onnx.export import export_onnx
 from fxcache.deploy.step_table import StepTable, step_table
 from fxcache.errors import (
     ArtifactError,
@@ -100,6 +101,7 @@ __all__ = [
     "calibrate",
     "clear",
     "export",
+    "export_onnx",
     "list_cuts",
     "load",
     "optimize",

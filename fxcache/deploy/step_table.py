@@ -10,6 +10,8 @@ from fxcache.errors import ArtifactError
 from fxcache.graph_inputs import InputKind
 from fxcache.policies import Policy
 from fxcache.rewrite.variants import NOTHING, Variant, Variants
+from fxcache.runtime.captures import CaptureKey
+from fxcache.runtime.engine import Engine
 from fxcache.runtime.pipeline import require_engine
 from fxcache.runtime.settings import Settings
 from fxcache.step import Step
@@ -69,22 +71,27 @@ def step_table(model: nn.Module, num_steps: int) -> StepTable:
         ScheduleError: The policy was calibrated for runs of another length.
     """
     engine = require_engine(model, CALLER)
-    captures = list(engine.captures.values())
-    if len(captures) != 1:
-        raise ArtifactError(
-            f"{engine.signature.model} has served {len(captures)} kinds of calls",
-            where=CALLER,
-            remedy="optimize it again, and call it with one kind of arguments",
-        )
-    (variants,) = captures
-    require_table(engine.settings, variants)
+    _, variants = captured(engine, CALLER)
+    require_table(engine.settings, variants, CALLER)
     reused = reused_at_steps(engine.settings.policy, variants, num_steps)
     names = named(reused, variants.all)
     graphs = {name: variants.variant(groups) for groups, name in names.items()}
     return StepTable(graphs, tuple(names[groups] for groups in reused))
 
 
-def require_table(settings: Settings, variants: Variants) -> None:
+def captured(engine: Engine, caller: str) -> tuple[CaptureKey, Variants]:
+    """Return the only capture of a model; raise ArtifactError if it has none or several."""
+    captures = list(engine.captures.items())
+    if len(captures) != 1:
+        raise ArtifactError(
+            f"{engine.signature.model} has served {len(captures)} kinds of calls",
+            where=caller,
+            remedy="optimize it again, and call it with one kind of arguments",
+        )
+    return captures[0]
+
+
+def require_table(settings: Settings, variants: Variants, caller: str) -> None:
     """Raise ArtifactError, which names the cause, if a table cannot describe the steps."""
     cause = ""
     if variants.plan.signal:
@@ -98,7 +105,7 @@ def require_table(settings: Settings, variants: Variants) -> None:
     if cause:
         raise ArtifactError(
             f"the steps are more than a table of graphs: {cause}",
-            where=CALLER,
+            where=caller,
             remedy="use fxcache.export and fxcache.load, or a policy such as Uniform without it",
         )
 
