@@ -54,15 +54,15 @@ def exported_program(graph: fx.Graph, weights: Mapping[str, Tensor]) -> Exported
     (returned,) = next(iter(lifted.find_nodes(op="output"))).args
     results = [TensorArgument(node.name) for node in returned]
     outputs = [OutputSpec(OutputKind.USER_OUTPUT, argument, None) for argument in results]
-    structures = (tree_flatten(value)[1] for value in ((tuple(users), {}), tuple(results)))
-    entry = ModuleCallEntry("", ModuleCallSignature([*users], [*results], *structures))
+    arguments, structure = tree_flatten((tuple(users), {}))[1], tree_flatten(tuple(results))[1]
+    called = ModuleCallSignature([*users], [*results], arguments, structure)
     return ExportedProgram(
         root=nn.Module(),
         graph=lifted,
         graph_signature=ExportGraphSignature(inputs, outputs),
         state_dict={name: weights[name].detach() for name in read},
         range_constraints={},
-        module_call_graph=[entry],
+        module_call_graph=[ModuleCallEntry("", called)],
     )
 
 

@@ -37,9 +37,7 @@ CALLER = "fxcache.export_onnx"
 PACKAGES = ("onnx", "onnxscript")
 
 
-def export_onnx(
-    model: object, folder: str | PathLike[str], num_steps: int | Iterable[int]
-) -> Path:
+def export_onnx(model: object, folder: str | PathLike[str], num_steps: int | Iterable[int]) -> Path:
     """Write the graphs of an optimised model as ONNX, for runtimes other than PyTorch.
 
     The folder holds one ONNX file for each graph that a run needs (``full.onnx``,
@@ -71,8 +69,7 @@ def export_onnx(
             ``onnx`` and ``onnxscript`` are not installed.
     """
     lengths = lengths_of(num_steps)
-    for package in PACKAGES:
-        installed(package, "onnx")
+    require_packages()
     target = Path(folder)
     for name, module in optimized_modules(model, CALLER).items():
         inside = target / name if is_pipeline(model) else target
@@ -82,9 +79,15 @@ def export_onnx(
     return target
 
 
+def require_packages() -> None:
+    """Raise ModelFileError if a package that writes ONNX is not installed."""
+    for package in PACKAGES:
+        installed(package, "onnx")
+
+
 def lengths_of(num_steps: int | Iterable[int]) -> tuple[int, ...]:
     """Return the lengths of runs, each once; raise ConfigError if one cannot be a length."""
-    lengths = (num_steps,) if isinstance(num_steps, int) else tuple(num_steps)
+    lengths = tuple(num_steps) if isinstance(num_steps, Iterable) else (num_steps,)
     if not lengths or any(type(n) is not int or n < 1 for n in lengths):
         raise ConfigError(
             f"num_steps={num_steps!r} names no length of a run",

@@ -33,7 +33,9 @@ def translated(module: fx.GraphModule, inputs: list[str], outputs: list[str], mo
     graph, _ = copy_graph(module.graph)
     drop_constants(graph, model)
     add_heads(graph)
-    weights = {str(n.target): getattr(module, str(n.target)) for n in graph.find_nodes(op="get_attr")}
+    weights = {
+        str(n.target): getattr(module, str(n.target)) for n in graph.find_nodes(op="get_attr")
+    }
     for name, weight in weights.items():
         require_tensor(name, weight, model)
     try:

@@ -63,7 +63,9 @@ def input_name(spec: InputSpec) -> str:
     return cached_name(spec.source.key[0])  # type: ignore[index]
 
 
-def output_names(signature: VariantSignature, results: Sequence[str]) -> list[tuple[str, OutputSpec]]:
+def output_names(
+    signature: VariantSignature, results: Sequence[str]
+) -> list[tuple[str, OutputSpec]]:
     """Return the name of each output that is a tensor."""
     found = []
     for index, spec in enumerate(signature.outputs):
