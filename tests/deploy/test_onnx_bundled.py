@@ -60,9 +60,11 @@ def emoji_dit() -> tuple[nn.Module, Any, str, dict[str, Tensor]]:
 def on_onnx_runtime(folder: Path, inputs: dict[str, Tensor]) -> dict[str, Any]:
     """Return what ``examples/onnx/run.py`` writes."""
     given, out = folder.parent / "inputs.npz", folder.parent / "out.npz"
-    np.savez(given, **{name: value.numpy() for name, value in inputs.items()})
+    arrays: dict[str, Any] = {name: value.numpy() for name, value in inputs.items()}
+    np.savez(given, **arrays)
     options = ["--steps", str(STEPS), "--guidance", str(GUIDANCE)]
-    command = [sys.executable, "-W", "error", "-c", BLOCKED, EXAMPLE, folder, given, out, *options]
+    paths = map(str, (EXAMPLE, folder, given, out))
+    command = [sys.executable, "-W", "error", "-c", BLOCKED, *paths, *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder.parent)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     return dict(np.load(out))

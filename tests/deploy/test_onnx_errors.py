@@ -89,9 +89,20 @@ def test_parts_of_a_model_that_onnx_lacks_are_named(kind, cause, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+class Outer(nn.Module):
+    """Multiplies with the timestep, a number or a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, sample: Tensor, timestep: Any) -> Tensor:
+        return sample + self.second(self.first(sample).tanh() * timestep)
+
+
 @torch.no_grad()
 def test_timesteps_that_are_numbers_are_refused(tmp_path):
-    model = fxcache.optimize(Regions.__base__().eval(), fxcache.Uniform(2), cut="second")
+    model = fxcache.optimize(Outer().eval(), fxcache.Uniform(2), cut="second")
     model(torch.randn(2, 8), 3.0)
     with pytest.raises(fxcache.ArtifactError, match="a timestep that is a Python number"):
         fxcache.export_onnx(model, tmp_path / "onnx", 2)

@@ -25,6 +25,7 @@ from fxcache.deploy.programs import call_to_json as require_supported
 from fxcache.deploy.programs import unsupported
 from fxcache.deploy.step_table import captured, named, require_table, reused_at_steps
 from fxcache.errors import ArtifactError, ConfigError
+from fxcache.form import Key
 from fxcache.integrations.diffusers import installed
 from fxcache.program import Program
 from fxcache.rewrite.graph_module import weight_names
@@ -101,7 +102,7 @@ def write(module: nn.Module, engine: Engine, lengths: Sequence[int], folder: Pat
     """Write the files of one module."""
     key, variants = captured(engine, CALLER)
     require_table(engine.settings, variants, CALLER)
-    require_onnx(engine, key.kind, variants.program, module)
+    kind = require_onnx(engine, key.kind, variants.program, module)
     graphs, runs = graphs_of_runs(engine, variants, lengths)
     program, writer, described = variants.program, Writer(folder), dict[str, Any]()
     with WeightsFile(folder) as weights:
@@ -111,7 +112,7 @@ def write(module: nn.Module, engine: Engine, lengths: Sequence[int], folder: Pat
         "fxcache_onnx": FORMAT,
         "versions": installed_versions(),
         "model": engine.signature.model,
-        **call_to_json(program, key.kind, engine.constants(key)),
+        **call_to_json(program, kind, engine.constants(key)),
         "graphs": described,
         "runs": {str(length): list(names) for length, names in runs.items()},
         "files": {WEIGHTS: weights.describe(), **writer.files},
@@ -119,8 +120,8 @@ def write(module: nn.Module, engine: Engine, lengths: Sequence[int], folder: Pat
     (folder / SCHEDULE).write_bytes(to_text(schedule))
 
 
-def require_onnx(engine: Engine, kind: Hashable, program: Program, module: nn.Module) -> None:
-    """Raise ArtifactError, which names the cause, if the graphs cannot be ONNX."""
+def require_onnx(engine: Engine, kind: Hashable, program: Program, module: nn.Module) -> Key:
+    """Return the key of the call; raise ArtifactError if the graphs cannot be ONNX."""
     if program.state is not None:
         raise unsupported("objects that carry tensors, such as a key/value cache", program)
     require_supported(kind, device_of(module))
@@ -130,6 +131,8 @@ def require_onnx(engine: Engine, kind: Hashable, program: Program, module: nn.Mo
             where=CALLER,
             remedy="optimize the model again without kernels; its captures are kept",
         )
+    assert isinstance(kind, Key)
+    return kind
 
 
 def graphs_of_runs(

@@ -33,9 +33,8 @@ def translated(module: fx.GraphModule, inputs: list[str], outputs: list[str], mo
     graph, _ = copy_graph(module.graph)
     drop_constants(graph, model)
     add_heads(graph)
-    weights = {
-        str(n.target): getattr(module, str(n.target)) for n in graph.find_nodes(op="get_attr")
-    }
+    read = (str(node.target) for node in graph.find_nodes(op="get_attr"))
+    weights = {name: getattr(module, name) for name in read}
     for name, weight in weights.items():
         require_tensor(name, weight, model)
     try:
