@@ -158,5 +158,20 @@ def write_graph(
     model = translated(variant.module, inputs, outputs, program.model)
     read = tidy(model, weight_names(variant.module), size_names(program))
     move_out(model, weights)
-    writer.write(file, to_proto(model).SerializeToString())
+    writer.write(file, valid(to_proto(model), program.model).SerializeToString())
     return graph_to_json(file, signature, program, results, read)
+
+
+def valid(proto: Any, model: str) -> Any:
+    """Return an ONNX model; raise ArtifactError if its operators do not fit their inputs."""
+    from onnx import shape_inference
+
+    try:
+        shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
+    except shape_inference.InferenceError as error:
+        raise ArtifactError(
+            f"torch.onnx made a graph of {model} that is not valid: {str(error)[:300]}",
+            where=CALLER,
+            remedy="report this to PyTorch; use fxcache.export meanwhile",
+        ) from error
+    return proto

@@ -32,6 +32,7 @@ def translated(module: fx.GraphModule, inputs: list[str], outputs: list[str], mo
     """
     graph, _ = copy_graph(module.graph)
     drop_constants(graph, model)
+    drop_idle_squeezes(graph)
     add_heads(graph)
     read = (str(node.target) for node in graph.find_nodes(op="get_attr"))
     weights = {name: getattr(module, name) for name in read}
@@ -56,6 +57,16 @@ def drop_constants(graph: fx.Graph, model: str) -> None:
             remedy="let the model return tensors only",
         )
     output.args = (tuple(value for value in values if value is not None),)
+
+
+def drop_idle_squeezes(graph: fx.Graph) -> None:
+    """Remove squeezes of dimensions whose size is not 1, which ONNX refuses."""
+    for node in graph.find_nodes(op="call_function", target=SQUEEZE):
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        if value_of(node).dim() == value_of(source).dim():
+            node.replace_all_uses_with(source)
+            graph.erase_node(node)
 
 
 def add_heads(graph: fx.Graph) -> None:
