@@ -244,6 +244,7 @@ def test_an_export_says_nothing_and_changes_no_setting(tmp_path):
     command = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    text = (tmp_path / "onnx" / "full.onnx").read_bytes()
-    assert str(ROOT).encode() not in text
-    assert b"site-packages" not in text
+    made = onnx.load(tmp_path / "onnx" / "full.onnx", load_external_data=False)
+    values = (*made.graph.input, *made.graph.output, *made.graph.value_info, *made.graph.initializer)
+    for part in (made, made.graph, *made.graph.node, *values):
+        assert not part.metadata_props, "notes of torch.onnx would be most of the file"

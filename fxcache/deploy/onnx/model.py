@@ -1,4 +1,4 @@
-"""Changes of ``onnx_ir`` models: names of weights and sizes, inputs that nothing reads, paths."""
+"""Changes of ``onnx_ir`` models: names of weights and sizes, inputs that nothing reads, notes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,8 @@ from fxcache.deploy.onnx.names import renamed
 def tidy(model: Any, weights: Mapping[str, str], sizes: Mapping[str, str]) -> list[str]:
     """Tidy a model that torch.onnx made, and return the names of its inputs.
 
-    Inputs that no node reads are removed. So are stack traces, which hold paths of this machine.
+    Inputs that no node reads are removed. So are the notes of torch.onnx about each node, which
+    are most of the bytes of a graph.
 
     Args:
         model: The model.
