@@ -74,7 +74,12 @@ def onnx_model(program: ExportedProgram, inputs: list[str], outputs: list[str]) 
     """
     with quiet():
         made = torch.onnx.export(
-            program, dynamo=True, verbose=False, input_names=inputs, output_names=outputs
+            program,
+            dynamo=True,
+            verbose=False,
+            optimize=False,
+            input_names=inputs,
+            output_names=outputs,
         )
     assert made is not None
     return made.model

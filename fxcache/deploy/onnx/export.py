@@ -11,7 +11,7 @@ from fxcache.calibration.plan_parts import installed_versions
 from fxcache.deploy.files import Writer, new_folder
 from fxcache.deploy.loaded import device_of
 from fxcache.deploy.onnx.graphs import translated
-from fxcache.deploy.onnx.model import tidy
+from fxcache.deploy.onnx.model import simplify, tidy
 from fxcache.deploy.onnx.names import input_name, output_names, result_names, size_names
 from fxcache.deploy.onnx.schedule import (
     FORMAT,
@@ -156,6 +156,7 @@ def write_graph(
     inputs = [input_name(spec) for spec in signature.inputs]
     outputs = [name for name, _ in output_names(signature, results)]
     model = translated(variant.module, inputs, outputs, program.model)
+    simplify(model)
     read = tidy(model, weight_names(variant.module), size_names(program))
     move_out(model, weights)
     writer.write(file, valid(to_proto(model), program.model).SerializeToString())

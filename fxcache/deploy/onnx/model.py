@@ -6,6 +6,28 @@ from typing import Any
 from fxcache.deploy.onnx.names import renamed
 
 
+def simplify(model: Any) -> None:
+    """Compute what depends on constants alone, and remove duplicates and dead nodes.
+
+    These are the passes of onnxscript's optimiser, without its fusions. Runtimes fuse on their own,
+    and matching takes time that grows with the square of the graph: minutes for 10,000 nodes.
+    """
+    from onnx_ir.passes import Sequential, common
+    from onnxscript.optimizer import fold_constants
+
+    fold_constants(model, onnx_shape_inference=True)
+    passes = (
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedOpsetsPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.DeduplicateInitializersPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.OutputFixPass(),
+        common.NameFixPass(),
+    )
+    Sequential(*passes)(model)
+
+
 def tidy(model: Any, weights: Mapping[str, str], sizes: Mapping[str, str]) -> list[str]:
     """Tidy a model that torch.onnx made, and return the names of its inputs.
 
