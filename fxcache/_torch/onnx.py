@@ -66,21 +66,14 @@ def exported_program(graph: fx.Graph, weights: Mapping[str, Tensor]) -> Exported
     )
 
 
-def onnx_model(program: ExportedProgram, inputs: list[str], outputs: list[str]) -> Any:
-    """Return ``program`` as an ``onnx_ir.Model``, with these names of inputs and outputs.
+def onnx_model(program: ExportedProgram) -> Any:
+    """Return ``program`` as an ``onnx_ir.Model``.
 
     Raises:
         torch.onnx.OnnxExporterError: An operator has no translation.
     """
     with quiet():
-        made = torch.onnx.export(
-            program,
-            dynamo=True,
-            verbose=False,
-            optimize=False,
-            input_names=inputs,
-            output_names=outputs,
-        )
+        made = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False)
     assert made is not None
     return made.model
 

@@ -168,7 +168,7 @@ def test_a_loaded_artifact_becomes_onnx_too(tmp_path):
 
 
 class Outputs(nn.Module):
-    """Returns two tensors and None, and takes numbers and a text that the cut removes."""
+    """Returns tensors twice, an input, a weight and None; takes a number and a text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -179,7 +179,8 @@ class Outputs(nn.Module):
     ) -> dict[str, Any]:
         inner = self.first(sample + text).tanh() * timestep * scale
         output = sample + self.second(inner)
-        return {"sample": output, "nothing": None, "sum": output.sum(-1)}
+        again = {"same": output, "input": sample, "weight": self.second.bias}
+        return {"sample": output, "nothing": None, "sum": output.sum(-1), "again": again}
 
 
 @torch.no_grad()
@@ -193,7 +194,8 @@ def test_results_and_arguments_have_names(tmp_path):
     schedule = schedule_of(folder)
     assert schedule["arguments"] == {"scale": 0.5, "name": "a"}
     full, skip = schedule["graphs"]["full"], schedule["graphs"]["cached_skip"]
-    results = ["output_sample", "output_sum"]
+    same = ["output_again_same", "output_again_input", "output_again_weight"]
+    results = ["output_sample", "output_sum", *same]
     assert [(value["name"], value["role"]) for value in full["outputs"]] == [
         *((name, "result") for name in results),
         ("cached_0", "cached"),
@@ -205,8 +207,26 @@ def test_results_and_arguments_have_names(tmp_path):
     *first, cached = sessions[0].run([*results, "cached_0"], feeds)
     second = sessions[1].run(results, {"sample": sample.numpy(), "cached_0": cached})
     for found, wanted in zip((first, second), expected, strict=True):
-        assert error(torch.from_numpy(found[0]), wanted["sample"]) < 1e-6
-        assert error(torch.from_numpy(found[1]), wanted["sum"]) < 1e-6
+        tensors = [wanted["sample"], wanted["sum"], *wanted["again"].values()]
+        for value, tensor in zip(found, tensors, strict=True):
+            assert error(torch.from_numpy(value), tensor) < 1e-6
+
+
+class Squeezing(Outputs):
+    """Squeezes a dimension that is not 1, which PyTorch ignores."""
+
+    def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:  # type: ignore[override]
+        return sample + self.second(self.first(sample).squeeze(1).tanh() * timestep)
+
+
+@torch.no_grad()
+def test_a_squeeze_that_does_nothing_is_left_out(tmp_path):
+    model = fxcache.optimize(Squeezing().eval(), fxcache.Uniform(2), cut="second")
+    sample = torch.randn(2, 8)
+    expected = model(sample, torch.tensor(3.0))
+    exported = Model(fxcache.export_onnx(model, tmp_path / "onnx", 2), 2)
+    found = exported(0, sample.numpy(), 3, {}, {})
+    assert error(torch.from_numpy(found), expected) < 1e-6
 
 
 class Masked(nn.Module):
@@ -245,6 +265,11 @@ def test_an_export_says_nothing_and_changes_no_setting(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     made = onnx.load(tmp_path / "onnx" / "full.onnx", load_external_data=False)
-    values = (*made.graph.input, *made.graph.output, *made.graph.value_info, *made.graph.initializer)
+    values = (
+        *made.graph.input,
+        *made.graph.output,
+        *made.graph.value_info,
+        *made.graph.initializer,
+    )
     for part in (made, made.graph, *made.graph.node, *values):
         assert not part.metadata_props, "notes of torch.onnx would be most of the file"

@@ -72,11 +72,22 @@ class Regions(Foreign):
         return sample + self.second(inner.float().tanh() * timestep)
 
 
+class Empty(Foreign):
+    """Attends to no token at all, for which torch.onnx makes a graph that is not valid."""
+
+    def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        inner = self.first(sample)[None, None] * timestep
+        none = inner[:, :, :0]
+        attended = nn.functional.scaled_dot_product_attention(inner, none, none)
+        return sample + self.second(attended[0, 0] + inner[0, 0])
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("kind", "cause"),
     [
         (Foreign, r"cannot translate fxcache_tests\.twice\.default of Foreign"),
+        (Empty, "made a graph of Empty that is not valid"),
         (Regions, "the graph of Regions has a region of its own"),
     ],
 )

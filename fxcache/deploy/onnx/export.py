@@ -11,7 +11,7 @@ from fxcache.calibration.plan_parts import installed_versions
 from fxcache.deploy.files import Writer, new_folder
 from fxcache.deploy.loaded import device_of
 from fxcache.deploy.onnx.graphs import translated
-from fxcache.deploy.onnx.model import simplify, tidy
+from fxcache.deploy.onnx.model import drop_unread, rename, simplify, tidy
 from fxcache.deploy.onnx.names import input_name, output_names, result_names, size_names
 from fxcache.deploy.onnx.schedule import (
     FORMAT,
@@ -155,9 +155,11 @@ def write_graph(
     signature, results = variant.signature, result_names(program)
     inputs = [input_name(spec) for spec in signature.inputs]
     outputs = [name for name, _ in output_names(signature, results)]
-    model = translated(variant.module, inputs, outputs, program.model)
+    model = translated(variant.module, program.model)
     simplify(model)
-    read = tidy(model, weight_names(variant.module), size_names(program))
+    tidy(model, weight_names(variant.module), size_names(program))
+    rename(model, inputs, outputs)
+    read = drop_unread(model)
     move_out(model, weights)
     writer.write(file, valid(to_proto(model), program.model).SerializeToString())
     return graph_to_json(file, signature, program, results, read)

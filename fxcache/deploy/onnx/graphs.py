@@ -13,25 +13,24 @@ from fxcache.errors import ArtifactError
 from fxcache.program import copy_graph, output_node, value_of
 
 ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
+CLONE = torch.ops.aten.clone.default
 UNSQUEEZE, SQUEEZE = torch.ops.aten.unsqueeze.default, torch.ops.aten.squeeze.dim
 OPERATOR = re.compile(r"target=torch\.ops\.([\w.]+)")
 COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 
-def translated(module: fx.GraphModule, inputs: list[str], outputs: list[str], model: str) -> Any:
-    """Return a variant as an ``onnx_ir.Model``.
+def translated(module: fx.GraphModule, model: str) -> Any:
+    """Return a variant as an ``onnx_ir.Model``, without results that are None.
 
     Args:
         module: The variant.
-        inputs: The names of all its inputs.
-        outputs: The names of its outputs, without those that are None.
         model: The class name of the model, for errors.
 
     Raises:
         ArtifactError: ONNX has no counterpart for an operator or a weight. The error names it.
     """
     graph, _ = copy_graph(module.graph)
-    drop_constants(graph, model)
+    own_results(graph, model)
     drop_idle_squeezes(graph)
     add_heads(graph)
     read = (str(node.target) for node in graph.find_nodes(op="get_attr"))
@@ -39,13 +38,13 @@ def translated(module: fx.GraphModule, inputs: list[str], outputs: list[str], mo
     for name, weight in weights.items():
         require_tensor(name, weight, model)
     try:
-        return onnx_model(exported_program(graph, weights), inputs, outputs)
+        return onnx_model(exported_program(graph, weights))
     except torch.onnx.OnnxExporterError as error:
         raise untranslatable(error, model) from error
 
 
-def drop_constants(graph: fx.Graph, model: str) -> None:
-    """Remove results that are None, which ONNX does not have."""
+def own_results(graph: fx.Graph, model: str) -> None:
+    """Let the graph return computed tensors only: without None, and copies of weights."""
     output = output_node(graph)
     (values,) = output.args
     assert isinstance(values, Sequence)
@@ -56,7 +55,18 @@ def drop_constants(graph: fx.Graph, model: str) -> None:
             where="fxcache.export_onnx",
             remedy="let the model return tensors only",
         )
-    output.args = (tuple(value for value in values if value is not None),)
+    with graph.inserting_before(output):
+        tensors = [copied(graph, value) for value in values if value is not None]
+    output.args = (tuple(tensors),)
+
+
+def copied(graph: fx.Graph, node: Any) -> Any:
+    """Return a copy of ``node`` if it is a weight, which torch.export cannot return."""
+    if node.op != "get_attr":
+        return node
+    copy = graph.call_function(CLONE, (node,))
+    copy.meta = dict(node.meta)
+    return copy
 
 
 def drop_idle_squeezes(graph: fx.Graph) -> None:

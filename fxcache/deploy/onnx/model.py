@@ -1,6 +1,6 @@
-"""Changes of ``onnx_ir`` models: names of weights and sizes, inputs that nothing reads, notes."""
+"""Changes of ``onnx_ir`` models: duplicates, names, inputs that nothing reads, and notes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fxcache.deploy.onnx.names import renamed
@@ -17,10 +17,10 @@ def simplify(model: Any) -> None:
 
     fold_constants(model, onnx_shape_inference=True)
     passes = (
+        common.OutputFixPass(),
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedOpsetsPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        common.DeduplicateInitializersPass(),
         common.CommonSubexpressionEliminationPass(),
         common.OutputFixPass(),
         common.NameFixPass(),
@@ -28,11 +28,21 @@ def simplify(model: Any) -> None:
     Sequential(*passes)(model)
 
 
-def tidy(model: Any, weights: Mapping[str, str], sizes: Mapping[str, str]) -> list[str]:
-    """Tidy a model that torch.onnx made, and return the names of its inputs.
+def rename(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Name the inputs and outputs of a model."""
+    graph = model.graph
+    for values, names in ((graph.inputs, inputs), (graph.outputs, outputs)):
+        for value, name in zip(values, names, strict=True):
+            value.name = name
+    outside = {id(value) for value in (*graph.inputs, *graph.outputs)}
+    taken = {*inputs, *outputs}
+    for value in values_of(graph):
+        if id(value) not in outside and value.name in taken:
+            value.name = f"inner.{value.name}"
 
-    Inputs that no node reads are removed. So are the notes of torch.onnx about each node, which
-    are most of the bytes of a graph.
+
+def tidy(model: Any, weights: Mapping[str, str], sizes: Mapping[str, str]) -> None:
+    """Name weights and sizes, and remove torch.onnx's notes, which are most bytes of a graph.
 
     Args:
         model: The model.
@@ -40,8 +50,6 @@ def tidy(model: Any, weights: Mapping[str, str], sizes: Mapping[str, str]) -> li
         sizes: The name of each size that may vary, by its symbol.
     """
     graph = model.graph
-    read = [value for value in graph.inputs if value.uses() or value.is_graph_output()]
-    graph.inputs[:] = read
     for value in list(graph.initializers.values()):
         value.name = weights.get(value.name, value.name)
     for value in values_of(graph):
@@ -50,8 +58,13 @@ def tidy(model: Any, weights: Mapping[str, str], sizes: Mapping[str, str]) -> li
             value.shape = renamed_shape(value.shape, sizes)
     for owner in (model, graph, *graph):
         owner.metadata_props.clear()
-    make_unique(graph)
-    return [value.name for value in read]
+
+
+def drop_unread(model: Any) -> list[str]:
+    """Remove inputs that no node reads, and return the names of the others."""
+    inputs = model.graph.inputs
+    inputs[:] = [value for value in inputs if value.uses()]
+    return [value.name for value in inputs]
 
 
 def values_of(graph: Any) -> list[Any]:
@@ -66,12 +79,3 @@ def renamed_shape(shape: Any, sizes: Mapping[str, str]) -> Any:
         dim if isinstance(dim, int) else None if dim.value is None else renamed(dim.value, sizes)
         for dim in shape
     )
-
-
-def make_unique(graph: Any) -> None:
-    """Rename values inside the graph that have the name of an input or an output."""
-    outside = {id(value): value.name for value in (*graph.inputs, *graph.outputs)}
-    taken = set(outside.values())
-    for value in values_of(graph):
-        if id(value) not in outside and value.name in taken:
-            value.name = f"inner.{value.name}"
