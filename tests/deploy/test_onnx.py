@@ -213,14 +213,19 @@ def test_results_and_arguments_have_names(tmp_path):
 
 
 class Squeezing(Outputs):
-    """Squeezes a dimension that is not 1, which PyTorch ignores."""
+    """Squeezes a dimension that is not 1, which PyTorch ignores; has a weight named ``output``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output = nn.Parameter(torch.rand(8, 8))
 
     def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:  # type: ignore[override]
-        return sample + self.second(self.first(sample).squeeze(1).tanh() * timestep)
+        inner = self.first(sample).squeeze(1).tanh() * timestep
+        return sample @ self.output + self.second(inner)
 
 
 @torch.no_grad()
-def test_a_squeeze_that_does_nothing_is_left_out(tmp_path):
+def test_idle_squeezes_and_names_that_clash(tmp_path):
     model = fxcache.optimize(Squeezing().eval(), fxcache.Uniform(2), cut="second")
     sample = torch.randn(2, 8)
     expected = model(sample, torch.tensor(3.0))

@@ -17,7 +17,6 @@ def simplify(model: Any) -> None:
 
     fold_constants(model, onnx_shape_inference=True)
     passes = (
-        common.OutputFixPass(),
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedOpsetsPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
