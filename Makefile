@@ -56,6 +56,7 @@ lint: install
 
 types: install
 	$(BIN)/mypy
+	$(BIN)/mypy examples/onnx/run.py
 
 unit: install
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -8,6 +8,7 @@ from fxcache.config import CacheConfig, CaptureConfig
 from fxcache.deploy.compile import compile_artifact
 from fxcache.deploy.export import export
 from fxcache.deploy.load import load
+from fxcache.deploy.onnx.export import export_onnx
 from fxcache.deploy.signatures import sign
 from fxcache.deploy.step_table import StepTable, step_table
 from fxcache.errors import (
@@ -103,6 +104,7 @@ __all__ = [
     "clear",
     "compile_artifact",
     "export",
+    "export_onnx",
     "list_cuts",
     "load",
     "optimize",

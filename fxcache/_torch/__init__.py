@@ -16,6 +16,7 @@ from fxcache._torch.dynamo import (
 )
 from fxcache._torch.fakes import FakeRun
 from fxcache._torch.hooks import forget_hooks, hook_dicts, hooks_of, num_registered_hooks
+from fxcache._torch.onnx import exported_program, onnx_model
 from fxcache._torch.operators import (
     argument_types,
     handles_tensors,
@@ -63,6 +64,7 @@ __all__ = [
     "compiler_callback",
     "copy_all",
     "cpu_instructions",
+    "exported_program",
     "expression_of",
     "fake_mode_for",
     "forget_hooks",
@@ -80,6 +82,7 @@ __all__ = [
     "keep_address",
     "no_dispatch_modes",
     "num_registered_hooks",
+    "onnx_model",
     "pack_graphs",
     "replace_tensor",
     "returns_view",

@@ -17,7 +17,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Result:
     """Compile the artifact, and name the files."""
-    folder = compile_artifact(arguments.artifact, steps=arguments.steps, device=arguments.device)
+    folder = compile_artifact(arguments.artifact, arguments.steps, device=arguments.device)
     sizes = {str(file): file.stat().st_size for file in sorted(folder.iterdir())}
     lines = [f"wrote {name}: {size:,} bytes" for name, size in sizes.items()]
     return {"files": sizes}, "\n".join(lines)

@@ -1,6 +1,6 @@
 """Compiles an artifact to native code: machine code for its graphs, which shares its weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,17 +10,15 @@ from torch import Tensor, fx
 from torch.export import Dim
 
 from fxcache._torch import compile_graph, hint_of, pack_graphs
-from fxcache.checks import require_integer_value
 from fxcache.deploy.files import Writer, new_folder
 from fxcache.deploy.load import load
-from fxcache.deploy.native.format import MAX_STEPS, NATIVE_FORMAT, PACKAGE
+from fxcache.deploy.native.format import NATIVE_FORMAT, PACKAGE
 from fxcache.deploy.native.graph import describe_graph, not_compilable
 from fxcache.deploy.native.load import artifact_digest
 from fxcache.deploy.native.sizes import sizes_to_json
 from fxcache.deploy.native.target import target_of
 from fxcache.deploy.signatures import NATIVE
-from fxcache.deploy.step_table import named, require_table, reused_at_steps
-from fxcache.errors import ConfigError
+from fxcache.deploy.step_table import lengths_of, named, require_table, reused_at_steps
 from fxcache.partition.frontier import Frontier
 from fxcache.program import Program, copy_graph, output_node, value_of
 from fxcache.rewrite.variant import Variant
@@ -33,8 +31,8 @@ COMPILE = "fxcache.compile_artifact"
 
 def compile_artifact(
     folder: str | PathLike[str],
+    num_steps: int | Iterable[int],
     *,
-    steps: Sequence[int],
     device: torch.device | str | None = None,
     weights: Mapping[str, Tensor] | None = None,
 ) -> Path:
@@ -46,7 +44,8 @@ def compile_artifact(
 
     Args:
         folder: The artifact. The code becomes its folder ``native``; one that exists is replaced.
-        steps: The lengths of the runs, such as ``[20, 50]``. Each gets a table of its steps.
+        num_steps: How many times a run calls the model; several numbers for runs of several
+            lengths.
         device: The device to compile for, by default the CPU.
         weights: Weights by name, for an artifact without weights.
 
@@ -55,17 +54,11 @@ def compile_artifact(
 
     Raises:
         ArtifactError: The folder holds no artifact, or its steps need more than graphs and a table.
-        ConfigError: ``steps`` names no length.
+        ConfigError: A length is no positive whole number.
         ScheduleError: The policy was calibrated for runs of another length.
         ModelFileError: The folder cannot be written.
     """
-    if not steps:
-        raise ConfigError(
-            "no length of a run is named", where=f"{COMPILE}(steps=[])", remedy="pass steps=[20]"
-        )
-    for length in steps:
-        require_integer_value(length, "steps", COMPILE, 1, MAX_STEPS)
-    source, lengths = Path(folder), list(dict.fromkeys(steps))
+    source, lengths = Path(folder), lengths_of(num_steps, COMPILE)
     model = load(source, device=device, weights=weights)
     settings = require_engine(model, COMPILE).settings
     plans = [
@@ -98,7 +91,7 @@ class Compilation(NamedTuple):
     ) -> "Compilation":
         """Return the graphs that runs of these lengths need."""
         variants = variants_of(Frontier(program), settings, program.model)
-        require_table(settings, variants)
+        require_table(settings, variants, COMPILE)
         reused = {n: reused_at_steps(settings.policy, variants, n) for n in lengths}
         every = [
             frozenset[str](),

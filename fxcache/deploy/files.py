@@ -22,16 +22,23 @@ NAME = re.compile(r"(?:[a-z0-9_]+/)?[a-z0-9_-]+\.(?:json|safetensors|pt2)")
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
+def new_folder(
+    folder: Path, marker: str = MANIFEST, caller: str = "fxcache.export"
+) -> Iterator[Path]:
     """Make a folder that takes the place of ``folder`` when the block ends without an error.
 
+    Args:
+        folder: The folder.
+        marker: The file by which a folder that may be replaced is recognised.
+        caller: The caller, for errors.
+
     Raises:
-        ModelFileError: ``folder`` holds something else than an artifact, or cannot be written.
+        ModelFileError: ``folder`` is not empty and has no file ``marker``, or cannot be written.
     """
-    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+    if folder.exists() and not (folder / marker).is_file() and any(folder.iterdir()):
         raise ModelFileError(
-            f"{folder} is not empty, and holds no artifact",
-            where="fxcache.export",
+            f"{folder} is not empty, and holds no artifact ({marker})",
+            where=caller,
             remedy="name a new folder",
         )
     try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fxcache.deploy.files import MANIFEST, MAX_MANIFEST, content_of, unwritable
 from fxcache.errors import ArtifactError, ConfigError
+from fxcache.integrations.diffusers import installed
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -36,8 +37,8 @@ def sign(folder: str | PathLike[str], private_key: str | PathLike[str]) -> Path:
 
     Raises:
         ArtifactError: The folder holds no artifact.
-        ConfigError: The key is none, or the package ``cryptography`` is missing.
-        ModelFileError: The signature cannot be written.
+        ConfigError: The key is none.
+        ModelFileError: The signature cannot be written, or the package ``cryptography`` is missing.
     """
     source, key = Path(folder), private_key_in(Path(private_key))
     for place in (source, *([source / NATIVE] if (source / NATIVE).is_dir() else [])):
@@ -54,7 +55,8 @@ def require_signature(folder: Path, manifest: bytes, public_key: Path) -> None:
 
     Raises:
         ArtifactError: The signature is missing, or another one.
-        ConfigError: The key is none, or the package ``cryptography`` is missing.
+        ConfigError: The key is none.
+        ModelFileError: The package ``cryptography`` is missing.
     """
     key = public_key_in(public_key)
     from cryptography.exceptions import InvalidSignature
@@ -78,7 +80,7 @@ def require_signature(folder: Path, manifest: bytes, public_key: Path) -> None:
 
 def private_key_in(path: Path) -> "Ed25519PrivateKey":
     """Return the Ed25519 private key in a PEM file."""
-    require_cryptography()
+    installed("cryptography", "sign")
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -94,7 +96,7 @@ def private_key_in(path: Path) -> "Ed25519PrivateKey":
 
 def public_key_in(path: Path) -> "Ed25519PublicKey":
     """Return the Ed25519 public key in a PEM file."""
-    require_cryptography()
+    installed("cryptography", "sign")
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -130,15 +132,3 @@ def no_key(path: Path, kind: str) -> ConfigError:
         remedy="openssl genpkey -algorithm ed25519 -out private.pem; "
         "openssl pkey -in private.pem -pubout -out public.pem",
     )
-
-
-def require_cryptography() -> None:
-    """Raise ConfigError if the package ``cryptography`` is missing."""
-    try:
-        import cryptography  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            "signatures need the package cryptography",
-            where="fxcache.deploy.signatures",
-            remedy='pip install "fxcache[sign]"',
-        ) from error

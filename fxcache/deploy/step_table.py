@@ -1,22 +1,25 @@
 """The steps of a run without a policy: a table of the graph that each step runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from fxcache.codecs.identity import Identity
-from fxcache.errors import ArtifactError
+from fxcache.errors import ArtifactError, ConfigError
 from fxcache.graph_inputs import InputKind
 from fxcache.policies import Policy
 from fxcache.rewrite.variant import Variant
 from fxcache.rewrite.variants import NOTHING, Variants
+from fxcache.runtime.captures import CaptureKey
+from fxcache.runtime.engine import Engine
 from fxcache.runtime.pipeline import require_engine
 from fxcache.runtime.settings import Settings
 from fxcache.step import Step
 
 FULL, SKIP = "full", "cached_skip"
 CALLER = "fxcache.step_table"
+MAX_STEPS = 65_536
 
 
 class StepTable(NamedTuple):
@@ -68,24 +71,43 @@ def step_table(model: nn.Module, num_steps: int) -> StepTable:
         StateError: The model is not optimised.
         ArtifactError: Its steps need more than graphs and a table. The error says what.
         ScheduleError: The policy was calibrated for runs of another length.
+        ConfigError: ``num_steps`` is no length.
     """
+    lengths_of(num_steps, CALLER)
     engine = require_engine(model, CALLER)
-    captures = list(engine.captures.values())
-    if len(captures) != 1:
-        raise ArtifactError(
-            f"{engine.signature.model} has served {len(captures)} kinds of calls",
-            where=CALLER,
-            remedy="optimize it again, and call it with one kind of arguments",
-        )
-    (variants,) = captures
-    require_table(engine.settings, variants)
+    _, variants = captured(engine, CALLER)
+    require_table(engine.settings, variants, CALLER)
     reused = reused_at_steps(engine.settings.policy, variants, num_steps)
     names = named(reused, variants.all)
     graphs = {name: variants.variant(groups) for groups, name in names.items()}
     return StepTable(graphs, tuple(names[groups] for groups in reused))
 
 
-def require_table(settings: Settings, variants: Variants) -> None:
+def lengths_of(num_steps: int | Iterable[int], caller: str) -> tuple[int, ...]:
+    """Return the lengths of runs, each once; raise ConfigError if one cannot be a length."""
+    lengths = tuple(num_steps) if isinstance(num_steps, Iterable) else (num_steps,)
+    if not lengths or any(type(n) is not int or not 0 < n <= MAX_STEPS for n in lengths):
+        raise ConfigError(
+            f"num_steps={num_steps!r} names no length of a run",
+            where=caller,
+            remedy=f"pass a whole number from 1 to {MAX_STEPS:,}, or several",
+        )
+    return tuple(dict.fromkeys(lengths))
+
+
+def captured(engine: Engine, caller: str) -> tuple[CaptureKey, Variants]:
+    """Return the only capture of a model; raise ArtifactError if it has none or several."""
+    captures = list(engine.captures.items())
+    if len(captures) != 1:
+        raise ArtifactError(
+            f"{engine.signature.model} has served {len(captures)} kinds of calls",
+            where=caller,
+            remedy="optimize it again, and call it with one kind of arguments",
+        )
+    return captures[0]
+
+
+def require_table(settings: Settings, variants: Variants, caller: str) -> None:
     """Raise ArtifactError, which names the cause, if a table cannot describe the steps."""
     cause = ""
     if variants.plan.signal:
@@ -99,7 +121,7 @@ def require_table(settings: Settings, variants: Variants) -> None:
     if cause:
         raise ArtifactError(
             f"the steps are more than a table of graphs: {cause}",
-            where=CALLER,
+            where=caller,
             remedy="use fxcache.export and fxcache.load, or a policy such as Uniform without it",
         )
 

@@ -41,8 +41,8 @@ def load_empty(source: str) -> nn.Module:
         return kind.from_config(config).eval()  # type: ignore[attr-defined]
 
 
-def installed(package: str) -> ModuleType:
-    """Import an optional package.
+def installed(package: str, extra: str = "diffusers") -> ModuleType:
+    """Import an optional package, which pip installs with the dependencies ``extra`` of fxcache.
 
     Raises:
         ModelFileError: The package is not installed.
@@ -53,7 +53,7 @@ def installed(package: str) -> ModuleType:
         raise ModelFileError(
             f"{package} cannot be imported: {error}",
             where=f"import {package}",
-            remedy="install the optional dependencies: pip install 'fxcache[diffusers]'",
+            remedy=f"install the optional dependencies: pip install 'fxcache[{extra}]'",
         ) from error
 
 

@@ -204,7 +204,7 @@ def test_twenty_steps_of_the_bundled_unet(example, tmp_path):
     loop(fxcache.optimize(unet))
     folder = fxcache.export(unet, tmp_path / "artifact")
     expected = loop(fxcache.load(folder))
-    fxcache.compile_artifact(folder, steps=[20])
+    fxcache.compile_artifact(folder, 20)
     # Twenty steps add up their errors; 4e-6 was measured.
     assert error_of(loop(load_native(folder)), expected) < 1e-5
     assert error_of(example.latents(folder, inputs), expected) < 1e-5

@@ -147,7 +147,7 @@ def test_odd_graphs_are_compiled(tmp_path, runs):
     calls = [(torch.randn(2, 4), torch.tensor(float(t))) for t in range(4, 0, -1)]
     expected = [model(*call) for call in calls]
     folder = fxcache.export(model, tmp_path / "artifact")
-    fxcache.compile_artifact(folder, steps=[4])
+    fxcache.compile_artifact(folder, 4)
     native = load_native(folder)
     found = [native(*call) for call in calls]
     assert error_of([f[0] for f in found], [e[0] for e in expected]) < MOST
@@ -169,14 +169,14 @@ def test_settings_that_a_table_cannot_describe_are_refused(options, cause, tmp_p
     denoised(model)
     folder = fxcache.export(model, tmp_path / "artifact")
     with pytest.raises(fxcache.ArtifactError, match=cause):
-        fxcache.compile_artifact(folder, steps=[STEPS])
+        fxcache.compile_artifact(folder, STEPS)
     assert not (folder / "native").exists()
 
 
 @pytest.mark.parametrize("steps", [[], [0], [True], [2.5]])
 def test_lengths_are_whole_numbers(compiled, steps):
     with pytest.raises(fxcache.ConfigError, match="steps"):
-        fxcache.compile_artifact(compiled, steps=steps)
+        fxcache.compile_artifact(compiled, steps)
 
 
 def test_the_command_names_what_is_missing(tmp_path, capsys):

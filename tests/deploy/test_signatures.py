@@ -170,8 +170,8 @@ sys.modules["cryptography"] = None
 import fxcache
 try:
     fxcache.load({str(folder)!r}, signed_by={str(author.public)!r})
-except fxcache.ConfigError as error:
+except fxcache.ModelFileError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert 'pip install "fxcache[sign]"' in done.stdout
+    assert "pip install 'fxcache[sign]'" in done.stdout

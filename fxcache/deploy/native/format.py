@@ -7,4 +7,3 @@ GRAPH = ("program", "digest", "inputs", "outputs", "weights")
 OUTPUT = ("kind", "number")
 WEIGHT = ("name", "dtype", "shape", "order")
 RUN = ("program", "steps")
-MAX_STEPS = 65_536

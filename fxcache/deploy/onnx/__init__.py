@@ -1,0 +1,1 @@
+"""Exports optimised models to ONNX."""
