@@ -79,6 +79,8 @@ figures: install
 	$(BIN)/python -m bench.dispatch --out bench/results/dispatch.json
 	$(BIN)/python -m bench.frontier --out bench/results/frontier.json
 	$(BIN)/python -m bench.hoisting --out bench/results/hoisting.json
+	$(BIN)/python -m bench.artifacts --out bench/results/artifacts.json
+	$(BIN)/python -m bench.serving --out bench/results/serving.json
 	$(BIN)/python -m bench.planning --out bench/results/planning.json
 	$(BIN)/python -m bench.traffic --out bench/results/traffic.json
 	$(BIN)/python -m bench.figures

@@ -8,6 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 from bench.coverage import counts
+from bench.deploy_figures import artifacts_table, serving_table
 from bench.gpu_figures import gpu_figures
 from bench.quality.claims import DEFAULT, SPEEDUPS, curves_of, interpolated
 from bench.quality.sampling import STEPS
@@ -18,7 +19,7 @@ from fxcache.step import Step
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
 README, KERNELS = ROOT / "README.md", ROOT / "kernels" / "README.md"
-GPU = ROOT / "docs" / "gpu.md"
+GPU, DEPLOY = ROOT / "docs" / "gpu.md", ROOT / "docs" / "deploy.md"
 GPU_PARTS = ("step_times", "kernel_times", "kernel_checks", "correctness", "streams")
 CURVES = {
     FEWER: "fewer steps, no caching",
@@ -191,7 +192,16 @@ def gpu_tables() -> str:
     return gpu_figures({part: result(f"gpu/{part}") for part in GPU_PARTS})
 
 
-PAGES = {README: readme_figures, KERNELS: traffic_table, GPU: gpu_tables}
+def deploy_tables() -> str:
+    return f"{artifacts_table(result('artifacts'))}\n\n{serving_table(result('serving'))}"
+
+
+PAGES = {
+    README: readme_figures,
+    KERNELS: traffic_table,
+    GPU: gpu_tables,
+    DEPLOY: deploy_tables,
+}
 
 
 def stated_in(page: Path) -> str:
