@@ -127,7 +127,7 @@ def count(node: fx.Node) -> int:
     operator = getattr(node.target, "overloadpacket", None)
     if operator not in flop_registry and not is_composite(node.target):
         return 0  # as the counter would find by running it
-    with fake, FlopCounterMode(display=False) as counter:
+    with fake, torch.no_grad(), FlopCounterMode(display=False) as counter:
         call: Any = (node.args, node.kwargs)
         args, kwargs = fx.node.map_arg(call, lambda n: at_capture(value_of(n)))
         node.target(*args, **kwargs)  # type: ignore[operator]

@@ -6,7 +6,11 @@ from diffusers import UNet2DModel
 
 import fxcache
 from bench.frontier import MODELS, on_meta
+from fxcache.analysis.cost import count
+from fxcache.capture.capture import capture
+from fxcache.signature import Signature
 from tests import tiny
+from tests.plain import dit, dit_inputs
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
@@ -122,3 +126,14 @@ def test_list_cuts_leaves_an_optimised_model_optimised():
     unet = fxcache.optimize(tiny.small_unet())
     assert len(fxcache.list_cuts(unet)) == 4
     fxcache.restore(unet)
+
+
+def test_flops_are_counted_outside_of_inference_mode_too():
+    """A program that was captured in inference mode may be cut outside of it."""
+    model, inputs = dit(2), dit_inputs()
+    with torch.inference_mode():
+        signature = Signature(type(model))
+        call = signature.call((inputs["sample"].clone(), torch.tensor(5.0), inputs["text"]), {})
+        program = capture(model, signature, call)
+    with torch.enable_grad():
+        assert sum(count(node) for node in program.graph.nodes if node.op == "call_function") > 0
