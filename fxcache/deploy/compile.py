@@ -147,7 +147,7 @@ def compiled(variant: Variant, program: Program) -> Any:
             module, [example_of(value) for value in values], [varying(v, dims) for v in values]
         )
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        raise not_compilable(str(error).splitlines()[0][:200], program.model) from error
+        raise not_compilable(str(error).partition("\n")[0][:200], program.model) from error
 
 
 def example_of(value: Tensor) -> Tensor:

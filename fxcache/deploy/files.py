@@ -35,7 +35,11 @@ def new_folder(
     Raises:
         ModelFileError: ``folder`` is not empty and has no file ``marker``, or cannot be written.
     """
-    if folder.exists() and not (folder / marker).is_file() and any(folder.iterdir()):
+    try:
+        occupied = folder.exists() and not (folder / marker).is_file() and any(folder.iterdir())
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    if occupied:
         raise ModelFileError(
             f"{folder} is not empty, and holds no artifact ({marker})",
             where=caller,

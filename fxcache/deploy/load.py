@@ -69,7 +69,7 @@ def load(
     Raises:
         ArtifactError: The folder holds no artifact of this version, is damaged, lacks weights, or
             was not signed with the key.
-        ConfigError: ``device`` is no device, ``signed_by`` is no key, both ``device`` and
+        ConfigError: ``device`` is no device, ``signed_by`` holds no key, both ``device`` and
             ``weights`` are passed, or ``native`` without ``signed_by`` or ``allow_unsigned``.
     """
     source, place = Path(folder), require_device(device, weights)

@@ -5,6 +5,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fxcache.deploy.fields import damaged
 from fxcache.deploy.files import MANIFEST, MAX_MANIFEST, content_of, unwritable
 from fxcache.errors import ArtifactError, ConfigError
 from fxcache.integrations.diffusers import installed
@@ -36,13 +37,15 @@ def sign(folder: str | PathLike[str], private_key: str | PathLike[str]) -> Path:
         The path of the artifact's signature: 64 bytes, as RFC 8032 defines them.
 
     Raises:
-        ArtifactError: The folder holds no artifact.
-        ConfigError: The key is none.
+        ArtifactError: The folder holds no artifact, or a link in place of a signature.
+        ConfigError: The file holds no Ed25519 key.
         ModelFileError: The signature cannot be written, or the package ``cryptography`` is missing.
     """
     source, key = Path(folder), private_key_in(Path(private_key))
     for place in (source, *([source / NATIVE] if (source / NATIVE).is_dir() else [])):
         signature = key.sign(content_of(place, MANIFEST, MAX_MANIFEST))
+        if place.is_symlink() or (place / SIGNATURE).is_symlink():
+            raise damaged("a signature is not written through a link", str(place))
         try:
             (place / SIGNATURE).write_bytes(signature)
         except OSError as error:
@@ -54,8 +57,8 @@ def require_signature(folder: Path, manifest: bytes, public_key: Path) -> None:
     """Check that ``public_key`` belongs to the signature of ``manifest`` in ``folder``.
 
     Raises:
-        ArtifactError: The signature is missing, or another one.
-        ConfigError: The key is none.
+        ArtifactError: The signature is missing or does not match.
+        ConfigError: The file holds no Ed25519 key.
         ModelFileError: The package ``cryptography`` is missing.
     """
     key = public_key_in(public_key)

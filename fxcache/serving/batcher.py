@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -66,6 +67,7 @@ class Batcher:
         self._calls = Calls(engine.signature, engine.settings, sizes(max_batch, buckets))
         shared = SharedCalls(self._calls, compiler)
         self._executor = Executor(model, engine, self._calls, shared, self._counts)
+        self._round = threading.RLock()  # one round at a time
         self._changed = threading.Condition()  # guards what follows
         self._open: set[Request] = set()
         self._waiting: list[Pending] = []
@@ -94,20 +96,27 @@ class Batcher:
         return request
 
     def run_round(self) -> int:
-        """Run the steps that wait now. Return how many there were.
+        """Run the steps that wait now, except those that ``align`` holds back. Return their number.
 
         Steps that are submitted meanwhile wait for the next round.
         """
-        with self._changed:
-            taken, self._waiting = self._waiting, []
-            held = held_back(taken, self._align)
-            self._waiting += held
-        steps = [step for step in taken if step not in held]
-        steps = [step for step in steps if step.future.set_running_or_notify_cancel()]
-        for kind in kinds(steps, self._calls.alike):
-            self._executor.run(kind)
-        self._counts.add_round()
-        return len(steps)
+        with self._round:
+            with self._changed:
+                taken, self._waiting = self._waiting, []
+                held = held_back(taken, self._align)
+                self._waiting += held
+            steps = [step for step in taken if step not in held]
+            steps = [step for step in steps if step.future.set_running_or_notify_cancel()]
+            try:
+                for kind in kinds(steps, self._calls.alike):
+                    self._executor.run(kind)
+            except BaseException as error:  # nobody may wait for these steps forever
+                for step in steps:
+                    if not step.future.done():
+                        step.future.set_exception(error)
+                raise
+            self._counts.add_round()
+            return len(steps)
 
     @property
     def statistics(self) -> Statistics:
@@ -115,19 +124,26 @@ class Batcher:
         return self._counts.read()
 
     def close(self) -> None:
-        """Stop. Steps that wait are cancelled; a round that runs ends first."""
+        """Stop. Steps that wait are cancelled; a round of the thread ends first."""
         with self._changed:
             self._closed = True
-            for step in self._waiting:
-                step.future.cancel()
-            self._waiting.clear()
+            waiting, self._waiting = self._waiting, []
+            thread, self._thread = self._thread, None
             self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        for step in waiting:
+            if step.future.cancel():
+                step.future.set_running_or_notify_cancel()  # wakes those who wait for it
+        if thread not in (None, threading.current_thread()):
+            thread.join()
 
     def __enter__(self) -> "Batcher":
-        self._thread = threading.Thread(target=self._serve, name="fxcache-batcher", daemon=True)
+        with self._changed:
+            self._require_open()
+            if self._thread is not None:
+                raise StateError(
+                    "the batcher runs already", where="Batcher", remedy="use one with block"
+                )
+            self._thread = threading.Thread(target=self._serve, name="fxcache-batcher", daemon=True)
         self._thread.start()
         return self
 
@@ -151,7 +167,7 @@ class Batcher:
                 remedy="start another request, with the number of steps that it makes",
             )
         pending = Pending(trajectory, self._calls.of(args, kwargs), Future())
-        pending.waits_for_stream = finish_other_stream(pending.call.latent)
+        pending.stream = finish_other_stream(pending.call.latent)
         with self._changed:
             self._require_open()
             if request not in self._open:
@@ -164,7 +180,7 @@ class Batcher:
 
     def result(self, future: "Future[Any]") -> Any:
         """Wait for a step. Without a thread, run the rounds here."""
-        while self._thread is None and not future.done():
+        while self._thread is None and not self._closed and not future.done():
             self.run_round()
         return future.result()
 
@@ -186,7 +202,8 @@ class Batcher:
                     self._changed.wait(left)
                 if self._closed:
                     return
-            self.run_round()
+            with suppress(Exception):  # the callers of the steps received it
+                self.run_round()
 
     def _seconds_left(self) -> float:
         """Return for how long the next round waits for more steps; 0 if it should begin."""
@@ -194,4 +211,5 @@ class Batcher:
             return threading.TIMEOUT_MAX
         if len(self._waiting) >= len(self._open):
             return 0
-        return self._waiting[0].arrived + self._linger - time.monotonic()
+        left = self._waiting[0].arrived + self._linger - time.monotonic()
+        return min(left, threading.TIMEOUT_MAX)

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from fxcache.call import Call
 from fxcache.errors import ConfigError
+from fxcache.form import autocast_dtype
+from fxcache.program import Program
 from fxcache.runtime.settings import Settings
 from fxcache.serving.rows import join
 from fxcache.signature import Signature
@@ -52,6 +54,12 @@ class Calls:
         """
         call = self._signature.call(args, kwargs)
         self._signature.require_accepted(call)
+        if autocast_dtype(call.latent.device.type) is not None:
+            raise ConfigError(
+                "autocast is on, and rounds run without it",
+                where=WHERE,
+                remedy="convert the model with .to(dtype), and leave autocast",
+            )
         if call.state:
             raise ConfigError(
                 f"{call.state.objects[0][0]} is an object that the model changes",
@@ -61,6 +69,12 @@ class Calls:
         rows = len(call.latent) if call.latent.dim() else 0
         if call.timestep_name in self.with_rows:
             call = self._with_timesteps(call, rows)
+        if call.number is not None:
+            raise ConfigError(
+                f"{call.timestep_name} is a number, and dynamic does not name it",
+                where=WHERE,
+                remedy=f"pass CaptureConfig(dynamic={{{call.timestep_name!r}: (0,), ...}})",
+            )
         for path, tensor in call.by_path().items():
             if path in self.with_rows and (not tensor.dim() or len(tensor) != rows):
                 raise ConfigError(
@@ -84,7 +98,8 @@ class Calls:
                 return call
             given = timestep.to(call.latent.device).expand(rows)
         else:
-            given = torch.full((rows,), timestep, device=call.latent.device)
+            dtype = torch.int64 if isinstance(timestep, int) else torch.float32
+            given = torch.full((rows,), timestep, dtype=dtype, device=call.latent.device)
         args, kwargs = call._replace(
             arguments={**call.arguments, call.timestep_name: given}
         ).invocation
@@ -100,14 +115,33 @@ class Calls:
         args, kwargs, _, _ = first.rebuilt(tensors, None)
         return self._signature.call(args, kwargs)
 
+    def require_served(self, program: Program, call: Call) -> None:
+        """Check that the graphs of ``program`` serve a joined call.
+
+        Raises:
+            ConfigError: They hold for other sizes, or for certain values of inputs with rows.
+        """
+        if fixed := sorted(program.specialized & self.with_rows):
+            raise ConfigError(
+                f"the graphs of {program.model} hold for certain values of {', '.join(fixed)}",
+                where=WHERE,
+                remedy="serve this model without a Batcher",
+            )
+        if not program.sizes.admit(call.tensors):
+            raise ConfigError(
+                f"the graphs of {program.model} serve no batch of {len(call.latent)} rows",
+                where=WHERE,
+                remedy="pass other buckets",
+            )
+
     def size(self, rows: int) -> int:
         """Return the size of the smallest bucket for this number of rows."""
         return next(size for size in self.buckets if size >= rows)
 
     def alike(self, one: Call, other: Call) -> bool:
-        """Return whether both can be parts of one call: they differ in their rows only."""
+        """Return whether both can share a call: they differ in their rows only."""
         return one.key == other.key and all(
-            path in self.with_rows or a is b or torch.equal(a, b)
+            a.shape[1:] == b.shape[1:] if path in self.with_rows else a is b or torch.equal(a, b)
             for path, a, b in zip(one.paths, one.tensors, other.tensors, strict=True)
         )
 

@@ -19,15 +19,16 @@ from fxcache.runtime.mode import require_eval
 from fxcache.runtime.objects import returned
 from fxcache.serving.calls import Calls
 from fxcache.serving.request import Pending
-from fxcache.serving.shared_calls import Part, SharedCalls
+from fxcache.serving.rounds import share_with_stream
+from fxcache.serving.shared_calls import RequestRows, SharedCalls
 from fxcache.serving.statistics import Counts
 from fxcache.step import Decision
 
-FIRST, CHANGED = "first steps", "the model or its weights changed"
+FIRST, CHANGED = "first steps", "the model, its weights or the sizes changed"
 NO_OUTPUTS = Outputs((), {}, None, ())
 
 
-class Step(Protocol):
+class HasFuture(Protocol):
     """A step of a request, whose future receives its result or its error."""
 
     @property
@@ -35,7 +36,7 @@ class Step(Protocol):
 
 
 R = TypeVar("R")
-S = TypeVar("S", bound=Step)
+S = TypeVar("S", bound=HasFuture)
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +49,7 @@ class Decided:
         decision: The decision of its policy.
         reused: The groups of cache points that it reuses.
         changes: The changes of the signal since the last refresh.
+        source: Identifies the graphs, the weights and the sizes of what it computes.
         coefficients: The coefficients that its graph reads.
     """
 
@@ -56,6 +58,7 @@ class Decided:
     decision: Decision
     reused: frozenset[str]
     changes: tuple[float, ...]
+    source: object
     coefficients: Mapping[Hashable, Tensor] = field(default_factory=dict)
 
     @property
@@ -118,10 +121,6 @@ class Executor:
         graphs.changes.notice(self._model, hooks)
         return graphs.find(self._model, self._calls.joined([step.call]), hooks)
 
-    def _source(self, variants: Variants) -> object:
-        """Return what identifies the graphs and the weights that cached values come from."""
-        return variants, self._engine.graphs.changes.generation
-
     def _observed(
         self, variants: Variants, steps: Sequence[Pending]
     ) -> list[tuple[Pending, Outputs]]:
@@ -133,24 +132,24 @@ class Executor:
         return [pair for chunk in chunks for pair in together_or_alone(chunk, run)]
 
     def _prefix_outputs(self, variants: Variants, steps: Sequence[Pending]) -> list[Outputs]:
-        parts = [Part(step.call) for step in steps]
+        parts = [RequestRows(step.call) for step in steps]
         return self._shared.run(variants, variants.prefix(), parts)
 
     def _decide(self, variants: Variants, pending: Pending, observed: Outputs) -> Decided:
         """Decide what a step reuses."""
-        trajectory = pending.trajectory
+        trajectory, source = pending.trajectory, self._engine.graphs.source(pending.call, variants)
         changes = self._changes(pending, observed.signal)
         now = trajectory.step(changes)
         if variants.coefficients:
             variants.coefficients.require(now)
         if pending.starts:
             decision = Decision(True, FIRST)
-        elif trajectory.source != self._source(variants):
+        elif trajectory.source != source:
             decision = Decision(True, CHANGED)
         else:
             decision = trajectory.policy.decide(now)
         reused = NOTHING if decision.refresh else variants.all - decision.recompute
-        made = Decided(pending, observed, decision, reused, changes)
+        made = Decided(pending, observed, decision, reused, changes, source)
         signature = variants.variant(reused, variants.continued).signature
         if signature.coefficients:
             assert variants.coefficients is not None
@@ -169,30 +168,33 @@ class Executor:
         """Call the graph of these steps, which share their kind."""
         first = steps[0]
         parts = [
-            Part(one.pending.call, one.observed.shared, one.pending.trajectory.cache.entries)
+            RequestRows(one.pending.call, one.observed.shared, one.pending.trajectory.cache.entries)
             for one in steps
         ]
         graph = variants.variant(first.reused, variants.continued)
         found = self._shared.run(variants, graph, parts, first.coefficients)
         rows = sum(one.rows for one in steps)
-        self._counts.add(len(steps), rows, first.decision.refresh)
+        self._counts.add(rows, first.decision.refresh)
         return found
 
     def _finish(self, variants: Variants, step: Decided, outputs: Outputs) -> None:
         """Store the values of a step, and set its result."""
-        pending, source = step.pending, self._source(variants)
+        pending, source = step.pending, step.source
         trajectory = pending.trajectory
         result = returned(pending.call, list(outputs.results), variants.program)
         if outputs.cached:
             fresh = pending.starts or trajectory.source != source
             codec = variants.form.codec
+            trajectory.source = None  # after an error in between, the next step refreshes
             trajectory.cache.write(outputs.cached, trajectory.index, codec, source, fresh)
         trajectory.source = source
         if step.observed.signal is not None and self._is_reference(step):
             trajectory.reference = step.observed.signal.clone()
-        trajectory.advance(step.decision, step.changes)
-        if pending.waits_for_stream:
-            torch.cuda.current_stream(pending.call.latent.device).synchronize()
+        if pending.stream is not None:
+            share_with_stream(outputs.results, pending.stream)
+        refreshed = not step.reused
+        trajectory.advance(refreshed, () if step.decision.refresh else step.changes)
+        self._counts.add_step()
         pending.future.set_result(result)
 
     def _is_reference(self, step: Decided) -> bool:
@@ -202,7 +204,7 @@ class Executor:
         return step.decision.refresh or since_step
 
 
-def attempt(step: Step, work: Callable[[], R]) -> R | None:
+def attempt(step: HasFuture, work: Callable[[], R]) -> R | None:
     """Return the result of ``work``; None after an error, which the caller of the step receives."""
     try:
         return work()

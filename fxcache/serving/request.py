@@ -12,7 +12,7 @@ from fxcache.call import Call
 from fxcache.errors import StateError
 from fxcache.policies import Policy
 from fxcache.runtime.feature_cache import FeatureCache
-from fxcache.step import Decision, Step
+from fxcache.step import Step
 
 
 @dataclass(slots=True, eq=False)
@@ -45,14 +45,22 @@ class Trajectory:
         """Return the next step as a policy sees it."""
         return Step(self.index, self.num_steps, self.last_refresh, changes)
 
-    def advance(self, decision: Decision, changes: tuple[float, ...]) -> None:
-        """Record that the next step succeeded."""
-        if decision.refresh:
-            self.last_refresh, self.changes = self.index, ()
+    def advance(self, refreshed: bool, changes: tuple[float, ...]) -> None:
+        """Record that the next step succeeded.
+
+        Args:
+            refreshed: Whether it refreshed everything.
+            changes: The changes of the signal that the next step sees.
+        """
+        if refreshed:
+            self.last_refresh = self.index
             self.refreshes.append(self.index)
-        else:
-            self.changes = changes
+        self.changes = changes
         self.index += 1
+
+    def free(self) -> None:
+        """Free the cached values."""
+        self.cache, self.reference, self.source = FeatureCache(), None, None
 
 
 @dataclass(slots=True, eq=False)
@@ -65,7 +73,7 @@ class Pending:
         future: Receives the result.
         arrived: The time of ``time.monotonic()`` since which it waits.
         rounds: For how many rounds it was held back.
-        waits_for_stream: Whether its result is awaited on another stream of the device.
+        stream: The caller's CUDA stream, if it is not the default one.
     """
 
     trajectory: Trajectory
@@ -73,7 +81,7 @@ class Pending:
     future: "Future[Any]"
     arrived: float = field(default_factory=time.monotonic)
     rounds: int = 0
-    waits_for_stream: bool = False
+    stream: Any = None
 
     @property
     def rows(self) -> int:
@@ -124,6 +132,7 @@ class Request:
 
         Raises:
             StateError: The batcher is closed, or the request has made all its steps.
+            CancelledError: The batcher or the request was closed meanwhile.
             FxcacheError: As for a call of the optimised model.
         """
         return self._owner.result(self.submit(*args, **kwargs))
@@ -160,6 +169,7 @@ class Request:
         if self._last is not None:
             self._last.cancel()
         self._owner.forget(self)
+        self.trajectory.free()
 
     def __enter__(self) -> "Request":
         return self

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fxcache.call import Call
-from fxcache.errors import FxcacheError
 from fxcache.serving.request import Pending
 
 
@@ -32,7 +32,7 @@ def refreshes(step: Pending) -> bool:
     trajectory = step.trajectory
     try:
         return trajectory.policy.decide(trajectory.step(trajectory.changes)).refresh
-    except FxcacheError:  # the step raises it when it runs
+    except Exception:  # the step raises it when it runs
         return False
 
 
@@ -49,15 +49,23 @@ def kinds(steps: Sequence[Pending], alike: Callable[[Call, Call], bool]) -> list
     return found
 
 
-def finish_other_stream(tensor: Tensor) -> bool:
-    """Wait for the work of a CUDA stream other than the default one. Return whether it is another.
+def finish_other_stream(tensor: Tensor) -> Any:
+    """Wait for the caller's CUDA stream, unless it is the default one, and return it.
 
     Rounds run on the default stream, which does not wait for others by itself.
     """
     if not tensor.is_cuda:
-        return False
+        return None
     stream = torch.cuda.current_stream(tensor.device)
     if stream == torch.cuda.default_stream(tensor.device):
-        return False
+        return None
     stream.synchronize()
-    return True
+    return stream
+
+
+def share_with_stream(values: Sequence[Any], stream: Any) -> None:
+    """Wait until ``values`` are computed, and keep their memory while ``stream`` uses them."""
+    torch.cuda.current_stream(stream.device).synchronize()
+    for value in values:
+        if isinstance(value, Tensor):
+            value.record_stream(stream)

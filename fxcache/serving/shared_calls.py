@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
@@ -24,8 +25,8 @@ from fxcache.serving.rows import join_by, require_rows, split_by
 Compiler = Callable[[nn.Module], Callable[..., Any]]
 
 
-class Part(NamedTuple):
-    """One request's part of a call.
+class RequestRows(NamedTuple):
+    """The rows of one request in a shared call.
 
     Attributes:
         call: Its arguments.
@@ -49,13 +50,13 @@ class SharedCalls:
 
     def __init__(self, calls: Calls, compiler: Compiler | None) -> None:
         self._calls, self._compiler = calls, compiler
-        self._callables: dict[Variant, Callable[..., Any]] = {}
+        self._callables = WeakKeyDictionary[Variant, Callable[..., Any]]()
 
     def run(
         self,
         variants: Variants,
         graph: Variant,
-        parts: Sequence[Part],
+        parts: Sequence[RequestRows],
         coefficients: Mapping[Hashable, Tensor] = NO_TENSORS,
     ) -> list[Outputs]:
         """Call ``graph`` once. Return what it computed for each part.
@@ -67,6 +68,7 @@ class SharedCalls:
             coefficients: The coefficients, which are the same for all parts.
         """
         signature, call = graph.signature, self._calls.joined([part.call for part in parts])
+        self._calls.require_served(variants.program, call)
         size = len(call.latent)
         inputs = signature.bind(
             call.tensors,
@@ -89,7 +91,7 @@ class SharedCalls:
 
 
 def joined_shared(
-    signature: VariantSignature, parts: Sequence[Part], size: int
+    signature: VariantSignature, parts: Sequence[RequestRows], size: int
 ) -> dict[int, Tensor]:
     """Return the values of the prefix that the graph takes, by number."""
     specs = inputs_of(signature, InputKind.SHARED)
@@ -100,7 +102,7 @@ def joined_shared(
 
 
 def joined_entries(
-    signature: VariantSignature, parts: Sequence[Part], size: int
+    signature: VariantSignature, parts: Sequence[RequestRows], size: int
 ) -> dict[int, CacheEntry]:
     """Return entries that hold the rows of all parts, for the points that the graph reads."""
     specs, entries = inputs_of(signature, InputKind.CACHED), {}
@@ -140,7 +142,7 @@ def split_outputs(
     signals = [] if outputs.signal is None else [outputs.signal]
     parts = zip(
         split(OutputKind.RESULT, outputs.results, copied=True),
-        split(OutputKind.CACHED, list(outputs.cached.values()), copied=False),
+        split(OutputKind.CACHED, list(outputs.cached.values()), copies),
         split(OutputKind.SIGNAL, signals, copies),
         split(OutputKind.SHARED, outputs.shared, copies),
         strict=True,

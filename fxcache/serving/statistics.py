@@ -9,7 +9,7 @@ class Statistics:
     """What a batcher did so far.
 
     Attributes:
-        steps: The steps of requests that ended.
+        steps: The steps that succeeded.
         calls: The calls of graphs that they took, without prefixes.
         refreshes: How many of the calls refreshed.
         rows: The rows of all calls, without padding.
@@ -35,10 +35,14 @@ class Counts:
         self._lock = threading.Lock()
         self._steps = self._calls = self._refreshes = self._rows = self._rounds = 0
 
-    def add(self, steps: int, rows: int, refresh: bool) -> None:
+    def add_step(self) -> None:
+        """Count a step that succeeded."""
+        with self._lock:
+            self._steps += 1
+
+    def add(self, rows: int, refresh: bool) -> None:
         """Count one call."""
         with self._lock:
-            self._steps += steps
             self._calls += 1
             self._refreshes += refresh
             self._rows += rows

@@ -35,7 +35,7 @@ def lines_of(module: fx.GraphModule) -> Iterator[str]:
         yield f"{node.op} {node.name} {target} {node.args!r} {node.kwargs!r}"
         if node.op == "placeholder" and isinstance(value := value_of(node), Tensor):
             shape = *value.shape, *value.stride()
-            yield f"{', '.join(map(str, shape))} {value.dtype} {value.device}"
+            yield f"{', '.join(map(str, shape))} {value.dtype} {value.device.type}"
     for name, region in module.named_children():
         if isinstance(region, fx.GraphModule):
             yield str(names.get(name, name))

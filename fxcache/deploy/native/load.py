@@ -35,8 +35,8 @@ class NativeCode(CompiledGraphs):
         public_key: The key that must belong to its signature; None to ask for none.
 
     Raises:
-        ArtifactError: There is none, it is damaged, it is for another artifact or machine, or it
-            was not signed with the key.
+        ArtifactError: The native code is missing, damaged, for another artifact or machine, or not
+            signed with the key.
     """
 
     def __init__(self, folder: Path, device: torch.device, public_key: Path | None):

@@ -31,7 +31,7 @@ def translated(module: fx.GraphModule, model: str) -> Any:
     """
     graph, _ = copy_graph(module.graph)
     own_results(graph, model)
-    drop_idle_squeezes(graph)
+    drop_no_op_squeezes(graph)
     add_heads(graph)
     read = (str(node.target) for node in graph.find_nodes(op="get_attr"))
     weights = {name: getattr(module, name) for name in read}
@@ -69,7 +69,7 @@ def copied(graph: fx.Graph, node: Any) -> Any:
     return copy
 
 
-def drop_idle_squeezes(graph: fx.Graph) -> None:
+def drop_no_op_squeezes(graph: fx.Graph) -> None:
     """Remove squeezes of dimensions whose size is not 1, which ONNX refuses."""
     for node in graph.find_nodes(op="call_function", target=SQUEEZE):
         source = node.args[0]
@@ -88,9 +88,11 @@ def add_heads(graph: fx.Graph) -> None:
         if value_of(node).dim() != 3:
             continue
         with graph.inserting_before(node):
-            tensors = [four(graph, value) for value in node.args[:4]]
+            tensors = [with_head_dim(graph, value) for value in node.args[:4]]
         node.args = (*tensors, *node.args[4:])
-        node.kwargs = {**node.kwargs, "attn_mask": four(graph, node.kwargs.get("attn_mask"))}
+        if "attn_mask" in node.kwargs:  # else it is the fourth argument, or there is none
+            mask = with_head_dim(graph, node.kwargs["attn_mask"])
+            node.kwargs = {**node.kwargs, "attn_mask": mask}
         wide = value_of(node).unsqueeze(1)
         with graph.inserting_after(node):
             narrow = graph.call_function(SQUEEZE, (node, 1))
@@ -99,7 +101,7 @@ def add_heads(graph: fx.Graph) -> None:
         node.meta = {**node.meta, "val": wide}
 
 
-def four(graph: fx.Graph, value: Any) -> Any:
+def with_head_dim(graph: fx.Graph, value: Any) -> Any:
     """Return ``value`` with a dimension for one head, if it is a tensor of three dimensions."""
     if not isinstance(value, fx.Node) or value_of(value).dim() != 3:
         return value
