@@ -175,3 +175,12 @@ except fxcache.ModelFileError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install 'fxcache[sign]'" in done.stdout
+
+
+def test_a_signature_is_not_written_through_a_link(folder, author, tmp_path):
+    target = tmp_path / "target"
+    target.write_text("mine")
+    (folder / SIGNATURE).symlink_to(target)
+    with pytest.raises(fxcache.ArtifactError, match="through a link"):
+        fxcache.sign(folder, author.private)
+    assert target.read_text() == "mine"
