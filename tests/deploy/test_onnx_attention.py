@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 import fxcache
-from tests.deploy.test_onnx import STEPS, by_onnx, error
-from tests.deploy.test_round_trip import denoised
+from tests.deploy.test_onnx import by_onnx, error
+from tests.deploy.test_round_trip import STEPS, denoised
 from tests.plain import TOKENS, dit
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
