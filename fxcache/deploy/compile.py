@@ -10,11 +10,11 @@ from torch import Tensor, fx
 from torch.export import Dim
 
 from fxcache._torch import compile_graph, hint_of, pack_graphs
-from fxcache.deploy.files import Writer, new_folder
+from fxcache.deploy.files import MANIFEST, MAX_MANIFEST, Writer, content_of, new_folder
 from fxcache.deploy.load import load
 from fxcache.deploy.native.format import NATIVE_FORMAT, PACKAGE
 from fxcache.deploy.native.graph import describe_graph, not_compilable
-from fxcache.deploy.native.load import artifact_digest
+from fxcache.deploy.native.load import digest_of_manifest
 from fxcache.deploy.native.sizes import sizes_to_json
 from fxcache.deploy.native.target import target_of
 from fxcache.deploy.signatures import NATIVE
@@ -59,6 +59,7 @@ def compile_artifact(
         ModelFileError: The folder cannot be written.
     """
     source, lengths = Path(folder), lengths_of(num_steps, COMPILE)
+    digest = digest_of_manifest(content_of(source, MANIFEST, MAX_MANIFEST))
     model = load(source, device=device, weights=weights)
     settings = require_engine(model, COMPILE).settings
     plans = [
@@ -66,7 +67,7 @@ def compile_artifact(
         for number, program in enumerate(model.fxcache_programs.all(model.device))
     ]
     with new_folder(source / NATIVE) as made:
-        write(Writer(made), made, plans, source, model.device)
+        write(Writer(made), made, plans, digest, model.device)
     return source / NATIVE
 
 
@@ -105,7 +106,7 @@ class Compilation(NamedTuple):
 
 
 def write(
-    writer: Writer, made: Path, plans: Sequence[Compilation], source: Path, device: torch.device
+    writer: Writer, made: Path, plans: Sequence[Compilation], digest: str, device: torch.device
 ) -> None:
     """Compile the graphs, and write the code and its manifest."""
     described, codes = {}, {}
@@ -117,7 +118,7 @@ def write(
     writer.add(PACKAGE)
     writer.finish({
         "fxcache_native": NATIVE_FORMAT,
-        "artifact": artifact_digest(source),
+        "artifact": digest,
         "target": target_of(device),
         "graphs": described,
         "programs": [sizes_to_json(plan.program.sizes) for plan in plans],

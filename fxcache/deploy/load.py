@@ -15,7 +15,7 @@ from fxcache.deploy.fields import Fields, built, damaged
 from fxcache.deploy.files import MANIFEST, MAX_MANIFEST, Reader, content_of, parsed
 from fxcache.deploy.forward import parameters_from_json
 from fxcache.deploy.loaded import LoadedModel, Programs, model_class, model_of
-from fxcache.deploy.native.load import NativeCode
+from fxcache.deploy.native.load import NativeCode, digest_of_manifest
 from fxcache.deploy.programs import ProgramReader
 from fxcache.deploy.settings import settings_from_json
 from fxcache.deploy.signatures import require_signature
@@ -88,26 +88,37 @@ def load(
     declared = parameters_from_json(described.of("parameters", list), where)
     stored = WeightReader(dict(fields.pairs("weights")), f"{MANIFEST}: weights")
     tensors = weights_of(stored, reader, weights, place)
-    trained = read_tensors(reader, PLAN) if PLAN in files else {}
-    if not all(bool(tensor.isfinite().all()) for tensor in trained.values()):
-        raise damaged("its numbers are not all finite", PLAN)
+    trained = trained_weights(reader) if PLAN in files else {}
     settings = settings_from_json(fields.raw("settings"), trained, f"{MANIFEST}: settings")
     graphs = fields.items("programs", str)
     if not 0 < len(graphs) <= MAX_PROGRAMS:
         raise fields.wrong("programs", f"there are {len(graphs)} programs")
     readers = [ProgramReader(name, reader.read_json(file), file) for file in graphs]
     programs = Programs(readers, tensors, settings.capture.latent)
-    config = reader.read_json(CONFIG)
-    if not isinstance(config, dict):
-        raise damaged("it is no JSON object", CONFIG)
     kind = model_class(name, declared)
-    model = model_of(kind, programs, tensors, stored.kinds, config)
+    model = model_of(kind, programs, tensors, stored.kinds, config_in(reader))
     programs.all(model.device)
     if native:
-        programs.native = NativeCode(source, model.device, key)
+        programs.native = NativeCode(source, digest_of_manifest(content), model.device, key)
         settings = replace(settings, hoist=HoistLevel.NOTHING, hoist_requested=False)
     built(lambda: attach(model, settings), MANIFEST)
     return model
+
+
+def trained_weights(reader: Reader) -> dict[str, Tensor]:
+    """Return the weights of the plan's trained parts, which must be finite."""
+    trained = read_tensors(reader, PLAN)
+    if not all(bool(tensor.isfinite().all()) for tensor in trained.values()):
+        raise damaged("its numbers are not all finite", PLAN)
+    return trained
+
+
+def config_in(reader: Reader) -> dict[str, Any]:
+    """Return the configuration of the original model."""
+    config = reader.read_json(CONFIG)
+    if not isinstance(config, dict):
+        raise damaged("it is no JSON object", CONFIG)
+    return config
 
 
 def require_key_for(

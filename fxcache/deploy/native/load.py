@@ -31,6 +31,7 @@ class NativeCode(CompiledGraphs):
 
     Args:
         folder: The folder of the artifact.
+        digest: The SHA-256 of the artifact's manifest, as it was when it was read.
         device: The device of the model.
         public_key: The key that must belong to its signature; None to ask for none.
 
@@ -39,13 +40,16 @@ class NativeCode(CompiledGraphs):
             signed with the key.
     """
 
-    def __init__(self, folder: Path, device: torch.device, public_key: Path | None):
-        self._folder, self._device, self._public_key = folder, device, public_key
+    def __init__(
+        self, folder: Path, digest: str, device: torch.device, public_key: Path | None
+    ) -> None:
+        self._folder, self._digest, self._device = folder, digest, device
+        self._public_key = public_key
         inside = folder / NATIVE
         if inside.is_symlink():
             raise damaged(f"{NATIVE} is a link", str(folder))
         fields = Fields(require_native_format(folder, public_key), WHERE, NATIVE_FIELDS)
-        require_allowed(folder, fields, device)
+        require_allowed(fields, digest, device)
         content = Reader(inside, dict(fields.pairs("files"))).read(PACKAGE)
         programs = [
             Sizes(data, f"{WHERE}: programs[{n}]")
@@ -72,7 +76,7 @@ class NativeCode(CompiledGraphs):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "NativeCode":
         """Load the code again: a copy of a model has weights of its own."""
-        return type(self)(self._folder, self._device, self._public_key)
+        return type(self)(self._folder, self._digest, self._device, self._public_key)
 
     def find(self, graph: fx.GraphModule) -> CompiledGraph | None:
         """Return the machine code for a graph; None if it was not compiled."""
@@ -106,17 +110,17 @@ def require_native_format(folder: Path, public_key: Path | None) -> Mapping[str,
     return manifest
 
 
-def require_allowed(folder: Path, fields: Fields, device: torch.device) -> None:
+def require_allowed(fields: Fields, digest: str, device: torch.device) -> None:
     """Raise ArtifactError unless the native code belongs to the artifact and to this machine.
 
     Loading native code runs it, so nothing of it is loaded before.
 
     Args:
-        folder: The folder of the artifact.
         fields: The manifest of the native code.
+        digest: The SHA-256 of the artifact's manifest.
         device: The device of the model.
     """
-    if fields.of("artifact", str) != artifact_digest(folder):
+    if fields.of("artifact", str) != digest:
         raise ArtifactError(
             "the native code was made from another artifact",
             where=f"{WHERE}: artifact",
@@ -125,9 +129,9 @@ def require_allowed(folder: Path, fields: Fields, device: torch.device) -> None:
     require_target(Fields(fields.raw("target"), f"{WHERE}: target", TARGET), device)
 
 
-def artifact_digest(folder: Path) -> str:
+def digest_of_manifest(content: bytes) -> str:
     """Return the SHA-256 of an artifact's manifest, which holds the hashes of all its files."""
-    return hashlib.sha256(content_of(folder, MANIFEST, MAX_MANIFEST)).hexdigest()
+    return hashlib.sha256(content).hexdigest()
 
 
 @contextmanager
