@@ -132,7 +132,7 @@ def reused_at_steps(policy: Policy, variants: Variants, num_steps: int) -> list[
     last_refresh = 0
     for index in range(num_steps):
         decision = policy.decide(Step(index, num_steps, last_refresh))
-        reused = NOTHING if decision.refresh else variants.all - decision.recompute
+        reused = variants.reused_by(decision)
         if not reused:
             last_refresh = index
         found.append(reused)

@@ -21,6 +21,7 @@ from fxcache.rewrite.passes.fuse import Fusion
 from fxcache.rewrite.passes.store_in_place import buffers_of
 from fxcache.rewrite.variant import Variant
 from fxcache.rewrite.variant_signature import signature_of
+from fxcache.step import Decision
 
 Layouts = Mapping[int, tuple[Layout, ...]]  # by the number of the cache point
 NOTHING: frozenset[str] = frozenset()
@@ -89,6 +90,10 @@ class Variants:
                 self.fusions[key] = rewritten.fusions
                 self.made[key] = self._variant(rewritten, name)
             return self.made[key]
+
+    def reused_by(self, decision: Decision) -> frozenset[str]:
+        """Return the groups of cache points that a step reuses after this decision."""
+        return NOTHING if decision.refresh else self.all - decision.recompute
 
     def prefix(self, hoisted: HoistLevel = HoistLevel.NOTHING) -> Variant:
         """Return the graph that computes the signal of the policy."""

@@ -12,7 +12,7 @@ from fxcache.call import Call
 from fxcache.errors import UnknownLengthError
 from fxcache.policies.policy import LENGTH_UNKNOWN
 from fxcache.rewrite.variant import Variant
-from fxcache.rewrite.variants import NOTHING, Variants
+from fxcache.rewrite.variants import Variants
 from fxcache.runtime.captures import CaptureKey, Captures
 from fxcache.runtime.features.features import features_of
 from fxcache.runtime.features.recording import Recorder, Recording
@@ -127,7 +127,7 @@ class Engine:
         if step.signal is not None:  # the policy now sees the change of the signal
             step.now = self._step(trajectory, step.session)
         decision = self._decision(step)
-        reused = NOTHING if decision.refresh else variants.all - decision.recompute
+        reused = variants.reused_by(decision)
         if not reused:
             trajectory.last_refresh = trajectory.step
         for feature in self._features:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fxcache.codecs.codec import ReadContext
 from fxcache.policies import Since
 from fxcache.rewrite.variant_signature import Outputs
-from fxcache.rewrite.variants import NOTHING, Variants
+from fxcache.rewrite.variants import Variants
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.features.observation import relative_l1
 from fxcache.runtime.mode import require_eval
@@ -148,7 +148,7 @@ class Executor:
             decision = Decision(True, CHANGED)
         else:
             decision = trajectory.policy.decide(now)
-        reused = NOTHING if decision.refresh else variants.all - decision.recompute
+        reused = variants.reused_by(decision)
         made = Decided(pending, observed, decision, reused, changes, source)
         signature = variants.variant(reused, variants.continued).signature
         if signature.coefficients:

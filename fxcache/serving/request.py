@@ -3,7 +3,6 @@
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -174,10 +173,5 @@ class Request:
     def __enter__(self) -> "Request":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -1,6 +1,5 @@
 """Tests ONNX exports: ONNX Runtime computes what fxcache computes, up to rounding."""
 
-import hashlib
 import json
 import runpy
 import subprocess
@@ -8,12 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import fxcache
 from tests import tiny
@@ -165,96 +162,6 @@ def test_a_loaded_artifact_becomes_onnx_too(tmp_path):
     folder = fxcache.export_onnx(loaded, tmp_path / "onnx", STEPS)
     assert error(by_onnx(folder), expected) < 1e-5
     assert schedule_of(folder)["sizes"] == {"batch": {"least": 2, "most": None}}
-
-
-class Outputs(nn.Module):
-    """Returns tensors twice, an input, a weight and None; takes a number and a text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
-
-    def forward(
-        self, sample: Tensor, timestep: Tensor, text: Tensor, scale: float = 1.0, name: str = ""
-    ) -> dict[str, Any]:
-        inner = self.first(sample + text).tanh() * timestep * scale
-        output = sample + self.second(inner)
-        again = {"same": output, "input": sample, "weight": self.second.bias}
-        return {"sample": output, "nothing": None, "sum": output.sum(-1), "again": again}
-
-
-@torch.no_grad()
-def test_results_and_arguments_have_names(tmp_path):
-    model = fxcache.optimize(Outputs().eval(), fxcache.Uniform(2), cut="second")
-    sample, text = torch.randn(2, 8), torch.randn(2, 8)
-    given = {"timestep": torch.tensor(3.0), "text": text, "scale": 0.5, "name": "a"}
-    with fxcache.session(model, num_steps=2):
-        expected = [model(sample, **given) for _ in range(2)]
-    folder = fxcache.export_onnx(model, tmp_path / "onnx", 2)
-    schedule = schedule_of(folder)
-    assert schedule["arguments"] == {"scale": 0.5, "name": "a"}
-    full, skip = schedule["graphs"]["full"], schedule["graphs"]["cached_skip"]
-    same = ["output_again_same", "output_again_input", "output_again_weight"]
-    results = ["output_sample", "output_sum", *same]
-    assert [(value["name"], value["role"]) for value in full["outputs"]] == [
-        *((name, "result") for name in results),
-        ("cached_0", "cached"),
-    ]
-    assert [value["name"] for value in full["inputs"]] == ["sample", "timestep", "text"]
-    assert [value["name"] for value in skip["inputs"]] == ["sample", "cached_0"]
-    sessions = [onnxruntime.InferenceSession(folder / graph["file"]) for graph in (full, skip)]
-    feeds = {"sample": sample.numpy(), "text": text.numpy(), "timestep": np.array(3, np.float32)}
-    *first, cached = sessions[0].run([*results, "cached_0"], feeds)
-    second = sessions[1].run(results, {"sample": sample.numpy(), "cached_0": cached})
-    for found, wanted in zip((first, second), expected, strict=True):
-        tensors = [wanted["sample"], wanted["sum"], *wanted["again"].values()]
-        for value, tensor in zip(found, tensors, strict=True):
-            assert error(torch.from_numpy(value), tensor) < 1e-6
-
-
-class Squeezing(Outputs):
-    """Squeezes a dimension that is not 1, which PyTorch ignores; has a weight named ``output``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.output = nn.Parameter(torch.rand(8, 8))
-
-    def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:  # type: ignore[override]
-        inner = self.first(sample).squeeze(1).tanh() * timestep
-        return sample @ self.output + self.second(inner)
-
-
-@torch.no_grad()
-def test_idle_squeezes_and_names_that_clash(tmp_path):
-    model = fxcache.optimize(Squeezing().eval(), fxcache.Uniform(2), cut="second")
-    sample = torch.randn(2, 8)
-    expected = model(sample, torch.tensor(3.0))
-    exported = Model(fxcache.export_onnx(model, tmp_path / "onnx", 2), 2)
-    found = exported(0, sample.numpy(), 3, {}, {})
-    assert error(torch.from_numpy(found), expected) < 1e-6
-
-
-class Masked(nn.Module):
-    """Reads the length of a mask, as models with padded prompts do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
-
-    def forward(self, sample: Tensor, timestep: Tensor, mask: Tensor) -> Tensor:
-        kept = int(mask.sum())
-        return sample + self.second(self.first(sample).tanh() * timestep * kept)
-
-
-@torch.no_grad()
-def test_values_that_a_graph_holds_for_are_stated(tmp_path):
-    model = fxcache.optimize(Masked().eval(), fxcache.Uniform(2), cut="second")
-    mask = torch.tensor([True, True, False])
-    model(torch.randn(2, 8), torch.tensor(3.0), mask)
-    folder = fxcache.export_onnx(model, tmp_path / "onnx", 2)
-    digest = hashlib.sha256(mask.numpy().tobytes()).hexdigest()
-    stated = {"dtype": "bool", "shape": [3], "sha256": digest}
-    assert schedule_of(folder)["constants"] == {"mask": stated}
 
 
 def test_an_export_says_nothing_and_changes_no_setting(tmp_path):

@@ -18,6 +18,7 @@ from tests.serving.requests import (
     in_rounds,
     in_threads,
     optimized,
+    overwriting,
 )
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
@@ -206,21 +207,6 @@ def test_new_weights_refresh_the_cache_of_running_requests():
         restored = fxcache.restore(model)
         expected = restored(given["sample"], torch.tensor([500.0]), given["text"])
     torch.testing.assert_close(results[3], expected, rtol=1e-5, atol=1e-5)
-
-
-def overwriting(module: torch.nn.Module) -> Any:
-    """Return a callable whose results are overwritten by its next call, as in CUDA graphs."""
-    kept: dict[Any, torch.Tensor] = {}
-
-    def call(*inputs: torch.Tensor) -> Any:
-        values = list(module(*inputs))
-        for place, value in enumerate(values):
-            if isinstance(value, torch.Tensor):
-                buffer = kept.setdefault((place, value.shape), torch.empty_like(value))
-                values[place] = buffer.copy_(value)
-        return values
-
-    return call
 
 
 @pytest.mark.parametrize("name", ["Uniform", "FirstBlock", "TaylorSeer"])

@@ -12,8 +12,7 @@ import fxcache
 from fxcache.codecs.identity import Identity
 from fxcache.serving import Batcher
 from tests.plain import dit
-from tests.serving.requests import CAPTURE, Wish, optimized
-from tests.serving.test_batcher import overwriting
+from tests.serving.requests import CAPTURE, Wish, optimized, overwriting
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
 NEVER = fxcache.Explicit((0,))  # refreshes at the first step only
