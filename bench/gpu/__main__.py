@@ -19,7 +19,16 @@ from bench.gpu.wheels import install
 
 # Modules of this package, the most valuable first. They are imported after the environment
 # variables are set that Triton reads at its import.
-PARTS = ("kernel_checks", "correctness", "step_times", "kernel_times", "hoisting", "streams")
+PARTS = (
+    "kernel_checks",
+    "correctness",
+    "step_times",
+    "kernel_times",
+    "hoisting",
+    "streams",
+    "native",
+    "batcher",
+)
 
 
 def parser() -> argparse.ArgumentParser:

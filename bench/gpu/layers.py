@@ -33,7 +33,7 @@ def angles_of(positions: Tensor, width: int) -> Tensor:
 
 
 class TimestepEmbedding(nn.Module):
-    """Sines and cosines of the timestep, and an MLP: ``[]`` -> ``[1, width]``."""
+    """Sines and cosines of ``B`` timesteps or of one, and an MLP: ``[B]`` -> ``[B, width]``."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -41,7 +41,7 @@ class TimestepEmbedding(nn.Module):
         self.layers = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, timestep: Tensor) -> Tensor:
-        angles = angles_of(timestep.reshape(1), self.width)
+        angles = angles_of(timestep.reshape(-1), self.width)
         waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
         embedded: Tensor = self.layers(waves.to(timestep.dtype))
         return embedded

@@ -1,7 +1,7 @@
 """Denoisers in plain PyTorch with the structure of a U-Net, of FLUX and of DiT.
 
 Each is called as ``model(sample, timestep, text)`` and returns a tensor like ``sample``.
-``timestep`` is one number, ``[]``, and ``text`` is ``[B, words, width]``.
+``timestep`` is one number, ``[]``, or one for each row, ``[B]``. ``text`` is ``[B, words, width]``.
 """
 
 from collections.abc import Callable, Mapping

@@ -59,6 +59,10 @@ def memory_allocated() -> int:
     return 0
 
 
+def memory_reserved() -> int:
+    return 0
+
+
 def max_memory_allocated() -> int:
     return 0
 
