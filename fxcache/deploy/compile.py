@@ -13,14 +13,14 @@ from fxcache._torch import compile_graph, hint_of, pack_graphs
 from fxcache.deploy.files import MANIFEST, MAX_MANIFEST, Writer, content_of, new_folder
 from fxcache.deploy.load import load
 from fxcache.deploy.native.format import NATIVE_FORMAT, PACKAGE
-from fxcache.deploy.native.graph import describe_graph, not_compilable
+from fxcache.deploy.native.graph import describe_graph, example_inputs, not_compilable
 from fxcache.deploy.native.load import digest_of_manifest
 from fxcache.deploy.native.sizes import sizes_to_json
 from fxcache.deploy.native.target import target_of
 from fxcache.deploy.signatures import NATIVE
 from fxcache.deploy.step_table import lengths_of, named, require_table, reused_at_steps
 from fxcache.partition.frontier import Frontier
-from fxcache.program import Program, copy_graph, output_node, value_of
+from fxcache.program import Program, copy_graph, output_node
 from fxcache.rewrite.variant import Variant
 from fxcache.runtime.pipeline import require_engine
 from fxcache.runtime.rewriting import variants_of
@@ -140,7 +140,7 @@ def compiled(variant: Variant, program: Program) -> Any:
     output = output_node(graph)
     output.args = (tuple(v for v in output.args[0] if isinstance(v, fx.Node)),)  # type: ignore[union-attr]
     module = fx.GraphModule(variant.module, graph, type(variant.module).__name__)
-    values = [value_of(node) for node in graph.find_nodes(op="placeholder")]
+    values = example_inputs(variant)
     bounds = sizes_to_json(program.sizes)["sizes"]
     dims = {name: Dim(name, min=least, max=most) for name, (least, most) in bounds.items()}
     try:

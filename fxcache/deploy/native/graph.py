@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
 from fxcache._torch import hint_of
@@ -53,8 +54,7 @@ def describe_graph(variant: Variant, program: Program, number: int) -> dict[str,
     Raises:
         ArtifactError: The graph cannot be compiled. The error says why.
     """
-    placeholders = variant.module.graph.find_nodes(op="placeholder")
-    pairs = zip(variant.signature.inputs, placeholders, strict=True)
+    pairs = zip(variant.signature.inputs, example_inputs(variant), strict=True)
     return {
         "program": number,
         "digest": digest_of(variant.module),
@@ -62,9 +62,9 @@ def describe_graph(variant: Variant, program: Program, number: int) -> dict[str,
             {
                 "name": spec.name,
                 **place_of(spec.source, program),
-                **tensor_to_json(spec.name, spec.tensor, value_of(node)),
+                **tensor_to_json(spec.name, spec.tensor, value),
             }
-            for spec, node in pairs
+            for spec, value in pairs
         ],
         "outputs": [
             {"kind": output.sink.kind.value, "number": output.sink.key}
@@ -73,6 +73,15 @@ def describe_graph(variant: Variant, program: Program, number: int) -> dict[str,
         ],
         "weights": dict(weights_of(variant.module)),
     }
+
+
+def example_inputs(variant: Variant) -> list[Tensor]:
+    """Return a fake tensor like each input. Cached values come from buffers, which have no gaps."""
+    values = [value_of(node) for node in variant.module.graph.find_nodes(op="placeholder")]
+    return [
+        torch.empty_like(value) if spec.source.kind is InputKind.CACHED else value
+        for spec, value in zip(variant.signature.inputs, values, strict=True)
+    ]
 
 
 def place_of(source: Any, program: Program) -> dict[str, Any]:
