@@ -1,6 +1,7 @@
 """Lets many threads call one pipeline at once: their steps share calls of the denoiser."""
 
 import copy
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,8 @@ class BatchedPipeline:
     """A pipeline of diffusers that serves many calls at once.
 
     Each call runs in the caller's thread, with its own noise scheduler. The steps of all calls go
-    through one ``Batcher``. Text encoders and decoders run as in the pipeline, call by call.
+    through one ``Batcher``. Everything else is done by one thread at a time, because tokenizers and
+    some decoders keep state during a call.
 
     Use it in a ``with`` block, which runs the batcher's thread.
 
@@ -47,6 +49,7 @@ class BatchedPipeline:
         self._name, own = only_denoiser(pipeline)
         self._denoiser = own if denoiser is None else denoiser
         self.batcher = Batcher(self._denoiser, **options)
+        self._turn = threading.Lock()
 
     def __call__(
         self, *args: Any, before_step: Callable[[], None] | None = None, **kwargs: Any
@@ -62,12 +65,14 @@ class BatchedPipeline:
         Returns:
             What the pipeline returns.
         """
-        own = copy.copy(self._pipeline)
-        detach_pipeline(own)
-        own.scheduler = copy.deepcopy(own.scheduler)
-        with Steps(self._denoiser, self.batcher, own.scheduler, before_step) as steps:
-            vars(own)[self._name] = steps
-            return own(*args, **kwargs)
+        with self._turn:
+            own = copy.copy(self._pipeline)
+            detach_pipeline(own)
+            own.scheduler = copy.deepcopy(own.scheduler)
+            with Steps(self._denoiser, self.batcher, own.scheduler, self._turn) as steps:
+                steps.before_step = before_step
+                vars(own)[self._name] = steps
+                return own(*args, **kwargs)
 
     def __enter__(self) -> "BatchedPipeline":
         self.batcher.__enter__()
@@ -87,7 +92,10 @@ class Steps(nn.Module):
         denoiser: The denoiser, whose attributes this module has too.
         batcher: Runs the steps.
         scheduler: The noise scheduler of the call, which counts its steps.
-        before_step: Is called before each step.
+        turn: The lock that the caller holds. It is free while a step waits for its result.
+
+    Attributes:
+        before_step: Is called before each step, unless it is None.
     """
 
     def __init__(
@@ -95,11 +103,12 @@ class Steps(nn.Module):
         denoiser: nn.Module,
         batcher: Batcher,
         scheduler: Any,
-        before_step: Callable[[], None] | None,
+        turn: threading.Lock,
     ) -> None:
         super().__init__()
         self.denoiser = denoiser
-        self._batcher, self._scheduler, self._before_step = batcher, scheduler, before_step
+        self._batcher, self._scheduler, self._turn = batcher, scheduler, turn
+        self.before_step: Callable[[], None] | None = None
         self._signature = require_engine(denoiser, WHERE).signature
         self._runs: list[Run] = []
 
@@ -111,11 +120,15 @@ class Steps(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the next step of the request with this conditioning."""
-        if self._before_step:
-            self._before_step()
+        if self.before_step:
+            self.before_step()
         conditioning = self._signature.call(args, kwargs).conditioning
         run = self._run(conditioning, place_of(self._scheduler))
-        return run.request(*args, **kwargs)
+        self._turn.release()
+        try:
+            return run.request(*args, **kwargs)
+        finally:
+            self._turn.acquire()
 
     def _run(self, conditioning: tuple[Tensor, ...], place: Place | None) -> "Run":
         """Return the run with this conditioning whose step at ``place`` is still missing."""

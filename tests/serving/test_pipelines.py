@@ -1,5 +1,6 @@
 """Tests that many threads can call one pipeline at once, and each gets what it gets alone."""
 
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -163,3 +164,23 @@ def test_a_pipeline_with_two_denoisers_is_refused():
 def test_a_pipeline_that_is_not_optimised_is_refused():
     with pytest.raises(fxcache.errors.StateError, match="not optimised"):
         BatchedPipeline(stable_diffusion())
+
+
+def test_one_thread_at_a_time_runs_what_is_not_the_denoiser():
+    """Tokenizers change their own state during a call, and so do decoders of videos."""
+    pipe, prompt = made("Stable Diffusion")
+    inside, most, encode = [0], [0], pipe.encode_prompt
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.1)
+        inside[0] -= 1
+        return encode(*args, **kwargs)
+
+    pipe.encode_prompt = noted
+    with BatchedPipeline(pipe, linger=0.2) as batched:
+        together(batched, prompt)
+        statistics = batched.batcher.statistics
+    assert most == [1]
+    assert statistics.mean_batch > 2
