@@ -94,7 +94,7 @@ def load(
     if not 0 < len(graphs) <= MAX_PROGRAMS:
         raise fields.wrong("programs", f"there are {len(graphs)} programs")
     readers = [ProgramReader(name, reader.read_json(file), file) for file in graphs]
-    programs = Programs(readers, tensors, settings.capture.latent)
+    programs = Programs(readers, tensors, settings.capture)
     kind = model_class(name, declared)
     model = model_of(kind, programs, tensors, stored.kinds, config_in(reader))
     programs.all(model.device)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxcache.call import Call
+from fxcache.capture.config import CaptureConfig
 from fxcache.capture.provided import CompiledGraphs, ProvidesPrograms
 from fxcache.deploy.files import to_bytes
 from fxcache.deploy.programs import ProgramReader, call_to_json, digest
@@ -36,15 +37,15 @@ class Programs:
     It has no ``__dict__``, so that it counts as one unchanging setting of the model.
     """
 
-    __slots__ = ("_graphs", "_made", "_readers", "_weights", "latent", "native")
+    __slots__ = ("_graphs", "_made", "_readers", "_weights", "config", "native")
 
     def __init__(
         self,
         readers: Sequence[ProgramReader],
         weights: Mapping[str, Tensor],
-        latent: str | None,
+        config: CaptureConfig,
     ):
-        self._readers, self._weights, self.latent = readers, dict(weights), latent
+        self._readers, self._weights, self.config = readers, dict(weights), config
         self.native: CompiledGraphs | None = None
         self._made: dict[tuple[int, torch.device], Program] = {}
         self._graphs: dict[int, fx.GraphModule] = {}
@@ -100,6 +101,11 @@ class LoadedModel(nn.Module, ProvidesPrograms):
     fxcache_programs: Programs
     config: Config
 
+    @property
+    def capture_config(self) -> CaptureConfig:
+        """The options with which the programs were captured."""
+        return self.fxcache_programs.config
+
     def program_for(self, call: Call) -> Program:
         """Return the program that serves ``call``."""
         return self.fxcache_programs.for_call(call, self, type(self).__name__)
@@ -123,7 +129,8 @@ class LoadedModel(nn.Module, ProvidesPrograms):
 
 def plain_forward(self: LoadedModel, *args: Any, **kwargs: Any) -> Any:
     """Run the graph of the call, without a cache."""
-    call = Signature(type(self), self.fxcache_programs.latent).call(args, kwargs)
+    config = self.capture_config
+    call = Signature(type(self), config.latent, config.dynamic).call(args, kwargs)
     program = self.program_for(call)
     module = self.fxcache_programs.plain_graph(program)
     rebind(module, live_weights(self, program.weights))
