@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -49,6 +50,15 @@ class Programs:
         self.native: CompiledGraphs | None = None
         self._made: dict[tuple[int, torch.device], Program] = {}
         self._graphs: dict[int, fx.GraphModule] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Programs":
+        """Return the programs for a copy of the model, which has weights of its own.
+
+        Programs never change, so both share them. torch cannot copy values with varying sizes.
+        """
+        made = type(self)(self._readers, self._weights, self.config)
+        made.native, made._made = deepcopy(self.native, memo), self._made
+        return made
 
     def all(self, device: torch.device) -> list[Program]:
         """Return all programs. They are made now, so that none of them fails later."""

@@ -1,5 +1,6 @@
 """Tests which calls an artifact serves: shapes, sizes that may vary, values, halves of a batch."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 import fxcache
 from fxcache.deploy.loaded import LoadedModel
+from fxcache.runtime.optimized_class import Optimized
 from tests.deploy.test_round_trip import BATCH, OPTIONS, STEPS, denoised
 from tests.engines import optimized_engine
 from tests.plain import DiT, dit, dit_inputs
@@ -69,6 +71,19 @@ def test_a_restored_model_keeps_the_options_of_the_capture(any_batch):
     plan = fxcache.calibrate(model, fxcache.TeaCache, lambda: denoised(model, batch=3))
     fxcache.optimize(model, plan)
     assert torch.equal(denoised(model)[-1], denoised(fxcache.optimize(dit(), plan.policy))[-1])
+
+
+@pytest.mark.parametrize("optimized", [True, False])
+@torch.no_grad()
+def test_a_copy_shares_graphs_and_has_weights_of_its_own(any_batch, optimized):
+    model = any_batch if optimized else fxcache.restore(any_batch)
+    expected = denoised(model)
+    twin = copy.deepcopy(model)
+    assert all(map(torch.equal, denoised(twin, batch=3), denoised(model, batch=3)))
+    twin.get_parameter("head.weight").zero_()
+    assert not torch.equal(denoised(twin)[-1], expected[-1])
+    assert torch.equal(denoised(model)[-1], expected[-1])
+    assert isinstance(twin, Optimized) == optimized
 
 
 class Longer(nn.Module):
