@@ -20,7 +20,10 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
 README, KERNELS = ROOT / "README.md", ROOT / "kernels" / "README.md"
 GPU, DEPLOY = ROOT / "docs" / "gpu.md", ROOT / "docs" / "deploy.md"
-GPU_PARTS = ("step_times", "kernel_times", "kernel_checks", "correctness", "streams")
+GPU_PARTS = (
+    *("step_times", "kernel_times", "hoisting", "batcher"),
+    *("kernel_checks", "correctness", "streams"),
+)
 CURVES = {
     FEWER: "fewer steps, no caching",
     DEFAULT: "**`ProtectedEnds`, the default**",

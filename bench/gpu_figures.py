@@ -5,7 +5,13 @@ from typing import Any
 
 from tabulate import tabulate
 
-CHECKS = ("kernel_checks", "correctness", "streams")  # parts that compare results
+CHECKS = (
+    "kernel_checks",
+    "correctness",
+    "hoisting",
+    "streams",
+    "batcher",
+)  # parts that compare results
 Items = Mapping[str, Mapping[str, Any]]  # the items of one part, by name
 
 
@@ -20,6 +26,8 @@ def gpu_figures(parts: Mapping[str, Items]) -> str:
             machine_line(parts),
             step_table(parts["step_times"]),
             kernel_table(parts["kernel_times"]),
+            hoisting_table(parts["hoisting"]),
+            batcher_table(parts["batcher"]),
             "\n".join(counts_line(part, parts[part]) for part in CHECKS),
         ]
     )
@@ -62,6 +70,48 @@ def kernel_table(items: Items) -> str:
         for name, item in items.items()
     ]
     return table(rows)
+
+
+def hoisting_table(items: Items) -> str:
+    """Return the memory of each way to hoist, and the largest error of a step."""
+    rows = [
+        {
+            "hoisted values": name,
+            "weights not read in a step": mebibytes(found["hoisted_weight_bytes"]),
+            "allocated before": mebibytes(found["allocated_before"]),
+            "allocated after": mebibytes(found["allocated_hoisted"]),
+            "largest error": error(found["largest_error"]),
+        }
+        for name, found in results_of(items)
+    ]
+    return table(rows)
+
+
+def batcher_table(items: Items) -> str:
+    """Return the times of requests alone and together, in eager mode."""
+    rows = [
+        {
+            "six requests, eager": name,
+            "one after another": milliseconds(1000 * found["alone_seconds"]),
+            "in a batcher": milliseconds(1000 * found["together_seconds"]),
+            "steps for each call": f"{found['steps'] / found['calls']:.1f}",
+            "largest error": error(found["largest_error"]),
+        }
+        for name, found in results_of(items)
+    ]
+    return table(rows)
+
+
+def results_of(items: Items) -> list[tuple[str, Any]]:
+    return [(name, item["result"]) for name, item in items.items()]
+
+
+def mebibytes(value: float) -> str:
+    return f"{value / 2**20:.1f} MiB"
+
+
+def error(value: float) -> str:
+    return f"{value:.1g}" if value else "0"
 
 
 def counts_line(part: str, items: Items) -> str:

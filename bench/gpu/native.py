@@ -42,7 +42,7 @@ def check(setup: Setup, name: str, dtype: torch.dtype) -> dict[str, Any]:
         seconds = time.monotonic() - began
         native = fxcache.load(artifact, device=setup.device, native=True, allow_unsigned=True)
         outputs = request.outputs(native, native)
-        found = {
+        found: dict[str, Any] = {
             "largest_error": largest_error(outputs, expected),
             "tolerance": TOLERANCE[dtype],
             "notices": fxcache.report(native).notices,

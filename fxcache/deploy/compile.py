@@ -17,6 +17,7 @@ from fxcache.deploy.native.graph import describe_graph, example_inputs, not_comp
 from fxcache.deploy.native.load import digest_of_manifest
 from fxcache.deploy.native.sizes import sizes_to_json
 from fxcache.deploy.native.target import target_of
+from fxcache.deploy.native.trial import require_loads
 from fxcache.deploy.signatures import NATIVE
 from fxcache.deploy.step_table import lengths_of, named, require_table, reused_at_steps
 from fxcache.partition.frontier import Frontier
@@ -53,7 +54,8 @@ def compile_artifact(
         The folder with the code.
 
     Raises:
-        ArtifactError: The folder holds no artifact, or its steps need more than graphs and a table.
+        ArtifactError: The folder holds no artifact, its steps need more than graphs and a table, or
+            this machine's compiler makes code that cannot be loaded.
         ConfigError: A length is no positive whole number.
         ScheduleError: The policy was calibrated for runs of another length.
         ModelFileError: The folder cannot be written.
@@ -115,6 +117,7 @@ def write(
             described[name] = describe_graph(variant, plan.program, plan.number)
             codes[name] = compiled(variant, plan.program)
     pack_graphs(made / PACKAGE, codes)
+    require_loads(made / PACKAGE, codes, device)
     writer.add(PACKAGE)
     writer.finish({
         "fxcache_native": NATIVE_FORMAT,

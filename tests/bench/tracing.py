@@ -3,6 +3,7 @@
 import functools
 import inspect
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,10 +29,12 @@ def lines_that_run(folder: Path) -> Iterator[set[Line]]:
 
     before = sys.gettrace()
     sys.settrace(trace)
+    threading.settrace(trace)  # for threads that begin inside the block
     try:
         yield ran
     finally:
         sys.settrace(before)
+        threading.settrace(before)
 
 
 def untraced(function: Callable[..., T]) -> Callable[..., T]:

@@ -10,6 +10,8 @@ from torch._dynamo.testing import CompileCounter
 
 import fxcache
 from fxcache.cli import main
+from fxcache.deploy.native.graph import describe_graph, example_inputs
+from fxcache.graph_inputs import InputKind
 from fxcache.rewrite.variants import NOTHING
 from fxcache.serving import Batcher
 from tests.deploy.natives import ANY_BATCH, MOST, error_of, load_native
@@ -140,10 +142,44 @@ class Odd(nn.Module):
         return sample + self.second(inner) + torch.tensor([1.0, 2.0, 3.0, 4.0]), None, timestep
 
 
+class Tail(nn.Linear):
+    """Returns the tail of a sequence, as FLUX does: a view, with gaps in its memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([x, super().forward(x)], dim=1)[:, 1]
+
+
+class Sliced(nn.Module):
+    """Caches a view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), Tail(4, 4)
+
+    def forward(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, None, Tensor]:
+        return sample + self.second(self.first(sample) * timestep), None, timestep
+
+
+@torch.no_grad()
+def test_cached_values_are_read_without_gaps():
+    model = fxcache.optimize(Sliced().eval(), fxcache.Uniform(2), cut="second")
+    model(torch.randn(2, 4), torch.tensor(1.0))
+    variants = variants_of(model)
+    reuse = variants.variant(variants.all)
+    (read,) = [
+        value
+        for spec, value in zip(reuse.signature.inputs, example_inputs(reuse), strict=True)
+        if spec.source.kind is InputKind.CACHED
+    ]
+    assert read.is_contiguous()
+    assert describe_graph(reuse, variants.program, 0)["inputs"]
+
+
 @pytest.mark.slow
 @torch.no_grad()
-def test_odd_graphs_are_compiled(tmp_path, runs):
-    model = fxcache.optimize(Odd().eval(), fxcache.Uniform(2), cut="second")
+@pytest.mark.parametrize("kind", [Odd, Sliced])
+def test_odd_graphs_are_compiled(tmp_path, runs, kind):
+    model = fxcache.optimize(kind().eval(), fxcache.Uniform(2), cut="second")
     calls = [(torch.randn(2, 4), torch.tensor(float(t))) for t in range(4, 0, -1)]
     expected = [model(*call) for call in calls]
     folder = fxcache.export(model, tmp_path / "artifact")
