@@ -12,7 +12,7 @@ from fxcache.call import Call
 from fxcache.capture.config import CaptureConfig
 from fxcache.capture.provided import CompiledGraphs, ProvidesPrograms
 from fxcache.deploy.files import to_bytes
-from fxcache.deploy.programs import ProgramReader, call_to_json, digest
+from fxcache.deploy.programs import ProgramReader, call_to_json, digest, number_refused
 from fxcache.deploy.weights import TRAINABLE
 from fxcache.errors import ArtifactError
 from fxcache.program import Program, copy_graph
@@ -70,6 +70,8 @@ class Programs:
         Raises:
             ArtifactError: There is none.
         """
+        if not call.is_bound:
+            raise number_refused(call.timestep_name)
         device = device_of(model)
         wanted, values = to_bytes(call_to_json(call.key, device)), call.by_path()
         for number, reader in enumerate(self._readers):

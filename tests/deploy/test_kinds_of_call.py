@@ -172,3 +172,27 @@ def test_a_timestep_that_is_a_number_is_refused_by_name(tmp_path):
         model(timestep=9.0, **dit_inputs())
     with pytest.raises(fxcache.ArtifactError, match="a Python number"):
         fxcache.export(model, tmp_path / "artifact")
+
+
+class Memory:
+    """An object that carries a tensor."""
+
+    def __init__(self) -> None:
+        self.keys = torch.zeros(2, 5, 16)
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "number": ({"timestep": 9.0}, "timestep that is a Python number.*\n  where: timestep\n"),
+    "object": ({"text": Memory()}, "objects that carry tensors.*\n  where: text\n"),
+    "in a list": ({"text": [Memory()]}, "objects that carry tensors.*\n  where: text.0\n"),
+}
+
+
+@pytest.mark.parametrize("optimized", [True, False])
+@pytest.mark.parametrize(("given", "error"), REFUSED.values(), ids=REFUSED)
+@torch.no_grad()
+def test_a_loaded_model_refuses_numbers_and_objects_by_name(any_batch, optimized, given, error):
+    model = any_batch if optimized else fxcache.restore(any_batch)
+    with pytest.raises(fxcache.ArtifactError, match=error):
+        model(**({"timestep": torch.tensor(9.0), **dit_inputs()} | given))
+    assert all(map(torch.equal, denoised(model), denoised(model)))
