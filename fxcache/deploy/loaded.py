@@ -54,10 +54,10 @@ class Programs:
     def __deepcopy__(self, memo: dict[int, Any]) -> "Programs":
         """Return the programs for a copy of the model, which has weights of its own.
 
-        Programs never change, so both share them. torch cannot copy values with varying sizes.
+        They are made again, because torch cannot copy values with varying sizes.
         """
-        made = type(self)(self._readers, self._weights, self.config)
-        made.native, made._made = deepcopy(self.native, memo), self._made
+        made = type(self)(self._readers, deepcopy(self._weights, memo), self.config)
+        made.native = deepcopy(self.native, memo)
         return made
 
     def all(self, device: torch.device) -> list[Program]:
@@ -167,18 +167,17 @@ def model_class(name: str, declared: inspect.Signature) -> type[LoadedModel]:
 
 def model_of(
     kind: type[LoadedModel],
-    programs: Programs,
     weights: Mapping[str, Tensor],
     kinds: Mapping[str, str],
     config: Mapping[str, Any],
 ) -> LoadedModel:
-    """Return a model in eval mode with these weights, under their original names.
+    """Return a model in eval mode with these weights, under their original names, and no programs.
 
     Raises:
         ArtifactError: Two names exclude each other.
     """
     model = kind()
-    model.fxcache_programs, model.config = programs, Config(config)
+    model.config = Config(config)
     for name, weight in weights.items():
         if kinds[name] == "constant":
             continue

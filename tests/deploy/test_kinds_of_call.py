@@ -75,7 +75,7 @@ def test_a_restored_model_keeps_the_options_of_the_capture(any_batch):
 
 @pytest.mark.parametrize("optimized", [True, False])
 @torch.no_grad()
-def test_a_copy_shares_graphs_and_has_weights_of_its_own(any_batch, optimized):
+def test_a_copy_has_weights_of_its_own(any_batch, optimized):
     model = any_batch if optimized else fxcache.restore(any_batch)
     expected = denoised(model)
     twin = copy.deepcopy(model)
