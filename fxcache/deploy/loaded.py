@@ -192,9 +192,18 @@ def model_of(
         if kinds[name] == "buffer":
             owner.register_buffer(leaf, weight)
         else:
-            trainable = kinds[name] == TRAINABLE
-            owner.register_parameter(leaf, nn.Parameter(weight, requires_grad=trainable))
+            owner.register_parameter(leaf, parameter_of(weight, kinds[name] == TRAINABLE))
     return model.eval()
+
+
+def parameter_of(weight: Tensor, trainable: bool) -> nn.Parameter:
+    """Return ``weight`` itself if it is such a parameter, else one that shares its memory.
+
+    A parameter of the caller's own model moves to another device with that model.
+    """
+    if isinstance(weight, nn.Parameter) and weight.requires_grad == trainable:
+        return weight
+    return nn.Parameter(weight, requires_grad=trainable)
 
 
 def submodule(model: nn.Module, path: str) -> nn.Module:
