@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from fxcache.commands import calibrate, env, export, inspect, report, run, sign, strip, tune
+from fxcache.commands import calibrate, env, export, inspect, report, run, serve, sign, strip, tune
 from fxcache.commands import compile as compile_
 from fxcache.commands.options import Result
 from fxcache.errors import FxcacheError
@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[Any, str]] = {
     "run": (run, "generate images with a pipeline and fxcache"),
     "export": (export, "write a pipeline's denoisers as artifacts, which run without its code"),
     "compile": (compile_, "compile an artifact to native code for this machine"),
+    "serve": (serve, "serve pictures over HTTP, with an artifact; needs fxcache[serve]"),
     "sign": (sign, "sign an artifact with an Ed25519 key"),
     "calibrate": (calibrate, "fit a policy to a pipeline; writes a plan"),
     "tune": (tune, "find the best plan for a speed or a quality"),

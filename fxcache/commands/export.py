@@ -1,19 +1,25 @@
 """``fxcache export``: write the denoisers of a pipeline as artifacts, or as ONNX."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fxcache.api import report
 from fxcache.commands.drawing import add_drawing_options, drawing_from
 from fxcache.commands.options import Result, pipeline_from
+from fxcache.config import CaptureConfig
 from fxcache.deploy.export import export
 from fxcache.deploy.files import MANIFEST
 from fxcache.deploy.onnx.export import export_onnx, require_packages
 from fxcache.deploy.onnx.schedule import SCHEDULE
 from fxcache.errors import ConfigError
+from fxcache.integrations.diffusers import conditions
+from fxcache.pipelines.drawing import Drawing
 from fxcache.report.report import Report
+from fxcache.serving import BatchedPipeline, rows_of
 
+ROWS = 3  # pictures in the call that shows which inputs have rows
 MARKERS = {"artifact": MANIFEST, "onnx": SCHEDULE}  # the file that each folder has
 
 
@@ -25,6 +31,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--format", choices=MARKERS, default="artifact", help=format_)
     help_ = "leave out the weights; fxcache.load then needs a state dict"
     command.add_argument("--no-weights", action="store_true", help=help_)
+    help_ = "graphs for any number of rows, for a Batcher and `fxcache serve`"
+    command.add_argument("--batched", action="store_true", help=help_)
 
 
 def run(arguments: argparse.Namespace) -> Result:
@@ -32,15 +40,16 @@ def run(arguments: argparse.Namespace) -> Result:
     as_onnx = arguments.format == "onnx"
     if as_onnx:
         require_packages()
-        if arguments.no_weights:
-            raise ConfigError(
-                "ONNX files need their weights",
-                where="--format onnx --no-weights",
-                remedy="leave out --no-weights",
-            )
+        require_possible(arguments)
     drawing, pipeline = drawing_from(arguments), pipeline_from(arguments)
+    if arguments.batched:
+        drawing = for_any_rows(drawing, pipeline)
     with drawing.optimized(pipeline) as target:
-        drawing.draw(pipeline, drawing.steps)
+        if arguments.batched:
+            with BatchedPipeline(pipeline) as batched:
+                drawing.draw(pipeline, drawing.steps, call=batched)
+        else:
+            drawing.draw(pipeline, drawing.steps)
         if as_onnx:
             folder = export_onnx(target, arguments.out, run_lengths(target))
         else:
@@ -49,6 +58,26 @@ def run(arguments: argparse.Namespace) -> Result:
     sizes = {str(marker.parent): size_of(marker.parent) for marker in written}
     lines = [f"wrote {name}: {size:,} bytes" for name, size in sizes.items()]
     return {"artifacts": sizes}, "\n".join(lines)
+
+
+def require_possible(arguments: argparse.Namespace) -> None:
+    """Raise ConfigError for options that ONNX excludes."""
+    for option in ("no_weights", "batched"):
+        if getattr(arguments, option):
+            name = f"--{option.replace('_', '-')}"
+            raise ConfigError(
+                "ONNX files hold their weights, and the schedule of one run",
+                where=f"--format onnx {name}",
+                remedy=f"leave out {name}",
+            )
+
+
+def for_any_rows(drawing: Drawing, pipeline: Any) -> Drawing:
+    """Return ``drawing`` with captures whose inputs may have any number of rows."""
+    prompts = (list(drawing.prompts) * ROWS)[:ROWS]
+    rows = rows_of(pipeline, conditions(pipeline, prompts), num_inference_steps=drawing.steps)
+    capture = CaptureConfig(dynamic=rows)
+    return replace(drawing, options={**drawing.options, "capture": capture})
 
 
 def run_lengths(target: Any) -> list[int]:

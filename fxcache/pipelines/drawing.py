@@ -1,6 +1,6 @@
 """Generates images with a pipeline, with and without fxcache."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,13 +43,26 @@ class Drawing:
     plan: Plan | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def draw(self, pipeline: Any, steps: int, output_type: str = "pil") -> list[Any]:
-        """Generate the images in the form of diffusers' ``output_type``. Arrays are from 0 to 1."""
+    def draw(
+        self,
+        pipeline: Any,
+        steps: int,
+        output_type: str = "pil",
+        call: Callable[..., Any] | None = None,
+    ) -> list[Any]:
+        """Generate the images.
+
+        Args:
+            pipeline: The pipeline.
+            steps: The number of denoising steps.
+            output_type: The form of the images, as in diffusers. Arrays are from 0 to 1.
+            call: What to call with the pipeline's arguments; None for the pipeline.
+        """
         device = denoiser_of(pipeline).parameters().__next__().device
         generators = [
             torch.Generator(device).manual_seed(self.seed + i) for i in range(len(self.prompts))
         ]
-        result = pipeline(
+        result = (call or pipeline)(
             conditions(pipeline, self.prompts),
             num_inference_steps=steps,
             generator=generators,

@@ -53,13 +53,18 @@ class PipelineRun:
 
     def place(self) -> Place | None:
         """Return the noise scheduler's place; None if the scheduler does not count its steps."""
-        timesteps = getattr(self.scheduler, "timesteps", None)
-        if not isinstance(timesteps, Tensor) or not hasattr(self.scheduler, "step_index"):
-            return None
-        index = self.scheduler.step_index
-        if index is None:  # before the first step
-            index = getattr(self.scheduler, "begin_index", None) or 0
-        return Place(int(index), len(timesteps))
+        return place_of(self.scheduler)
+
+
+def place_of(scheduler: Any) -> Place | None:
+    """Return the place of a noise scheduler; None if it does not count its steps."""
+    timesteps = getattr(scheduler, "timesteps", None)
+    if not isinstance(timesteps, Tensor) or not hasattr(scheduler, "step_index"):
+        return None
+    index = scheduler.step_index
+    if index is None:  # before the first step
+        index = getattr(scheduler, "begin_index", None) or 0
+    return Place(int(index), len(timesteps))
 
 
 class OptimizedPipeline:

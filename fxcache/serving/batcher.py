@@ -119,8 +119,11 @@ class Batcher:
 
     @property
     def statistics(self) -> Statistics:
-        """What the batcher did so far."""
-        return self._counts.read()
+        """What the batcher did so far, and what it holds now."""
+        with self._changed:
+            requests, waiting = list(self._open), len(self._waiting)
+        held = sum(request.cached_bytes for request in requests)
+        return self._counts.read(len(requests), waiting, held)
 
     def close(self) -> None:
         """Stop. Steps that wait are cancelled; a round of the thread ends first."""

@@ -1,0 +1,117 @@
+"""Draws pictures for many requests at once, in one process."""
+
+import asyncio
+import io
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fxcache.deploy.load import load
+from fxcache.errors import FxcacheError
+from fxcache.integrations.diffusers import conditions, load_pipeline
+from fxcache.server.config import ServerConfig
+from fxcache.serving import BatchedPipeline, Statistics
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A picture that a client wants.
+
+    Attributes:
+        prompt: The prompt, or the name of a class.
+        steps: The number of denoising steps.
+        seed: The seed of the noise.
+        guidance_scale: The scale of classifier-free guidance; None for the pipeline's default.
+    """
+
+    prompt: str
+    steps: int
+    seed: int
+    guidance_scale: float | None = None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The result of a wish.
+
+    Attributes:
+        png: The picture as a PNG file; empty if the wish was refused.
+        refusal: Why it was refused; empty if it was not.
+        process: The process that drew it.
+    """
+
+    png: bytes = b""
+    refusal: str = ""
+    process: int = 0
+
+
+class StoppedError(Exception):
+    """The client no longer waits for the picture."""
+
+
+class Painter:
+    """Draws the pictures of many requests. Their steps share calls of the denoiser.
+
+    Args:
+        config: The options of the server.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        torch.set_num_threads(config.threads)
+        pipeline = load_pipeline(config.pipeline, getattr(torch, config.dtype), config.device)
+        pipeline.set_progress_bar_config(disable=True)
+        self._pipeline, self._device = pipeline, config.device
+        denoiser = load(config.artifact, device=config.device)
+        self._batched = BatchedPipeline(pipeline, denoiser, max_batch=config.max_batch).__enter__()
+        self._pool = ThreadPoolExecutor(config.max_ongoing, thread_name_prefix="fxcache-painter")
+
+    @property
+    def statistics(self) -> Statistics:
+        """What the batcher did so far."""
+        return self._batched.batcher.statistics
+
+    async def draw(self, wish: Wish) -> Drawn:
+        """Draw a picture. If the caller is cancelled, the picture ends at its next step."""
+        stopped = threading.Event()
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._pool, self._drawn, wish, stopped)
+        finally:
+            stopped.set()
+
+    def close(self) -> None:
+        """End all pictures."""
+        self._batched.__exit__(None, None, None)
+        self._pool.shutdown()
+
+    def _drawn(self, wish: Wish, stopped: threading.Event) -> Drawn:
+        """Draw a picture in this thread."""
+
+        def before_step() -> None:
+            if stopped.is_set():
+                raise StoppedError
+
+        guided = {} if wish.guidance_scale is None else {"guidance_scale": wish.guidance_scale}
+        try:
+            before_step()
+            images = self._batched(
+                conditions(self._pipeline, [wish.prompt]),
+                before_step=before_step,
+                num_inference_steps=wish.steps,
+                generator=torch.Generator(self._device).manual_seed(wish.seed),
+                **guided,
+            ).images
+        except (FxcacheError, ValueError) as error:  # pipelines check their inputs with ValueError
+            return Drawn(refusal=str(error), process=os.getpid())
+        return Drawn(png_of(images[0]), process=os.getpid())
+
+
+def png_of(image: Any) -> bytes:
+    """Return a PIL image as a PNG file."""
+    file = io.BytesIO()
+    image.save(file, format="PNG")
+    return file.getvalue()

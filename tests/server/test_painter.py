@@ -1,0 +1,75 @@
+"""Tests the painter of the server without Ray."""
+
+import asyncio
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fxcache
+from fxcache.server import ServerConfig
+from fxcache.server.painter import Drawn, Painter, Wish
+from tests.server.processes import MODEL
+
+WISH = Wish("red apple", steps=6, seed=1)
+
+
+@pytest.fixture(scope="module")
+def painter(artifact: Path) -> Iterator[Painter]:
+    made = Painter(ServerConfig(str(MODEL), str(artifact)))
+    yield made
+    made.close()
+
+
+def pixels(drawn: Drawn) -> "np.ndarray[tuple[int, ...], np.dtype[np.int16]]":
+    assert not drawn.refusal
+    return np.asarray(Image.open(io.BytesIO(drawn.png))).astype(np.int16)
+
+
+def test_pictures_drawn_at_once_equal_those_drawn_alone(painter):
+    wishes = [replace(WISH, seed=seed, steps=4 + seed) for seed in range(4)]
+
+    async def together() -> list[Drawn]:
+        return await asyncio.gather(*map(painter.draw, wishes))
+
+    before = painter.statistics
+    found = [pixels(drawn) for drawn in asyncio.run(together())]
+    alone = [pixels(asyncio.run(painter.draw(wish))) for wish in wishes]
+    for one, other in zip(found, alone, strict=True):
+        assert abs(one - other).max() <= 1
+    assert abs(found[0] - found[1]).max() > 50
+    assert painter.statistics.steps - before.steps == 2 * sum(wish.steps for wish in wishes)
+
+
+def test_a_picture_that_nobody_waits_for_ends_at_its_next_step(painter):
+    async def left() -> None:
+        work = asyncio.ensure_future(painter.draw(replace(WISH, steps=1000)))
+        while not painter.statistics.open_requests:
+            await asyncio.sleep(0.01)
+        work.cancel()
+        while painter.statistics.open_requests:
+            await asyncio.sleep(0.01)
+
+    before = painter.statistics.steps
+    asyncio.run(asyncio.wait_for(left(), 60))
+    assert painter.statistics.steps - before < 500
+
+
+def test_what_the_pipeline_cannot_draw_is_refused(painter):
+    drawn = asyncio.run(painter.draw(replace(WISH, steps=1001)))  # the scheduler has 1000
+    assert "1001" in drawn.refusal
+    assert not drawn.png
+    assert not painter.statistics.open_requests
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"replicas": 0}, {"deadline": 0.0}, {"port": 0}, {"metrics_port": 8000}, {"max_batch": 1}],
+)
+def test_options_are_checked(changed):
+    with pytest.raises(fxcache.ConfigError, match=next(iter(changed))):
+        ServerConfig("pipeline", "artifact", **changed)
