@@ -4,7 +4,8 @@ import logging
 
 from fxcache.api import clear, optimize, report, restore, session
 from fxcache.calibration.plan import Plan
-from fxcache.config import CacheConfig, CaptureConfig
+from fxcache.capture.config import CaptureConfig
+from fxcache.config import CacheConfig
 from fxcache.deploy.compile import compile_artifact
 from fxcache.deploy.export import export
 from fxcache.deploy.load import load

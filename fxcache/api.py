@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from fxcache.arguments import Arguments, Hoist, PlanLike
+from fxcache.capture.config import CaptureConfig
 from fxcache.checks import require_integer_value
-from fxcache.config import CacheConfig, CaptureConfig
+from fxcache.config import CacheConfig
 from fxcache.forecasts import Forecast
 from fxcache.partition.request import AUTO, CutRequest
 from fxcache.policies import GuidanceCache, Policy
@@ -72,7 +73,8 @@ def optimize(
             With None, each step computes everything.
         guidance: How often both halves of classifier-free guidance are computed, by default always.
         capture: How the model is captured, and whether at once. By default the first call of each
-            combination of shapes, dtypes, devices and options captures.
+            combination of shapes, dtypes, devices and options captures. A model from
+            ``fxcache.load`` keeps the options with which its graphs were captured.
 
     Returns:
         ``model`` itself.

@@ -10,7 +10,9 @@ from torch import nn
 
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.calibration.plan import Plan
-from fxcache.config import CacheConfig, CaptureConfig
+from fxcache.capture.config import CaptureConfig
+from fxcache.capture.provided import capture_config_of
+from fxcache.config import CacheConfig
 from fxcache.errors import ConfigError, FxcacheError
 from fxcache.forecasts import Forecast
 from fxcache.partition.request import AUTO, CutRequest, require_cut_request
@@ -49,7 +51,7 @@ class Arguments:
     hoist: HoistLevel
     hoist_requested: bool
     cache: CacheConfig
-    capture: CaptureConfig
+    capture: CaptureConfig | None
 
     @classmethod
     def of(
@@ -75,7 +77,7 @@ class Arguments:
             require_hoist(hoist),
             hoist != "auto",
             require_kind(cache, CacheConfig, "cache") or CacheConfig(),
-            require_kind(capture, CaptureConfig, "capture") or CaptureConfig(),
+            require_kind(capture, CaptureConfig, "capture"),
         )
 
     def settings(self, module: nn.Module) -> Settings:
@@ -87,6 +89,7 @@ class Arguments:
         """
         if self.plan:
             self.plan.require_match(module)
+        capture = self.capture or capture_config_of(module)
         return Settings(
             self.cut,
             self.policy,
@@ -97,7 +100,7 @@ class Arguments:
             self.hoist,
             self.hoist_requested,
             self.cache,
-            replace(self.capture, example_inputs=None),  # do not keep its tensors alive
+            replace(capture, example_inputs=None),  # do not keep its tensors alive
             self.plan.run_lengths if self.plan else (),
         )
 
@@ -112,7 +115,7 @@ class Arguments:
             require_eval(module)
             engine = prepare(module, self.settings(module))
             engine.notices.warn_uncalibrated(self.policy)
-            if self.capture.example_inputs is not None:
+            if self.capture and self.capture.example_inputs is not None:
                 capture_now(engine, module, self.capture.example_inputs)
             return engine
         except FxcacheError as error:

@@ -15,6 +15,7 @@ from fxcache.calibration.calibration import (
 from fxcache.calibration.fingerprint import fingerprint
 from fxcache.calibration.plan import Plan
 from fxcache.capture.capture import capture
+from fxcache.capture.provided import capture_config_of
 from fxcache.integrations.example_inputs import example_inputs
 from fxcache.partition.cut import Cut
 from fxcache.partition.frontier import Frontier
@@ -92,7 +93,9 @@ def list_cuts(model: nn.Module, *args: Any, **inputs: Any) -> list[Cut]:
     if not args and not inputs:
         inputs = example_inputs(module)
     engine = engine_of(module)
-    signature = engine.signature if engine else Signature(type(module))
+    config = capture_config_of(module)
+    plain = Signature(type(module), config.latent, config.dynamic)
+    signature = engine.signature if engine else plain
     call = signature.call(args, inputs)
     with engine.weights_resident() if engine else nullcontext():
         return Frontier(capture(module, signature, call)).cuts()

@@ -9,8 +9,11 @@
 // not tell who made a folder: loading one runs the code in it.
 #pragma once
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -301,6 +304,34 @@ inline std::string listed_file(const std::filesystem::path& folder, const std::s
   return content;
 }
 
+// A file with this content that no other user can change, because its folder is new and private.
+class PrivateFile {
+ public:
+  explicit PrivateFile(const std::string& content) {
+    std::string folder = (std::filesystem::temp_directory_path() / "fxcache-XXXXXX").string();
+    if (!::mkdtemp(folder.data())) throw Error("no folder can be made", folder);
+    folder_ = folder;
+    std::ofstream stream(path(), std::ios::binary);
+    if (!stream.write(content.data(), static_cast<std::streamsize>(content.size())).flush()) {
+      remove();
+      throw Error("the file cannot be written", path());
+    }
+  }
+  PrivateFile(const PrivateFile&) = delete;
+  PrivateFile& operator=(const PrivateFile&) = delete;
+  ~PrivateFile() { remove(); }
+
+  std::string path() const { return (folder_ / "graphs.pt2").string(); }
+
+ private:
+  void remove() const {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder_, ignored);
+  }
+
+  std::filesystem::path folder_;
+};
+
 inline at::ScalarType dtype_of(const std::string& name) {
   static const std::map<std::string, at::ScalarType> known = {
       {"float64", at::kDouble}, {"F64", at::kDouble},   {"float32", at::kFloat},  {"F32", at::kFloat},
@@ -581,12 +612,12 @@ class Artifact {
       throw Error("the native code was made from another artifact", "native/manifest.json");
     require_target(native.at("target"));
     read_weights(folder, manifest);
-    listed_file(folder / "native", "graphs.pt2", native.at("files"));
+    // libtorch opens the file by its path: a private copy is still what was checked.
+    const PrivateFile package(listed_file(folder / "native", "graphs.pt2", native.at("files")));
     for (const Json& program : native.at("programs").list()) sizes_.push_back(std::make_unique<Sizes>(program));
-    const std::string package = (folder / "native" / "graphs.pt2").string();
     for (const auto& [name, data] : native.at("graphs").object()) {
       const Sizes& sizes = *sizes_.at(static_cast<std::size_t>(data.at("program").whole()));
-      graphs_.emplace(name, std::make_unique<Graph>(package, name, data, sizes, weights_, device_));
+      graphs_.emplace(name, std::make_unique<Graph>(package.path(), name, data, sizes, weights_, device_));
     }
     for (const Json& run : native.at("runs").list()) {
       std::vector<std::string> names;

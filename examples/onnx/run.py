@@ -29,10 +29,17 @@ class Model:
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != file["sha256"]:
                 raise SystemExit(f"{name} is not the file that was exported")
         self.graphs, self.steps = schedule["graphs"], schedule["runs"][str(steps)]
+        self.constants = schedule["constants"]
         self.sessions = {
             name: ort.InferenceSession(folder / graph["file"], providers=["CPUExecutionProvider"])
             for name, graph in self.graphs.items()
         }
+
+    def require_constants(self, inputs: Any) -> None:
+        """Stop unless inputs whose values the graphs hold for have these values."""
+        for name, known in self.constants.items():
+            if name not in inputs or described(inputs[name]) != known:
+                raise SystemExit(f"the graphs hold only for the {name} of the export: {known}")
 
     def __call__(self, step: int, latents: Any, t: int, inputs: Any, cache: dict[str, Any]) -> Any:
         """Return the prediction of one step, which adds and replaces values of ``cache``."""
@@ -50,8 +57,15 @@ class Model:
         return result
 
 
+def described(value: Any) -> dict[str, Any]:
+    """Return the description of an array, as ``constants`` of the schedule has it."""
+    digest = hashlib.sha256(value.tobytes()).hexdigest()
+    return {"dtype": str(value.dtype), "shape": list(value.shape), "sha256": digest}
+
+
 def denoise(model: Model, x: Any, inputs: Any, guidance: float | None) -> Any:
     """Run DDIM: arXiv:2010.02502, equation 12, with the velocities of arXiv:2202.00512."""
+    model.require_constants(inputs)
     steps, cache = len(model.steps), dict[str, Any]()
     for step in range(steps):
         t = round(1000 - step * 1000 / steps) - 1

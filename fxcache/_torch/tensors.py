@@ -13,6 +13,7 @@ __all__ = [
     "replace_tensor",
     "same_memory",
     "schedule_tensor",
+    "share_weights",
     "version_of",
     "weight_kind",
     "weight_kind_and_version",
@@ -41,6 +42,14 @@ def replace_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
         module._parameters = {k: v for k, v in module._parameters.items() if k != name}
     else:
         module._buffers[name] = tensor
+
+
+def share_weights(module: nn.Module, owner: nn.Module) -> None:
+    """Let ``module`` have the parameters and buffers of ``owner``, also those that it gets later.
+
+    Why: there is no public way. ``owner.to(...)`` replaces tensors that a public assignment shares.
+    """
+    module._parameters, module._buffers = owner._parameters, owner._buffers
 
 
 def base_of(tensor: Tensor) -> Tensor | None:

@@ -2,10 +2,12 @@
 
 The class has the methods of ``CacheBackend`` in vLLM-Omni, as its documentation describes them:
 ``enable(pipeline)`` once, ``refresh(pipeline, num_inference_steps, verbose)`` before each
-generation, and ``is_enabled()``. It imports nothing of that server.
+generation, and ``is_enabled()``. The server then calls ``pipeline.forward`` for the generation, and
+no method of the backend after it. It imports nothing of that server.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any
 
 from torch import nn
@@ -34,23 +36,27 @@ class CacheBackend:
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
         self.config, self.enabled = dict(config or {}), False
         self._open: list[Session] = []
+        self._own_forward: Callable[..., Any] | None = None  # set on the pipeline by somebody else
 
-    def enable(self, pipeline: object) -> None:
-        """Optimise the denoisers of ``pipeline``.
+    def enable(self, pipeline: Any) -> None:
+        """Optimise the denoisers of ``pipeline``, and end a generation when ``forward`` returns.
 
         Args:
             pipeline: An object with the denoisers as attributes, such as ``transformer`` and
-                ``transformer_2``.
+                ``transformer_2``, and a method ``forward`` that makes a generation.
 
         Raises:
             ConfigError: It has none, or an option is wrong.
         """
         for denoiser in denoisers_in(pipeline):
             optimize(denoiser, **self.config)
+        if not self.enabled:
+            self._own_forward = vars(pipeline).get("forward")
+            pipeline.forward = self._ending(pipeline.forward)
         self.enabled = True
 
     def refresh(self, pipeline: object, num_inference_steps: int, verbose: bool = True) -> None:
-        """Begin a generation: drop what the last one cached.
+        """Begin a generation, and end the last one if its ``forward`` never ran.
 
         Args:
             pipeline: The pipeline of ``enable``.
@@ -76,12 +82,27 @@ class CacheBackend:
         """Return whether a pipeline is optimised."""
         return self.enabled
 
-    def disable(self, pipeline: object) -> None:
-        """Restore the denoisers of ``pipeline``."""
+    def disable(self, pipeline: Any) -> None:
+        """Restore ``pipeline`` and its denoisers."""
         self._end()
         for denoiser in denoisers_in(pipeline):
             restore(denoiser)
+        del pipeline.forward
+        if self._own_forward:
+            pipeline.forward = self._own_forward
         self.enabled = False
+
+    def _ending(self, generate: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``generate``, which then also ends the generation and frees what it cached."""
+
+        @wraps(generate)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return generate(*args, **kwargs)
+            finally:
+                self._end()
+
+        return forward
 
     def _end(self) -> None:
         """End the last generation."""

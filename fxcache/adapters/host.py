@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fxcache._torch import share_weights
 from fxcache.deploy.load import load
 from fxcache.deploy.loaded import LoadedModel
 
@@ -17,7 +18,7 @@ def load_into(module: nn.Module, folder: str | PathLike[str]) -> LoadedModel:
     """Let an artifact compute what ``module`` returns, with the weights that ``module`` has.
 
     ``module.forward`` becomes a call of the artifact. Nothing else of ``module`` changes, and no
-    weight is copied.
+    weight is copied. The artifact follows ``module.to(...)`` and weights that are replaced.
 
     Args:
         module: The module from which the artifact was exported, or one with weights of the same
@@ -33,6 +34,8 @@ def load_into(module: nn.Module, folder: str | PathLike[str]) -> LoadedModel:
     weights: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
     weights |= dict(module.named_buffers(remove_duplicate=False))
     loaded = load(folder, weights=weights)
+    for path, submodule in loaded.named_modules():
+        share_weights(submodule, module.get_submodule(path))
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         return loaded(*args, **kwargs)

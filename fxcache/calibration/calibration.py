@@ -85,7 +85,7 @@ def watched(
         ScheduleError: At the end of the block, if there was no run of more than one step, or runs
             of different lengths. Single calls do not count.
     """
-    engine = attach(model, settings, like)
+    engine = attach(model, settings.for_programs_of(model), like)
     lengths: dict[Run, int] = {}
 
     def observe(record: RecordedStep) -> None:

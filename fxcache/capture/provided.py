@@ -4,9 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from fxcache.call import Call
+from fxcache.capture.config import CaptureConfig
 from fxcache.program import Program
 
 
@@ -37,6 +38,11 @@ class CompiledGraphs(ABC):
 class ProvidesPrograms(ABC):
     """A base of modules that have a program for each kind of call that they serve."""
 
+    @property
+    @abstractmethod
+    def capture_config(self) -> CaptureConfig:
+        """The options with which the programs were captured."""
+
     @abstractmethod
     def program_for(self, call: Call) -> Program:
         """Return the program for ``call``.
@@ -49,3 +55,8 @@ class ProvidesPrograms(ABC):
     def compiled_graphs(self) -> CompiledGraphs | None:
         """The compiled graphs; None if nothing was compiled."""
         return None
+
+
+def capture_config_of(module: nn.Module) -> CaptureConfig:
+    """Return the options of captures of ``module`` if the caller chooses none."""
+    return module.capture_config if isinstance(module, ProvidesPrograms) else CaptureConfig()

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from fxcache.api import report
+from fxcache.capture.config import CaptureConfig
 from fxcache.commands.drawing import add_drawing_options, drawing_from
 from fxcache.commands.options import Result, pipeline_from
-from fxcache.config import CaptureConfig
 from fxcache.deploy.export import export
 from fxcache.deploy.files import MANIFEST
 from fxcache.deploy.onnx.export import export_onnx, require_packages

@@ -22,6 +22,7 @@ from fxcache.deploy.signatures import require_signature
 from fxcache.deploy.weights import WeightReader, read_tensors
 from fxcache.errors import ArtifactError, ConfigError
 from fxcache.runtime.module import attach
+from fxcache.runtime.structure import live_weights
 
 FIELDS = (
     "fxcache_artifact", "versions", "model", "settings", "programs", "weights", "files",
@@ -94,9 +95,11 @@ def load(
     if not 0 < len(graphs) <= MAX_PROGRAMS:
         raise fields.wrong("programs", f"there are {len(graphs)} programs")
     readers = [ProgramReader(name, reader.read_json(file), file) for file in graphs]
-    programs = Programs(readers, tensors, settings.capture.latent)
     kind = model_class(name, declared)
-    model = model_of(kind, programs, tensors, stored.kinds, config_in(reader))
+    model = model_of(kind, tensors, stored.kinds, config_in(reader))
+    # The model's own weights, so that nothing keeps those from before `model.to(...)`.
+    programs = Programs(readers, live_weights(model, tensors), settings.capture)
+    model.fxcache_programs = programs
     programs.all(model.device)
     if native:
         programs.native = NativeCode(source, digest_of_manifest(content), model.device, key)

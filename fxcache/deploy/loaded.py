@@ -2,15 +2,17 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from fxcache.call import Call
+from fxcache.capture.config import CaptureConfig
 from fxcache.capture.provided import CompiledGraphs, ProvidesPrograms
 from fxcache.deploy.files import to_bytes
-from fxcache.deploy.programs import ProgramReader, call_to_json, digest
+from fxcache.deploy.programs import ProgramReader, call_to_json, digest, number_refused
 from fxcache.deploy.weights import TRAINABLE
 from fxcache.errors import ArtifactError
 from fxcache.program import Program, copy_graph
@@ -36,18 +38,27 @@ class Programs:
     It has no ``__dict__``, so that it counts as one unchanging setting of the model.
     """
 
-    __slots__ = ("_graphs", "_made", "_readers", "_weights", "latent", "native")
+    __slots__ = ("_graphs", "_made", "_readers", "_weights", "config", "native")
 
     def __init__(
         self,
         readers: Sequence[ProgramReader],
         weights: Mapping[str, Tensor],
-        latent: str | None,
+        config: CaptureConfig,
     ):
-        self._readers, self._weights, self.latent = readers, dict(weights), latent
+        self._readers, self._weights, self.config = readers, dict(weights), config
         self.native: CompiledGraphs | None = None
         self._made: dict[tuple[int, torch.device], Program] = {}
         self._graphs: dict[int, fx.GraphModule] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Programs":
+        """Return the programs for a copy of the model, which has weights of its own.
+
+        They are made again, because torch cannot copy values with varying sizes.
+        """
+        made = type(self)(self._readers, deepcopy(self._weights, memo), self.config)
+        made.native = deepcopy(self.native, memo)
+        return made
 
     def all(self, device: torch.device) -> list[Program]:
         """Return all programs. They are made now, so that none of them fails later."""
@@ -59,6 +70,8 @@ class Programs:
         Raises:
             ArtifactError: There is none.
         """
+        if not call.is_bound:
+            raise number_refused(call.timestep_name)
         device = device_of(model)
         wanted, values = to_bytes(call_to_json(call.key, device)), call.by_path()
         for number, reader in enumerate(self._readers):
@@ -100,6 +113,11 @@ class LoadedModel(nn.Module, ProvidesPrograms):
     fxcache_programs: Programs
     config: Config
 
+    @property
+    def capture_config(self) -> CaptureConfig:
+        """The options with which the programs were captured."""
+        return self.fxcache_programs.config
+
     def program_for(self, call: Call) -> Program:
         """Return the program that serves ``call``."""
         return self.fxcache_programs.for_call(call, self, type(self).__name__)
@@ -123,7 +141,8 @@ class LoadedModel(nn.Module, ProvidesPrograms):
 
 def plain_forward(self: LoadedModel, *args: Any, **kwargs: Any) -> Any:
     """Run the graph of the call, without a cache."""
-    call = Signature(type(self), self.fxcache_programs.latent).call(args, kwargs)
+    config = self.capture_config
+    call = Signature(type(self), config.latent, config.dynamic).call(args, kwargs)
     program = self.program_for(call)
     module = self.fxcache_programs.plain_graph(program)
     rebind(module, live_weights(self, program.weights))
@@ -148,18 +167,17 @@ def model_class(name: str, declared: inspect.Signature) -> type[LoadedModel]:
 
 def model_of(
     kind: type[LoadedModel],
-    programs: Programs,
     weights: Mapping[str, Tensor],
     kinds: Mapping[str, str],
     config: Mapping[str, Any],
 ) -> LoadedModel:
-    """Return a model in eval mode with these weights, under their original names.
+    """Return a model in eval mode with these weights, under their original names, and no programs.
 
     Raises:
         ArtifactError: Two names exclude each other.
     """
     model = kind()
-    model.fxcache_programs, model.config = programs, Config(config)
+    model.config = Config(config)
     for name, weight in weights.items():
         if kinds[name] == "constant":
             continue
@@ -174,9 +192,18 @@ def model_of(
         if kinds[name] == "buffer":
             owner.register_buffer(leaf, weight)
         else:
-            trainable = kinds[name] == TRAINABLE
-            owner.register_parameter(leaf, nn.Parameter(weight, requires_grad=trainable))
+            owner.register_parameter(leaf, parameter_of(weight, kinds[name] == TRAINABLE))
     return model.eval()
+
+
+def parameter_of(weight: Tensor, trainable: bool) -> nn.Parameter:
+    """Return ``weight`` itself if it is such a parameter, else one that shares its memory.
+
+    A parameter of the caller's own model moves to another device with that model.
+    """
+    if isinstance(weight, nn.Parameter) and weight.requires_grad == trainable:
+        return weight
+    return nn.Parameter(weight, requires_grad=trainable)
 
 
 def submodule(model: nn.Module, path: str) -> nn.Module:

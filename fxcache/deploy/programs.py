@@ -55,8 +55,6 @@ def program_to_json(
     Raises:
         ArtifactError: A part of the program cannot be part of an artifact. The error names it.
     """
-    if program.state is not None:
-        raise unsupported("objects that carry tensors, such as a key/value cache", program)
     sizes = program.sizes
     symbols = sorted({str(e) for e in sizes.expressions.values() if not isinstance(e, int)})
     pairs = zip(program.inputs, program.placeholders, strict=True)
@@ -71,29 +69,34 @@ def program_to_json(
     }
 
 
-def unsupported(what: str, program: Program) -> ArtifactError:
-    """Return the error for a feature of a call that artifacts do not support."""
-    return ArtifactError(
-        f"{program.model} is called with {what}, which artifacts do not support",
-        where=", ".join(given.path for given in program.inputs),
-        remedy="export the model after calls without it",
-    )
-
-
 def call_to_json(kind: Hashable, device: torch.device) -> list[Any]:
     """Return the key of a call as JSON, which is only compared.
 
     Raises:
-        ArtifactError: The call passes values that JSON cannot hold, or a timestep that is a number.
+        ArtifactError: The call passes values that JSON cannot hold, objects that carry state, or a
+            timestep that is a number.
     """
     if not isinstance(kind, Key):
-        raise ArtifactError(
-            "a timestep that is a Python number cannot be part of an artifact",
-            where="timestep",
-            remedy="pass the timestep as a tensor",
-        )
+        raise number_refused("timestep")
     parts: Any = kind.parts
+    *_, objects = parts
+    if objects:
+        raise ArtifactError(
+            "artifacts do not support objects that carry tensors or other state, such as a "
+            "key/value cache",
+            where=", ".join(path for path, _ in objects),
+            remedy="pass tensors, or export the model after calls without it",
+        )
     return [encode(typed(part), {}, device) for part in parts]
+
+
+def number_refused(name: str) -> ArtifactError:
+    """Return the error for a timestep, with this name, that is a Python number."""
+    return ArtifactError(
+        "artifacts do not support a timestep that is a Python number",
+        where=name,
+        remedy="pass the timestep as a tensor",
+    )
 
 
 def typed(part: Any) -> Any:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.calibration.plan_parts import cut_to_json, parted
-from fxcache.config import CacheConfig, CaptureConfig
+from fxcache.capture.config import CaptureConfig
+from fxcache.config import CacheConfig
 from fxcache.deploy.fields import Fields, built, list_of
 from fxcache.forecasts import Forecast
 from fxcache.partition.request import require_cut_request

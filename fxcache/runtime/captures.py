@@ -114,6 +114,8 @@ class Captures:
     def bound(self, module: nn.Module, call: Call, hooks: int) -> Call:
         """Return ``call`` with tensors in place of a timestep that is a Python number.
 
+        A module that brings its programs along is not traced: it is asked for the call as it is.
+
         Args:
             module: The optimised module.
             call: The call in canonical form.
@@ -122,7 +124,9 @@ class Captures:
         Raises:
             CaptureError: Each number would need a capture of its own.
         """
-        return call if call.is_bound else self._numbers.bound(module, call, hooks)
+        if call.is_bound or isinstance(module, ProvidesPrograms):
+            return call
+        return self._numbers.bound(module, call, hooks)
 
     def find(self, module: nn.Module, call: Call, hooks: int) -> Variants:
         """Return the variants for ``call``. Capture them if there are none.

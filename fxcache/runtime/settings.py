@@ -1,9 +1,13 @@
 """The options of ``optimize`` for one model, checked together."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torch import nn
+
 from fxcache.analysis.hoisting import HoistLevel
+from fxcache.capture.config import CaptureConfig
+from fxcache.capture.provided import capture_config_of
 from fxcache.codecs.codec import Codec
 from fxcache.codecs.drift import DriftCorrection
 from fxcache.codecs.format import CacheFormat
@@ -11,7 +15,7 @@ from fxcache.codecs.history import History
 from fxcache.codecs.identity import Identity
 from fxcache.codecs.quantized_rows import QuantizedRows
 from fxcache.codecs.scale_shift import ScaleShift
-from fxcache.config import CacheConfig, CaptureConfig
+from fxcache.config import CacheConfig
 from fxcache.errors import ConfigError
 from fxcache.forecasts import Forecast
 from fxcache.partition.request import CutRequest
@@ -55,6 +59,10 @@ class Settings:
         if self.cache.dtype:
             return QuantizedRows(self.cache.dtype, self.cache.kernels)
         return History(self.forecast) if self.forecast else Identity()
+
+    def for_programs_of(self, module: nn.Module) -> "Settings":
+        """Return these settings with the options with which the module's programs were captured."""
+        return replace(self, capture=capture_config_of(module))
 
     @property
     def partition_key(self) -> tuple[Any, ...]:

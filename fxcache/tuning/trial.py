@@ -72,7 +72,7 @@ class TrialRunner:
 @contextmanager
 def optimized(model: nn.Module, settings: Settings, like: Engine | None = None) -> Iterator[Engine]:
     """Optimise ``model`` inside the block, with the captures of the engine ``like``."""
-    engine = attach(model, settings, like)
+    engine = attach(model, settings.for_programs_of(model), like)
     try:
         yield engine
     finally:

@@ -1,5 +1,6 @@
 """Tests the cache backend with a stand-in for the server that follows its published interface."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 import fxcache
 from fxcache.adapters.cache_backend import CacheBackend
 from tests.deploy.test_round_trip import STEPS, denoised
+from tests.engines import optimized_engine
 from tests.loops import refreshes
 from tests.plain import dit
 
@@ -22,6 +24,9 @@ class Pipeline(nn.Module):
         super().__init__()
         self.transformer, self.text_encoder = dit(3), nn.Linear(2, 2)
 
+    def forward(self, seed: int) -> list[Tensor]:
+        return denoised(self.transformer, seed=seed)
+
 
 class Server:
     """Calls a backend as vLLM-Omni documents it: once at the start, and before each generation."""
@@ -34,7 +39,7 @@ class Server:
     def generate(self, seed: int, steps: int = STEPS) -> list[Tensor]:
         if self.backend.is_enabled():
             self.backend.refresh(self.pipeline, steps, verbose=False)
-        return denoised(self.pipeline.transformer, seed=seed)
+        return list(self.pipeline.forward(seed))
 
 
 def test_each_generation_is_a_run_of_known_length():
@@ -65,16 +70,42 @@ def test_a_generation_that_stopped_early_leaves_nothing_behind():
     assert all(map(torch.equal, server.generate(1), expected))
 
 
+def test_a_generation_frees_what_it_cached_when_it_returns_or_fails():
+    server = Server(CacheBackend({"policy": fxcache.Uniform(3)}))
+    store = optimized_engine(server.pipeline.transformer).store
+    kept: list[int] = []
+    transformer = server.pipeline.transformer
+    transformer.register_forward_hook(lambda *_: kept.append(len(store.trajectories)))
+    server.generate(0)
+    assert kept == [1] * STEPS
+    assert store.trajectories == []
+    transformer.register_forward_hook(cancel)
+    with pytest.raises(RuntimeError, match="cancelled"):
+        server.generate(1)
+    assert kept == [1] * (STEPS + 1)
+    assert store.trajectories == []
+
+
+def cancel(*_: object) -> None:
+    raise RuntimeError("cancelled")
+
+
 def test_disabled_it_leaves_the_pipeline_as_it_was():
     backend = CacheBackend()
     server = Server(backend)
     server.generate(0)
+    backend.enable(server.pipeline)
     backend.disable(server.pipeline)
+    assert "forward" not in vars(server.pipeline)
     assert not backend.is_enabled()
     assert type(server.pipeline.transformer) is type(dit())
     assert all(map(torch.equal, server.generate(0), denoised(dit(3))))
     with pytest.raises(fxcache.StateError, match="not enabled"):
         backend.refresh(server.pipeline, STEPS)
+    server.pipeline.forward = own = partial(denoised, server.pipeline.transformer)
+    backend.enable(server.pipeline)
+    backend.disable(server.pipeline)
+    assert server.pipeline.forward is own
 
 
 def test_a_pipeline_without_a_denoiser_is_refused():

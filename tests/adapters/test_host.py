@@ -9,8 +9,9 @@ from torch import nn
 import fxcache
 from fxcache.adapters.host import load_into
 from tests.deploy.test_round_trip import denoised
+from tests.engines import variants_of
 from tests.loops import refreshes
-from tests.plain import dit
+from tests.plain import dit, dit_inputs
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
@@ -33,8 +34,45 @@ def test_the_module_computes_what_the_artifact_computes(package):
     assert all(map(torch.equal, denoised(module), expected()))
     assert refreshes(loaded) == [[0, 3, 6]]
     shared = dict(loaded.named_parameters())
-    assert all(w.data_ptr() == shared[n].data_ptr() for n, w in module.named_parameters())
+    held = variants_of(loaded).program.weights
+    assert all(w is shared[n] and w is held[n] for n, w in module.named_parameters())
     assert not [name for name, child in module.named_modules() if child is loaded]
+
+
+def doubled(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: 2 * weight for name, weight in module.state_dict().items()}
+
+
+def replaced(module: nn.Module) -> None:
+    module.load_state_dict(doubled(module), assign=True)
+
+
+def moved(module: nn.Module) -> None:
+    """Moves the module, as between a CPU and a GPU: ``to`` makes new parameters for meta."""
+    state = doubled(module)
+    module.to("meta").to_empty(device="cpu").load_state_dict(state)
+
+
+@pytest.mark.parametrize("change", [replaced, moved])
+def test_the_artifact_follows_the_weights_of_the_module(package, change):
+    module, same = dit(3), dit(3)
+    load_into(module, package)
+    before = denoised(module)
+    change(module)
+    change(same)
+    found = denoised(module)
+    assert not torch.equal(found[-1], before[-1])
+    assert all(map(torch.equal, found, denoised(fxcache.optimize(same, fxcache.Uniform(3)))))
+
+
+@torch.no_grad()
+def test_the_artifact_follows_the_module_to_another_device(package):
+    module = dit(3)
+    loaded = load_into(module, package)
+    on_meta = {name: value.to("meta") for name, value in dit_inputs().items()}
+    module.to("meta")
+    assert loaded.device.type == "meta"
+    assert module(timestep=torch.tensor(9.0, device="meta"), **on_meta).is_meta
 
 
 def test_other_weights_are_refused(package):

@@ -1,9 +1,11 @@
 """Tests the example in C++: it is built, run, and compared with Python."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -87,6 +89,23 @@ def test_no_python_is_linked(denoise):
     linked = subprocess.run(["ldd", denoise], capture_output=True, text=True, check=True).stdout
     assert "libtorch_cpu" in linked
     assert "python" not in linked.replace("site-packages", "").replace("/lib/python", "")
+
+
+def test_code_is_what_was_checked_even_if_the_file_changes_afterwards(
+    example, native_folder, compiled, monkeypatch
+):
+    """The file can be read only once: what reads it again waits until the test fails."""
+    package = native_folder / "native" / "graphs.pt2"
+    content = package.read_bytes()
+    package.unlink()
+    os.mkfifo(package)
+    Thread(target=package.write_bytes, args=(content,), daemon=True).start()
+    temporary = example.folder / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    expected = example.latents(compiled, given())
+    assert all(map(torch.equal, example.latents(native_folder, given()), expected))
+    assert not list(temporary.glob("fxcache-*"))
 
 
 BAD_INPUTS: dict[str, tuple[Callable[[dict[str, Tensor]], Any], str]] = {

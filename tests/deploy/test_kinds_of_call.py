@@ -1,6 +1,8 @@
 """Tests which calls an artifact serves: shapes, sizes that may vary, values, halves of a batch."""
 
+import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
-from tests.deploy.test_round_trip import OPTIONS, STEPS, denoised
+from fxcache.deploy.loaded import LoadedModel
+from fxcache.runtime.optimized_class import Optimized
+from tests.deploy.test_round_trip import BATCH, OPTIONS, STEPS, denoised
 from tests.engines import optimized_engine
 from tests.plain import DiT, dit, dit_inputs
 
@@ -36,6 +40,50 @@ def test_a_size_that_may_vary_still_varies(tmp_path):
     assert len(optimized_engine(loaded).captures) == 1
     with pytest.raises(fxcache.ArtifactError, match="no graph for this call"):
         denoised(loaded, batch=1)
+
+
+@pytest.fixture
+def any_batch(tmp_path: Path) -> LoadedModel:
+    """A loaded model that serves any batch."""
+    capture = fxcache.CaptureConfig(dynamic=BATCH, max_captures=3)
+    model = fxcache.optimize(dit(), fxcache.Uniform(3), capture=capture)
+    denoised(model)
+    return fxcache.load(fxcache.export(model, tmp_path / "artifact"))
+
+
+def test_other_settings_keep_the_options_of_the_capture(any_batch):
+    fxcache.optimize(any_batch, fxcache.Uniform(2))
+    for batch in (2, 3):
+        alone = denoised(fxcache.optimize(dit(), fxcache.Uniform(2)), batch=batch)
+        assert all(map(torch.equal, denoised(any_batch, batch=batch), alone))
+    known = fxcache.CaptureConfig(dynamic=BATCH, max_captures=3)
+    assert optimized_engine(any_batch).settings.capture == known
+    fxcache.optimize(any_batch, capture=fxcache.CaptureConfig())
+    with pytest.raises(fxcache.ArtifactError, match="no graph for this call"):
+        denoised(any_batch)
+
+
+def test_a_restored_model_keeps_the_options_of_the_capture(any_batch):
+    model = fxcache.restore(any_batch)
+    assert all(map(torch.equal, denoised(model, batch=3), denoised(dit(), batch=3)))
+    inputs = {"timestep": torch.tensor(9.0), **dit_inputs()}
+    assert fxcache.list_cuts(model, **inputs) == fxcache.list_cuts(dit(), **inputs)
+    plan = fxcache.calibrate(model, fxcache.TeaCache, lambda: denoised(model, batch=3))
+    fxcache.optimize(model, plan)
+    assert torch.equal(denoised(model)[-1], denoised(fxcache.optimize(dit(), plan.policy))[-1])
+
+
+@pytest.mark.parametrize("optimized", [True, False])
+@torch.no_grad()
+def test_a_copy_has_weights_of_its_own(any_batch, optimized):
+    model = any_batch if optimized else fxcache.restore(any_batch)
+    expected = denoised(model)
+    twin = copy.deepcopy(model)
+    assert all(map(torch.equal, denoised(twin, batch=3), denoised(model, batch=3)))
+    twin.get_parameter("head.weight").zero_()
+    assert not torch.equal(denoised(twin)[-1], expected[-1])
+    assert torch.equal(denoised(model)[-1], expected[-1])
+    assert isinstance(twin, Optimized) == optimized
 
 
 class Longer(nn.Module):
@@ -124,3 +172,27 @@ def test_a_timestep_that_is_a_number_is_refused_by_name(tmp_path):
         model(timestep=9.0, **dit_inputs())
     with pytest.raises(fxcache.ArtifactError, match="a Python number"):
         fxcache.export(model, tmp_path / "artifact")
+
+
+class Memory:
+    """An object that carries a tensor."""
+
+    def __init__(self) -> None:
+        self.keys = torch.zeros(2, 5, 16)
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "number": ({"timestep": 9.0}, "timestep that is a Python number.*\n  where: timestep\n"),
+    "object": ({"text": Memory()}, "objects that carry tensors.*\n  where: text\n"),
+    "in a list": ({"text": [Memory()]}, "objects that carry tensors.*\n  where: text.0\n"),
+}
+
+
+@pytest.mark.parametrize("optimized", [True, False])
+@pytest.mark.parametrize(("given", "error"), REFUSED.values(), ids=REFUSED)
+@torch.no_grad()
+def test_a_loaded_model_refuses_numbers_and_objects_by_name(any_batch, optimized, given, error):
+    model = any_batch if optimized else fxcache.restore(any_batch)
+    with pytest.raises(fxcache.ArtifactError, match=error):
+        model(**({"timestep": torch.tensor(9.0), **dit_inputs()} | given))
+    assert all(map(torch.equal, denoised(model), denoised(model)))

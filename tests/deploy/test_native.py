@@ -1,5 +1,6 @@
 """Tests native code: it gives the results of its graphs, and refuses everything else."""
 
+import copy
 import warnings
 from typing import Any
 
@@ -14,7 +15,7 @@ from fxcache.deploy.native.graph import describe_graph, example_inputs
 from fxcache.graph_inputs import InputKind
 from fxcache.rewrite.variants import NOTHING
 from fxcache.serving import Batcher
-from tests.deploy.natives import ANY_BATCH, MOST, error_of, load_native
+from tests.deploy.natives import MOST, error_of, load_native
 from tests.deploy.test_round_trip import STEPS, denoised
 from tests.engines import variants_of
 from tests.loops import refreshes
@@ -90,7 +91,7 @@ def test_all_graphs_share_the_weights_of_the_model(compiled):
 def test_a_graph_that_was_not_compiled_runs_with_a_warning(compiled, runs):
     native, plain = load_native(compiled), fxcache.load(compiled)
     for model in (native, plain):
-        fxcache.optimize(model, fxcache.Uniform(2), cut="layers.0.out", capture=ANY_BATCH)
+        fxcache.optimize(model, fxcache.Uniform(2), cut="layers.0.out")
     with pytest.warns(fxcache.FxcacheWarning, match="the graph DiT_.* was not compiled"):
         found = denoised(native)
     assert all(map(torch.equal, found, denoised(plain)))
@@ -101,7 +102,7 @@ def test_a_graph_that_was_not_compiled_runs_with_a_warning(compiled, runs):
 def test_another_policy_with_the_same_graphs_runs_native_code(compiled, runs):
     native, plain = load_native(compiled), fxcache.load(compiled)
     for model in (native, plain):
-        fxcache.optimize(model, fxcache.Explicit((0, 1, 5)), hoist=None, capture=ANY_BATCH)
+        fxcache.optimize(model, fxcache.Explicit((0, 1, 5)), hoist=None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert error_of(denoised(native), denoised(plain)) < MOST
@@ -111,10 +112,20 @@ def test_another_policy_with_the_same_graphs_runs_native_code(compiled, runs):
 def test_offloading_excludes_native_code(compiled, runs):
     native = load_native(compiled)
     offload = fxcache.CacheConfig(offload=True)
-    fxcache.optimize(native, fxcache.Uniform(3), cache=offload, capture=ANY_BATCH)
+    fxcache.optimize(native, fxcache.Uniform(3), cache=offload)
     with pytest.warns(fxcache.FxcacheWarning, match="offloading moves weights"):
         denoised(native)
     assert runs == []
+
+
+def test_a_copy_runs_native_code_with_weights_of_its_own(compiled, runs):
+    native = load_native(compiled)
+    twin = copy.deepcopy(native)
+    double_in_place(twin)
+    expected = denoised(native)
+    assert error_of(denoised(twin), expected) > 0.01
+    assert all(map(torch.equal, denoised(native), expected))
+    assert len(set(map(id, runs))) == 4
 
 
 @pytest.mark.usefixtures("clean_dynamo")

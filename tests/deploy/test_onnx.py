@@ -22,7 +22,8 @@ pytestmark = pytest.mark.usefixtures("shared_captures")
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "onnx" / "run.py"
-Model = runpy.run_path(str(EXAMPLE))["Model"]
+RUN = runpy.run_path(str(EXAMPLE))
+Model, denoise = RUN["Model"], RUN["denoise"]
 TIMES = torch.linspace(900, 100, STEPS)
 BATCH = fxcache.CaptureConfig(dynamic={"sample": (0,), "text": (0,)})
 RUNS: dict[str, dict[str, Any]] = {

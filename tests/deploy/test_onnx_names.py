@@ -1,6 +1,7 @@
 """Tests the names, arguments and constants that ONNX exports state."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
-from tests.deploy.test_onnx import Model, error, schedule_of
+from tests.deploy.test_onnx import Model, denoise, error, schedule_of
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
@@ -82,6 +83,9 @@ def test_idle_squeezes_and_names_that_clash(tmp_path):
     assert error(torch.from_numpy(found), expected) < 1e-6
 
 
+MASK = np.array([True, True, False])
+
+
 class Masked(nn.Module):
     """Reads the length of a mask, as models with padded prompts do."""
 
@@ -94,12 +98,25 @@ class Masked(nn.Module):
         return sample + self.second(self.first(sample).tanh() * timestep * kept)
 
 
+@pytest.fixture
 @torch.no_grad()
-def test_values_that_a_graph_holds_for_are_stated(tmp_path):
+def masked(tmp_path: Path) -> Path:
+    """An export whose graphs hold for one mask."""
     model = fxcache.optimize(Masked().eval(), fxcache.Uniform(2), cut="second")
-    mask = torch.tensor([True, True, False])
-    model(torch.randn(2, 8), torch.tensor(3.0), mask)
-    folder = fxcache.export_onnx(model, tmp_path / "onnx", 2)
-    digest = hashlib.sha256(mask.numpy().tobytes()).hexdigest()
+    model(torch.randn(2, 8), torch.tensor(3.0), torch.from_numpy(MASK))
+    return fxcache.export_onnx(model, tmp_path / "onnx", 2)
+
+
+def test_values_that_a_graph_holds_for_are_stated(masked):
+    digest = hashlib.sha256(MASK.tobytes()).hexdigest()
     stated = {"dtype": "bool", "shape": [3], "sha256": digest}
-    assert schedule_of(folder)["constants"] == {"mask": stated}
+    assert schedule_of(masked)["constants"] == {"mask": stated}
+
+
+def test_the_example_takes_no_other_values(masked):
+    model, latents = Model(masked, 2), np.zeros([2, 8], np.float32)
+    assert denoise(model, latents, {"mask": MASK}, None).shape == (2, 8)
+    others = ~MASK, MASK.astype("uint8"), MASK[None]
+    for inputs in (*({"mask": other} for other in others), {}):
+        with pytest.raises(SystemExit, match="hold only for the mask of the export"):
+            denoise(model, latents, inputs, None)

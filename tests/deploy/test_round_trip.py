@@ -1,5 +1,6 @@
 """Tests that a loaded model gives the bits of the exported one, with every option."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,17 @@ def test_weights_of_the_caller_are_used_without_a_copy(tmp_path):
         fxcache.load(folder, weights=weights)
     with pytest.raises(fxcache.ArtifactError, match="shape"):
         fxcache.load(folder, weights=dit().state_dict() | {"head.weight": torch.zeros(3, 3)})
+
+
+def test_graphs_hold_the_weights_of_the_model_and_no_others(tmp_path):
+    """Otherwise a model that moves to a GPU would leave its weights behind, and be there twice."""
+    model = fxcache.optimize(dit())
+    denoised(model)
+    loaded = fxcache.load(fxcache.export(model, tmp_path / "artifact"))
+    for each in (loaded, copy.deepcopy(loaded)):
+        denoised(each)
+        held = variants_of(each).program.weights
+        assert all(held[name] is weight for name, weight in each.named_parameters())
 
 
 class Tied(nn.Module):

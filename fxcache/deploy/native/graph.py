@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx.node import map_aggregate
 
 from fxcache._torch import hint_of
 from fxcache.deploy.weights import order_of
@@ -21,7 +22,7 @@ def digest_of(module: fx.GraphModule) -> str:
     """Return a SHA-256 that is equal for two graphs exactly if they compute the same.
 
     It covers the operators, their arguments, the names of the weights, and the inputs' shapes,
-    dtypes, strides and devices.
+    dtypes, strides and types of device. The same graph on another GPU has the same digest.
     """
     return hashlib.sha256("\n".join(lines_of(module)).encode()).hexdigest()
 
@@ -33,7 +34,8 @@ def lines_of(module: fx.GraphModule) -> Iterator[str]:
         target = str(names.get(node.target, node.target))
         if callable(node.target) and " at 0x" in target:
             target = f"{node.target.__module__}.{node.target.__qualname__}"
-        yield f"{node.op} {node.name} {target} {node.args!r} {node.kwargs!r}"
+        args, kwargs = map_aggregate((node.args, node.kwargs), without_index)
+        yield f"{node.op} {node.name} {target} {args!r} {kwargs!r}"
         if node.op == "placeholder" and isinstance(value := value_of(node), Tensor):
             shape = *value.shape, *value.stride()
             yield f"{', '.join(map(str, shape))} {value.dtype} {value.device.type}"
@@ -41,6 +43,11 @@ def lines_of(module: fx.GraphModule) -> Iterator[str]:
         if isinstance(region, fx.GraphModule):
             yield str(names.get(name, name))
             yield from lines_of(region)
+
+
+def without_index(argument: Any) -> Any:
+    """Return the type of a device in place of the device; other arguments unchanged."""
+    return torch.device(argument.type) if isinstance(argument, torch.device) else argument
 
 
 def describe_graph(variant: Variant, program: Program, number: int) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from fxcache.deploy.onnx.schedule import (
 )
 from fxcache.deploy.onnx.weights import WEIGHTS, WeightsFile, move_out
 from fxcache.deploy.programs import call_to_json as require_supported
-from fxcache.deploy.programs import unsupported
 from fxcache.deploy.step_table import captured, lengths_of, named, require_table, reused_at_steps
 from fxcache.errors import ArtifactError
 from fxcache.form import Key
@@ -91,7 +90,7 @@ def write(module: nn.Module, engine: Engine, lengths: Sequence[int], folder: Pat
     """Write the files of one module."""
     key, variants = captured(engine, CALLER)
     require_table(engine.settings, variants, CALLER)
-    kind = require_onnx(engine, key.kind, variants.program, module)
+    kind = require_onnx(engine, key.kind, module)
     graphs, runs = graphs_of_runs(engine, variants, lengths)
     program, writer, described = variants.program, Writer(folder), dict[str, Any]()
     with WeightsFile(folder) as weights:
@@ -109,10 +108,8 @@ def write(module: nn.Module, engine: Engine, lengths: Sequence[int], folder: Pat
     (folder / SCHEDULE).write_bytes(to_text(schedule))
 
 
-def require_onnx(engine: Engine, kind: Hashable, program: Program, module: nn.Module) -> Key:
+def require_onnx(engine: Engine, kind: Hashable, module: nn.Module) -> Key:
     """Return the key of the call; raise ArtifactError if the graphs cannot be ONNX."""
-    if program.state is not None:
-        raise unsupported("objects that carry tensors, such as a key/value cache", program)
     require_supported(kind, device_of(module))
     if engine.settings.cache.kernels:
         raise ArtifactError(
