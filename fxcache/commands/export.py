@@ -19,6 +19,10 @@ from fxcache.pipelines.drawing import Drawing
 from fxcache.report.report import Report
 from fxcache.serving import BatchedPipeline, rows_of
 
+NOT_ONNX = {
+    "no_weights": "ONNX files need their weights",
+    "batched": "ONNX files are not for a Batcher",
+}
 ROWS = 3  # pictures in the call that shows which inputs have rows
 MARKERS = {"artifact": MANIFEST, "onnx": SCHEDULE}  # the file that each folder has
 
@@ -62,11 +66,11 @@ def run(arguments: argparse.Namespace) -> Result:
 
 def require_possible(arguments: argparse.Namespace) -> None:
     """Raise ConfigError for options that ONNX excludes."""
-    for option in ("no_weights", "batched"):
+    for option, cause in NOT_ONNX.items():
         if getattr(arguments, option):
             name = f"--{option.replace('_', '-')}"
             raise ConfigError(
-                "ONNX files hold their weights, and the schedule of one run",
+                cause,
                 where=f"--format onnx {name}",
                 remedy=f"leave out {name}",
             )

@@ -64,6 +64,8 @@ def test_what_onnx_cannot_be_is_said_before_anything_is_drawn(
     out = tmp_path / "onnx"
     message = refused(capsys, folder, out, "--format", "onnx", "--no-weights")
     assert "ONNX files need their weights" in message
+    message = refused(capsys, folder, out, "--format", "onnx", "--batched")
+    assert "ONNX files are not for a Batcher" in message
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     message = refused(capsys, folder, out, "--format", "onnx")
     assert "pip install 'fxcache[onnx]'" in message
