@@ -11,8 +11,9 @@ from torch import Tensor, fx, nn
 from fxcache.call import Call
 from fxcache.capture.config import CaptureConfig
 from fxcache.capture.provided import CompiledGraphs, ProvidesPrograms
+from fxcache.deploy.calls import call_to_json, digest, number_refused
 from fxcache.deploy.files import to_bytes
-from fxcache.deploy.programs import ProgramReader, call_to_json, digest, number_refused
+from fxcache.deploy.programs import ProgramReader
 from fxcache.deploy.weights import TRAINABLE
 from fxcache.errors import ArtifactError
 from fxcache.program import Program, copy_graph

@@ -1,19 +1,17 @@
 """Programs as JSON, and back: graph, inputs, sizes that may vary, and the structure of results."""
 
-import hashlib
-import math
-import operator
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from fxcache._torch import FakeRun, expression_of, hint_of
+from fxcache._torch import FakeRun, expression_of
 from fxcache.deploy import expressions
-from fxcache.deploy.fields import Fields, built, damaged
+from fxcache.deploy.calls import call_to_json, digest
+from fxcache.deploy.fields import Fields, built
 from fxcache.deploy.files import to_bytes
 from fxcache.deploy.graph import GraphReader, graph_to_json
 from fxcache.deploy.inputs import (
@@ -25,18 +23,11 @@ from fxcache.deploy.inputs import (
     size_to_json,
     varying_sizes,
 )
-from fxcache.deploy.operators import NAMES
+from fxcache.deploy.limits import Budget, require_allowed
 from fxcache.deploy.results import spec_from_json, spec_to_json
-from fxcache.deploy.values import MAX_NUMBER, encode
-from fxcache.errors import ArtifactError
-from fxcache.form import Key
 from fxcache.program import Input, Program, output_node, value_of
 
-MAX_BYTES = 2**44  # the greatest size of one value
-MAX_VALUES = 65_536  # the number of tensors that one operator returns
 RUNS = 4  # how often the nodes of a graph may run on average, those of regions included
-NUMBERS = (int, float, torch.SymInt, torch.SymFloat, torch.SymBool)
-DIVIDING = frozenset({"unbind", "split", "split_with_sizes", "chunk"})
 DIGEST = re.compile("[0-9a-f]{64}")
 PROGRAM = ("call", "inputs", "sizes", "conditions", "result", "constants", "graph")
 
@@ -67,49 +58,6 @@ def program_to_json(
         "constants": {path: digest(value) for path, value in constants.items()},
         "graph": graph_to_json(program.graph, program.weights, device),
     }
-
-
-def call_to_json(kind: Hashable, device: torch.device) -> list[Any]:
-    """Return the key of a call as JSON, which is only compared.
-
-    Raises:
-        ArtifactError: The call passes values that JSON cannot hold, objects that carry state, or a
-            timestep that is a number.
-    """
-    if not isinstance(kind, Key):
-        raise number_refused("timestep")
-    parts: Any = kind.parts
-    *_, objects = parts
-    if objects:
-        raise ArtifactError(
-            "artifacts do not support objects that carry tensors or other state, such as a "
-            "key/value cache",
-            where=", ".join(path for path, _ in objects),
-            remedy="pass tensors, or export the model after calls without it",
-        )
-    return [encode(typed(part), {}, device) for part in parts]
-
-
-def number_refused(name: str) -> ArtifactError:
-    """Return the error for a timestep, with this name, that is a Python number."""
-    return ArtifactError(
-        "artifacts do not support a timestep that is a Python number",
-        where=name,
-        remedy="pass the timestep as a tensor",
-    )
-
-
-def typed(part: Any) -> Any:
-    """Return a part of a key with the names of types in place of types."""
-    if isinstance(part, tuple):
-        return [typed(item) for item in part]
-    return f"{part.__module__}.{part.__qualname__}" if isinstance(part, type) else part
-
-
-def digest(value: Tensor) -> str:
-    """Return the SHA-256 of a tensor's values."""
-    flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return hashlib.sha256(bytes(flat.tolist())).hexdigest()
 
 
 class ProgramReader:
@@ -195,58 +143,3 @@ def require_digest(value: object, fields: Fields) -> str:
     if isinstance(value, str) and DIGEST.fullmatch(value):
         return value
     raise fields.wrong("constants", "they are no digests")
-
-
-def require_allowed(node: fx.Node, args: Sequence[Any]) -> None:
-    """Raise ArtifactError if an operator of Python would run on anything but sizes."""
-    name = str(getattr(node.target, "overloadpacket", "")).removeprefix("aten.")
-    if name in DIVIDING and num_parts(name, args) > MAX_VALUES:
-        raise damaged(f"an operator returns more than {MAX_VALUES:,} tensors", node.name)
-    of_python = node.target in NAMES and node.target is not operator.getitem
-    if of_python and not all(isinstance(value, NUMBERS) for value in args):
-        raise damaged("an operator of Python is applied to something else than sizes", node.name)
-
-
-def num_parts(name: str, args: Sequence[Any]) -> int:
-    """Return at least how many tensors an operator returns that divides its first argument."""
-    tensor, *numbers = args
-    if name != "unbind" and numbers and isinstance(numbers[0], list | tuple):
-        return len(numbers[0])
-    first = int(numbers.pop(0)) if name != "unbind" and numbers else 1
-    dim = int(numbers[0]) if numbers else 0
-    size = hint_of(tensor.shape[dim]) or 1
-    return first if name == "chunk" else size // max(first, 1)
-
-
-class Budget:
-    """Limits the nodes that run, and their values.
-
-    Args:
-        nodes: How many nodes may run.
-    """
-
-    def __init__(self, nodes: int):
-        self._left = nodes
-
-    def check(self, node: fx.Node, value: Any) -> None:
-        """Raise ArtifactError if no more nodes may run, or if ``value`` is no value of a model."""
-        self._left -= 1
-        if self._left < 0:
-            raise damaged("regions run too often", node.name)
-        values = value if isinstance(value, list | tuple) else (value,)
-        if len(values) > MAX_VALUES:
-            raise damaged(f"an operator returns more than {MAX_VALUES:,} tensors", node.name)
-        for part in values:
-            require_bounded(node, part)
-
-
-def require_bounded(node: fx.Node, value: Any) -> None:
-    """Raise ArtifactError if ``value`` is no tensor or size, or is larger than any model's."""
-    if isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:
-        raise damaged(f"the size {node.name} is too large", node.name)
-    if isinstance(value, Tensor):
-        total = math.prod(hint_of(size) or 1 for size in value.shape) * value.element_size()
-        if total > MAX_BYTES:
-            raise damaged(f"a value would be larger than {MAX_BYTES:,} bytes", node.name)
-    elif not isinstance(value, (*NUMBERS, type(None))):
-        raise damaged(f"an operator returns a {type(value).__name__}", node.name)

@@ -11,6 +11,7 @@ import fxcache
 from fxcache._torch import MachineCode
 from tests.deploy.natives import compiled_artifact
 from tests.deploy.test_round_trip import denoised
+from tests.once import made_once
 from tests.plain import dit
 
 
@@ -29,7 +30,7 @@ def folder(exported: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifact with native code, which no test may change."""
-    return compiled_artifact(tmp_path_factory.mktemp("compiled") / "artifact")
+    return made_once(tmp_path_factory, "compiled", compiled_artifact)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from fxcache.calibration.plan_parts import installed_versions
+from fxcache.deploy.calls import call_to_json as require_supported
 from fxcache.deploy.files import Writer, new_folder
 from fxcache.deploy.loaded import device_of
 from fxcache.deploy.onnx.graphs import translated
@@ -21,7 +22,6 @@ from fxcache.deploy.onnx.schedule import (
     to_text,
 )
 from fxcache.deploy.onnx.weights import WEIGHTS, WeightsFile, move_out
-from fxcache.deploy.programs import call_to_json as require_supported
 from fxcache.deploy.step_table import captured, lengths_of, named, require_table, reused_at_steps
 from fxcache.errors import ArtifactError
 from fxcache.form import Key

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
+from fxcache.deploy.calls import digest
 from fxcache.deploy.inputs import size_to_json
 from fxcache.deploy.onnx.names import input_name, output_names, renamed, shape_of, size_names
-from fxcache.deploy.programs import digest
 from fxcache.form import Key
 from fxcache.graph_inputs import InputKind, OutputKind
 from fxcache.program import Program, dtype_name

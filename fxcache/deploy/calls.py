@@ -1,0 +1,56 @@
+"""What identifies a kind of call in an artifact."""
+
+import ctypes
+import hashlib
+from collections.abc import Hashable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fxcache.deploy.values import encode
+from fxcache.errors import ArtifactError
+from fxcache.form import Key
+
+
+def call_to_json(kind: Hashable, device: torch.device) -> list[Any]:
+    """Return the key of a call as JSON, which is only compared.
+
+    Raises:
+        ArtifactError: The call passes values that JSON cannot hold, objects that carry state, or a
+            timestep that is a number.
+    """
+    if not isinstance(kind, Key):
+        raise number_refused("timestep")
+    parts: Any = kind.parts
+    *_, objects = parts
+    if objects:
+        raise ArtifactError(
+            "artifacts do not support objects that carry tensors or other state, such as a "
+            "key/value cache",
+            where=", ".join(path for path, _ in objects),
+            remedy="pass tensors, or export the model after calls without it",
+        )
+    return [encode(typed(part), {}, device) for part in parts]
+
+
+def number_refused(name: str) -> ArtifactError:
+    """Return the error for a timestep, with this name, that is a Python number."""
+    return ArtifactError(
+        "artifacts do not support a timestep that is a Python number",
+        where=name,
+        remedy="pass the timestep as a tensor",
+    )
+
+
+def typed(part: Any) -> Any:
+    """Return a part of a key with the names of types in place of types."""
+    if isinstance(part, tuple):
+        return [typed(item) for item in part]
+    return f"{part.__module__}.{part.__qualname__}" if isinstance(part, type) else part
+
+
+def digest(value: Tensor) -> str:
+    """Return the SHA-256 of a tensor's values."""
+    held = value.detach().cpu().contiguous()
+    return hashlib.sha256(ctypes.string_at(held.data_ptr(), held.nbytes)).hexdigest()
