@@ -50,7 +50,8 @@ def run(arguments: argparse.Namespace) -> Result:
         drawing = for_any_rows(drawing, pipeline)
     with drawing.optimized(pipeline) as target:
         if arguments.batched:
-            with BatchedPipeline(pipeline) as batched:
+            rows = 2 * len(drawing.prompts)  # with and without the prompt
+            with BatchedPipeline(pipeline, max_batch=rows) as batched:
                 drawing.draw(pipeline, drawing.steps, call=batched)
         else:
             drawing.draw(pipeline, drawing.steps)

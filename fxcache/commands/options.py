@@ -9,13 +9,12 @@ from typing import Any
 import torch
 
 from fxcache.errors import ConfigError, ModelFileError
-from fxcache.integrations.diffusers import installed, load_pipeline
+from fxcache.integrations.diffusers import DTYPES, installed, load_pipeline
 from fxcache.partition.request import CutRequest
 from fxcache.pipelines.calibrate import Sampling
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 DRAWINGS = (*PICTURES, ".svg", ".pdf")
-DTYPES = ("float32", "float16", "bfloat16")
 Result = tuple[dict[str, Any], str]  # the data for --json, and the text for the terminal
 
 

@@ -4,8 +4,9 @@ import argparse
 from dataclasses import MISSING, fields
 from typing import Any
 
-from fxcache.commands.options import DTYPES, Result
-from fxcache.integrations.diffusers import installed
+from fxcache.commands.options import Result
+from fxcache.errors import StateError
+from fxcache.integrations.diffusers import DTYPES, installed
 from fxcache.server.config import ServerConfig
 
 HELP = {
@@ -13,8 +14,8 @@ HELP = {
     "port": "the port to listen on",
     "metrics_port": "the port of Ray's metrics, for Prometheus",
     "replicas": "how many processes draw",
-    "device": "the device of each replica",
-    "dtype": "the dtype of the pipeline",
+    "device": "the type of the device of each replica",
+    "dtype": "the dtype of the pipeline and of the artifact",
     "threads": "how many threads torch uses in each replica",
     "max_batch": "the greatest number of rows of one call",
     "max_ongoing": "how many pictures a replica draws at once",
@@ -53,9 +54,17 @@ def run(arguments: argparse.Namespace) -> Result:
 
     server.start(config)
     try:
+        ended = server.signalled()
         print(f"fxcache serves on http://{config.host}:{config.port}", flush=True)  # noqa: T201
-        server.wait_for_signal()
+        while not ended.wait(1.0):
+            pass
         left = server.drain(config.deadline)
     finally:
         server.stop()
-    return {"lost": left}, "stopped" if not left else f"stopped, and lost {left} requests"
+    if left:
+        raise StateError(
+            f"{left} requests had not ended after {config.deadline:g} seconds, and were lost",
+            where="fxcache serve",
+            remedy="raise --deadline, or lower --max-steps",
+        )
+    return {"stopped": True}, "stopped"

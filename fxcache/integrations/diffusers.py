@@ -17,6 +17,8 @@ from torch import nn
 from fxcache.errors import ConfigError, ModelFileError
 from fxcache.runtime.denoisers import DENOISERS, denoisers_of
 
+DTYPES = ("float32", "float16", "bfloat16")  # of pipelines
+
 
 def load_empty(source: str) -> nn.Module:
     """The denoiser that ``source`` describes, on meta. No weights are read.

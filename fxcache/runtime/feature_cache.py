@@ -146,7 +146,8 @@ class FeatureCache:
     @property
     def nbytes(self) -> int:
         """The bytes of all buffers."""
-        buffers = (buffer for entry in self.entries.values() for buffer in entry.buffers)
+        entries = list(self.entries.values())  # another thread may add one meanwhile
+        buffers = (buffer for entry in entries for buffer in entry.buffers)
         return sum(buffer.untyped_storage().nbytes() for buffer in buffers)
 
 

@@ -9,18 +9,21 @@ from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
-from ray.serve.handle import DeploymentHandle
 
 from fxcache.server.config import ServerConfig
 from fxcache.server.metrics import RequestMetrics, fxcache_lines
 from fxcache.server.painter import Drawn, Wish
 
 APP, REPLICAS = "fxcache", "Replica"  # names of the application and of its drawing deployment
+LEFT = 499  # the status of a request whose client left, which nobody receives
+PAUSE = 0.5  # seconds before an accepted request tries again to enter the queue
+MOST_BYTES = 2**16  # of a request
 MANY = 2**16  # requests that the ingress holds; the replicas' queues have their own bound
 app = FastAPI(title="fxcache", docs_url=None, redoc_url=None)
 
@@ -28,7 +31,7 @@ app = FastAPI(title="fxcache", docs_url=None, redoc_url=None)
 class WishBody(BaseModel):
     """The body of ``POST /draw``."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     prompt: str = Field(min_length=1, max_length=2000)
     steps: int = Field(default=50, ge=1)
@@ -67,6 +70,24 @@ class Answer:
 
 
 # Ray Serve copies the globals of the routes where it decorates the class: helpers come first.
+@app.exception_handler(RequestValidationError)
+async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Return what is wrong with a wish, without repeating its values."""
+    del request
+    causes = (f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
+    return JSONResponse({"error": "; ".join(causes)}, 422)
+
+
+@app.middleware("http")
+async def bounded(request: Request, call_next: Any) -> Response:
+    """Refuse requests with large bodies, and bodies of unknown length."""
+    length = request.headers.get("content-length", "0" if request.method == "GET" else "")
+    if not length.isdecimal() or int(length) > MOST_BYTES:
+        return JSONResponse({"error": f"the body must have at most {MOST_BYTES} bytes"}, 413)
+    answer: Response = await call_next(request)
+    return answer
+
+
 async def disconnected(request: Request) -> None:
     """Return when the client has closed the connection."""
     while not await request.is_disconnected():
@@ -92,7 +113,7 @@ class Ingress:
         replicas: The handle of the replicas.
     """
 
-    def __init__(self, config: ServerConfig, replicas: "DeploymentHandle[Any]") -> None:
+    def __init__(self, config: ServerConfig, replicas: Any) -> None:
         self._config, self._replicas = config, replicas
         self._metrics = RequestMetrics()
         self._ongoing, self._draining = 0, False
@@ -107,15 +128,19 @@ class Ingress:
         """Draw a picture. The answer is a PNG file, or JSON with the key ``error``."""
         began = time.monotonic()
         self._ongoing += 1
-        self._metrics.begun(self._ongoing)
-        status = 499  # the client left
+        self._metrics.set_ongoing(self._ongoing)
+        status = 500
         try:
             answer = await self._answer(body, request)
             status = answer.status
             return answer.response(time.monotonic() - began)
+        except asyncio.CancelledError:
+            status = LEFT
+            raise
         finally:
             self._ongoing -= 1
-            self._metrics.ended(status, time.monotonic() - began, self._ongoing)
+            self._metrics.set_ongoing(self._ongoing)
+            self._metrics.add(status, time.monotonic() - began)
 
     @app.get("/health")
     def health(self) -> JSONResponse:
@@ -129,7 +154,8 @@ class Ingress:
     def metrics(self) -> str:
         """Return fxcache's metrics on this machine in Prometheus' text format."""
         address = f"http://127.0.0.1:{self._config.metrics_port}/metrics"
-        with urllib.request.urlopen(address, timeout=5) as answer:
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(address, timeout=5) as answer:
             return fxcache_lines(answer.read().decode())
 
     def drain(self) -> int:
@@ -154,7 +180,7 @@ class Ingress:
             if work in done:
                 return work.result()
             if left in done:
-                return Answer(499, error="the client left")
+                return Answer(LEFT, error="the client left")
             return Answer(504, error=f"the picture was not done after {seconds:g} seconds")
         finally:
             work.cancel()
@@ -162,13 +188,17 @@ class Ingress:
 
     async def _drawn(self, wish: Wish) -> Answer:
         """Let a replica draw, and another one if the first ends meanwhile."""
-        for tries in range(1, self._config.retries + 2):
+        tries = 1
+        while tries <= self._config.retries + 1:
             try:
-                drawn: Drawn = await self._replicas.draw.remote(wish)
+                drawn = await self._drawn_once(wish)
             except BackPressureError:
-                waiting = self._config.max_queued
-                return Answer(503, error=f"all replicas are busy, and {waiting} requests wait")
+                if tries == 1:
+                    return Answer(503, error=f"the queue of {self._config.max_queued} is full")
+                await asyncio.sleep(PAUSE)  # this request was accepted, so it waits for its turn
+                continue
             except (RayActorError, DeploymentUnavailableError):
+                tries += 1
                 continue
             except RayError as error:
                 return Answer(500, error=f"the picture failed: {str(error).splitlines()[-1][:500]}")
@@ -176,3 +206,13 @@ class Ingress:
                 return Answer(400, error=drawn.refusal)
             return Answer(200, drawn, tries=tries)
         return Answer(503, error="the replica ended while it drew this picture")
+
+    async def _drawn_once(self, wish: Wish) -> Drawn:
+        """Let a replica draw. It stops if this call is cancelled."""
+        response = self._replicas.draw.remote(wish)
+        try:
+            drawn: Drawn = await response
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
+        return drawn

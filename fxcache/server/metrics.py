@@ -4,7 +4,8 @@ Ray adds the prefix ``ray_`` to each name, and tags for the application, the dep
 replica.
 """
 
-import asyncio
+import logging
+import threading
 from collections.abc import Callable
 
 from ray.serve.metrics import Counter, Gauge, Histogram
@@ -19,7 +20,7 @@ TOTALS = {
     "rounds": "how often waiting steps were grouped",
 }
 LEVELS = {
-    "open_requests": "pictures that are being drawn",
+    "open_requests": "runs of the denoiser that have begun and not ended",
     "waiting_steps": "steps that wait for their call",
     "cached_bytes": "bytes of cached values",
 }
@@ -38,11 +39,17 @@ class ReplicaMetrics:
         self._calls = Counter("fxcache_calls", "calls of graphs, by their rows", tag_keys=("rows",))
         self._levels = {name: Gauge(f"fxcache_{name}", text) for name, text in LEVELS.items()}
 
-    async def report_forever(self) -> None:
-        """Report at every interval."""
-        while True:
-            self.report()
-            await asyncio.sleep(INTERVAL)
+    def report_in_thread(self) -> None:
+        """Report at every interval, until the process ends."""
+        threading.Thread(target=self._report_forever, name="fxcache-metrics", daemon=True).start()
+
+    def _report_forever(self) -> None:
+        never = threading.Event()
+        while not never.wait(INTERVAL):
+            try:
+                self.report()
+            except Exception:
+                logging.getLogger(__name__).exception("the metrics were not reported")
 
     def report(self) -> None:
         """Report what changed since the last report."""
@@ -68,18 +75,19 @@ class RequestMetrics:
         self._seconds = Histogram(
             "fxcache_request_seconds", "seconds of requests that succeeded", boundaries=SECONDS
         )
-        self._queue = Gauge("fxcache_queue", "requests that have begun and not ended")
+        self._ongoing = Gauge(
+            "fxcache_ongoing_requests", "requests that have begun and not ended, queued ones too"
+        )
 
-    def begun(self, ongoing: int) -> None:
+    def set_ongoing(self, ongoing: int) -> None:
         """Record the number of requests that have begun and not ended."""
-        self._queue.set(ongoing)
+        self._ongoing.set(ongoing)
 
-    def ended(self, status: int, seconds: float, ongoing: int) -> None:
-        """Record the end of a request."""
+    def add(self, status: int, seconds: float) -> None:
+        """Record a request that ended."""
         self._requests.inc(1, tags={"status": str(status)})
         if status == 200:
             self._seconds.observe(seconds)
-        self._queue.set(ongoing)
 
 
 def fxcache_lines(exposition: str) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 
 from fxcache.deploy.load import load
-from fxcache.errors import FxcacheError
+from fxcache.errors import ConfigError
 from fxcache.integrations.diffusers import conditions, load_pipeline
 from fxcache.server.config import ServerConfig
 from fxcache.serving import BatchedPipeline, Statistics
@@ -68,6 +69,7 @@ class Painter:
         denoiser = load(config.artifact, device=config.device)
         self._batched = BatchedPipeline(pipeline, denoiser, max_batch=config.max_batch).__enter__()
         self._pool = ThreadPoolExecutor(config.max_ongoing, thread_name_prefix="fxcache-painter")
+        self._call(Wish(an_example(pipeline), steps=2, seed=0), lambda: None)  # fails now if ever
 
     @property
     def statistics(self) -> Statistics:
@@ -91,23 +93,43 @@ class Painter:
     def _drawn(self, wish: Wish, stopped: threading.Event) -> Drawn:
         """Draw a picture in this thread."""
 
+        begun = False
+
         def before_step() -> None:
+            nonlocal begun
             if stopped.is_set():
                 raise StoppedError
+            begun = True
 
-        guided = {} if wish.guidance_scale is None else {"guidance_scale": wish.guidance_scale}
         try:
-            before_step()
-            images = self._batched(
-                conditions(self._pipeline, [wish.prompt]),
-                before_step=before_step,
-                num_inference_steps=wish.steps,
-                generator=torch.Generator(self._device).manual_seed(wish.seed),
-                **guided,
-            ).images
-        except (FxcacheError, ValueError) as error:  # pipelines check their inputs with ValueError
+            return Drawn(png_of(self._call(wish, before_step)), process=os.getpid())
+        except ValueError as error:  # ConfigErrors, and what pipelines raise for their inputs
+            if begun:
+                raise
             return Drawn(refusal=str(error), process=os.getpid())
-        return Drawn(png_of(images[0]), process=os.getpid())
+
+    def _call(self, wish: Wish, before_step: Callable[[], None]) -> Any:
+        """Call the pipeline, and return its first picture."""
+        guided = {} if wish.guidance_scale is None else {"guidance_scale": wish.guidance_scale}
+        result = self._batched(
+            conditions(self._pipeline, [wish.prompt]),
+            before_step=before_step,
+            num_inference_steps=wish.steps,
+            generator=torch.Generator(self._device).manual_seed(wish.seed),
+            **guided,
+        )
+        if not hasattr(result, "images"):
+            raise ConfigError(
+                f"{type(self._pipeline).__name__} draws no pictures",
+                where="fxcache serve",
+                remedy="serve it with fxcache.serving.BatchedPipeline in a server of your own",
+            )
+        return result.images[0]
+
+
+def an_example(pipeline: Any) -> str:
+    """Return a prompt that the pipeline can draw: a class, if it knows classes only."""
+    return str(next(iter(pipeline.labels))) if hasattr(pipeline, "get_label_ids") else "a picture"
 
 
 def png_of(image: Any) -> bytes:

@@ -1,6 +1,5 @@
 """Starts the server, and ends it without losing a request."""
 
-import asyncio
 import os
 import signal
 import threading
@@ -9,16 +8,18 @@ from types import FrameType
 from typing import Any
 
 import ray
+import torch
 from ray import serve
 from ray.serve.config import HTTPOptions
 
-from fxcache.errors import StateError
+from fxcache.errors import ConfigError, StateError
 from fxcache.server.config import ServerConfig
 from fxcache.server.ingress import APP, REPLICAS, Ingress
 from fxcache.server.metrics import ReplicaMetrics
-from fxcache.server.painter import Drawn, Painter, Wish
+from fxcache.server.painter import Painter
 
 POLL = 0.2  # seconds between two looks at what is still being served
+ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Replica(Painter):
@@ -26,19 +27,12 @@ class Replica(Painter):
 
     def __init__(self, config: ServerConfig) -> None:
         super().__init__(config)
-        self._reports: asyncio.Task[None] | None = None
-
-    async def draw(self, wish: Wish) -> Drawn:
-        """Draw a picture, see ``Painter.draw``."""
-        if self._reports is None:
-            metrics = ReplicaMetrics(lambda: self.statistics)
-            self._reports = asyncio.create_task(metrics.report_forever())
-        return await super().draw(wish)
+        ReplicaMetrics(lambda: self.statistics).report_in_thread()
 
 
 def application(config: ServerConfig) -> serve.Application:
     """Return the application of Ray Serve: one ingress, and replicas that draw."""
-    gpus = 1 if config.device.startswith("cuda") else 0
+    gpus = 1 if config.device == "cuda" else 0
     deployed: Any = serve.deployment(
         name=REPLICAS,
         num_replicas=config.replicas,
@@ -57,17 +51,20 @@ def start(config: ServerConfig) -> None:
     Raises:
         StateError: The server did not start.
     """
+    require_gpus(config)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the machine
-    ray.init(
-        include_dashboard=False,
-        configure_logging=False,
-        log_to_driver=False,
-        _metrics_export_port=config.metrics_port,
-    )
     try:
+        ray.init(
+            address="local",  # a cluster of others stays as it is
+            include_dashboard=False,
+            configure_logging=False,
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+            _metrics_export_port=config.metrics_port,
+        )
         serve.start(http_options=HTTPOptions(host=config.host, port=config.port))
         serve.run(application(config), name=APP)
-    except RuntimeError as error:
+    except Exception as error:  # Ray's own, and those of the replicas
         stop()
         raise StateError(
             f"the server did not start: {str(error).strip()[-500:]}",
@@ -83,8 +80,9 @@ def drain(seconds: float) -> int:
         seconds: The most seconds to wait.
     """
     handle: Any = serve.get_app_handle(APP)
-    end = time.monotonic() + seconds
-    while (left := int(handle.drain.remote().result())) and time.monotonic() < end:
+    end, left = time.monotonic() + seconds, 1
+    while left and (wait := end - time.monotonic()) > 0:
+        left = int(handle.drain.remote().result(timeout_s=wait))
         time.sleep(POLL)
     return left
 
@@ -95,16 +93,27 @@ def stop() -> None:
     ray.shutdown()
 
 
-def wait_for_signal() -> None:
-    """Return after SIGINT or SIGTERM. A second signal ends the process at once."""
+def signalled() -> threading.Event:
+    """Return an event that SIGINT or SIGTERM sets. A second signal ends the process at once."""
     arrived = threading.Event()
 
     def handler(number: int, frame: FrameType | None) -> None:
-        del frame
-        signal.signal(number, signal.SIG_DFL)
+        del number, frame
+        for each in ENDING:
+            signal.signal(each, signal.SIG_DFL)
         arrived.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDING:
         signal.signal(number, handler)
-    while not arrived.wait(1.0):
-        pass
+    return arrived
+
+
+def require_gpus(config: ServerConfig) -> None:
+    """Raise ConfigError if there are fewer GPUs than replicas, which would wait for ever."""
+    found = torch.cuda.device_count()
+    if config.device == "cuda" and found < config.replicas:
+        raise ConfigError(
+            f"there are {found} GPUs for {config.replicas} replicas",
+            where="--replicas",
+            remedy="pass fewer replicas, or --device cpu",
+        )

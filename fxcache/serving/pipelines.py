@@ -3,21 +3,17 @@
 import copy
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import closing
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fxcache.errors import ConfigError
 from fxcache.runtime.denoisers import denoisers_of
-from fxcache.runtime.pipeline import detach_pipeline, place_of, require_engine
-from fxcache.runtime.trajectory.position import Place
+from fxcache.runtime.pipeline import detach_pipeline
 from fxcache.serving.batcher import Batcher
-from fxcache.serving.request import Request
+from fxcache.serving.steps import WHERE, Steps
 from fxcache.signature import Signature
-
-WHERE = "fxcache.serving.BatchedPipeline"
 
 
 class BatchedPipeline:
@@ -25,7 +21,7 @@ class BatchedPipeline:
 
     Each call runs in the caller's thread, with its own noise scheduler. The steps of all calls go
     through one ``Batcher``. Everything else is done by one thread at a time, because tokenizers and
-    some decoders keep state during a call.
+    some decoders keep state during a call: callbacks must not wait for another call.
 
     Use it in a ``with`` block, which runs the batcher's thread.
 
@@ -40,11 +36,13 @@ class BatchedPipeline:
         batcher: The batcher.
 
     Raises:
-        ConfigError: The pipeline has several denoisers, or an option is wrong.
+        ConfigError: The pipeline has several denoisers or moves its modules between devices, or an
+            option is wrong.
         StateError: The denoiser is not optimised.
     """
 
     def __init__(self, pipeline: Any, denoiser: nn.Module | None = None, **options: Any) -> None:
+        require_resident(pipeline)
         self._pipeline = pipeline
         self._name, own = only_denoiser(pipeline)
         self._denoiser = own if denoiser is None else denoiser
@@ -68,10 +66,13 @@ class BatchedPipeline:
         with self._turn:
             own = copy.copy(self._pipeline)
             detach_pipeline(own)
-            own.scheduler = copy.deepcopy(own.scheduler)
-            with Steps(self._denoiser, self.batcher, own.scheduler, self._turn) as steps:
-                steps.before_step = before_step
-                vars(own)[self._name] = steps
+            for name, component in self._pipeline.components.items():
+                if hasattr(component, "set_timesteps"):
+                    setattr(own, name, copy.deepcopy(component))
+            steps = Steps(self._denoiser, self.batcher, own.scheduler, self._turn)
+            steps.before_step = before_step
+            vars(own)[self._name] = steps
+            with closing(steps):
                 return own(*args, **kwargs)
 
     def __enter__(self) -> "BatchedPipeline":
@@ -82,100 +83,14 @@ class BatchedPipeline:
         self.batcher.__exit__(*error)
 
 
-class Steps(nn.Module):
-    """Stands for the denoiser in one call of a pipeline: its calls are steps of requests.
-
-    A guided pipeline may call its denoiser several times a step, with other prompts. Calls with
-    equal conditioning in different steps are one request.
-
-    Args:
-        denoiser: The denoiser, whose attributes this module has too.
-        batcher: Runs the steps.
-        scheduler: The noise scheduler of the call, which counts its steps.
-        turn: The lock that the caller holds. It is free while a step waits for its result.
-
-    Attributes:
-        before_step: Is called before each step, unless it is None.
-    """
-
-    def __init__(
-        self,
-        denoiser: nn.Module,
-        batcher: Batcher,
-        scheduler: Any,
-        turn: threading.Lock,
-    ) -> None:
-        super().__init__()
-        self.denoiser = denoiser
-        self._batcher, self._scheduler, self._turn = batcher, scheduler, turn
-        self.before_step: Callable[[], None] | None = None
-        self._signature = require_engine(denoiser, WHERE).signature
-        self._runs: list[Run] = []
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("denoiser"), name)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the next step of the request with this conditioning."""
-        if self.before_step:
-            self.before_step()
-        conditioning = self._signature.call(args, kwargs).conditioning
-        run = self._run(conditioning, place_of(self._scheduler))
-        self._turn.release()
-        try:
-            return run.request(*args, **kwargs)
-        finally:
-            self._turn.acquire()
-
-    def _run(self, conditioning: tuple[Tensor, ...], place: Place | None) -> "Run":
-        """Return the run with this conditioning whose step at ``place`` is still missing."""
-        for run in self._runs:
-            if (place is None or run.place != place) and same_values(
-                run.conditioning, conditioning
-            ):
-                run.place = place
-                return run
-        steps = len(self._scheduler.timesteps) if place is None else steps_left(place)
-        self._runs.append(Run(conditioning, self._batcher.start(steps), place))
-        return self._runs[-1]
-
-    def __enter__(self) -> "Steps":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for run in self._runs:
-            run.request.close()
-
-
-@dataclass
-class Run:
-    """The steps with one conditioning.
-
-    Attributes:
-        conditioning: The conditioning.
-        request: Their request.
-        place: The place of the last step; None if the scheduler does not count.
-    """
-
-    conditioning: tuple[Tensor, ...]
-    request: Request
-    place: Place | None
-
-
-def steps_left(place: Place) -> int:
-    """Return how many steps begin at ``place`` or later."""
-    return (place.length or 0) - place.offset
-
-
-def same_values(some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> bool:
-    """Return whether two calls have the same conditioning."""
-    return len(some) == len(others) and all(
-        one is other or (one.shape == other.shape and torch.equal(one, other))
-        for one, other in zip(some, others, strict=True)
-    )
+def require_resident(pipeline: Any) -> None:
+    """Raise ConfigError if the pipeline moves its modules away at the end of each call."""
+    if getattr(pipeline, "_all_hooks", None):
+        raise ConfigError(
+            f"{type(pipeline).__name__} moves its modules between devices, while other calls run",
+            where=WHERE,
+            remedy="leave out enable_model_cpu_offload",
+        )
 
 
 def only_denoiser(pipeline: Any) -> tuple[str, nn.Module]:

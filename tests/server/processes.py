@@ -75,7 +75,8 @@ class Server:
         """Wait until ``holds()`` is true."""
         end = time.monotonic() + seconds
         while not holds():
-            assert time.monotonic() < end, self.log.read_text(encoding="utf-8")[-3000:]
+            alive = self.process.poll() is None and time.monotonic() < end
+            assert alive, self.log.read_text(encoding="utf-8")[-3000:]
             time.sleep(0.2)
 
     def terminate(self) -> None:

@@ -62,6 +62,3 @@ def test_requests_of_a_killed_replica_are_drawn_by_another(server, alone):
     assert any(reply.headers.get("x-fxcache-tries") == "2" for reply in replies)
     assert len(drawn) == REQUESTS
     server.until(lambda: server.get("/health").data["replicas"] == 2, 120)
-    assert victim not in {
-        int(reply.headers["x-fxcache-process"]) for reply in draw_all(server) if reply.status == 200
-    }

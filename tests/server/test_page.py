@@ -64,3 +64,4 @@ def test_a_picture_can_be_cancelled(page, server):
     page.until(f"{STATUS} === 'Cancelled'")
     assert not page.evaluate("document.querySelector('#draw').disabled")
     server.until(lambda: server.get("/health").data["ongoing"] == 0)
+    assert server.draw(steps=4).status == 200

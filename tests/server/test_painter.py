@@ -66,9 +66,32 @@ def test_what_the_pipeline_cannot_draw_is_refused(painter):
     assert not painter.statistics.open_requests
 
 
+def test_what_fails_during_the_steps_is_no_refusal(painter, monkeypatch):
+    def failing(*_: object, **__: object) -> None:
+        raise ValueError("a fault of the server")
+
+    monkeypatch.setattr(type(painter._pipeline.scheduler), "step", failing)
+    with pytest.raises(ValueError, match="a fault of the server"):
+        asyncio.run(painter.draw(WISH))
+
+
+def test_an_artifact_of_another_dtype_fails_at_the_start(artifact):
+    with pytest.raises(fxcache.ArtifactError, match="has no graph for this call"):
+        Painter(ServerConfig(str(MODEL), str(artifact), dtype="bfloat16"))
+
+
 @pytest.mark.parametrize(
     "changed",
-    [{"replicas": 0}, {"deadline": 0.0}, {"port": 0}, {"metrics_port": 8000}, {"max_batch": 1}],
+    [
+        {"replicas": 0},
+        {"deadline": 0.0},
+        {"port": 0},
+        {"metrics_port": 8000},
+        {"max_batch": 1},
+        {"max_queued": 0},
+        {"device": "cuda:1"},
+        {"dtype": "x"},
+    ],
 )
 def test_options_are_checked(changed):
     with pytest.raises(fxcache.ConfigError, match=next(iter(changed))):

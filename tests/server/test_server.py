@@ -1,14 +1,19 @@
 """Tests the server: pictures, errors, metrics, and an end that loses no request."""
 
-from collections.abc import Iterator
+import json
+import socket
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.server.processes import Server, running
+from tests.server.processes import Reply, Server, running
 
 LIMITS = ("--max-ongoing", "2", "--max-queued", "1", "--max-steps", "1000")
+LONG = 500
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +37,16 @@ def test_the_same_wish_gives_the_same_picture(server):
         ({"seed": -1}, "seed"),
         ({"deadline": 0}, "deadline"),
         ({"sed": 1}, "sed"),
+        ({"seed": "1"}, "seed"),
+        ({"steps": True}, "steps"),
+        ({"guidance_scale": float("nan")}, "guidance_scale"),
+        ({"prompt": "\ud800"}, "prompt"),
     ],
 )
 def test_wrong_wishes_are_refused(server, wish, cause):
     reply = server.draw(**wish)
     assert reply.status == 422
-    assert cause in reply.body.decode()
+    assert cause in reply.data["error"]
 
 
 def test_requests_beyond_the_queue_are_refused_at_once(server):
@@ -48,24 +57,55 @@ def test_requests_beyond_the_queue_are_refused_at_once(server):
     assert set(statuses) == {200, 503}
     assert statuses.count(200) >= 2
     (refused, *_) = [reply for reply in replies if reply.status == 503]
-    assert refused.data == {"error": "all replicas are busy, and 1 requests wait"}
+    assert refused.data == {"error": "the queue of 1 is full"}
     assert refused.headers["retry-after"] == "1"
 
 
-def test_a_picture_that_misses_its_deadline_ends(server):
-    reply = server.draw(steps=1000, deadline=0.5)
-    assert (reply.status, reply.data) == (
-        504,
-        {"error": "the picture was not done after 0.5 seconds"},
-    )
-    server.draw()  # the replica is free for others
+def seconds(call: Callable[[], Reply]) -> float:
+    """Return how long a picture took."""
+    began = time.monotonic()
+    assert call().status == 200
+    return time.monotonic() - began
+
+
+@pytest.fixture(scope="module")
+def long(server: Server) -> float:
+    """The seconds of a long picture, alone."""
+    return seconds(lambda: server.draw(steps=LONG))
+
+
+def test_pictures_that_miss_their_deadlines_end(server, long):
+    """They take both places of the replica, until they end."""
+    late = [server.draw(steps=LONG, deadline=0.3) for _ in range(2)]
+    error = {"error": "the picture was not done after 0.3 seconds"}
+    assert [(reply.status, reply.data) for reply in late] == [(504, error)] * 2
+    assert seconds(lambda: server.draw(steps=4)) < long / 2
+
+
+def test_pictures_whose_clients_leave_end(server, long):
+    body = json.dumps({"prompt": "bus", "steps": LONG}).encode()
+    head = f"POST /draw HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    address = ("127.0.0.1", server.port)
+    with socket.create_connection(address) as one, socket.create_connection(address) as other:
+        for number, connection in enumerate((one, other)):
+            connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+            server.until(lambda n=number: server.get("/health").data["ongoing"] == n + 1)
     server.until(lambda: server.get("/health").data["ongoing"] == 0)
+    assert seconds(lambda: server.draw(steps=4)) < long / 2
+
+
+@pytest.mark.parametrize("body", [b"x" * 70_000, b'{"prompt": "a", "seed": Infinity}', b"{", b"[]"])
+def test_wrong_bodies_are_refused(server, body):
+    headers = {"Content-Type": "application/json"}
+    reply = server.send(urllib.request.Request(server.url("/draw"), body, headers))
+    assert reply.status in (413, 422)
+    assert reply.data.keys() == {"error"}
 
 
 def test_health_page_and_metrics(server):
     assert server.get("/health").data == {"replicas": 1, "draining": False, "ongoing": 0}
     assert b"<form" in server.get("/").body
-    names: tuple[str, ...] = ("steps_total", "refreshes_total", "calls_total", "queue")
+    names: tuple[str, ...] = ("steps_total", "refreshes_total", "calls_total", "ongoing_requests")
     names += ("requests_total", "request_seconds_count", "open_requests", "waiting_steps")
     names += ("cached_bytes",)
     server.draw()
