@@ -1,6 +1,7 @@
 """The errors of fxcache. Each says what happened, where, and the remedy."""
 
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 
 class FxcacheError(Exception):
@@ -24,6 +25,10 @@ class FxcacheError(Exception):
             lines.append(f"  where: {where}")
         lines.append(f"  remedy: {remedy}")
         super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let other processes receive the error."""
+        return partial(type(self), self.what, where=self.where, remedy=self.remedy), ()
 
 
 class ConfigError(FxcacheError, ValueError):

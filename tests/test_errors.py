@@ -1,5 +1,6 @@
 """Tests bad input: it raises an error of fxcache, and changes nothing."""
 
+import pickle
 from typing import Any
 
 import pytest
@@ -268,3 +269,10 @@ def test_unidentified_callers_get_exact_results():
     got = [model(x, t).sample for x, t in zip(xs, numbers, strict=True)]
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
     assert "of 6 calls began a run" in str(fxcache.report(model))
+
+
+@pytest.mark.parametrize("kind", [FxcacheError, *FxcacheError.__subclasses__()])
+def test_errors_reach_other_processes(kind):
+    error = kind("what", where="where", remedy="remedy")
+    found = pickle.loads(pickle.dumps(error))
+    assert (type(found), str(found), found.where) == (kind, str(error), "where")
