@@ -2,7 +2,7 @@
 
 import ctypes
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,13 @@ def call_to_json(kind: Hashable, device: torch.device) -> list[Any]:
             remedy="pass tensors, or export the model after calls without it",
         )
     return [encode(typed(part), {}, device) for part in parts]
+
+
+def options_of(call: Sequence[Any]) -> str:
+    """Return what a call in JSON passes besides tensors, for messages: ``, return_dict=False``."""
+    pairs = (part for part in call if isinstance(part, list) and len(part) == 3)
+    plain = (pair for pair in pairs if not isinstance(pair[2], list | dict))
+    return "".join(f", {str(path)[:40]}={str(value)[:40]}" for path, _, value in plain)
 
 
 def number_refused(name: str) -> ArtifactError:

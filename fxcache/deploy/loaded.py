@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from fxcache.call import Call
 from fxcache.capture.config import CaptureConfig
 from fxcache.capture.provided import CompiledGraphs, ProvidesPrograms
-from fxcache.deploy.calls import call_to_json, digest, number_refused
+from fxcache.deploy.calls import call_to_json, digest, number_refused, options_of
 from fxcache.deploy.files import to_bytes
 from fxcache.deploy.programs import ProgramReader
 from fxcache.deploy.weights import TRAINABLE
@@ -74,7 +74,8 @@ class Programs:
         if not call.is_bound:
             raise number_refused(call.timestep_name)
         device = device_of(model)
-        wanted, values = to_bytes(call_to_json(call.key, device)), call.by_path()
+        kind, values = call_to_json(call.key, device), call.by_path()
+        wanted = to_bytes(kind)
         for number, reader in enumerate(self._readers):
             if reader.call != wanted:
                 continue
@@ -82,10 +83,11 @@ class Programs:
             program = self._program(number, device)
             if same and program.sizes.admit(call.tensors):
                 return program
-        described = "; ".join(reader.describe() for reader in self._readers[:3])
+        served = "; ".join(reader.describe() for reader in self._readers[:3])
+        described = call.describe() + options_of(kind)
         raise ArtifactError(
-            f"the artifact of {name} has no graph for this call: {call.describe()}",
-            where=f"it serves: {described}",
+            f"the artifact of {name} has no graph for this call: {described}",
+            where=f"it serves: {served}",
             remedy="export the model again after a call like this one",
         )
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fxcache._torch import FakeRun, expression_of
 from fxcache.deploy import expressions
-from fxcache.deploy.calls import call_to_json, digest
+from fxcache.deploy.calls import call_to_json, digest, options_of
 from fxcache.deploy.fields import Fields, built
 from fxcache.deploy.files import to_bytes
 from fxcache.deploy.graph import GraphReader, graph_to_json
@@ -87,7 +87,8 @@ class ProgramReader:
     def describe(self) -> str:
         """Return a description of the calls for messages: ``sample[2, 4, 64, 64] float32, …``."""
         parts = ((g.of("path", str), g.of("shape", list), g.of("dtype", str)) for g in self._inputs)
-        return ", ".join(f"{path}{shape} {dtype}" for path, shape, dtype in parts)
+        tensors = ", ".join(f"{path}{shape} {dtype}" for path, shape, dtype in parts)
+        return tensors + options_of(self._fields.of("call", list))
 
     def program(self, weights: Mapping[str, Tensor], device: torch.device) -> Program:
         """Return the program.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import fxcache
 from fxcache.deploy.loaded import LoadedModel
 from fxcache.runtime.optimized_class import Optimized
+from tests import tiny
 from tests.deploy.test_round_trip import BATCH, OPTIONS, STEPS, denoised
 from tests.engines import optimized_engine
 from tests.plain import DiT, dit, dit_inputs
@@ -27,6 +28,18 @@ def test_one_artifact_serves_every_kind_of_call_that_the_model_served(tmp_path):
     assert all(map(torch.equal, found, expected))
     with pytest.raises(fxcache.ArtifactError, match=r"no graph for this call: sample\[3, 16, 4\]"):
         denoised(loaded, batch=3)
+
+
+@torch.no_grad()
+def test_an_error_names_the_options_of_a_call(tmp_path):
+    unet = fxcache.optimize(tiny.small_unet(), fxcache.Uniform(3))
+    inputs = tiny.inputs()
+    unet(timestep=torch.tensor(9), return_dict=False, **inputs)
+    loaded = fxcache.load(fxcache.export(unet, tmp_path / "artifact"))
+    with pytest.raises(fxcache.ArtifactError) as caught:
+        loaded(timestep=torch.tensor(9), **inputs)
+    assert caught.value.where.endswith("return_dict=False")
+    assert "return_dict" not in caught.value.what
 
 
 def test_a_size_that_may_vary_still_varies(tmp_path):
