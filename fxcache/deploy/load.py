@@ -81,12 +81,7 @@ def load(
     fields = Fields(require_format(parsed(content, MANIFEST)), MANIFEST, FIELDS)
     files = dict(fields.pairs("files"))
     reader = Reader(source, files)
-    described = Fields(fields.raw("model"), f"{MANIFEST}: model", MODEL)
-    name = described.of("name", str)
-    if not name.isidentifier():
-        raise described.wrong("name", "it is no name of a class")
-    where = f"{MANIFEST}: model.parameters"
-    declared = parameters_from_json(described.of("parameters", list), where)
+    kind = class_in(fields)
     stored = WeightReader(dict(fields.pairs("weights")), f"{MANIFEST}: weights")
     tensors = weights_of(stored, reader, weights, place)
     trained = trained_weights(reader) if PLAN in files else {}
@@ -94,8 +89,7 @@ def load(
     graphs = fields.items("programs", str)
     if not 0 < len(graphs) <= MAX_PROGRAMS:
         raise fields.wrong("programs", f"there are {len(graphs)} programs")
-    readers = [ProgramReader(name, reader.read_json(file), file) for file in graphs]
-    kind = model_class(name, declared)
+    readers = [ProgramReader(kind.__name__, reader.read_json(file), file) for file in graphs]
     model = model_of(kind, tensors, stored.kinds, config_in(reader))
     # The model's own weights, so that nothing keeps those from before `model.to(...)`.
     programs = Programs(readers, live_weights(model, tensors), settings.capture)
@@ -106,6 +100,16 @@ def load(
         settings = replace(settings, hoist=HoistLevel.NOTHING, hoist_requested=False)
     built(lambda: attach(model, settings), MANIFEST)
     return model
+
+
+def class_in(fields: Fields) -> type[LoadedModel]:
+    """Return a class with the name and the parameters of the exported one."""
+    described = Fields(fields.raw("model"), f"{MANIFEST}: model", MODEL)
+    name = described.of("name", str)
+    if not name.isidentifier():
+        raise described.wrong("name", "it is no name of a class")
+    where = f"{MANIFEST}: model.parameters"
+    return model_class(name, parameters_from_json(described.of("parameters", list), where))
 
 
 def trained_weights(reader: Reader) -> dict[str, Tensor]:
