@@ -69,7 +69,11 @@ class Painter:
         denoiser = load(config.artifact, device=config.device)
         self._batched = BatchedPipeline(pipeline, denoiser, max_batch=config.max_batch).__enter__()
         self._pool = ThreadPoolExecutor(config.max_ongoing, thread_name_prefix="fxcache-painter")
-        self._call(Wish(an_example(pipeline), steps=2, seed=0), lambda: None)  # fails now if ever
+        try:
+            self._call(Wish(an_example(pipeline), steps=2, seed=0), lambda: None)
+        except BaseException:  # what cannot be drawn fails now, and leaves no thread behind
+            self.close()
+            raise
 
     @property
     def statistics(self) -> Statistics:

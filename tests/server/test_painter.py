@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -76,8 +77,10 @@ def test_what_fails_during_the_steps_is_no_refusal(painter, monkeypatch):
 
 
 def test_an_artifact_of_another_dtype_fails_at_the_start(artifact):
+    before = threading.active_count()
     with pytest.raises(fxcache.ArtifactError, match="has no graph for this call"):
         Painter(ServerConfig(str(MODEL), str(artifact), dtype="bfloat16"))
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from tests.server.processes import Reply, Server, running
 
 LIMITS = ("--max-ongoing", "2", "--max-queued", "1", "--max-steps", "1000")
-LONG = 500
+LONG = 300
 
 
 @pytest.fixture(scope="module")
