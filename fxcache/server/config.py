@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+from fxcache.checks import place, require_integer, require_number
 from fxcache.errors import ConfigError
 from fxcache.integrations.diffusers import DTYPES
 
-LEAST = {"replicas": 1, "threads": 1, "max_batch": 2, "max_ongoing": 1, "max_queued": 1}
+POSITIVE = ("replicas", "threads", "max_ongoing", "max_queued", "max_steps")
 
 
 @dataclass(frozen=True)
@@ -52,19 +53,21 @@ class ServerConfig:
     retries: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in {**LEAST, "max_steps": 1, "retries": 0}.items():
-            self._require(name, getattr(self, name) >= least, f"{least} or more")
-        self._require("deadline", self.deadline > 0, "a positive number of seconds")
+        for name in POSITIVE:
+            require_integer(self, name, 1)
+        require_integer(self, "max_batch", 2)
+        require_integer(self, "retries", 0)
+        require_number(self, "deadline", 0, exclusive=True)
         for name in ("port", "metrics_port"):
-            self._require(name, 0 < getattr(self, name) < 2**16, "a port from 1 to 65535")
+            require_integer(self, name, 1, 2**16 - 1)
         self._require("device", self.device.isalpha(), "a type without an index, such as cuda")
         self._require("dtype", self.dtype in DTYPES, f"one of {', '.join(DTYPES)}")
-        self._require("metrics_port", self.metrics_port != self.port, "another port than --port")
+        self._require("metrics_port", self.metrics_port != self.port, "another port than port")
 
     def _require(self, name: str, holds: bool, allowed: str) -> None:
         if not holds:
             raise ConfigError(
                 f"{name}={getattr(self, name)!r} is not allowed",
-                where=f"--{name.replace('_', '-')}",
+                where=place(self, name),
                 remedy=f"pass {allowed}",
             )
