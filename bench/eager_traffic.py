@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bench.inductor import FakeGPUCall, Kernel, gpu_pretended
+from fxcache._torch.fake_gpu import FakeGPUCall, Kernel, gpu_pretended
 
 
 def eager(called: FakeGPUCall) -> list[Kernel]:

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 import fxcache
 from bench.eager_traffic import eager
 from bench.hoisting import UNETS, model_and_inputs
-from bench.inductor import FakeGPUCall, Kernel, compiled, gpu_pretended, on_fake_gpu
 from fxcache import operators
+from fxcache._torch.fake_gpu import FakeGPUCall, Kernel, compiled, gpu_pretended, on_fake_gpu
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.program import value_of
 from fxcache.rewrite.variant import Variant

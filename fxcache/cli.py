@@ -8,7 +8,19 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from fxcache.commands import calibrate, env, export, inspect, report, run, serve, sign, strip, tune
+from fxcache.commands import (
+    calibrate,
+    env,
+    export,
+    gate,
+    inspect,
+    report,
+    run,
+    serve,
+    sign,
+    strip,
+    tune,
+)
 from fxcache.commands import compile as compile_
 from fxcache.commands.options import Result
 from fxcache.errors import FxcacheError
@@ -21,6 +33,7 @@ COMMANDS: dict[str, tuple[Any, str]] = {
     "compile": (compile_, "compile an artifact to native code for this machine"),
     "serve": (serve, "serve pictures over HTTP, with an artifact; needs fxcache[serve]"),
     "sign": (sign, "sign an artifact with an Ed25519 key"),
+    "gate": (gate, "hold counts and times of an optimised pipeline to expected values"),
     "calibrate": (calibrate, "fit a policy to a pipeline; writes a plan"),
     "tune": (tune, "find the best plan for a speed or a quality"),
     "strip": (strip, "plot which cache points each step refreshes and reuses"),
@@ -30,27 +43,31 @@ COMMANDS: dict[str, tuple[Any, str]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Return the exit status: 0, 1 after an FxcacheError, or 130."""
+    """Run one command.
+
+    Returns:
+        The exit status: that of the command, 1 after an FxcacheError, or 130 after Ctrl-C.
+    """
     arguments = parser().parse_args(argv)
     command: Callable[[argparse.Namespace], Result] = arguments.command
     try:
-        data, text = command(arguments)
+        result = command(arguments)
     except FxcacheError as error:
         print(f"fxcache: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("fxcache: stopped", file=sys.stderr)
         return STOPPED
-    return write(json.dumps(data, indent=2) if arguments.json else text)
+    write(json.dumps(result.data, indent=2) if arguments.json else result.text)
+    return result.status
 
 
-def write(text: str) -> int:
+def write(text: str) -> None:
     """Print ``text``. A closed pipe, as in ``fxcache report FILE | head``, is no error."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
 
 
 def parser() -> argparse.ArgumentParser:

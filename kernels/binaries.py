@@ -5,6 +5,7 @@ kernel are in its folder, in ``binaries.json``. ``--write`` updates these files.
 """
 
 import argparse
+import hashlib
 import json
 import re
 import subprocess
@@ -147,6 +148,16 @@ def found(name: str) -> dict[str, Any]:
     }
 
 
+def sources_digest(name: str) -> str:
+    """Return a digest of the code that determines the kernels in folder ``name``, and of Triton.
+
+    While it is the same, the resources are the same, without compiling the kernels again.
+    """
+    files = [*sorted((HERE / name).glob("*.py")), HERE / "launches.py", Path(__file__)]
+    content = b"".join(file.read_bytes() for file in files) + triton.__version__.encode()
+    return hashlib.sha256(content).hexdigest()
+
+
 def launches_by_case(name: str) -> dict[str, list[Launch]]:
     """Return the launches of the kernels in folder ``name``, by example."""
     examples = import_module(f"fxcache.kernels.{name}.examples")
@@ -166,7 +177,11 @@ def main() -> None:
     arguments = top.parse_args()
     everything = {}
     for folder in sorted(file.parent for file in HERE.glob("*/examples.py")):
-        kernels = {"triton": triton.__version__, "examples": found(folder.name)}
+        kernels = {
+            "triton": triton.__version__,
+            "sources": sources_digest(folder.name),
+            "examples": found(folder.name),
+        }
         everything[folder.name] = kernels
         if arguments.write:
             text = json.dumps(kernels, indent=1)

@@ -64,14 +64,38 @@ def test_there_is_a_recipe_for_every_class():
 # With `make test-slow`: capture takes long even of their small versions, and their kind is among
 # the others here or, U-Nets over frames, in `test_video_unets.py`.
 LONG = {
+    "AnyFlowFARTransformer3DModel",
+    "BriaFibo2Transformer2DModel",
+    "ChromaTransformer2DModel",
+    "ChronoEditTransformer3DModel",
+    "CogView4Transformer2DModel",
+    "ConsisIDTransformer3DModel",
+    "DreamLiteUNetModel",
+    "EasyAnimateTransformer3DModel",
     "HeliosTransformer3DModel",
+    "HunyuanDiT2DModel",
+    "HunyuanImageTransformer2DModel",
+    "HunyuanVideo15Transformer3DModel",
     "HunyuanVideoFramepackTransformer3DModel",
+    "HunyuanVideoTransformer3DModel",
     "I2VGenXLUNet",
+    "JoyImageEditPlusTransformer3DModel",
+    "Kandinsky3UNet",
+    "Kandinsky6SRTransformer3DModel",
+    "LTXVideoTransformer3DModel",
+    "MochiTransformer3DModel",
+    "MotifVideoTransformer3DModel",
     "NucleusMoEImageTransformer2DModel",
+    "OmniGenTransformer2DModel",
+    "SanaVideoTransformer3DModel",
     "SanaWMTransformer3DModel",
+    "SkyReelsV2Transformer3DModel",
     "UNet3DConditionModel",
     "UNetMotionModel",
     "UNetSpatioTemporalConditionModel",
+    "WanAnimate2Transformer3DModel",
+    "WanAnimateTransformer3DModel",
+    "WanVACETransformer3DModel",
 }
 
 

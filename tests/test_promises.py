@@ -16,6 +16,7 @@ import fxcache
 from tests import tiny
 from tests.engines import optimized_engine, variants_of
 from tests.loops import last_reason, refreshes, sample
+from tests.planning import plan
 
 ROOT = Path(__file__).parents[1]
 # All but promise 3, which is about two captures, and 6, which has none.
@@ -45,26 +46,10 @@ def test_promise_2_reuse_with_unchanged_inputs_equals_full_bit_for_bit(cut):
 
 
 def test_promise_3_the_same_inputs_and_versions_give_the_same_plan():
-    def plan() -> list[str]:
-        unet = fxcache.optimize(
-            tiny.small_unet(),
-            capture=fxcache.CaptureConfig(example_inputs={**tiny.inputs(), "timestep": 1}),
-        )
-        variants = variants_of(unet)
-        return [str(variants.plan.cut), variants.full.code, variants.cached_skip.code]
-
-    first = plan()
-    assert plan() == first
-    script = (
-        "from tests.test_promises import *; import json;"
-        "c = fxcache.CaptureConfig(example_inputs={**tiny.inputs(), 'timestep': 1});"
-        "u = fxcache.optimize(tiny.small_unet(), capture=c);"
-        "v = variants_of(u);"
-        "print(json.dumps([str(v.plan.cut), v.full.code, v.cached_skip.code]))"
-    )
+    assert plan() == (first := plan())
     other_seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     printed = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script],
+        [sys.executable, "-W", "ignore", "-m", "tests.planning"],
         cwd=ROOT,
         env={"PYTHONHASHSEED": other_seed, "PATH": "", "HOME": str(Path.home())},
         capture_output=True,

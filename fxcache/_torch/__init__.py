@@ -7,6 +7,7 @@ Tested: torch 2.13.0 (CPU build) and 2.11.0 (CUDA build, on the CPU).
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
 from fxcache._torch.aoti import MachineCode, compile_graph, cpu_instructions, pack_graphs
+from fxcache._torch.compilations import Compilations, compilations
 from fxcache._torch.dynamo import (
     compiled_original,
     compiler_callback,
@@ -53,6 +54,7 @@ from fxcache._torch.tracing import (
 )
 
 __all__ = [
+    "Compilations",
     "FakeRun",
     "MachineCode",
     "ModuleProxy",
@@ -60,6 +62,7 @@ __all__ = [
     "accept_any_keyword",
     "argument_types",
     "base_of",
+    "compilations",
     "compile_graph",
     "compiled_original",
     "compiler_callback",

@@ -44,4 +44,4 @@ def run(arguments: argparse.Namespace) -> Result:
     except KeyboardInterrupt:
         print("fxcache: run the same command to continue after the last batch", file=sys.stderr)
         raise
-    return plan.to_dict(), f"wrote {out}; use it: fxcache.optimize(model, {str(out)!r})"
+    return Result(plan.to_dict(), f"wrote {out}; use it: fxcache.optimize(model, {str(out)!r})")

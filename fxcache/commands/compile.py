@@ -20,4 +20,4 @@ def run(arguments: argparse.Namespace) -> Result:
     folder = compile_artifact(arguments.artifact, arguments.steps, device=arguments.device)
     sizes = {str(file): file.stat().st_size for file in sorted(folder.iterdir())}
     lines = [f"wrote {name}: {size:,} bytes" for name, size in sizes.items()]
-    return {"files": sizes}, "\n".join(lines)
+    return Result({"files": sizes}, "\n".join(lines))

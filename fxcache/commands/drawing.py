@@ -22,14 +22,20 @@ FLAGS = {
 }
 
 
-def add_drawing_options(command: argparse.ArgumentParser) -> None:
-    """Add the options that select a pipeline, its images, and how it is optimised."""
+def add_drawing_options(command: argparse.ArgumentParser, prompt: str | None = None) -> None:
+    """Add the options that select a pipeline, its images, and how it is optimised.
+
+    Args:
+        command: The command.
+        prompt: Which prompt is used by default; None if one is required.
+    """
     add_pipeline_options(command)
     command.add_argument(
         "--prompt",
         action="append",
-        required=True,
-        help="a prompt, or the name of a class; can be repeated",
+        required=prompt is None,
+        help="a prompt, or the name of a class; can be repeated"
+        + (f" (default: {prompt})" if prompt else ""),
     )
     command.add_argument(
         "--plan", type=Path, help="a plan of `calibrate` or `tune`, instead of interval and cut"

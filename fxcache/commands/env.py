@@ -27,4 +27,4 @@ def run(_: argparse.Namespace) -> Result:
             data[package] = None
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     data |= {"cuda": torch.version.cuda, "gpu": gpu, "threads": torch.get_num_threads()}
-    return data, tabulate([(k, v or "–") for k, v in data.items()], tablefmt="plain")
+    return Result(data, tabulate([(k, v or "–") for k, v in data.items()], tablefmt="plain"))

@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> Result:
     written = sorted(folder.rglob(MARKERS[arguments.format]))
     sizes = {str(marker.parent): size_of(marker.parent) for marker in written}
     lines = [f"wrote {name}: {size:,} bytes" for name, size in sizes.items()]
-    return {"artifacts": sizes}, "\n".join(lines)
+    return Result({"artifacts": sizes}, "\n".join(lines))
 
 
 def require_possible(arguments: argparse.Namespace) -> None:

@@ -41,6 +41,8 @@ def run(arguments: argparse.Namespace) -> Result:
     name = type(model).__name__
     data = {"model": name, "batch": arguments.batch, "cuts": [c.to_dict() for c in cuts]}
     if not cuts:
-        return data, f"{name} has no possible cut: neither skip connections nor streams of blocks"
+        return Result(
+            data, f"{name} has no possible cut: neither skip connections nor streams of blocks"
+        )
     table = tabulate(rows, headers="keys", floatfmt=".2f")
-    return data, f"{name}, batch {arguments.batch}\n\n{table}"
+    return Result(data, f"{name}, batch {arguments.batch}\n\n{table}")

@@ -4,7 +4,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -15,7 +15,20 @@ from fxcache.pipelines.calibrate import Sampling
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 DRAWINGS = (*PICTURES, ".svg", ".pdf")
-Result = tuple[dict[str, Any], str]  # the data for --json, and the text for the terminal
+
+
+class Result(NamedTuple):
+    """The result of a command.
+
+    Attributes:
+        data: The data for ``--json``.
+        text: The text for the terminal.
+        status: The exit status.
+    """
+
+    data: dict[str, Any]
+    text: str
+    status: int = 0
 
 
 def add_pipeline_options(command: argparse.ArgumentParser, cut: bool = True) -> None:

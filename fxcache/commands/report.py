@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace) -> Result:
     """Read the report, and format it."""
     data = parsed(arguments.file, REPORT)
     try:
-        return data, as_text(data)
+        return Result(data, as_text(data))
     except (KeyError, TypeError) as error:
         raise ModelFileError(
             f"this is not an fxcache report: {error!r} is missing",

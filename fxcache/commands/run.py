@@ -42,13 +42,13 @@ def run(arguments: argparse.Namespace) -> Result:
     pipeline = pipeline_from(arguments)
     if arguments.compare:
         compared = compare(pipeline, drawing, arguments.out)
-        return compared.to_dict(), comparison_text(compared, arguments.out)
+        return Result(compared.to_dict(), comparison_text(compared, arguments.out))
     images, reported = drawing.cached(pipeline)
     sheet({"fxcache": images}, drawing.prompts).save(arguments.out)
     data = reported.to_dict()
     if arguments.report:
         folder_for(arguments.report).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    return data, f"{reported}\n\nwrote {arguments.out}"
+    return Result(data, f"{reported}\n\nwrote {arguments.out}")
 
 
 def comparison_text(compared: Comparison, out: Path) -> str:

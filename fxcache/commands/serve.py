@@ -67,4 +67,4 @@ def run(arguments: argparse.Namespace) -> Result:
             where="fxcache serve",
             remedy="raise --deadline, or lower --max-steps",
         )
-    return {"stopped": True}, "stopped"
+    return Result({"stopped": True}, "stopped")

@@ -17,4 +17,4 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Result:
     """Write the signature beside the manifest."""
     signature = sign(arguments.artifact, arguments.key)
-    return {"signature": str(signature)}, f"wrote {signature}"
+    return Result({"signature": str(signature)}, f"wrote {signature}")

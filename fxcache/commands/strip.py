@@ -42,4 +42,4 @@ def run(arguments: argparse.Namespace) -> Result:
         title = f"{data['policy']['policy']}, {runs[-1]['steps']} steps"
     draw_strip(rows, names, arguments.out, title)
     computed = {name: [s for s, row in enumerate(rows) if name in row] for name in names}
-    return {"schedule": computed, "steps": len(rows)}, f"wrote {arguments.out}"
+    return Result({"schedule": computed, "steps": len(rows)}, f"wrote {arguments.out}")

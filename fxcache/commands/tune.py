@@ -55,4 +55,4 @@ def run(arguments: argparse.Namespace) -> Result:
 
     tuned = tune_pipeline(pipeline, sampling, target, out, arguments.picture, options, say)
     result = f"{tuned.trial.speedup:.2f} times as fast, from FLOPs, {tuned.trial.psnr_db:.1f} dB"
-    return tuned.to_dict(), f"{result}; wrote {out}: fxcache.optimize(model, {str(out)!r})"
+    return Result(tuned.to_dict(), f"{result}; wrote {out}: fxcache.optimize(model, {str(out)!r})")

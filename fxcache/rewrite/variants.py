@@ -204,6 +204,16 @@ class Variants:
         name += " after the prefix" if key.continued else ""
         return name + (" in place" if key.in_place else "")
 
+    def named_graphs(self) -> dict[str, Variant]:
+        """Return the graphs that were made so far, by name, each with the most that was hoisted."""
+        with self._lock:
+            made = sorted(self.made.items(), key=lambda item: item[0].hoisted)
+            named = {self.display_name(key): variant for key, variant in made}
+            if self._prefixes:
+                named["prefix"] = self._prefixes[max(self._prefixes)]
+            parts = ("prologue", "timestep_part")
+            return named | {name: vars(self)[name] for name in parts if name in vars(self)}
+
     def _locked(self, rewrite: Callable[[], Rewritten], name: str) -> Variant:
         with self._lock:
             return self._variant(rewrite(), name)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from bench import inductor
 from bench.eager_traffic import eager
-from bench.inductor import compiled, on_fake_gpu
+from fxcache._torch import fake_gpu
+from fxcache._torch.fake_gpu import compiled, on_fake_gpu
 from tests.kernels.comparing import compiling
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +89,7 @@ def test_the_pretended_gpu_is_removed():
     meta, x = zeros(8), torch.ones(8)
     compiled(on_fake_gpu(graph_of(Chain(), meta, meta), (meta, meta)))
     torch.testing.assert_close(torch.compile(Chain())(x, x), Chain()(x, x))
-    assert torch._inductor.runtime.hints.DeviceProperties.create.__module__ != inductor.__name__
+    assert torch._inductor.runtime.hints.DeviceProperties.create.__module__ != fake_gpu.__name__
 
 
 @pytest.mark.slow

@@ -16,8 +16,8 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
 
 import fxcache
-from bench.inductor import Driver
 from fxcache import operators
+from fxcache._torch.fake_gpu import Driver
 from fxcache.operators import operator_of
 from tests import tiny
 

@@ -16,7 +16,7 @@ from torch._functorch._aot_autograd.utils import make_boxed_func
 
 import fxcache
 from bench.denoisers import RECIPES
-from bench.inductor import compiled, gpu_pretended, on_fake_gpu
+from fxcache._torch.fake_gpu import compiled, gpu_pretended, on_fake_gpu
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.program import copy_graph, value_of
 from fxcache.rewrite.graph_module import graph_module
@@ -44,6 +44,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "quantized": {"cache": fxcache.CacheConfig(dtype=torch.int8)},
     "partly evaluated": {"cache": fxcache.CacheConfig(partial_evaluation=True)},
 }
+# In CI; the others with `make test-slow`.
+SAMPLED = {"forecast", "quantized", "table and prefix"}
 
 
 @torch.no_grad()
@@ -178,7 +180,13 @@ def test_guidance_keeps_no_result_of_a_graph():
 
 @pytest.mark.usefixtures("clean_dynamo")
 @pytest.mark.filterwarnings(r"ignore:\s*Online softmax is disabled:UserWarning")  # torch 2.11
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(options, id=name, marks=[] if name in SAMPLED else pytest.mark.slow)
+        for name, options in OPTIONS.items()
+    ],
+)
 def test_inductor_would_capture_every_graph(options):
     """It refuses graphs that leave the GPU, and some operators."""
     model = dit(3).to("meta").requires_grad_(False)

@@ -3,7 +3,8 @@
 Inductor chooses its kernels before it generates code. Here it gets the properties of an H200 and
 fake tensors, and is stopped after the choice. Nothing is compiled and nothing runs.
 
-This uses private APIs of torch 2.11 to 2.13, because there is no public way.
+Why: there is no public way. This module imports Triton, so that ``fxcache._torch`` does not import
+it.
 """
 
 import copy
@@ -101,10 +102,10 @@ class FakeGPUCall(NamedTuple):
 def on_fake_gpu(
     module: fx.GraphModule, inputs: Sequence[Any], device: torch.device = CUDA
 ) -> FakeGPUCall:
-    """Move ``module`` and ``inputs`` from meta to a fake GPU, with the same strides.
+    """Move ``module`` and ``inputs`` to a fake GPU, with the same strides.
 
-    torch's build for the CPU cannot trace writes to inputs on a GPU. Graphs that write their inputs
-    need another ``device``.
+    Tensors on the meta device move. Inputs on another device stay there. torch's build for the CPU
+    cannot trace writes to inputs on a GPU: graphs that write their inputs need another ``device``.
     """
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
 

@@ -1,0 +1,58 @@
+"""Counts what torch.compile compiles inside a block."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+
+__all__ = ["Compilations", "compilations"]
+
+
+@dataclass
+class Compilations:
+    """What was compiled.
+
+    Attributes:
+        graphs: The number of nodes of each compiled graph.
+        guards: The number of guards of each compiled graph.
+        recompilations: The guard that failed, for each graph that was compiled again.
+        breaks: How often each reason broke a graph.
+    """
+
+    graphs: list[int] = field(default_factory=list)
+    guards: list[int] = field(default_factory=list)
+    recompilations: list[str] = field(default_factory=list)
+    breaks: dict[str, int] = field(default_factory=dict)
+
+    def backend(self, graph: fx.GraphModule, _: Any) -> Any:
+        """Run a graph as it is: a backend for torch.compile."""
+        self.graphs.append(len(graph.graph.nodes))
+        return graph.forward
+
+
+@contextmanager
+def compilations() -> Iterator[Compilations]:
+    """Count the compilations inside the block. Pass ``backend`` to ``torch.compile``.
+
+    All that Dynamo compiled before is forgotten, also when the block ends.
+
+    Why: guards, reasons of recompilations and graph breaks are in private records of Dynamo.
+    """
+    found = Compilations()
+    utils = torch._dynamo.utils
+    torch._dynamo.reset()
+    utils.clear_compilation_metrics()
+    utils.counters["graph_break"].clear()
+    try:
+        yield found
+        for metrics in utils.get_compilation_metrics():
+            if metrics.guard_count is not None:
+                found.guards.append(metrics.guard_count)
+            if metrics.recompile_reason:
+                found.recompilations.append(str(metrics.recompile_reason))
+        found.breaks = dict(utils.counters["graph_break"])
+    finally:
+        torch._dynamo.reset()

@@ -1,0 +1,147 @@
+"""Holds measured values to expected ones."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fxcache.gate.findings import Finding, Status
+from fxcache.gate.ratios import Ratio
+from fxcache.gate.tree import MISSING, Path, differences, entry_of
+
+MORE_IS_BETTER = frozenset({"psnr_db", "ssim"})
+# CPUs of another kind add in another order, which moves the quality a little.
+TOLERANCES = {"psnr_db": 0.1, "ssim": 0.001}
+UPDATE = "--update --reason"
+MAX_NAMED = 6  # operators in one explanation
+
+
+def exact_findings(
+    expected: Any, measured: Any, causes: Mapping[str, list[str]]
+) -> Iterator[Finding]:
+    """Yield a finding for each count that differs.
+
+    Args:
+        expected: The tree of expected counts; ``MISSING`` if there is none.
+        measured: The tree of measured counts.
+        causes: Explanations by the first name of a path.
+    """
+    differing = [d for d in differences(expected, measured) if not within_tolerance(*d)]
+    for path, before, now in sorted(differing, key=lambda d: isinstance(d[1], int | float)):
+        cause = "; ".join(causes.get(path[0], [])) if path else ""
+        cause = cause or changed_operators(path, expected, measured)
+        yield Finding("exact", entry_of(path), Status.FAILED, message_of(path, before, now), cause)
+
+
+def within_tolerance(path: Path, before: Any, now: Any) -> bool:
+    """Return whether two values are equal up to their tolerance, if they have one."""
+    if not (is_number(before) and is_number(now)):
+        return False
+    return bool(abs(before - now) <= TOLERANCES.get(path[-1], 0))
+
+
+def message_of(path: Path, before: Any, now: Any) -> str:
+    """Say how a value differs, and what to do if the change is intended."""
+    if before is MISSING:
+        return f"there is no expected value; add it with {UPDATE}"
+    if now is MISSING:
+        return f"{shown(before)} was expected, and nothing was measured"
+    text = f"{shown(before)} → {shown(now)}"
+    if is_number(before) and is_number(now):
+        change = f" ({(now - before) / before:+.1%})" if before else ""
+        better = (now > before) == (path[-1] in MORE_IS_BETTER)
+        return text + change + (f", an improvement; keep it with {UPDATE}" if better else "")
+    if isinstance(before, list) and isinstance(now, list):
+        return text + changed_items(before, now)
+    return text
+
+
+def changed_items(before: list[Any], now: list[Any]) -> str:
+    """Say which items of a list are new, and which are gone."""
+    new = [item for item in now if item not in before]
+    gone = [item for item in before if item not in now]
+    texts = [f"new: {shown(new)}"] if new else []
+    texts += [f"gone: {shown(gone)}"] if gone else []
+    return f" ({'; '.join(texts)})" if texts else ""
+
+
+def changed_operators(path: Path, expected: Any, measured: Any) -> str:
+    """Name the operators that the graph at ``path`` calls more or less often than expected."""
+    if "graphs" not in path and "inductor" not in path:
+        return ""
+    place = path.index("graphs" if "graphs" in path else "inductor")
+    graph = (*path[:place], "graphs", *path[place + 1 : place + 2], "operators")
+    before, now = at(expected, graph), at(measured, graph)
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)) or "operators" in path:
+        return ""
+    changed = [f"{p[-1]} {b} → {n}" for p, b, n in differences(before, now, ("operators",))]
+    more = f" and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
+    return ", ".join(changed[:MAX_NAMED]) + more
+
+
+def at(tree: Any, path: Path) -> Any:
+    """Return the part of a tree at ``path``; None if there is none."""
+    for name in path:
+        if isinstance(tree, list):
+            tree = dict(enumerate(tree)).get(int(name))
+        else:
+            tree = tree.get(name) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def ratio_findings(
+    expected: Any, measured: Mapping[str, Ratio], margin: float
+) -> Iterator[Finding]:
+    """Yield a finding for each ratio of times that is above its limit, or may be.
+
+    The limit is the expected ratio, times the change of the FLOP ratio, plus the margin: a time may
+    move only as FLOPs do.
+    """
+    for name in dict.fromkeys((*(expected if isinstance(expected, Mapping) else ()), *measured)):
+        ratio = measured.get(name)
+        if ratio is None:
+            yield Finding("ratios", name, Status.FAILED, "was expected, and not measured")
+        elif not isinstance(expected, Mapping) or name not in expected:
+            message = f"there is no expected value; add it with {UPDATE}"
+            yield Finding("ratios", name, Status.FAILED, message)
+        else:
+            yield from ratio_finding(name, ratio, expected[name], margin)
+
+
+def ratio_finding(
+    name: str, ratio: Ratio, expected: Mapping[str, float], margin: float
+) -> Iterator[Finding]:
+    """Yield a finding for one ratio if it is not surely below its limit."""
+    predicted = expected["time"] * ratio.flops / expected["flops"]
+    limit = predicted * (1 + margin)
+    text = f"{ratio.time:.3f}, 95 % {ratio.low:.3f} to {ratio.high:.3f}; at most {limit:.3f}"
+    cause = f"the ratio of FLOPs is {ratio.flops:.3f}"
+    if ratio.low > limit:
+        yield Finding("ratios", name, Status.FAILED, text, cause)
+    elif ratio.high > limit:
+        yield Finding("ratios", name, Status.INCONCLUSIVE, text, cause)
+    elif ratio.high < predicted / (1 + margin):
+        faster = f"{text}; expected {predicted:.3f}: faster"
+        yield Finding("ratios", name, Status.NOTE, faster, f"keep it with {UPDATE}")
+
+
+def advisory_findings(expected: Any, measured: Mapping[str, Any], device: str) -> Iterator[Finding]:
+    """Yield a note for each percentile that has another expected value, or none."""
+    if not isinstance(expected, Mapping):
+        message = f"no times of {device} are expected; add them with {UPDATE}"
+        yield Finding("advisory", device, Status.NOTE, message)
+        return
+    for path, before, now in differences(expected, measured, (device,)):
+        yield Finding("advisory", entry_of(path), Status.NOTE, message_of(path, before, now))
+
+
+def shown(value: Any) -> str:
+    """Return a value as text: large whole numbers with commas."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, Mapping):
+        return ", ".join(map(str, value)) or "nothing"
+    return str(value)
+
+
+def is_number(value: Any) -> bool:
+    """Return whether ``value`` is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,42 @@
+"""Exact counts of what torch.compile does: graphs, breaks, recompilations and guards."""
+
+from typing import Any, NamedTuple
+
+from fxcache._torch import compilations
+from fxcache.gate.subject import Subject
+
+RUNS = 2  # a second run must compile nothing more
+
+
+class Compiled(NamedTuple):
+    """What torch.compile did.
+
+    Attributes:
+        counts: The number of graphs, of guards, and of recompilations, and breaks by reason.
+        reasons: The guard that failed, for each recompilation.
+    """
+
+    counts: dict[str, Any]
+    reasons: list[str]
+
+
+def compilation_of(subject: Subject) -> Compiled:
+    """Compile the denoisers with a backend that changes nothing, and make two runs."""
+    modules = list(subject.denoisers.values())
+    kept = [module._compiled_call_impl for module in modules]
+    with compilations() as found, subject.fresh():
+        try:
+            for module in modules:
+                module.compile(backend=found.backend)
+            for _ in range(RUNS):
+                subject.run()
+        finally:
+            for module, compiled in zip(modules, kept, strict=True):
+                module._compiled_call_impl = compiled
+    counts = {
+        "graphs": len(found.graphs),
+        "guards": sum(found.guards),
+        "recompilations": len(found.recompilations),
+        "breaks": found.breaks,
+    }
+    return Compiled(counts, found.recompilations)
