@@ -7,7 +7,7 @@ Tested: torch 2.13.0 (CPU build) and 2.11.0 (CUDA build, on the CPU).
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
 from fxcache._torch.aoti import MachineCode, compile_graph, cpu_instructions, pack_graphs
-from fxcache._torch.compilations import Compilations, compilations
+from fxcache._torch.compilations import Compilations, compilations, compiled_by
 from fxcache._torch.dynamo import (
     compiled_original,
     compiler_callback,
@@ -64,6 +64,7 @@ __all__ = [
     "base_of",
     "compilations",
     "compile_graph",
+    "compiled_by",
     "compiled_original",
     "compiler_callback",
     "copy_all",

@@ -1,14 +1,16 @@
 """Counts what torch.compile compiles inside a block."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 
-__all__ = ["Compilations", "compilations"]
+COMPILED_CALL = "_compiled_call_impl"
+
+__all__ = ["Compilations", "compilations", "compiled_by"]
 
 
 @dataclass
@@ -56,3 +58,19 @@ def compilations() -> Iterator[Compilations]:
         found.breaks = dict(utils.counters["graph_break"])
     finally:
         torch._dynamo.reset()
+
+
+@contextmanager
+def compiled_by(module: nn.Module, backend: Callable[..., Any]) -> Iterator[None]:
+    """Compile the calls of ``module`` with ``backend`` inside the block.
+
+    Why: ``module.compile`` has no public way back. It sets one private attribute.
+    """
+    before = vars(module).get(COMPILED_CALL)
+    module.compile(backend=backend)
+    try:
+        yield
+    finally:
+        del module.__dict__[COMPILED_CALL]
+        if before is not None:
+            module.__dict__[COMPILED_CALL] = before

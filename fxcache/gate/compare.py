@@ -8,10 +8,17 @@ from fxcache.gate.ratios import Ratio
 from fxcache.gate.tree import MISSING, Path, differences, entry_of
 
 MORE_IS_BETTER = frozenset({"psnr_db", "ssim"})
+LESS_IS_BETTER = frozenset({
+    "flops", "bytes", "nodes", "launches", "cached_bytes", "graph_bytes", "refresh", "reuse",
+    "graphs", "guards", "recompilations", "registers", "spills", "shared", "device_waits",
+    "timestep_waits", "signal_waits", "guidance_waits",
+})  # fmt: skip
 # CPUs of another kind add in another order, which moves the quality a little.
 TOLERANCES = {"psnr_db": 0.1, "ssim": 0.001}
 UPDATE = "--update --reason"
 MAX_NAMED = 6  # operators in one explanation
+TYPICAL = "p50_ms"
+NOTED_CHANGE = 0.25  # of a typical time, which one machine reproduces no better
 
 
 def exact_findings(
@@ -47,7 +54,7 @@ def message_of(path: Path, before: Any, now: Any) -> str:
     text = f"{shown(before)} → {shown(now)}"
     if is_number(before) and is_number(now):
         change = f" ({(now - before) / before:+.1%})" if before else ""
-        better = (now > before) == (path[-1] in MORE_IS_BETTER)
+        better = path[-1] in (MORE_IS_BETTER if now > before else LESS_IS_BETTER)
         return text + change + (f", an improvement; keep it with {UPDATE}" if better else "")
     if isinstance(before, list) and isinstance(now, list):
         return text + changed_items(before, now)
@@ -92,8 +99,8 @@ def ratio_findings(
 ) -> Iterator[Finding]:
     """Yield a finding for each ratio of times that is above its limit, or may be.
 
-    The limit is the expected ratio, times the change of the FLOP ratio, plus the margin: a time may
-    move only as FLOPs do.
+    The limit is the upper bound of the expected ratio, times the change of the FLOP ratio, plus the
+    margin: a time may move only as FLOPs do.
     """
     for name in dict.fromkeys((*(expected if isinstance(expected, Mapping) else ()), *measured)):
         ratio = measured.get(name)
@@ -110,27 +117,30 @@ def ratio_finding(
     name: str, ratio: Ratio, expected: Mapping[str, float], margin: float
 ) -> Iterator[Finding]:
     """Yield a finding for one ratio if it is not surely below its limit."""
-    predicted = expected["time"] * ratio.flops / expected["flops"]
-    limit = predicted * (1 + margin)
+    by_flops = ratio.flops / expected["flops"]
+    limit = expected["high"] * by_flops * (1 + margin)
     text = f"{ratio.time:.3f}, 95 % {ratio.low:.3f} to {ratio.high:.3f}; at most {limit:.3f}"
     cause = f"the ratio of FLOPs is {ratio.flops:.3f}"
     if ratio.low > limit:
         yield Finding("ratios", name, Status.FAILED, text, cause)
     elif ratio.high > limit:
         yield Finding("ratios", name, Status.INCONCLUSIVE, text, cause)
-    elif ratio.high < predicted / (1 + margin):
-        faster = f"{text}; expected {predicted:.3f}: faster"
-        yield Finding("ratios", name, Status.NOTE, faster, f"keep it with {UPDATE}")
+    elif ratio.high < expected["low"] * by_flops / (1 + margin):
+        faster = f"{text}; faster than expected, keep it with {UPDATE}"
+        yield Finding("ratios", name, Status.NOTE, faster, cause)
 
 
 def advisory_findings(expected: Any, measured: Mapping[str, Any], device: str) -> Iterator[Finding]:
-    """Yield a note for each percentile that has another expected value, or none."""
+    """Yield a note for each kind of step whose typical time differs much, or is not expected."""
     if not isinstance(expected, Mapping):
         message = f"no times of {device} are expected; add them with {UPDATE}"
         yield Finding("advisory", device, Status.NOTE, message)
         return
-    for path, before, now in differences(expected, measured, (device,)):
-        yield Finding("advisory", entry_of(path), Status.NOTE, message_of(path, before, now))
+    for kind, times in measured.items():
+        before, now = expected.get(kind, {}).get(TYPICAL), times[TYPICAL]
+        if before is None or abs(now / before - 1) > NOTED_CHANGE:
+            message = message_of((TYPICAL,), MISSING if before is None else before, now)
+            yield Finding("advisory", f"{device}/{kind}/{TYPICAL}", Status.NOTE, message)
 
 
 def shown(value: Any) -> str:

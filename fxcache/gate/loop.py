@@ -1,6 +1,7 @@
 """A sampling loop for a denoiser of which only one call is known."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -8,7 +9,9 @@ from torch import Tensor, nn
 
 from fxcache.errors import ConfigError
 from fxcache.gate.subject import Subject
+from fxcache.runtime.module import engine_of
 from fxcache.runtime.pipeline import require_engine
+from fxcache.runtime.session import Session
 from fxcache.signature import Signature
 
 STEPS = 20
@@ -35,9 +38,17 @@ def subject_of(
     engine = require_engine(model, "fxcache gate")
 
     def run() -> Any:
-        return sample(model) if sample else euler(model, engine.signature, inputs, steps)
+        if sample:
+            return sample(model)
+        with one_run(model, steps):
+            return euler(model, engine.signature, inputs, steps)
 
     return Subject({type(model).__name__: model}, run)
+
+
+def one_run(model: nn.Module, steps: int) -> AbstractContextManager[Any]:
+    """Return a block whose calls are one run, if the model is optimised now."""
+    return Session(model, steps) if engine_of(model) else nullcontext()
 
 
 @torch.no_grad()

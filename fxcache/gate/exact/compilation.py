@@ -1,8 +1,9 @@
 """Exact counts of what torch.compile does: graphs, breaks, recompilations and guards."""
 
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from fxcache._torch import compilations
+from fxcache._torch import compilations, compiled_by
 from fxcache.gate.subject import Subject
 
 RUNS = 2  # a second run must compile nothing more
@@ -22,17 +23,11 @@ class Compiled(NamedTuple):
 
 def compilation_of(subject: Subject) -> Compiled:
     """Compile the denoisers with a backend that changes nothing, and make two runs."""
-    modules = list(subject.denoisers.values())
-    kept = [module._compiled_call_impl for module in modules]
-    with compilations() as found, subject.fresh():
-        try:
-            for module in modules:
-                module.compile(backend=found.backend)
-            for _ in range(RUNS):
-                subject.run()
-        finally:
-            for module, compiled in zip(modules, kept, strict=True):
-                module._compiled_call_impl = compiled
+    with compilations() as found, subject.fresh(), ExitStack() as undo:
+        for module in subject.denoisers.values():
+            undo.enter_context(compiled_by(module, found.backend))
+        for _ in range(RUNS):
+            subject.run()
     counts = {
         "graphs": len(found.graphs),
         "guards": sum(found.guards),

@@ -1,6 +1,7 @@
 """Exact counts of the graphs of an optimised model: FLOPs, bytes, nodes, operators and kernels."""
 
 from collections import Counter
+from importlib import import_module
 from typing import Any
 
 from torch import fx
@@ -46,3 +47,15 @@ def fusions_of(variants: Variants) -> dict[str, int]:
         for fusion in fusions
     )
     return dict(sorted(found.items()))
+
+
+def kernel_resources(variants: Variants) -> dict[str, Any]:
+    """Compile the Triton kernels that run, and return their registers, spills and shared memory.
+
+    They are compiled for the GPUs and the examples of ``fxcache.kernels.binaries``.
+    """
+    running = {f.kernel for fusions in variants.fusions.values() for f in fusions if not f.why_not}
+    if not running:
+        return {}
+    binaries = import_module("fxcache.kernels.binaries")
+    return {kernel: binaries.found(kernel) for kernel in sorted(running)}

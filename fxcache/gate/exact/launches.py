@@ -8,8 +8,11 @@ import torch
 from torch import Tensor, fx
 
 from fxcache._torch import hint_of
+from fxcache.forecasts.forecast import MAX_ORDER
+from fxcache.graph_inputs import InputKind
 from fxcache.integrations.diffusers import installed
 from fxcache.program import value_of
+from fxcache.rewrite.variant import Variant
 from fxcache.rewrite.variants import Variants
 
 META = torch.device("meta")
@@ -32,10 +35,23 @@ def launches_of(variants: Variants) -> dict[str, Any]:
     for name, variant in sorted(variants.named_graphs().items()):
         if variant.buffers:
             continue
-        inputs = [like(value_of(n)) for n in variant.module.graph.find_nodes(op="placeholder")]
-        kernels = compiled(on_fake_gpu(on_meta(variant.module), inputs)).kernels
+        called = on_fake_gpu(on_meta(variant.module), inputs_of(variants, variant))
+        kernels = compiled(called).kernels
         found[name] = {"launches": len(kernels), "bytes": sum(k.nbytes for k in kernels)}
     return found
+
+
+def inputs_of(variants: Variants, variant: Variant) -> list[Any]:
+    """Return the inputs of a graph on meta. Coefficients and moments have no recorded value."""
+    points = variants.plan.points
+    nodes = variant.module.graph.find_nodes(op="placeholder")
+    values = [like(value_of(node)) for node in nodes]
+    for index, spec in enumerate(variant.signature.inputs):
+        if spec.source.kind is InputKind.COEFFICIENT:
+            values[index] = torch.empty(len(points), MAX_ORDER, device=META)
+    count = len(variant.signature.moments)
+    moments = [m.of(like(value_of(points[m.point].value))) for m in variant.signature.moments]
+    return values[: len(values) - count] + moments
 
 
 def on_meta(module: fx.GraphModule) -> fx.GraphModule:

@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 import torch
 
 from fxcache.gate.exact.compilation import compilation_of
-from fxcache.gate.exact.graphs import fusions_of, graphs_of
+from fxcache.gate.exact.graphs import fusions_of, graphs_of, kernel_resources
 from fxcache.gate.exact.launches import launches_of
+from fxcache.gate.exact.memory import peaks
 from fxcache.gate.exact.quality import quality_of
-from fxcache.gate.exact.runs import HostReads, runs_of
+from fxcache.gate.exact.runs import HostReads, device_waits, runs_of
 from fxcache.gate.exact.sizes import artifact_of, imports
 from fxcache.gate.subject import Subject
 from fxcache.report.records import CaptureReport
@@ -41,16 +42,18 @@ def measure(subject: Subject) -> Exact:
         first_runs = {name: runs_of(engine) for name, engine in engines.items()}
         for engine in engines.values():
             engine.runs.clear()
-        with HostReads() as reads:
+        with HostReads() as reads, peaks(subject.denoisers, engines) as peak:
             later = subject.run()
         denoisers = {
-            name: denoiser(subject, name, engine, first_runs[name])
+            name: {**denoiser(subject, name, engine, first_runs[name]), **vars(peak[name])}
             for name, engine in engines.items()
         }
+        waits = waits_of(subject)
     compiled = compilation_of(subject)
     counts: Tree = {
         "denoisers": denoisers,
         "host_reads": reads.by_operator,
+        **waits,
         "compilation": compiled.counts,
         "quality": {
             "first_run": quality_of(original, first),
@@ -59,6 +62,15 @@ def measure(subject: Subject) -> Exact:
         "imports": imports(),
     }
     return Exact(counts, {"compilation": compiled.reasons})
+
+
+def waits_of(subject: Subject) -> Tree:
+    """Return how often a run waits for a CUDA device; nothing on other devices."""
+    if subject.device != "cuda":
+        return {}
+    with device_waits() as waits:
+        subject.run()
+    return {"device_waits": len(waits)}
 
 
 def denoiser(subject: Subject, name: str, engine: Engine, first_runs: list[Any]) -> Tree:
@@ -70,8 +82,6 @@ def denoiser(subject: Subject, name: str, engine: Engine, first_runs: list[Any])
         "policy": reported.policy,
         "first_run": first_runs,
         "later_run": runs_of(engine),
-        "cached_bytes": reported.cached_bytes,
-        "hoisted_bytes": reported.hoisted_bytes,
         "captures": [capture(variants, reported) for variants, reported in captures],
         "artifact": artifact_of(module),
     }
@@ -88,5 +98,6 @@ def capture(variants: Variants, reported: CaptureReport) -> Tree:
         "hoisted_weight_bytes": reported.hoisted_weight_bytes,
         "graphs": graphs_of(variants),
         "kernels": fusions_of(variants),
+        "kernel_resources": kernel_resources(variants),
         "inductor": launches_of(variants),
     }

@@ -1,6 +1,9 @@
 """Exact counts of runs: steps, refreshes, waits of the host, and what it reads of tensors."""
 
+import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +17,7 @@ aten = torch.ops.aten
 
 KEPT = ("started", "steps", "refreshes", "reasons")
 WAITS = ("timestep_waits", "signal_waits", "guidance_waits")
+WAITS_FOR_DEVICE = "called a synchronizing CUDA operation"
 # Operators whose result the host reads, or whose result's size it needs.
 READS = (
     aten._local_scalar_dense.default,
@@ -38,6 +42,21 @@ def run_of(run: Run) -> dict[str, Any]:
     if len(reported["schedule"]) > 1:
         found["computed"] = reported["schedule"]
     return found
+
+
+@contextmanager
+def device_waits() -> Iterator[list[str]]:
+    """Yield a list of the warnings of PyTorch about waits for a CUDA device inside the block."""
+    before, waits = torch.cuda.get_sync_debug_mode(), list[str]()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", WAITS_FOR_DEVICE)
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield waits
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    texts = (str(warning.message) for warning in caught)
+    waits += [text for text in texts if WAITS_FOR_DEVICE in text]
 
 
 class HostReads(TorchDispatchMode):

@@ -39,7 +39,7 @@ def imports() -> dict[str, int]:
     Raises:
         StateError: The import fails in a new process.
     """
-    command = [sys.executable, "-c", IMPORTED]
+    command = [sys.executable, "-P", "-c", IMPORTED]  # -P: not from the current folder
     ran = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if ran.returncode:
         raise StateError(
