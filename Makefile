@@ -8,11 +8,12 @@ DEMO := --prompt "red apple" --prompt "grinning face" --prompt "slice of pizza" 
 	--prompt "tiger face" --prompt "fire engine" --prompt "penguin" \
 	--steps 50 --compare
 
-.PHONY: help install demo docs test test-slow test-oldest lint types unit figures coverage quality stateful drawn cases clean
+.PHONY: help install demo docs gate test test-slow test-oldest lint types unit figures coverage quality stateful drawn cases clean
 
 help:
 	@echo "make demo         pictures with and without fxcache, side by side, with times"
 	@echo "make test         set-up, lint, types, tests"
+	@echo "make gate         hold the bundled models' counts and times to expected values (minutes)"
 	@echo "make docs         the documentation as a site, in build/docs"
 	@echo "make test-slow    the tests that take minutes each"
 	@echo "make test-oldest  the tests with the oldest torch (its build for CUDA: gigabytes)"
@@ -32,6 +33,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/fxcache run $(MODEL) $(DEMO) --out build/demo.png
+
+gate: install
+	$(BIN)/python -m bench.gate --html build/gate
 
 # Material for MkDocs is kept until May 2027; its successor, Zensical, reads the same mkdocs.yml.
 docs: $(DOCS)/.installed

@@ -45,10 +45,11 @@ def fxcache_gate(request: pytest.FixtureRequest) -> "Callable[..., Outcome | Non
         steps: The number of steps, 20 by default.
         sample: Your own loop, in place of ``inputs`` and ``steps``: it calls the model with fixed
             seeds, and returns a tensor or images.
+        case: The name of the values in the file, by default the name of the test.
 
     The function fails the test if a value is not as expected. Otherwise it returns the outcome;
     with ``--fxcache-update REASON`` it writes the values and returns None. The file is in the
-    folder of the test; the values have the name of the test.
+    folder of the test.
     """
 
     def gate(
@@ -57,6 +58,7 @@ def fxcache_gate(request: pytest.FixtureRequest) -> "Callable[..., Outcome | Non
         *,
         steps: int = 20,
         sample: Callable[[Any], Any] | None = None,
+        case: str = request.node.name,
     ) -> "Outcome | None":
         __tracebackhide__ = True
         from fxcache.gate.config import GateConfig
@@ -72,12 +74,12 @@ def fxcache_gate(request: pytest.FixtureRequest) -> "Callable[..., Outcome | Non
         file = request.path.parent / expected_file(name, subject.device)
         reason = request.config.getoption("--fxcache-update")
         if reason is None:
-            outcome = check(subject, request.node.name, file, config)
+            outcome = check(subject, case, file, config)
             if not outcome.passed:
                 pytest.fail(as_text(outcome), pytrace=False)
             return outcome
         require_one_process(request.config)
-        update(subject, request.node.name, file, config, reason)
+        update(subject, case, file, config, reason)
         return None
 
     return gate

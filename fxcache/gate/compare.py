@@ -144,7 +144,9 @@ def advisory_findings(expected: Any, measured: Mapping[str, Any], device: str) -
 
 
 def shown(value: Any) -> str:
-    """Return a value as text: large whole numbers with commas."""
+    """Return a value as text: large whole numbers with commas, and a dash for none."""
+    if value is None:
+        return "–"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     if isinstance(value, Mapping):

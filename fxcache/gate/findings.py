@@ -34,7 +34,8 @@ class Finding:
     @property
     def text(self) -> str:
         """The finding in one line."""
-        return f"{self.entry}: {self.message}" + (f": {self.cause}" if self.cause else "")
+        parts = (self.entry, self.message, self.cause)
+        return " ".join(": ".join(filter(None, parts)).split())
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the finding as JSON can hold it."""

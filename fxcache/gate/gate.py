@@ -66,6 +66,12 @@ class Outcome:
     updates: tuple[Update, ...] = ()
 
     @property
+    def place(self) -> str:
+        """The path of the file, relative to the current folder if it is inside."""
+        here, file = Path.cwd(), self.file.resolve()
+        return str(file.relative_to(here) if file.is_relative_to(here) else self.file)
+
+    @property
     def passed(self) -> bool:
         """Whether no value fails. Inconclusive ratios and times do not block."""
         return not self.with_status(Status.FAILED)
@@ -84,7 +90,7 @@ class Outcome:
         return {
             "case": self.case,
             "passed": self.passed,
-            "expected_file": str(self.file),
+            "expected_file": self.place,
             "torch": self.torch,
             "findings": [finding.to_dict() for finding in self.findings],
             "measured": self.measured.to_dict(),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.browser import CHROMIUM, Page, chromium
+from tests.browser import CHROMIUM, Page, chromium
 from tests.server.processes import Server, running
 
 pytestmark = [

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,11 @@ def artifact_of(module: nn.Module) -> dict[str, Any]:
     return {"graphs": len(sizes), "graph_bytes": sum(sizes)}
 
 
+@cache
 def imports() -> dict[str, int]:
     """Return how many modules of each package ``import fxcache`` imports after ``import torch``.
+
+    It takes seconds, and is measured once a process.
 
     Raises:
         StateError: The import fails in a new process.

@@ -17,7 +17,7 @@ def annotations(outcome: Outcome) -> list[str]:
     lines = []
     for status, level in LEVELS.items():
         for finding in outcome.with_status(status)[:MAX_ANNOTATIONS]:
-            file = escaped(str(outcome.file), PROPERTY_ESCAPES)
+            file = escaped(outcome.place, PROPERTY_ESCAPES)
             title = escaped(f"fxcache gate, {outcome.case}", PROPERTY_ESCAPES)
             text = escaped(finding.text, ESCAPES)
             lines.append(f"::{level} file={file},title={title}::{text}")

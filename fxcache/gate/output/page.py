@@ -28,7 +28,7 @@ def as_html(outcome: Outcome) -> str:
         counted=f"{outcome.counted:,}",
         torch=outcome.torch,
         device=outcome.measured.device,
-        file=outcome.file,
+        file=outcome.place,
         findings=[finding.to_dict() for finding in outcome.findings],
         ratios=list(ratio_rows(outcome.measured.ratios or {})),
         strips=list(strips(exact)),

@@ -25,7 +25,7 @@ def summary(outcome: Outcome) -> str:
     result = "passed" if outcome.passed else f"FAILED: {failed} of its values"
     unsure = len(outcome.with_status(Status.INCONCLUSIVE))
     inconclusive = f", {unsure} inconclusive" if unsure else ""
-    return f"{outcome.case}: {result}{inconclusive} ({outcome.counted} values, {outcome.file})"
+    return f"{outcome.case}: {result}{inconclusive} ({outcome.counted} values, {outcome.place})"
 
 
 def finding_lines(findings: Sequence[Finding]) -> list[str]:
