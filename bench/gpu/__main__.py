@@ -28,6 +28,7 @@ PARTS = (
     "streams",
     "native",
     "batcher",
+    "gate",
 )
 
 

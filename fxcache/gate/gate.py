@@ -1,9 +1,12 @@
 """Measures a subject, and holds the values to a file of expected ones."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from fxcache.gate.advisory import device_name, milliseconds
 from fxcache.gate.compare import advisory_findings, exact_findings, ratio_findings
@@ -124,8 +127,23 @@ def check(subject: Subject, case: str, file: Path, config: GateConfig) -> Outcom
     return Outcome(case, file, minor_version(), measured, tuple(ordered), updates)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let operators run in one thread inside the block.
+
+    The time of the thread is then all of the work, and sums have one order on every machine.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@one_thread()
 def measured_of(subject: Subject, config: GateConfig) -> Measured:
-    """Measure the tiers that ``config`` names."""
+    """Measure the tiers that ``config`` names, in one thread."""
     exact, causes = measure(subject) if "exact" in config.tiers else (None, {})
     if "ratios" not in config.tiers and "advisory" not in config.tiers:
         return Measured(exact, causes)

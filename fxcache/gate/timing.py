@@ -55,23 +55,8 @@ class Round:
 
 
 def measure_rounds(subject: Subject, rounds: int) -> list[Round]:
-    """Run the subject with and without fxcache in turns, in one thread.
-
-    One round before them does not count.
-    """
-    with one_thread():
-        return [measure_round(subject, index) for index in range(rounds + 1)][1:]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let operators run in one thread inside the block, so that its time is all of the work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    """Run the subject with and without fxcache in turns. One round before them does not count."""
+    return [measure_round(subject, index) for index in range(rounds + 1)][1:]
 
 
 @torch.no_grad()

@@ -219,6 +219,29 @@ def test_an_improvement_asks_for_an_update(expected):
     assert "an improvement; keep it with --update --reason" in text
 
 
+def test_all_runs_are_in_one_thread(expected):
+    threads = []
+
+    def counting(model: Any) -> Tensor:
+        threads.append(torch.get_num_threads())
+        return euler(model)
+
+    def euler(model: Any) -> Tensor:
+        inputs = dit_inputs()
+        latent = inputs.pop("sample")
+        for t in torch.linspace(900, 100, STEPS):
+            latent = latent - model(latent, t, **inputs) / STEPS
+        return latent
+
+    torch.set_num_threads(2)
+    try:
+        gate(expected, small(counting))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert set(threads) == {1}
+
+
 def test_the_engines_stay_as_they_are(expected):
     subject = small()
     (before,) = subject.engines.values()
