@@ -36,6 +36,7 @@ demo: install
 
 gate: install
 	$(BIN)/python -m bench.gate --html build/gate
+	$(BIN)/python -m pytest -m slow tests/kernels/test_binaries.py
 
 # Material for MkDocs is kept until May 2027; its successor, Zensical, reads the same mkdocs.yml.
 docs: $(DOCS)/.installed
