@@ -1,5 +1,6 @@
 """Counts what torch.compile compiles inside a block."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+NUMBER = re.compile(r"^\d+/\d+: ")  # of the compilation, before the reason
 COMPILED_CALL = "_compiled_call_impl"
 
 __all__ = ["Compilations", "compilations", "compiled_by"]
@@ -54,7 +56,7 @@ def compilations() -> Iterator[Compilations]:
             if metrics.guard_count is not None:
                 found.guards.append(metrics.guard_count)
             if metrics.recompile_reason:
-                found.recompilations.append(str(metrics.recompile_reason))
+                found.recompilations.append(NUMBER.sub("", str(metrics.recompile_reason)).strip())
         found.breaks = dict(utils.counters["graph_break"])
     finally:
         torch._dynamo.reset()

@@ -50,7 +50,7 @@ def message_of(path: Path, before: Any, now: Any) -> str:
     if before is MISSING:
         return f"there is no expected value; add it with {UPDATE}"
     if now is MISSING:
-        return f"{shown(before)} was expected, and nothing was measured"
+        return f"nothing was measured; expected: {shown(before)}"
     text = f"{shown(before)} → {shown(now)}"
     if is_number(before) and is_number(now):
         change = f" ({(now - before) / before:+.1%})" if before else ""

@@ -54,7 +54,10 @@ def test_a_missing_part_is_one_finding():
     finding = only({"a": {"flops": 3}}, measured)
     assert finding.entry == "b"
     assert "there is no expected value" in finding.message
-    assert "nothing was measured" in only(measured, {"a": {"flops": 3}}).message
+    assert (
+        "nothing was measured; expected: flops, nodes"
+        in only(measured, {"a": {"flops": 3}}).message
+    )
     assert only(MISSING, measured).entry == ""
 
 

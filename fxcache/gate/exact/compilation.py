@@ -14,7 +14,7 @@ class Compiled(NamedTuple):
 
     Attributes:
         counts: The number of graphs, of guards, and of recompilations, and breaks by reason.
-        reasons: The guard that failed, for each recompilation.
+        reasons: The guards that failed.
     """
 
     counts: dict[str, Any]
@@ -34,4 +34,4 @@ def compilation_of(subject: Subject) -> Compiled:
         "recompilations": len(found.recompilations),
         "breaks": found.breaks,
     }
-    return Compiled(counts, found.recompilations)
+    return Compiled(counts, list(dict.fromkeys(found.recompilations)))
