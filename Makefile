@@ -83,6 +83,7 @@ figures: install
 	$(BIN)/fxcache run $(MODEL) $(DEMO) --out docs/pictures/demo.png --json > bench/results/demo.json
 	$(BIN)/python -m bench.dispatch --out bench/results/dispatch.json
 	$(BIN)/python -m bench.frontier --out bench/results/frontier.json
+	$(BIN)/python -m bench.paper_macs --out bench/results/paper_macs.json
 	$(BIN)/python -m bench.hoisting --out bench/results/hoisting.json
 	$(BIN)/python -m bench.artifacts --out bench/results/artifacts.json
 	$(BIN)/python -m bench.serving --out bench/results/serving.json

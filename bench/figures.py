@@ -7,9 +7,11 @@ from typing import Any
 
 from tabulate import tabulate
 
+from bench.compiled_figures import compiled_figures
 from bench.coverage import counts
 from bench.deploy_figures import artifacts_table, serving_table
 from bench.gpu_figures import gpu_figures
+from bench.paper_figures import paper_figures
 from bench.quality.claims import DEFAULT, SPEEDUPS, curves_of, interpolated
 from bench.quality.sampling import STEPS
 from bench.quality.settings import FEWER, TUNED
@@ -20,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
 README, KERNELS = ROOT / "README.md", ROOT / "kernels" / "README.md"
 GPU, DEPLOY = ROOT / "docs" / "gpu.md", ROOT / "docs" / "deploy.md"
+PAPERS, COMPILED = ROOT / "docs" / "papers.md", ROOT / "docs" / "compiled.md"
 GPU_PARTS = (
     *("step_times", "kernel_times", "hoisting", "batcher"),
     *("kernel_checks", "correctness", "streams"),
@@ -199,11 +202,21 @@ def deploy_tables() -> str:
     return f"{artifacts_table(result('artifacts'))}\n\n{serving_table(result('serving'))}"
 
 
+def paper_tables() -> str:
+    return paper_figures(result("paper_macs"))
+
+
+def compiled_tables() -> str:
+    return compiled_figures(result("compiled"))
+
+
 PAGES = {
     README: readme_figures,
     KERNELS: traffic_table,
     GPU: gpu_tables,
     DEPLOY: deploy_tables,
+    PAPERS: paper_tables,
+    COMPILED: compiled_tables,
 }
 
 
