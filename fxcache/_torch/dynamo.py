@@ -41,11 +41,17 @@ def hidden_from_dynamo(function: F, recursive: bool = True) -> F:
     nodes that the other thread traces instead, and the annotation stays. Dynamo recognises the
     wrapper by its code object. So the same code runs with globals in which "exporting" refers to
     this thread.
+
+    In every call, Dynamo would look again at the frames of a function that is not hidden with all
+    that it calls, which takes longer than all of the dispatch. ``skip_code`` marks them once.
     """
+    if not recursive:
+        for seen in (function, exports_here):
+            torch._dynamo.eval_frame.skip_code(seen.__code__)
     wrapper: Any = torch.compiler.disable(function, recursive=recursive)
     view = SimpleNamespace(compiler=SimpleNamespace(is_exporting=exports_here))
-    seen = {**wrapper.__globals__, "torch": view}
-    own: Any = FunctionType(wrapper.__code__, seen, wrapper.__name__, None, wrapper.__closure__)
+    names = {**wrapper.__globals__, "torch": view}
+    own: Any = FunctionType(wrapper.__code__, names, wrapper.__name__, None, wrapper.__closure__)
     functools.update_wrapper(own, function)
     own.__dict__.update(wrapper.__dict__)
     own._torchdynamo_wrapper_id = id(own)
