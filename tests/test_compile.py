@@ -5,6 +5,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import fxcache
+from fxcache._torch import compilations
 from tests import tiny
 from tests.loops import refreshes, sample
 
@@ -20,6 +21,19 @@ def test_two_shapes_are_four_graphs():
         for batch in (1, 2, 1, 2):
             sample(unet, 6, **tiny.inputs(batch=batch))
     assert counter.frame_count == 4
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+@pytest.mark.usefixtures("shared_captures")
+def test_dynamo_looks_at_each_frame_once(runs):
+    """It looks at those of both variants, and at those of the dispatch around them."""
+    unet = fxcache.optimize(tiny.small_unet(), policy=POLICY)
+    with compilations() as found:
+        unet.compile(backend=found.backend)
+        for _ in range(runs):
+            sample(unet, 6, **tiny.inputs())
+    assert len(found.graphs) == 2
+    assert found.frames == 4
 
 
 @pytest.mark.usefixtures("clean_dynamo")

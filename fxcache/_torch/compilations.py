@@ -24,12 +24,14 @@ class Compilations:
         guards: The number of guards of each compiled graph.
         recompilations: The guard that failed, for each graph that was compiled again.
         breaks: How often each reason broke a graph.
+        frames: How many frames of Python Dynamo looked at, in all calls.
     """
 
     graphs: list[int] = field(default_factory=list)
     guards: list[int] = field(default_factory=list)
     recompilations: list[str] = field(default_factory=list)
     breaks: dict[str, int] = field(default_factory=dict)
+    frames: int = 0
 
     def backend(self, graph: fx.GraphModule, _: Any) -> Any:
         """Run a graph as it is: a backend for torch.compile."""
@@ -49,7 +51,7 @@ def compilations() -> Iterator[Compilations]:
     utils = torch._dynamo.utils
     torch._dynamo.reset()
     utils.clear_compilation_metrics()
-    utils.counters["graph_break"].clear()
+    utils.counters.clear()
     try:
         yield found
         for metrics in utils.get_compilation_metrics():
@@ -58,6 +60,7 @@ def compilations() -> Iterator[Compilations]:
             if metrics.recompile_reason:
                 found.recompilations.append(NUMBER.sub("", str(metrics.recompile_reason)).strip())
         found.breaks = dict(utils.counters["graph_break"])
+        found.frames = utils.counters["frames"]["total"]
     finally:
         torch._dynamo.reset()
 

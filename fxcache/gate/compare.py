@@ -10,7 +10,7 @@ from fxcache.gate.tree import MISSING, Path, differences, entry_of
 MORE_IS_BETTER = frozenset({"psnr_db", "ssim"})
 LESS_IS_BETTER = frozenset({
     "flops", "bytes", "nodes", "launches", "cached_bytes", "graph_bytes", "refresh", "reuse",
-    "graphs", "guards", "recompilations", "registers", "spills", "shared", "device_waits",
+    "graphs", "guards", "frames", "recompilations", "registers", "spills", "shared", "device_waits",
     "timestep_waits", "signal_waits", "guidance_waits",
 })  # fmt: skip
 # CPUs of another kind add in another order, which moves the quality a little.

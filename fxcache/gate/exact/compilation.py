@@ -13,7 +13,7 @@ class Compiled(NamedTuple):
     """What torch.compile did.
 
     Attributes:
-        counts: The number of graphs, of guards, and of recompilations, and breaks by reason.
+        counts: The number of graphs, guards, frames and recompilations, and breaks by reason.
         reasons: The guards that failed.
     """
 
@@ -31,6 +31,7 @@ def compilation_of(subject: Subject) -> Compiled:
     counts = {
         "graphs": len(found.graphs),
         "guards": sum(found.guards),
+        "frames": found.frames,
         "recompilations": len(found.recompilations),
         "breaks": found.breaks,
     }
