@@ -12,7 +12,10 @@ import pytest
 if TYPE_CHECKING:
     from fxcache.gate.gate import Outcome
 
-MARKER = "fxcache_gate(tiers, rounds, margin): options of the gate, as of fxcache.gate.GateConfig"
+OPTIONS = ("tiers", "rounds", "margin")
+MARKER = "fxcache_gate(tiers, rounds, margin): options of the gate, see docs/gate.md of fxcache"
+UPDATE = 'pytest --fxcache-update "why they change"'
+CASES: pytest.StashKey[set[str]] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,9 +46,9 @@ def fxcache_gate(request: pytest.FixtureRequest) -> "Callable[..., Outcome | Non
         model: The optimised denoiser.
         inputs: The arguments of its first call, by name. The gate makes Euler steps from there.
         steps: The number of steps, 20 by default.
-        sample: Your own loop, in place of ``inputs`` and ``steps``: it calls the model with fixed
-            seeds, and returns a tensor or images.
-        case: The name of the values in the file, by default the name of the test.
+        sample: Your own loop, in place of ``inputs`` and ``steps``: a function of the model that
+            calls it with fixed seeds, and returns a tensor or images.
+        case: The name of the values in the file, by default the file and the name of the test.
 
     The function fails the test if a value is not as expected. Otherwise it returns the outcome;
     with ``--fxcache-update REASON`` it writes the values and returns None. The file is in the
@@ -58,7 +61,7 @@ def fxcache_gate(request: pytest.FixtureRequest) -> "Callable[..., Outcome | Non
         *,
         steps: int = 20,
         sample: Callable[[Any], Any] | None = None,
-        case: str = request.node.name,
+        case: str = name_of(request),
     ) -> "Outcome | None":
         __tracebackhide__ = True
         from fxcache.gate.config import GateConfig
@@ -67,22 +70,48 @@ def fxcache_gate(request: pytest.FixtureRequest) -> "Callable[..., Outcome | Non
         from fxcache.gate.loop import subject_of
         from fxcache.gate.output.text import as_text
 
-        marker = request.node.get_closest_marker("fxcache_gate")
-        config = GateConfig(**(marker.kwargs if marker else {}))
+        config = GateConfig(**marked_options(request))
         subject = subject_of(model, inputs or {}, steps, sample)
         name = request.config.getini("fxcache_expected")
-        file = request.path.parent / expected_file(name, subject.device)
+        file = request.path.parent / expected_file(name, subject.device.type)
+        require_first_use(request.config, f"{file}::{case}")
         reason = request.config.getoption("--fxcache-update")
         if reason is None:
             outcome = check(subject, case, file, config)
             if not outcome.passed:
-                pytest.fail(as_text(outcome), pytrace=False)
+                pytest.fail(as_text(outcome, UPDATE), pytrace=False)
             return outcome
         require_one_process(request.config)
         update(subject, case, file, config, reason)
         return None
 
     return gate
+
+
+def name_of(request: pytest.FixtureRequest) -> str:
+    """Return the name of the test with its file: tests of two files may have one name."""
+    name: str = request.node.nodeid
+    return name.rpartition("/")[2]
+
+
+def marked_options(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Return the options of the marker. Fail if one has no name, or does not exist."""
+    marker = request.node.get_closest_marker("fxcache_gate")
+    if marker is None:
+        return {}
+    wrong = [*map(repr, marker.args), *(marker.kwargs.keys() - OPTIONS)]
+    if wrong:
+        names = ", ".join(OPTIONS)
+        pytest.fail(f"fxcache_gate takes {names} by name, not {', '.join(wrong)}", pytrace=False)
+    return dict(marker.kwargs)
+
+
+def require_first_use(config: pytest.Config, case: str) -> None:
+    """Fail if another gate of this session has the same case: each would hold the other's."""
+    used = config.stash.setdefault(CASES, set())
+    if case in used:
+        pytest.fail(f"two gates have the case {case}; name one with case=", pytrace=False)
+    used.add(case)
 
 
 def require_one_process(config: pytest.Config) -> None:

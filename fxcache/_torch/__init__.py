@@ -7,7 +7,7 @@ Tested: torch 2.13.0 (CPU build) and 2.11.0 (CUDA build, on the CPU).
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
 from fxcache._torch.aoti import MachineCode, compile_graph, cpu_instructions, pack_graphs
-from fxcache._torch.compilations import Compilations, compilations, compiled_by
+from fxcache._torch.compilations import Compilations, compilations, compiled_by, not_compiled
 from fxcache._torch.dynamo import (
     compiled_original,
     compiler_callback,
@@ -86,6 +86,7 @@ __all__ = [
     "is_vmapped",
     "keep_address",
     "no_dispatch_modes",
+    "not_compiled",
     "num_registered_hooks",
     "onnx_model",
     "pack_graphs",

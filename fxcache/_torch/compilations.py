@@ -12,7 +12,7 @@ from torch import fx, nn
 NUMBER = re.compile(r"^\d+/\d+: ")  # of the compilation, before the reason
 COMPILED_CALL = "_compiled_call_impl"
 
-__all__ = ["Compilations", "compilations", "compiled_by"]
+__all__ = ["Compilations", "compilations", "compiled_by", "not_compiled"]
 
 
 @dataclass
@@ -59,7 +59,9 @@ def compilations() -> Iterator[Compilations]:
                 found.guards.append(metrics.guard_count)
             if metrics.recompile_reason:
                 found.recompilations.append(NUMBER.sub("", str(metrics.recompile_reason)).strip())
-        found.breaks = dict(utils.counters["graph_break"])
+        for reason, count in utils.counters["graph_break"].items():
+            first = str(reason).strip().partition("\n")[0]
+            found.breaks[first] = found.breaks.get(first, 0) + count
         found.frames = utils.counters["frames"]["total"]
     finally:
         torch._dynamo.reset()
@@ -71,11 +73,21 @@ def compiled_by(module: nn.Module, backend: Callable[..., Any]) -> Iterator[None
 
     Why: ``module.compile`` has no public way back. It sets one private attribute.
     """
-    before = vars(module).get(COMPILED_CALL)
-    module.compile(backend=backend)
+    with not_compiled(module):
+        module.compile(backend=backend)
+        yield
+
+
+@contextmanager
+def not_compiled(module: nn.Module) -> Iterator[None]:
+    """Undo ``module.compile`` inside the block.
+
+    Why: as for ``compiled_by``.
+    """
+    before = module.__dict__.pop(COMPILED_CALL, None)
     try:
         yield
     finally:
-        del module.__dict__[COMPILED_CALL]
+        module.__dict__.pop(COMPILED_CALL, None)
         if before is not None:
             module.__dict__[COMPILED_CALL] = before

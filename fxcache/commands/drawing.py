@@ -35,7 +35,7 @@ def add_drawing_options(command: argparse.ArgumentParser, prompt: str | None = N
         action="append",
         required=prompt is None,
         help="a prompt, or the name of a class; can be repeated"
-        + (f" (default: {prompt})" if prompt else ""),
+        + (f"; by default {prompt}" if prompt else ""),
     )
     command.add_argument(
         "--plan", type=Path, help="a plan of `calibrate` or `tune`, instead of interval and cut"

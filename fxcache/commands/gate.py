@@ -7,30 +7,35 @@ from typing import Any
 
 from fxcache.commands.drawing import add_drawing_options, drawing_from
 from fxcache.commands.options import Result, folder_for, pipeline_from
-from fxcache.errors import ConfigError
+from fxcache.errors import ConfigError, ModelFileError
 from fxcache.gate.config import TIERS, GateConfig
-from fxcache.gate.expected import expected_file
+from fxcache.gate.expected import Expected, expected_file
 from fxcache.gate.gate import Outcome, check, update
 from fxcache.gate.output.annotations import annotations
 from fxcache.gate.output.junit import as_junit
 from fxcache.gate.output.page import as_html
 from fxcache.gate.output.text import as_text
+from fxcache.gate.output.trends import update_lines
 from fxcache.gate.subject import Subject
 from fxcache.pipelines.drawing import Drawing
 from fxcache.runtime.denoisers import denoisers_of
 
+FAILED = 3  # the exit status if a value is not as expected; 1 is that of errors
+UPDATE = '--update --reason "why they change"'
 PROMPT = "a red apple"  # of pipelines that take texts
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    default = f"{PROMPT!r}, or the first class"
+    default = f"{PROMPT!r}, or the first class of the pipeline"
     add_drawing_options(command, default)
-    file = "the expected values; {torch} and {device} are its version, and cpu or cuda"
+    file = "the expected values; {torch}, {python} and {device} stand for versions, and cpu or cuda"
     command.add_argument("--expected", default="expected-torch{torch}.json", help=file)
-    command.add_argument("--case", help="the values in the file (default: the pipeline)")
+    case = "the name of the values in the file; by default that of the pipeline"
+    command.add_argument("--case", default=argparse.SUPPRESS, help=case)
+    tier = "what to measure, by default everything; can be repeated"
     command.add_argument(
-        "--tier", choices=TIERS, action="append", help="what to measure (default: all)"
+        "--tier", choices=TIERS, action="append", default=argparse.SUPPRESS, help=tier
     )
     rounds = "pairs of runs for the times"
     command.add_argument("--rounds", type=int, default=GateConfig.rounds, help=rounds)
@@ -45,21 +50,39 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Result:
     """Measure the pipeline, and compare the values or write them."""
     require_reason(arguments)
-    config = GateConfig(tuple(arguments.tier or TIERS), arguments.rounds, arguments.margin)
+    device = arguments.device.partition(":")[0]
+    file = expected_file(arguments.expected, device)
+    Expected.load(file, device)  # before the pipeline is loaded and measured
+    for written in (arguments.html, arguments.junit, file if arguments.update else None):
+        require_writable(written)
+    config = GateConfig(
+        tuple(vars(arguments).get("tier", TIERS)), arguments.rounds, arguments.margin
+    )
     pipeline = pipeline_from(arguments)
     pipeline.set_progress_bar_config(disable=True)
     drawing = drawing_of(arguments, pipeline)
-    file = expected_file(arguments.expected, arguments.device.partition(":")[0])
-    case = arguments.case or Path(arguments.pipeline).name
+    case = vars(arguments).get("case", Path(arguments.pipeline).name)
     with drawing.optimized(pipeline) as target:
         subject = subject_of(drawing, pipeline, target)
         if arguments.update:
-            measured = update(subject, case, file, config, arguments.reason)
-            return Result(measured.to_dict(), f"wrote {file}")
+            changed = update(subject, case, file, config, arguments.reason)
+            lines = (
+                f"wrote {file}: {len(changed.changed)} exact values changed",
+                *update_lines(changed),
+            )
+            return Result({"file": str(file), "changed": dict(changed.changed)}, "\n".join(lines))
         outcome = check(subject, case, file, config)
     write_reports(outcome, arguments)
-    text = "\n".join((as_text(outcome), *on_github(outcome)))
-    return Result(outcome.to_dict(), text, int(not outcome.passed))
+    text = "\n".join((as_text(outcome, UPDATE), *on_github(outcome)))
+    return Result(outcome.to_dict(), text, 0 if outcome.passed else FAILED)
+
+
+def require_writable(file: Path | None) -> None:
+    """Raise ModelFileError if ``file`` could not be written after the measurement."""
+    if file and not os.access(file if file.exists() else folder_for(file).parent, os.W_OK):
+        raise ModelFileError(
+            "the file cannot be written", where=str(file), remedy="choose another file"
+        )
 
 
 def require_reason(arguments: argparse.Namespace) -> None:
@@ -76,9 +99,8 @@ def require_reason(arguments: argparse.Namespace) -> None:
 
 def drawing_of(arguments: argparse.Namespace, pipeline: Any) -> Drawing:
     """Return the images to generate. Without a prompt, those of the default prompt."""
-    given = arguments.prompt
     labels = getattr(pipeline, "labels", None)
-    arguments.prompt = given or [next(iter(labels)) if labels else PROMPT]
+    arguments.prompt = arguments.prompt or [next(iter(labels)) if labels else PROMPT]
     return drawing_from(arguments)
 
 
@@ -89,9 +111,10 @@ def subject_of(drawing: Drawing, pipeline: Any, target: Any) -> Subject:
         return drawing.draw(pipeline, drawing.steps)
 
     denoisers = denoisers_of(pipeline)
+    settings = {"prompts": list(drawing.prompts), "steps": drawing.steps, "seed": drawing.seed}
     if target is pipeline:
-        return Subject(denoisers, images, pipeline)
-    return Subject({n: m for n, m in denoisers.items() if m is target}, images)
+        return Subject(denoisers, images, pipeline, settings)
+    return Subject({n: m for n, m in denoisers.items() if m is target}, images, settings=settings)
 
 
 def write_reports(outcome: Outcome, arguments: argparse.Namespace) -> None:
@@ -102,5 +125,10 @@ def write_reports(outcome: Outcome, arguments: argparse.Namespace) -> None:
 
 
 def on_github(outcome: Outcome) -> list[str]:
-    """Return annotations if this is a job of GitHub Actions."""
-    return annotations(outcome) if os.environ.get("GITHUB_ACTIONS") == "true" else []
+    """Return annotations if this is a job of GitHub Actions, and write its summary."""
+    if os.environ.get("GITHUB_ACTIONS") != "true":
+        return []
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(f"```text\n{as_text(outcome, UPDATE)}\n```\n")
+    return annotations(outcome)

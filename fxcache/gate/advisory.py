@@ -27,8 +27,8 @@ def percentile(values: Sequence[float], percent: int) -> float:
     return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
-def device_name() -> str:
+def device_name(device: torch.device) -> str:
     """Name the device: times of one device are compared with times of the same alone."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     return f"CPU, {platform.machine()}, one thread"

@@ -1,6 +1,7 @@
 """The file of expected values: one for each minor version of torch and type of device."""
 
 import json
+import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -128,8 +129,11 @@ def merged(before: Values, values: Values) -> Values:
 
 
 def expected_file(name: str, device: str) -> Path:
-    """Return the file with ``{torch}`` and ``{device}`` in its name replaced."""
-    return Path(name.replace("{torch}", minor_version()).replace("{device}", device))
+    """Return the file with ``{torch}``, ``{python}`` and ``{device}`` in its name replaced."""
+    python = ".".join(platform.python_version_tuple()[:2])
+    for part, value in (("torch", minor_version()), ("python", python), ("device", device)):
+        name = name.replace(f"{{{part}}}", value)
+    return Path(name)
 
 
 def minor_version() -> str:

@@ -1,5 +1,6 @@
 """Measures a subject, and holds the values to a file of expected ones."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 
+from fxcache.errors import ConfigError
 from fxcache.gate.advisory import device_name, milliseconds
 from fxcache.gate.compare import advisory_findings, exact_findings, ratio_findings
 from fxcache.gate.config import GateConfig
@@ -85,8 +87,8 @@ class Outcome:
 
     @property
     def counted(self) -> int:
-        """The number of values that were compared."""
-        return sum(1 for _ in leaves(self.measured.to_dict()))
+        """The number of exact counts and ratios."""
+        return sum(1 for _ in leaves(self.measured.exact or {})) + len(self.measured.ratios or {})
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the outcome as JSON can hold it."""
@@ -113,12 +115,12 @@ def check(subject: Subject, case: str, file: Path, config: GateConfig) -> Outcom
         ModelFileError: The file cannot be read.
         ConfigError: The file is for another version of torch or another type of device.
     """
-    expected = Expected.load(file, subject.device)
+    expected = Expected.load(file, subject.device.type)
     values = expected.cases.get(case, {})
     measured = measured_of(subject, config)
     findings = findings_of(values, measured, config)
-    if any(f.tier == "ratios" and f.status is not Status.NOTE for f in findings):
-        again = measured_of(subject, config.for_retry())  # once: other load may have interfered
+    if any(is_doubtful(f) for f in findings):  # other load may have interfered
+        again = measured_of(subject, config.for_retry())
         measured = replace(measured, ratios=again.ratios, times=again.times)
         findings = findings_of(values, measured, config)
     order = list(Status)
@@ -127,30 +129,39 @@ def check(subject: Subject, case: str, file: Path, config: GateConfig) -> Outcom
     return Outcome(case, file, minor_version(), measured, tuple(ordered), updates)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let operators run in one thread inside the block.
+def nothing(_: logging.LogRecord) -> bool:
+    """Let no record through a logger."""
+    return False
 
-    The time of the thread is then all of the work, and sums have one order on every machine.
+
+@contextmanager
+def quiet_thread() -> Iterator[None]:
+    """Let operators run in one thread inside the block, and torch.compile log no trace.
+
+    The time of the thread is then all of the work, and sums have one order on every machine. The
+    trace, hundreds of lines, would be shown below each failure of a test.
     """
-    threads = torch.get_num_threads()
+    threads, trace = torch.get_num_threads(), logging.getLogger("torch.__trace")
     torch.set_num_threads(1)
+    trace.addFilter(nothing)  # torch ignores logging.disable here, and sets ``propagate`` itself
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+        trace.removeFilter(nothing)
 
 
-@one_thread()
+@quiet_thread()
 def measured_of(subject: Subject, config: GateConfig) -> Measured:
-    """Measure the tiers that ``config`` names, in one thread."""
-    exact, causes = measure(subject) if "exact" in config.tiers else (None, {})
-    if "ratios" not in config.tiers and "advisory" not in config.tiers:
-        return Measured(exact, causes)
-    rounds = measure_rounds(subject, config.rounds)
+    """Measure the tiers that ``config`` names, in one thread and in eager mode."""
+    with subject.uncompiled():
+        exact, causes = measure(subject) if "exact" in config.tiers else (None, {})
+        if "ratios" not in config.tiers and "advisory" not in config.tiers:
+            return Measured(exact, causes)
+        rounds = measure_rounds(subject, config.rounds)
     ratios = ratios_of(rounds) if "ratios" in config.tiers else None
     times = milliseconds(rounds) if "advisory" in config.tiers else None
-    return Measured(exact, causes, ratios, times, device_name())
+    return Measured(exact, causes, ratios, times, device_name(subject.device))
 
 
 def findings_of(values: Mapping[str, Any], measured: Measured, config: GateConfig) -> list[Finding]:
@@ -167,7 +178,12 @@ def findings_of(values: Mapping[str, Any], measured: Measured, config: GateConfi
     return found
 
 
-def update(subject: Subject, case: str, file: Path, config: GateConfig, reason: str) -> Measured:
+def is_doubtful(finding: Finding) -> bool:
+    """Return whether a second measurement may show another result: a ratio was compared."""
+    return finding.tier == "ratios" and finding.status is not Status.NOTE and bool(finding.cause)
+
+
+def update(subject: Subject, case: str, file: Path, config: GateConfig, reason: str) -> Update:
     """Measure a subject, and write the values to a file as those to expect.
 
     Args:
@@ -176,9 +192,26 @@ def update(subject: Subject, case: str, file: Path, config: GateConfig, reason: 
         file: The file of expected values.
         config: What to measure. Tiers that are not measured keep their values.
         reason: Why the values change. The file keeps it.
+
+    Returns:
+        What changed.
+
+    Raises:
+        ConfigError: The reason is empty.
     """
-    expected = Expected.load(file, subject.device)
+    require_reason(reason)
+    expected = Expected.load(file, subject.device.type)
     measured = measured_of(subject, config)
     expected.update(case, measured.to_dict(), reason)
     expected.save(file)
-    return measured
+    return expected.updates[-1]
+
+
+def require_reason(reason: str) -> None:
+    """Raise ConfigError for an empty reason."""
+    if not reason.strip():
+        raise ConfigError(
+            "an update needs a reason",
+            where="fxcache gate",
+            remedy="say why the values change",
+        )

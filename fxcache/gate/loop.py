@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fxcache.checks import require_integer_value
 from fxcache.errors import ConfigError
 from fxcache.gate.subject import Subject
-from fxcache.runtime.module import engine_of
+from fxcache.runtime.module import engine_of, unwrapped
 from fxcache.runtime.pipeline import require_engine
 from fxcache.runtime.session import Session
 from fxcache.signature import Signature
@@ -29,13 +30,16 @@ def subject_of(
         model: The optimised denoiser.
         inputs: The arguments of its first call, by name.
         steps: The number of steps of the loop.
-        sample: Your own loop: it calls the model with fixed seeds, and returns a tensor or images.
-            ``inputs`` and ``steps`` are not used then.
+        sample: Your own loop: a function of the model that calls it with fixed seeds, and returns
+            a tensor or images. ``inputs`` and ``steps`` are not used then.
 
     Raises:
         StateError: The model is not optimised.
+        ConfigError: ``steps`` is below 1.
     """
+    model = unwrapped(model)
     engine = require_engine(model, "fxcache gate")
+    require_integer_value(steps, "steps", "fxcache gate", 1)
 
     def run() -> Any:
         if sample:
@@ -43,7 +47,8 @@ def subject_of(
         with one_run(model, steps):
             return euler(model, engine.signature, inputs, steps)
 
-    return Subject({type(model).__name__: model}, run)
+    settings = {} if sample else {"steps": steps}
+    return Subject({type(model).__name__: model}, run, settings=settings)
 
 
 def one_run(model: nn.Module, steps: int) -> AbstractContextManager[Any]:

@@ -32,7 +32,7 @@ class Ratio:
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the ratio as JSON can hold it."""
-        return {name: round(value, 4) for name, value in vars(self).items()}
+        return {name: float(f"{value:.5g}") for name, value in vars(self).items()}
 
 
 def ratios_of(rounds: Sequence[Round]) -> dict[str, Ratio]:

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
+import torch
 from torch import nn
 
+from fxcache._torch import not_compiled
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.module import detach, install
 from fxcache.runtime.pipeline import attach_pipeline, detach_pipeline, require_engine
@@ -20,11 +23,13 @@ class Subject:
         denoisers: The optimised denoisers, by name.
         run: Makes one run from fixed seeds, and returns its result: a tensor, or images.
         pipeline: The optimised pipeline with these components; None for a denoiser alone.
+        settings: What the run depends on besides the denoisers, such as the seed and the steps.
     """
 
     denoisers: Mapping[str, nn.Module]
     run: Callable[[], Any]
     pipeline: Any = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def engines(self) -> dict[str, Engine]:
@@ -32,9 +37,20 @@ class Subject:
         return {name: require_engine(m, "fxcache gate") for name, m in self.denoisers.items()}
 
     @property
-    def device(self) -> str:
-        """The type of device of the first denoiser."""
-        return next(next(iter(self.denoisers.values())).parameters()).device.type
+    def device(self) -> torch.device:
+        """The device of the first weight; the CPU if there is none."""
+        modules = self.denoisers.values()
+        weights = (w for m in modules for w in chain(m.parameters(), m.buffers()))
+        first = next(weights, None)
+        return torch.device("cpu") if first is None else first.device
+
+    @contextmanager
+    def uncompiled(self) -> Iterator[None]:
+        """Let the calls of denoisers that the user compiled run in eager mode inside the block."""
+        with ExitStack() as put_back:
+            for module in self.denoisers.values():
+                put_back.enter_context(not_compiled(module))
+            yield
 
     @contextmanager
     def fresh(self) -> Iterator[dict[str, Engine]]:

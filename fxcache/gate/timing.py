@@ -8,7 +8,6 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 from fxcache.gate.subject import Subject
 from fxcache.runtime.engine import Engine
@@ -55,8 +54,12 @@ class Round:
 
 
 def measure_rounds(subject: Subject, rounds: int) -> list[Round]:
-    """Run the subject with and without fxcache in turns. One round before them does not count."""
-    return [measure_round(subject, index) for index in range(rounds + 1)][1:]
+    """Run the subject with and without fxcache in turns, with engines of the gate's own.
+
+    One round before them does not count.
+    """
+    with subject.fresh():
+        return [measure_round(subject, index) for index in range(rounds + 1)][1:]
 
 
 @torch.no_grad()
@@ -82,7 +85,7 @@ def timed(subject: Subject, engines: dict[str, Engine], found: Round) -> Iterato
     """Time each call of the denoisers inside the block."""
     handles = []
     for name, module in subject.denoisers.items():
-        clock = Clock(module, engines.get(name), found)
+        clock = Clock(subject.device, engines.get(name), found)
         handles += [
             module.register_forward_pre_hook(clock.start),
             module.register_forward_hook(clock.stop),
@@ -97,8 +100,7 @@ def timed(subject: Subject, engines: dict[str, Engine], found: Round) -> Iterato
 class Clock:
     """Times the calls of one module."""
 
-    def __init__(self, module: nn.Module, engine: Engine | None, found: Round) -> None:
-        device = next(module.parameters()).device
+    def __init__(self, device: torch.device, engine: Engine | None, found: Round) -> None:
         self._wait: Callable[[], None] = lambda: None
         self._thread_time = time.thread_time
         if device.type != "cpu":

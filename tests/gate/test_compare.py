@@ -24,7 +24,7 @@ def test_equal_trees_have_no_finding():
     ("name", "before", "now", "text"),
     [
         ("flops", 100, 110, "100 → 110 (+10.0%)"),
-        ("flops", 1000, 900, "1,000 → 900 (-10.0%), an improvement; keep it with"),
+        ("flops", 1000, 900, "1,000 → 900 (-10.0%), an improvement"),
         ("psnr_db", 30.0, 29.0, "30.0 → 29.0 (-3.3%)"),
         ("psnr_db", 30.0, 31.0, "an improvement"),
         ("steps", 9, 8, "9 → 8 (-11.1%)"),
@@ -104,6 +104,16 @@ def test_a_ratio_may_move_only_as_flops_do(low, high, flops, status):
     if status is Status.FAILED and flops < 0.25:
         low = 0.30
     assert ratio_status(Ratio((low + high) / 2, low, high, flops, 7)) is status
+
+
+def test_reuse_steps_may_have_no_flops():
+    ratio = Ratio(0.1, 0.09, 0.11, 0.0, 7)
+    expected = {"reuse/full": ratio.to_dict()}
+    assert list(ratio_findings(expected, {"reuse/full": ratio}, 0.1)) == []
+
+
+def test_small_ratios_keep_their_digits():
+    assert Ratio(0.1, 0.1, 0.1, 0.000149, 7).to_dict()["flops"] == 0.000149
 
 
 def test_a_ratio_without_an_expected_value_fails():

@@ -66,6 +66,13 @@ def test_the_quality_of_tensors_refers_to_the_range_of_the_original():
     assert quality_of(torch.ones(2), torch.zeros(2)) == {"psnr_db": 0.0}
 
 
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_results_that_are_not_finite_have_no_quality(wrong):
+    assert quality_of(torch.ones(2), torch.tensor([1.0, wrong])) == {"psnr_db": 0.0}
+    with pytest.raises(fxcache.ConfigError, match="is not finite"):
+        quality_of(torch.tensor([1.0, wrong]), torch.ones(2))
+
+
 def test_images_have_an_ssim():
     image = Image.effect_noise((32, 32), 50)
     assert quality_of([image], [image]) == {"psnr_db": EQUAL_DB, "ssim": 1.0}

@@ -4,10 +4,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import fxcache
+from fxcache.gate.config import GateConfig
 from fxcache.gate.exact import measure as gate
 from fxcache.gate.exact.measure import measure
+from fxcache.gate.gate import check, update
+from fxcache.gate.loop import subject_of
 from fxcache.gate.subject import Subject
 from tests import tiny
 from tests.gate.subjects import small
@@ -37,6 +41,59 @@ def test_every_graph_is_counted(options, graphs, names):
     assert counts["compilation"]["graphs"] == graphs
     assert counts["compilation"]["recompilations"] == 0
     assert counts["quality"]["later_run"]["psnr_db"] > 40
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        added: Tensor = self.outer(torch.tanh(self.inner(x)))
+        return x + added
+
+
+class Unconditional(nn.Module):
+    """Three blocks without a prompt: nothing can be hoisted, and the prologue is empty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = nn.ModuleList(Block() for _ in range(3))
+
+    def forward(self, latent: Tensor, timestep: Tensor) -> Tensor:
+        for block in self.blocks:
+            latent = block(latent)
+        return latent * timestep
+
+
+@pytest.mark.parametrize("compiled", ["", "module.compile", "torch.compile"])
+def test_values_that_were_written_are_those_expected(compiled, tmp_path):
+    """Policies hold tuples, which JSON reads as lists. The model may be compiled."""
+    model: Any = fxcache.optimize(Unconditional().eval(), fxcache.Explicit(steps=(0, 3)))
+    if compiled == "module.compile":
+        model.compile(backend="eager", fullgraph=True)
+    elif compiled:
+        model = torch.compile(model, backend="eager")
+    inputs = {"latent": torch.ones(2, 8), "timestep": torch.tensor(0.5)}
+    subject = subject_of(model, inputs, steps=6)
+    config = GateConfig(tiers=("exact", "advisory"), rounds=6)
+    update(subject, "model", tmp_path / "expected.json", config, "a test")
+    outcome = check(subject, "model", tmp_path / "expected.json", config)
+    assert outcome.passed, outcome.findings
+    assert fxcache.report(model).runs == [], "the gate uses engines of its own"
+    if compiled == "module.compile":
+        assert vars(model)["_compiled_call_impl"] is not None
+
+
+def test_a_run_has_steps():
+    with pytest.raises(fxcache.ConfigError, match="steps=0"):
+        subject_of(fxcache.optimize(Unconditional().eval()), {}, steps=0)
+
+
+def test_an_update_has_a_reason(tmp_path):
+    with pytest.raises(fxcache.ConfigError, match="needs a reason"):
+        update(small(), "model", tmp_path / "expected.json", GateConfig(), " ")
 
 
 def test_a_pipeline_of_ones_own(monkeypatch):

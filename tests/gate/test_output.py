@@ -48,7 +48,8 @@ def outcome(*findings: Finding) -> Outcome:
 
 
 def test_text_names_the_cause():
-    lines = as_text(outcome(GRAPHS, UNSURE, SLOW)).splitlines()
+    lines = as_text(outcome(GRAPHS, UNSURE, SLOW), "--update").splitlines()
+    assert "If this is intended, write the new values: --update" in lines
     assert lines[0].startswith("model: FAILED: 1 of its values, 1 inconclusive (")
     assert " ".join(lines[1].split()) == (
         "FAILED compilation/graphs: 2 → 3 (+50.0%): 100%: a <guard> failed"
@@ -59,11 +60,11 @@ def test_text_names_the_cause():
 def test_inconclusive_ratios_do_not_block():
     assert outcome(UNSURE, SLOW).passed
     assert not outcome(GRAPHS).passed
-    assert as_text(outcome(UNSURE)).startswith("model: passed, 1 inconclusive")
+    assert as_text(outcome(UNSURE), "--update").startswith("model: passed, 1 inconclusive")
 
 
 def test_long_lists_are_cut():
-    text = as_text(outcome(*[GRAPHS] * 50))
+    text = as_text(outcome(*[GRAPHS] * 50), "--update")
     assert text.count("compilation/graphs") == 40
     assert "and 10 more; --json shows all" in text
 

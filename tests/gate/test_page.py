@@ -18,7 +18,7 @@ pytestmark = [
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a gate that fails, because a refresh interval changed."""
     page = tmp_path_factory.mktemp("gate") / "gate.html"
-    assert cli.main(command("emoji-dit", "--interval", "4", "--html", str(page))) == 1
+    assert cli.main(command("emoji-dit", "--interval", "4", "--html", str(page))) == 3
     return page
 
 

@@ -2,8 +2,12 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+
+import pytest_fxcache
 
 pytest_plugins = ["pytester"]
 
@@ -49,7 +53,7 @@ SUITE = """
 def run(pytester: pytest.Pytester, depths: tuple[int, ...], *options: str) -> pytest.RunResult:
     """Run a suite that holds denoisers of these depths, in a process of its own as users do."""
     pytester.makepyfile(test_gate=SUITE.replace("DEPTHS", repr(depths)))
-    return pytester.runpytest_subprocess("-W", "ignore", "-p", "no:cacheprovider", *options)
+    return pytester.runpytest_subprocess("-W", "error", "-p", "no:cacheprovider", *options)
 
 
 def test_values_are_written_and_held(pytester):
@@ -63,7 +67,9 @@ def test_values_are_written_and_held(pytester):
     second = run(pytester, (4, 3))
     second.assert_outcomes(failed=2)
     second.stdout.fnmatch_lines(["*FAILED*graphs/full/operators/aten.linear.default: 6 → 8*"])
-    second.stdout.fnmatch_lines(["*there is no expected value; add it with*"])
+    second.stdout.fnmatch_lines(["*there is no expected value*"])
+    second.stdout.fnmatch_lines(['*write the new values: pytest --fxcache-update "why they*'])
+    second.stdout.no_fnmatch_line("*torch.__trace*")
     assert file.read_text() == written
 
 
@@ -72,6 +78,45 @@ def test_several_processes_write_no_file(pytester):
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*run pytest without -n*"])
     assert not list(pytester.path.glob("*.json"))
+
+
+MISUSED = """
+    import pytest
+
+
+    @pytest.mark.fxcache_gate(("exact",))
+    def test_by_position(fxcache_gate):
+        fxcache_gate(None)
+
+
+    @pytest.mark.fxcache_gate(tier="exact")
+    def test_unknown(fxcache_gate):
+        fxcache_gate(None)
+"""
+
+
+def test_options_of_the_marker_are_checked(pytester):
+    pytester.makepyfile(MISUSED)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*takes tiers, rounds, margin by name, not ('exact',)*"])
+    result.stdout.fnmatch_lines(["*takes tiers, rounds, margin by name, not tier*"])
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"), [("", "test_a.py::test_speed"), ("in/", "test_a.py::T::b")]
+)
+def test_cases_have_the_name_of_their_file(folder, name):
+    node = SimpleNamespace(nodeid=f"{folder}{name}")
+    assert pytest_fxcache.name_of(cast(Any, SimpleNamespace(node=node))) == name
+
+
+def test_a_case_is_used_once():
+    config: Any = SimpleNamespace(stash=pytest.Stash())
+    pytest_fxcache.require_first_use(config, "file::test")
+    pytest_fxcache.require_first_use(config, "file::other")
+    with pytest.raises(pytest.fail.Exception, match="name one with case="):
+        pytest_fxcache.require_first_use(config, "file::test")
 
 
 def test_the_plugin_does_not_import_torch():

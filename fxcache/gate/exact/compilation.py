@@ -1,5 +1,6 @@
 """Exact counts of what torch.compile does: graphs, breaks, recompilations and guards."""
 
+import warnings
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ class Compiled(NamedTuple):
 def compilation_of(subject: Subject) -> Compiled:
     """Compile the denoisers with a backend that changes nothing, and make two runs."""
     with compilations() as found, subject.fresh(), ExitStack() as undo:
+        undo.enter_context(warnings.catch_warnings(action="ignore"))  # of Dynamo's own imports
         for module in subject.denoisers.values():
             undo.enter_context(compiled_by(module, found.backend))
         for _ in range(RUNS):

@@ -1,6 +1,7 @@
 """Exact counts of the kernels that Inductor would launch on a GPU. No GPU is needed."""
 
 import copy
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,16 +30,25 @@ def launches_of(variants: Variants) -> dict[str, Any]:
         ModelFileError: Triton is not installed.
     """
     installed(NEEDED, "gate")
+    graphs = sorted(variants.named_graphs().items())
+    with warnings.catch_warnings(action="ignore"):  # of Inductor's own imports
+        return {name: decided(variants, v) for name, v in graphs if not v.buffers}
+
+
+def decided(variants: Variants, variant: Variant) -> dict[str, int]:
+    """Return how many kernels Inductor would launch for one graph, and the bytes that they move."""
     from fxcache._torch.fake_gpu import compiled, on_fake_gpu
 
-    found = {}
-    for name, variant in sorted(variants.named_graphs().items()):
-        if variant.buffers:
-            continue
+    kernels = []
+    if computes(variant.module.graph):
         called = on_fake_gpu(on_meta(variant.module), inputs_of(variants, variant))
         kernels = compiled(called).kernels
-        found[name] = {"launches": len(kernels), "bytes": sum(k.nbytes for k in kernels)}
-    return found
+    return {"launches": len(kernels), "bytes": sum(kernel.nbytes for kernel in kernels)}
+
+
+def computes(graph: fx.Graph) -> bool:
+    """Return whether a graph calls any operator. A prologue may have nothing to compute."""
+    return any(node.op == "call_function" for node in graph.nodes)
 
 
 def inputs_of(variants: Variants, variant: Variant) -> list[Any]:

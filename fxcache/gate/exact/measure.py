@@ -1,5 +1,6 @@
 """Measures all exact counts of a subject."""
 
+import json
 from typing import Any, NamedTuple
 
 import torch
@@ -51,6 +52,7 @@ def measure(subject: Subject) -> Exact:
         waits = waits_of(subject)
     compiled = compilation_of(subject)
     counts: Tree = {
+        "settings": dict(subject.settings),
         "denoisers": denoisers,
         "host_reads": reads.by_operator,
         **waits,
@@ -61,12 +63,18 @@ def measure(subject: Subject) -> Exact:
         },
         "imports": imports(),
     }
-    return Exact(counts, {"compilation": compiled.reasons})
+    return Exact(as_read(counts), {"compilation": compiled.reasons})
+
+
+def as_read(counts: Tree) -> Tree:
+    """Return counts as they are when they have been written to JSON and read again."""
+    read: Tree = json.loads(json.dumps(counts))
+    return read
 
 
 def waits_of(subject: Subject) -> Tree:
     """Return how often a run waits for a CUDA device; nothing on other devices."""
-    if subject.device != "cuda":
+    if subject.device.type != "cuda":
         return {}
     with device_waits() as waits:
         subject.run()

@@ -18,9 +18,10 @@ def as_junit(outcome: Outcome) -> str:
     tests = {part: [f for f in failing if part_of_finding(f) == part] for part in parts}
     known = {id(f) for found in tests.values() for f in found}
     tests |= {part_of_finding(f): [f] for f in failing if id(f) not in known}
-    suite = ET.Element("testsuite", name=f"fxcache gate: {outcome.case}")
+    case = "".join(filter(str.isprintable, outcome.case))  # XML has no control characters
+    suite = ET.Element("testsuite", name=f"fxcache gate: {case}")
     for part, found in tests.items():
-        add_test(suite, outcome.case, part, found)
+        add_test(suite, case, part, found)
     suite.set("tests", str(len(tests)))
     suite.set("failures", str(len(suite.findall("testcase/failure"))))
     suite.set("skipped", str(len(suite.findall("testcase/skipped"))))

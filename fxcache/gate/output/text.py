@@ -11,9 +11,16 @@ MARKS = {Status.FAILED: "FAILED", Status.INCONCLUSIVE: "INCONCLUSIVE", Status.NO
 FAILURES_SHOWN = 40
 
 
-def as_text(outcome: Outcome) -> str:
-    """Return a summary, the findings and the ratios."""
+def as_text(outcome: Outcome, update: str) -> str:
+    """Return a summary, the findings and the ratios.
+
+    Args:
+        outcome: What the gate found.
+        update: The option that writes the measured values, which a failure names.
+    """
     parts = [summary(outcome), *finding_lines(outcome.findings)]
+    if not outcome.passed:
+        parts += ["", f"If this is intended, write the new values: {update}"]
     if outcome.measured.ratios:
         parts += ["", ratio_table(outcome)]
     return "\n".join(parts)
