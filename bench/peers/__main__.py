@@ -22,11 +22,11 @@ from bench.peers.lineup import CHOSEN, PARTS_OF, SUBJECTS
 from bench.peers.quality import quality_rows
 from bench.peers.results import Results
 from bench.peers.subject import STEPS, Ask, Subject
+from bench.peers.tables import PARTS
 from bench.peers.timing import Row, eager_rows, told
 from bench.quality.suite import machine
 
 PACKAGES = ("torch", "diffusers", "DeepCache", "cache-dit", "para-attn", "hicache-pp", "fxcache")
-PARTS = ("eager", "graphs", "compiled", "quality")
 
 
 def versions() -> dict[str, str]:
@@ -47,9 +47,10 @@ def measure(name: str, parts: tuple[str, ...], results: Results) -> None:
         results.add(name, "eager", eager_rows(make, contenders, ask))
         say(name, "eager")
     for part, row in by_contender(make, ask).items():
-        for contender in contenders if part in parts and part in PARTS_OF[name] else ():
+        for contender in CHOSEN[part] if part in parts and part in PARTS_OF[name] else ():
             done = results.has(name, part, contender.name)
-            if done or contender not in CHOSEN[part] or results.failed(name, contender.name):
+            apt = contender in contenders or contender is ours.TUNED
+            if done or not apt or results.failed(name, contender.name):
                 continue
             results.add(name, part, {contender.name: row(contender)})
             gc.collect()

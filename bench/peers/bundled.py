@@ -73,13 +73,14 @@ def subject_of(
     batch: int,
 ) -> Subject:
     """Return a subject with ``count`` captions, ``batch`` in each request."""
-    captions = split_captions()[0].prompts[:count]
+    captions = split_captions()[0].prompts
     requests = tuple(
         request(index, captions[index : index + batch]) for index in range(0, count, batch)
     )
     decode = partial(decoded, pipeline)
     model.eval().requires_grad_(False)
-    return Subject(name, model, pipeline.scheduler, requests, decode, cut, pictures=True)
+    spare = request(count, captions[count : count + batch])
+    return Subject(name, model, pipeline.scheduler, requests, decode, cut, spare)
 
 
 def load(folder: Path) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from bench.peers.contender import Contender
 from bench.peers.counting import computed, flops_of
 from bench.peers.subject import Ask, Live, Subject, sample
-from bench.peers.timing import PLAIN, Row, call_times_ms, times_of, told
+from bench.peers.timing import Row, Timed, call_times_ms, times_of, told
 from fxcache._torch import compilations
 
 RUNS = 3  # the last one compiles nothing more, if the contender ever settles
@@ -106,12 +106,14 @@ def timed_pair(entrant: Pair, plain: Pair, refreshed: Sequence[int], ask: Ask) -
         for _ in range(RUNS):
             sample(entrant[0], live, ask)
     took_s = time.perf_counter() - started
-    runs: list[list[float]] = []
-    before: list[list[float]] = []
+    runs: list[Timed] = []
     for _ in range(ROUNDS):
-        before.append(call_times_ms(*plain, ask))
-        runs.append(call_times_ms(*entrant, ask))
-    return {"first_runs_s": took_s, **times_of(runs, before, refreshed)}
+        before_ms = sum(call_times_ms(*plain, ask))
+        calls_ms = call_times_ms(*entrant, ask)
+        after_ms = sum(call_times_ms(*plain, ask))
+        runs.append(Timed(calls_ms, (before_ms + after_ms) / 2))
+    plain_ms = median(run.plain_ms for run in runs)
+    return {"first_runs_s": took_s, **times_of(runs, refreshed, plain_ms)}
 
 
 @contextmanager
@@ -128,6 +130,3 @@ def limited(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-__all__ = ["PLAIN", "compiled_row", "count_graphs"]

@@ -121,6 +121,7 @@ DRAWN = (
     ours.FEWER,
     ours.AUTOMATIC,
     ours.DEFAULT,
+    ours.TUNED,
     TAYLOR,
     peer_deepcache.DEEPCACHE,
     *OF_CACHE_DIT,

@@ -7,10 +7,13 @@ from typing import Any
 
 import fxcache
 from bench.peers.contender import FIRST_BLOCK_RULE, Attach, Contender, fit_threshold
-from bench.peers.subject import Ask, Live, Subject
+from bench.peers.subject import Ask, Live, Subject, sample
+from fxcache.calibration.plan import Plan
 from fxcache.policies import Explicit, FirstBlock, Policy
+from fxcache.tuning.tune import Tuner
 
 PACKAGE = "fxcache"
+NEARLY = 0.95  # of the speed-up that the list of steps would have if reuse were free
 Options = Callable[[Subject, Ask], dict[str, Any]]
 
 
@@ -31,16 +34,12 @@ def optimized(subject: Subject, policy: Policy, **options: Any) -> Iterator[Live
     """Optimise the model inside the block. Each run is a session."""
     model = fxcache.optimize(subject.model, policy, **options)
 
-    def run(steps: int) -> AbstractContextManager[object]:
-        session: AbstractContextManager[object] = fxcache.session(model, num_steps=steps)
-        return session
-
     def waits() -> int:
         last = fxcache.report(model).runs[-1]
         return last.timestep_waits + last.signal_waits + last.guidance_waits
 
     try:
-        yield Live(model, run, setting=words(policy, options), waits=waits)
+        yield Live(model, partial(session, model), setting=words(policy, options), waits=waits)
     finally:
         fxcache.restore(model)
 
@@ -92,6 +91,40 @@ def with_threshold(subject: Subject, threshold: float) -> AbstractContextManager
     return optimized(subject, FirstBlock(threshold))
 
 
+_tuners: dict[str, Tuner] = {}
+
+
+def tuned(subject: Subject, ask: Ask) -> AbstractContextManager[Live]:
+    """Use the plan that the tuner finds for nearly the speed-up of the list of steps.
+
+    It is tuned on a request that is not measured.
+    """
+    if subject.name not in _tuners:
+        live = Live(subject.model)
+        _tuners[subject.name] = Tuner(
+            subject.model,
+            lambda: subject.decode(sample(subject, live, ask, request=subject.spare)),
+        )
+    tuner = _tuners[subject.name]
+    plan = tuner.plan(tuner.best(NEARLY * ask.steps / len(ask.refreshed)))
+    return with_plan(subject, plan)
+
+
+@contextmanager
+def with_plan(subject: Subject, plan: Plan) -> Iterator[Live]:
+    model = fxcache.optimize(subject.model, plan=plan)
+    run = partial(session, model)
+    try:
+        yield Live(model, run, setting=f"plan, {type(plan.policy).__name__}")
+    finally:
+        fxcache.restore(model)
+
+
+def session(model: Any, steps: int) -> AbstractContextManager[object]:
+    opened: AbstractContextManager[object] = fxcache.session(model, num_steps=steps)
+    return opened
+
+
 PLAIN = Contender("no caching", "torch", plain)
 FEWER = Contender("fewer steps", "torch", fewer_steps)
 AUTOMATIC = Contender("fxcache, automatic cut", PACKAGE, listed())
@@ -102,3 +135,4 @@ SAME_CUT_TABLE = Contender(
 )
 FIRST_BLOCK = Contender("fxcache, FirstBlock", PACKAGE, first_block)
 DEFAULT = Contender("fxcache, the default policy", PACKAGE, protected_ends)
+TUNED = Contender("fxcache tune", PACKAGE, tuned)

@@ -16,7 +16,7 @@ INTERVALS = (2, 3, 5)
 
 def pictures(subject: Subject, live: Live, ask: Ask) -> Tensor:
     """Return the pictures of all requests, ``[N, H, W, 3]`` in [0, 1]."""
-    latents = [sample(subject, live, ask, request=i) for i in range(len(subject.requests))]
+    latents = [sample(subject, live, ask, request=request) for request in subject.requests]
     return torch.cat([subject.decode(latent) for latent in latents]).permute(0, 2, 3, 1)
 
 

@@ -52,7 +52,7 @@ class Subject:
         requests: What is sampled. Times are measured on the first.
         decode: Makes of a final latent what is compared: the latent itself, or pictures in [0, 1].
         peers_cut: The blocks that caches with one computed first block skip.
-        pictures: Whether ``decode`` returns pictures.
+        spare: What is sampled to tune, and is not measured. Only bundled models have it.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Subject:
     requests: tuple[Request, ...]
     decode: Callable[[Tensor], Tensor] = field(default=lambda latent: latent)
     peers_cut: Any = None
-    pictures: bool = False
+    spare: Request | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,11 @@ def unwatched(call: Callable[[], Tensor]) -> Tensor:
 
 @torch.no_grad()
 def sample(
-    subject: Subject, live: Live, ask: Ask, watch: Watch = unwatched, request: int = 0
+    subject: Subject,
+    live: Live,
+    ask: Ask,
+    watch: Watch = unwatched,
+    request: Request | None = None,
 ) -> Tensor:
     """Return the final latent of one run.
 
@@ -122,9 +126,9 @@ def sample(
         live: The contender that is attached to the model.
         ask: The number of steps.
         watch: Is called with each call of the model and returns its prediction. It may measure.
-        request: The number of the request.
+        request: What to sample; None for the first request.
     """
-    chosen, steps = subject.requests[request], live.steps or ask.steps
+    chosen, steps = request or subject.requests[0], live.steps or ask.steps
     scheduler, latent = subject.scheduler, chosen.latent
     scheduler.set_timesteps(steps)
     with live.run(steps):

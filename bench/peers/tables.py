@@ -11,6 +11,7 @@ from fxcache.report.pareto import Point
 
 Row = Mapping[str, Any]
 Rows = Mapping[str, Row]
+PARTS = ("eager", "graphs", "compiled", "quality")
 SPEEDUPS = (1.5, 2.0, 2.5, 3.0)
 
 
@@ -133,8 +134,8 @@ def errors_table(subjects: Mapping[str, Mapping[str, Any]]) -> str:
     """Return each error of each part, once."""
     lines = []
     for subject, parts in subjects.items():
-        for part, rows in parts.items():
-            for name, found in rows.items():
+        for part in PARTS:
+            for name, found in parts.get(part, {}).items():
                 told = [found] if isinstance(found, Mapping) else found
                 for error in dict.fromkeys(row["error"] for row in told if "error" in row):
                     where = f"{subject}, {part}"

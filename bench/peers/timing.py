@@ -1,11 +1,12 @@
 """Thread times of contenders that take turns in one process, in eager mode."""
 
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,9 +16,22 @@ from bench.peers.counting import Counts, counted
 from bench.peers.subject import Ask, Live, Subject, sample
 
 ROUNDS = 3
+NEIGHBOURS = 4  # entrants between two uncached runs
 PLAIN = "no caching"
 
 Row = dict[str, Any]
+
+
+class Timed(NamedTuple):
+    """A timed run.
+
+    Attributes:
+        calls_ms: The thread milliseconds of each call.
+        plain_ms: The milliseconds of uncached runs just before and after it, on average.
+    """
+
+    calls_ms: list[float]
+    plain_ms: float
 
 
 @dataclass
@@ -31,7 +45,7 @@ class Entrant:
         latent: The result of the second run.
         counts: The counts of the third run.
         repeats: Whether both runs had the same result.
-        times_ms: The milliseconds of each call of each timed run.
+        runs: The timed runs.
     """
 
     contender: Contender
@@ -40,7 +54,7 @@ class Entrant:
     latent: Tensor
     counts: Counts
     repeats: bool
-    times_ms: list[list[float]]
+    runs: list["Timed"]
 
 
 def eager_rows(
@@ -63,8 +77,7 @@ def eager_rows(
             except Exception as error:  # any error of a peer is its result
                 rows[contender.name] = {"package": contender.package, "error": told(error)}
         for index in range(rounds):
-            for entrant in turned(list(entrants.values()), index):
-                entrant.times_ms.append(call_times_ms(entrant.subject, entrant.live, ask))
+            time_round(entrants, ask, random.Random(index))
     for name, entrant in entrants.items():
         rows[name] = row_of(entrant, entrants)
     return {contender.name: rows[contender.name] for contender in contenders}
@@ -81,10 +94,24 @@ def enter(stack: ExitStack, subject: Subject, contender: Contender, ask: Ask) ->
     return Entrant(contender, subject, live, latent, counts, torch.equal(latent, again), [])
 
 
-def turned(entrants: list[Entrant], by: int) -> list[Entrant]:
-    """Return the entrants, beginning with another one in each round."""
-    first = by * 7 % len(entrants)  # neighbours change, too
-    return entrants[first:] + entrants[:first]
+def time_round(entrants: Mapping[str, Entrant], ask: Ask, order: random.Random) -> None:
+    """Time each entrant once, in a random order, with uncached runs before and after each few.
+
+    Other processes change the speed of the machine within seconds, so only neighbours compare.
+    """
+    plain = entrants[PLAIN]
+    others = [entrant for name, entrant in entrants.items() if name != PLAIN]
+    order.shuffle(others)
+    before = call_times_ms(plain.subject, plain.live, ask)
+    for first in range(0, len(others), NEIGHBOURS):
+        group = others[first : first + NEIGHBOURS]
+        found = [call_times_ms(one.subject, one.live, ask) for one in group]
+        after = call_times_ms(plain.subject, plain.live, ask)
+        beside_ms = (sum(before) + sum(after)) / 2
+        for entrant, calls_ms in zip(group, found, strict=True):
+            entrant.runs.append(Timed(calls_ms, beside_ms))
+        plain.runs.append(Timed(after, sum(before)))
+        before = after
 
 
 def told(error: BaseException) -> str:
@@ -121,21 +148,32 @@ def row_of(entrant: Entrant, entrants: Mapping[str, Entrant]) -> Row:
         "cached_bytes": counts.cached_bytes,
         "repeats": entrant.repeats,
         "agreement": agreement(entrant, entrants),
-        **times_of(entrant.times_ms, plain.times_ms, counts.refreshed),
+        **times_of(entrant.runs, counts.refreshed, plain_ms_of(entrants)),
     }
 
 
-def times_of(
-    runs: Sequence[Sequence[float]], plain: Sequence[Sequence[float]], refreshed: Sequence[int]
-) -> Row:
-    """Return median times, and the speed-up over the uncached runs of the same rounds."""
-    ratios = [sum(before) / sum(now) for before, now in zip(plain, runs, strict=True)]
+def plain_ms_of(entrants: Mapping[str, Entrant]) -> float:
+    """Return the median milliseconds of an uncached run."""
+    return median(sum(run.calls_ms) for run in entrants[PLAIN].runs)
+
+
+def times_of(runs: Sequence[Timed], refreshed: Sequence[int], plain_ms: float) -> Row:
+    """Return the speed-up over neighbouring uncached runs, and times.
+
+    Times are medians of ratios to these runs, multiplied by the time of an uncached run.
+
+    Args:
+        runs: The timed runs.
+        refreshed: The steps that compute the model.
+        plain_ms: The time of an uncached run.
+    """
+    ratios = [run.plain_ms / sum(run.calls_ms) for run in runs]
     by_kind: dict[bool, list[float]] = {True: [], False: []}
     for run in runs:
-        for index, spent in enumerate(run):
-            by_kind[index in refreshed].append(spent)
+        for index, spent_ms in enumerate(run.calls_ms):
+            by_kind[index in refreshed].append(spent_ms / run.plain_ms * plain_ms)
     return {
-        "run_ms": median(sum(run) for run in runs),
+        "run_ms": plain_ms / median(ratios),
         "refresh_ms": median(by_kind[True]) if by_kind[True] else None,
         "reuse_ms": median(by_kind[False]) if by_kind[False] else None,
         "speedup": median(ratios),

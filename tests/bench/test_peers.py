@@ -15,7 +15,7 @@ from bench.peers.models import Size, unet
 from bench.peers.peer_deepcache import DEEPCACHE
 from bench.peers.results import Results
 from bench.peers.subject import Ask, Live, sample
-from bench.peers.timing import eager_rows, times_of
+from bench.peers.timing import Timed, eager_rows, times_of
 from bench.peers.winners import Best, verdict
 
 ASK = Ask(steps=4, interval=2)
@@ -102,11 +102,11 @@ def test_steps_that_save_little_are_computed():
     assert computed([100, 10, 95, 10]) == [0, 2]
 
 
-def test_times_are_ratios_of_the_same_rounds():
-    found = times_of([[4, 1], [8, 2]], [[10, 10], [10, 10]], [0])
+def test_times_are_ratios_to_neighbouring_runs():
+    found = times_of([Timed([4, 1], 20), Timed([16, 4], 40)], [0], 30)
     assert found["speedup"] == 3
     assert (found["speedup_low"], found["speedup_high"]) == (2, 4)
-    assert (found["refresh_ms"], found["reuse_ms"]) == (6, 1.5)
+    assert (found["run_ms"], found["refresh_ms"], found["reuse_ms"]) == (10, 9, 2.25)
 
 
 def test_fxcache_compiles_to_two_graphs():
