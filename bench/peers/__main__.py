@@ -18,7 +18,7 @@ from bench.environment import environment
 from bench.peers import ours
 from bench.peers.compiling import compiled_row, count_graphs
 from bench.peers.contender import Contender
-from bench.peers.lineup import CHOSEN, PARTS_OF, SUBJECTS
+from bench.peers.lineup import CHOSEN, LIKE, PARTS_OF, SUBJECTS
 from bench.peers.quality import quality_rows
 from bench.peers.results import Results
 from bench.peers.subject import STEPS, Ask, Subject
@@ -49,8 +49,8 @@ def measure(name: str, parts: tuple[str, ...], results: Results) -> None:
     for part, row in by_contender(make, ask).items():
         for contender in CHOSEN[part] if part in parts and part in PARTS_OF[name] else ():
             done = results.has(name, part, contender.name)
-            apt = contender in contenders or contender is ours.TUNED
-            if done or not apt or results.failed(name, contender.name):
+            tried = LIKE.get(contender, contender)
+            if done or tried not in contenders or results.failed(name, tried.name):
                 continue
             results.add(name, part, {contender.name: row(contender)})
             gc.collect()

@@ -102,6 +102,7 @@ COMPILED_BY_INDUCTOR = (
     ours.TABLE,
     peer_deepcache.DEEPCACHE,
     peer_cache_dit.STATIC,
+    peer_cache_dit.UNCONFIGURED,
     peer_diffusers.FIRST_BLOCK,
     peer_diffusers.MAGCACHE_STEPS,
 )
@@ -129,6 +130,8 @@ DRAWN = (
     *HICACHE,
 )
 # The contenders of each part that is measured for some subjects only.
+# The packages of these are tried in eager mode by other contenders.
+LIKE = {ours.TUNED: ours.AUTOMATIC, peer_cache_dit.UNCONFIGURED: peer_cache_dit.STATIC}
 CHOSEN = {"graphs": COUNTED, "compiled": COMPILED_BY_INDUCTOR, "quality": DRAWN}
 PARTS_OF = {
     "U-Net": ("eager", "graphs", "compiled"),

@@ -4,6 +4,7 @@ import copy
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -120,10 +121,18 @@ def by_threshold(prune: bool) -> Attach:
     return attach
 
 
+@contextmanager
+def unconfigured(subject: Subject, ask: Ask) -> Iterator[Live]:
+    """As ``static``, compiled with torch's own settings instead of the package's."""
+    with static()(subject, ask) as live:
+        yield replace(live, compiling=nullcontext)
+
+
 STATIC = Contender("cache-dit, DBCache, step mask", PACKAGE, static(), "fxcache, the peers' cut")
 TAYLOR = Contender(
     "cache-dit, TaylorSeer, step mask", PACKAGE, static("TaylorSeer"), "fxcache, Taylor"
 )
+UNCONFIGURED = Contender("cache-dit, DBCache, step mask, torch's settings", PACKAGE, unconfigured)
 FOCA = Contender("cache-dit, FoCa, step mask", PACKAGE, static("FoCa"))
 DMD = Contender("cache-dit, DMD, step mask", PACKAGE, static("DMD"))
 MASKS = Contender("cache-dit, DBCache, its own step masks", PACKAGE, predefined)

@@ -62,7 +62,7 @@ def agreement(found: Row) -> str:
 
 def compiled_table(parts: Mapping[str, Rows]) -> str:
     graphs, times = parts.get("graphs", {}), parts.get("compiled", {})
-    names = [name for name in parts["eager"] if name in graphs or name in times]
+    names = dict.fromkeys([*times, *graphs])
     plain = times.get(PLAIN, {})
     return table([compiled_line(name, graphs.get(name), times.get(name), plain) for name in names])
 

@@ -41,8 +41,8 @@ def lines_of(subject: str, parts: Mapping[str, Any]) -> Iterator[dict[str, str]]
     yield line(subject, "fewest cached bytes", rows, little, "")
     compiled = without_errors(parts.get("compiled", {}))
     if len(compiled) > 1:
-        chosen = {n: row for n, row in compiled.items() if n in rows}
-        yield line(subject, "speed-up, Inductor", chosen, speed, "{:.2f}×")
+        cached = {n: row for n, row in compiled.items() if n != PLAIN}
+        yield line(subject, "speed-up, Inductor", cached, speed, "{:.2f}×")
     for at in COMPARED_DB if "quality" in parts else ():
         found = {n: interpolated(c, at) for n, c in curves_of(parts["quality"]).items()}
         known = {n: {"psnr": v} for n, v in found.items() if v is not None and n != FEWER}
