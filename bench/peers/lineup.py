@@ -126,7 +126,11 @@ DRAWN = (
     TAYLOR,
     peer_deepcache.DEEPCACHE,
     *OF_CACHE_DIT,
-    *(c for c in OF_DIFFUSERS if c is not peer_diffusers.MAGCACHE_STEPS),
+    # Caches of attentions alone do not reach the speed-ups that are compared.
+    peer_diffusers.FIRST_BLOCK,
+    peer_diffusers.MAGCACHE,
+    peer_diffusers.TAYLORSEER_LITE,
+    peer_diffusers.SEA,
     *HICACHE,
 )
 # The contenders of each part that is measured for some subjects only.

@@ -1,6 +1,7 @@
 """What each contender does to the pictures of a bundled model, at several speeds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,23 +21,38 @@ def pictures(subject: Subject, live: Live, ask: Ask) -> Tensor:
     return torch.cat([subject.decode(latent) for latent in latents]).permute(0, 2, 3, 1)
 
 
+class Originals(NamedTuple):
+    """The uncached pictures of a subject, and the FLOPs of a run."""
+
+    pictures: Tensor
+    flops: int
+
+
+_originals: dict[str, Originals] = {}
+
+
+def originals_of(subject: Subject, plain: Contender, steps: int) -> Originals:
+    """Return the uncached pictures, which are made once."""
+    if subject.name not in _originals:
+        ask = Ask(steps)
+        with plain.attach(subject, ask) as live:
+            found = pictures(subject, live, ask)
+            _originals[subject.name] = Originals(found, sum(flops_of(subject, live, ask)))
+    return _originals[subject.name]
+
+
 def quality_rows(
     make: Callable[[], Subject], contender: Contender, plain: Contender, steps: int
 ) -> list[Row]:
     """Return the PSNR and SSIM of a contender against the uncached pictures, by interval."""
-    subject, ask = make(), Ask(steps)
-    with plain.attach(subject, ask) as live:
-        originals = pictures(subject, live, ask)
-        flops = sum(flops_of(subject, live, ask))
-    return [one_row(make(), contender, Ask(steps, n), originals, flops) for n in INTERVALS]
+    originals = originals_of(make(), plain, steps)
+    return [one_row(make(), contender, Ask(steps, n), originals) for n in INTERVALS]
 
 
-def one_row(
-    subject: Subject, contender: Contender, ask: Ask, originals: Tensor, plain_flops: int
-) -> Row:
+def one_row(subject: Subject, contender: Contender, ask: Ask, originals: Originals) -> Row:
     try:
         with contender.attach(subject, ask) as live:
-            close = likeness(originals, pictures(subject, live, ask))
+            close = likeness(originals.pictures, pictures(subject, live, ask))
             flops = flops_of(subject, live, ask)
             setting = live.setting
     except Exception as error:  # any error of a peer is its result
@@ -45,10 +61,6 @@ def one_row(
         "interval": ask.interval,
         "setting": setting,
         "computed": len(computed(flops)),
-        "ideal_speedup": plain_flops / sum(flops),
+        "ideal_speedup": originals.flops / sum(flops),
         **close._asdict(),
     }
-
-
-def errors(rows: Sequence[Row]) -> list[str]:
-    return [row["error"] for row in rows if "error" in row]
