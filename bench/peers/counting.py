@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
@@ -101,6 +102,18 @@ class Tensors(TorchDispatchMode):
         self.alive_bytes -= size
 
 
+class Lists(TorchFunctionMode):
+    """Counts the tensors that become lists, which no operator of the dispatcher does on a CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.read += func is Tensor.tolist
+        return func(*args, **(kwargs or {}))
+
+
 @contextmanager
 def flop_counter() -> Iterator[Callable[[], int]]:
     """Count FLOPs inside the block. Yield a function that returns them."""
@@ -124,16 +137,16 @@ def flops_of(subject: Subject, live: Live, ask: Ask) -> list[int]:
 
 def counted(subject: Subject, live: Live, ask: Ask) -> tuple[Counts, Tensor]:
     """Make one run, and count. Return the final latent as well."""
-    mode = Tensors()
+    mode, lists = Tensors(), Lists()
 
     def watch(call: Callable[[], Tensor]) -> Tensor:
         # The last prediction is gone, and the next call has made nothing yet.
         mode.counts.cached_bytes = max(mode.counts.cached_bytes, mode.alive_bytes)
-        with flop_counter() as flops, mode:
+        with flop_counter() as flops, mode, lists:
             predicted = call()
         mode.counts.flops.append(flops())
         return predicted
 
     latent = sample(subject, live, ask, watch)
-    mode.counts.waits = max(mode.counts.waits, live.waits())
+    mode.counts.waits += lists.read
     return mode.counts, latent

@@ -35,7 +35,8 @@ runs just before and after: the median over the rounds, with the least and the g
 times are such ratios, multiplied by the median time of an uncached run. FLOPs are counted in the
 run itself, and give the ideal speed-up. A step counts as computed if its FLOPs are closer to the
 most of all steps than to the least. A wait reads a number from a tensor: on a GPU the host waits
-for the device. Bytes are those of tensors that calls made: the most that are alive between two
+for the device. fxcache reads timesteps that are new tensors, as the FLUX-shaped model's are, if no
+pipeline tells it the step. Bytes are those of tensors that calls made: the most that are alive between two
 steps (cached), and at any time (peak).
 
 Versions: {versions}.

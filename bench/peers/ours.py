@@ -34,12 +34,8 @@ def optimized(subject: Subject, policy: Policy, **options: Any) -> Iterator[Live
     """Optimise the model inside the block. Each run is a session."""
     model = fxcache.optimize(subject.model, policy, **options)
 
-    def waits() -> int:
-        last = fxcache.report(model).runs[-1]
-        return last.timestep_waits + last.signal_waits + last.guidance_waits
-
     try:
-        yield Live(model, partial(session, model), setting=words(policy, options), waits=waits)
+        yield Live(model, partial(session, model), setting=words(policy, options))
     finally:
         fxcache.restore(model)
 

@@ -91,8 +91,6 @@ class Live:
         steps: The number of steps, if it differs from what was asked for.
         setting: The settings that were chosen, in words.
         compiling: Makes the block in which the model is compiled and run.
-        waits: Returns how often the last run read a number from a device, if the contender counts
-            reads that torch's dispatcher does not see.
     """
 
     model: Any
@@ -101,7 +99,6 @@ class Live:
     steps: int | None = None
     setting: str = ""
     compiling: Callable[[], AbstractContextManager[object]] = nullcontext
-    waits: Callable[[], int] = int
 
 
 Watch = Callable[[Callable[[], Tensor]], Tensor]

@@ -39,6 +39,7 @@ def lines_of(subject: str, parts: Mapping[str, Any]) -> Iterator[dict[str, str]]
     rows = comparable(parts["eager"])
     yield line(subject, "speed-up, eager", rows, speed, "{:.2f}×")
     yield line(subject, "fewest cached bytes", rows, little, "")
+    yield line(subject, "fewest waits", rows, unwaited, "waits")
     compiled = without_errors(parts.get("compiled", {}))
     if len(compiled) > 1:
         cached = {n: row for n, row in compiled.items() if n != PLAIN}
@@ -67,6 +68,10 @@ def little(row: Row) -> float:
     return -float(row["cached_bytes"])
 
 
+def unwaited(row: Row) -> float:
+    return -float(row["waits"])
+
+
 def psnr(row: Row) -> float:
     return float(row["psnr"])
 
@@ -91,6 +96,8 @@ def best(rows: Rows, measure: Measure) -> Best | None:
 def told(one: Best | None, form: str) -> str:
     if one is None:
         return "–"
+    if form == "waits":
+        return f"{one.name}: {-one.value:.0f}"
     return f"{one.name}: {form.format(one.value) if form else kibibytes(int(-one.value))}"
 
 
