@@ -36,8 +36,8 @@ times are such ratios, multiplied by the median time of an uncached run. FLOPs a
 run itself, and give the ideal speed-up. A step counts as computed if its FLOPs are closer to the
 most of all steps than to the least. A wait reads a number from a tensor: on a GPU the host waits
 for the device. fxcache reads timesteps that are new tensors, as the FLUX-shaped model's are, if no
-pipeline tells it the step. Bytes are those of tensors that calls made: the most that are alive between two
-steps (cached), and at any time (peak).
+pipeline tells it the step. Bytes are those of tensors that calls made: the most that are alive
+between two steps (cached), and at any time (peak).
 
 Versions: {versions}.
 
@@ -64,7 +64,8 @@ without caching."""
 QUALITY = """\
 PSNR in dB against the uncached pictures of the same seeds, at equal FLOPs: values between measured
 settings are interpolated, and the highest is bold. A dash says that no setting on both sides of
-that speed-up was measured."""
+that speed-up was measured. `fxcache tune` measures the model first, on other captions and seeds.
+The other contenders measure nothing, or search a threshold."""
 
 
 def document(results: dict[str, Any]) -> str:

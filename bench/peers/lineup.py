@@ -120,6 +120,7 @@ COUNTED = (
 )
 DRAWN = (
     ours.FEWER,
+    ours.SAME_CUT,
     ours.AUTOMATIC,
     ours.DEFAULT,
     ours.TUNED,
