@@ -3,12 +3,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DOCS := .venv-docs
+PEERS := .venv-peers
 MODEL := bench/models/emoji-sd
 DEMO := --prompt "red apple" --prompt "grinning face" --prompt "slice of pizza" \
 	--prompt "tiger face" --prompt "fire engine" --prompt "penguin" \
 	--steps 50 --compare
 
-.PHONY: help install demo docs gate test test-slow test-oldest lint types unit figures coverage quality stateful drawn cases clean
+.PHONY: help install demo docs gate test test-slow test-oldest lint types unit figures coverage quality peers stateful drawn cases clean
 
 help:
 	@echo "make demo         pictures with and without fxcache, side by side, with times"
@@ -20,6 +21,7 @@ help:
 	@echo "make figures      measure again every number that the README states"
 	@echo "make coverage     try every denoiser of diffusers again (an hour at most)"
 	@echo "make quality      what every policy does to the bundled models' pictures (about two hours)"
+	@echo "make peers        fxcache beside other caches, on the same models (about an hour)"
 	@echo "make stateful     ten thousand calls of requests that get in each other's way"
 	@echo "make drawn        a hundred thousand calls of loops of every kind that take turns"
 	@echo "make cases CASES=FOLDER   run each script of a folder; each exits 0 where it is right"
@@ -98,6 +100,18 @@ coverage: install
 quality: install
 	$(BIN)/python -m bench.quality
 
+# Another environment: some peers may want other versions one day. Only what is missing is measured.
+peers: $(PEERS)/.installed
+	$(PEERS)/bin/python -m bench.peers --out bench/results/peers.json
+	$(PEERS)/bin/python -m bench.peers.document
+
+$(PEERS)/.installed: pyproject.toml constraints.txt bench/peers/constraints.txt
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --constraint constraints.txt \
+		--constraint bench/peers/constraints.txt --editable ".[diffusers]" \
+		cache-dit DeepCache hicache-pp para-attn
+	touch $@
+
 stateful: install
 	$(BIN)/python -m tests.runtime.test_stateful --out bench/results/stateful.json
 
@@ -111,4 +125,4 @@ cases: install
 	done; exit $$failed
 
 clean:
-	rm -rf build $(VENV) $(DOCS) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf build $(VENV) $(DOCS) $(PEERS) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
