@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from fxcache.runtime import captures
 from tests import shared
 from tests.bench.processes import one_pytest
 from tests.bench.tracing import Line, lines_of_functions, lines_that_run, untraced
+from tests.once import made_once
 
 FOLDER = Path(gpu.__file__).parent
 QUICK = [part for part in PARTS if part != "native"]  # machine code takes half a minute
@@ -71,7 +73,21 @@ def contents(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def dry_run(tmp_path_factory: pytest.TempPathFactory) -> DryRun:
-    out, other = tmp_path_factory.mktemp("results"), tmp_path_factory.mktemp("failing")
+    """Make the dry run in one process of the test run."""
+
+    def make(folder: Path) -> None:
+        found = measured(folder / "results", tmp_path_factory)
+        (folder / "run.pickle").write_bytes(pickle.dumps(found))
+
+    folder = made_once(tmp_path_factory, "dry-run", make)
+    made: DryRun = pickle.loads((folder / "run.pickle").read_bytes())
+    return made._replace(out=folder / "results")
+
+
+def measured(out: Path, tmp_path_factory: pytest.TempPathFactory) -> DryRun:
+    """Measure everything once, and call the command in further ways."""
+    out.mkdir(parents=True)
+    other = tmp_path_factory.mktemp("failing")
     wheel = a_wheel(tmp_path_factory.mktemp("wheels"))
     torch._dynamo.reset()
     with pytest.MonkeyPatch.context() as patch, lines_that_run(FOLDER) as ran:
