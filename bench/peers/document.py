@@ -46,8 +46,8 @@ about a GPU, where launches and waits cost more, and arithmetic less."""
 
 WINS = """\
 The best of each side, among the contenders that compute as many steps as the list has. "Fewer
-steps" does not count: it caches nothing. Values within {noise:.0%} have no winner. Who wins is the
-one whose value is better; a peer that wins is bold."""
+steps" does not count: it caches nothing. Values within {noise:.0%} have no winner. A peer
+that wins is bold."""
 
 SAME = """\
 Each peer beside fxcache by the same rule: the same cut or the same signal. Latents that are not
@@ -65,7 +65,18 @@ QUALITY = """\
 PSNR in dB against the uncached pictures of the same seeds, at equal FLOPs: values between measured
 settings are interpolated, and the highest is bold. A dash says that no setting on both sides of
 that speed-up was measured. `fxcache tune` measures the model first, on other captions and seeds.
-The other contenders measure nothing, or search a threshold."""
+MagCache measures its ratios on the first of the pictures, and thresholds are searched there."""
+
+
+NOTES = """\
+- cache-dit: a transformer without its pipeline keeps its context after a run, and the mask of the
+  next run is shifted by one step. So each run begins with `cache_dit.refresh_context`.
+- SeaCache needs the noise levels of flow matching. DDIM has none, so on emoji-dit it computes every
+  step, without an error.
+- TaylorSeer lite caches the module `proj_out`. emoji-dit has none of this name: nothing is cached,
+  and steps that skip the blocks compute a wrong prediction.
+- FasterCache finds no attention in U-Nets, so it skips nothing there.
+- para-attn calls FLUX's single blocks as older versions of diffusers defined them."""
 
 
 def document(results: dict[str, Any]) -> str:
@@ -91,7 +102,7 @@ def document(results: dict[str, Any]) -> str:
         if "quality" in found:
             shown = f"![PSNR against speed-up](pictures/{quality_picture(name).name})"
             parts += [f"### {name}, pictures", shown, quality_table(found["quality"])]
-    parts += ["## What failed", errors_table(subjects)]
+    parts += ["## What failed", errors_table(subjects), "## What was noticed", NOTES]
     return "\n\n".join(parts) + "\n"
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from bench.peers.tables import (
+    SPEEDUPS,
     Row,
     Rows,
     agreement,
@@ -17,7 +18,6 @@ from bench.quality.claims import interpolated
 
 FEWER = "fewer steps"
 NOISE = 0.03  # the share by which times may differ by chance
-COMPARED_DB = (2.0, 2.5)  # speed-ups at which pictures are compared
 
 
 class Best(NamedTuple):
@@ -44,7 +44,7 @@ def lines_of(subject: str, parts: Mapping[str, Any]) -> Iterator[dict[str, str]]
     if len(compiled) > 1:
         cached = {n: row for n, row in compiled.items() if n != PLAIN}
         yield line(subject, "speed-up, Inductor", cached, speed, "{:.2f}×")
-    for at in COMPARED_DB if "quality" in parts else ():
+    for at in SPEEDUPS if "quality" in parts else ():
         found = {n: interpolated(c, at) for n, c in curves_of(parts["quality"]).items()}
         known = {n: {"psnr": v} for n, v in found.items() if v is not None and n != FEWER}
         yield line(subject, f"PSNR at {at:g}×", known, psnr, "{:.1f} dB")
