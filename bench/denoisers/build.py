@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from collections.abc import Callable
 
 import torch
 from diffusers import ModelMixin
@@ -25,9 +26,14 @@ def classes() -> dict[str, type[nn.Module]]:
 
 
 def tiny(recipe: Recipe) -> nn.Module:
-    """Build a small model with seeded weights, in eval mode. All its blocks have an effect."""
+    """Build a small model, see ``seeded``."""
+    return seeded(lambda: classes()[recipe.kind](**recipe.tiny))
+
+
+def seeded(build: Callable[[], nn.Module]) -> nn.Module:
+    """Build a model with seeded weights, in eval mode. All its blocks have an effect."""
     torch.manual_seed(0)
-    model = classes()[recipe.kind](**recipe.tiny).eval()
+    model = build().eval()
     for weight in model.parameters():
         if weight.dim() > 1:
             nn.init.normal_(weight, std=weight[0].numel() ** -0.5)

@@ -1,6 +1,5 @@
 """The subjects with random weights: a U-Net, a FLUX-shaped and a Wan-shaped transformer."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,11 +11,11 @@ from diffusers import (
     UNet2DConditionModel,
     WanTransformer3DModel,
 )
-from torch import Tensor, nn
+from torch import Tensor
 
+from bench.denoisers.build import seeded
 from bench.peers.subject import Request, Subject
 
-SEED = 0
 WORDS = 32  # tokens of the prompt
 
 
@@ -35,18 +34,6 @@ class Size(NamedTuple):
 USUAL, LARGER = Size({}, 16), Size({}, 32)
 
 
-def with_weights(build: Callable[[], nn.Module]) -> nn.Module:
-    """Build a model with seeded weights, in eval mode. All its blocks have an effect."""
-    torch.manual_seed(SEED)
-    model = build().eval().requires_grad_(False)
-    for weight in model.parameters():
-        if weight.dim() > 1:
-            nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
-        elif not weight.any():
-            nn.init.normal_(weight, std=0.02)
-    return model
-
-
 def flux(size: Size = USUAL) -> Subject:
     """Four double and eight single blocks of 192 channels, 256 + 32 tokens."""
     config: dict[str, Any] = {
@@ -59,7 +46,7 @@ def flux(size: Size = USUAL) -> Subject:
         "pooled_projection_dim": 32,
         "axes_dims_rope": (8, 12, 12),
     } | size.config
-    model = with_weights(lambda: FluxTransformer2DModel(**config))
+    model = seeded(lambda: FluxTransformer2DModel(**config)).requires_grad_(False)
     tokens, channels = size.side**2, config["in_channels"]
     given = {
         "encoder_hidden_states": torch.randn(1, WORDS, config["joint_attention_dim"]),
@@ -87,7 +74,7 @@ def wan(size: Size = USUAL) -> Subject:
         "num_layers": 10,
         "rope_max_seq_len": 64,
     } | size.config
-    model = with_weights(lambda: WanTransformer3DModel(**config))
+    model = seeded(lambda: WanTransformer3DModel(**config)).requires_grad_(False)
     given = {"encoder_hidden_states": torch.randn(1, WORDS, config["text_dim"])}
     latent = torch.randn(1, config["in_channels"], 5, size.side, size.side)
     request = Request(latent, partial(flow_prediction, given, 1))
@@ -114,7 +101,7 @@ def unet(size: Size = LARGER) -> Subject:
         "attention_head_dim": 4,
         "norm_num_groups": 16,
     } | size.config
-    model = with_weights(lambda: UNet2DConditionModel(**config))
+    model = seeded(lambda: UNet2DConditionModel(**config)).requires_grad_(False)
     text = torch.randn(1, WORDS, config["cross_attention_dim"])
     request = Request(torch.randn(1, 4, size.side, size.side), partial(unet_prediction, text))
     scheduler = DDIMScheduler(clip_sample=False, steps_offset=1)

@@ -45,7 +45,7 @@ def within_tolerance(path: Path, before: Any, now: Any) -> bool:
 
 
 def message_of(path: Path, before: Any, now: Any) -> str:
-    """Say how a value differs, and what to do if the change is intended."""
+    """Say how a value differs from the expected one, and whether that is an improvement."""
     if before is MISSING:
         inputs = now.get("inputs") if isinstance(now, Mapping) else None
         return "there is no expected value" + (f" for a call with {inputs}" if inputs else "")
@@ -99,8 +99,8 @@ def ratio_findings(
 ) -> Iterator[Finding]:
     """Yield a finding for each ratio of times that is above its limit, or may be.
 
-    The limit is the upper bound of the expected ratio, times the change of the FLOP ratio, plus the
-    margin: a time may move only as FLOPs do.
+    A time may move only as FLOPs do. The limit is the upper bound of the expected ratio, multiplied
+    by the change of the FLOP ratio and by 1 + ``margin``.
     """
     for name in dict.fromkeys((*(expected if isinstance(expected, Mapping) else ()), *measured)):
         ratio = measured.get(name)

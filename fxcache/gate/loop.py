@@ -86,7 +86,7 @@ def euler(model: nn.Module, signature: Signature, inputs: Mapping[str, Any], ste
 
 
 def at(timestep: Any, share: float) -> Any:
-    """Return a share of the timestep, with its type and dtype."""
+    """Return ``timestep`` multiplied by ``share``, with the same type and dtype."""
     if isinstance(timestep, Tensor):
         return (timestep * share).to(timestep.dtype)
     return type(timestep)(timestep * share)

@@ -14,7 +14,8 @@ from fxcache.gate.gate import check, update
 from fxcache.gate.loop import subject_of
 from fxcache.gate.subject import Subject
 from tests import tiny
-from tests.gate.subjects import small
+from tests.gate.subjects import EXACT, STEPS, small
+from tests.plain import dit_inputs
 
 pytestmark = pytest.mark.usefixtures("clean_dynamo")
 TEACACHE = fxcache.TeaCache(0.3, coefficients=(1.0, 0.0))
@@ -84,6 +85,35 @@ def test_values_that_were_written_are_those_expected(compiled, tmp_path):
     assert fxcache.report(model).runs == [], "the gate uses engines of its own"
     if compiled == "module.compile":
         assert vars(model)["_compiled_call_impl"] is not None
+
+
+def test_all_runs_are_in_one_thread(tmp_path):
+    threads = []
+
+    def counting(model: Any) -> Tensor:
+        threads.append(torch.get_num_threads())
+        inputs = dit_inputs()
+        latent = inputs.pop("sample")
+        for t in torch.linspace(900, 100, STEPS):
+            latent = latent - model(latent, t, **inputs) / STEPS
+        return latent
+
+    torch.set_num_threads(2)
+    try:
+        check(small(counting), "model", tmp_path / "none.json", EXACT)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert set(threads) == {1}
+
+
+def test_the_engines_stay_as_they_are(tmp_path):
+    subject = small()
+    (before,) = subject.engines.values()
+    check(subject, "model", tmp_path / "none.json", EXACT)
+    assert subject.engines["DiT"] is before
+    assert not before.runs
+    assert "_compiled_call_impl" not in vars(subject.denoisers["DiT"])
 
 
 def test_a_run_has_steps():

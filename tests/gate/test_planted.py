@@ -217,35 +217,3 @@ def test_an_improvement_asks_for_an_update(expected):
     found = failed(gate(file, small()))
     text = found[f"{CAPTURE}/graphs/full/flops"]
     assert text.endswith(", an improvement: aten.linear.default 24 → 21")
-
-
-def test_all_runs_are_in_one_thread(expected):
-    threads = []
-
-    def counting(model: Any) -> Tensor:
-        threads.append(torch.get_num_threads())
-        return euler(model)
-
-    def euler(model: Any) -> Tensor:
-        inputs = dit_inputs()
-        latent = inputs.pop("sample")
-        for t in torch.linspace(900, 100, STEPS):
-            latent = latent - model(latent, t, **inputs) / STEPS
-        return latent
-
-    torch.set_num_threads(2)
-    try:
-        gate(expected, small(counting))
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(1)
-    assert set(threads) == {1}
-
-
-def test_the_engines_stay_as_they_are(expected):
-    subject = small()
-    (before,) = subject.engines.values()
-    gate(expected, subject)
-    assert subject.engines["DiT"] is before
-    assert not before.runs
-    assert "_compiled_call_impl" not in vars(subject.denoisers["DiT"])
