@@ -63,7 +63,7 @@ def tokenizer(**options: Any) -> PreTrainedTokenizerFast:
     special = ["<pad>", "<s>", "</s>", "<unk>"]
     letters = [chr(code) for code in range(97, 123)]
     vocabulary = {piece: i for i, piece in enumerate([*special, *letters])}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token=special[-1]))
     words.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     defaults: dict[str, Any] = {
         "model_max_length": LONGEST_PROMPT,
