@@ -14,7 +14,8 @@ from fxcache.call import Call
 from fxcache.capture.bind import bound, number_refusal
 from fxcache.capture.export import Dynamic, Exported, as_original, export, first_line
 from fxcache.capture.foreign_memory import own_constants
-from fxcache.capture.isolation import isolated
+from fxcache.capture.isolation import ONE_AT_A_TIME, isolated
+from fxcache.capture.loading import traced_loading
 from fxcache.capture.numbers import AsTensor
 from fxcache.capture.provided import ProvidesPrograms
 from fxcache.capture.source import recorded_line, source_of
@@ -54,7 +55,19 @@ def capture(module: nn.Module, signature: Signature, call: Call, fixed: bool = F
     signature.require_accepted(call)
     require_no_cache_inside(module)
     dynamic: Dynamic = {} if fixed else signature.dynamic
-    original = as_original(module, signature.original)
+    with ONE_AT_A_TIME, traced_loading(as_original(module, signature.original)) as original:
+        return traced_program(original, model, call, dynamic)
+
+
+def traced_program(original: nn.Module, model: str, call: Call, dynamic: Dynamic) -> Program:
+    """Return the program of ``original``, which has its original class and no hooks of its own.
+
+    Args:
+        original: The module.
+        model: The name of its class.
+        call: The call to trace.
+        dynamic: The dimensions whose sizes may vary, by the path of the input.
+    """
     if not call.is_bound:
         call = bound(original, call)
     lines = "FXCACHE_DUMP" in os.environ

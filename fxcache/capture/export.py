@@ -18,6 +18,7 @@ from fxcache._torch import (
 from fxcache.call import Call
 from fxcache.capture.boundary import Boundary
 from fxcache.capture.isolation import isolated
+from fxcache.capture.loading import set_forward
 from fxcache.capture.preserve import Preserved
 from fxcache.capture.randomness import without_draws
 from fxcache.capture.replacements import Replacements, UntraceableError
@@ -120,11 +121,12 @@ def entered_with_dict(
         replacements.foreign_memory.require_unchanged()
         return result
 
+    before = vars(module).get("forward")
     module.forward = enter
     try:
         yield
     finally:
-        del module.forward
+        set_forward(module, before)
 
 
 def dynamic_shapes(call: Call, dynamic: Dynamic) -> dict[str, Any]:
@@ -191,8 +193,8 @@ def remedy_for(module: nn.Module) -> str:
         return "load or move the model outside inference mode: its weights are inference tensors"
     if any("forward" in vars(submodule) for submodule in module.modules()):
         return (
-            "remove the hooks from its submodules (sequential offloading moves weights while the "
-            "model runs), or hook the whole model instead, as enable_model_cpu_offload does"
+            "remove the hooks from its submodules, unless they are those of accelerate or diffusers "
+            "that offload or cast weights"
         )
     return (
         "check that the model itself accepts these inputs; if it does, change that line so that it "

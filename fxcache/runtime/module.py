@@ -152,8 +152,9 @@ def require_no_optimized_inside(module: nn.Module) -> None:
 def take_over_forward(module: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:
     """Make a ``forward`` on the instance call the forward of ``new``.
 
-    accelerate's hooks call ``_old_forward``, which is replaced. Hooks and helpers that were removed
-    (accelerate's, DeepCache's) leave the class's forward on the instance, which is deleted.
+    The hooks of accelerate and diffusers keep the forward that they call, which is replaced. Hooks
+    and helpers that were removed (accelerate's, DeepCache's) leave the class's forward on the
+    instance, which is deleted.
 
     Raises:
         StateError: The instance has another ``forward``, which would bypass fxcache.
@@ -161,6 +162,8 @@ def take_over_forward(module: nn.Module, old: type[nn.Module], new: type[nn.Modu
     own = vars(module)
     if is_bound(own.get("_old_forward"), old):
         own["_old_forward"] = MethodType(new.forward, module)
+    elif place := hooked_forward(module, old):
+        setattr(*place, MethodType(new.forward, module))
     elif is_bound(own.get("forward"), old):
         del own["forward"]
     elif "forward" in own:
@@ -169,6 +172,15 @@ def take_over_forward(module: nn.Module, old: type[nn.Module], new: type[nn.Modu
             where=object.__repr__(own["forward"]),
             remedy="optimize the module before what set it, or delete module.forward first",
         )
+
+
+def hooked_forward(module: nn.Module, old: type[nn.Module]) -> tuple[object, str] | None:
+    """Return the object and its attribute in which a hook of diffusers keeps ``old.forward``."""
+    for reference in getattr(vars(module).get("_diffusers_hook"), "_fn_refs", ()):
+        for name in ("original_forward", "forward"):
+            if is_bound(getattr(reference, name), old):
+                return reference, name
+    return None
 
 
 def is_bound(method: object, kind: type[nn.Module]) -> bool:

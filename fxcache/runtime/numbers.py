@@ -10,6 +10,7 @@ from fxcache.call import Call
 from fxcache.capture.bind import Trace, number_tensors, trace_of
 from fxcache.capture.export import as_original
 from fxcache.capture.isolation import ONE_AT_A_TIME
+from fxcache.capture.loading import traced_loading
 from fxcache.errors import CaptureError
 from fxcache.runtime.offload import Offload
 from fxcache.runtime.values import Values
@@ -51,7 +52,8 @@ class Numbers:
         found = self._tensors.get((self._kind(kind, call), exact_key(call.number)))
         if found is None:
             with ONE_AT_A_TIME:  # tracing replaces the model's weights by placeholders
-                found = self._find(module, call, kind)
+                with traced_loading(as_original(module, self._original)) as original:
+                    found = self._find(original, call, kind)
                 self._tensors[self._kind(kind, call), exact_key(call.number)] = found
                 if len(self._tensors) > MAX_NUMBERS:
                     self._tensors.popitem(last=False)
@@ -67,9 +69,8 @@ class Numbers:
         return kind, tuple(self._values.number(tensors[path]) for path in sorted(read))
 
     def _find(
-        self, module: nn.Module, call: Call, kind: Hashable
+        self, original: nn.Module, call: Call, kind: Hashable
     ) -> tuple[Trace, tuple[Tensor, ...]]:
-        original = as_original(module, self._original)
         traces = self._traces.setdefault(self._kind(kind, call), [])
         for index, trace in enumerate(traces):
             if found := number_tensors(original, call, trace):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fxcache._torch import weight_kind, weight_kind_and_version
+from fxcache.capture.weight_hooks import stored_elsewhere
 from fxcache.runtime.identities import Containers, Modules
 from fxcache.runtime.structure import NOT_SETTINGS, is_callable_setting, own_tensors, structure
 
@@ -36,7 +37,8 @@ class Snapshot:
         registries = (own[name] for own in attributes for name in REGISTRIES)
         nested = (v for v in visited if not isinstance(v, Tensor))
         self._containers = Containers(chain(registries, nested))
-        weights = {id(t): t for m in self._modules.all for _, t in own_tensors(m)}
+        stored = stored_elsewhere(module)
+        weights = {id(t): t for m in self._modules.all for _, t in own_tensors(m, stored)}
         settings = {id(v): v for v in visited if isinstance(v, Tensor)}
         tensors = (weights | settings).values()
         self._inference = [t for t in tensors if t.is_inference()]  # these do not count writes

@@ -2,12 +2,14 @@
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fxcache._torch import version_of
+from fxcache.capture.weight_hooks import stored_elsewhere
 from fxcache.program import STATE_KEY
 from fxcache.runtime.content import IdentityKey
 
@@ -41,13 +43,14 @@ def structure(
     """
     found: list[Any] = []
     visited = [] if visited is None else visited
+    stored = stored_elsewhere(module)
     first: dict[int, int] = {}  # a number for each tensor, which may have several names
     for path, submodule in module.named_modules():
         if path:
             found.append((path, IdentityKey(submodule), IdentityKey(type(submodule))))
         for name, value in settings(submodule):
             found.append((name, reduced(value, visited)))
-        for name, weight in own_tensors(submodule):
+        for name, weight in own_tensors(submodule, stored):
             number = first.setdefault(id(weight), len(first))
             device = (homes or {}).get(id(weight), weight.device)
             found.append((name, number, weight.shape, weight.dtype, device))
@@ -103,29 +106,42 @@ def reduced(value: Any, visited: list[Any], depth: int = MAX_DEPTH) -> Any:
 
 def weights(module: nn.Module) -> list[tuple[IdentityKey, int]]:
     """Return the weights and their versions, which are equal while no value changes."""
+    stored = stored_elsewhere(module)
     return [
         (IdentityKey(tensor), version_of(tensor))
         for submodule in module.modules()
-        for _, tensor in own_tensors(submodule)
+        for _, tensor in own_tensors(submodule, stored)
     ]
 
 
-def own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the parameters and buffers of ``module`` itself, with their names."""
-    yield from module.named_parameters(recurse=False, remove_duplicate=False)
-    yield from module.named_buffers(recurse=False, remove_duplicate=False)
+def own_tensors(
+    module: nn.Module, stored: Mapping[tuple[int, str], Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the parameters and buffers of ``module`` itself, with their names.
+
+    Args:
+        module: The module.
+        stored: The weights that hooks store elsewhere, which take the place of those in the module.
+    """
+    named = module.named_parameters(recurse=False, remove_duplicate=False)
+    for name, tensor in chain(named, module.named_buffers(recurse=False, remove_duplicate=False)):
+        yield name, stored.get((id(module), name), tensor)
 
 
 def live_weights(module: nn.Module, captured: Mapping[str, Any]) -> dict[str, Any]:
     """Return the current tensors of ``module`` by name; those of ``captured`` where it has none."""
-    return {name: live_weight(module, name, then) for name, then in captured.items()}
+    stored = stored_elsewhere(module)
+    return {name: live_weight(module, name, then, stored) for name, then in captured.items()}
 
 
-def live_weight(module: nn.Module, name: str, then: Any) -> Any:
+def live_weight(
+    module: nn.Module, name: str, then: Any, stored: Mapping[tuple[int, str], Tensor]
+) -> Any:
     """Return the current tensor of ``module`` with this name; ``then`` if it has none."""
     owner_path, _, leaf = name.rpartition(".")
     try:
-        now = getattr(module.get_submodule(owner_path), leaf, None)
+        owner = module.get_submodule(owner_path)
     except AttributeError:  # a constant that torch.export lifted
         return then
+    now = stored.get((id(owner), leaf), getattr(owner, leaf, None))
     return now if isinstance(now, Tensor) else then

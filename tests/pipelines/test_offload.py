@@ -9,7 +9,7 @@ from diffusers.hooks import apply_group_offloading
 from torch import nn
 
 import fxcache
-from tests.engines import optimized_engine
+from tests.engines import num_captures, variants_of
 from tests.pipelines.build import (
     FLUX_PROMPT,
     SD_PROMPT,
@@ -18,6 +18,7 @@ from tests.pipelines.build import (
     follows,
     keeps,
     optimised,
+    paced,
     runs,
     stable_diffusion,
 )
@@ -51,7 +52,23 @@ def layerwise(model: Any) -> None:
     model.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
 
 
-REFUSED = pytest.mark.parametrize("hook", [sequential, groups_of_leaves, layerwise])
+HOOKS = [sequential, groups_of_leaves, groups_of_blocks, layerwise]
+# One model in each order; the others with "make test-slow".
+LOADING = pytest.mark.parametrize(
+    ("hook", "made", "hooked_first"),
+    [
+        pytest.param(
+            hook,
+            made,
+            first,
+            id=f"{hook.__name__}-{made.__name__}-{'before' if first else 'after'}",
+            marks=[] if (made is flux) == first else pytest.mark.slow,
+        )
+        for hook in HOOKS
+        for made in (stable_diffusion, flux)
+        for first in (True, False)
+    ],
+)
 
 
 @MODELS
@@ -70,59 +87,71 @@ def test_whole_model_offload(made, hooked_first):
     assert torch.equal(draw(), plain)
 
 
-def drawn_while_hooked(made: Any, hook: Any, hooked_first: bool) -> fxcache.CaptureError:
+@LOADING
+def test_hooks_that_load_weights_inside(hook, made, hooked_first):
+    hooked, expected, _ = made()
+    hook(hooked)
+    plain = expected()
     model, draw, _ = made()
     if hooked_first:
         hook(model)
-    fxcache.optimize(model)
-    if not hooked_first:
-        hook(model)
-    with pytest.raises(fxcache.CaptureError) as caught:
+    with optimised(model, interval=1):
+        if not hooked_first:
+            hook(model)
+        assert torch.equal(draw(), plain)
+        runs(model)
+        paced(3, model)
+        first = draw()
+        assert runs(model) == [every_third(model)]
+        assert torch.equal(draw(), first)
+        assert num_captures(model) == 1
+    assert not torch.equal(first, plain), "nothing was reused"
+    assert torch.equal(draw(), plain), "the model must work as before"
+
+
+def test_a_reuse_step_casts_only_the_weights_that_it_reads():
+    model, draw, _ = stable_diffusion()
+    layerwise(model)
+    with optimised(model, hoist=None):
         draw()
-    assert not optimized_engine(model).captures
-    fxcache.restore(model)
-    hooked, expected, _ = made()
-    hook(hooked)
-    assert torch.equal(draw(), expected()), "the model must work as before"
-    return caught.value
+        graphs = [v.module for v in variants_of(model).made.values()]
+        full, reuse = sorted(map(casts, graphs), reverse=True)
+    assert 0 < reuse < full / 2
 
 
-@MODELS
-@ORDER
-@REFUSED
-def test_hooks_that_move_weights_inside_are_refused(made, hook, hooked_first):
-    error = drawn_while_hooked(made, hook, hooked_first)
-    assert any(place in error.where for place in ("accelerate", "diffusers/hooks"))
-    assert "hook" in error.remedy or "offload" in error.remedy
+def casts(module: torch.fx.GraphModule) -> int:
+    """Return the number of weights that the graph of ``module`` casts."""
+    found = module.graph.find_nodes(op="call_function", target=torch.ops.aten.to.dtype)
+    return sum(node.all_input_nodes[0].op == "get_attr" for node in found)
 
 
-@MODELS
-def test_block_offload_before_is_refused(made):
-    model, draw, _ = made()
-    groups_of_blocks(model)
+def test_weights_changed_while_they_are_not_offloaded():
+    def made() -> Any:
+        model, draw, pipe = stable_diffusion()
+        sequential(model)
+        return model, draw, pipe
+
+    def change(pipe: Any) -> None:
+        accelerate.hooks.remove_hook_from_module(pipe.unet, recurse=True)
+        with torch.no_grad():
+            pipe.unet.conv_in.weight.mul_(1.5)
+        sequential(pipe.unet)
+
+    follows(made, change)
+
+
+def test_weights_in_files_are_refused(tmp_path):
+    model, draw, _ = stable_diffusion()
     plain = draw()
-    with pytest.raises(fxcache.StateError) as caught:
-        fxcache.optimize(model)
-    assert "optimize the module before" in caught.value.remedy
-    assert torch.equal(draw(), plain)
-
-
-@MODELS
-def test_block_offload_after_is_refused(made):
-    model, draw, _ = made()
+    apply_group_offloading(
+        model, CPU, CPU, offload_type="leaf_level", offload_to_disk_path=str(tmp_path)
+    )
     fxcache.optimize(model)
-    groups_of_blocks(model)
-    with pytest.raises(fxcache.CaptureError):
+    with pytest.raises(fxcache.CaptureError, match="from a file") as caught:
         draw()
-
-
-def test_restoring_under_block_offload_is_refused():
-    model, _, _ = stable_diffusion()
-    fxcache.optimize(model)
-    groups_of_blocks(model)
-    with pytest.raises(fxcache.StateError) as caught:
-        fxcache.restore(model)
     assert caught.value.remedy
+    fxcache.restore(model)
+    assert torch.equal(draw(), plain)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
