@@ -9,7 +9,7 @@ DEMO := --prompt "red apple" --prompt "grinning face" --prompt "slice of pizza" 
 	--prompt "tiger face" --prompt "fire engine" --prompt "penguin" \
 	--steps 50 --compare
 
-.PHONY: help install demo docs gate test test-slow test-oldest lint types unit figures coverage quality peers stateful drawn cases clean
+.PHONY: help install demo docs gate test test-slow test-oldest lint types unit figures coverage pipelines quality peers stateful drawn cases clean
 
 help:
 	@echo "make demo         pictures with and without fxcache, side by side, with times"
@@ -20,6 +20,7 @@ help:
 	@echo "make test-oldest  the tests with the oldest torch (its build for CUDA: gigabytes)"
 	@echo "make figures      measure again every number that the README states"
 	@echo "make coverage     try every denoiser of diffusers again (an hour at most)"
+	@echo "make pipelines    try every pipeline of diffusers again (about an hour)"
 	@echo "make quality      what every policy does to the bundled models' pictures (about two hours)"
 	@echo "make peers        fxcache beside other caches, on the same models (about an hour)"
 	@echo "make stateful     ten thousand calls of requests that get in each other's way"
@@ -95,6 +96,10 @@ figures: install
 
 coverage: install
 	$(BIN)/python -m bench.coverage
+	$(BIN)/python -m bench.figures
+
+pipelines: install
+	$(BIN)/python -m bench.pipelines
 	$(BIN)/python -m bench.figures
 
 quality: install

@@ -122,7 +122,7 @@ def test_files_exist(document):
 def test_tests_of_pipelines_exist():
     source = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
     for name in re.findall(
-        r"\btest_\w+(?![\w.*])", " ".join(inline_code(ROOT / "docs/pipelines.md"))
+        r"\btest_\w+(?![\w.*])", " ".join(inline_code(ROOT / "docs/features.md"))
     ):
         assert f"def {name}(" in source, name
 

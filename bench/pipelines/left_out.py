@@ -1,0 +1,3 @@
+"""The pipeline classes without a recipe, and why."""
+
+LEFT_OUT: dict[str, str] = {}
