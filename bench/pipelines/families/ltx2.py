@@ -44,8 +44,8 @@ def autoencoders() -> dict[str, Any]:
     return {"vae": vae, "audio_vae": audio_vae}
 
 
-def connectors() -> Any:
-    """Build what makes the text states for the video and the sound."""
+def connectors(layers: int = 1) -> Any:
+    """Build what makes states for the video and the sound of these layers of a text encoder."""
     streams = {
         f"{stream}_connector_{name}": value
         for stream in ("video", "audio")
@@ -56,7 +56,7 @@ def connectors() -> Any:
             ("num_learnable_registers", 4),
         )
     }
-    return model(LTX2TextConnectors, caption_channels=16, text_proj_in_factor=1, **streams)
+    return model(LTX2TextConnectors, caption_channels=16, text_proj_in_factor=layers, **streams)
 
 
 def ltx2(kind: str, **parts: Any) -> Any:
