@@ -12,6 +12,7 @@ from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionMode
 from bench.pipelines.parts import mask, model, picture
 
 IMAGE_WIDTH = 16
+GUIDED = {"transformer": 2}  # the trajectories with guidance in calls of its own
 
 
 def wan_vae(**config: Any) -> Any:

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from bench.pipelines.parts import assembled, denoiser, picture, square, tokenizer
+from diffusers.models.autoencoders.autoencoder_cosmos3_audio import Cosmos3AVAEAudioTokenizer
+
+from bench.pipelines.parts import assembled, denoiser, model, picture, square, tokenizer
 from bench.pipelines.recipe import PipelineRecipe
 from bench.pipelines.videos import flow_unipc, wan_vae
 
@@ -11,17 +13,28 @@ CHAT = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
 def omni() -> Any:
+    """Build a pipeline that makes sound too, eight samples for each latent one."""
     return assembled(
         "Cosmos3OmniPipeline",
-        transformer=denoiser("Cosmos3OmniTransformer"),
+        transformer=denoiser("Cosmos3OmniTransformer", sound_gen=True, sound_dim=6),
         text_tokenizer=tokenizer(chat_template=CHAT),
         vae=wan_vae(),
+        sound_tokenizer=model(
+            Cosmos3AVAEAudioTokenizer,
+            sampling_rate=240,
+            hop_size=8,
+            vocoder_input_dim=6,
+            dec_dim=8,
+            dec_c_mults=(1, 2),
+            dec_strides=(2, 4),
+            encoder_enabled=False,
+        ),
         scheduler=flow_unipc(),
     )
 
 
-def image_to_video() -> Mapping[str, Any]:
-    """The short prompts only, without descriptions of the size and the duration."""
+def image_to_sound() -> Mapping[str, Any]:
+    """A video and its sound, of the short prompts only, without descriptions of the size and the duration."""
     return {
         **square(64),
         "prompt": "a cat",
@@ -29,6 +42,7 @@ def image_to_video() -> Mapping[str, Any]:
         "image": picture(64),
         "num_frames": 5,
         "guidance_scale": 3.0,
+        "enable_sound": True,
         "use_system_prompt": False,
         "add_resolution_template": False,
         "add_duration_template": False,
@@ -36,5 +50,5 @@ def image_to_video() -> Mapping[str, Any]:
 
 
 RECIPES = (
-    PipelineRecipe("Cosmos3OmniPipeline", omni, image_to_video, trajectories={"transformer": 2}),
+    PipelineRecipe("Cosmos3OmniPipeline", omni, image_to_sound, trajectories={"transformer": 2}),
 )

@@ -8,9 +8,14 @@ from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisi
 
 from bench.pipelines.parts import assembled, denoiser, model, noise, picture, prompt, square
 from bench.pipelines.recipe import PipelineRecipe
-from bench.pipelines.videos import IMAGE_WIDTH, clip_processor, flow_euler, frames, prompt_masks
-
-GUIDED = {"transformer": 2}
+from bench.pipelines.videos import (
+    GUIDED,
+    IMAGE_WIDTH,
+    clip_processor,
+    flow_euler,
+    frames,
+    prompt_masks,
+)
 
 
 def vae(**config: Any) -> Any:

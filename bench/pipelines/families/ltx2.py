@@ -10,12 +10,11 @@ from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 from diffusers.pipelines.ltx2.pipeline_ltx2_hdr_lora import LTX2HDRReferenceCondition
 from diffusers.pipelines.ltx2.pipeline_ltx2_ic_lora import LTX2ReferenceCondition
 
+from bench.pipelines.families.ltx import LAYERS, LEVELS
 from bench.pipelines.parts import assembled, denoiser, model, noise, picture, prompt, square
 from bench.pipelines.recipe import PipelineRecipe
 from bench.pipelines.videos import flow_euler, frames, prompt_masks
 
-LEVELS = (8, 8, 8, 8)
-LAYERS = (1, 1, 1, 1, 1)
 # One call for two prompts, one without some blocks, one without the other modality.
 GUIDED = {"transformer": 3}
 

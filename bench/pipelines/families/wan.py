@@ -5,23 +5,43 @@ from typing import Any
 
 from bench.pipelines.parts import assembled, denoiser, picture, prompt, square
 from bench.pipelines.recipe import PipelineRecipe
-from bench.pipelines.videos import IMAGE_WIDTH, clip_parts, flow_unipc, frames, masks, wan_vae
+from bench.pipelines.videos import (
+    GUIDED,
+    IMAGE_WIDTH,
+    clip_parts,
+    flow_unipc,
+    frames,
+    masks,
+    wan_vae,
+)
 
 # The denoiser takes the latent, a mask and a picture, and CLIP's tokens of the picture.
 WITH_IMAGE = {"in_channels": 12, "image_dim": IMAGE_WIDTH, "added_kv_proj_dim": 24}
 
 
-def wan(kind: str, model: str = "WanTransformer3DModel", **config: Any) -> Any:
+def wan(kind: str, **config: Any) -> Any:
     """Build a pipeline; ``config`` is its denoiser's."""
-    return assembled(
-        kind, transformer=denoiser(model, **config), scheduler=flow_unipc(), vae=wan_vae()
-    )
+    transformer = denoiser("WanTransformer3DModel", **config)
+    return assembled(kind, transformer=transformer, scheduler=flow_unipc(), vae=wan_vae())
 
 
 def wan_with_image(kind: str, model: str = "WanTransformer3DModel") -> Any:
     transformer = denoiser(model, **WITH_IMAGE)
     return assembled(
         kind, transformer=transformer, scheduler=flow_unipc(), vae=wan_vae(), **clip_parts()
+    )
+
+
+def experts() -> Any:
+    """Build a pipeline with a denoiser for much noise and one for little."""
+    config = {"vace_in_channels": 8 + 64}  # what to keep and what to change; the mask
+    return assembled(
+        "WanVACEPipeline",
+        transformer=denoiser("WanVACETransformer3DModel", **config),
+        transformer_2=denoiser("WanVACETransformer3DModel", **config),
+        boundary_ratio=0.75,
+        scheduler=flow_unipc(),
+        vae=wan_vae(),
     )
 
 
@@ -73,8 +93,6 @@ def edited_video() -> Mapping[str, Any]:
     return {**text_to_video(), "video": frames(5)}
 
 
-GUIDED = {"transformer": 2}
-
 RECIPES = (
     PipelineRecipe("WanPipeline", lambda: wan("WanPipeline"), text_to_video, trajectories=GUIDED),
     PipelineRecipe(
@@ -92,9 +110,10 @@ RECIPES = (
     ),
     PipelineRecipe(
         "WanVACEPipeline",
-        lambda: wan("WanVACEPipeline", "WanVACETransformer3DModel", vace_in_channels=8 + 64),
+        experts,
         controlled,
-        trajectories=GUIDED,
+        steps=14,
+        trajectories={"transformer": 2, "transformer_2": 2},
     ),
     PipelineRecipe(
         "WanAnimatePipeline",
