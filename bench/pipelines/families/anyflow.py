@@ -7,7 +7,7 @@ import diffusers
 
 from bench.pipelines.parts import assembled, denoiser, noise, prompt, square
 from bench.pipelines.recipe import PipelineRecipe
-from bench.pipelines.videos import wan_vae
+from bench.pipelines.video_parts import wan_vae
 
 
 def anyflow(kind: str, model: str) -> Any:

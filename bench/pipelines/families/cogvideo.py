@@ -8,7 +8,7 @@ from diffusers.pipelines.consisid.pipeline_consisid import ConsisIDPipeline
 
 from bench.pipelines.parts import assembled, denoiser, model, noise, picture, prompt, square
 from bench.pipelines.recipe import PipelineRecipe
-from bench.pipelines.videos import frames
+from bench.pipelines.video_parts import frames
 
 
 def vae() -> Any:

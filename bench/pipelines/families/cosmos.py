@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bench.pipelines.parts import assembled, denoiser, model, picture, prompt, square
 from bench.pipelines.recipe import PipelineRecipe
-from bench.pipelines.videos import GUIDED, flow_euler, frames, wan_vae
+from bench.pipelines.video_parts import GUIDED, flow_euler, frames, wan_vae
 
 WITH_MASK = {"in_channels": 5}  # the latent, and where it is given
 

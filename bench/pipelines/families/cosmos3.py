@@ -7,7 +7,7 @@ from diffusers.models.autoencoders.autoencoder_cosmos3_audio import Cosmos3AVAEA
 
 from bench.pipelines.parts import assembled, denoiser, model, picture, square, tokenizer
 from bench.pipelines.recipe import PipelineRecipe
-from bench.pipelines.videos import flow_unipc, wan_vae
+from bench.pipelines.video_parts import flow_unipc, wan_vae
 
 CHAT = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
@@ -34,7 +34,7 @@ def omni() -> Any:
 
 
 def image_to_sound() -> Mapping[str, Any]:
-    """A video and its sound, of the short prompts only, without descriptions of the size and the duration."""
+    """A video and its sound. The prompts stay short: no size and no duration is added."""
     return {
         **square(64),
         "prompt": "a cat",

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import diffusers
+import torch
 
 from bench.pipelines.parts import assembled, denoiser, model, noise, prompt, square
 from bench.pipelines.recipe import PipelineRecipe
-from bench.pipelines.videos import flow_euler, prompt_masks
+from bench.pipelines.video_parts import flow_euler, prompt_masks
 
 
 def easyanimate(kind: str, **config: Any) -> Any:
@@ -29,7 +30,7 @@ def text_to_video() -> Mapping[str, Any]:
 
 def inpainted() -> Mapping[str, Any]:
     """A video whose right half is made anew."""
-    half = noise(1, 1, 5, 32, 32).new_zeros(1, 1, 5, 32, 32)
+    half = torch.zeros(1, 1, 5, 32, 32)
     half[..., 16:] = 1.0
     return {
         **text_to_video(),

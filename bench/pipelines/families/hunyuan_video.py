@@ -8,7 +8,7 @@ from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisi
 
 from bench.pipelines.parts import assembled, denoiser, model, noise, picture, prompt, square
 from bench.pipelines.recipe import PipelineRecipe
-from bench.pipelines.videos import (
+from bench.pipelines.video_parts import (
     GUIDED,
     IMAGE_WIDTH,
     clip_processor,

@@ -9,7 +9,7 @@ import torch
 from bench.pipelines.families.hunyuan_video import vae
 from bench.pipelines.parts import assembled, denoiser, model, noise, picture, prompt, square
 from bench.pipelines.recipe import PipelineRecipe
-from bench.pipelines.videos import GUIDED, flow_euler, frames
+from bench.pipelines.video_parts import GUIDED, flow_euler, frames
 
 
 def kandinsky5(kind: str, **config: Any) -> Any:

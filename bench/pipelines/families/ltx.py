@@ -17,7 +17,7 @@ from bench.pipelines.parts import (
     tokenizer,
 )
 from bench.pipelines.recipe import PipelineRecipe
-from bench.pipelines.videos import flow_euler, frames, prompt_masks
+from bench.pipelines.video_parts import flow_euler, frames, prompt_masks
 
 LEVELS = (8, 8, 8, 8)
 LAYERS = (1, 1, 1, 1, 1)

@@ -13,7 +13,7 @@ from diffusers.pipelines.ltx2.pipeline_ltx2_ic_lora import LTX2ReferenceConditio
 from bench.pipelines.families.ltx import LAYERS, LEVELS
 from bench.pipelines.parts import assembled, denoiser, model, noise, picture, prompt, square
 from bench.pipelines.recipe import PipelineRecipe
-from bench.pipelines.videos import flow_euler, frames, prompt_masks
+from bench.pipelines.video_parts import flow_euler, frames, prompt_masks
 
 # One call for two prompts, one without some blocks, one without the other modality.
 GUIDED = {"transformer": 3}
@@ -118,25 +118,25 @@ def in_context() -> Mapping[str, Any]:
 
 
 def high_range() -> Mapping[str, Any]:
-    """The same with the options of the distilled model."""
+    """A video to follow, and no guidance, as the distilled model has it."""
     return {**words(), "reference_conditions": [LTX2HDRReferenceCondition(frames(9))]}
+
+
+def positive() -> Mapping[str, Any]:
+    """A prompt without a negative one, for 49 frames."""
+    given = {key: value for key, value in words().items() if not key.startswith("negative")}
+    return given | {"num_frames": 49}
 
 
 def keyframes() -> Mapping[str, Any]:
     """A picture to start from, and keyframes that are made with the video. Eight steps."""
-    given = {key: value for key, value in words().items() if not key.startswith("negative")}
-    return {
-        **given,
-        "num_frames": 49,
-        "conditions": [LTX2VideoCondition(picture(), crf=0)],
-    }
+    return {**positive(), "conditions": [LTX2VideoCondition(picture(), crf=0)]}
 
 
 def refined() -> Mapping[str, Any]:
     """Seven steps for each half of a video of 49 frames, which becomes one of 97."""
-    given = {key: value for key, value in keyframes().items() if key != "conditions"}
     return {
-        **given,
+        **positive(),
         "latents": noise(1, 8, 7, 2, 2, seed=2),
         "keyframes_latents": noise(1, 8, 2, 2, 2, seed=3),
         "keyframe_positions": [24, 48],

@@ -8,7 +8,7 @@ import diffusers
 from bench.pipelines.families.hunyuan_video import siglip
 from bench.pipelines.parts import assembled, denoiser, picture, prompt, square, t5_text
 from bench.pipelines.recipe import PipelineRecipe
-from bench.pipelines.videos import GUIDED, IMAGE_WIDTH, flow_euler, prompt_masks, wan_vae
+from bench.pipelines.video_parts import GUIDED, IMAGE_WIDTH, flow_euler, prompt_masks, wan_vae
 
 
 def motif(kind: str, config: Mapping[str, Any] | None = None, **parts: Any) -> Any:

@@ -7,7 +7,7 @@ import diffusers
 
 from bench.pipelines.parts import assembled, denoiser, picture, prompt, square
 from bench.pipelines.recipe import PipelineRecipe
-from bench.pipelines.videos import flow_euler, prompt_masks, wan_vae
+from bench.pipelines.video_parts import flow_euler, prompt_masks, wan_vae
 
 
 def sana_video(kind: str, scheduler: Any) -> Any:

@@ -18,7 +18,7 @@ from bench.pipelines.parts import (
     tokenizer,
 )
 from bench.pipelines.recipe import PipelineRecipe
-from bench.pipelines.videos import flow_euler, prompt_masks
+from bench.pipelines.video_parts import flow_euler, prompt_masks
 
 
 def world() -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 from bench.pipelines.families.wan import WITH_IMAGE
 from bench.pipelines.parts import assembled, denoiser, picture, prompt, square
 from bench.pipelines.recipe import PipelineRecipe
-from bench.pipelines.videos import GUIDED, clip_parts, flow_unipc, frames, wan_vae
+from bench.pipelines.video_parts import GUIDED, clip_parts, flow_unipc, frames, wan_vae
 
 
 def skyreels(kind: str, parts: Mapping[str, Any] | None = None, **config: Any) -> Any:

@@ -8,7 +8,7 @@ import torch
 
 from bench.pipelines.parts import assembled, denoiser, prompt, square
 from bench.pipelines.recipe import PipelineRecipe
-from bench.pipelines.videos import flow_euler, prompt_masks
+from bench.pipelines.video_parts import flow_euler, prompt_masks
 
 
 def pipeline(kind: str, transformer: str, scheduler: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.pipelines.parts import assembled, denoiser, picture, prompt, square
 from bench.pipelines.recipe import PipelineRecipe
-from bench.pipelines.videos import (
+from bench.pipelines.video_parts import (
     GUIDED,
     IMAGE_WIDTH,
     clip_parts,
