@@ -1,5 +1,6 @@
 """Parts of small pipelines: denoisers, autoencoders, text encoders, tokenizers, embeddings."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -141,3 +142,21 @@ def prompt(tokens: int, width: int, pooled: int = 0) -> dict[str, Tensor]:
 
 def square(side: int) -> Mapping[str, int]:
     return {"height": side, "width": side}
+
+
+def taken(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of ``options`` that the pipeline's call takes."""
+    names = inspect.signature(getattr(diffusers, kind).__call__).parameters
+    return {name: value for name, value in options.items() if name in names}
+
+
+def positive(words: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the embeddings of the prompt without those of the negative one."""
+    return {name: value for name, value in words.items() if not name.startswith("negative_")}
+
+
+class StandIn(nn.Module):
+    """Has a type of numbers and a place, as a text encoder whose work is not needed."""
+
+    dtype = torch.float32
+    device = torch.device("cpu")

@@ -1,0 +1,111 @@
+"""Pipelines of Qwen-Image."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import diffusers
+import torch
+
+from bench.denoisers.qwen_image import QWEN_TINY
+from bench.pipelines.parts import (
+    StandIn,
+    assembled,
+    denoiser,
+    mask,
+    model,
+    noise,
+    picture,
+    square,
+    taken,
+)
+from bench.pipelines.recipe import PipelineRecipe
+
+SIDE = 16
+
+
+def autoencoder(halvings: int = 1, **config: Any) -> Any:
+    """Build an autoencoder that halves the height and width so many times."""
+    defaults: dict[str, Any] = {
+        "base_dim": 4,
+        "z_dim": 4,
+        "dim_mult": [1] * (halvings + 1),
+        "num_res_blocks": 1,
+        "temperal_downsample": [False] * halvings,
+        "latents_mean": [0.0] * 4,
+        "latents_std": [1.0] * 4,
+    }
+    return model(diffusers.AutoencoderKLQwenImage, **(defaults | config))
+
+
+def qwen(kind: str, parts: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
+    """Build a pipeline with these parts beside the transformer, which has this configuration."""
+    defaults: dict[str, Any] = {
+        "transformer": denoiser("QwenImageTransformer2DModel", **config),
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(),
+        "vae": autoencoder(),
+    }
+    return assembled(kind, **(defaults | parts))
+
+
+def controlnet(extra_channels: int = 0) -> dict[str, Any]:
+    config = dict(QWEN_TINY, extra_condition_channels=extra_channels)
+    return {"controlnet": model(diffusers.QwenImageControlNetModel, **config)}
+
+
+def edited(halvings: int, **config: Any) -> dict[str, Any]:
+    """Build parts for pipelines that scale their picture to a size of a million pixels."""
+    return {"vae": autoencoder(halvings, base_dim=2, **config), "text_encoder": StandIn()}
+
+
+def inputs(kind: str, sized: bool) -> Mapping[str, Any]:
+    """Return all inputs that the pipeline takes, and a small size unless it has its own."""
+    usual = {
+        "image": picture(SIDE),
+        "mask_image": mask(SIDE),
+        "control_image": picture(SIDE, seed=1),
+        "control_mask": mask(SIDE),
+        "prompt": None,
+        "strength": 0.7,
+    }
+    words = {
+        "prompt_embeds": noise(1, 7, 24),
+        "prompt_embeds_mask": torch.ones(1, 7, dtype=torch.long),
+        "negative_prompt_embeds": noise(1, 6, 24, seed=1),
+        "negative_prompt_embeds_mask": torch.tensor([[1, 1, 1, 1, 1, 0]]),
+    }
+    size = square(SIDE) if sized else {}
+    return {**taken(kind, usual), **words, **size, "true_cfg_scale": 3.0}
+
+
+def recipe(
+    kind: str, parts: Any = dict, sized: bool = True, options: Any = None, **config: Any
+) -> PipelineRecipe:
+    """Build a recipe; with a strength of 0.7 seven of ten steps are called."""
+    shortened = bool(taken(kind, {"strength": 1.0}))
+    return PipelineRecipe(
+        kind,
+        lambda: qwen(kind, parts(), config),
+        lambda: {**inputs(kind, sized), **(options or {})},
+        steps=10 if shortened else 7,
+        trajectories={"transformer": 2},
+    )
+
+
+RECIPES = (
+    recipe("QwenImagePipeline"),
+    recipe("QwenImageImg2ImgPipeline"),
+    recipe("QwenImageInpaintPipeline"),
+    recipe("QwenImageControlNetPipeline", controlnet),
+    recipe("QwenImageControlNetInpaintPipeline", lambda: controlnet(4)),
+    recipe("QwenImageEditPipeline", lambda: edited(6), sized=False),
+    recipe("QwenImageEditInpaintPipeline", lambda: edited(6), sized=False),
+    recipe("QwenImageEditPlusPipeline", lambda: edited(6), sized=False),
+    recipe(
+        "QwenImageLayeredPipeline",
+        lambda: edited(6, input_channels=4),
+        sized=False,
+        options={"image": picture(SIDE).convert("RGBA"), "layers": 2, "prompt": "a b"},
+        use_additional_t_cond=True,
+        use_layer3d_rope=True,
+    ),
+)
