@@ -46,12 +46,12 @@ def model(kind: Callable[..., Any], **config: Any) -> Any:
     return seeded(lambda: kind(**config))
 
 
-def vae(**config: Any) -> Any:
-    """Build an autoencoder of images with two levels and four channels."""
+def vae(levels: int = 2, **config: Any) -> Any:
+    """Build an autoencoder of images with so many levels and four channels."""
     defaults: dict[str, Any] = {
-        "block_out_channels": (8, 8),
-        "down_block_types": ("DownEncoderBlock2D",) * 2,
-        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "block_out_channels": (8,) * levels,
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
         "norm_num_groups": 4,
         "latent_channels": 4,
         "sample_size": 32,
@@ -137,6 +137,15 @@ def prompt(tokens: int, width: int, pooled: int = 0) -> dict[str, Tensor]:
         prefix + name: noise(*shape, seed=seed)
         for seed, prefix in enumerate(("", "negative_"))
         for name, shape in shapes.items()
+    }
+
+
+def masks(tokens: int = 7, dtype: torch.dtype = torch.long) -> dict[str, Tensor]:
+    """Return the mask of a prompt of so many tokens, and of a negative one that is shorter."""
+    shorter = torch.arange(tokens)[None] < tokens - 2
+    return {
+        "prompt_attention_mask": torch.ones(1, tokens, dtype=dtype),
+        "negative_prompt_attention_mask": shorter.to(dtype),
     }
 
 

@@ -102,9 +102,11 @@ RECIPES = (
     recipe("QwenImageEditPlusPipeline", lambda: edited(6), sized=False),
     recipe(
         "QwenImageLayeredPipeline",
-        lambda: edited(6, input_channels=4),
+        lambda: edited(6, input_channels=4, z_dim=8, latents_mean=[0.0] * 8, latents_std=[1.0] * 8),
         sized=False,
         options={"image": picture(SIDE).convert("RGBA"), "layers": 2, "prompt": "a b"},
+        in_channels=32,
+        out_channels=8,
         use_additional_t_cond=True,
         use_layer3d_rope=True,
     ),
