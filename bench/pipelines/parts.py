@@ -46,7 +46,7 @@ def model(kind: Callable[..., Any], **config: Any) -> Any:
     return seeded(lambda: kind(**config))
 
 
-def vae(levels: int = 2, **config: Any) -> Any:
+def vae(levels: int = 2, kind: str = "AutoencoderKL", **config: Any) -> Any:
     """Build an autoencoder of images with so many levels and four channels."""
     defaults: dict[str, Any] = {
         "block_out_channels": (8,) * levels,
@@ -56,7 +56,7 @@ def vae(levels: int = 2, **config: Any) -> Any:
         "latent_channels": 4,
         "sample_size": 32,
     }
-    return model(diffusers.AutoencoderKL, **(defaults | config))
+    return model(getattr(diffusers, kind), **(defaults | config))
 
 
 def tokenizer(**options: Any) -> PreTrainedTokenizerFast:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import diffusers
+import torch
 
 from bench.pipelines.parts import (
     assembled,
@@ -23,13 +24,14 @@ SIDE = 16
 
 def chroma(kind: str) -> Any:
     transformer = denoiser("ChromaTransformer2DModel")
+    transformer.register_to_config(guidance_embeds=False)  # the inpainting pipeline reads it
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
     return assembled(kind, transformer=transformer, scheduler=scheduler, vae=vae(shift_factor=0.0))
 
 
 def inputs(kind: str) -> Mapping[str, Any]:
     usual = {"image": picture(SIDE), "mask_image": mask(SIDE), "strength": 0.7}
-    return {**taken(kind, usual), **prompt(7, 24), **masks(), **square(SIDE)}
+    return {**taken(kind, usual), **prompt(7, 24), **masks(dtype=torch.float32), **square(SIDE)}
 
 
 def recipe(kind: str) -> PipelineRecipe:

@@ -7,6 +7,7 @@ import diffusers
 import torch
 
 from bench.denoisers.qwen_image import QWEN_TINY
+from bench.pipelines.autoencoders import causal_vae
 from bench.pipelines.parts import (
     StandIn,
     assembled,
@@ -23,26 +24,12 @@ from bench.pipelines.recipe import PipelineRecipe
 SIDE = 16
 
 
-def autoencoder(halvings: int = 1, **config: Any) -> Any:
-    """Build an autoencoder that halves the height and width so many times."""
-    defaults: dict[str, Any] = {
-        "base_dim": 4,
-        "z_dim": 4,
-        "dim_mult": [1] * (halvings + 1),
-        "num_res_blocks": 1,
-        "temperal_downsample": [False] * halvings,
-        "latents_mean": [0.0] * 4,
-        "latents_std": [1.0] * 4,
-    }
-    return model(diffusers.AutoencoderKLQwenImage, **(defaults | config))
-
-
 def qwen(kind: str, parts: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
     """Build a pipeline with these parts beside the transformer, which has this configuration."""
     defaults: dict[str, Any] = {
         "transformer": denoiser("QwenImageTransformer2DModel", **config),
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(),
-        "vae": autoencoder(),
+        "vae": causal_vae(),
     }
     return assembled(kind, **(defaults | parts))
 
@@ -54,7 +41,7 @@ def controlnet(extra_channels: int = 0) -> dict[str, Any]:
 
 def edited(halvings: int, **config: Any) -> dict[str, Any]:
     """Build parts for pipelines that scale their picture to a size of a million pixels."""
-    return {"vae": autoencoder(halvings, base_dim=2, **config), "text_encoder": StandIn()}
+    return {"vae": causal_vae(halvings, base_dim=2, **config), "text_encoder": StandIn()}
 
 
 def inputs(kind: str, sized: bool) -> Mapping[str, Any]:
@@ -102,9 +89,15 @@ RECIPES = (
     recipe("QwenImageEditPlusPipeline", lambda: edited(6), sized=False),
     recipe(
         "QwenImageLayeredPipeline",
-        lambda: edited(6, input_channels=4, z_dim=8, latents_mean=[0.0] * 8, latents_std=[1.0] * 8),
+        lambda: edited(6, channels=8, input_channels=4),
         sized=False,
-        options={"image": picture(SIDE).convert("RGBA"), "layers": 2, "prompt": "a b"},
+        # It cannot return latents.
+        options={
+            "image": picture(SIDE).convert("RGBA"),
+            "layers": 2,
+            "prompt": "a b",
+            "output_type": "pt",
+        },
         in_channels=32,
         out_channels=8,
         use_additional_t_cond=True,

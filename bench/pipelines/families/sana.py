@@ -6,6 +6,7 @@ from typing import Any
 import diffusers
 
 from bench.denoisers import RECIPES as DENOISERS
+from bench.pipelines.autoencoders import deep_vae
 from bench.pipelines.parts import (
     assembled,
     denoiser,
@@ -21,23 +22,9 @@ from bench.pipelines.recipe import PipelineRecipe
 SIDE = 32
 
 
-def autoencoder() -> Any:
-    """Build an autoencoder with two levels and eight channels."""
-    return model(
-        diffusers.AutoencoderDC,
-        latent_channels=8,
-        encoder_block_out_channels=(8, 8),
-        decoder_block_out_channels=(8, 8),
-        encoder_layers_per_block=(1, 1),
-        decoder_layers_per_block=(1, 1),
-        encoder_qkv_multiscales=((), ()),
-        decoder_qkv_multiscales=((), ()),
-    )
-
-
 def sana(kind: str, parts: Mapping[str, Any], **config: Any) -> Any:
     """Build a pipeline with these parts beside the transformer and the autoencoder."""
-    defaults = {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler(), "vae": autoencoder()}
+    defaults = {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler(), "vae": deep_vae()}
     transformer = denoiser("SanaTransformer2DModel", **config)
     return assembled(kind, transformer=transformer, **(defaults | parts))
 
