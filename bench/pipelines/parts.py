@@ -29,10 +29,10 @@ LONGEST_PROMPT = 16
 
 
 def assembled(kind: str, **parts: Any) -> Any:
-    """Build a pipeline of these parts. Its other parts are None."""
+    """Build a pipeline of these parts. Its other parts are None, its other options the defaults."""
     pipeline = getattr(diffusers, kind)
-    missing = {name: None for name in pipeline._get_signature_types() if name not in parts}
-    return pipeline(**missing, **parts)
+    required, _ = pipeline._get_signature_keys(pipeline)
+    return pipeline(**({name: None for name in required} | parts))
 
 
 def denoiser(kind: str, **config: Any) -> Any:

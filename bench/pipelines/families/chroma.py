@@ -45,6 +45,4 @@ def recipe(kind: str) -> PipelineRecipe:
     )
 
 
-RECIPES = tuple(
-    map(recipe, ("ChromaPipeline", "ChromaImg2ImgPipeline", "ChromaInpaintPipeline"))
-)
+RECIPES = tuple(map(recipe, ("ChromaPipeline", "ChromaImg2ImgPipeline", "ChromaInpaintPipeline")))

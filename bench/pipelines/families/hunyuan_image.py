@@ -45,8 +45,7 @@ def words(second: bool) -> dict[str, Any]:
         for seed, prefix in enumerate(("", "negative_"))
     }
     masks = {
-        name.replace("embeds", "embeds_mask"): torch.ones(1, 7, dtype=torch.long)
-        for name in states
+        name.replace("embeds", "embeds_mask"): torch.ones(1, 7, dtype=torch.long) for name in states
     }
     return {**states, **masks}
 

@@ -36,9 +36,7 @@ def sd3(kind: str, options: Mapping[str, Any], **config: Any) -> Any:
 
 def controlnet(extra_channels: int = 0) -> dict[str, Any]:
     config = dict(DENOISERS["SD3Transformer2DModel"].tiny)
-    net = model(
-        diffusers.SD3ControlNetModel, **config, extra_conditioning_channels=extra_channels
-    )
+    net = model(diffusers.SD3ControlNetModel, **config, extra_conditioning_channels=extra_channels)
     return {"controlnet": net}
 
 

@@ -1,0 +1,33 @@
+"""The pipeline of Krea 2."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import diffusers
+import torch
+
+from bench.pipelines.parts import assembled, denoiser, noise, square
+from bench.pipelines.recipe import PipelineRecipe
+
+KIND = "Krea2Pipeline"
+
+
+def krea() -> Any:
+    transformer = denoiser("Krea2Transformer2DModel")
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    return assembled(KIND, transformer=transformer, scheduler=scheduler)
+
+
+def text_to_image() -> Mapping[str, Any]:
+    """Return the states of three layers of the text encoder."""
+    mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0]]).bool()
+    return {
+        "prompt_embeds": noise(1, 7, 3, 24),
+        "prompt_embeds_mask": mask,
+        "negative_prompt_embeds": noise(1, 7, 3, 24, seed=1),
+        "negative_prompt_embeds_mask": mask,
+        **square(64),
+    }
+
+
+RECIPES = (PipelineRecipe(KIND, krea, text_to_image, trajectories={"transformer": 2}),)
