@@ -32,7 +32,7 @@ def assembled(kind: str, **parts: Any) -> Any:
     """Build a pipeline of these parts. Its other parts are None, its other options the defaults."""
     pipeline = getattr(diffusers, kind)
     required, _ = pipeline._get_signature_keys(pipeline)
-    return pipeline(**({name: None for name in required} | parts))
+    return pipeline(**(dict.fromkeys(required) | parts))
 
 
 def denoiser(kind: str, **config: Any) -> Any:

@@ -14,7 +14,7 @@ KIND = "QwenImage21Pipeline"
 
 
 def qwen() -> Any:
-    """Build a pipeline; its pictures have four channels and are sixteen times as high as latents."""
+    """Build a pipeline; a picture has four channels, and is sixteen times as high as its latent."""
     return assembled(
         KIND,
         transformer=denoiser("QwenImage21Transformer2DModel"),

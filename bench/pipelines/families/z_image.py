@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import diffusers
+import torch
+from transformers import Siglip2ImageProcessorPil, Siglip2VisionConfig, Siglip2VisionModel
 
 from bench.pipelines.parts import (
     assembled,
@@ -46,6 +48,22 @@ def controlnet(channels: int = 4) -> dict[str, Any]:
     return {"controlnet": net}
 
 
+def image_encoder() -> dict[str, Any]:
+    """Build the parts that read the pictures to refer to. They are encoded in half precision."""
+    config = Siglip2VisionConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_patches=16,
+    )
+    return {
+        "vae": vae(levels=3, shift_factor=0.0).to(torch.bfloat16),
+        "siglip": model(lambda: Siglip2VisionModel(config)),
+        "siglip_processor": Siglip2ImageProcessorPil(max_num_patches=16),
+    }
+
+
 def inputs(kind: str) -> Mapping[str, Any]:
     """Return all inputs that the pipeline takes."""
     usual = {
@@ -60,6 +78,13 @@ def inputs(kind: str) -> Mapping[str, Any]:
         "guidance_scale": 3.0,
     }
     return {**taken(kind, usual), **words, **square(SIDE)}
+
+
+def referring() -> Mapping[str, Any]:
+    """Return a call with a picture; the prompt has parts before, between and after the two."""
+    parts = [noise(length, 24, seed=length) for length in (3, 5, 2)]
+    words = {"prompt_embeds": [parts], "negative_prompt_embeds": [[-part for part in parts]]}
+    return {**words, "guidance_scale": 3.0, "image": picture(64), **square(32)}
 
 
 def recipe(kind: str, parts: Any = dict, **config: Any) -> PipelineRecipe:
@@ -79,4 +104,9 @@ RECIPES = (
     recipe("ZImageInpaintPipeline"),
     recipe("ZImageControlNetPipeline", controlnet),
     recipe("ZImageControlNetInpaintPipeline", lambda: controlnet(9)),
+    PipelineRecipe(
+        "ZImageOmniPipeline",
+        lambda: z_image("ZImageOmniPipeline", image_encoder(), siglip_feat_dim=16),
+        referring,
+    ),
 )
