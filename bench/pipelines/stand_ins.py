@@ -3,12 +3,11 @@
 from types import SimpleNamespace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import BatchEncoding
 
 from bench.denoisers.build import seeded
-from bench.pipelines.parts import tokenizer
+from bench.pipelines.parts import StandIn, tokenizer
 
 IMAGE_TOKEN = "<|image_pad|>"  # noqa: S105
 
@@ -30,15 +29,12 @@ class LanguageModel(nn.Module):
         return (*states[:-1], self.norm(states[-1]))
 
 
-class VisionLanguageModel(nn.Module):
+class VisionLanguageModel(StandIn):
     """Has the interface of the vision-language models that encode prompts, and reads text only."""
-
-    dtype = torch.float32
-    device = torch.device("cpu")
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.model = nn.Module()
+        self.model: Any = nn.Module()
         self.model.language_model = LanguageModel(width)
 
     def forward(self, input_ids: Tensor, **_: Any) -> Any:
@@ -55,8 +51,9 @@ class Processor:
     Every picture becomes a token for each ``patch`` by ``patch`` pixels.
     """
 
-    def __init__(self, patch: int = 32) -> None:
+    def __init__(self, patch: int = 32, image_processor: Any = None) -> None:
         self.patch = patch
+        self.image_processor = image_processor
         self.tokenizer = tokenizer(additional_special_tokens=[IMAGE_TOKEN])
 
     def __call__(self, text: list[str], images: Any = None, **options: Any) -> BatchEncoding:

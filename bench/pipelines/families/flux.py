@@ -80,7 +80,7 @@ def recipe(
 
 
 # The pipeline scales its picture to this area, or to one of the sizes of its training.
-SMALL = {"max_area": SIDE * SIDE, "_auto_resize": False}
+SMALL: Mapping[str, Any] = {"max_area": SIDE * SIDE, "_auto_resize": False}
 
 RECIPES = (
     recipe("FluxPipeline"),

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import diffusers
-from torch import nn
 from transformers import Qwen3VLTextConfig, Qwen3VLTextModel
 
-from bench.pipelines.parts import assembled, denoiser, model, square, tokenizer
+from bench.pipelines.parts import StandIn, assembled, denoiser, model, square, tokenizer
 from bench.pipelines.recipe import PipelineRecipe
 
 KIND = "Ideogram4Pipeline"
@@ -28,9 +27,8 @@ def text_encoder() -> Any:
         head_dim=8,
         rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
     )
-    whole = nn.Module()
+    whole: Any = StandIn()
     whole.language_model = model(lambda: Qwen3VLTextModel(config))
-    whole.device = whole.language_model.device
     return whole
 
 

@@ -26,8 +26,6 @@ class ImageProcessor:
 
 def longcat(kind: str, levels: int) -> Any:
     """Build a pipeline whose autoencoder has so many levels, and with short prompts."""
-    processor = Processor()
-    processor.image_processor = ImageProcessor()
     pipe = assembled(
         kind,
         transformer=denoiser("LongCatImageTransformer2DModel", in_channels=64),
@@ -35,7 +33,7 @@ def longcat(kind: str, levels: int) -> Any:
         vae=vae(levels, latent_channels=16, shift_factor=0.0, block_out_channels=(4,) * levels),
         text_encoder=vision_language_model(24),
         tokenizer=tokenizer(),
-        text_processor=processor,
+        text_processor=Processor(image_processor=ImageProcessor()),
     )
     pipe.tokenizer_max_length = 16
     return pipe

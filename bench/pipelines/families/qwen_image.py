@@ -31,7 +31,7 @@ def qwen(kind: str, parts: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(),
         "vae": causal_vae(),
     }
-    return assembled(kind, **(defaults | parts))
+    return assembled(kind, **{**defaults, **parts})
 
 
 def controlnet(extra_channels: int = 0) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def sana(kind: str, parts: Mapping[str, Any], **config: Any) -> Any:
     """Build a pipeline with these parts beside the transformer and the autoencoder."""
     defaults = {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler(), "vae": deep_vae()}
     transformer = denoiser("SanaTransformer2DModel", **config)
-    return assembled(kind, transformer=transformer, **(defaults | parts))
+    return assembled(kind, transformer=transformer, **{**defaults, **parts})
 
 
 def controlnet() -> dict[str, Any]:

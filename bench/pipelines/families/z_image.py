@@ -30,7 +30,7 @@ def z_image(kind: str, parts: Mapping[str, Any], **config: Any) -> Any:
         "vae": vae(shift_factor=0.0),
     }
     transformer = denoiser("ZImageTransformer2DModel", **config)
-    return assembled(kind, transformer=transformer, **(defaults | parts))
+    return assembled(kind, transformer=transformer, **{**defaults, **parts})
 
 
 def controlnet(channels: int = 4) -> dict[str, Any]:
