@@ -26,7 +26,7 @@ def causal_vae(
         "base_dim": 4,
         "z_dim": channels,
         "dim_mult": [1] * (halvings + 1),
-        "num_res_blocks": 1,
+        "num_res_blocks": 0,  # of the encoder; the decoder has one more
         "temperal_downsample": [False] * halvings,
         "latents_mean": [0.0] * channels,
         "latents_std": [1.0] * channels,
