@@ -26,6 +26,7 @@ from bench.denoisers.build import seeded
 
 WIDTH = 32
 LONGEST_PROMPT = 16
+STRENGTH = 0.7  # the share of the steps that pipelines do which start from a picture
 
 
 def assembled(kind: str, **parts: Any) -> Any:
@@ -33,6 +34,12 @@ def assembled(kind: str, **parts: Any) -> Any:
     pipeline = getattr(diffusers, kind)
     required, _ = pipeline._get_signature_keys(pipeline)
     return pipeline(**(dict.fromkeys(required) | parts))
+
+
+def flow_matching(kind: str, transformer: Any, **parts: Any) -> Any:
+    """Build a pipeline of a transformer, a scheduler of flow matching, and these parts."""
+    defaults = {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler()}
+    return assembled(kind, transformer=transformer, **(defaults | parts))
 
 
 def denoiser(kind: str, **config: Any) -> Any:
@@ -159,13 +166,31 @@ def taken(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in names}
 
 
+def pictures(kind: str, side: int) -> dict[str, Any]:
+    """Return the usual inputs of the pipeline's call that are pictures, and their strength."""
+    usual = {
+        "image": picture(side),
+        "mask_image": mask(side),
+        "control_image": picture(side, seed=1),
+        "control_mask": mask(side),
+        "image_reference": picture(side, seed=2),
+        "strength": STRENGTH,
+    }
+    return taken(kind, usual)
+
+
+def steps_of(kind: str) -> int:
+    """Return for how many steps to ask a pipeline that is to do seven of them."""
+    return 10 if taken(kind, {"strength": STRENGTH}) else 7
+
+
 def positive(words: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the embeddings of the prompt without those of the negative one."""
     return {name: value for name, value in words.items() if not name.startswith("negative_")}
 
 
 class StandIn(nn.Module):
-    """Has a type of numbers and a place, as a text encoder whose work is not needed."""
+    """A text encoder that only has a dtype and a device. Pipelines ask for them."""
 
     dtype = torch.float32
     device = torch.device("cpu")

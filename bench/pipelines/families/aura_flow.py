@@ -3,18 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-import diffusers
-
-from bench.pipelines.parts import assembled, denoiser, masks, prompt, square, vae
+from bench.pipelines.parts import denoiser, flow_matching, masks, prompt, square, vae
 from bench.pipelines.recipe import PipelineRecipe
 
 KIND = "AuraFlowPipeline"
 
 
 def aura_flow() -> Any:
-    transformer = denoiser("AuraFlowTransformer2DModel")
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
-    return assembled(KIND, transformer=transformer, scheduler=scheduler, vae=vae())
+    return flow_matching(KIND, denoiser("AuraFlowTransformer2DModel"), vae=vae())
 
 
 def text_to_image() -> Mapping[str, Any]:

@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-import diffusers
 from transformers import SmolLM3Config, SmolLM3ForCausalLM
 
 from bench.pipelines.autoencoders import causal_vae, flux2_vae
 from bench.pipelines.parts import (
-    assembled,
     denoiser,
+    flow_matching,
     mask,
     model,
     noise,
@@ -24,8 +23,7 @@ from bench.pipelines.recipe import PipelineRecipe
 
 def bria(kind: str, transformer: str, **parts: Any) -> Any:
     """Build a pipeline with these parts beside the transformer."""
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
-    return assembled(kind, transformer=denoiser(transformer), scheduler=scheduler, **parts)
+    return flow_matching(kind, denoiser(transformer), **parts)
 
 
 def text_encoder() -> Any:

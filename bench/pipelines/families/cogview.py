@@ -6,21 +6,22 @@ from typing import Any
 import diffusers
 import torch
 
-from bench.pipelines.parts import assembled, denoiser, noise, picture, prompt, square, vae
+from bench.pipelines.parts import denoiser, flow_matching, noise, picture, prompt, square, vae
 from bench.pipelines.recipe import PipelineRecipe
 
 SIDE = 16
 TWICE = {"transformer": 2}
 
 
-def cogview(kind: str, transformer: Any, scheduler: str = "FlowMatchEulerDiscreteScheduler") -> Any:
-    parts = {"transformer": transformer, "scheduler": getattr(diffusers, scheduler)()}
-    return assembled(kind, vae=vae(latents_mean=[0.0] * 4, latents_std=[1.0] * 4), **parts)
+def cogview(kind: str, transformer: Any, **parts: Any) -> Any:
+    autoencoder = vae(latents_mean=[0.0] * 4, latents_std=[1.0] * 4)
+    return flow_matching(kind, transformer, vae=autoencoder, **parts)
 
 
 def cogview_3() -> Any:
     transformer = denoiser("CogView3PlusTransformer2DModel")
-    return cogview("CogView3PlusPipeline", transformer, "CogVideoXDDIMScheduler")
+    scheduler = diffusers.CogVideoXDDIMScheduler()
+    return cogview("CogView3PlusPipeline", transformer, scheduler=scheduler)
 
 
 def cogview_4() -> Any:

@@ -3,18 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-import diffusers
-
-from bench.pipelines.parts import assembled, denoiser, noise, square
+from bench.pipelines.parts import denoiser, flow_matching, noise, square
 from bench.pipelines.recipe import PipelineRecipe
 
 KIND = "ErnieImagePipeline"
 
 
 def ernie_image() -> Any:
-    transformer = denoiser("ErnieImageTransformer2DModel")
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
-    return assembled(KIND, transformer=transformer, scheduler=scheduler)
+    return flow_matching(KIND, denoiser("ErnieImageTransformer2DModel"))
 
 
 def text_to_image() -> Mapping[str, Any]:

@@ -7,31 +7,29 @@ import diffusers
 
 from bench.denoisers.flux import FLUX_TINY
 from bench.pipelines.parts import (
-    assembled,
     denoiser,
-    mask,
+    flow_matching,
     model,
-    picture,
+    pictures,
     positive,
     prompt,
     square,
-    taken,
+    steps_of,
     vae,
 )
 from bench.pipelines.recipe import PipelineRecipe
 
 SIDE = 16
-# The latent and the control image; with a masked image the mask too.
+# Channels for a control image beside the latent, or for a masked image and its mask.
 CONTROLLED: Mapping[str, Any] = {"in_channels": 32, "out_channels": 16}
 FILLED: Mapping[str, Any] = {"in_channels": 48, "out_channels": 16}
 
 
 def flux(kind: str, parts: Mapping[str, Any], **config: Any) -> Any:
     """Build a pipeline with these parts beside the transformer and the autoencoder."""
-    return assembled(
+    return flow_matching(
         kind,
-        transformer=denoiser("FluxTransformer2DModel", guidance_embeds=True, **config),
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        denoiser("FluxTransformer2DModel", guidance_embeds=True, **config),
         vae=vae(shift_factor=0.0),
         **parts,
     )
@@ -51,14 +49,8 @@ def inputs(kind: str, guided: bool, **options: Any) -> Mapping[str, Any]:
         options: Other arguments.
     """
     words = prompt(7, 24, pooled=12)
-    usual = {
-        "image": picture(SIDE),
-        "mask_image": mask(SIDE),
-        "control_image": picture(SIDE, seed=1),
-        "strength": 0.7,
-    }
     guidance = {**words, "true_cfg_scale": 3.0} if guided else positive(words)
-    return {**taken(kind, usual), **guidance, **square(SIDE), **options}
+    return {**pictures(kind, SIDE), **guidance, **square(SIDE), **options}
 
 
 def recipe(
@@ -68,13 +60,11 @@ def recipe(
     guided: bool = False,
     **options: Any,
 ) -> PipelineRecipe:
-    """Build a recipe; with a strength of 0.7 seven of ten steps are called."""
-    shortened = bool(taken(kind, {"strength": 1.0}))
     return PipelineRecipe(
         kind,
         lambda: flux(kind, parts(), **(config or {})),
         lambda: inputs(kind, guided, **options),
-        steps=10 if shortened else 7,
+        steps=steps_of(kind),
         trajectories={"transformer": 2} if guided else {},
     )
 

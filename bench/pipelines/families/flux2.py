@@ -3,16 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-import diffusers
-
 from bench.pipelines.autoencoders import flux2_vae
 from bench.pipelines.parts import (
-    assembled,
     denoiser,
-    mask,
-    picture,
+    flow_matching,
+    pictures,
     prompt,
     square,
+    steps_of,
     taken,
 )
 from bench.pipelines.recipe import PipelineRecipe
@@ -21,10 +19,9 @@ SIDE = 64  # the least of a picture to refer to
 
 
 def flux2(kind: str, options: Mapping[str, Any], **config: Any) -> Any:
-    return assembled(
+    return flow_matching(
         kind,
-        transformer=denoiser("Flux2Transformer2DModel", **config),
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        denoiser("Flux2Transformer2DModel", **config),
         vae=flux2_vae(levels=3),
         **options,
     )
@@ -32,30 +29,22 @@ def flux2(kind: str, options: Mapping[str, Any], **config: Any) -> Any:
 
 def inputs(kind: str) -> Mapping[str, Any]:
     """Return all inputs that the pipeline takes."""
-    usual = {
-        **prompt(7, 24),
-        "image": picture(SIDE),
-        "mask_image": mask(SIDE),
-        "image_reference": picture(SIDE, seed=1),
-        "strength": 0.7,
-    }
-    return {**taken(kind, usual), **square(32)}
+    return {**taken(kind, prompt(7, 24)), **pictures(kind, SIDE), **square(32)}
 
 
 def recipe(kind: str, guided: bool = False, **options: Any) -> PipelineRecipe:
-    """Build a recipe; with a strength of 0.7 seven of ten steps are called.
+    """Build a recipe.
 
     Args:
         kind: The name of the class.
         guided: Whether it has classifier-free guidance, and not an embedded guidance scale.
         options: Options of the pipeline.
     """
-    shortened = bool(taken(kind, {"strength": 1.0}))
     return PipelineRecipe(
         kind,
         lambda: flux2(kind, options, guidance_embeds=kind == "Flux2Pipeline"),
         lambda: inputs(kind),
-        steps=10 if shortened else 7,
+        steps=steps_of(kind),
         trajectories={"transformer": 2} if guided else {},
     )
 

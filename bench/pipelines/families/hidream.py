@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-import diffusers
-
-from bench.pipelines.parts import assembled, denoiser, noise
+from bench.pipelines.parts import denoiser, flow_matching, noise
 from bench.pipelines.recipe import PipelineRecipe
 
 KIND = "HiDreamImagePipeline"
@@ -14,8 +12,7 @@ KIND = "HiDreamImagePipeline"
 def hidream() -> Any:
     """Build a pipeline for pictures with latents of 8x8, to which it scales every size."""
     transformer = denoiser("HiDreamImageTransformer2DModel")
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
-    pipe = assembled(KIND, transformer=transformer, scheduler=scheduler)
+    pipe = flow_matching(KIND, transformer)
     pipe.default_sample_size = 8
     return pipe
 

@@ -10,10 +10,9 @@ from bench.pipelines.parts import (
     denoiser,
     masks,
     model,
-    picture,
+    pictures,
     prompt,
     square,
-    taken,
     vae,
 )
 from bench.pipelines.recipe import PipelineRecipe
@@ -55,9 +54,8 @@ def controlnet() -> dict[str, Any]:
 def inputs(kind: str) -> Mapping[str, Any]:
     """Return the embeddings of both text encoders, and the other inputs the pipeline takes."""
     second = {f"{name}_2": value for name, value in {**prompt(7, 16), **masks()}.items()}
-    options = taken(kind, {"control_image": picture(SIDE), "pag_scale": 3.0})
     size = {**square(SIDE), "use_resolution_binning": False}
-    return {**prompt(5, 24), **masks(5), **second, **size, **options}
+    return {**prompt(5, 24), **masks(5), **second, **size, **pictures(kind, SIDE)}
 
 
 def recipe(kind: str, options: Any = dict) -> PipelineRecipe:

@@ -3,21 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
-import diffusers
 import torch
 from diffusers.guiders import AdaptiveProjectedMixGuidance
 
-from bench.pipelines.parts import assembled, denoiser, noise, square
+from bench.pipelines.parts import denoiser, flow_matching, noise, square
 from bench.pipelines.recipe import PipelineRecipe
 
 TWICE = {"transformer": 2}
 
 
 def hunyuan_image(kind: str, parts: Mapping[str, Any], **config: Any) -> Any:
-    return assembled(
+    return flow_matching(
         kind,
-        transformer=denoiser("HunyuanImageTransformer2DModel", **config),
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        denoiser("HunyuanImageTransformer2DModel", **config),
         guider=AdaptiveProjectedMixGuidance(),
         **parts,
     )

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-import diffusers
 from transformers import Qwen3VLTextConfig, Qwen3VLTextModel
 
-from bench.pipelines.parts import StandIn, assembled, denoiser, model, square, tokenizer
+from bench.pipelines.parts import StandIn, denoiser, flow_matching, model, square, tokenizer
 from bench.pipelines.recipe import PipelineRecipe
 
 KIND = "Ideogram4Pipeline"
@@ -34,14 +33,15 @@ def text_encoder() -> Any:
 
 def ideogram() -> Any:
     """Build a pipeline with a transformer for the prompt and another one without a prompt."""
-    names = ("transformer", "unconditional_transformer")
-    config = {"llm_features_dim": TAPS * WIDTH}
-    return assembled(
+    one, other = (
+        denoiser("Ideogram4Transformer2DModel", llm_features_dim=TAPS * WIDTH) for _ in range(2)
+    )
+    return flow_matching(
         KIND,
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        one,
+        unconditional_transformer=other,
         text_encoder=text_encoder(),
         tokenizer=tokenizer(chat_template=TEMPLATE),
-        **{name: denoiser("Ideogram4Transformer2DModel", **config) for name in names},
     )
 
 

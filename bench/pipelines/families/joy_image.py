@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import diffusers
 import torch
 
 from bench.pipelines.autoencoders import causal_vae
-from bench.pipelines.parts import assembled, denoiser, picture, prompt
+from bench.pipelines.parts import denoiser, flow_matching, picture, prompt
 from bench.pipelines.recipe import PipelineRecipe
 from bench.pipelines.stand_ins import Processor, vision_language_model
 
@@ -15,10 +14,9 @@ from bench.pipelines.stand_ins import Processor, vision_language_model
 def joy_image(kind: str, transformer: str, **parts: Any) -> Any:
     """Build a pipeline; it scales pictures to a million pixels, so its autoencoder halves often."""
     autoencoder = causal_vae(6, kind="AutoencoderKLWan", base_dim=2, scale_factor_spatial=64)
-    return assembled(
+    return flow_matching(
         kind,
-        transformer=denoiser(transformer),
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        denoiser(transformer),
         vae=autoencoder,
         **parts,
     )
@@ -33,7 +31,7 @@ def edit_plus() -> Any:
         "JoyImageEditPlusPipeline",
         "JoyImageEditPlusTransformer3DModel",
         text_encoder=vision_language_model(16),
-        processor=Processor(),
+        processor=Processor(patch=256),
     )
 
 

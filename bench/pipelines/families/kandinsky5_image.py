@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-import diffusers
 import torch
 
-from bench.pipelines.parts import assembled, denoiser, noise, picture, square, vae
+from bench.pipelines.parts import denoiser, flow_matching, noise, picture, square, vae
 from bench.pipelines.recipe import PipelineRecipe
 
 SIDE = 64
@@ -14,10 +13,9 @@ SIDE = 64
 
 def kandinsky(kind: str, conditioned: bool) -> Any:
     """Build a pipeline for small pictures, of a picture if ``conditioned``."""
-    pipe = assembled(
+    pipe = flow_matching(
         kind,
-        transformer=denoiser("Kandinsky5Transformer3DModel", visual_cond=conditioned),
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        denoiser("Kandinsky5Transformer3DModel", visual_cond=conditioned),
         vae=vae(levels=4),
     )
     pipe.resolutions = [(SIDE, SIDE)]

@@ -3,19 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-import diffusers
 import torch
 
-from bench.pipelines.parts import assembled, denoiser, noise, square
+from bench.pipelines.parts import denoiser, flow_matching, noise, square
 from bench.pipelines.recipe import PipelineRecipe
 
 KIND = "Krea2Pipeline"
 
 
 def krea() -> Any:
-    transformer = denoiser("Krea2Transformer2DModel")
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
-    return assembled(KIND, transformer=transformer, scheduler=scheduler)
+    return flow_matching(KIND, denoiser("Krea2Transformer2DModel"))
 
 
 def text_to_image() -> Mapping[str, Any]:

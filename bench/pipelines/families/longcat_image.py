@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-import diffusers
 import torch
 
-from bench.pipelines.parts import assembled, denoiser, picture, square, tokenizer, vae
+from bench.pipelines.parts import denoiser, flow_matching, picture, square, tokenizer, vae
 from bench.pipelines.recipe import PipelineRecipe
 from bench.pipelines.stand_ins import Processor, vision_language_model
 
@@ -26,10 +25,9 @@ class ImageProcessor:
 
 def longcat(kind: str, levels: int) -> Any:
     """Build a pipeline whose autoencoder has so many levels, and with short prompts."""
-    pipe = assembled(
+    pipe = flow_matching(
         kind,
-        transformer=denoiser("LongCatImageTransformer2DModel", in_channels=64),
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        denoiser("LongCatImageTransformer2DModel", in_channels=64),
         vae=vae(levels, latent_channels=16, shift_factor=0.0, block_out_channels=(4,) * levels),
         text_encoder=vision_language_model(24),
         tokenizer=tokenizer(),

@@ -3,15 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-import diffusers
-
-from bench.pipelines.parts import assembled, denoiser, masks, prompt, square
+from bench.pipelines.parts import denoiser, flow_matching, masks, prompt, square
 from bench.pipelines.recipe import PipelineRecipe
 
 
 def lumina(kind: str, transformer: str) -> Any:
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
-    return assembled(kind, transformer=denoiser(transformer), scheduler=scheduler)
+    return flow_matching(kind, denoiser(transformer))
 
 
 def words(width: int) -> Mapping[str, Any]:

@@ -3,19 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-import diffusers
 import torch
 
-from bench.pipelines.parts import assembled, denoiser, prompt, square
+from bench.pipelines.parts import denoiser, flow_matching, prompt, square
 from bench.pipelines.recipe import PipelineRecipe
 
 KIND = "NucleusMoEImagePipeline"
 
 
 def nucleus() -> Any:
-    transformer = denoiser("NucleusMoEImageTransformer2DModel")
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
-    return assembled(KIND, transformer=transformer, scheduler=scheduler)
+    return flow_matching(KIND, denoiser("NucleusMoEImageTransformer2DModel"))
 
 
 def text_to_image() -> Mapping[str, Any]:

@@ -4,14 +4,13 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
-import diffusers
 import numpy as np
 import torch
 from diffusers.pipelines.omnigen import pipeline_omnigen, processor_omnigen
 from PIL import Image
 from torch import Tensor
 
-from bench.pipelines.parts import assembled, denoiser, picture, square, tokenizer, vae
+from bench.pipelines.parts import denoiser, flow_matching, picture, square, tokenizer, vae
 from bench.pipelines.recipe import PipelineRecipe
 
 KIND = "OmniGenPipeline"
@@ -45,10 +44,9 @@ def omnigen() -> Any:
     if not hasattr(processor_omnigen, "transforms"):
         processor_omnigen.transforms = TRANSFORMS
         pipeline_omnigen.OmniGenMultiModalProcessor = processor_omnigen.OmniGenMultiModalProcessor
-    return assembled(
+    return flow_matching(
         KIND,
-        transformer=denoiser("OmniGenTransformer2DModel", vocab_size=64, pad_token_id=0),
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        denoiser("OmniGenTransformer2DModel", vocab_size=64, pad_token_id=0),
         vae=vae(levels=4),
         tokenizer=tokenizer(),
     )

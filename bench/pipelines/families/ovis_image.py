@@ -3,18 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-import diffusers
-
-from bench.pipelines.parts import assembled, denoiser, prompt, square
+from bench.pipelines.parts import denoiser, flow_matching, prompt, square
 from bench.pipelines.recipe import PipelineRecipe
 
 KIND = "OvisImagePipeline"
 
 
 def ovis() -> Any:
-    transformer = denoiser("OvisImageTransformer2DModel")
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
-    return assembled(KIND, transformer=transformer, scheduler=scheduler)
+    return flow_matching(KIND, denoiser("OvisImageTransformer2DModel"))
 
 
 def text_to_image() -> Mapping[str, Any]:

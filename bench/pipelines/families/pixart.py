@@ -5,7 +5,7 @@ from typing import Any
 
 import diffusers
 
-from bench.pipelines.parts import assembled, denoiser, masks, prompt, square, taken, vae
+from bench.pipelines.parts import assembled, denoiser, masks, prompt, square, vae
 from bench.pipelines.recipe import PipelineRecipe
 
 
@@ -24,14 +24,14 @@ def pixart(kind: str, sample_size: int, options: Mapping[str, Any]) -> Any:
     )
 
 
-def inputs(kind: str) -> Mapping[str, Any]:
+def text_to_image() -> Mapping[str, Any]:
     # By default the negative prompt is a text, and pictures get the nearest trained size.
     given = {"negative_prompt": None, "use_resolution_binning": False}
-    return {**prompt(7, 20), **masks(), **square(16), **given, **taken(kind, {"pag_scale": 3.0})}
+    return {**prompt(7, 20), **masks(), **square(16), **given}
 
 
 def recipe(kind: str, sample_size: int = 8, **options: Any) -> PipelineRecipe:
-    return PipelineRecipe(kind, lambda: pixart(kind, sample_size, options), lambda: inputs(kind))
+    return PipelineRecipe(kind, lambda: pixart(kind, sample_size, options), text_to_image)
 
 
 RECIPES = (

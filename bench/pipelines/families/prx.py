@@ -3,24 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
-import diffusers
 import torch
 
-from bench.pipelines.parts import assembled, denoiser, masks, prompt, square, vae
+from bench.pipelines.parts import denoiser, flow_matching, masks, prompt, square, vae
 from bench.pipelines.recipe import PipelineRecipe
 
 
 def prx() -> Any:
-    transformer = denoiser("PRXTransformer2DModel")
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
-    return assembled("PRXPipeline", transformer=transformer, scheduler=scheduler, vae=vae())
+    return flow_matching("PRXPipeline", denoiser("PRXTransformer2DModel"), vae=vae())
 
 
 def pixel() -> Any:
     """Build a pipeline whose transformer denoises pixels."""
-    transformer = denoiser("PRXTransformer2DModel", in_channels=3)
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
-    return assembled("PRXPixelPipeline", transformer=transformer, scheduler=scheduler)
+    return flow_matching("PRXPixelPipeline", denoiser("PRXTransformer2DModel", in_channels=3))
 
 
 def text_to_image() -> Mapping[str, Any]:

@@ -10,14 +10,14 @@ from bench.denoisers.qwen_image import QWEN_TINY
 from bench.pipelines.autoencoders import causal_vae
 from bench.pipelines.parts import (
     StandIn,
-    assembled,
     denoiser,
-    mask,
+    flow_matching,
     model,
     noise,
     picture,
+    pictures,
     square,
-    taken,
+    steps_of,
 )
 from bench.pipelines.recipe import PipelineRecipe
 
@@ -26,12 +26,8 @@ SIDE = 16
 
 def qwen(kind: str, parts: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
     """Build a pipeline with these parts beside the transformer, which has this configuration."""
-    defaults: dict[str, Any] = {
-        "transformer": denoiser("QwenImageTransformer2DModel", **config),
-        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(),
-        "vae": causal_vae(),
-    }
-    return assembled(kind, **{**defaults, **parts})
+    transformer = denoiser("QwenImageTransformer2DModel", **config)
+    return flow_matching(kind, transformer, **{"vae": causal_vae(), **parts})
 
 
 def controlnet(extra_channels: int = 0) -> dict[str, Any]:
@@ -46,14 +42,6 @@ def edited(halvings: int, **config: Any) -> dict[str, Any]:
 
 def inputs(kind: str, sized: bool) -> Mapping[str, Any]:
     """Return all inputs that the pipeline takes, and a small size unless it has its own."""
-    usual = {
-        "image": picture(SIDE),
-        "mask_image": mask(SIDE),
-        "control_image": picture(SIDE, seed=1),
-        "control_mask": mask(SIDE),
-        "prompt": None,
-        "strength": 0.7,
-    }
     words = {
         "prompt_embeds": noise(1, 7, 24),
         "prompt_embeds_mask": torch.ones(1, 7, dtype=torch.long),
@@ -61,19 +49,17 @@ def inputs(kind: str, sized: bool) -> Mapping[str, Any]:
         "negative_prompt_embeds_mask": torch.tensor([[1, 1, 1, 1, 1, 0]]),
     }
     size = square(SIDE) if sized else {}
-    return {**taken(kind, usual), **words, **size, "true_cfg_scale": 3.0}
+    return {**pictures(kind, SIDE), **words, **size, "true_cfg_scale": 3.0}
 
 
 def recipe(
     kind: str, parts: Any = dict, sized: bool = True, options: Any = None, **config: Any
 ) -> PipelineRecipe:
-    """Build a recipe; with a strength of 0.7 seven of ten steps are called."""
-    shortened = bool(taken(kind, {"strength": 1.0}))
     return PipelineRecipe(
         kind,
         lambda: qwen(kind, parts(), config),
         lambda: {**inputs(kind, sized), **(options or {})},
-        steps=10 if shortened else 7,
+        steps=steps_of(kind),
         trajectories={"transformer": 2},
     )
 

@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-import diffusers
-
 from bench.pipelines.autoencoders import causal_vae
-from bench.pipelines.parts import assembled, denoiser, picture
+from bench.pipelines.parts import denoiser, flow_matching, picture
 from bench.pipelines.recipe import PipelineRecipe
 from bench.pipelines.stand_ins import Processor, vision_language_model
 
@@ -15,10 +13,9 @@ KIND = "QwenImage21Pipeline"
 
 def qwen() -> Any:
     """Build a pipeline; a picture has four channels, and is sixteen times as high as its latent."""
-    return assembled(
+    return flow_matching(
         KIND,
-        transformer=denoiser("QwenImage21Transformer2DModel"),
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        denoiser("QwenImage21Transformer2DModel"),
         vae=causal_vae(4, channels=16, kind="AutoencoderKLQwenImage21", decoder_base_dim=4),
         text_encoder=vision_language_model(24),
         processor=Processor(),

@@ -8,13 +8,14 @@ import diffusers
 from bench.denoisers import RECIPES as DENOISERS
 from bench.pipelines.autoencoders import deep_vae
 from bench.pipelines.parts import (
-    assembled,
     denoiser,
+    flow_matching,
     masks,
     model,
-    picture,
+    pictures,
     prompt,
     square,
+    steps_of,
     taken,
 )
 from bench.pipelines.recipe import PipelineRecipe
@@ -24,9 +25,8 @@ SIDE = 32
 
 def sana(kind: str, parts: Mapping[str, Any], **config: Any) -> Any:
     """Build a pipeline with these parts beside the transformer and the autoencoder."""
-    defaults = {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler(), "vae": deep_vae()}
     transformer = denoiser("SanaTransformer2DModel", **config)
-    return assembled(kind, transformer=transformer, **{**defaults, **parts})
+    return flow_matching(kind, transformer, vae=deep_vae(), **parts)
 
 
 def controlnet() -> dict[str, Any]:
@@ -44,23 +44,22 @@ def inputs(kind: str) -> Mapping[str, Any]:
         **prompt(7, 24),
         **masks(),
         "negative_prompt": None,
-        "image": picture(SIDE),
-        "control_image": picture(SIDE, seed=1),
-        "strength": 0.7,
-        "pag_scale": 3.0,
         "intermediate_timesteps": None,  # a second timestep, for two steps only
     }
-    return {**taken(kind, usual), **square(SIDE), "use_resolution_binning": False}
+    return {
+        **taken(kind, usual),
+        **pictures(kind, SIDE),
+        **square(SIDE),
+        "use_resolution_binning": False,
+    }
 
 
 def recipe(kind: str, parts: Any = dict, **config: Any) -> PipelineRecipe:
-    """Build a recipe; with a strength of 0.7 seven of ten steps are called."""
-    shortened = bool(taken(kind, {"strength": 1.0}))
     return PipelineRecipe(
         kind,
         lambda: sana(kind, parts(), **config),
         lambda: inputs(kind),
-        steps=10 if shortened else 7,
+        steps=steps_of(kind),
     )
 
 

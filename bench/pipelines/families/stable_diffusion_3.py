@@ -7,14 +7,13 @@ import diffusers
 
 from bench.denoisers import RECIPES as DENOISERS
 from bench.pipelines.parts import (
-    assembled,
     denoiser,
-    mask,
+    flow_matching,
     model,
-    picture,
+    pictures,
     prompt,
     square,
-    taken,
+    steps_of,
     vae,
 )
 from bench.pipelines.recipe import PipelineRecipe
@@ -25,10 +24,9 @@ SIDE = 16
 def sd3(kind: str, options: Mapping[str, Any], **config: Any) -> Any:
     """Build a pipeline with these parts and options beside the transformer and autoencoder."""
     channels = config.get("in_channels", 4)
-    return assembled(
+    return flow_matching(
         kind,
-        transformer=denoiser("SD3Transformer2DModel", **config),
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        denoiser("SD3Transformer2DModel", **config),
         vae=vae(shift_factor=0.0, latent_channels=channels),
         **options,
     )
@@ -41,26 +39,15 @@ def controlnet(extra_channels: int = 0) -> dict[str, Any]:
 
 
 def inputs(kind: str) -> Mapping[str, Any]:
-    """Return all inputs that the pipeline takes."""
-    usual = {
-        "image": picture(SIDE),
-        "mask_image": mask(SIDE),
-        "control_image": picture(SIDE, seed=1),
-        "control_mask": mask(SIDE),
-        "strength": 0.7,
-        "pag_scale": 3.0,
-    }
-    return {**taken(kind, usual), **prompt(7, 24, pooled=12), **square(SIDE)}
+    return {**pictures(kind, SIDE), **prompt(7, 24, pooled=12), **square(SIDE)}
 
 
 def recipe(kind: str, options: Any = dict, **config: Any) -> PipelineRecipe:
-    """Build a recipe; with a strength of 0.7 seven of ten steps are called."""
-    shortened = bool(taken(kind, {"strength": 1.0}))
     return PipelineRecipe(
         kind,
         lambda: sd3(kind, options(), **config),
         lambda: inputs(kind),
-        steps=10 if shortened else 7,
+        steps=steps_of(kind),
     )
 
 

@@ -8,14 +8,14 @@ import torch
 from transformers import Siglip2ImageProcessorPil, Siglip2VisionConfig, Siglip2VisionModel
 
 from bench.pipelines.parts import (
-    assembled,
     denoiser,
-    mask,
+    flow_matching,
     model,
     noise,
     picture,
+    pictures,
     square,
-    taken,
+    steps_of,
     vae,
 )
 from bench.pipelines.recipe import PipelineRecipe
@@ -25,12 +25,10 @@ SIDE = 16
 
 def z_image(kind: str, parts: Mapping[str, Any], **config: Any) -> Any:
     """Build a pipeline with these parts beside the transformer and the autoencoder."""
-    defaults: dict[str, Any] = {
-        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
-        "vae": vae(shift_factor=0.0),
-    }
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    defaults = {"scheduler": scheduler, "vae": vae(shift_factor=0.0)}
     transformer = denoiser("ZImageTransformer2DModel", **config)
-    return assembled(kind, transformer=transformer, **{**defaults, **parts})
+    return flow_matching(kind, transformer, **{**defaults, **parts})
 
 
 def controlnet(channels: int = 4) -> dict[str, Any]:
@@ -66,18 +64,12 @@ def image_encoder() -> dict[str, Any]:
 
 def inputs(kind: str) -> Mapping[str, Any]:
     """Return all inputs that the pipeline takes."""
-    usual = {
-        "image": picture(SIDE),
-        "mask_image": mask(SIDE),
-        "control_image": picture(SIDE, seed=1),
-        "strength": 0.7,
-    }
     words = {
         "prompt_embeds": [noise(7, 24)],
         "negative_prompt_embeds": [noise(6, 24, seed=1)],
         "guidance_scale": 3.0,
     }
-    return {**taken(kind, usual), **words, **square(SIDE)}
+    return {**pictures(kind, SIDE), **words, **square(SIDE)}
 
 
 def referring() -> Mapping[str, Any]:
@@ -88,13 +80,11 @@ def referring() -> Mapping[str, Any]:
 
 
 def recipe(kind: str, parts: Any = dict, **config: Any) -> PipelineRecipe:
-    """Build a recipe; with a strength of 0.7 seven of ten steps are called."""
-    shortened = bool(taken(kind, {"strength": 1.0}))
     return PipelineRecipe(
         kind,
         lambda: z_image(kind, parts(), **config),
         lambda: inputs(kind),
-        steps=10 if shortened else 7,
+        steps=steps_of(kind),
     )
 
 
