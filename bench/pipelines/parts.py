@@ -1,5 +1,6 @@
 """Parts of small pipelines: denoisers, autoencoders, text encoders, tokenizers, embeddings."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -25,13 +26,20 @@ from bench.denoisers.build import seeded
 
 WIDTH = 32
 LONGEST_PROMPT = 16
+STRENGTH = 0.7  # the share of the steps that pipelines do which start from a picture
 
 
 def assembled(kind: str, **parts: Any) -> Any:
-    """Build a pipeline of these parts. Its other parts are None."""
+    """Build a pipeline of these parts. Its other parts are None, its other options the defaults."""
     pipeline = getattr(diffusers, kind)
-    missing = {name: None for name in pipeline._get_signature_types() if name not in parts}
-    return pipeline(**missing, **parts)
+    required, _ = pipeline._get_signature_keys(pipeline)
+    return pipeline(**(dict.fromkeys(required) | parts))
+
+
+def flow_matching(kind: str, transformer: Any, **parts: Any) -> Any:
+    """Build a pipeline of a transformer, a scheduler of flow matching, and these parts."""
+    defaults = {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler()}
+    return assembled(kind, transformer=transformer, **(defaults | parts))
 
 
 def denoiser(kind: str, **config: Any) -> Any:
@@ -45,17 +53,17 @@ def model(kind: Callable[..., Any], **config: Any) -> Any:
     return seeded(lambda: kind(**config))
 
 
-def vae(**config: Any) -> Any:
-    """Build an autoencoder of images with two levels and four channels."""
+def vae(levels: int = 2, kind: str = "AutoencoderKL", **config: Any) -> Any:
+    """Build an autoencoder of images with so many levels and four channels."""
     defaults: dict[str, Any] = {
-        "block_out_channels": (8, 8),
-        "down_block_types": ("DownEncoderBlock2D",) * 2,
-        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "block_out_channels": (8,) * levels,
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
         "norm_num_groups": 4,
         "latent_channels": 4,
         "sample_size": 32,
     }
-    return model(diffusers.AutoencoderKL, **(defaults | config))
+    return model(getattr(diffusers, kind), **(defaults | config))
 
 
 def tokenizer(**options: Any) -> PreTrainedTokenizerFast:
@@ -139,5 +147,50 @@ def prompt(tokens: int, width: int, pooled: int = 0) -> dict[str, Tensor]:
     }
 
 
+def masks(tokens: int = 7, dtype: torch.dtype = torch.long) -> dict[str, Tensor]:
+    """Return the mask of a prompt of so many tokens, and of a negative one that is shorter."""
+    shorter = torch.arange(tokens)[None] < tokens - 2
+    return {
+        "prompt_attention_mask": torch.ones(1, tokens, dtype=dtype),
+        "negative_prompt_attention_mask": shorter.to(dtype),
+    }
+
+
 def square(side: int) -> Mapping[str, int]:
     return {"height": side, "width": side}
+
+
+def taken(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of ``options`` that the pipeline's call takes."""
+    names = inspect.signature(getattr(diffusers, kind).__call__).parameters
+    return {name: value for name, value in options.items() if name in names}
+
+
+def pictures(kind: str, side: int) -> dict[str, Any]:
+    """Return the usual inputs of the pipeline's call that are pictures, and their strength."""
+    usual = {
+        "image": picture(side),
+        "mask_image": mask(side),
+        "control_image": picture(side, seed=1),
+        "control_mask": mask(side),
+        "image_reference": picture(side, seed=2),
+        "strength": STRENGTH,
+    }
+    return taken(kind, usual)
+
+
+def steps_of(kind: str) -> int:
+    """Return for how many steps to ask a pipeline that is to do seven of them."""
+    return 10 if taken(kind, {"strength": STRENGTH}) else 7
+
+
+def positive(words: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the embeddings of the prompt without those of the negative one."""
+    return {name: value for name, value in words.items() if not name.startswith("negative_")}
+
+
+class StandIn(nn.Module):
+    """A text encoder that only has a dtype and a device. Pipelines ask for them."""
+
+    dtype = torch.float32
+    device = torch.device("cpu")
