@@ -34,9 +34,7 @@ def unclip(kind: str, **parts: Any) -> Any:
     """Build a pipeline whose U-Net has the noised embedding of an image in its time embedding."""
     return sd(
         kind,
-        unet=unet(
-            class_embed_type="projection", projection_class_embeddings_input_dim=2 * WIDTH
-        ),
+        unet=unet(class_embed_type="projection", projection_class_embeddings_input_dim=2 * WIDTH),
         text_encoder=clip_text(),
         tokenizer=tokenizer(),
         image_normalizer=model(StableUnCLIPImageNormalizer, embedding_dim=WIDTH),
@@ -48,9 +46,7 @@ def unclip(kind: str, **parts: Any) -> Any:
 def from_a_prompt() -> Any:
     return unclip(
         "StableUnCLIPPipeline",
-        prior=denoiser(
-            "PriorTransformer", embedding_dim=WIDTH, num_embeddings=LONGEST_PROMPT
-        ),
+        prior=denoiser("PriorTransformer", embedding_dim=WIDTH, num_embeddings=LONGEST_PROMPT),
         prior_text_encoder=clip_text_with_projection(),
         prior_tokenizer=tokenizer(),
         prior_scheduler=diffusers.UnCLIPScheduler(
