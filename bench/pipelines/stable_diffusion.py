@@ -5,12 +5,13 @@ from typing import Any
 
 import diffusers
 
-from bench.pipelines.parts import WIDTH, assembled, denoiser, model, prompt, vae
+from bench.pipelines.parts import WIDTH, assembled, denoiser, model, prompt, square, vae
 from bench.pipelines.recipe import PipelineRecipe
 
 Parts = Callable[[], Mapping[str, Any]]
 
 SIDE = 32  # of a picture; its latent has half of it
+SIZE: Mapping[str, Any] = square(SIDE)
 TOKENS = 7  # of a prompt
 
 # The levels that a ControlNet shares with its U-Net.

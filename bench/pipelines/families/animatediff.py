@@ -4,10 +4,10 @@ from typing import Any
 
 import diffusers
 
-from bench.pipelines.parts import model, picture, square
+from bench.pipelines.parts import model, picture
 from bench.pipelines.stable_diffusion import (
     ENCODER,
-    SIDE,
+    SIZE,
     controlnet,
     sd_recipe,
     unet,
@@ -67,7 +67,7 @@ def animated(denoiser: Any) -> dict[str, Any]:
     }
 
 
-CLIP = {**square(SIDE), "num_frames": FRAMES}
+CLIP = {**SIZE, "num_frames": FRAMES}
 
 RECIPES = (
     sd_recipe("AnimateDiffPipeline", parts, **CLIP),
@@ -80,12 +80,12 @@ RECIPES = (
         conditioning_frames=[CONTROL[0], CONTROL[-1]],
         controlnet_frame_indices=[0, FRAMES - 1],
     ),
-    sd_recipe("AnimateDiffVideoToVideoPipeline", parts, steps=10, **square(SIDE), video=VIDEO),
+    sd_recipe("AnimateDiffVideoToVideoPipeline", parts, steps=10, **SIZE, video=VIDEO),
     sd_recipe(
         "AnimateDiffVideoToVideoControlNetPipeline",
         control_parts,
         steps=10,
-        **square(SIDE),
+        **SIZE,
         video=VIDEO,
         conditioning_frames=CONTROL,
     ),

@@ -5,12 +5,12 @@ from typing import Any
 
 import diffusers
 
-from bench.pipelines.parts import mask, picture, square
-from bench.pipelines.stable_diffusion import SIDE, XL_ENCODER, controlnet, sd_recipe, xl_recipe
+from bench.pipelines.parts import mask, picture
+from bench.pipelines.stable_diffusion import SIZE, XL_ENCODER, controlnet, sd_recipe, xl_recipe
 
 CONTROL, PICTURE, MASK = picture(seed=1), picture(), mask()
 HIDDEN: Mapping[str, Any] = {
-    **square(SIDE),
+    **SIZE,
     "image": PICTURE,
     "mask_image": MASK,
     "control_image": CONTROL,

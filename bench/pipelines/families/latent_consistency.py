@@ -4,9 +4,9 @@ from typing import Any
 
 import diffusers
 
-from bench.pipelines.parts import WIDTH, noise, picture, square
+from bench.pipelines.parts import WIDTH, noise, picture
 from bench.pipelines.recipe import PipelineRecipe
-from bench.pipelines.stable_diffusion import SIDE, TOKENS, sd, unet
+from bench.pipelines.stable_diffusion import SIZE, TOKENS, sd, unet
 
 
 def recipe(kind: str, **options: Any) -> PipelineRecipe:
@@ -18,6 +18,6 @@ def recipe(kind: str, **options: Any) -> PipelineRecipe:
 
 
 RECIPES = (
-    recipe("LatentConsistencyModelPipeline", **square(SIDE)),
+    recipe("LatentConsistencyModelPipeline", **SIZE),
     recipe("LatentConsistencyModelImg2ImgPipeline", image=picture()),
 )

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from bench.pipelines.parts import mask, picture, square
+from bench.pipelines.parts import mask, picture
 from bench.pipelines.recipe import PipelineRecipe
 from bench.pipelines.stable_diffusion import (
-    SIDE,
+    SIZE,
     XL_ENCODER,
     controlnet,
     sd_recipe,
@@ -18,7 +18,7 @@ from bench.pipelines.stable_diffusion import (
 PICTURE: Mapping[str, Any] = {"image": picture()}
 CONTROL = picture(seed=1)
 HIDDEN: Mapping[str, Any] = {
-    **square(SIDE),
+    **SIZE,
     **PICTURE,
     "mask_image": mask(),
     "strength": 1.0,
@@ -38,12 +38,12 @@ def pag(kind: str, steps: int = 7, inputs: int = 4, **options: Any) -> PipelineR
 
 
 RECIPES = (
-    pag("StableDiffusionPAGPipeline", **square(SIDE)),
+    pag("StableDiffusionPAGPipeline", **SIZE),
     pag("StableDiffusionPAGImg2ImgPipeline", steps=10, **PICTURE),
     pag("StableDiffusionPAGInpaintPipeline", inputs=9, **HIDDEN),
     pag("StableDiffusionControlNetPAGPipeline", image=CONTROL),
     pag("StableDiffusionControlNetPAGInpaintPipeline", **HIDDEN, control_image=CONTROL),
-    pag("StableDiffusionXLPAGPipeline", **square(SIDE)),
+    pag("StableDiffusionXLPAGPipeline", **SIZE),
     pag("StableDiffusionXLPAGImg2ImgPipeline", steps=10, **PICTURE, strength=0.8),
     pag("StableDiffusionXLPAGInpaintPipeline", inputs=9, **HIDDEN),
     pag("StableDiffusionXLControlNetPAGPipeline", image=CONTROL),

@@ -1,15 +1,15 @@
 """Pipelines of Stable Diffusion from a prompt or a picture."""
 
-from bench.pipelines.parts import mask, noise, picture, square
-from bench.pipelines.stable_diffusion import SIDE, sd_recipe, unet
+from bench.pipelines.parts import mask, noise, picture
+from bench.pipelines.stable_diffusion import SIDE, SIZE, sd_recipe, unet
 
 RECIPES = (
-    sd_recipe("StableDiffusionPipeline", **square(SIDE)),
+    sd_recipe("StableDiffusionPipeline", **SIZE),
     sd_recipe("StableDiffusionImg2ImgPipeline", steps=10, image=picture()),
     sd_recipe(
         "StableDiffusionInpaintPipeline",
         lambda: {"unet": unet(in_channels=9)},
-        **square(SIDE),
+        **SIZE,
         image=picture(),
         mask_image=mask(),
     ),

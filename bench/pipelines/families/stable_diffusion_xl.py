@@ -1,15 +1,15 @@
 """Pipelines of Stable Diffusion XL."""
 
-from bench.pipelines.parts import mask, picture, square
-from bench.pipelines.stable_diffusion import SIDE, xl_recipe, xl_unet
+from bench.pipelines.parts import mask, picture
+from bench.pipelines.stable_diffusion import SIZE, xl_recipe, xl_unet
 
 RECIPES = (
-    xl_recipe("StableDiffusionXLPipeline", **square(SIDE)),
+    xl_recipe("StableDiffusionXLPipeline", **SIZE),
     xl_recipe("StableDiffusionXLImg2ImgPipeline", steps=10, image=picture(), strength=0.8),
     xl_recipe(
         "StableDiffusionXLInpaintPipeline",
         lambda: {"unet": xl_unet(in_channels=9)},
-        **square(SIDE),
+        **SIZE,
         image=picture(),
         mask_image=mask(),
         strength=1.0,
@@ -17,7 +17,7 @@ RECIPES = (
     xl_recipe(
         "StableDiffusionXLInstructPix2PixPipeline",
         lambda: {"unet": xl_unet(in_channels=8)},
-        **square(SIDE),
+        **SIZE,
         image=picture(),
     ),
 )

@@ -15,11 +15,10 @@ from bench.pipelines.parts import (
     denoiser,
     model,
     picture,
-    square,
     tokenizer,
 )
 from bench.pipelines.recipe import PipelineRecipe
-from bench.pipelines.stable_diffusion import SIDE, sd, unet
+from bench.pipelines.stable_diffusion import SIZE, sd, unet
 
 
 def variation() -> Any:
@@ -64,7 +63,7 @@ def from_a_picture() -> Any:
 
 
 def recipe(build: Callable[[], Any], kind: str, **options: Any) -> PipelineRecipe:
-    call: Mapping[str, Any] = {**square(SIDE), **options}
+    call: Mapping[str, Any] = {**SIZE, **options}
     return PipelineRecipe(kind, build, lambda: call)
 
 

@@ -1,11 +1,12 @@
 """Pipelines of Stable Diffusion and Stable Diffusion XL with a T2I-Adapter."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import diffusers
 
-from bench.pipelines.parts import model, picture, square
-from bench.pipelines.stable_diffusion import ENCODER, SIDE, sd_recipe, xl_recipe
+from bench.pipelines.parts import model, picture
+from bench.pipelines.stable_diffusion import ENCODER, SIZE, sd_recipe, xl_recipe
 
 
 def parts() -> dict[str, Any]:
@@ -18,7 +19,7 @@ def parts() -> dict[str, Any]:
     return {"adapter": adapter}
 
 
-CALL = {**square(SIDE), "image": picture()}
+CALL: Mapping[str, Any] = {**SIZE, "image": picture()}
 
 RECIPES = (
     sd_recipe("StableDiffusionAdapterPipeline", parts, **CALL),
