@@ -27,9 +27,9 @@ WIDTH = 32
 LONGEST_PROMPT = 16
 
 
-def assembled(kind: str, **parts: Any) -> Any:
+def assembled(kind: str | type, **parts: Any) -> Any:
     """Build a pipeline of these parts. Its other parts are None."""
-    pipeline = getattr(diffusers, kind)
+    pipeline: Any = getattr(diffusers, kind) if isinstance(kind, str) else kind
     missing = {name: None for name in pipeline._get_signature_types() if name not in parts}
     return pipeline(**missing, **parts)
 

@@ -57,7 +57,7 @@ def sd(kind: str, **parts: Any) -> Any:
     return assembled(kind, **({"unet": unet(), **defaults} | parts))
 
 
-def xl(kind: str, **parts: Any) -> Any:
+def xl(kind: str | type, **parts: Any) -> Any:
     """Build a pipeline of Stable Diffusion XL, with these parts in place of the usual ones."""
     scheduler = diffusers.EulerDiscreteScheduler(steps_offset=1, timestep_spacing="leading")
     defaults: dict[str, Any] = {"scheduler": scheduler, "vae": vae()}
