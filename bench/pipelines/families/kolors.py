@@ -10,6 +10,7 @@ from diffusers.pipelines.kolors.pipeline_kolors import KolorsPipeline
 from diffusers.pipelines.kolors.pipeline_kolors_img2img import KolorsImg2ImgPipeline
 from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
 from diffusers.pipelines.pag.pipeline_pag_kolors import KolorsPAGPipeline
+from torch import nn
 
 from bench.pipelines.parts import model, picture, prompt, tokenizer
 from bench.pipelines.recipe import PipelineRecipe
@@ -42,7 +43,11 @@ def chat_glm() -> Any:
         seq_length=LONGEST,
         original_rope=True,
     )
-    return model(lambda: ChatGLMModel(config, empty_init=False))
+    built = model(lambda: ChatGLMModel(config, empty_init=False))
+    for weight in built.parameters():
+        if weight.dim() == 1:  # of a norm, which the class leaves without values
+            nn.init.ones_(weight)
+    return built
 
 
 def kolors(kind: type, **parts: Any) -> Any:
