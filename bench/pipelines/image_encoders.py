@@ -5,7 +5,6 @@ from typing import Any
 from transformers import (
     CLIPImageProcessorPil,
     CLIPVisionConfig,
-    CLIPVisionModel,
     CLIPVisionModelWithProjection,
 )
 
@@ -25,10 +24,6 @@ def clip_vision_config(**config: Any) -> CLIPVisionConfig:
         "patch_size": SIDE // 2,
     }
     return CLIPVisionConfig(**(defaults | config))
-
-
-def clip_vision(**config: Any) -> Any:
-    return model(lambda: CLIPVisionModel(clip_vision_config(**config)))
 
 
 def clip_vision_with_projection(**config: Any) -> Any:

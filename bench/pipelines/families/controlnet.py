@@ -8,11 +8,11 @@ import diffusers
 from bench.pipelines.parts import mask, picture
 from bench.pipelines.stable_diffusion import SIZE, XL_ENCODER, controlnet, sd_recipe, xl_recipe
 
-CONTROL, PICTURE, MASK = picture(seed=1), picture(), mask()
-HIDDEN: Mapping[str, Any] = {
+CONTROL, PICTURE = picture(seed=1), picture()
+INPAINT: Mapping[str, Any] = {
     **SIZE,
     "image": PICTURE,
-    "mask_image": MASK,
+    "mask_image": mask(),
     "control_image": CONTROL,
     "strength": 1.0,
 }
@@ -52,7 +52,7 @@ RECIPES = (
         image=PICTURE,
         control_image=CONTROL,
     ),
-    sd_recipe("StableDiffusionControlNetInpaintPipeline", sd_parts, **HIDDEN),
+    sd_recipe("StableDiffusionControlNetInpaintPipeline", sd_parts, **INPAINT),
     xl_recipe("StableDiffusionXLControlNetPipeline", xl_parts, image=CONTROL),
     xl_recipe(
         "StableDiffusionXLControlNetImg2ImgPipeline",
@@ -61,7 +61,7 @@ RECIPES = (
         image=PICTURE,
         control_image=CONTROL,
     ),
-    xl_recipe("StableDiffusionXLControlNetInpaintPipeline", xl_parts, **HIDDEN),
+    xl_recipe("StableDiffusionXLControlNetInpaintPipeline", xl_parts, **INPAINT),
     xl_recipe("StableDiffusionXLControlNetUnionPipeline", union_parts, **MODES),
     xl_recipe(
         "StableDiffusionXLControlNetUnionImg2ImgPipeline",
@@ -71,6 +71,6 @@ RECIPES = (
         **MODES,
     ),
     xl_recipe(
-        "StableDiffusionXLControlNetUnionInpaintPipeline", union_parts, **{**HIDDEN, **MODES}
+        "StableDiffusionXLControlNetUnionInpaintPipeline", union_parts, **{**INPAINT, **MODES}
     ),
 )

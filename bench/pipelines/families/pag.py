@@ -17,7 +17,7 @@ from bench.pipelines.stable_diffusion import (
 
 PICTURE: Mapping[str, Any] = {"image": picture()}
 CONTROL = picture(seed=1)
-HIDDEN: Mapping[str, Any] = {
+INPAINT: Mapping[str, Any] = {
     **SIZE,
     **PICTURE,
     "mask_image": mask(),
@@ -40,12 +40,12 @@ def pag(kind: str, steps: int = 7, inputs: int = 4, **options: Any) -> PipelineR
 RECIPES = (
     pag("StableDiffusionPAGPipeline", **SIZE),
     pag("StableDiffusionPAGImg2ImgPipeline", steps=10, **PICTURE),
-    pag("StableDiffusionPAGInpaintPipeline", inputs=9, **HIDDEN),
+    pag("StableDiffusionPAGInpaintPipeline", inputs=9, **INPAINT),
     pag("StableDiffusionControlNetPAGPipeline", image=CONTROL),
-    pag("StableDiffusionControlNetPAGInpaintPipeline", **HIDDEN, control_image=CONTROL),
+    pag("StableDiffusionControlNetPAGInpaintPipeline", **INPAINT, control_image=CONTROL),
     pag("StableDiffusionXLPAGPipeline", **SIZE),
     pag("StableDiffusionXLPAGImg2ImgPipeline", steps=10, **PICTURE, strength=0.8),
-    pag("StableDiffusionXLPAGInpaintPipeline", inputs=9, **HIDDEN),
+    pag("StableDiffusionXLPAGInpaintPipeline", inputs=9, **INPAINT),
     pag("StableDiffusionXLControlNetPAGPipeline", image=CONTROL),
     pag(
         "StableDiffusionXLControlNetPAGImg2ImgPipeline",

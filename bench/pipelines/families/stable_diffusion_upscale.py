@@ -12,7 +12,7 @@ NOISE_LEVEL_WIDTH = 128
 
 
 def latent_upscaler_unet() -> Any:
-    """Build a U-Net of Crowson's blocks, whose time embedding has the pooled prompt."""
+    """Build a U-Net of k-diffusion's blocks, with the pooled prompt in its time embedding."""
     return denoiser(
         "UNet2DConditionModel",
         in_channels=8,
