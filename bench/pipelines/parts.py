@@ -29,9 +29,9 @@ LONGEST_PROMPT = 16
 STRENGTH = 0.7  # the share of the steps that pipelines do which start from a picture
 
 
-def assembled(kind: str, **parts: Any) -> Any:
+def assembled(kind: str | type, **parts: Any) -> Any:
     """Build a pipeline of these parts. Its other parts are None, its other options the defaults."""
-    pipeline = getattr(diffusers, kind)
+    pipeline: Any = getattr(diffusers, kind) if isinstance(kind, str) else kind
     required, _ = pipeline._get_signature_keys(pipeline)
     return pipeline(**(dict.fromkeys(required) | parts))
 
