@@ -8,7 +8,7 @@ import diffusers
 import numpy as np
 import torch
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import (
     CLIPTextConfig,
@@ -59,12 +59,14 @@ def vae(**config: Any) -> Any:
 
 
 def tokenizer(**options: Any) -> PreTrainedTokenizerFast:
-    """Build a tokenizer that knows letters, and counts as the tokenizer of any text encoder."""
+    """Build a tokenizer of letters between a start and an end, for any text encoder."""
     special = ["<pad>", "<s>", "</s>", "<unk>"]
     letters = [chr(code) for code in range(97, 123)]
     vocabulary = {piece: i for i, piece in enumerate([*special, *letters])}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token=special[-1]))
     words.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    ends = [(piece, vocabulary[piece]) for piece in ("<s>", "</s>")]
+    words.post_processor = processors.TemplateProcessing("<s> $A </s>", "$A $B", ends)
     defaults: dict[str, Any] = {
         "model_max_length": LONGEST_PROMPT,
         "pad_token": "<pad>",
