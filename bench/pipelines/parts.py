@@ -1,5 +1,6 @@
 """Parts of small pipelines: denoisers, autoencoders, text encoders, tokenizers, embeddings."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -28,9 +29,10 @@ LONGEST_PROMPT = 16
 
 
 def assembled(kind: str, **parts: Any) -> Any:
-    """Build a pipeline of these parts. Its other parts are None."""
+    """Build a pipeline of these parts. Its other parts are None, or what the class takes."""
     pipeline = getattr(diffusers, kind)
-    missing = {name: None for name in pipeline._get_signature_types() if name not in parts}
+    taken = inspect.signature(pipeline).parameters
+    missing = {n: None for n, p in taken.items() if p.default is p.empty and n not in parts}
     return pipeline(**missing, **parts)
 
 
