@@ -16,6 +16,8 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
 )
@@ -113,6 +115,19 @@ def t5_text(**config: Any) -> Any:
         "num_heads": 4,
     }
     return model(lambda: T5EncoderModel(T5Config(**(defaults | config))))
+
+
+def qwen3_text(**config: Any) -> Any:
+    defaults: dict[str, Any] = {
+        "vocab_size": 64,
+        "hidden_size": WIDTH,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+    }
+    return model(lambda: Qwen3Model(Qwen3Config(**(defaults | config))))
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
