@@ -30,9 +30,14 @@ WIDTH = 32
 LONGEST_PROMPT = 16
 
 
-def assembled(kind: str, **parts: Any) -> Any:
-    """Build a pipeline of these parts. Its other parts are None, or what the class takes."""
-    pipeline = getattr(diffusers, kind)
+def assembled(kind: str | type, **parts: Any) -> Any:
+    """Build a pipeline of these parts. Its other parts are None, or what the class takes.
+
+    Args:
+        kind: The class or its name in diffusers, which lacks some classes without their libraries.
+        parts: The arguments of the class.
+    """
+    pipeline = getattr(diffusers, kind) if isinstance(kind, str) else kind
     taken = inspect.signature(pipeline).parameters
     missing = {n: None for n, p in taken.items() if p.default is p.empty and n not in parts}
     return pipeline(**missing, **parts)

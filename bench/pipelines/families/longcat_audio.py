@@ -23,9 +23,7 @@ def longcat_audio() -> Any:
         downsampling_ratio=2,
         sample_rate=16,
     )
-    words = UMT5Config(
-        vocab_size=64, d_model=WORDS, d_kv=8, d_ff=64, num_layers=2, num_heads=2
-    )
+    words = UMT5Config(vocab_size=64, d_model=WORDS, d_kv=8, d_ff=64, num_layers=2, num_heads=2)
     return assembled(
         "LongCatAudioDiTPipeline",
         vae=autoencoder,
