@@ -9,13 +9,15 @@ import diffusers
 import numpy as np
 import torch
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
 )
@@ -67,12 +69,14 @@ def vae(levels: int = 2, kind: str = "AutoencoderKL", **config: Any) -> Any:
 
 
 def tokenizer(**options: Any) -> PreTrainedTokenizerFast:
-    """Build a tokenizer that knows letters, and counts as the tokenizer of any text encoder."""
+    """Build a tokenizer of letters between a start and an end, for any text encoder."""
     special = ["<pad>", "<s>", "</s>", "<unk>"]
     letters = [chr(code) for code in range(97, 123)]
     vocabulary = {piece: i for i, piece in enumerate([*special, *letters])}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token=special[-1]))
     words.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    ends = [(piece, vocabulary[piece]) for piece in ("<s>", "</s>")]
+    words.post_processor = processors.TemplateProcessing("<s> $A </s>", "$A $B", ends)
     defaults: dict[str, Any] = {
         "model_max_length": LONGEST_PROMPT,
         "pad_token": "<pad>",
@@ -117,6 +121,19 @@ def t5_text(**config: Any) -> Any:
         "num_heads": 4,
     }
     return model(lambda: T5EncoderModel(T5Config(**(defaults | config))))
+
+
+def qwen3_text(**config: Any) -> Any:
+    defaults: dict[str, Any] = {
+        "vocab_size": 64,
+        "hidden_size": WIDTH,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+    }
+    return model(lambda: Qwen3Model(Qwen3Config(**(defaults | config))))
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
