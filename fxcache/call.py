@@ -93,6 +93,14 @@ class Call(NamedTuple):
     trace: Any = None
 
     @property
+    def latents(self) -> tuple[Tensor, ...]:
+        """The latent, or all tensors in it if it is a container."""
+        if isinstance(self.arguments.get(self.latent_name), Tensor):
+            return (self.latent,)
+        pairs = zip(self.tensors, self.roles, strict=True)
+        return tuple(tensor for tensor, role in pairs if role is Role.LATENT)
+
+    @property
     def number(self) -> Real | None:
         """The timestep if it is a Python number, else None."""
         return self.timestep if isinstance(self.timestep, Real) else None

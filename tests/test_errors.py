@@ -186,14 +186,26 @@ def test_unknown_options_are_errors(unet):
     assert "_fxcache" not in vars(unet)
 
 
+def with_dropout(unet):
+    unet.mid_block.resnets[0].dropout.p = 0.1
+    return unet
+
+
 def test_train_mode(unet):
-    assert ".eval()" in refused(fxcache.ModeError, unet.train())
+    error = refused(fxcache.ModeError, with_dropout(unet).train())
+    assert ".eval()" in error and "mid_block.resnets.0.dropout" in error
 
 
 def test_train_mode_set_later(unet):
-    fxcache.optimize(unet).train()
+    fxcache.optimize(with_dropout(unet)).train()
     with torch.no_grad(), pytest.raises(fxcache.ModeError, match="train mode"):
         unet(timestep=1, **tiny.inputs())
+
+
+@torch.no_grad()
+def test_train_mode_that_changes_nothing(unet):
+    plain = unet.train()(timestep=1, **tiny.inputs()).sample
+    assert torch.equal(fxcache.optimize(unet)(timestep=1, **tiny.inputs()).sample, plain)
 
 
 def test_gradients_wanted(unet):

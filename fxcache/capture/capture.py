@@ -26,7 +26,7 @@ from fxcache.signature import Signature
 
 aten = torch.ops.aten
 
-# With train=False, their third argument, these operators return their input.
+# With p=0 or train=False, their second and third argument, these operators return their input.
 DROPOUTS = (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default)
 # The key of a call already covers these checks, and they would keep dead values alive.
 CHECKS = (aten._assert_tensor_metadata.default,)
@@ -124,7 +124,7 @@ def all_nodes(exported: ExportedProgram) -> Iterator[fx.Node]:
 def remove_identities(graph: fx.Graph) -> None:
     """Remove inactive dropouts and metadata checks."""
     for node in list(graph.nodes):
-        if node.target in DROPOUTS and node.args[2] is False:
+        if node.target in DROPOUTS and (node.args[1] == 0 or node.args[2] is False):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
         elif node.target in CHECKS:

@@ -36,11 +36,27 @@ def choose(
         partial_evaluation: Whether to move cuts behind linear maps of the cached values, so that a
             reuse step does not compute these maps of cached values again.
 
+    A call that fills a cache object of the model, such as keys and values, has outputs that need
+    every block. If ``"auto"`` finds no cut for it, the plan caches nothing: such a call runs in
+    full, and calls that only read the object have a plan of their own.
+
     Raises:
         CutError: The cut does not exist, it saves nothing, or no output depends on the latent of a
             reuse step.
         ConfigError: The policy was calibrated for other cache points.
     """
+    try:
+        return saving_plan(frontier, request, policy, partial_evaluation)
+    except CutError as error:
+        if request != AUTO or frontier.program.state is None:
+            raise
+        return CutPlan(frontier.price((), "nothing"), {}, f"it fills a cache object: {error.what}")
+
+
+def saving_plan(
+    frontier: Frontier, request: CutRequest, policy: Policy | None, partial_evaluation: bool
+) -> CutPlan:
+    """Return a plan that saves FLOPs, as ``choose`` does; CutError if there is none."""
     observes = policy.observes if policy else None
     signal = find(frontier, observes.signals) if observes else None
     observed = signal.needed if signal else ()

@@ -146,9 +146,8 @@ class Frontier:
 
     def _skip_index(self, points: Points) -> int | None:
         """Return the index of the skip connection at ``points``; None if they are not one."""
-        (point, *others) = points
-        is_skip = not others and point.shortcut is None and point.value in self.skips
-        return self.skips.index(point.value) if is_skip else None
+        is_skip = len(points) == 1 and points[0].shortcut is None and points[0].value in self.skips
+        return self.skips.index(points[0].value) if is_skip else None
 
     def _blocks_without(self, live: set[fx.Node]) -> int:
         """The number of numbered blocks that cost FLOPs and have no costing node in ``live``."""

@@ -217,7 +217,13 @@ class Captures:
         )
         graphs = module.compiled_graphs if isinstance(module, ProvidesPrograms) else None
         codes = machine_codes(graphs, self._settings, self._warn)
-        return variants_of(frontier, self._settings, call.describe(), codes), held
+        variants = variants_of(frontier, self._settings, call.describe(), codes)
+        if not variants.plan.groups:
+            self._warn(
+                f"one kind of call runs in full at every step: {variants.plan.reason}",
+                "If other kinds of call reuse values, as the report shows, nothing need be done.",
+            )
+        return variants, held
 
     def _keep(self, call: Call, key: CaptureKey, variants: Variants, now: Snapshot) -> bool:
         """Store the variants. Return whether others were dropped."""

@@ -19,12 +19,28 @@ def require_inference(module: nn.Module, call: Call) -> None:
 
 
 def require_eval(module: nn.Module) -> None:
-    if module.training:
+    """Raise ModeError if ``module`` computes other values in train mode, and is in it.
+
+    Some pipelines leave their denoiser in train mode, which changes nothing without active layers.
+    """
+    if not module.training:
+        return
+    active = next(
+        (p for p, m in module.named_modules() if m.training and acts_in_training(m)), None
+    )
+    if active is not None:
         raise ModeError(
             f"{type(module).__name__} is in train mode",
-            where=type(module).__name__,
+            where=active or type(module).__name__,
             remedy="call .eval() on it first; restore() it to train",
         )
+
+
+def acts_in_training(module: nn.Module) -> bool:
+    """Return whether ``module`` is a layer that computes other values in train mode."""
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return module.p > 0
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
 def wants_gradients(module: nn.Module, call: Call) -> bool:

@@ -60,8 +60,8 @@ def animated(denoiser: Any) -> dict[str, Any]:
         beta_schedule="linear", steps_offset=1, clip_sample=False, timestep_spacing="linspace"
     )
     return {
-        # The pipelines would build it too, in train mode.
-        "unet": diffusers.UNetMotionModel.from_unet2d(denoiser, adapter).eval(),
+        # The pipelines would build it too, and leave it in train mode as well.
+        "unet": diffusers.UNetMotionModel.from_unet2d(denoiser, adapter),
         "motion_adapter": adapter,
         "scheduler": scheduler,
     }

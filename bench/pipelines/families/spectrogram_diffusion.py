@@ -18,7 +18,7 @@ BANDS = 128  # the bands of a spectrogram, which the pipeline fixes
 WIDTH = 24
 
 
-class Encoder(ModelMixin):
+class Encoder(ModelMixin):  # type: ignore[misc]
     """Stands in for an encoder of notes or of the past: one layer, and the mask unchanged."""
 
     def __init__(self, layer: nn.Module) -> None:

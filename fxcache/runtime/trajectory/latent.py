@@ -36,11 +36,17 @@ class Likeness(NamedTuple):
 UNLIKE = Likeness(0.0, SAMPLE)  # for latents that cannot be compared
 
 
-def sample_of(latent: Tensor) -> Tensor:
-    """Return a copy of at most ``SAMPLE`` evenly spaced elements of ``latent``, on its device.
+def sample_of(latent: Tensor, *others: Tensor) -> Tensor:
+    """Return a copy of at most ``SAMPLE`` evenly spaced elements of each tensor, on its device.
 
     Every call takes a sample, which costs one small kernel. Gradients are disabled then.
+
+    Args:
+        latent: The latent, or its first tensor.
+        others: Its other tensors. Some of them may be references, which no step changes.
     """
+    if others:
+        return torch.cat([sample_of(tensor) for tensor in (latent, *others)])
     count = latent.numel()
     stride = max(1, count // SAMPLE)
     taken = min(SAMPLE, count)

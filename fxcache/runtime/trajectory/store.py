@@ -48,7 +48,7 @@ class TrajectoryStore:
     def locate(self, call: Call, caller: Caller) -> Trajectory:
         """Find or start the trajectory of ``call``, and record the call in it."""
         position = position_of(call.timestep, caller.place)
-        sample = sample_of(call.latent)
+        sample = sample_of(*call.latents)
         with self._lock:
             conditioning = self._inputs.conditioning(call)
             self.counts.device_waits += bool(conditioning.digests) and on_device(sample)
