@@ -105,12 +105,13 @@ def inpainting() -> Mapping[str, Any]:
 
 
 RECIPES = (
-    PipelineRecipe("AmusedPipeline", partial(amused, "AmusedPipeline"), text_to_image),
-    PipelineRecipe(
-        "AmusedImg2ImgPipeline", partial(amused, "AmusedImg2ImgPipeline"), from_image, 9
-    ),
-    PipelineRecipe(
-        "AmusedInpaintPipeline", partial(amused, "AmusedInpaintPipeline"), inpainting, 9
+    *(
+        PipelineRecipe(kind, partial(amused, kind), call, steps)
+        for kind, call, steps in (
+            ("AmusedPipeline", text_to_image, 7),
+            ("AmusedImg2ImgPipeline", from_image, 9),
+            ("AmusedInpaintPipeline", inpainting, 9),
+        )
     ),
     PipelineRecipe(
         "VQDiffusionPipeline", vq_diffusion, lambda: {"prompt": "a cat", "output_type": "np"}
