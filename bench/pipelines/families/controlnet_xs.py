@@ -7,7 +7,7 @@ import diffusers
 
 from bench.pipelines.parts import WIDTH, assembled, model, picture, prompt, square
 from bench.pipelines.recipe import PipelineRecipe
-from bench.pipelines.stable_parts import SIDE, small_unet, stable_parts
+from bench.pipelines.stable_parts import SIDE, small_unet, stable_parts, xl_config
 
 POOLED = 16
 
@@ -36,11 +36,7 @@ def controlnet_xs() -> Any:
 
 
 def controlnet_xs_xl() -> Any:
-    xl_parts = parts(
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=POOLED + 6 * 8,
-    )
+    xl_parts = parts(**xl_config(POOLED))
     del xl_parts["requires_safety_checker"]
     return joined(assembled("StableDiffusionXLControlNetXSPipeline", **xl_parts))
 

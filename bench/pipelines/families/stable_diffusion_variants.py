@@ -66,7 +66,7 @@ def prompts() -> dict[str, Any]:
 
 
 def edited() -> Mapping[str, Any]:
-    """Edit the picture in two directions, from the first step on."""
+    """Edit the picture in two directions, after one step and after two."""
     return {
         **prompts(),
         "editing_prompt": ["red", "blue"],

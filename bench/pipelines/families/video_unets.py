@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from bench.pipelines.image_parts import clip_processor, clip_vision
-from bench.pipelines.parts import WIDTH, assembled, denoiser, noise, picture, prompt, square, vae
+from bench.pipelines.parts import WIDTH, assembled, denoiser, picture, prompt, square, vae
 from bench.pipelines.recipe import PipelineRecipe
 from bench.pipelines.stable_parts import (
     SIDE,
@@ -15,6 +15,7 @@ from bench.pipelines.stable_parts import (
     stable_parts,
     text_parts,
     words,
+    xl_config,
 )
 
 FRAMES = 3
@@ -59,11 +60,7 @@ def zero() -> Any:
 
 
 def zero_xl() -> Any:
-    unet = small_unet(
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=POOLED + 6 * 8,
-    )
+    unet = small_unet(**xl_config(POOLED))
     return assembled("TextToVideoZeroSDXLPipeline", unet=unet, vae=vae(), scheduler=ddim())
 
 
@@ -90,12 +87,7 @@ def zero_shot() -> Mapping[str, Any]:
 
 
 def zero_shot_xl() -> Mapping[str, Any]:
-    embeddings = prompt(7, WIDTH)
-    pooled = {
-        "pooled_prompt_embeds": noise(1, POOLED),
-        "negative_pooled_prompt_embeds": noise(1, POOLED, seed=1),
-    }
-    return {**two_stages(), **embeddings, **pooled, "prompt": None}
+    return {**two_stages(), **prompt(7, WIDTH, POOLED), "prompt": None}
 
 
 RECIPES = (
