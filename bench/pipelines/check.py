@@ -149,6 +149,8 @@ def forget_runs(modules: Mapping[str, nn.Module]) -> None:
     for module in modules.values():
         engine = engine_of(module)
         assert engine is not None
+        for run in engine.runs:
+            run.listed = False  # a later call may go on with it
         engine.runs = deque()
 
 

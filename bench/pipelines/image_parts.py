@@ -68,6 +68,20 @@ def movq() -> Any:
     )
 
 
+def codebook(channels: int, codes: int) -> Any:
+    """Build an autoencoder of images with two levels, whose latents are entries of a codebook."""
+    return model(
+        diffusers.VQModel,
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=channels,
+        norm_num_groups=4,
+        num_vq_embeddings=codes,
+        vq_embed_dim=channels,
+    )
+
+
 def image_prior() -> Any:
     """Build a prior that turns the embedding of a prompt into that of a picture."""
     return denoiser("PriorTransformer", embedding_dim=WIDTH, num_embeddings=LONGEST_PROMPT)

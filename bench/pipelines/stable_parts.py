@@ -22,6 +22,15 @@ def small_unet(**config: Any) -> Any:
     return denoiser("UNet2DConditionModel", **(defaults | config))
 
 
+def xl_config(pooled: int) -> dict[str, Any]:
+    """Return the options of a U-Net that takes a pooled prompt and the size of the picture."""
+    return {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": pooled + 6 * 8,
+    }
+
+
 def ddim() -> Any:
     return diffusers.DDIMScheduler(clip_sample=False, steps_offset=1)
 

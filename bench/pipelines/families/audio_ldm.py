@@ -17,6 +17,7 @@ from transformers import (
 
 from bench.pipelines.parts import WIDTH, assembled, denoiser, model, noise, prompt, t5_text, vae
 from bench.pipelines.recipe import PipelineRecipe
+from bench.pipelines.stable_parts import ddim
 
 WORDS = 16
 MEL_BANDS = 32
@@ -52,7 +53,7 @@ def shared() -> dict[str, Any]:
     return {
         "vae": vae(in_channels=1, out_channels=1),
         "vocoder": vocoder(),
-        "scheduler": diffusers.DDIMScheduler(clip_sample=False, steps_offset=1),
+        "scheduler": ddim(),
     }
 
 

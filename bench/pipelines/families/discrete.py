@@ -9,6 +9,7 @@ from diffusers.pipelines.deprecated.vq_diffusion.pipeline_vq_diffusion import (
     LearnedClassifierFreeSamplingEmbeddings,
 )
 
+from bench.pipelines.image_parts import codebook
 from bench.pipelines.parts import (
     LONGEST_PROMPT,
     WIDTH,
@@ -26,19 +27,6 @@ from bench.pipelines.recipe import PipelineRecipe
 
 WORDS, POOLED = 20, 12  # the widths of the states and the embedding that aMUSEd takes
 CODES = 50
-
-
-def codebook(channels: int, codes: int) -> Any:
-    return model(
-        diffusers.VQModel,
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=channels,
-        norm_num_groups=4,
-        num_vq_embeddings=codes,
-        vq_embed_dim=channels,
-    )
 
 
 def amused(kind: str) -> Any:
@@ -105,12 +93,13 @@ def inpainting() -> Mapping[str, Any]:
 
 
 RECIPES = (
-    PipelineRecipe("AmusedPipeline", partial(amused, "AmusedPipeline"), text_to_image),
-    PipelineRecipe(
-        "AmusedImg2ImgPipeline", partial(amused, "AmusedImg2ImgPipeline"), from_image, 9
-    ),
-    PipelineRecipe(
-        "AmusedInpaintPipeline", partial(amused, "AmusedInpaintPipeline"), inpainting, 9
+    *(
+        PipelineRecipe(kind, partial(amused, kind), call, steps)
+        for kind, call, steps in (
+            ("AmusedPipeline", text_to_image, 7),
+            ("AmusedImg2ImgPipeline", from_image, 9),
+            ("AmusedInpaintPipeline", inpainting, 9),
+        )
     ),
     PipelineRecipe(
         "VQDiffusionPipeline", vq_diffusion, lambda: {"prompt": "a cat", "output_type": "np"}

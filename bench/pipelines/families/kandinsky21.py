@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import diffusers
 from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig, MultilingualCLIP
 
 from bench.pipelines.image_parts import (
@@ -28,6 +27,7 @@ from bench.pipelines.parts import (
     tokenizer,
 )
 from bench.pipelines.recipe import PipelineRecipe
+from bench.pipelines.stable_parts import ddim
 
 INPAINTING = 9  # the channels of a latent, a masked one and the mask
 
@@ -64,7 +64,7 @@ def decoder(channels: int) -> dict[str, Any]:
         "movq": movq(),
         "text_encoder": multilingual_text(),
         "tokenizer": tokenizer(),
-        "scheduler": diffusers.DDIMScheduler(clip_sample=False, steps_offset=1),
+        "scheduler": ddim(),
     }
 
 
@@ -96,12 +96,12 @@ def combined() -> Mapping[str, Any]:
     return {**words(), **square(64), "prior_num_inference_steps": 7}
 
 
+def picture_embeddings() -> dict[str, Any]:
+    return {"image_embeds": noise(1, WIDTH), "negative_image_embeds": noise(1, WIDTH, seed=1)}
+
+
 def decoded() -> Mapping[str, Any]:
-    embeddings = {
-        "image_embeds": noise(1, WIDTH),
-        "negative_image_embeds": noise(1, WIDTH, seed=1),
-    }
-    return {**words(), **square(64), **embeddings}
+    return {**words(), **square(64), **picture_embeddings()}
 
 
 def from_image(call: Mapping[str, Any]) -> dict[str, Any]:

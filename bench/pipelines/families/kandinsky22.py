@@ -6,7 +6,13 @@ from typing import Any
 
 import diffusers
 
-from bench.pipelines.families.kandinsky21 import INPAINTING, from_image, inpainting, prior
+from bench.pipelines.families.kandinsky21 import (
+    INPAINTING,
+    from_image,
+    inpainting,
+    picture_embeddings,
+    prior,
+)
 from bench.pipelines.image_parts import SIMPLE_ATTENTION, movq
 from bench.pipelines.parts import WIDTH, assembled, denoiser, noise, picture, square
 from bench.pipelines.recipe import PipelineRecipe
@@ -58,11 +64,7 @@ def combined() -> Mapping[str, Any]:
 
 
 def decoded() -> Mapping[str, Any]:
-    embeddings = {
-        "image_embeds": noise(1, WIDTH),
-        "negative_image_embeds": noise(1, WIDTH, seed=1),
-    }
-    return {**square(64), **embeddings}
+    return {**square(64), **picture_embeddings()}
 
 
 def controlled() -> Mapping[str, Any]:

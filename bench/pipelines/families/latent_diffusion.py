@@ -9,23 +9,11 @@ from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
     LDMBertModel,
 )
 
+from bench.pipelines.image_parts import codebook
 from bench.pipelines.parts import WIDTH, assembled, denoiser, model, picture, square, tokenizer, vae
 from bench.pipelines.recipe import PipelineRecipe
 
 TOKENS = 77  # the length of every prompt, which the pipeline fixes
-
-
-def codebook_autoencoder() -> Any:
-    """Build an autoencoder of images with two levels and a codebook."""
-    return model(
-        diffusers.VQModel,
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=3,
-        norm_num_groups=4,
-        num_vq_embeddings=64,
-    )
 
 
 def from_prompt() -> Any:
@@ -51,7 +39,7 @@ def from_prompt() -> Any:
 def unconditional() -> Any:
     return assembled(
         "LDMPipeline",
-        vqvae=codebook_autoencoder(),
+        vqvae=codebook(3, 64),
         unet=denoiser("UNet2DModel", sample_size=16),
         scheduler=diffusers.DDIMScheduler(clip_sample=False),
     )
@@ -60,7 +48,7 @@ def unconditional() -> Any:
 def upscaler() -> Any:
     return assembled(
         "LDMSuperResolutionPipeline",
-        vqvae=codebook_autoencoder(),
+        vqvae=codebook(3, 64),
         unet=denoiser("UNet2DModel", in_channels=6, sample_size=16),
         scheduler=diffusers.DDIMScheduler(clip_sample=False),
     )

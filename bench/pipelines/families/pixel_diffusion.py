@@ -19,7 +19,7 @@ JUMP = 6  # how far RePaint goes back, once
 
 
 class SpectrogramPictures:
-    """Stands in for the conversion of sounds to pictures: every picture is the same."""
+    """Stands in for the conversion of sounds to pictures: a random picture for every sound."""
 
     x_res = y_res = 2 * SIDE
     hop_length = 1

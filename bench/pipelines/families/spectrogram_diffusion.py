@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import diffusers
-from diffusers import ModelMixin
+import torch
 from diffusers.pipelines.deprecated.spectrogram_diffusion.pipeline_spectrogram_diffusion import (
     TARGET_FEATURE_LENGTH,
     SpectrogramDiffusionPipeline,
@@ -18,8 +18,10 @@ BANDS = 128  # the bands of a spectrogram, which the pipeline fixes
 WIDTH = 24
 
 
-class Encoder(ModelMixin):  # type: ignore[misc]
+class Encoder(nn.Module):
     """Stands in for an encoder of notes or of the past: one layer, and the mask unchanged."""
+
+    device, dtype = torch.device("cpu"), torch.float32
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()

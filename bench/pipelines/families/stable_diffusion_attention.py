@@ -6,8 +6,10 @@ from typing import Any
 
 import diffusers
 import torch
+from diffusers.pipelines.stable_diffusion.clip_image_project_model import CLIPImageProjection
 
-from bench.pipelines.parts import WIDTH, assembled, noise
+from bench.pipelines.image_parts import clip_processor, clip_vision
+from bench.pipelines.parts import WIDTH, assembled, model, noise, picture
 from bench.pipelines.recipe import PipelineRecipe
 from bench.pipelines.stable_parts import (
     SIDE,
@@ -23,10 +25,6 @@ def variant(kind: str) -> Any:
     return assembled(kind, **stable_parts())
 
 
-def pix2pix_zero() -> Any:
-    return assembled("StableDiffusionPix2PixZeroPipeline", **stable_parts())
-
-
 def diff_edit() -> Any:
     inverse = diffusers.DDIMInverseScheduler(clip_sample=False)
     return assembled("StableDiffusionDiffEditPipeline", **stable_parts(inverse_scheduler=inverse))
@@ -37,8 +35,22 @@ def gligen() -> Any:
     return assembled("StableDiffusionGLIGENPipeline", **stable_parts(**text_parts(), unet=unet))
 
 
+def gligen_with_pictures() -> Any:
+    """Build GLIGEN whose things have both a phrase and a picture."""
+    parts = stable_parts(
+        **text_parts(),
+        unet=small_unet(attention_type="gated-text-image"),
+        processor=clip_processor(),
+        image_encoder=clip_vision(),
+        image_project=model(CLIPImageProjection, hidden_size=WIDTH),
+    )
+    return assembled("StableDiffusionGLIGENTextImagePipeline", **parts)
+
+
 def attend_and_excite() -> Mapping[str, Any]:
-    return {**sized_words(), "token_indices": [2, 4], "attn_res": (SIDE // 4, SIDE // 4)}
+    """Strengthen two words of the prompt: a call for its gradient, then one for the step."""
+    attention = {"token_indices": [2, 4], "attn_res": (SIDE // 4, SIDE // 4)}
+    return {**sized_words(), **attention, "prompt": None}
 
 
 def self_attention() -> Mapping[str, Any]:
@@ -73,6 +85,10 @@ def grounded() -> Mapping[str, Any]:
     }
 
 
+def pictured() -> Mapping[str, Any]:
+    return {**grounded(), "gligen_images": [picture(seed=1), picture(seed=2)]}
+
+
 RECIPES = (
     PipelineRecipe(
         "StableDiffusionAttendAndExcitePipeline",
@@ -88,7 +104,11 @@ RECIPES = (
     ),
     PipelineRecipe("StableDiffusionDiffEditPipeline", diff_edit, differing, 9),
     PipelineRecipe(
-        "StableDiffusionPix2PixZeroPipeline", pix2pix_zero, directed, trajectories={"unet": 3}
+        "StableDiffusionPix2PixZeroPipeline",
+        partial(variant, "StableDiffusionPix2PixZeroPipeline"),
+        directed,
+        trajectories={"unet": 3},
     ),
     PipelineRecipe("StableDiffusionGLIGENPipeline", gligen, grounded),
+    PipelineRecipe("StableDiffusionGLIGENTextImagePipeline", gligen_with_pictures, pictured),
 )

@@ -25,10 +25,6 @@ def with_text(kind: str) -> Any:
     return assembled(kind, **stable_parts(**text_parts()))
 
 
-def model_editing() -> Any:
-    return assembled("StableDiffusionModelEditingPipeline", **stable_parts(**text_parts()))
-
-
 def depth_images() -> Any:
     autoencoder = vae(in_channels=6, out_channels=6)
     return assembled("StableDiffusionLDM3DPipeline", **stable_parts(vae=autoencoder))
@@ -70,7 +66,7 @@ def prompts() -> dict[str, Any]:
 
 
 def edited() -> Mapping[str, Any]:
-    """Edit the picture in two directions, from the first step on."""
+    """Edit the picture in two directions, after one step and after two."""
     return {
         **prompts(),
         "editing_prompt": ["red", "blue"],
@@ -99,38 +95,51 @@ def cycle() -> Mapping[str, Any]:
     }
 
 
-RECIPES = (
-    PipelineRecipe("AltDiffusionPipeline", partial(variant, "AltDiffusionPipeline"), sized_words),
-    PipelineRecipe(
-        "AltDiffusionImg2ImgPipeline",
-        partial(variant, "AltDiffusionImg2ImgPipeline"),
-        from_image,
-        9,
-    ),
-    PipelineRecipe(
-        "StableDiffusionLDM3DPipeline", depth_images, lambda: {**sized_words(), "output_type": "np"}
-    ),
-    PipelineRecipe(
-        "StableDiffusionInpaintPipelineLegacy",
-        partial(variant, "StableDiffusionInpaintPipelineLegacy"),
-        inpainting,
-        9,
-    ),
-    PipelineRecipe("StableDiffusionModelEditingPipeline", model_editing, sized_words),
-    PipelineRecipe(
-        "StableDiffusionParadigmsPipeline", paradigms, lambda: {**sized_words(), "parallel": 4}, 20
-    ),
-    PipelineRecipe(
-        "SemanticStableDiffusionPipeline",
-        partial(with_text, "SemanticStableDiffusionPipeline"),
-        edited,
-    ),
-    PipelineRecipe("StableDiffusionPipelineSafe", safe, moderated),
-    PipelineRecipe("CycleDiffusionPipeline", cycle_diffusion, cycle, 9),
-    PipelineRecipe(
-        "StableDiffusionPanoramaPipeline",
-        wide,
-        panorama,
-        trajectories={"unet": 3},
-    ),
+def depicted() -> Mapping[str, Any]:
+    return {**sized_words(), "output_type": "np"}
+
+
+def in_parallel() -> Mapping[str, Any]:
+    """Denoise four steps at once."""
+    return {**sized_words(), "parallel": 4}
+
+
+RECIPES = tuple(
+    PipelineRecipe(kind, build, call, steps, {"unet": trajectories})
+    for kind, build, call, steps, trajectories in (
+        ("AltDiffusionPipeline", partial(variant, "AltDiffusionPipeline"), sized_words, 7, 1),
+        (
+            "AltDiffusionImg2ImgPipeline",
+            partial(variant, "AltDiffusionImg2ImgPipeline"),
+            from_image,
+            9,
+            1,
+        ),
+        (
+            "StableDiffusionInpaintPipelineLegacy",
+            partial(variant, "StableDiffusionInpaintPipelineLegacy"),
+            inpainting,
+            9,
+            1,
+        ),
+        (
+            "StableDiffusionModelEditingPipeline",
+            partial(with_text, "StableDiffusionModelEditingPipeline"),
+            sized_words,
+            7,
+            1,
+        ),
+        (
+            "SemanticStableDiffusionPipeline",
+            partial(with_text, "SemanticStableDiffusionPipeline"),
+            edited,
+            7,
+            1,
+        ),
+        ("StableDiffusionLDM3DPipeline", depth_images, depicted, 7, 1),
+        ("StableDiffusionParadigmsPipeline", paradigms, in_parallel, 20, 1),
+        ("StableDiffusionPipelineSafe", safe, moderated, 7, 1),
+        ("CycleDiffusionPipeline", cycle_diffusion, cycle, 9, 1),
+        ("StableDiffusionPanoramaPipeline", wide, panorama, 7, 3),
+    )
 )
