@@ -68,15 +68,16 @@ def vae(levels: int = 2, kind: str = "AutoencoderKL", **config: Any) -> Any:
     return model(getattr(diffusers, kind), **(defaults | config))
 
 
-def tokenizer(**options: Any) -> PreTrainedTokenizerFast:
-    """Build a tokenizer of letters between a start and an end, for any text encoder."""
+def tokenizer(ends: bool = True, **options: Any) -> PreTrainedTokenizerFast:
+    """Build a tokenizer of letters, for any text encoder. ``ends`` adds a start and an end."""
     special = ["<pad>", "<s>", "</s>", "<unk>"]
     letters = [chr(code) for code in range(97, 123)]
     vocabulary = {piece: i for i, piece in enumerate([*special, *letters])}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token=special[-1]))
     words.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    ends = [(piece, vocabulary[piece]) for piece in ("<s>", "</s>")]
-    words.post_processor = processors.TemplateProcessing("<s> $A </s>", "$A $B", ends)
+    if ends:
+        pieces = [(piece, vocabulary[piece]) for piece in ("<s>", "</s>")]
+        words.post_processor = processors.TemplateProcessing("<s> $A </s>", "$A $B", pieces)
     defaults: dict[str, Any] = {
         "model_max_length": LONGEST_PROMPT,
         "pad_token": "<pad>",

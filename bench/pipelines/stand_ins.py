@@ -54,7 +54,7 @@ class Processor:
     def __init__(self, patch: int = 32, image_processor: Any = None) -> None:
         self.patch = patch
         self.image_processor = image_processor
-        self.tokenizer = tokenizer(additional_special_tokens=[IMAGE_TOKEN])
+        self.tokenizer = tokenizer(ends=False, additional_special_tokens=[IMAGE_TOKEN])
 
     def __call__(self, text: list[str], images: Any = None, **options: Any) -> BatchEncoding:
         pictures = iter(images or [])
