@@ -20,6 +20,25 @@ torch.set_num_threads(1)
 gc.set_threshold(20_000, 20, 20)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark most cases of each sweep as slow, before pytest deselects by marks."""
+    sweeps: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sweep"):
+            sweeps.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases in sweeps.values():
+        marker = cases[0].get_closest_marker("sweep")
+        assert marker is not None
+        for index in set(range(len(cases))) - spread(len(cases), marker.args[0]):
+            cases[index].add_marker("slow")
+
+
+def spread(count: int, keep: int) -> set[int]:
+    """Return ``keep`` indices below ``count``, evenly spread from the first."""
+    return {index * count // keep for index in range(min(keep, count))}
+
+
 @pytest.fixture(scope="session")
 def captures() -> Any:
     from tests import shared

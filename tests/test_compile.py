@@ -1,5 +1,7 @@
 """Tests with torch.compile's own backends: variants are compiled, and their results are right."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -8,6 +10,7 @@ import fxcache
 from fxcache._torch import compilations
 from tests import tiny
 from tests.loops import refreshes, sample
+from tests.plain import dit, dit_inputs
 
 POLICY = fxcache.Uniform(interval=4)
 
@@ -62,15 +65,32 @@ def test_gradient_free_modes_share_the_graphs_of_a_run():
 
 
 @pytest.mark.usefixtures("clean_dynamo")
+@torch.no_grad()
+def test_inductor_agrees_with_eager():
+    def predictions(model: Any) -> list[torch.Tensor]:
+        with fxcache.session(model):
+            return [
+                model(timestep=torch.tensor([900.0 - t]), **dit_inputs(seed=t)) for t in range(5)
+            ]
+
+    eager = predictions(fxcache.optimize(dit(2), policy=POLICY))
+    model = fxcache.optimize(dit(2), policy=POLICY)
+    model.compile(fullgraph=True)
+    torch.testing.assert_close(predictions(model), eager, rtol=1e-4, atol=1e-4)
+    assert refreshes(model) == [[0, 4]]
+
+
+@pytest.mark.usefixtures("clean_dynamo")
 @pytest.mark.parametrize(
     "mode",
     [
         None,
-        pytest.param("reduce-overhead", marks=pytest.mark.slow),
-        pytest.param("max-autotune-no-cudagraphs", marks=pytest.mark.slow),
+        "reduce-overhead",
+        "max-autotune-no-cudagraphs",
     ],
 )
-def test_inductor_agrees_with_eager(mode):
+@pytest.mark.slow
+def test_inductor_agrees_with_eager_on_a_unet(mode):
     eager = sample(fxcache.optimize(tiny.small_unet(), policy=POLICY), 8, **tiny.inputs())
     unet = fxcache.optimize(tiny.small_unet(), policy=POLICY)
     unet.compile(fullgraph=True, mode=mode)

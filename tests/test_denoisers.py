@@ -99,6 +99,7 @@ LONG = {
 }
 
 
+@pytest.mark.sweep(12)
 @torch.no_grad()
 @MODELS_WARN
 @pytest.mark.parametrize(
@@ -169,6 +170,7 @@ MISSING: dict[str, set[str]] = {
 }
 
 
+@pytest.mark.sweep(2)
 @torch.no_grad()
 @MODELS_WARN
 @pytest.mark.parametrize(

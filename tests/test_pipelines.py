@@ -73,6 +73,7 @@ def cached(fresh_cached: Any) -> Any:
     return fresh_cached
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("solver", SCHEDULERS)
 def test_every_solver_refreshes_one_call_in_five(cached, solver):
     cached.scheduler = SCHEDULERS[solver]()
@@ -95,6 +96,7 @@ def test_second_order_solvers_at_20_steps_count_calls_not_timesteps(cached, solv
     assert refreshes(cached.unet) == [list(range(0, calls, 5))]
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("solver", SCHEDULERS)
 def test_refreshing_every_step_equals_the_plain_pipeline(plain, solver):
     plain.scheduler = SCHEDULERS[solver]()
@@ -246,6 +248,7 @@ def test_inference_mode_around_a_pipeline(cached):
     assert refreshes(cached.unet) == [[0, 5, 10, 15]] * 3
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(dtype):
     pipe = tiny.pipeline().to(dtype)

@@ -60,6 +60,7 @@ def spatio_temporal() -> tuple[torch.nn.Module, dict[str, Any]]:
     }
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("make", [motion, three_d, spatio_temporal])
 @torch.no_grad()
 def test_full_and_reuse_are_exact(make):
@@ -83,6 +84,7 @@ def test_full_and_reuse_are_exact(make):
     assert torch.equal(*again)
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("make", [motion, three_d, spatio_temporal])
 def test_inputs_follow_from_the_configuration(make):
     model, _ = make()

@@ -17,6 +17,7 @@ def results() -> dict[str, dict[str, Any]]:
     return json.loads(RESULTS.read_text("utf-8"))
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("kind", SAMPLE)
 def test_a_measured_sample_equals_the_results(kind, results):
     exact = {k: v for k, v in row(RECIPES[kind]).items() if k not in TIMES}

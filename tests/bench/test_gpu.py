@@ -45,6 +45,7 @@ def items_in(folder: Path, part: str) -> dict[str, dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_a_dry_run_measures_everything(dry_run):
     failures = [
         entry["error"]
@@ -56,6 +57,7 @@ def test_a_dry_run_measures_everything(dry_run):
     assert dry_run.first == 0
 
 
+@pytest.mark.slow
 def test_a_dry_run_reaches_every_line(dry_run):
     missed = sorted(lines_of_functions(FOLDER) - dry_run.ran)
     names = [f"{Path(file).name}:{number}" for file, number in missed]
@@ -67,6 +69,7 @@ def test_a_dry_run_of_native_code(tmp_path):
     assert main(["--dry-run", "--out", str(tmp_path), "--part", "native"]) == 0
 
 
+@pytest.mark.slow
 def test_every_item_names_its_environment(dry_run):
     for part in QUICK:
         for entry in items_in(dry_run.out, part).values():
@@ -74,18 +77,22 @@ def test_every_item_names_its_environment(dry_run):
             assert all(entry["environment"].values())
 
 
+@pytest.mark.slow
 def test_a_second_call_measures_no_item_again(dry_run):
     assert (dry_run.second, dry_run.files_changed) == (0, False)
 
 
+@pytest.mark.slow
 def test_items_are_selected_by_name(dry_run):
     assert list(json.loads(dry_run.selected["streams.json"])) == ["second"]
 
 
+@pytest.mark.slow
 def test_failures_are_tried_again_only_if_asked(dry_run):
     assert (dry_run.no_time, dry_run.failed, dry_run.not_retried, dry_run.retried) == (1, 1, 1, 0)
 
 
+@pytest.mark.slow
 def test_a_new_process_continues_after_a_lost_device(dry_run):
     (command,) = dry_run.restarts
     assert command[:3] == [sys.executable, "-m", "bench.gpu"]
@@ -93,6 +100,7 @@ def test_a_new_process_continues_after_a_lost_device(dry_run):
     assert command[-2] == "--seconds"
 
 
+@pytest.mark.slow
 def test_realised_speedups_are_compared_with_those_of_flops(dry_run):
     for entry in items_in(dry_run.out, "step_times").values():
         for interval in entry["result"]["intervals"].values():

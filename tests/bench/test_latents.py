@@ -107,6 +107,7 @@ def pipeline():
     return load()
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_each_solver_draws_the_same_in_any_batch(solver, pipeline):
     """A request's latents depend on its seed, not on what shares its batch."""

@@ -227,6 +227,7 @@ def test_rows_of_another_protocol_are_dropped(tmp_path, whole):
     assert not results.models["tiny"]["rows"]
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("make", [tiny.pipeline, tiny.class_pipeline])
 def test_guidance_and_correction_take_effect(make, tmp_path, monkeypatch):
     """A step of half the batch has fewer FLOPs. A correction may help at no step."""

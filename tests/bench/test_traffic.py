@@ -84,6 +84,7 @@ def test_refused_cuda_graphs_have_a_reason():
     assert "cpu" in str(compiled(on_fake_gpu(graph_of(Chain(), x, x), (y, y))).refused)
 
 
+@pytest.mark.slow
 def test_the_pretended_gpu_is_removed():
     """The stand-ins for a GPU are removed."""
     meta, x = zeros(8), torch.ones(8)

@@ -19,6 +19,7 @@ def run(monkeypatch: pytest.MonkeyPatch, script: Any, *arguments: object) -> Non
     script.main()
 
 
+@pytest.mark.slow
 def test_a_scale_shift_adjustment_is_trained_for_prompts(monkeypatch, capsys, tmp_path):
     pipeline, prompts = tiny.pipeline(), tmp_path / "prompts.txt"
     pipeline.save_pretrained(tmp_path / "model")

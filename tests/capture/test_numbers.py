@@ -127,6 +127,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.sweep(3)
 @torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_capture_serves_all_numbers(kind):
@@ -155,6 +156,7 @@ def test_whole_numbers(kind):
     assert num_captures(model) == 2, "one for int, one for float"
 
 
+@pytest.mark.sweep(3)
 @torch.no_grad()
 @pytest.mark.parametrize("kind", [MadeATensor, Logarithm, Float, Written, Mixed])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
@@ -166,6 +168,7 @@ def test_other_dtypes(kind, dtype):
         assert torch.equal(got, plain(inputs["sample"], sigma, inputs["text"])), sigma
 
 
+@pytest.mark.sweep(3)
 @torch.no_grad()
 @pytest.mark.parametrize("kind", [MadeATensor, Float, Rounded])
 @pytest.mark.parametrize("number", [np.float64, np.float32, np.int64])

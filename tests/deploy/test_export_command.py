@@ -35,6 +35,7 @@ def refused(capsys: Any, folder: Path, out: Path, *options: str) -> str:
     return capsys.readouterr().err
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_onnx_of_a_pipeline(capsys, folder, tmp_path):
     out = tmp_path / "onnx"

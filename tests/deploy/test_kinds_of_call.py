@@ -201,6 +201,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("optimized", [True, False])
 @pytest.mark.parametrize(("given", "error"), REFUSED.values(), ids=REFUSED)
 @torch.no_grad()

@@ -33,6 +33,7 @@ def steps(model: nn.Module, inputs: dict[str, Any]) -> list[list[Tensor]]:
     return [[leaf for leaf in call if isinstance(leaf, Tensor)] for call in calls]
 
 
+@pytest.mark.sweep(1)
 @MODELS_WARN
 @pytest.mark.parametrize(
     "kind",

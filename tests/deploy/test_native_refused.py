@@ -90,6 +90,7 @@ TARGETS = {
 }
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(("name", "value"), [(n, v) for n, (v, _) in TARGETS.items()], ids=TARGETS)
 def test_code_for_another_machine_is_refused(native_folder, name, value):
     edit_native(native_folder, lambda manifest: manifest["target"].update({name: value}))
@@ -130,6 +131,7 @@ DAMAGE: dict[str, tuple[Callable[[Any], Any], str]] = {
 }
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize(("change", "error"), DAMAGE.values(), ids=DAMAGE)
 def test_damaged_manifests_are_refused(native_folder, change, error):
     edit_native(native_folder, change)

@@ -55,6 +55,7 @@ def error(found: Tensor, expected: Tensor) -> float:
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
 def test_a_run_equals_that_of_fxcache_up_to_rounding(options, tmp_path):
     model = fxcache.optimize(dit(3), **options)
@@ -92,6 +93,7 @@ def convolutional_unet() -> Any:
     return tiny.small_unet(down_block_types=down, up_block_types=up)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_height_and_width_may_vary(tmp_path):
     dynamic = {"sample": (0, 2, 3), "encoder_hidden_states": (0,)}
@@ -146,6 +148,7 @@ def test_each_weight_is_stored_once(tmp_path):
     assert read[0] & read[1], "both graphs read the weights of the first and last layers"
 
 
+@pytest.mark.slow
 def test_runs_of_several_lengths_share_the_graphs(tmp_path):
     model = fxcache.optimize(dit(3), EvenSteps(), cut=["layers.0.out", "layers.1.mlp"])
     denoised(model)
@@ -161,6 +164,7 @@ def test_runs_of_several_lengths_share_the_graphs(tmp_path):
     assert {file.name for file in folder.iterdir()} == {*files, "schedule.json"}
 
 
+@pytest.mark.slow
 def test_a_loaded_artifact_becomes_onnx_too(tmp_path):
     model = fxcache.optimize(dit(2), fxcache.Uniform(3), capture=BATCH)
     expected = denoised(model)[-1]
@@ -171,6 +175,7 @@ def test_a_loaded_artifact_becomes_onnx_too(tmp_path):
     assert schedule_of(folder)["sizes"] == {"batch": {"least": 2, "most": None}}
 
 
+@pytest.mark.slow
 def test_an_export_says_nothing_and_changes_no_setting(tmp_path):
     code = (
         "import logging, torch, fxcache, warnings; from tests.plain import dit, denoised\n"

@@ -37,6 +37,7 @@ class Attending(nn.Module):
         return found
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_attention_without_heads(options, tmp_path):
     model = fxcache.optimize(Attending(options).eval(), fxcache.Uniform(3))

@@ -57,6 +57,7 @@ def denoised(model: Callable[..., Any], seed: int = 0, batch: int = 2) -> list[T
     return latents
 
 
+@pytest.mark.sweep(8)
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_a_loaded_model_gives_the_bits_of_the_exported_one(options, tmp_path):
     model = fxcache.optimize(dit(), **options)

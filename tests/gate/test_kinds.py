@@ -34,6 +34,7 @@ CASES: dict[str, tuple[dict[str, Any], int, set[str]]] = {
 }
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize(("options", "graphs", "names"), CASES.values(), ids=CASES)
 def test_every_graph_is_counted(options, graphs, names):
     counts = measure(small(**options)).counts
@@ -68,6 +69,7 @@ class Unconditional(nn.Module):
         return latent * timestep
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("compiled", ["", "module.compile", "torch.compile"])
 def test_values_that_were_written_are_those_expected(compiled, tmp_path):
     """Policies hold tuples, which JSON reads as lists. The model may be compiled."""

@@ -73,6 +73,7 @@ def test_values_are_written_and_held(pytester):
     assert file.read_text() == written
 
 
+@pytest.mark.slow
 def test_several_processes_write_no_file(pytester):
     result = run(pytester, (3,), "-n", "1", "--fxcache-update", "why")
     result.assert_outcomes(failed=1)

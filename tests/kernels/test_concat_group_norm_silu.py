@@ -72,6 +72,7 @@ def assert_close(found: Tensor, a: Tensor, b: Tensor, w: Tensor, v: Tensor, grou
     assert_as_exact(found, own, exact)
 
 
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
     ("shape", "halves", "groups"),
@@ -90,6 +91,7 @@ def test_the_kernel_equals_the_reference(launch, device, dtype, shape, halves, g
     assert_close(computed(launch, *inputs, groups), *inputs, groups=groups)
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
     ("shape", "halves", "groups"),
@@ -123,6 +125,7 @@ def test_spans_begin_where_wide_loads_may(launch, size, groups, together):
     assert launch.groups_together(size, groups) == together
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
     "laid_out",

@@ -51,6 +51,7 @@ def test_sd15_names_and_bytes(sd15):
     assert sd15[11].cache_bytes == 1280 * 8 * 8 * 4
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize(
     ("model", "skips"),
     [("Stable Diffusion XL, 1024×1024", 9), ("Stable Diffusion 2.1, 768×768", 12)],

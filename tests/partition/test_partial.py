@@ -200,6 +200,7 @@ def captured(model: nn.Module) -> CaptureReport:
     return capture
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", MAPS)
 def test_a_reuse_computes_less_with_equal_results(name, bytes_are_free):
     model = MAPS[name]().double().eval()
@@ -235,6 +236,7 @@ def test_nothing_changes_if_bytes_cost_more_than_flops_save():
     assert partly.cut == whole.cut
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("cut", [0, 1, 2, 3, [0, 2]])
 @pytest.mark.parametrize("groups", [{}, {"block_out_channels": (24, 32)}], ids=["whole", "across"])
 def test_a_unet_over_a_run(cut, groups, bytes_are_free):

@@ -106,12 +106,14 @@ CONTROLNETS = [sd_controlnet, xl_controlnet, sd3_controlnet]
 PART = {"control_guidance_start": 0.3, "control_guidance_end": 0.7}
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("made", CONTROLNETS)
 def test_controlnet(made):
     model, draw, _ = made()
     keeps(draw, model, expected=RESIDUALS)
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("made", CONTROLNETS)
 def test_controlnet_for_a_part_of_the_run(made):
     model, draw, _ = made(**PART)
@@ -135,6 +137,7 @@ def test_controlnet_in_guess_mode():
     keeps(draw, model, expected=RESIDUALS)
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("made", CONTROLNETS)
 def test_controlnet_scale_of_each_call(made):
     model, draw, _ = made()
@@ -156,6 +159,7 @@ def xl_t2i_adapter(**options: Any) -> Made:
     return extended(kind, tiny.xl_pipeline(), XL_PROMPT | options, adapter=adapter())
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("made", [sd_t2i_adapter, xl_t2i_adapter])
 def test_t2i_adapter(made):
     model, draw, _ = made()
@@ -233,6 +237,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("change", CHANGES)
 def test_ip_adapter_changed_between_runs(change):
     follows(with_ip_adapter, CHANGES[change])

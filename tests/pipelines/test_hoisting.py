@@ -11,6 +11,7 @@ from tests.pipelines.build import STEPS, Made, flux, sd3
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(
     ("make", "tabulated"),
     [

@@ -145,6 +145,7 @@ def flux_twice(calls: int) -> tuple[Any, Draw, Draw]:
     return model, first, second
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("calls", [1, 2])
 @pytest.mark.parametrize("interval", [3, 100])
 def test_flux_from_another_picture_with_the_same_prompt(calls, interval):

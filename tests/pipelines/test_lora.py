@@ -85,12 +85,14 @@ CHANGES: dict[str, tuple[tuple[str, ...], Callable[[Any], object]]] = {
 }
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_between_runs(change):
     names, act = CHANGES[change]
     follows(with_lora(*names), act)
 
 
+@pytest.mark.slow
 def test_fused_then_unfused_and_unloaded():
     model, draw, pipe = with_lora("one")()
     with optimised(model):
@@ -122,14 +124,17 @@ def flux_with_lora() -> Made:
     return model, draw, pipe
 
 
+@pytest.mark.slow
 def test_flux_loaded_between_runs():
     follows(flux, load_flux)
 
 
+@pytest.mark.slow
 def test_flux_weight_changed_between_runs():
     follows(flux_with_lora, lambda p: p.set_adapters("one", 0.3))
 
 
+@pytest.mark.slow
 def test_flux_scale_of_each_call():
     model, draw, _ = flux_with_lora()
     follows_each_call(draw, model, "joint_attention_kwargs", ({"scale": 0.3}, {"scale": 0.7}))

@@ -71,6 +71,7 @@ LOADING = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.sweep(2)
 @MODELS
 @ORDER
 def test_whole_model_offload(made, hooked_first):
@@ -154,6 +155,7 @@ def test_weights_in_files_are_refused(tmp_path):
     assert torch.equal(draw(), plain)
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("made", "prompt"), [(stable_diffusion, SD_PROMPT), (flux, FLUX_PROMPT)])
 def test_half_precision(made, prompt, dtype):

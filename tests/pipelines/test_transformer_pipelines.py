@@ -33,6 +33,7 @@ pytestmark = pytest.mark.usefixtures("shared_captures")
 TWICE = [EVERY_THIRD] * 2
 
 
+@pytest.mark.slow
 def test_flux():
     model, draw, _ = flux()
     keeps(draw, model)
@@ -43,6 +44,7 @@ def test_flux_true_cfg():
     keeps(draw, model, expected=[every_third(model)] * 2)
 
 
+@pytest.mark.slow
 def test_sd3():
     model, draw, _ = sd3()
     keeps(draw, model)
@@ -60,6 +62,7 @@ def wan(**parts: Any) -> Made:
     return around(model, diffusers.WanPipeline, WAN_PROMPT, scheduler=flow_unipc(), **parts)
 
 
+@pytest.mark.slow
 def test_wan_sequential_guidance():
     model, draw, _ = wan()
     keeps(draw, model, expected=TWICE)
@@ -77,6 +80,7 @@ def test_wan_with_a_timestep_for_each_token():
     keeps(draw, model, expected=TWICE)
 
 
+@pytest.mark.slow
 def test_qwen_image():
     options = {
         "prompt_embeds": noise(1, 7, 24),
@@ -112,7 +116,9 @@ def lumina2() -> Made:
 # Where the second latent has moved far, it might be another run's first: it is refreshed too.
 RISING_RUN = sorted({1, *EVERY_THIRD})
 RISING = pytest.mark.parametrize(
-    ("made", "calls"), [(z_image, 1), (lumina2, 2)], ids=["z_image", "lumina2"]
+    ("made", "calls"),
+    [(z_image, 1), pytest.param(lumina2, 2, marks=pytest.mark.slow)],
+    ids=["z_image", "lumina2"],
 )
 
 
@@ -125,7 +131,7 @@ def test_rising_timesteps_in_a_session(made, calls):
 
 @pytest.mark.parametrize(
     ("made", "expected"),
-    [(z_image, [EVERY_THIRD]), (lumina2, [RISING_RUN] * 2)],
+    [(z_image, [EVERY_THIRD]), pytest.param(lumina2, [RISING_RUN] * 2, marks=pytest.mark.slow)],
     ids=["z_image", "lumina2"],
 )
 def test_rising_timesteps(made, expected):
@@ -140,6 +146,7 @@ def test_rising_timesteps_in_a_session_with_a_key():
         assert torch.equal(draw(), draw())
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("rescale", [0.0, 0.7])
 def test_ltx(rescale):
     options = LTX_PROMPT | {"guidance_rescale": rescale}
@@ -148,6 +155,7 @@ def test_ltx(rescale):
     keeps(draw, model)
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("scheduler", ["CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"])
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_cogvideox(scheduler, dynamic):

@@ -67,6 +67,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_between_runs(change):
     follows(*CHANGES[change])
@@ -79,6 +80,7 @@ EXACT = {
 }
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("change", EXACT)
 def test_other_ways_to_the_same_values(change):
     model, draw, pipe = stable_diffusion()
@@ -107,6 +109,7 @@ def test_fused_projections_of_a_transformer():
     keeps(draw, model)
 
 
+@pytest.mark.sweep(1)
 @MODELS
 def test_gradient_checkpointing(made):
     model, draw, _ = made()
@@ -114,6 +117,7 @@ def test_gradient_checkpointing(made):
     keeps(draw, model)
 
 
+@pytest.mark.sweep(1)
 @MODELS
 @pytest.mark.usefixtures("clean_dynamo")
 def test_compiled_blocks(made):
@@ -140,6 +144,7 @@ def optimised_if_not_yet(model: Any, draw: Any) -> None:
     draw()
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("method", ["enable_slicing", "enable_tiling"])
 def test_vae_options(method):
     model, draw, pipe = stable_diffusion(output_type="pt", num_images_per_prompt=2)
@@ -174,6 +179,7 @@ def test_an_interrupted_run_leaves_nothing_behind(made, at):
         assert runs(model) == [every_third(model)]
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_guidance_that_ends_halves_the_batch(after):
     model, draw, _ = stable_diffusion()

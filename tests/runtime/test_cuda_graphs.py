@@ -60,6 +60,7 @@ def denoised(call: Callable[..., Any], seed: int = 0) -> Tensor:
     return latent
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.usefixtures("clean_dynamo")
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_no_overwritten_result_is_read(options):
@@ -141,6 +142,7 @@ def test_the_next_session_needs_no_other_captures():
     assert fxcache.report(model).cached_bytes == 0
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.usefixtures("clean_dynamo")
 def test_inductor_frees_each_value_after_it_is_stored():
@@ -178,6 +180,7 @@ def test_guidance_keeps_no_result_of_a_graph():
     assert torch.equal(found, expected)
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.usefixtures("clean_dynamo")
 @pytest.mark.filterwarnings(r"ignore:\s*Online softmax is disabled:UserWarning")  # torch 2.11
 @pytest.mark.parametrize(

@@ -422,6 +422,7 @@ def levels_of(variants: Variants) -> set[HoistLevel]:
     return {key.hoisted for key in variants.made if key.hoisted}
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.usefixtures("clean_dynamo")
 @pytest.mark.parametrize("offload", [False, True])
 @pytest.mark.parametrize("hoist", ["once", "table"])

@@ -368,6 +368,7 @@ def guided(model: Any, guider: Any, steps: int = STEPS) -> Tensor:
     return x
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")  # each call has a new timestep tensor
 @pytest.mark.parametrize("name", GUIDERS)
 def test_guiders_are_exact_with_two_captures(name):

@@ -70,6 +70,7 @@ def optimized(kind: str, compiled: bool = False) -> Iterator[tuple[nn.Module, An
     torch._dynamo.reset()
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("kind", MODELS)
 @torch.no_grad()
@@ -84,6 +85,7 @@ def test_requests_in_turns_are_exact(kind, compiled):
         assert counter.frame_count == (2 if compiled else 0)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("kind", MODELS)
 def test_requests_in_eight_threads(kind, compiled):

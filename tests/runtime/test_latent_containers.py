@@ -1,4 +1,4 @@
-"""Tests models whose latent is a container: a reference that never changes, and the noisy latent."""
+"""Tests models whose latent is a container, in which a reference comes first."""
 
 from typing import Any
 

@@ -79,6 +79,7 @@ def test_the_best_source_of_the_place_wins():
     assert position_of(torch.ones((), device="meta"), told) == told
 
 
+@pytest.mark.sweep(2)
 @torch.no_grad()
 @pytest.mark.parametrize("numbers", [(100, 300, 500, 700, 900), (900, 700, 500, 300, 100)])
 @pytest.mark.parametrize("made", [int, torch.tensor, lambda t: torch.full((2,), t)])

@@ -41,6 +41,7 @@ def refreshes(batched: BatchedPipeline, monkeypatch: pytest.MonkeyPatch) -> list
     return found
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("equal", [False, True])
 def test_calls_with_two_prompts_a_step_are_two_requests(equal, monkeypatch):
     pipe, prompt = made("Wan")

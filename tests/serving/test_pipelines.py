@@ -24,6 +24,7 @@ from tests.serving.pictures import (
 )
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("name", PIPELINES)
 def test_pictures_drawn_at_once_equal_those_drawn_alone(name):
     pipe, prompt = made(name)

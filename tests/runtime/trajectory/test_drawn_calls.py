@@ -8,6 +8,7 @@ from tests.runtime.drawn.world import draw, draw_in_threads
 CALLS = 400
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
 @pytest.mark.parametrize("seed", range(3))
 def test_loops_in_turns_are_exact(seed):
