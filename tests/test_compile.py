@@ -67,10 +67,13 @@ def test_gradient_free_modes_share_the_graphs_of_a_run():
 @pytest.mark.usefixtures("clean_dynamo")
 @torch.no_grad()
 def test_inductor_agrees_with_eager():
+    text = dit_inputs()["text"]
+
     def predictions(model: Any) -> list[torch.Tensor]:
         with fxcache.session(model):
             return [
-                model(timestep=torch.tensor([900.0 - t]), **dit_inputs(seed=t)) for t in range(5)
+                model(dit_inputs(seed=step)["sample"], torch.tensor([900.0 - step]), text)
+                for step in range(5)
             ]
 
     eager = predictions(fxcache.optimize(dit(2), policy=POLICY))
