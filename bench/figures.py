@@ -50,6 +50,7 @@ def readme_figures() -> str:
         frontier_table(result("frontier")),
         hoisting_table(result("hoisting")),
         coverage_line(result("coverage")),
+        pipelines_line(result("pipelines")),
         planning_table(result("planning")),
         overhead(),
         quality_table(result("quality")),
@@ -129,6 +130,16 @@ def coverage_line(coverage: dict[str, Any]) -> str:
         f"{coverage['diffusers']}'s `models.unets` and `models.transformers`, and cuts "
         f"{total['cut']} of them. For {total['halved']} of these, tested with four or more blocks, "
         "a reuse step saves at least half of the FLOPs: [the table](docs/coverage.md)."
+    )
+
+
+def pipelines_line(pipelines: dict[str, Any]) -> str:
+    rows = rows_of(pipelines)
+    passing = sum(not row.faults() for row in rows)
+    return (
+        f"Of the {len(rows)} pipeline classes in diffusers {pipelines['diffusers']} that call a "
+        f"denoiser four times or more, {passing} are bit for bit exact when every step refreshes, "
+        "and reuse as they should when not: [the table](docs/pipelines.md)."
     )
 
 

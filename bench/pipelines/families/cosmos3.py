@@ -16,6 +16,7 @@ def omni() -> Any:
     """Build a pipeline that makes sound too, eight samples for each latent one."""
     return assembled(
         "Cosmos3OmniPipeline",
+        enable_safety_checker=False,
         transformer=denoiser("Cosmos3OmniTransformer", sound_gen=True, sound_dim=6),
         text_tokenizer=tokenizer(chat_template=CHAT),
         vae=wan_vae(),
