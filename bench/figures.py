@@ -12,6 +12,7 @@ from bench.coverage import counts
 from bench.deploy_figures import artifacts_table, serving_table
 from bench.gpu_figures import gpu_figures
 from bench.paper_figures import paper_figures
+from bench.pipelines.document import rows_of
 from bench.quality.claims import DEFAULT, SPEEDUPS, curves_of, interpolated
 from bench.quality.sampling import STEPS
 from bench.quality.settings import FEWER, TUNED
