@@ -13,8 +13,12 @@ from fxcache.form import Form, form_of
 from fxcache.leaves import leaves
 
 TIMESTEP_NAMES = frozenset({"timestep", "timesteps", "time", "t", "sigma", "sigmas", "noise_level"})
-
 MAX_FORMS = 4  # calls may alternate between forms, such as a whole batch and half of it
+
+
+def is_timestep_name(name: str) -> bool:
+    """Return whether inputs of this name are usually timesteps, such as ``latents_time``."""
+    return name in TIMESTEP_NAMES or name.endswith("_time")
 
 
 class Signature:
@@ -24,9 +28,10 @@ class Signature:
     ``args.0``, ``args.1`` and so on. Inputs in ``**kwargs`` have the caller's keywords.
 
     The latent is the first parameter, unless ``latent`` names another one. If ``forward`` has no
-    named parameters, the latent is the first tensor. The timestep is the input with a name in
-    ``TIMESTEP_NAMES``. If there is none, it is the first input after the latent, provided that
-    this is a number or a tensor of at most one dimension. All other inputs are conditioning.
+    named parameters, the latent is the first tensor. The timestep is the first other input with the
+    name of one, see ``is_timestep_name``. If there is none, it is the first input after the latent,
+    provided that this is a number or a tensor of at most one dimension. All other inputs are
+    conditioning.
 
     Args:
         original: The module class.
@@ -68,7 +73,7 @@ class Signature:
             self._require_parameter(latent, "latent")
         self.latent = latent or next(iter(self.names), None)
         others = [name for name in self.names if name != self.latent]
-        self.named_timestep = next((name for name in others if name in TIMESTEP_NAMES), None)
+        self.named_timestep = next(filter(is_timestep_name, others), None)
 
     def same_roles(self, other: "Signature") -> bool:
         """Whether both describe one class, with the same latent and the same dynamic sizes."""
@@ -150,7 +155,7 @@ class Signature:
         if self.named_timestep:
             return self.named_timestep
         others = [n for n in (self.names or arguments) if n != latent_name]
-        unnamed = [n for n in arguments if n not in self.known and n in TIMESTEP_NAMES]
+        unnamed = [n for n in arguments if n not in self.known and is_timestep_name(n)]
         name = "".join((unnamed or others)[:1])
         timestep = arguments.get(name)
         return "" if isinstance(timestep, Tensor) and timestep.dim() > 1 else name

@@ -17,7 +17,9 @@ LEFT_OUT: dict[str, str] = {
     "OnnxStableDiffusionInpaintPipeline": ONNX,
     "OnnxStableDiffusionPipeline": ONNX,
     "OnnxStableDiffusionUpscalePipeline": ONNX,
+    "OnnxStableDiffusionInpaintPipelineLegacy": ONNX,
     "StableDiffusionOnnxPipeline": ONNX,
-    "VersatileDiffusionDualGuidedPipeline": "not built yet",
-    "VersatileDiffusionPipeline": "not built yet",
+    "VersatileDiffusionDualGuidedPipeline": "diffusers 0.42.1 cannot run it: its U-Net passes "
+    "`encoder_attention_mask`, which `DualTransformer2DModel.forward` does not take",
+    "VersatileDiffusionPipeline": "it cannot be called; its methods build the other three",
 }

@@ -193,8 +193,8 @@ def remedy_for(module: nn.Module) -> str:
         return "load or move the model outside inference mode: its weights are inference tensors"
     if any("forward" in vars(submodule) for submodule in module.modules()):
         return (
-            "remove the hooks from its submodules, unless they are those of accelerate or diffusers "
-            "that offload or cast weights"
+            "remove the hooks from its submodules; those of accelerate and diffusers that offload "
+            "or cast weights may stay"
         )
     return (
         "check that the model itself accepts these inputs; if it does, change that line so that it "

@@ -9,7 +9,7 @@ from torch import nn
 
 from fxcache.errors import ConfigError, FxcacheWarning
 from fxcache.runtime.module import innermost, unwrapped
-from fxcache.signature import TIMESTEP_NAMES
+from fxcache.signature import is_timestep_name
 
 DENOISERS = ("unet", "transformer", "prior", "decoder")  # names of components of pipelines
 
@@ -60,7 +60,7 @@ def is_denoiser(name: str, module: nn.Module) -> bool:
 
 def takes_timestep(kind: type[nn.Module]) -> bool:
     """Return whether a parameter of ``kind.forward`` has a usual name for a timestep."""
-    return any(name in TIMESTEP_NAMES or "timestep" in name for name in inputs_of(kind))
+    return any(is_timestep_name(name) or "timestep" in name for name in inputs_of(kind))
 
 
 def takes_second_input(kind: type[nn.Module]) -> bool:

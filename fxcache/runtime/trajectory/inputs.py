@@ -13,7 +13,9 @@ from fxcache.runtime.trajectory.tensor_ref import Match, TensorRef, digest_of
 
 MAX_KINDS = 256  # the greatest number of kinds of calls to remember
 # Names of inputs that belong to a step and not to a run: they are new at every call.
-STEP_NAMES = re.compile(r"residual|block_samples|controlnet|timestep|sigma|noise", re.IGNORECASE)
+STEP_NAMES = re.compile(
+    r"residual|block_samples|controlnet|timestep|sigma|noise|_time$", re.IGNORECASE
+)
 # Names of inputs that describe the image: another value means another or a changed request.
 PROMPT_NAMES = re.compile(
     r"encoder_hidden|prompt|text|caption|cap_|context|cond|class|label|pooled|embed|clip|mask"
@@ -64,7 +66,7 @@ class Conditioning(NamedTuple):
         tensors: The tensors, in the order of the call.
         paths: The paths of the tensors.
         kinds: The kinds of the tensors.
-        digests: The digests of tensors that are known to be new at every call, by index.
+        digests: The digests of tensors that may be new at every call, by index.
     """
 
     tensors: tuple[Tensor, ...]
@@ -75,6 +77,11 @@ class Conditioning(NamedTuple):
     def refs(self) -> tuple[TensorRef, ...]:
         """Weak references to the tensors, for the comparison with the next call."""
         return tuple(TensorRef(t, self.digests.get(i)) for i, t in enumerate(self.tensors))
+
+    def waited(self, compared: Sequence[Sequence[Match]]) -> bool:
+        """Return whether comparing the digests had to wait for their device."""
+        read = (matches[i] for matches in compared for i in self.digests if i < len(matches))
+        return any(match in (Match.EQUAL, Match.REPLACED) for match in read)
 
     def compare(self, refs: Sequence[TensorRef]) -> tuple[Match, ...]:
         """Return how each tensor compares with ``refs``; all FOREIGN if the numbers differ."""
@@ -103,13 +110,15 @@ class Inputs:
     """The conditioning inputs of one module.
 
     Some callers create an input anew at every call. Such an input is recognised by a digest of its
-    content. A digest is computed only for inputs that were replaced before.
+    content. A digest is computed until a second call shows that the caller keeps the tensor, and
+    for inputs that were replaced before.
     """
 
     def __init__(self, step_inputs: frozenset[str]):
         self._step_inputs = step_inputs
         self._known: dict[Hashable, tuple[tuple[str, ...], Kinds]] = {}
         self._rebuilt: set[str] = set()
+        self._steady: set[str] = set()  # inputs whose tensors were kept from one call to the next
 
     def conditioning(self, call: Call) -> Conditioning:
         """Return the conditioning of ``call``."""
@@ -121,16 +130,21 @@ class Inputs:
             entry = self._known[call.key] = paths, kinds_of(paths, self._step_inputs)
         paths, kinds = entry
         digests: dict[int, Tensor] = {}
-        if self._rebuilt:
-            rebuilt = (i for i in kinds.kept if paths[i] in self._rebuilt)
-            digests = {i: digest_of(call.conditioning[i]) for i in rebuilt}
+        if not self._steady.issuperset(paths):
+            doubtful = (i for i in kinds.kept if paths[i] not in self._steady)
+            digests = {i: digest_of(call.conditioning[i]) for i in doubtful}
         return Conditioning(call.conditioning, paths, kinds, digests)
 
     def record_replaced(self, matches: Sequence[Match], conditioning: Conditioning) -> None:
-        """Record which tensors were replaced, and compute their digests for the next call."""
-        if not any(matches) or len(matches) != len(conditioning.tensors):
+        """Record which tensors were kept or replaced; compute missing digests of the latter."""
+        if len(matches) != len(conditioning.tensors):
             return
         for i in conditioning.kinds.kept:
-            if matches[i] is Match.REPLACED and i not in conditioning.digests:
-                self._rebuilt.add(conditioning.paths[i])
-                conditioning.digests[i] = digest_of(conditioning.tensors[i])
+            path = conditioning.paths[i]
+            if matches[i] in (Match.REPLACED, Match.EQUAL):
+                self._rebuilt.add(path)
+                self._steady.discard(path)
+                if i not in conditioning.digests:
+                    conditioning.digests[i] = digest_of(conditioning.tensors[i])
+            elif matches[i] is Match.SAME and path not in self._rebuilt:
+                self._steady.add(path)

@@ -51,10 +51,10 @@ class TrajectoryStore:
         sample = sample_of(*call.latents)
         with self._lock:
             conditioning = self._inputs.conditioning(call)
-            self.counts.device_waits += bool(conditioning.digests) and on_device(sample)
             known = [t for t in self.trajectories if t.scope == caller.scope]
             self.counts.calls += 1
             compared = [t.compare(conditioning) for t in known]
+            self.counts.device_waits += conditioning.waited(compared) and on_device(sample)
             plain = self._plain_step(known, compared, position, conditioning, caller, sample)
             if plain is not None:
                 return plain
