@@ -83,7 +83,7 @@ def optimize(
         ConfigError: An option has a value that it cannot have, two options exclude each other, or a
             pipeline has no denoiser.
         StateError: The model contains an optimised one, or is being calibrated.
-        ModeError: The model is in train mode.
+        ModeError: The model is in train mode, and a layer acts on it.
         PlanError: The plan was made for another model.
         ModelFileError: The plan cannot be read.
         CaptureError: The model cannot be captured; also at the first call.

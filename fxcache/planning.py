@@ -53,7 +53,7 @@ def calibrate(
     Raises:
         ConfigError: Policies of this class are not calibrated, or do not have such an option.
         StateError: The model is optimised.
-        ModeError: The model is in train mode.
+        ModeError: The model is in train mode, and a layer acts on it.
         ScheduleError: No run of more than one step was seen, or runs differ in length.
         CaptureError: The model cannot be captured.
         CutError: The cut does not exist, or saves nothing.

@@ -6,6 +6,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from bench.pipelines.causes import CAUSES
 from bench.pipelines.check import Checked, Row
 from bench.pipelines.left_out import LEFT_OUT
 
@@ -46,12 +47,19 @@ def document(data: Mapping[str, Any]) -> str:
     )
     table = tabulate([line(row) for row in passing], headers="keys", tablefmt="github")
     parts = ["# Pipelines", introduction, table]
-    failing = [f"- **{row.kind}**: {'; '.join(row.faults())}" for row in rows if row.faults()]
+    failing = [failure(row) for row in rows if row.faults()]
     if failing:
         parts += ["## Not passing", "\n".join(failing)]
     left_out = [f"- **{kind}**: {reason}." for kind, reason in sorted(LEFT_OUT.items())]
     parts += ["## Left out", "\n".join(left_out)]
     return "\n\n".join(parts) + "\n"
+
+
+def failure(row: Row) -> str:
+    """Return what falls short in one class, and the cause."""
+    cause = CAUSES.get(row.kind)
+    because = f" Cause: {cause}." if cause else ""
+    return f"- **{row.kind}**: {'; '.join(row.faults())}.{because}"
 
 
 def line(row: Row) -> dict[str, str]:

@@ -1,14 +1,17 @@
 """Tests the table of pipeline classes: it is complete, and a sample of its rows is measured."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import diffusers
 import pytest
 import torch
 
+from bench.pipelines.causes import CAUSES
 from bench.pipelines.check import PIPELINE, Checked, Row, check
-from bench.pipelines.document import document
+from bench.pipelines.document import document, rows_of
 from bench.pipelines.families import recipes
 from bench.pipelines.left_out import LEFT_OUT
 from bench.pipelines.recipe import PipelineRecipe
@@ -89,4 +92,10 @@ def test_the_page_lists_what_passes_and_what_does_not():
     page = document(data)
     assert "Classes: 2. Pass: 1." in page
     assert "| Good       | `unet`: 7 → 3" in page
-    assert "- **Bad**: not run: ImportError: x" in page
+    assert "- **Bad**: not run: ImportError: x." in page
+
+
+def test_causes_are_given_for_what_does_not_pass_only():
+    results = Path(__file__).parents[2] / "bench" / "results" / "pipelines.json"
+    rows = rows_of(json.loads(results.read_text("utf-8")))
+    assert CAUSES.keys() == {row.kind for row in rows if row.faults()}
