@@ -31,11 +31,7 @@ pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"{' and '.join(MISSING)} 
 def denoise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example, built with warnings as errors."""
     build = tmp_path_factory.mktemp("build")
-    options = (
-        f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}",
-        "-DCMAKE_CXX_FLAGS=-Werror",
-        "-DCMAKE_BUILD_TYPE=Debug",  # compiles in half the time
-    )
+    options = f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}", "-DCMAKE_CXX_FLAGS=-Werror"
     for command in (["-S", str(EXAMPLE), "-B", str(build), *options], ["--build", str(build)]):
         done = subprocess.run(["cmake", *command], capture_output=True, text=True)
         if NO_CUDA in done.stderr:
