@@ -410,3 +410,16 @@ def test_a_dump_that_cannot_be_written(monkeypatch, tmp_path):
     model, _ = twins()
     with pytest.raises(fxcache.ModelFileError, match="FXCACHE_DUMP"):
         model(latent(), 5, words())
+
+
+@torch.no_grad()
+def test_a_setting_changed_during_a_run_takes_effect_at_the_next_refresh():
+    model, plain = twins(interval=3)
+    text = words()
+    for step, t in enumerate(torch.arange(900, 200, -100)):
+        if step == 1:
+            model.gain = plain.gain = 2.0
+        noisy = latent(0) * (1 - step / 20)
+        exact = torch.equal(model(noisy, t, text), plain(noisy, t, text))
+        assert exact == (step in (0, 3, 6))
+    assert refreshes(model) == [[0, 3, 6]]

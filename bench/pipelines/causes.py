@@ -32,8 +32,6 @@ CAUSES: dict[str, str] = {
     "`optimize(pipe)` or a session avoids that",
     "SpectrogramDiffusionPipeline": "its latent is not the first input",
     "StableDiffusionAttendAndExcitePipeline": GRADIENTS,
-    "StableDiffusionGLIGENPipeline": "it switches off parts of its denoiser during the run, and "
-    "settings are read at the first step only",
     "StableDiffusionParadigmsPipeline": "its batch shrinks at the end, and the first call of each "
     "size refreshes",
     "StableDiffusionPix2PixZeroPipeline": GRADIENTS,

@@ -1,4 +1,4 @@
-"""Notices, at the start of a run, that the model changed since it was captured."""
+"""Notices, at the start of a run and at refreshes, that the model changed since its capture."""
 
 import threading
 from collections.abc import Callable, Container, MutableMapping

@@ -77,10 +77,10 @@ class Engine:
         try:
             if trajectory.refresh:
                 self.notices.warn_attributions(self.store, trajectory)
-            if trajectory.step == 0:
+            now = self._step(trajectory, session)
+            if trajectory.step == 0 or self._is_due(now):
                 self.graphs.changes.notice(module, hooks)
             call = self.graphs.bound(module, call, hooks)
-            now = self._step(trajectory, session)
             stopwatch = Stopwatch(call.latent.device, self.settings.cache.timings)
             step = StepContext(call, call, trajectory, session, hooks, now, stopwatch, compiled)
             self._prepare(step, module)
@@ -88,6 +88,14 @@ class Engine:
             trajectory.end_call(complete=False)
             raise
         return step
+
+    def _is_due(self, now: Step) -> bool:
+        """Return whether the policy refreshes at this step, so that it must notice changes."""
+        policy = self.settings.policy
+        try:
+            return policy.observes is None and policy.decide(now).refresh
+        except UnknownLengthError:
+            return True
 
     def _locate(
         self, module: nn.Module, call: Call, session: Session | None, hooks: int

@@ -1,4 +1,4 @@
-"""A snapshot of a module in flat lists, which the start of each run compares at C speed."""
+"""A snapshot of a module in flat lists, which is compared with the module at C speed."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache

@@ -18,6 +18,7 @@ from tests.pipelines.build import (
     keeps,
     noise,
     optimised,
+    paced,
     stable_diffusion,
 )
 
@@ -140,7 +141,7 @@ def test_flux_scale_of_each_call():
     follows_each_call(draw, model, "joint_attention_kwargs", ({"scale": 0.3}, {"scale": 0.7}))
 
 
-def test_weight_changed_in_the_middle_of_a_run_waits_for_the_next():
+def test_weight_changed_in_the_middle_of_a_run_waits_for_the_next_refresh():
     model, draw, pipe = with_lora("one")()
 
     def halve(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
@@ -148,9 +149,14 @@ def test_weight_changed_in_the_middle_of_a_run_waits_for_the_next():
             pipe.set_adapters("one", 0.5)
         return values
 
-    with optimised(model):
-        unchanged = draw()
-        assert torch.equal(draw(callback_on_step_end=halve), unchanged)
+    plain = draw(callback_on_step_end=halve)
+    pipe.set_adapters("one", 1.0)
+    with optimised(model, interval=1):
+        assert torch.equal(draw(callback_on_step_end=halve), plain)
+        pipe.set_adapters("one", 1.0)
+        paced(3, model)
+        unchanged, changed = draw(), draw(callback_on_step_end=halve)
+        assert not torch.equal(changed, unchanged)
         halved = draw()
     model, draw, pipe = with_lora("one")()
     pipe.set_adapters("one", 0.5)
