@@ -58,7 +58,9 @@ def same(results: list[Tensor], others: list[Tensor]) -> bool:
     return len(results) == len(others) and all(map(torch.equal, results, others))
 
 
-def count_calls(pipe: Any, recipe: PipelineRecipe, modules: Mapping[str, nn.Module]) -> Any:
+def count_calls(
+    pipe: Any, recipe: PipelineRecipe, modules: Mapping[str, nn.Module]
+) -> tuple[list[Tensor], dict[str, int]]:
     """Draw once. Return the results, and how often each of ``modules`` was called."""
     calls = dict.fromkeys(modules, 0)
 

@@ -20,6 +20,7 @@ from fxcache.capture.numbers import AsTensor
 from fxcache.capture.provided import ProvidesPrograms
 from fxcache.capture.source import recorded_line, source_of
 from fxcache.capture.unlift import unlift
+from fxcache.capture.weight_hooks import DIFFUSERS_HOOKS
 from fxcache.errors import CaptureError, NotADenoiserError
 from fxcache.program import Program, output_node
 from fxcache.signature import Signature
@@ -104,7 +105,7 @@ def require_no_cache_inside(module: nn.Module) -> None:
     Its hooks decide at each step. A graph would repeat the decision of the traced step.
     """
     for path, submodule in module.named_modules():
-        registry = vars(submodule).get("_diffusers_hook")
+        registry = vars(submodule).get(DIFFUSERS_HOOKS)
         hooks = getattr(registry, "hooks", {}).values()
         if any(getattr(hook, "_is_stateful", False) for hook in hooks):
             raise CaptureError(

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from fxcache.capture.weight_hooks import (
     ACCELERATE_HOOK,
-    DIFFUSERS_HOOKS,
     StoredWeight,
     hooks_that_load,
     own_tensors,
@@ -72,9 +71,7 @@ def replace_hook(module: nn.Module, hook: Any, traced: TracedHook, stack: ExitSt
         stack.callback(setattr, module, ACCELERATE_HOOK, hook)
         setattr(module, ACCELERATE_HOOK, traced)
         return
-    registry = vars(module)[DIFFUSERS_HOOKS]
-    reference = hook.fn_ref
-    assert reference in registry._fn_refs
+    reference = hook.fn_ref  # the functions that diffusers' forward calls
     for name in ("pre_forward", "post_forward"):
         stack.callback(setattr, reference, name, getattr(reference, name))
         setattr(reference, name, getattr(traced, name))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fxcache.errors import CaptureError
 
+# The attributes in which the forward of a hooked module finds its hooks.
 ACCELERATE_HOOK, DIFFUSERS_HOOKS = "_hf_hook", "_diffusers_hook"
 
 

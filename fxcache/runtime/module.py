@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from fxcache._torch import compiled_original
+from fxcache.capture.weight_hooks import DIFFUSERS_HOOKS
 from fxcache.errors import ConfigError, StateError
 from fxcache.program import STATE_KEY
 from fxcache.runtime.class_swap import without_swap
@@ -176,7 +177,7 @@ def take_over_forward(module: nn.Module, old: type[nn.Module], new: type[nn.Modu
 
 def hooked_forward(module: nn.Module, old: type[nn.Module]) -> tuple[object, str] | None:
     """Return the object and its attribute in which a hook of diffusers keeps ``old.forward``."""
-    for reference in getattr(vars(module).get("_diffusers_hook"), "_fn_refs", ()):
+    for reference in getattr(vars(module).get(DIFFUSERS_HOOKS), "_fn_refs", ()):
         for name in ("original_forward", "forward"):
             if is_bound(getattr(reference, name), old):
                 return reference, name

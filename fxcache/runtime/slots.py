@@ -8,12 +8,12 @@ from typing import Any
 from torch import nn
 
 from fxcache._torch import hook_dicts, hooks_of
+from fxcache.capture.weight_hooks import ACCELERATE_HOOK
 from fxcache.runtime.content import Content, IdentityKey
 from fxcache.runtime.identities import Modules
 from fxcache.runtime.structure import NOT_SETTINGS, is_callable_setting
 
 FORWARD = "forward"
-ACCELERATE_HOOK = "_hf_hook"  # the attribute in which accelerate's forward finds its hook
 
 
 class Tree(Modules):

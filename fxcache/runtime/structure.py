@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fxcache._torch import version_of
-from fxcache.capture.weight_hooks import stored_elsewhere
+from fxcache.capture.weight_hooks import ACCELERATE_HOOK, DIFFUSERS_HOOKS, stored_elsewhere
 from fxcache.program import STATE_KEY
 from fxcache.runtime.content import IdentityKey
 
@@ -19,7 +19,7 @@ INTERNALS = frozenset(vars(nn.Module())) - {"training"}
 # Attributes that diffusers, accelerate and module.compile() set on a module that they hook. They
 # are compared at each call, as part of the hooks.
 HOOK_ATTRIBUTES = frozenset(
-    {"forward", "_old_forward", "_hf_hook", "_diffusers_hook", "_compiled_call_impl"}
+    {"forward", "_old_forward", ACCELERATE_HOOK, DIFFUSERS_HOOKS, "_compiled_call_impl"}
 )
 NOT_SETTINGS = INTERNALS | HOOK_ATTRIBUTES | {STATE_KEY}
 MAX_DEPTH = 3  # the greatest depth of nested containers and objects
