@@ -153,7 +153,7 @@ def mask(side: int = 32) -> Image.Image:
     return Image.fromarray(quarters.astype(np.uint8))
 
 
-def prompt(tokens: int, width: int, pooled: int = 0) -> dict[str, Tensor]:
+def prompt(tokens: int, width: int, pooled: int = 0) -> dict[str, Any]:
     """Return embeddings of a prompt and of a negative one, and pooled ones if they have a width."""
     shapes: dict[str, tuple[int, ...]] = {"prompt_embeds": (1, tokens, width)}
     if pooled:
@@ -174,7 +174,7 @@ def masks(tokens: int = 7, dtype: torch.dtype = torch.long) -> dict[str, Tensor]
     }
 
 
-def square(side: int) -> Mapping[str, int]:
+def square(side: int) -> dict[str, Any]:
     return {"height": side, "width": side}
 
 

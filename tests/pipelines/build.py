@@ -6,14 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import diffusers
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 import fxcache
-from bench.denoisers import RECIPES
-from bench.denoisers import tiny as from_recipe
+from bench.pipelines.parts import denoiser, picture, prompt, square
 from fxcache.runtime.module import engine_of
 from tests import tiny
 from tests.engines import optimized_engine
@@ -23,16 +20,10 @@ STEPS = 7
 EVERY_THIRD = list(range(0, STEPS, 3))
 # Classes whose pipelines make a new timestep tensor at each call.
 NUMBERED = {"FluxTransformer2DModel", "QwenImageTransformer2DModel", "SanaTransformer2DModel"}
-PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8))
+PICTURE = picture()
 
 Draw = Callable[..., Tensor]
 Made = tuple[Any, Draw, Any]  # a denoiser, a function that draws with it, its pipeline
-
-
-def denoiser(kind: str, **config: Any) -> Any:
-    """Build the small model of the recipe for ``kind``, with these constructor arguments."""
-    recipe = RECIPES[kind]
-    return from_recipe(replace(recipe, tiny={**recipe.tiny, **config}))
 
 
 def assembled(kind: Any, **parts: Any) -> Any:
@@ -45,10 +36,6 @@ def assembled(kind: Any, **parts: Any) -> Any:
 
 def expected_parts(kind: Any) -> set[str]:
     return set(kind._get_signature_types())
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def drawing(pipe: Any, **options: Any) -> Draw:
@@ -170,28 +157,12 @@ def in_session(draw: Draw, model: nn.Module, **options: Any) -> Draw:
     return drawn
 
 
-def prompt(tokens: int, width: int, pooled: int = 0) -> dict[str, Any]:
-    """Return embeddings of a prompt and of a negative one, and pooled ones if they have a width."""
-    shapes: dict[str, tuple[int, ...]] = {"prompt_embeds": (1, tokens, width)}
-    if pooled:
-        shapes["pooled_prompt_embeds"] = (1, pooled)
-    return {
-        prefix + name: noise(*shape, seed=seed)
-        for seed, prefix in enumerate(("", "negative_"))
-        for name, shape in shapes.items()
-    }
-
-
 def masks(dtype: torch.dtype = torch.long) -> dict[str, Any]:
     """Return the masks of a prompt of seven tokens, and of a negative one of five."""
     return {
         "prompt_attention_mask": torch.ones(1, 7, dtype=dtype),
         "negative_prompt_attention_mask": torch.tensor([[1] * 5 + [0] * 2]).to(dtype),
     }
-
-
-def square(side: int) -> dict[str, Any]:
-    return {"height": side, "width": side}
 
 
 SD_PROMPT = prompt(7, 32) | square(32)

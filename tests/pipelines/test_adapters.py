@@ -8,6 +8,7 @@ import torch
 from diffusers import T2IAdapter
 from torch import Tensor, nn
 
+from bench.pipelines.parts import denoiser, noise, prompt, square
 from tests import tiny
 from tests.pipelines.build import (
     FLUX_PROMPT,
@@ -16,17 +17,13 @@ from tests.pipelines.build import (
     SD_PROMPT,
     Made,
     around,
-    denoiser,
     drawing,
     flux,
     follows,
     follows_each_call,
     in_session,
     keeps,
-    noise,
     optimised,
-    prompt,
-    square,
     stable_diffusion,
 )
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
+from bench.pipelines.parts import denoiser, noise
 from tests import tiny
 from tests.pipelines.build import (
     COGVIDEOX_PROMPT,
@@ -19,10 +20,8 @@ from tests.pipelines.build import (
     Draw,
     Made,
     around,
-    denoiser,
     flow_unipc,
     keeps,
-    noise,
     optimised,
 )
 

@@ -8,15 +8,14 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
+from bench.pipelines.parts import denoiser, noise
 from tests import tiny
 from tests.pipelines.build import (
     Made,
-    denoiser,
     flux,
     follows,
     follows_each_call,
     keeps,
-    noise,
     optimised,
     paced,
     stable_diffusion,

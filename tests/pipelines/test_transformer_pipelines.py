@@ -6,6 +6,7 @@ import diffusers
 import pytest
 import torch
 
+from bench.pipelines.parts import denoiser, noise, prompt, square
 from tests.pipelines.build import (
     COGVIDEOX_PROMPT,
     EVERY_THIRD,
@@ -14,18 +15,14 @@ from tests.pipelines.build import (
     WAN_PROMPT,
     Made,
     around,
-    denoiser,
     every_third,
     flow_unipc,
     flux,
     in_session,
     keeps,
     masks,
-    noise,
     optimised,
-    prompt,
     sd3,
-    square,
 )
 
 pytestmark = pytest.mark.usefixtures("shared_captures")

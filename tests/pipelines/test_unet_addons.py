@@ -8,6 +8,7 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 import fxcache
+from bench.pipelines.parts import noise
 from fxcache.runtime.module import engine_of
 from tests.engines import optimized_engine
 from tests.pipelines.build import (
@@ -19,7 +20,6 @@ from tests.pipelines.build import (
     follows,
     follows_each_call,
     keeps,
-    noise,
     optimised,
     runs,
     stable_diffusion,

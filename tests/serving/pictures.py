@@ -9,17 +9,10 @@ import torch
 from torch import Tensor
 
 import fxcache
+from bench.pipelines.parts import denoiser, noise
 from fxcache.serving import BatchedPipeline, rows_of
 from tests import tiny
-from tests.pipelines.build import (
-    FLUX_PROMPT,
-    SD_PROMPT,
-    WAN_PROMPT,
-    assembled,
-    denoiser,
-    flow_unipc,
-    noise,
-)
+from tests.pipelines.build import FLUX_PROMPT, SD_PROMPT, WAN_PROMPT, assembled, flow_unipc
 
 MOST = 2e-4  # guidance multiplies what rounding changes
 COUNTS = (4, 7, 5)  # steps of the pictures that are drawn at once

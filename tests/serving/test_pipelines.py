@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import fxcache
+from bench.pipelines.parts import denoiser, noise
 from fxcache.serving import BatchedPipeline, rows_of
-from tests.pipelines.build import FLUX_PROMPT, denoiser, noise
+from tests.pipelines.build import FLUX_PROMPT
 from tests.serving.pictures import (
     MOST,
     PIPELINES,
