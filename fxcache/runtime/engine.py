@@ -14,6 +14,7 @@ from fxcache.policies.policy import LENGTH_UNKNOWN
 from fxcache.rewrite.variant import Variant
 from fxcache.rewrite.variants import Variants
 from fxcache.runtime.captures import CaptureKey, Captures
+from fxcache.runtime.enclosing import enclosing_session
 from fxcache.runtime.features.features import features_of
 from fxcache.runtime.features.recording import Recorder, Recording
 from fxcache.runtime.mode import require_inference
@@ -71,7 +72,7 @@ class Engine:
         """
         call = self.signature.call(args, kwargs)
         require_inference(module, call)
-        session = current_session(module)
+        session = current_session(module) or enclosing_session(module)
         hooks = self.graphs.hooks.key(module)
         trajectory = self._locate(module, call, session, hooks)
         try:

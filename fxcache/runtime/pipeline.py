@@ -6,12 +6,13 @@ from collections.abc import Callable, Container, Iterable
 from types import TracebackType
 from typing import Any, Self
 
-from torch import Tensor, nn
+from torch import nn
 
 from fxcache.errors import FxcacheWarning, StateError
 from fxcache.program import STATE_KEY
 from fxcache.runtime.class_swap import ClassSwap, without_swap
 from fxcache.runtime.denoisers import is_pipeline
+from fxcache.runtime.enclosing import Schedule
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.module import engine_of, innermost, unwrapped
 from fxcache.runtime.session import Session, open_sessions
@@ -31,7 +32,7 @@ class PipelineRun:
 
     def __init__(self, modules: Iterable[nn.Module], scheduler: Any = None):
         distinct = {id(module): module for module in modules}
-        self.modules, self.scheduler = tuple(distinct.values()), scheduler
+        self.modules, self.schedule = tuple(distinct.values()), Schedule(scheduler)
         self._sessions: tuple[Session, ...] = ()
 
     def __enter__(self) -> Self:
@@ -53,18 +54,7 @@ class PipelineRun:
 
     def place(self) -> Place | None:
         """Return the noise scheduler's place; None if the scheduler does not count its steps."""
-        return place_of(self.scheduler)
-
-
-def place_of(scheduler: Any) -> Place | None:
-    """Return the place of a noise scheduler; None if it does not count its steps."""
-    timesteps = getattr(scheduler, "timesteps", None)
-    if not isinstance(timesteps, Tensor) or not hasattr(scheduler, "step_index"):
-        return None
-    index = scheduler.step_index
-    if index is None:  # before the first step
-        index = getattr(scheduler, "begin_index", None) or 0
-    return Place(int(index), len(timesteps))
+        return self.schedule.place()
 
 
 class OptimizedPipeline:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from fxcache._torch import version_of
 from fxcache.call import Call
 from fxcache.program import Role
-from fxcache.runtime.pipeline import place_of, require_engine
+from fxcache.runtime.enclosing import Schedule
+from fxcache.runtime.pipeline import require_engine
 from fxcache.runtime.trajectory.inputs import kinds_of
 from fxcache.runtime.trajectory.position import PLACES, position_of
 from fxcache.serving.batcher import Batcher
@@ -91,7 +92,7 @@ class Steps(nn.Module):
 
     def _place(self, timestep: Any) -> tuple[int | None, int]:
         """Return the index of a step, None if it is unknown, and how many steps are left."""
-        place = position_of(timestep, place_of(self._scheduler))
+        place = position_of(timestep, Schedule(self._scheduler).place())
         if not isinstance(place, PLACES) or place.length is None:
             return None, max(1, len(self._scheduler.timesteps))
         stands_still = place.offset == self._offset and not same(timestep, self._timestep)

@@ -260,7 +260,7 @@ def test_the_innermost_session_wins():
         assert current_session(model) is outer
     assert isinstance(seen[0], PipelineRun)
     assert seen[0].modules == (model,)
-    assert seen[0].scheduler is pipe.scheduler
+    assert seen[0].schedule.scheduler is pipe.scheduler
     assert seen[1] is True
 
 

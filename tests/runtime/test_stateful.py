@@ -66,7 +66,7 @@ class Requests(RuleBasedStateMachine):
         self.model: Any = fxcache.optimize(model, policy=self.policy, hoist=self.hoist)
         self.requests: dict[int, Request] = {}
         self.weights = 0  # how often they changed
-        self.noticed = 0  # what of it fxcache must have noticed: at the last start of a run
+        self.noticed = 0  # what of it fxcache must have noticed: at the last planned refresh
         self.pending: list[float] = []  # changes of a weight tensor that was replaced
         self.dtype = torch.float32
 
@@ -98,7 +98,7 @@ class Requests(RuleBasedStateMachine):
         with torch.no_grad():
             got = self.model(sample, timestep, request.text)
             trajectory = self._trajectory()
-            if trajectory.step == 0:  # a run started: changes of the weights are noticed
+            if trajectory.step == 0 or self._is_planned(trajectory.step):
                 self._notice()
                 self.noticed = self.weights
             expected = self.plain(sample, timestep, request.text)
@@ -106,6 +106,10 @@ class Requests(RuleBasedStateMachine):
         assert refreshed or request.index > 0, "the first call of a run"
         self._check(request, sample, timestep, refreshed, got, expected)
         request.index += 1
+
+    def _is_planned(self, step: int) -> bool:
+        """Return whether the policy refreshes at this step, so that a change is noticed."""
+        return isinstance(self.policy, fxcache.Uniform) and step % INTERVAL == 0
 
     def _check(
         self,

@@ -119,7 +119,7 @@ def by_latent(candidates: Sequence[Evidence], found: dict[int, Likeness]) -> Att
         return Attribution(None, Certainty.BY_LATENT, "a latent unlike any other's")
     if closest.cosine < CLOSE and not candidates[best].proven:
         return Attribution(None, Certainty.AMBIGUOUS, unknown(motion))
-    clear = bool(near) and is_winner(best, candidates, found)
+    clear = bool(near) and not is_past(candidates[best]) and is_winner(best, candidates, found)
     certainty = Certainty.BY_LATENT if clear else Certainty.AMBIGUOUS
     reason = motion.value if clear else unknown(motion)
     return Attribution(best, certainty, reason, 1 - closest.cosine)
@@ -131,7 +131,7 @@ def unknown(motion: Motion) -> str:
 
 
 def is_past(evidence: Evidence) -> bool:
-    """Whether the trajectory is an earlier run of a loop that now reaches the same timestep."""
+    """Whether the trajectory may be an earlier run of a loop that now reaches the same timestep."""
     return evidence.restarted and evidence.motion is Motion.REPEAT
 
 

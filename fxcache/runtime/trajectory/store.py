@@ -134,7 +134,7 @@ class TrajectoryStore:
         """Return a new trajectory. Counts the start for the trajectories that it may supersede."""
         for trajectory, e in zip(known, evidence, strict=True):
             same_prompt = e.same_name and e.conditioning <= Match.REWRITTEN
-            trajectory.newer_starts += same_prompt and e.motion is Motion.BACK
+            trajectory.newer_starts += same_prompt and e.motion in (Motion.BACK, Motion.NEXT)
         self._count_lone_start(evidence[-1] if evidence else None)
         return Trajectory(caller.scope, caller.name, caller.kind, self._spare_cache())
 
