@@ -133,7 +133,7 @@ def capture_now(
     args, kwargs = ((), dict(example)) if by_name else (tuple(example), {})
     call = engine.signature.call(args, kwargs)
     with torch.no_grad():
-        require_inference(module, call)
+        require_inference(module)
     engine.capture(module, call)
 
 

@@ -87,7 +87,7 @@ def size_of(expression: Any, symbol_values: Mapping[Any, int]) -> Any:
 
 @dataclass(frozen=True)
 class StateChange:
-    """The contents of the state objects after a call.
+    """The contents of the state objects after a call, and the objects that it returns.
 
     The graph returns first the new value of each input in ``written``, then each tensor that the
     call creates.
@@ -96,10 +96,13 @@ class StateChange:
         objects: The structure of each state object. Tensors in it are numbered: the inputs come
             first, in the order of ``Program.inputs``; tensors that the call creates follow.
         written: The indices of the inputs that the call writes in place.
+        returned: The structure of each object in the result, by its index among the result's
+            leaves. The graph returns None there.
     """
 
     objects: tuple[Part, ...]
     written: tuple[int, ...]
+    returned: Mapping[int, Part] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ class Program:
         specialized: The paths of inputs whose values are constants of the graph. The graph is
             valid only for calls that pass the same values at these paths.
         sizes: The input sizes that may vary. The graph is valid only for sizes that this admits.
-        state: The changes to state objects; None if the call passes none.
+        state: The changes to state objects, and the objects in the result; None if there are none.
         placeholders: The placeholder nodes of the graph, in order.
         returns_tuple: Whether the module returns a flat tuple, without nesting.
     """
@@ -139,6 +142,11 @@ class Program:
         flat = tree_flatten((0,) * self.out_spec.num_leaves)[1]
         object.__setattr__(self, "placeholders", placeholders)
         object.__setattr__(self, "returns_tuple", self.out_spec == flat)
+
+    @property
+    def returns_objects(self) -> bool:
+        """Whether the module returns objects with tensors, such as a key/value cache."""
+        return self.state is not None and bool(self.state.returned)
 
     @property
     def latents(self) -> list[fx.Node]:

@@ -215,8 +215,6 @@ def test_gradients_wanted(unet):
         unet(timestep=1, **tiny.inputs())
     unet.requires_grad_(False)
     unet(timestep=1, **tiny.inputs())
-    with pytest.raises(fxcache.ModeError, match="gradients"):
-        unet(timestep=1, **{k: v.requires_grad_() for k, v in tiny.inputs().items()})
 
 
 @pytest.mark.parametrize("call", [fxcache.restore, fxcache.report, fxcache.session, fxcache.clear])

@@ -2,7 +2,8 @@
 
 torch.export accepts tensors in dicts and lists. This function turns them back into the arguments of
 ``forward``: it restores ``*args`` and builds state objects from their tensors. It returns the
-tensors in the state objects after the call as further outputs.
+tensors in the state objects after the call, and in objects that the call returns, as further
+outputs.
 """
 
 from collections.abc import Iterator
@@ -13,24 +14,28 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxcache._torch import TreeSpec, same_memory, tree_flatten
-from fxcache.call import NUMBER, STATE, Call
+from fxcache.call import NUMBER, STATE, Call, Rebuilt
 from fxcache.capture.numbers import NumberTrace
 from fxcache.capture.substitute import Substitute
+from fxcache.contents import PLAIN
 from fxcache.errors import CaptureError
 from fxcache.leaves import named_leaves
 from fxcache.objects import Container, Part, TensorAt, Walk
 from fxcache.program import StateChange
+
+VALUES = (Tensor, *PLAIN)  # leaves of a result that are no objects
 
 
 class Boundary:
     """One traced call of ``module``.
 
     The graph returns the leaves of the module's result, then the last value of each state tensor,
-    then each tensor that the call adds to the state objects.
+    then each tensor that the call adds to the state objects or returns inside an object.
 
     Attributes:
         out_spec: The structure of the module's result; None before the trace.
         objects: The structure of each state object after the call; empty before the trace.
+        returned: The structure of each object in the result, by its index among the leaves.
     """
 
     def __init__(self, module: nn.Module, call: Call):
@@ -38,6 +43,7 @@ class Boundary:
         self._forward = module.forward
         self.out_spec: TreeSpec | None = None
         self.objects: tuple[Part, ...] = ()
+        self.returned: dict[int, Part] = {}
 
     def run(self, exported: dict[str, Any]) -> list[Any]:
         """Return the flat outputs of the call for arguments in the form of ``Call.exported``."""
@@ -51,19 +57,23 @@ class Boundary:
         with Substitute(call.trace, numbers) if recorded else nullcontext():
             result = self._forward(*rebuilt.args, **rebuilt.kwargs)
         leaves, self.out_spec = tree_flatten(result)
-        added = self._added_tensors(rebuilt.objects, tensors, rebuilt.containers)
+        results = {i: leaf for i, leaf in enumerate(leaves) if not isinstance(leaf, VALUES)}
+        added = self._added_tensors(rebuilt, tensors, results)
+        leaves = [None if i in results else leaf for i, leaf in enumerate(leaves)]
         return [*leaves, *state, *added]
 
     def _added_tensors(
-        self, objects: dict[str, Any], tensors: list[Tensor], containers: list[Any]
+        self, rebuilt: Rebuilt, tensors: list[Tensor], results: dict[int, Any]
     ) -> list[Tensor]:
-        """Return the tensors that the call added to the state objects."""
-        origins = {id(value): number for number, value in enumerate(containers)}
+        """Return the tensors that the call added to the state objects, or returns in objects."""
+        origins = {id(value): number for number, value in enumerate(rebuilt.containers)}
         after = Walk(list(tensors), origins)
-        self.objects = tuple(after.part(value, path) for path, value in objects.items())
+        self.objects = tuple(after.part(value, path) for path, value in rebuilt.objects.items())
+        self.returned = {i: after.part(value, f"result {i}") for i, value in results.items()}
         added = after.tensors[len(tensors) :]
         first_state = len(tensors) - len(self._call.state.tensors)
-        indices = {i for part in self.objects for i in tensor_indices(part) if i >= first_state}
+        parts = (*self.objects, *self.returned.values())
+        indices = {i for part in parts for i in tensor_indices(part) if i >= first_state}
         in_state = [after.tensors[i] for i in indices]
         for path, tensor in zip(after.paths, added, strict=True):
             if any(other is not tensor and same_memory(other, tensor) for other in in_state):
@@ -76,11 +86,11 @@ class Boundary:
 
 
 def state_change(boundary: Boundary, graph: fx.Graph, call: Call) -> StateChange | None:
-    """Return the changes that the traced call makes to its state objects.
+    """Return the changes that the traced call makes to its state objects, and returned objects.
 
     Removes the outputs of ``graph`` that are state tensors which the call does not write.
     """
-    if not call.state:
+    if not call.state and not boundary.returned:
         return None
     assert boundary.out_spec is not None
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
@@ -93,7 +103,7 @@ def state_change(boundary: Boundary, graph: fx.Graph, call: Call) -> StateChange
     written = [i for i, value in enumerate(last) if value is not inputs[first + i]]
     new_results = results[:start] + [last[i] for i in written] + results[start + count :]
     output.args = (tuple(new_results),)
-    return StateChange(boundary.objects, tuple(first + i for i in written))
+    return StateChange(boundary.objects, tuple(first + i for i in written), boundary.returned)
 
 
 def remove_copies(graph: fx.Graph, call: Call) -> None:

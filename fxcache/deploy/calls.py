@@ -11,6 +11,7 @@ from torch import Tensor
 from fxcache.deploy.values import encode
 from fxcache.errors import ArtifactError
 from fxcache.form import Key
+from fxcache.program import Program
 
 
 def call_to_json(kind: Hashable, device: torch.device) -> list[Any]:
@@ -32,6 +33,16 @@ def call_to_json(kind: Hashable, device: torch.device) -> list[Any]:
             remedy="pass tensors, or export the model after calls without it",
         )
     return [encode(typed(part), {}, device) for part in parts]
+
+
+def require_plain_result(program: Program) -> None:
+    """Raise ArtifactError if the module returns objects: their classes are the model's code."""
+    if program.returns_objects:
+        raise ArtifactError(
+            "artifacts do not support results with objects, such as a key/value cache",
+            where=program.model,
+            remedy="return tensors, or export the model after calls that return only tensors",
+        )
 
 
 def options_of(call: Sequence[Any]) -> str:

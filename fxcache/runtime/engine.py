@@ -17,8 +17,14 @@ from fxcache.runtime.captures import CaptureKey, Captures
 from fxcache.runtime.enclosing import enclosing_session
 from fxcache.runtime.features.features import features_of
 from fxcache.runtime.features.recording import Recorder, Recording
-from fxcache.runtime.mode import require_inference
-from fxcache.runtime.notices import NO_FASTER, UNPROTECTED, Notices
+from fxcache.runtime.mode import is_guided, require_inference
+from fxcache.runtime.notices import (
+    GRADIENTS,
+    NEED_NO_GRADIENTS,
+    NO_FASTER,
+    UNPROTECTED,
+    Notices,
+)
 from fxcache.runtime.objects import returned
 from fxcache.runtime.record import Run, RunStep, Stopwatch
 from fxcache.runtime.session import Session, current_session
@@ -61,8 +67,10 @@ class Engine:
 
     def begin(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], compiled: bool
-    ) -> StepContext:
+    ) -> StepContext | None:
         """Find the call's trajectory and variants. Decide, or let the prefix run first.
+
+        Return None for a call that the original module must run: graphs compute no gradients.
 
         Args:
             module: The optimised module.
@@ -71,7 +79,10 @@ class Engine:
             compiled: Whether torch.compile compiles the graph that runs next.
         """
         call = self.signature.call(args, kwargs)
-        require_inference(module, call)
+        if is_guided(call):
+            self.notices.warn(GRADIENTS, NEED_NO_GRADIENTS)
+            return None
+        require_inference(module)
         session = current_session(module) or enclosing_session(module)
         hooks = self.graphs.hooks.key(module)
         trajectory = self._locate(module, call, session, hooks)

@@ -1,4 +1,4 @@
-"""Refuses calls of an optimised module that are not for inference."""
+"""Finds calls of an optimised module that are not for inference."""
 
 import torch
 from torch import nn
@@ -7,12 +7,17 @@ from fxcache.call import Call
 from fxcache.errors import ModeError
 
 
-def require_inference(module: nn.Module, call: Call) -> None:
-    """Raise ModeError in train mode, or if the output would require gradients."""
+def is_guided(call: Call) -> bool:
+    """Return whether the caller wants gradients for an input, as some kinds of guidance do."""
+    return torch.is_grad_enabled() and any(t.requires_grad for t in call.tensors)
+
+
+def require_inference(module: nn.Module) -> None:
+    """Raise ModeError in train mode, or if the output would require gradients for weights."""
     require_eval(module)
-    if torch.is_grad_enabled() and wants_gradients(module, call):
+    if torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters()):
         raise ModeError(
-            "gradients are wanted: grad mode is on, and weights or inputs require gradients",
+            "gradients are wanted: grad mode is on, and weights require gradients",
             where=f"call of {type(module).__name__}",
             remedy="sample under torch.no_grad() or torch.inference_mode(), or restore() to train",
         )
@@ -41,9 +46,3 @@ def acts_in_training(module: nn.Module) -> bool:
     if isinstance(module, nn.modules.dropout._DropoutNd):
         return module.p > 0
     return isinstance(module, nn.modules.batchnorm._BatchNorm)
-
-
-def wants_gradients(module: nn.Module, call: Call) -> bool:
-    return any(t.requires_grad for t in call.tensors) or any(
-        p.requires_grad for p in module.parameters()
-    )

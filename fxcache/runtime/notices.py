@@ -19,6 +19,8 @@ CHANGING = (
     "Keep the prompt's tensors from call to call, or name inputs that belong to a step: "
     "CaptureConfig(step_inputs=...)."
 )
+GRADIENTS = "some calls want gradients for their inputs, and run the original model"
+NEED_NO_GRADIENTS = "If no gradients are needed, sample under torch.no_grad()."
 NO_FASTER = "Results stay exact, but are no faster."
 UNPROTECTED = (
     "The last steps reuse cached values like the others, so that results differ more from those "

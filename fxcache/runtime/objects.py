@@ -19,9 +19,9 @@ def returned(call: Call, outputs: list[Any], program: Program) -> Any:
     if program.state is None and program.returns_tuple:  # pipelines pass return_dict=False
         return tuple(outputs)
     count = program.out_spec.num_leaves
-    result = tree_unflatten(outputs[:count], program.out_spec)
+    leaves = outputs[:count]
     if program.state is None:
-        return result
+        return tree_unflatten(leaves, program.out_spec)
     change, values = program.state, outputs[count:]
     number = len(change.written)
     with torch.no_grad():
@@ -31,4 +31,6 @@ def returned(call: Call, outputs: list[Any], program: Program) -> Any:
     build = Build((*inputs, *values[number:]), call.state.containers)
     for part in change.objects:
         build.value(part)
-    return result
+    for index, part in change.returned.items():
+        leaves[index] = build.value(part)
+    return tree_unflatten(leaves, program.out_spec)

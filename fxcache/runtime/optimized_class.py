@@ -56,6 +56,8 @@ def dispatching_forward(original: type[nn.Module]) -> Callable[..., Any]:
                 return type(self).forward(self, *args, **kwargs)
             compiled = compiler_callback() is not None
             step = begin(engine, self, args, kwargs, compiled)
+            if step is None:
+                return original.forward(self, *args, **kwargs)
             try:
                 results = step.module(*step.inputs)
                 if step.variant is None:

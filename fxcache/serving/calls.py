@@ -119,8 +119,15 @@ class Calls:
         """Check that the graphs of ``program`` serve a joined call.
 
         Raises:
-            ConfigError: They hold for other sizes, or for certain values of inputs with rows.
+            ConfigError: They hold for other sizes, or for certain values of inputs with rows, or
+                the model returns objects.
         """
+        if program.returns_objects:
+            raise ConfigError(
+                f"{program.model} returns objects, which cannot be split into rows",
+                where=WHERE,
+                remedy="serve this model without a Batcher",
+            )
         if fixed := sorted(program.specialized & self.with_rows):
             raise ConfigError(
                 f"the graphs of {program.model} hold for certain values of {', '.join(fixed)}",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -359,3 +360,68 @@ def test_a_cache_of_transformers():
             assert torch.equal(got, plain(inputs["sample"], t, inputs["text"], twin))
     assert torch.equal(memory.layers[0].keys, twin.layers[0].keys)
     assert memory.get_seq_length() == twin.get_seq_length() == 3
+
+
+def first_inputs() -> dict[str, Any]:
+    return dit_inputs() | {"timestep": torch.tensor(900.0)}
+
+
+class Returning(DiT):
+    """Returns its result and a new object with keys, as models that edit images do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.key = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, sample, timestep, text):
+        layers = Layered([Layer(), Layer()])
+        layers.layers[1].keys = torch.tanh(self.key(self.embed(sample).mean(1, keepdim=True)))
+        return {"sample": super().forward(sample, timestep, text), "layers": layers, "text": text}
+
+
+@torch.no_grad()
+def test_a_returned_object_is_exact():
+    torch.manual_seed(0)
+    model = Returning().eval()
+    inputs = first_inputs()
+    plain = model(**inputs)
+    result = fxcache.optimize(model, fxcache.Uniform(1))(**inputs)
+    assert torch.equal(result["sample"], plain["sample"])
+    assert type(result["layers"]) is Layered
+    assert result["layers"].layers[0].keys is None
+    assert torch.equal(result["layers"].layers[1].keys, plain["layers"].layers[1].keys)
+
+
+@torch.no_grad()
+def test_a_returned_object_is_new_at_each_call():
+    model = fxcache.optimize(Returning().eval(), fxcache.Uniform(3))
+    inputs = first_inputs()
+    first = model(**inputs)["layers"]
+    assert first.layers[1].keys is not None
+    kept = first.layers[1].keys.clone()
+    second = model(**{**inputs, "sample": inputs["sample"] + 1, "timestep": inputs["timestep"] - 1})
+    assert second["layers"] is not first
+    assert torch.equal(first.layers[1].keys, kept)
+    assert not torch.equal(second["layers"].layers[1].keys, kept)
+
+
+@torch.no_grad()
+def test_a_state_object_that_is_returned_is_the_callers():
+    class Same(WithMemory):
+        def forward(self, sample, timestep, text, memory):  # type: ignore[override]
+            return super().forward(sample, timestep, text, memory), memory
+
+    model = fxcache.optimize(Same(lambda memory, seen: memory.use(seen)).eval(), fxcache.Uniform(1))
+    memory = Filled()
+    _, returned = model(**first_inputs(), memory=memory)
+    assert returned is memory
+    assert memory.filled
+
+
+def test_an_artifact_of_a_model_that_returns_objects_is_refused(tmp_path):
+    model = fxcache.optimize(Returning().eval())
+    with torch.no_grad():
+        model(**first_inputs())
+    for export in (fxcache.export, partial(fxcache.export_onnx, num_steps=4)):
+        with pytest.raises(fxcache.ArtifactError, match="results with objects"):
+            export(model, tmp_path / "folder")
