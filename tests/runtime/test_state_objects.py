@@ -382,7 +382,7 @@ class Returning(DiT):
 @torch.no_grad()
 def test_a_returned_object_is_exact():
     torch.manual_seed(0)
-    model = Returning().eval()
+    model: Any = Returning().eval()
     inputs = first_inputs()
     plain = model(**inputs)
     result = fxcache.optimize(model, fxcache.Uniform(1))(**inputs)
