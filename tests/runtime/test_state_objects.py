@@ -396,7 +396,7 @@ def test_a_returned_object_is_exact():
 def test_a_returned_object_is_new_at_each_call():
     model = fxcache.optimize(Returning().eval(), fxcache.Uniform(3))
     inputs = first_inputs()
-    first = model(**inputs)["layers"]
+    first: Any = model(**inputs)["layers"]
     assert first.layers[1].keys is not None
     kept = first.layers[1].keys.clone()
     second = model(**{**inputs, "sample": inputs["sample"] + 1, "timestep": inputs["timestep"] - 1})
