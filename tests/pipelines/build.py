@@ -18,8 +18,6 @@ from tests.loops import refreshes
 
 STEPS = 7
 EVERY_THIRD = list(range(0, STEPS, 3))
-# Classes whose pipelines make a new timestep tensor at each call.
-NUMBERED = {"FluxTransformer2DModel", "QwenImageTransformer2DModel", "SanaTransformer2DModel"}
 PICTURE = picture()
 
 Draw = Callable[..., Tensor]
@@ -73,21 +71,12 @@ def runs(model: nn.Module) -> list[list[int]]:
     return found
 
 
-def every_third(model: nn.Module) -> list[int]:
-    """The refreshes of a run at interval 3.
-
-    Some pipelines make a timestep of its own for each call. In so few steps the second latent has
-    moved too far to be told from another request's, and refreshes too.
-    """
-    return [0, 1, 3, 6] if type(model).__name__ in NUMBERED else EVERY_THIRD
-
-
 def keeps(draw: Draw, *models: nn.Module, expected: Any = None, last: Any = None) -> None:
     """Refreshing always is exact; every third call reuses nothing of an earlier run.
 
     ``expected``: the refreshes of each model's runs in one drawing; ``last``: of the last model's.
     """
-    counts = [expected or [every_third(model)] for model in models]
+    counts = [expected or [EVERY_THIRD] for model in models]
     counts[-1] = last or counts[-1]
     plain = draw()
     with optimised(*models, interval=1):
@@ -119,7 +108,7 @@ def follows(made: Callable[[], Made], change: Callable[[Any], object]) -> None:
         change(pipe)
         runs(model)
         assert torch.equal(draw(), from_the_start)
-        assert runs(model) == [every_third(model)]
+        assert runs(model) == [EVERY_THIRD]
         paced(1, model)
         assert torch.equal(draw(), plain)
         assert runs(model) == [list(range(STEPS))]
@@ -141,7 +130,7 @@ def follows_each_call(
         runs(model)
         paced(3, model)
         first, _, again = [draw(**option) for option in options]
-        assert runs(model) == (expected or [every_third(model)]) * 3
+        assert runs(model) == (expected or [EVERY_THIRD]) * 3
     assert torch.equal(first, again)
 
 

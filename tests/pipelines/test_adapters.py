@@ -124,7 +124,7 @@ def test_flux_controlnet_in_a_session(options):
 
 
 def test_flux_controlnet_without_a_session():
-    """Timesteps and residuals are new at every call, so the latent identifies the run."""
+    """Timesteps and residuals are new at every call; the pipeline's call identifies the run."""
     model, draw, _ = flux_controlnet()
     keeps(draw, model)
 

@@ -94,7 +94,7 @@ def test_ltx_with_a_timestep_for_each_token():
         LTX_PROMPT | {"image": PICTURE},
         vae=vae,
     )
-    keeps(draw, model, expected=[[0, 1, 3, 6]])
+    keeps(draw, model)
 
 
 def test_cogvideox():

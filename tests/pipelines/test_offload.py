@@ -11,9 +11,9 @@ from torch import nn
 import fxcache
 from tests.engines import num_captures, variants_of
 from tests.pipelines.build import (
+    EVERY_THIRD,
     FLUX_PROMPT,
     SD_PROMPT,
-    every_third,
     flux,
     follows,
     keeps,
@@ -103,7 +103,7 @@ def test_hooks_that_load_weights_inside(hook, made, hooked_first):
         runs(model)
         paced(3, model)
         first = draw()
-        assert runs(model) == [every_third(model)]
+        assert runs(model) == [EVERY_THIRD]
         assert torch.equal(draw(), first)
         assert num_captures(model) == 1
     assert not torch.equal(first, plain), "nothing was reused"
@@ -173,7 +173,7 @@ def test_flux_in_float16_with_a_cut():
         assert torch.equal(draw(), plain)
     with optimised(model, cut=cut):
         first = draw()
-        assert runs(model) == [every_third(model)]
+        assert runs(model) == [EVERY_THIRD]
         assert torch.equal(draw(), first)
         assert not torch.equal(first, plain)
 

@@ -15,7 +15,6 @@ from tests.pipelines.build import (
     WAN_PROMPT,
     Made,
     around,
-    every_third,
     flow_unipc,
     flux,
     in_session,
@@ -38,7 +37,7 @@ def test_flux():
 
 def test_flux_true_cfg():
     model, draw, _ = flux(true_cfg_scale=3.0)
-    keeps(draw, model, expected=[every_third(model)] * 2)
+    keeps(draw, model, expected=[EVERY_THIRD] * 2)
 
 
 @pytest.mark.slow
@@ -88,7 +87,7 @@ def test_qwen_image():
     }
     model = denoiser("QwenImageTransformer2DModel")
     model, draw, _ = around(model, diffusers.QwenImagePipeline, options | square(64))
-    keeps(draw, model, expected=[every_third(model)] * 2)
+    keeps(draw, model, expected=[EVERY_THIRD] * 2)
 
 
 def z_image() -> Made:
@@ -110,8 +109,6 @@ def lumina2() -> Made:
     return around(denoiser("Lumina2Transformer2DModel"), diffusers.Lumina2Pipeline, options)
 
 
-# Where the second latent has moved far, it might be another run's first: it is refreshed too.
-RISING_RUN = sorted({1, *EVERY_THIRD})
 RISING = pytest.mark.parametrize(
     ("made", "calls"),
     [(z_image, 1), pytest.param(lumina2, 2, marks=pytest.mark.slow)],
@@ -126,14 +123,10 @@ def test_rising_timesteps_in_a_session(made, calls):
     keeps(draw, model, expected=[EVERY_THIRD] * calls)
 
 
-@pytest.mark.parametrize(
-    ("made", "expected"),
-    [(z_image, [EVERY_THIRD]), pytest.param(lumina2, [RISING_RUN] * 2, marks=pytest.mark.slow)],
-    ids=["z_image", "lumina2"],
-)
-def test_rising_timesteps(made, expected):
+@RISING
+def test_rising_timesteps(made, calls):
     model, draw, _ = made()
-    keeps(draw, model, expected=expected)
+    keeps(draw, model, expected=[EVERY_THIRD] * calls)
 
 
 def test_rising_timesteps_in_a_session_with_a_key():

@@ -12,10 +12,10 @@ from bench.pipelines.parts import noise
 from fxcache.runtime.module import engine_of
 from tests.engines import optimized_engine
 from tests.pipelines.build import (
+    EVERY_THIRD,
     SD_PROMPT,
     Made,
     drawing,
-    every_third,
     flux,
     follows,
     follows_each_call,
@@ -176,7 +176,7 @@ def test_an_interrupted_run_leaves_nothing_behind(made, at):
         draw(callback_on_step_end=interrupt)
         runs(model)
         assert torch.equal(draw(), expected)
-        assert runs(model) == [every_third(model)]
+        assert runs(model) == [EVERY_THIRD]
 
 
 @pytest.mark.sweep(1)
