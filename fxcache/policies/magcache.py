@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from fxcache.checks import require_calibrated, require_integer, require_number, require_numbers
-from fxcache.policies.policy import Policy
+from fxcache.policies.policy import FIRST_STEPS, Policy
 from fxcache.step import Decision, Step, known_length
 
 
@@ -47,7 +47,7 @@ class MagCache(Policy):
         """Refresh if the drift exceeds the threshold, early, or after enough reuses in a row."""
         length = known_length(type(self).__name__, step)
         if step.index < int(self.retention * length + 0.5):
-            return Decision(True, "first steps")
+            return Decision(True, FIRST_STEPS)
         if step.index - step.last_refresh > self.max_reuses:
             return Decision(True, "reused often enough")
         product, drift = 1.0, 0.0

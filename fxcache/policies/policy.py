@@ -10,6 +10,8 @@ from fxcache.forecasts.forecast import Forecast
 from fxcache.registry import Registered
 from fxcache.step import Decision, Step, known_length
 
+# Reasons of steps that refresh because they lie at an end of the run.
+FIRST_STEPS, LAST_STEPS = "first steps", "last steps"
 LENGTH_UNKNOWN = "the run's length is unknown"  # the reason of a refresh
 
 
@@ -137,9 +139,9 @@ class Policy(Registered, ABC, registry="policy"):
             ScheduleError: The policy was calibrated for runs of another length.
         """
         if step.index < max(self.first, 1):
-            return Decision(True, "first steps")
+            return Decision(True, FIRST_STEPS)
         if self.last and step.index >= known_length(type(self).__name__, step) - self.last:
-            return Decision(True, "last steps")
+            return Decision(True, LAST_STEPS)
         return self.scheduled(step)
 
     def without_length(self, step: Step) -> Decision:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from fxcache.checks import require_integer, require_number
-from fxcache.policies.policy import Policy
+from fxcache.policies.policy import FIRST_STEPS, LAST_STEPS, Policy
 from fxcache.step import Decision, Step, known_length
 
 
@@ -47,9 +47,9 @@ class ProtectedEnds(Policy):
         length = known_length(type(self).__name__, step)
         first = max(ceil(self.start * length), self.first, 1)
         if step.index < first:
-            return Decision(True, "first steps")
+            return Decision(True, FIRST_STEPS)
         if step.index >= length - ceil(self.end * length):
-            return Decision(True, "last steps")
+            return Decision(True, LAST_STEPS)
         return self._regular(step.index - first + 1)
 
     def without_length(self, step: Step) -> Decision:

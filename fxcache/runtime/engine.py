@@ -217,6 +217,8 @@ class Engine:
         run.add(
             RunStep(decision, step.stopwatch, flops, full, variants.all, half, step.hoist_level)
         )
+        if step.now.index + 1 == step.now.num_steps:
+            self.notices.warn_short_run(run)
         if not run.listed:
             run.listed = True
             self.runs.append(run)

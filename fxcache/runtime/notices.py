@@ -4,7 +4,8 @@ import sys
 import warnings
 
 from fxcache.errors import FxcacheWarning, UnknownLengthError
-from fxcache.policies import Policy
+from fxcache.policies.policy import FIRST_STEPS, LAST_STEPS, Policy
+from fxcache.runtime.record import Run
 from fxcache.runtime.trajectory.store import TrajectoryStore
 from fxcache.runtime.trajectory.trajectory import Trajectory
 
@@ -88,6 +89,16 @@ class Notices:
                 f"{kind} has no {policy.uncalibrated} that were fitted to this model",
                 f"Fit them with fxcache.calibrate(model, fxcache.{kind}, sample).",
                 "The same threshold has another effect on each model.",
+            )
+
+    def warn_short_run(self, run: Run) -> None:
+        """Warn if a run has ended in which the policy let no step reuse: it is too short."""
+        steps, ends = len(run.steps), (FIRST_STEPS, LAST_STEPS)
+        if all(step.decision.refresh and step.decision.reason in ends for step in run.steps[1:]):
+            self.warn(
+                f"a run of {steps} {'step' if steps == 1 else 'steps'} is too short to reuse: the "
+                "policy refreshes its first and last steps",
+                "Take more steps, or leave the model as it is.",
             )
 
     def warn_unknown_length(self, error: UnknownLengthError, effect: str) -> None:
