@@ -9,16 +9,13 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unfl
 from fxcache._torch.aoti import MachineCode, compile_graph, cpu_instructions, pack_graphs
 from fxcache._torch.compilations import Compilations, compilations, compiled_by, not_compiled
 from fxcache._torch.distributed import (
-    ShardedParameter,
-    ShardedUnit,
     dtensor_from,
     dtensors_as_operators,
+    exchanges_data,
     greatest_of,
     is_collective,
     is_dtensor,
-    is_fully_sharded,
     local_part,
-    sharded_unit,
 )
 from fxcache._torch.dynamo import (
     compiled_original,
@@ -28,6 +25,12 @@ from fxcache._torch.dynamo import (
     keep_address,
 )
 from fxcache._torch.fakes import FakeRun
+from fxcache._torch.fsdp import (
+    ShardedParameter,
+    ShardedUnit,
+    is_fully_sharded,
+    sharded_unit,
+)
 from fxcache._torch.hooks import forget_hooks, hook_dicts, hooks_of, num_registered_hooks
 from fxcache._torch.onnx import exported_program, onnx_model
 from fxcache._torch.operators import (
@@ -85,6 +88,7 @@ __all__ = [
     "cpu_instructions",
     "dtensor_from",
     "dtensors_as_operators",
+    "exchanges_data",
     "exported_program",
     "expression_of",
     "fake_mode_for",

@@ -43,8 +43,8 @@ def find_hoisted(program: Program, needs: Dependence) -> Hoisted:
     """Find the last values that do not depend on the latent. Views of them are not hoisted.
 
     Random values are never hoisted, because each step draws new ones. Values that other processes
-    take part in are never hoisted, because their runs may begin at other steps. Values from state objects
-    are never hoisted, because any step may write to the objects.
+    take part in are never hoisted, because their runs may begin at other steps. Values from state
+    objects are never hoisted, because any step may write to the objects.
     """
     each_step = (n for n in needs.nodes if draws(n.target) or is_collective(n.target))
     kept = needs.mask(each_step)

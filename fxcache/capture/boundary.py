@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxcache._torch import TreeSpec, same_memory, tree_flatten
-from fxcache.call import NUMBER, STATE, Call
+from fxcache.call import NUMBER, STATE, Call, require_no_dtensors
 from fxcache.capture.numbers import NumberTrace
 from fxcache.capture.substitute import Substitute
 from fxcache.errors import CaptureError
@@ -51,6 +51,7 @@ class Boundary:
         with Substitute(call.trace, numbers) if recorded else nullcontext():
             result = self._forward(*rebuilt.args, **rebuilt.kwargs)
         leaves, self.out_spec = tree_flatten(result)
+        require_no_dtensors({f"result {i}": leaf for i, leaf in enumerate(leaves)})
         added = self._added_tensors(rebuilt.objects, tensors, rebuilt.containers)
         return [*leaves, *state, *added]
 

@@ -12,6 +12,7 @@ from fxcache._torch import (
     local_part,
     sharded_unit,
 )
+from fxcache.call import Call
 from fxcache.capture.weight_hooks import StoredWeight, own_tensors
 from fxcache.errors import CaptureError
 
@@ -42,9 +43,7 @@ def split_weights(root: nn.Module) -> list[StoredWeight]:
         for owner, name in parameter.owners
     }
     return [
-        StoredWeight(
-            owner, name, local_part(tensor), gather=partial(dtensor_from, like=tensor)
-        )
+        StoredWeight(owner, name, local_part(tensor), gather=partial(dtensor_from, like=tensor))
         for owner in root.modules()
         for name, tensor in own_tensors(owner).items()
         if is_dtensor(tensor) and (id(owner), name) not in gathered
@@ -71,3 +70,19 @@ def require_supported(module: nn.Module, unit: ShardedUnit) -> None:
             remedy="call fully_shard on the whole model only, or on each block alone, without "
             "other kinds of parallelism",
         )
+
+
+def require_tensor_timestep(root: nn.Module, call: Call) -> None:
+    """Raise CaptureError if the timestep of a sharded model is a Python number."""
+    if not call.is_bound and sharded_parts(root):
+        raise CaptureError(
+            f"{call.timestep_name} is a Python number, and several processes share the model",
+            where=f"{type(root).__name__}.forward, {call.timestep_name}={call.number}",
+            remedy="pass the timestep as a tensor, such as an element of the noise scheduler's",
+        )
+
+
+def gathers_sizes(root: nn.Module) -> bool:
+    """Return whether diffusers' context parallelism lets processes exchange sizes at each call."""
+    config = getattr(vars(root).get("_parallel_config"), "context_parallel_config", None)
+    return any(getattr(config, f"{kind}_anything", False) for kind in ("ulysses", "ring"))

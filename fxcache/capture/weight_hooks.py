@@ -87,9 +87,9 @@ def only_loads_weights(kind: type) -> bool:
     return kind.__name__.endswith("Hook") and name_of(kind) in LOADS
 
 
-def gathers_weights(kind: type) -> bool:
-    """Return whether ``kind`` is the class whose methods ``fully_shard`` sets as hooks."""
-    return kind.__name__ == "FSDPState" and name_of(kind) == "torch.FSDPState"
+def only_handles_weights(kind: type) -> bool:
+    """Return whether ``kind`` is a class whose hooks only load weights, or gather them for FSDP."""
+    return only_loads_weights(kind) or name_of(kind) == "torch.FSDPState"
 
 
 def name_of(kind: type) -> str:

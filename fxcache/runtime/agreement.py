@@ -9,6 +9,7 @@ from hashlib import blake2b
 import torch
 
 from fxcache._torch import greatest_of
+from fxcache.analysis.collectives import collectives
 from fxcache.rewrite.variants import Variants
 from fxcache.step import Decision
 
@@ -20,17 +21,21 @@ DIGEST_BYTES = 7  # an int64 holds the digest and its negative
 def agreed(variants: Variants, decision: Decision, device: torch.device) -> Decision:
     """Return the decision that all processes take, which may be another than ``decision``.
 
-    All processes refresh if one of them does, or if they would reuse different values.
+    A graph that exchanges no data needs no agreement. Otherwise all processes refresh if one of
+    them does, or if they would reuse different values.
 
     Args:
         variants: The variants of the step. Their graph names the process groups.
         decision: The decision of this process.
         device: The device of the model.
     """
+    groups = variants.frontier.process_groups
+    if not groups:
+        return decision
     reused = variants.reused_by(decision)
     digest = digest_of(variants, reused)
     own = [int(not reused), digest, -digest]
-    refresh, greatest, least = greatest_of(own, variants.process_groups, device)
+    refresh, greatest, least = greatest_of(own, groups, device)
     if not reused:
         return decision
     if refresh:
@@ -43,7 +48,7 @@ def digest_of(variants: Variants, reused: frozenset[str]) -> int:
 
     Processes may have captures of different sizes, which are cut at different places.
     """
-    exchanges = variants.exchanges(reused) if reused else ()
+    points = tuple(variants.plan.points[number] for number in variants.plan.numbers(reused))
+    exchanges = [node.name for node in collectives(variants.frontier.live(points))]
     content = repr((sorted(reused), exchanges)).encode()
     return int.from_bytes(blake2b(content, digest_size=DIGEST_BYTES).digest())
-

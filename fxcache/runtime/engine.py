@@ -135,9 +135,8 @@ class Engine:
         trajectory, variants = step.trajectory, step.variants
         if step.signal is not None:  # the policy now sees the change of the signal
             step.now = self._step(trajectory, step.session)
-        decision = self._decision(step)
-        if variants.process_groups:
-            decision = agreed(variants, decision, step.call.latent.device)
+        decision = agreed(variants, self._decision(step), step.call.latent.device)
+        reused = variants.reused_by(decision)
         reused = variants.reused_by(decision)
         if not reused:
             trajectory.last_refresh = trajectory.step
