@@ -29,6 +29,7 @@ from fxcache._torch.fsdp import (
     ShardedParameter,
     ShardedUnit,
     is_fully_sharded,
+    is_wrapped,
     sharded_unit,
 )
 from fxcache._torch.hooks import forget_hooks, hook_dicts, hooks_of, num_registered_hooks
@@ -108,6 +109,7 @@ __all__ = [
     "is_fully_sharded",
     "is_vmap_step",
     "is_vmapped",
+    "is_wrapped",
     "keep_address",
     "local_part",
     "no_dispatch_modes",

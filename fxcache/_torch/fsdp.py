@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-__all__ = ["ShardedParameter", "ShardedUnit", "is_fully_sharded", "sharded_unit"]
+__all__ = ["ShardedParameter", "ShardedUnit", "is_fully_sharded", "is_wrapped", "sharded_unit"]
 
 
 class ShardedParameter(NamedTuple):
@@ -71,6 +71,16 @@ def is_fully_sharded(module: nn.Module) -> bool:
     """
     package = sys.modules.get("torch.distributed.fsdp")
     kind = getattr(package, "FSDPModule", None)
+    return kind is not None and isinstance(module, kind)
+
+
+def is_wrapped(module: nn.Module) -> bool:
+    """Return whether ``module`` is a wrapper of FSDP 1, ``FullyShardedDataParallel``.
+
+    Why: as for ``is_fully_sharded``.
+    """
+    package = sys.modules.get("torch.distributed.fsdp")
+    kind = getattr(package, "FullyShardedDataParallel", None)
     return kind is not None and isinstance(module, kind)
 
 

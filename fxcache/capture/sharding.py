@@ -9,6 +9,7 @@ from fxcache._torch import (
     ShardedUnit,
     dtensor_from,
     is_dtensor,
+    is_wrapped,
     local_part,
     sharded_unit,
 )
@@ -59,6 +60,17 @@ def sharded_parts(root: nn.Module) -> dict[tuple[int, str], Tensor]:
     found = [w for _, unit in units_below(root) for w in gathered_by(unit)]
     pairs = ((weight, weight.tensor) for weight in (*found, *split_weights(root)))
     return {(id(w.owner), w.name): part for w, part in pairs if part is not None}
+
+
+def require_no_wrappers(root: nn.Module) -> None:
+    """Raise CaptureError if FSDP 1 wraps the model or a submodule: no trace can gather for it."""
+    for path, module in root.named_modules():
+        if is_wrapped(module):
+            raise CaptureError(
+                "FullyShardedDataParallel wraps a part of the model",
+                where=path or type(root).__name__,
+                remedy="use fully_shard (FSDP2) instead",
+            )
 
 
 def require_supported(module: nn.Module, unit: ShardedUnit) -> None:

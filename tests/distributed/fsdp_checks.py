@@ -2,10 +2,16 @@
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FullyShardedDataParallel,
+    MixedPrecisionPolicy,
+    fully_shard,
+)
 
 import fxcache
 from tests.distributed.checks import by_blocks, keeps_bits, mesh, refreshes
@@ -97,6 +103,18 @@ def changed_weights(rank: int) -> None:
     for one in (plain, model):
         one.load_state_dict(halved)
     assert torch.equal(denoised(model, seed=rank), denoised(plain, seed=rank))
+
+
+def wrapped(rank: int) -> None:
+    """FSDP 1 is refused around blocks, and around an optimised model."""
+    del rank
+    model: Any = dit(2)
+    model.layers[0] = FullyShardedDataParallel(model.layers[0], device_id=torch.device("cpu"))
+    fxcache.optimize(model)
+    with pytest.raises(fxcache.CaptureError, match="fully_shard"):
+        denoised(model)
+    with pytest.raises(fxcache.CaptureError, match="fully_shard"):
+        denoised(fxcache.optimize(FullyShardedDataParallel(dit(2), device_id=torch.device("cpu"))))
 
 
 def compiled(rank: int) -> None:

@@ -28,6 +28,7 @@ SLOW = (
     f"{FSDP}.prefetching",
     f"{FSDP}.sharded_afterwards",
     f"{FSDP}.changed_weights",
+    f"{FSDP}.wrapped",
     f"{FSDP}.compiled",
     f"{DIFFUSERS}.ulysses_of_wan",
     f"{DIFFUSERS}.ring",
