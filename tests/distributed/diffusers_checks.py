@@ -13,8 +13,9 @@ from diffusers.models import attention_dispatch
 from torch import Tensor, nn
 
 import fxcache
-from tests.distributed.checks import exchanges, refreshes
+from tests.distributed.checks import exchanges, refreshes, split
 from tests.distributed.processes import on_all
+from tests.plain import denoised, dit
 
 Loop = Callable[[nn.Module], Tensor]
 
@@ -103,6 +104,20 @@ def ulysses(rank: int) -> None:
     del rank
     config = ContextParallelConfig(ulysses_degree=2)
     keeps_bits(lambda: shared(flux(), config), partial(latents, inputs=flux_inputs()))
+
+
+def shared_afterwards(rank: int) -> None:
+    """Share models that are optimised and have been called."""
+    del rank
+    config, loop = ContextParallelConfig(ulysses_degree=2), partial(latents, inputs=flux_inputs())
+    expected = loop(shared(flux(), config))
+    model = fxcache.optimize(flux(), fxcache.Uniform(1))
+    loop(model)
+    assert torch.equal(loop(shared(model, config)), expected)
+    expected = denoised(split())
+    plain = fxcache.optimize(dit(2), fxcache.Uniform(1))
+    denoised(plain)
+    assert torch.equal(denoised(split(plain)), expected)
 
 
 def ulysses_of_wan(rank: int) -> None:

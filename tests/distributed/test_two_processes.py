@@ -30,6 +30,7 @@ SLOW = (
     f"{FSDP}.changed_weights",
     f"{FSDP}.wrapped",
     f"{FSDP}.compiled",
+    f"{DIFFUSERS}.shared_afterwards",
     f"{DIFFUSERS}.ulysses_of_wan",
     f"{DIFFUSERS}.ring",
     f"{DIFFUSERS}.any_size",
