@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from fxcache.analysis.collectives import collectives, process_groups
 from fxcache.analysis.hoisting import Hoisted, HoistLevel
 from fxcache.codecs.codec import Coefficients
 from fxcache.codecs.format import CacheFormat
@@ -150,16 +149,6 @@ class Variants:
     def cached_skip(self) -> fx.GraphModule:
         """The variant that reads all cache points from the cache."""
         return self.variant(self.all).module
-
-    @cached_property
-    def process_groups(self) -> tuple[str, ...]:
-        """The names of the process groups in which the graphs exchange data."""
-        return process_groups(self.program.graph.nodes)
-
-    def exchanges(self, reused: frozenset[str]) -> tuple[str, ...]:
-        """Return the names of the exchanges of data in a step that reuses these groups."""
-        points = tuple(self.plan.points[number] for number in self.plan.numbers(reused))
-        return tuple(node.name for node in collectives(self.frontier.live(points)))
 
     @cached_property
     def all(self) -> frozenset[str]:

@@ -25,7 +25,7 @@ from tests.distributed.processes import on_all
 from tests.engines import num_captures, optimized_engine, variants_of
 from tests.plain import DiT, denoised, dit, dit_inputs
 
-Make = Callable[[], nn.Module]
+Make = Callable[[], Any]
 MLP = {"mlp.0": ColwiseParallel(), "mlp.2": RowwiseParallel()}
 # Alone, the data of the two processes leads to different decisions.
 SIGNAL = fxcache.FirstBlock(0.2)
