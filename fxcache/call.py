@@ -1,13 +1,14 @@
 """One call of a denoiser in canonical form: named tensors, roles, and the key of its capture."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from fxcache._torch import is_fake
+from fxcache._torch import is_dtensor, is_fake
+from fxcache.errors import CaptureError
 from fxcache.leaves import with_leaves, without
 from fxcache.objects import Build, Container
 from fxcache.program import Input, Role, dtype_name
@@ -233,3 +234,14 @@ def invocation(
     """Split ``arguments`` into ``args`` (the first ``num_positional``) and ``kwargs``."""
     pairs = list(arguments.items())
     return tuple(value for _, value in pairs[:num_positional]), dict(pairs[num_positional:])
+
+
+def require_no_dtensors(tensors: Mapping[str, object]) -> None:
+    """Raise CaptureError if the model takes or returns DTensors: the graph has plain tensors."""
+    if found := [path for path, tensor in tensors.items() if is_dtensor(tensor)]:
+        raise CaptureError(
+            "the model takes or returns a DTensor",
+            where=", ".join(found),
+            remedy="call it with plain tensors, and convert DTensors inside of its forward: "
+            ".to_local() or .full_tensor()",
+        )

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fxcache.call import Call
+from fxcache.call import Call, require_no_dtensors
 from fxcache.errors import CaptureError, ConfigError, NotADenoiserError
 from fxcache.flattening import flattened
 from fxcache.form import Form, form_of
@@ -116,9 +116,11 @@ class Signature:
         latent_name = self.latent or self._first_tensor(arguments)
         latent = self._latent(arguments, latent_name)
         timestep_name = self._timestep(arguments, latent_name)
-        return flattened(
+        call = flattened(
             arguments, num_positional, latent, latent_name, timestep_name, self.dynamic
         )
+        require_no_dtensors(call.by_path())
+        return call
 
     def require_accepted(self, call: Call) -> None:
         """Raise TypeError if an argument is missing or unknown."""

@@ -8,6 +8,15 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unfl
 
 from fxcache._torch.aoti import MachineCode, compile_graph, cpu_instructions, pack_graphs
 from fxcache._torch.compilations import Compilations, compilations, compiled_by, not_compiled
+from fxcache._torch.distributed import (
+    dtensor_from,
+    dtensors_as_operators,
+    exchanges_data,
+    greatest_of,
+    is_collective,
+    is_dtensor,
+    local_part,
+)
 from fxcache._torch.dynamo import (
     compiled_original,
     compiler_callback,
@@ -16,6 +25,13 @@ from fxcache._torch.dynamo import (
     keep_address,
 )
 from fxcache._torch.fakes import FakeRun
+from fxcache._torch.fsdp import (
+    ShardedParameter,
+    ShardedUnit,
+    is_fully_sharded,
+    is_wrapped,
+    sharded_unit,
+)
 from fxcache._torch.hooks import forget_hooks, hook_dicts, hooks_of, num_registered_hooks
 from fxcache._torch.onnx import exported_program, onnx_model
 from fxcache._torch.operators import (
@@ -58,6 +74,8 @@ __all__ = [
     "FakeRun",
     "MachineCode",
     "ModuleProxy",
+    "ShardedParameter",
+    "ShardedUnit",
     "TreeSpec",
     "accept_any_keyword",
     "argument_types",
@@ -69,22 +87,31 @@ __all__ = [
     "compiler_callback",
     "copy_all",
     "cpu_instructions",
+    "dtensor_from",
+    "dtensors_as_operators",
+    "exchanges_data",
     "exported_program",
     "expression_of",
     "fake_mode_for",
     "forget_hooks",
     "freezes_inputs",
+    "greatest_of",
     "guards_of",
     "handles_tensors",
     "hidden_from_dynamo",
     "hint_of",
     "hook_dicts",
     "hooks_of",
+    "is_collective",
     "is_composite",
+    "is_dtensor",
     "is_fake",
+    "is_fully_sharded",
     "is_vmap_step",
     "is_vmapped",
+    "is_wrapped",
     "keep_address",
+    "local_part",
     "no_dispatch_modes",
     "not_compiled",
     "num_registered_hooks",
@@ -94,6 +121,7 @@ __all__ = [
     "returns_view",
     "same_memory",
     "schedule_tensor",
+    "sharded_unit",
     "share_weights",
     "traced_constants",
     "tree_flatten",

@@ -7,7 +7,7 @@ from enum import IntEnum
 import torch
 from torch import fx
 
-from fxcache._torch import returns_view
+from fxcache._torch import is_collective, returns_view
 from fxcache.analysis.dependence import Dependence
 from fxcache.program import Program, Role, is_tensor
 
@@ -42,14 +42,16 @@ class Hoisted:
 def find_hoisted(program: Program, needs: Dependence) -> Hoisted:
     """Find the last values that do not depend on the latent. Views of them are not hoisted.
 
-    Random values are never hoisted, because each step draws new ones. Values from state objects
-    are never hoisted, because any step may write to the objects.
+    Random values are never hoisted, because each step draws new ones. Values that other processes
+    take part in are never hoisted, because their runs may begin at other steps. Values from state
+    objects are never hoisted, because any step may write to the objects.
     """
-    drawn = needs.mask(node for node in needs.nodes if draws(node.target))
+    each_step = (n for n in needs.nodes if draws(n.target) or is_collective(n.target))
+    kept = needs.mask(each_step)
     with_latent = [
         n
         for n in needs.nodes
-        if needs.on_latent(n) or needs.on(n, Role.STATE) or needs.ancestors(n) & drawn
+        if needs.on_latent(n) or needs.on(n, Role.STATE) or needs.ancestors(n) & kept
     ]
     per_step = [n for n in read_by(with_latent) if needs.on(n, Role.TIMESTEP)]
     behind = needs.members(needs.between(program.placeholders_of(Role.TIMESTEP), per_step))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxcache._torch import TreeSpec, same_memory, tree_flatten
-from fxcache.call import NUMBER, STATE, Call, Rebuilt
+from fxcache.call import NUMBER, STATE, Call, Rebuilt, require_no_dtensors
 from fxcache.capture.numbers import NumberTrace
 from fxcache.capture.substitute import Substitute
 from fxcache.contents import PLAIN
@@ -57,6 +57,7 @@ class Boundary:
         with Substitute(call.trace, numbers) if recorded else nullcontext():
             result = self._forward(*rebuilt.args, **rebuilt.kwargs)
         leaves, self.out_spec = tree_flatten(result)
+        require_no_dtensors({f"result {i}": leaf for i, leaf in enumerate(leaves)})
         results = {i: leaf for i, leaf in enumerate(leaves) if not isinstance(leaf, VALUES)}
         added = self._added_tensors(rebuilt, tensors, results)
         leaves = [None if i in results else leaf for i, leaf in enumerate(leaves)]

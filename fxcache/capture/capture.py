@@ -18,6 +18,7 @@ from fxcache.capture.isolation import ONE_AT_A_TIME, isolated
 from fxcache.capture.loading import traced_loading
 from fxcache.capture.numbers import AsTensor
 from fxcache.capture.provided import ProvidesPrograms
+from fxcache.capture.sharding import require_no_wrappers, require_tensor_timestep
 from fxcache.capture.source import recorded_line, source_of
 from fxcache.capture.unlift import unlift
 from fxcache.capture.weight_hooks import DIFFUSERS_HOOKS
@@ -54,6 +55,8 @@ def capture(module: nn.Module, signature: Signature, call: Call, fixed: bool = F
         return module.program_for(call)
     model = signature.model
     signature.require_accepted(call)
+    require_no_wrappers(module)
+    require_tensor_timestep(module, call)
     require_no_cache_inside(module)
     dynamic: Dynamic = {} if fixed else signature.dynamic
     with ONE_AT_A_TIME, traced_loading(as_original(module, signature.original)) as original:

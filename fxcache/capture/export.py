@@ -11,6 +11,7 @@ from torch.export import Dim, ExportedProgram
 from fxcache._torch import (
     accept_any_keyword,
     forget_hooks,
+    is_fully_sharded,
     tree_flatten,
     tree_map_only,
     tree_unflatten,
@@ -22,6 +23,7 @@ from fxcache.capture.loading import set_forward
 from fxcache.capture.preserve import Preserved
 from fxcache.capture.randomness import without_draws
 from fxcache.capture.replacements import Replacements, UntraceableError
+from fxcache.capture.sharding import gathers_sizes
 from fxcache.capture.source import source_line
 from fxcache.capture.specialize import Specialize
 from fxcache.errors import CaptureError
@@ -190,7 +192,14 @@ def stand_ins(arguments: dict[str, Any]) -> dict[str, Any]:
 def remedy_for(module: nn.Module) -> str:
     """Return the most likely remedy for a failed trace of ``module``."""
     if any(p.is_inference() for p in module.parameters()):
+        if is_fully_sharded(module):
+            return "sample under torch.no_grad(): FSDP makes inference tensors in inference mode"
         return "load or move the model outside inference mode: its weights are inference tensors"
+    if gathers_sizes(module):
+        return (
+            "leave out ulysses_anything and ring_anything, whose processes exchange sizes at each "
+            "call, and choose sizes that the number of processes divides"
+        )
     if any("forward" in vars(submodule) for submodule in module.modules()):
         return (
             "remove the hooks from its submodules; those of accelerate and diffusers that offload "

@@ -6,6 +6,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fxcache._torch import ShardedUnit, dtensors_as_operators
+from fxcache.capture.sharding import (
+    gathered_by,
+    require_supported,
+    sharded_parts,
+    split_weights,
+    units_below,
+)
 from fxcache.capture.weight_hooks import (
     ACCELERATE_HOOK,
     StoredWeight,
@@ -41,6 +49,41 @@ class TracedHook:
         return output
 
 
+class TracedUnit(TracedHook):
+    """Takes the place of the hooks that ``fully_shard`` sets on one module."""
+
+    def __init__(self, weights: Sequence[StoredWeight], unit: ShardedUnit):
+        super().__init__(weights)
+        self._unit = unit
+
+    def before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """Gather the parameters, and cast the arguments."""
+        return self._unit.cast_inputs(self.pre_forward(module, *args, **kwargs))
+
+    def after(self, module: nn.Module, _args: Any, output: Any) -> Any:
+        """Put the sharded parameters back, and cast the results."""
+        return self._unit.cast_outputs(self.post_forward(module, output))
+
+
+def stored_elsewhere(root: nn.Module) -> dict[tuple[int, str], Tensor]:
+    """Return the tensors that a graph reads in place of the weights of ``root``.
+
+    They are the weights that hooks store outside of their modules, and the parts of sharded weights
+    that this process holds.
+
+    Returns:
+        Each stored tensor, by the id of the module that it belongs to and its name there.
+    """
+    hooked = {
+        (id(weight.owner), weight.name): weight.tensor
+        for module in root.modules()
+        for weights in hooks_that_load(module).values()
+        for weight in weights
+        if weight.tensor is not None
+    }
+    return hooked | sharded_parts(root)
+
+
 @contextmanager
 def traced_loading(root: nn.Module) -> Iterator[nn.Module]:
     """Replaces the hooks below ``root`` that load weights, for traces inside the block.
@@ -62,7 +105,38 @@ def traced_loading(root: nn.Module) -> Iterator[nn.Module]:
                     root.forward = around(traced, root)
                 else:
                     replace_hook(module, hook, traced, stack)
+        trace_gathering(root, stack)
         yield root
+
+
+def trace_gathering(root: nn.Module, stack: ExitStack) -> None:
+    """Replace the hooks of FSDP below ``root``, and all DTensors, until ``stack`` ends."""
+    units, split = list(units_below(root)), split_weights(root)
+    if not units and not split:
+        return
+    for module, unit in units:
+        require_supported(module, unit)
+        weights = gathered_by(unit)
+        for weight in weights:
+            use_stored(weight, stack)
+        traced = TracedUnit(weights, unit)
+        for hooks, key, before in unit.places:
+            stack.callback(hooks.__setitem__, key, hooks[key])
+            hooks[key] = traced.before if before else traced.after
+    for weight in split:
+        use_stored(weight, stack)
+    stack.callback(set_forward, root, vars(root).get("forward"))
+    root.forward = with_dtensors(around(TracedHook(split), root))
+
+
+def with_dtensors(inner: Any) -> Any:
+    """Return ``inner`` as a function in which operations on DTensors are traced."""
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with dtensors_as_operators():
+            return inner(*args, **kwargs)
+
+    return forward
 
 
 def replace_hook(module: nn.Module, hook: Any, traced: TracedHook, stack: ExitStack) -> None:
@@ -103,7 +177,8 @@ def use_stored(weight: StoredWeight, stack: ExitStack) -> None:
     now = own_tensors(weight.owner)[weight.name]
     is_parameter = isinstance(now, nn.Parameter)
     stack.callback(put, weight, now)
-    put(weight, nn.Parameter(weight.tensor, now.requires_grad) if is_parameter else weight.tensor)
+    grad = now.requires_grad and weight.gather is None  # no trace records gradients of DTensors
+    put(weight, nn.Parameter(weight.tensor, grad) if is_parameter else weight.tensor)
 
 
 def put(weight: StoredWeight, tensor: Tensor) -> None:

@@ -1,10 +1,14 @@
-"""Detects random numbers of Python and NumPy, which a graph would hold as constants."""
+"""Detects random numbers of Python and NumPy, which a graph would hold as constants.
+
+It also reads and sets the states of torch's generators.
+"""
 
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
@@ -82,3 +86,19 @@ def same_constant(first: Any, second: Any) -> bool:
         return first is second
     alike = first.shape == second.shape and first.dtype == second.dtype
     return alike and (first.is_meta or same_bits(first, second))
+
+
+def random_states() -> list[Tensor]:
+    """Return the states of torch's default generators, for the CPU and for a GPU that is in use."""
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_initialized():
+        states.append(torch.cuda.get_rng_state())
+    return states
+
+
+def set_random_states(states: Sequence[Tensor]) -> None:
+    """Set the generators to ``states``."""
+    for state, put_back in zip(
+        states, (torch.set_rng_state, torch.cuda.set_rng_state), strict=False
+    ):
+        put_back(state)

@@ -1,14 +1,22 @@
 """Traces models that branch on the values of masks, lengths and ids."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from fxcache._torch import is_vmapped, no_dispatch_modes, same_memory, tree_flatten, tree_map_only
+from fxcache._torch import (
+    exchanges_data,
+    is_vmapped,
+    no_dispatch_modes,
+    same_memory,
+    tree_flatten,
+    tree_map_only,
+)
+from fxcache.capture.randomness import random_states, set_random_states
 
 # Functions that turn a tensor into Python numbers or NumPy arrays.
 READS = frozenset[Callable[..., Any]](
@@ -79,6 +87,16 @@ class Specialize(TorchFunctionMode):
         if torch.compiler.is_dynamo_compiling():  # Dynamo traces this method, as in flex_attention
             return func(*args, **kwargs)
         inputs = [v for v in tree_flatten((args, kwargs))[0] if isinstance(v, Tensor)]
+        if exchanges_data(func):  # other processes may trace at other times
+            for tensor in inputs:
+                self._forget(tensor)
+            return func(*args, **kwargs)
+        return self._traced(func, inputs, args, kwargs)
+
+    def _traced(
+        self, func: Callable[..., Any], inputs: list[Tensor], args: Any, kwargs: dict[str, Any]
+    ) -> Any:
+        """Return the result of a traced call, and keep its true value if that is known."""
         known = [self._known[id(t)] for t in inputs if id(t) in self._known]
         written = (kwargs.get("out"), *args[: writes_in_place(func, kwargs)])
         if len(known) < len(inputs):
@@ -209,22 +227,6 @@ def elements(result: Any) -> int:
 def with_values(device: torch.device) -> torch.device:
     """``device``, or the CPU if ``device`` is meta."""
     return torch.device("cpu") if device.type == "meta" else device
-
-
-def random_states() -> list[Tensor]:
-    """Return the states of torch's default generators, for the CPU and for a GPU that is in use."""
-    states = [torch.get_rng_state()]
-    if torch.cuda.is_initialized():
-        states.append(torch.cuda.get_rng_state())
-    return states
-
-
-def set_random_states(states: Sequence[Tensor]) -> None:
-    """Set the generators to ``states``."""
-    for state, put_back in zip(
-        states, (torch.set_rng_state, torch.cuda.set_rng_state), strict=False
-    ):
-        put_back(state)
 
 
 class Unknown:

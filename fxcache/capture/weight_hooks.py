@@ -25,6 +25,8 @@ class StoredWeight(NamedTuple):
         tensor: The stored tensor, if it is not the one in ``owner``.
         device: The device that it is loaded to; None if it is not moved.
         dtype: The dtype that it is cast to; None if it is not cast.
+        gather: Makes the weight of ``tensor``, the part of it that this process holds; None if
+            each process holds the whole weight.
     """
 
     owner: nn.Module
@@ -32,6 +34,7 @@ class StoredWeight(NamedTuple):
     tensor: Tensor | None = None
     device: torch.device | None = None
     dtype: torch.dtype | None = None
+    gather: Callable[[Tensor], Tensor] | None = None
 
     def loaded(self, tensor: Tensor) -> Tensor:
         """Return ``tensor``, which has the values of the weight, as the hook would load it."""
@@ -39,7 +42,7 @@ class StoredWeight(NamedTuple):
             tensor = tensor.to(self.device)
         if self.dtype is not None and tensor.is_floating_point():
             tensor = tensor.to(self.dtype)
-        return tensor
+        return tensor if self.gather is None else self.gather(tensor)
 
 
 def hooks_that_load(module: nn.Module) -> dict[Any, list[StoredWeight]]:
@@ -63,21 +66,6 @@ def hooks_that_load(module: nn.Module) -> dict[Any, list[StoredWeight]]:
     return found
 
 
-def stored_elsewhere(root: nn.Module) -> dict[tuple[int, str], Tensor]:
-    """Return the weights below ``root`` that hooks store outside of their modules.
-
-    Returns:
-        Each stored tensor, by the id of the module that it belongs to and its name there.
-    """
-    return {
-        (id(weight.owner), weight.name): weight.tensor
-        for module in root.modules()
-        for weights in hooks_that_load(module).values()
-        for weight in weights
-        if weight.tensor is not None
-    }
-
-
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Return the parameters and buffers of ``module`` itself by name."""
     tensors = {**module._parameters, **module._buffers}
@@ -97,6 +85,11 @@ def is_chain(hook: object) -> bool:
 def only_loads_weights(kind: type) -> bool:
     """Return whether ``kind`` is a class of hooks that do nothing but load weights."""
     return kind.__name__.endswith("Hook") and name_of(kind) in LOADS
+
+
+def only_handles_weights(kind: type) -> bool:
+    """Return whether ``kind`` is a class whose hooks only load weights, or gather them for FSDP."""
+    return only_loads_weights(kind) or name_of(kind) == "torch.FSDPState"
 
 
 def name_of(kind: type) -> str:

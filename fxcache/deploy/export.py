@@ -66,6 +66,12 @@ def write(module: nn.Module, engine: Engine, writer: Writer, stored: bool) -> No
             where="fxcache.export",
             remedy="call it once, or pass optimize(capture=CaptureConfig(example_inputs=...))",
         )
+    if any(variants.frontier.process_groups for _, variants in captures):
+        raise ArtifactError(
+            f"several processes share {model}, and an artifact belongs to one process",
+            where="fxcache.export",
+            remedy="export the model before it is sharded",
+        )
     tensors: dict[str, Tensor] = {}
     programs = []
     for number, (key, variants) in enumerate(captures):

@@ -7,6 +7,7 @@ from functools import cached_property
 from torch import fx
 
 from fxcache.analysis.blocks import Stack, nodes_by_module, outermost, stacks
+from fxcache.analysis.collectives import process_groups
 from fxcache.analysis.cost import Costs, merged, op_name
 from fxcache.analysis.dependence import Dependence
 from fxcache.partition.cut import SPAN, CachePoint, Cut
@@ -26,6 +27,11 @@ class Frontier:
         self.needs = Dependence(program)
         self.modules = nodes_by_module(program)
         self.full_flops = self.costs.total(self.needs.live_without({}))
+
+    @cached_property
+    def process_groups(self) -> tuple[str, ...]:
+        """The names of the process groups in which the graph exchanges data."""
+        return process_groups(self.needs.nodes)
 
     @cached_property
     def skips(self) -> list[fx.Node]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from torch import fx
 
+from fxcache.analysis.collectives import collectives
 from fxcache.errors import CutError
 from fxcache.partition.cut import Recomputation, SignalPoint
 from fxcache.partition.frontier import Frontier
@@ -76,9 +77,13 @@ FINDERS: Mapping[Signal, Callable[[Frontier], SignalPoint | None]] = {
 def signal(
     frontier: Frontier, kind: Signal, value: fx.Node, shortcut: Recomputation | None = None
 ) -> SignalPoint:
-    """Return the observed value, with whether it depends on the timestep alone."""
-    others = (Role.LATENT, Role.CONDITIONING, Role.STATE)
-    alone = not any(frontier.needs.on(value, role) for role in others)
+    """Return the observed value, with whether it depends on the timestep alone.
+
+    A value that other processes take part in is computed at each step, see ``find_hoisted``.
+    """
+    needs, others = frontier.needs, (Role.LATENT, Role.CONDITIONING, Role.STATE)
+    exchanged = any(collectives(needs.members(needs.ancestors(value))))
+    alone = not exchanged and not any(needs.on(value, role) for role in others)
     return SignalPoint(kind, value, shortcut, alone)
 
 

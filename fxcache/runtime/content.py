@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fxcache._torch import version_of
-from fxcache.capture.weight_hooks import only_loads_weights
+from fxcache.capture.weight_hooks import only_handles_weights
 
 EXACT = (int, str, bytes, bool, type(None))
 ROUNDED = (float, complex)  # compared by repr: a NaN equals itself, and 0.0 is not -0.0
@@ -51,8 +51,8 @@ class Content:
 
     Numbers, strings, containers, functions (by code, closure and defaults), bound methods, partials
     and plain objects are compared by value. Tensors are compared by identity and version. Modules,
-    types, hooks that only load weights, objects with a layout of their own and very large objects
-    are compared by identity.
+    types, hooks that only load or gather weights, objects with a layout of their own and very large
+    objects are compared by identity.
 
     Attributes:
         key: A hashable key that is equal for equal contents.
@@ -80,7 +80,7 @@ class Content:
             return kind, repr(value)
         if isinstance(value, torch.dtype | torch.device):
             return value
-        if isinstance(value, Enum | type | nn.Module) or only_loads_weights(kind):
+        if isinstance(value, Enum | type | nn.Module) or only_handles_weights(kind):
             return IdentityKey(value)
         if isinstance(value, Tensor):
             self.volatile = True

@@ -13,6 +13,7 @@ from fxcache.errors import UnknownLengthError
 from fxcache.policies.policy import LENGTH_UNKNOWN
 from fxcache.rewrite.variant import Variant
 from fxcache.rewrite.variants import Variants
+from fxcache.runtime.agreement import agreed
 from fxcache.runtime.captures import CaptureKey, Captures
 from fxcache.runtime.enclosing import enclosing_session
 from fxcache.runtime.features.features import features_of
@@ -146,7 +147,8 @@ class Engine:
         trajectory, variants = step.trajectory, step.variants
         if step.signal is not None:  # the policy now sees the change of the signal
             step.now = self._step(trajectory, step.session)
-        decision = self._decision(step)
+        decision = agreed(variants, self._decision(step), step.call.latent.device)
+        reused = variants.reused_by(decision)
         reused = variants.reused_by(decision)
         if not reused:
             trajectory.last_refresh = trajectory.step

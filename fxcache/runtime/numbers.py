@@ -11,6 +11,7 @@ from fxcache.capture.bind import Trace, number_tensors, trace_of
 from fxcache.capture.export import as_original
 from fxcache.capture.isolation import ONE_AT_A_TIME
 from fxcache.capture.loading import traced_loading
+from fxcache.capture.sharding import require_tensor_timestep
 from fxcache.errors import CaptureError
 from fxcache.runtime.offload import Offload
 from fxcache.runtime.values import Values
@@ -51,6 +52,7 @@ class Numbers:
         kind = (hooks, call.key, *(tensor.shape for tensor in call.tensors))
         found = self._tensors.get((self._kind(kind, call), exact_key(call.number)))
         if found is None:
+            require_tensor_timestep(module, call)
             with ONE_AT_A_TIME:  # tracing replaces the model's weights by placeholders
                 with traced_loading(as_original(module, self._original)) as original:
                     found = self._find(original, call, kind)

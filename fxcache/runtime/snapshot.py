@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fxcache._torch import weight_kind, weight_kind_and_version
-from fxcache.capture.weight_hooks import stored_elsewhere
+from fxcache.capture.loading import stored_elsewhere
 from fxcache.runtime.identities import Containers, Modules
 from fxcache.runtime.structure import NOT_SETTINGS, is_callable_setting, own_tensors, structure
 

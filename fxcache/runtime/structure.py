@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fxcache._torch import version_of
-from fxcache.capture.weight_hooks import ACCELERATE_HOOK, DIFFUSERS_HOOKS, stored_elsewhere
+from fxcache.capture.loading import stored_elsewhere
+from fxcache.capture.weight_hooks import ACCELERATE_HOOK, DIFFUSERS_HOOKS
 from fxcache.program import STATE_KEY
 from fxcache.runtime.content import IdentityKey
 

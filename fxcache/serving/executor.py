@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fxcache.codecs.codec import ReadContext
+from fxcache.errors import ConfigError
 from fxcache.policies import Since
 from fxcache.rewrite.variant_signature import Outputs
 from fxcache.rewrite.variants import Variants
@@ -119,7 +120,14 @@ class Executor:
         graphs = self._engine.graphs
         hooks = graphs.hooks.key(self._model)
         graphs.changes.notice(self._model, hooks)
-        return graphs.find(self._model, self._calls.joined([step.call]), hooks)
+        variants = graphs.find(self._model, self._calls.joined([step.call]), hooks)
+        if variants.frontier.process_groups:  # each process would join other requests
+            raise ConfigError(
+                "several processes share the model, and their batches may differ",
+                where="fxcache.serving",
+                remedy="serve replicas of the model, each in one process",
+            )
+        return variants
 
     def _observed(
         self, variants: Variants, steps: Sequence[Pending]

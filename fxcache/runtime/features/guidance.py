@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fxcache.call import Call
-from fxcache.errors import CaptureError, CutError, UnknownLengthError
+from fxcache.errors import CaptureError, ConfigError, CutError, UnknownLengthError
 from fxcache.policies import GuidanceCache
 from fxcache.rewrite.variants import Variants
 from fxcache.runtime.captures import Captures
@@ -142,6 +142,14 @@ class Guidance(Feature):
                 remedy="leave guidance= out",
             ) from error
         return ConditionalCall(split, alone, call.latent, variants)
+
+    def before_step(self, step: StepContext) -> None:
+        if step.variants.frontier.process_groups:  # each process chooses its halves alone
+            raise ConfigError(
+                "several processes share the model, and guidance= cannot be agreed between them",
+                where="guidance",
+                remedy="leave guidance= out",
+            )
 
     def after_prefix(self, step: StepContext) -> None:
         conditional = step.trajectory.slot(GuidanceSlot).conditional
