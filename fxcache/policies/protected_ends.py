@@ -14,7 +14,9 @@ class ProtectedEnds(Policy):
 
     In a run of T steps, the first ⌈start·T⌉ steps and the last ⌈end·T⌉ steps refresh. Between them,
     every N-th step refreshes, where N is the interval. The first steps lay out the picture, and no
-    later step corrects an error of the last ones.
+    later step corrects an error of the last ones. At most ⌈gap·T⌉ steps in a row reuse: in a run of
+    few steps each step changes much, and long gaps are worse than fewer steps
+    (``python -m bench.few_steps``).
 
     If nothing tells the run's length, fxcache warns, and only the first step and every N-th step
     refresh.
@@ -23,6 +25,7 @@ class ProtectedEnds(Policy):
         interval: Steps from one refresh to the next, 1 or more. With 1, every step refreshes.
         start: The share of the run at its start that refreshes, from 0 to 1.
         end: The share of the run at its end that refreshes, from 0 to 1.
+        gap: The greatest share of the run that may pass without a refresh, from 0 to 1.
 
     Raises:
         ConfigError: An option has a value that it cannot have.
@@ -31,12 +34,14 @@ class ProtectedEnds(Policy):
     interval: int = 3
     start: float = 0.1
     end: float = 0.15
+    gap: float = 0.25
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_integer(self, "interval", 1)
         require_number(self, "start", least=0, most=1)
         require_number(self, "end", least=0, most=1)
+        require_number(self, "gap", least=0, most=1)
 
     def scheduled(self, step: Step) -> Decision:
         """Refresh at both ends, and at every N-th step after the first ones.
@@ -50,11 +55,14 @@ class ProtectedEnds(Policy):
             return Decision(True, FIRST_STEPS)
         if step.index >= length - ceil(self.end * length):
             return Decision(True, LAST_STEPS)
-        return self._regular(step.index - first + 1)
+        interval = min(self.interval, 1 + ceil(self.gap * length))
+        return regular(step.index - first + 1, interval)
 
     def without_length(self, step: Step) -> Decision:
         """Refresh at every N-th step: no step is known to be among the last."""
-        return self._regular(step.index)
+        return regular(step.index, self.interval)
 
-    def _regular(self, index: int) -> Decision:
-        return Decision(index % self.interval == 0, f"every {self.interval} steps")
+
+def regular(index: int, interval: int) -> Decision:
+    """Return the decision to refresh at multiples of the interval."""
+    return Decision(index % interval == 0, f"every {interval} steps")

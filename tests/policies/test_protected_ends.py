@@ -26,7 +26,9 @@ shares = st.floats(0, 1)
     [
         (1, "C"),
         (2, "CC"),
-        (4, "C--C"),
+        (3, "C-C"),
+        (4, "C-CC"),
+        (5, "C--CC"),
         (8, "C--C--CC"),
         (20, "CC--C--C--C--C--CCCC"),
         (50, "CCCCC--C--C--C--C--C--C--C--C--C--C--C--C-CCCCCCCC"),
@@ -37,13 +39,14 @@ def test_golden_schedules(steps, schedule):
     assert found == [i for i, kind in enumerate(schedule) if kind == "C"]
 
 
-@given(steps=st.integers(1, 200), interval=st.integers(1, 20), start=shares, end=shares)
-def test_ends_refresh_and_no_gap_exceeds_the_interval(steps, interval, start, end):
-    policy = fxcache.ProtectedEnds(interval, start=start, end=end)
+@given(steps=st.integers(1, 200), interval=st.integers(1, 20), start=shares, end=shares, gap=shares)
+def test_ends_refresh_and_no_gap_exceeds_its_bounds(steps, interval, start, end, gap):
+    policy = fxcache.ProtectedEnds(interval, start=start, end=end, gap=gap)
     found = refreshed(policy, steps)
     first, last = ceil(start * steps), ceil(end * steps)
     assert {0, *range(first), *range(steps - last, steps)} <= set(found)
-    assert all(later - earlier <= interval for earlier, later in pairwise([*found, steps]))
+    most = min(interval, 1 + ceil(gap * steps))
+    assert all(later - earlier <= most for earlier, later in pairwise([*found, steps]))
 
 
 def test_first_and_last_add_to_the_shares():
@@ -51,7 +54,7 @@ def test_first_and_last_add_to_the_shares():
     assert refreshed(policy, 20) == [0, 1, 2, 3, 4, 5, 8, 11, 14, 15, 16, 17, 18, 19]
 
 
-@pytest.mark.parametrize("options", [{"interval": 0}, {"start": -0.1}, {"end": 1.5}, {"end": "a"}])
+@pytest.mark.parametrize("options", [{"interval": 0}, {"start": -0.1}, {"end": 1.5}, {"gap": "a"}])
 def test_impossible_options_are_errors(options):
     with pytest.raises(ConfigError):
         fxcache.ProtectedEnds(**options)
