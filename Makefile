@@ -104,6 +104,7 @@ pipelines: install
 
 quality: install
 	$(BIN)/python -m bench.quality
+	$(BIN)/python -m bench.few_steps
 
 # Another environment: some peers may want other versions one day. Only what is missing is measured.
 peers: $(PEERS)/.installed

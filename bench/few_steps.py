@@ -1,17 +1,21 @@
-"""What caching does in runs of few steps: ``python -m bench.few_steps --out FILE``.
+"""What caching does in runs of few steps: ``python -m bench.few_steps [--document]``.
 
 For each bundled model and number of steps, pictures of the default policy, of uniform caching and
-of the tuner's plans are compared with those without caching. So are pictures of fewer steps.
-Speed-ups are ratios of the denoiser's FLOPs.
+of the tuner's plans are compared with those without caching. So are pictures of fewer steps. The
+results go to ``bench/results/few_steps.json`` and ``docs/few-steps.md``.
 """
 
+import argparse
+import json
 from dataclasses import replace
 from typing import Any
 
+import torch
+from tabulate import tabulate
 from torch import Tensor
 
-from bench.output import run
-from bench.quality.__main__ import NAMES, pipeline
+from bench.quality.__main__ import NAMES, ROOT, pipeline
+from bench.quality.claims import interpolated
 from bench.quality.fitting import Fitter, ideal_speedup
 from bench.quality.metrics import likeness
 from bench.quality.sampling import draw_all, split_captions
@@ -19,11 +23,28 @@ from bench.quality.settings import FEWER, TUNED, Candidate, FixedInterval, Setti
 from fxcache.errors import FxcacheError
 from fxcache.pipelines.calibrate import Sampling
 from fxcache.policies import ProtectedEnds, Uniform
+from fxcache.report.pareto import Point
 from fxcache.tuning.trial import optimized
 
+RESULTS, DOCUMENT = ROOT / "bench" / "results" / "few_steps.json", ROOT / "docs" / "few-steps.md"
 LENGTHS = (4, 8)
 PICTURES = 32
 SPEEDUPS = (1.2, 1.3, 1.6, 2.0)
+
+
+HEAD = " ".join(
+    [
+        "# Runs of few steps\n\n"
+        "What caching does to the bundled models in runs of four and eight DDIM steps:",
+        "{pictures} pictures a row, float32 on the CPU, torch {torch}.",
+        "PSNR is against the same run without caching, as the mean over pictures.",
+        "The speed-up is the ratio of the denoiser's FLOPs.",
+        "*Fewer steps* is the PSNR that fewer steps reach at the same FLOPs, interpolated.",
+        "Made by `python -m bench.few_steps`.\n\n"
+        "The models are not distilled, so this does not show what distilled models do.",
+        "In a run of two steps the default policy refreshes both, and fxcache says so.",
+    ]
+)
 
 
 def settings(length: int) -> list[Setting]:
@@ -67,10 +88,50 @@ def measured(name: str, length: int) -> list[dict[str, Any]]:
     return rows
 
 
-def measure() -> dict[str, Any]:
-    """Measure both models at each length."""
-    return {name: {str(n): measured(name, n) for n in LENGTHS} for name in NAMES}
+def document(results: dict[str, Any]) -> str:
+    """Return the page about ``results``."""
+    parts = [HEAD.format(pictures=PICTURES, torch=results["torch"])]
+    for name, lengths in results["models"].items():
+        for length, rows in lengths.items():
+            parts += [f"## {name}, {length} steps", table(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as a table; each is compared with fewer steps at the same FLOPs."""
+    fewer = [Point(r["speedup"], r["psnr_db"]) for r in rows if r["curve"] == FEWER]
+    return tabulate(
+        [line(row, fewer) for row in rows],
+        headers="keys",
+        tablefmt="github",
+        disable_numparse=True,
+    )
+
+
+def line(row: dict[str, Any], fewer: list[Point]) -> dict[str, str]:
+    """Return a row of the table."""
+    name = {"": f"{row['curve']}, {row['label']}"}
+    if "error" in row:
+        return name | {"speed-up": "–", "PSNR, dB": row["error"]}
+    found = name | {"speed-up": f"{row['speedup']:.2f}×", "PSNR, dB": f"{row['psnr_db']:.1f}"}
+    other = None if row["curve"] == FEWER else interpolated(fewer, row["speedup"])
+    if other is None:
+        return found | {"fewer steps, dB": "–", "closer": "–"}
+    closer = "**yes**" if row["psnr_db"] > other else "no"
+    return found | {"fewer steps, dB": f"{other:.1f}", "closer": closer}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--document", action="store_true", help="only write the page")
+    if not parser.parse_args().document:
+        torch.set_num_threads(1)
+        models = {name: {str(n): measured(name, n) for n in LENGTHS} for name in NAMES}
+        text = json.dumps({"torch": torch.__version__, "models": models}, indent=2)
+        RESULTS.write_text(text + "\n", encoding="utf-8")
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    DOCUMENT.write_text(document(results), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    run(__doc__, measure)
+    main()
