@@ -27,6 +27,14 @@ from fxcache._torch.operators import (
     writes,
 )
 from fxcache._torch.sizes import expression_of, guards_of, hint_of
+from fxcache._torch.subclass_dispatch import dispatching_to_classes
+from fxcache._torch.subclasses import (
+    is_special,
+    is_wrapper,
+    plain_parts,
+    rebuilt,
+    without_overrides,
+)
 from fxcache._torch.tensors import (
     base_of,
     copy_all,
@@ -70,6 +78,7 @@ __all__ = [
     "copy_all",
     "cpu_instructions",
     "exported_program",
+    "dispatching_to_classes",
     "expression_of",
     "fake_mode_for",
     "forget_hooks",
@@ -82,14 +91,18 @@ __all__ = [
     "hooks_of",
     "is_composite",
     "is_fake",
+    "is_special",
     "is_vmap_step",
     "is_vmapped",
+    "is_wrapper",
     "keep_address",
     "no_dispatch_modes",
     "not_compiled",
     "num_registered_hooks",
     "onnx_model",
     "pack_graphs",
+    "plain_parts",
+    "rebuilt",
     "replace_tensor",
     "returns_view",
     "same_memory",
@@ -107,5 +120,6 @@ __all__ = [
     "with_code",
     "without_code",
     "without_lines",
+    "without_overrides",
     "writes",
 ]

@@ -23,6 +23,7 @@ from fxcache.capture.preserve import Preserved
 from fxcache.capture.randomness import without_draws
 from fxcache.capture.replacements import Replacements, UntraceableError
 from fxcache.capture.source import source_line
+from fxcache.capture.special_weights import SpecialWeights
 from fxcache.capture.specialize import Specialize
 from fxcache.errors import CaptureError
 from fxcache.leaves import named_leaves
@@ -38,11 +39,13 @@ class Exported(NamedTuple):
         program: The exported program.
         specialized: The paths of the inputs whose values are constants of the graph.
         boundary: The structure of the results of the call.
+        names: The names of plain tensors in special weights, by their names in the program.
     """
 
     program: ExportedProgram
     specialized: frozenset[str]
     boundary: Boundary
+    names: Mapping[str, str]
 
 
 def export(module: nn.Module, call: Call, dynamic: Dynamic, lines: bool = False) -> Exported:
@@ -95,25 +98,26 @@ def traced(
 
     def trace() -> Exported:
         arguments = (stand_ins(call.exported),)
-        boundary = Boundary(module, call)
-        entered = entered_with_dict(module, boundary, values)
-        with entered, isolated(lines), Preserved(module):
+        boundary, special = Boundary(module, call), SpecialWeights(module)
+        entered = entered_with_dict(module, boundary, special, values)
+        with entered, isolated(lines), Preserved(module), special.hidden():
             program = torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
-        return Exported(program, frozenset(values.read if values else ()), boundary)
+        read = frozenset(values.read if values else ())
+        return Exported(program, read, boundary, special.names)
 
     return without_draws(trace)
 
 
 @contextlib.contextmanager
 def entered_with_dict(
-    module: nn.Module, boundary: Boundary, values: Specialize | None
+    module: nn.Module, boundary: Boundary, special: SpecialWeights, values: Specialize | None
 ) -> Iterator[None]:
     """Makes ``module`` callable with one dict, with replacements for calls that fail to trace."""
 
     def enter(arguments: dict[str, Any]) -> Any:  # torch records only frames called "forward"
         accept_any_keyword()
         replacements = Replacements()
-        with values or contextlib.nullcontext(), replacements:
+        with special.in_place(), values or contextlib.nullcontext(), replacements:
             if values is not None:
                 named = named_leaves(arguments)
                 values.learn({path: leaf for path, leaf in named if isinstance(leaf, Tensor)})

@@ -1,6 +1,6 @@
 """The program of an exported graph: weights become attributes, and constant inputs are removed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, fx
@@ -25,8 +25,19 @@ def unlift(
     boundary: Boundary,
     dynamic: Dynamic,
     specialized: frozenset[str],
+    names: Mapping[str, str],
 ) -> Program:
-    """Return the program: weights become ``get_attr`` nodes, and constant inputs are removed."""
+    """Return the program: weights become ``get_attr`` nodes, and constant inputs are removed.
+
+    Args:
+        exported: The exported program.
+        model: The class name of the model.
+        call: The traced call.
+        boundary: The structure of its results.
+        dynamic: The dimensions whose sizes may vary, by the path of the input.
+        specialized: The paths of the inputs whose values are constants of the graph.
+        names: The names of some weights, by their names in ``exported``.
+    """
     leaves, _ = tree_flatten(call.exported)
     paths = [path for path, _ in named_leaves(call.exported)]
     if len(leaves) != len(paths):
@@ -35,7 +46,7 @@ def unlift(
             where=", ".join(paths),
             remedy="pass tensors in dicts, lists or tuples",
         )
-    graph, weights = unlifted_graph(exported, leaves)
+    graph, weights = unlifted_graph(exported, leaves, names)
     remove_copies(graph, call)
     state = state_change(boundary, graph, call)
     remove_dead(graph)
@@ -48,13 +59,14 @@ def unlift(
 
 
 def unlifted_graph(
-    exported: ExportedProgram, leaves: Sequence[Any]
+    exported: ExportedProgram, leaves: Sequence[Any], names: Mapping[str, str]
 ) -> tuple[fx.Graph, dict[str, Any]]:
     """Return the graph with ``get_attr`` nodes for weights, and the weights by name.
 
     Args:
         exported: The exported program.
         leaves: The values of its user inputs. Those that are no tensors are left out.
+        names: The names of some weights, by their names in ``exported``.
     """
     graph = fx.Graph()
     nodes: dict[fx.Node, fx.Node] = {}
@@ -67,8 +79,9 @@ def unlifted_graph(
             if isinstance(next(remaining), Tensor):
                 nodes[node] = graph.node_copy(node)
         elif spec is not None:
-            name = str(spec.target)
-            weights[name] = weight(exported, name, spec.kind)
+            target = str(spec.target)
+            name = names.get(target, target)
+            weights[name] = weight(exported, target, spec.kind)
             nodes[node] = graph.create_node("get_attr", name)
             nodes[node].meta = dict(node.meta)
         else:
