@@ -115,6 +115,12 @@ def with_class_of(tensor: Tensor, fake: Tensor, refuse: Refuse) -> Tensor:
     kind: Any = type(tensor)
     replaced = kind.__torch_function__
     running: list[str] = []
+    alias = fake.detach()  # the trace follows it
+
+    def dispatch(_cls: Any, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.detach.default:  # by _make_subclass, which leaves the trace
+            return alias
+        return FakeTensor.__torch_dispatch__(func, types, args, kwargs)
 
     def override(cls: Any, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", str(func))
@@ -130,7 +136,11 @@ def with_class_of(tensor: Tensor, fake: Tensor, refuse: Refuse) -> Tensor:
     def instance(_cls: Any, *_args: Any, **_kwargs: Any) -> Any:
         raise refuse(running[-1] if running else kind.__name__)
 
-    own: dict[str, Any] = {"__module__": kind.__module__, "__new__": instance}
+    own: dict[str, Any] = {
+        "__module__": kind.__module__,
+        "__new__": instance,
+        "__torch_dispatch__": classmethod(dispatch),
+    }
     if replaced not in DEFAULT_OVERRIDES:
         own["__torch_function__"] = classmethod(override)
     made = types.new_class(kind.__name__, (FakeTensor, kind), exec_body=lambda ns: ns.update(own))
