@@ -11,6 +11,7 @@ from torch.export import Dim, ExportedProgram
 from fxcache._torch import (
     accept_any_keyword,
     forget_hooks,
+    is_special,
     tree_flatten,
     tree_map_only,
     tree_unflatten,
@@ -122,6 +123,7 @@ def entered_with_dict(
                 named = named_leaves(arguments)
                 values.learn({path: leaf for path, leaf in named if isinstance(leaf, Tensor)})
             result = boundary.run(dict(arguments))
+            special.require_plain(result)
         replacements.foreign_memory.require_unchanged()
         return result
 
@@ -160,11 +162,13 @@ def has_unknown_sizes(exported: ExportedProgram) -> bool:
 
 def refusal(module: nn.Module, error: Exception) -> CaptureError:
     """Return the CaptureError for the ``error`` of a trace, with the source line and a remedy."""
-    reason = str(error) if isinstance(error, UntraceableError) else first_line(error)
+    reason, remedy = first_line(error), ""
+    if isinstance(error, UntraceableError):
+        reason, remedy = str(error), error.remedy
     return CaptureError(
         f"torch.export cannot capture {type(module).__name__}: {reason}",
         where=source_line(error),
-        remedy=remedy_for(module),
+        remedy=remedy or remedy_for(module),
     )
 
 
@@ -195,6 +199,12 @@ def remedy_for(module: nn.Module) -> str:
     """Return the most likely remedy for a failed trace of ``module``."""
     if any(p.is_inference() for p in module.parameters()):
         return "load or move the model outside inference mode: its weights are inference tensors"
+    special = next(filter(is_special, module.parameters()), None)
+    if special is not None:
+        return (
+            f"its weights are quantised ({type(special).__name__}): quantise the weights alone, or "
+            "activations too with torchao; fxcache follows no quantised activation between layers"
+        )
     if any("forward" in vars(submodule) for submodule in module.modules()):
         return (
             "remove the hooks from its submodules; those of accelerate and diffusers that offload "

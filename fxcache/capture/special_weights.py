@@ -10,7 +10,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fxcache._torch import dispatching_to_classes, is_special, plain_parts, rebuilt
+from fxcache._torch import (
+    dispatching_to_classes,
+    is_special,
+    plain_parts,
+    rebuilt,
+    tree_flatten,
+)
 from fxcache.capture.replacements import UntraceableError
 
 HOLDER = "_fxcache_plain_weights"
@@ -42,7 +48,11 @@ class SpecialWeight:
 
     def _refusal(self, function: str) -> Exception:
         kind = type(self.tensor).__name__
-        return UntraceableError(f"{self.path} is a {kind}, whose class replaces {function}")
+        return UntraceableError(
+            f"the class {kind} of the weight {self.path} computes {function} in a way of its own",
+            "quantise this layer with a library that gives it a class of its own, such as GGUF's "
+            "linear layers in diffusers, or leave it out",
+        )
 
 
 class SpecialWeights:
@@ -108,3 +118,13 @@ class SpecialWeights:
             self._root._modules = modules
             for weight in self._found:
                 weight.put(None)
+
+    def require_plain(self, results: Any) -> None:
+        """Raise UntraceableError if a result of the traced call is no plain tensor."""
+        tensors = (leaf for leaf in tree_flatten(results)[0] if isinstance(leaf, Tensor))
+        special = next(filter(is_special, tensors), None)
+        if special is not None:
+            raise UntraceableError(
+                f"its result is a {type(special).__name__}",
+                "let it return a plain tensor: quantise no activation of its last layer",
+            )

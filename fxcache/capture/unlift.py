@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
@@ -47,6 +48,7 @@ def unlift(
             remedy="pass tensors in dicts, lists or tuples",
         )
     graph, weights = unlifted_graph(exported, leaves, names)
+    remove_detaches(graph)
     remove_copies(graph, call)
     state = state_change(boundary, graph, call)
     remove_dead(graph)
@@ -90,6 +92,14 @@ def unlifted_graph(
                 weights[str(node.target)] = with_code(part)
             nodes[node] = graph.node_copy(node, lambda n: nodes[n])
     return graph, weights
+
+
+def remove_detaches(graph: fx.Graph) -> None:
+    """Replace ``detach`` of a weight by the weight: the graph computes no gradients."""
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.detach.default):
+        (source,) = node.args
+        if isinstance(source, fx.Node) and source.op == "get_attr":
+            node.replace_all_uses_with(source)
 
 
 def varying_sizes(

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from fxcache._torch import plain_parts
 from fxcache.deploy.fields import Fields, built, damaged
 from fxcache.deploy.files import Reader, Writer
 from fxcache.deploy.values import decode
@@ -178,6 +179,7 @@ class WeightReader:
 
     def bound(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the weights from the caller's ``tensors``, such as a state dict."""
+        tensors = {n + suffix: t for n, w in tensors.items() for suffix, t in plain_parts(w).items()}
         missing = [name for name in self._fields if name not in tensors]
         if missing:
             raise ArtifactError(
