@@ -4,13 +4,11 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-from torch import Tensor
-
 # Why: the tracer is a mode that torch keeps on a stack of its own. Nothing public reaches it.
 from torch._ops import _pop_mode_from_pre_dispatch, _set_mode_pre_dispatch
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+from torch.utils._pytree import tree_flatten
 
 from fxcache._torch.operators import is_composite
 
@@ -56,9 +54,9 @@ def computed_by_class(func: Any, types: Any, args: Any, kwargs: Any) -> Any:
     """Return the result of an operator as the classes of its wrapped tensors compute it."""
     if is_composite(func):
         return func.decompose(*args, **kwargs)
-    leaves = torch.utils._pytree.arg_tree_leaves(*args, **kwargs)
-    wrappers = (v for v in leaves if isinstance(v, Tensor) and is_traceable_wrapper_subclass(v))
-    for kind in dict.fromkeys(map(type, wrappers)):
+    leaves: list[Any] = tree_flatten((args, kwargs))[0]
+    kinds: dict[Any, None] = {type(v): None for v in leaves if is_traceable_wrapper_subclass(v)}
+    for kind in kinds:
         result = kind.__torch_dispatch__(func, types, args, kwargs)
         if result is not NotImplemented:
             return result

@@ -53,8 +53,7 @@ def bare(tensor: Tensor) -> Tensor:
     Why: ``as_subclass`` and ``detach`` may call functions of the class. No public way avoids them.
     """
     with without_overrides():
-        alias = torch.Tensor._make_subclass(Tensor, tensor, tensor.requires_grad)
-    return alias
+        return torch.Tensor._make_subclass(Tensor, tensor, tensor.requires_grad)
 
 
 def plain_parts(tensor: Tensor) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ torch.export would let the graph read the special tensor itself, whose class the
 call what the graph computes. It would lose the attributes of a class that wraps no tensors.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 

@@ -78,7 +78,7 @@ def name_of(target: Any) -> str:
     raise ArtifactError(
         f"the operator {name} cannot be part of an artifact",
         where=name,
-        remedy="leave out what calls it, such as custom kernels of attention or of quantised layers",
+        remedy="leave out what calls it, such as kernels of the model's attention or quantisation",
     )
 
 

@@ -179,7 +179,8 @@ class WeightReader:
 
     def bound(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the weights from the caller's ``tensors``, such as a state dict."""
-        tensors = {n + suffix: t for n, w in tensors.items() for suffix, t in plain_parts(w).items()}
+        pairs = ((name, plain_parts(tensor)) for name, tensor in tensors.items())
+        tensors = {name + suffix: t for name, parts in pairs for suffix, t in parts.items()}
         missing = [name for name in self._fields if name not in tensors]
         if missing:
             raise ArtifactError(
