@@ -73,7 +73,13 @@ def fingerprint(model: nn.Module) -> Fingerprint:
     """Return the fingerprint of ``model``. Reads a few of its weights from their device."""
     named = sorted(stored_tensors(model), key=itemgetter(0))
     listed = "\n".join(f"{name} {tuple(tensor.shape)}" for name, tensor in named)
-    floating = [(name, t) for name, t in named if t.is_floating_point() and t.numel()]
+    inside = {name for name, _ in named}.difference(tensor_names(model))
+    floating = [
+        (name, t)
+        for name, t in named
+        # Eight bits inside a quantised weight say nothing without its scales, which are probed.
+        if t.is_floating_point() and t.numel() and not (name in inside and t.element_size() == 1)
+    ]
     largest = sorted(floating, key=lambda pair: (-pair[1].numel(), pair[0]))[:PROBES]
     return Fingerprint(
         # An optimised class has the name of the original class.
@@ -97,3 +103,9 @@ def stored_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             if tensor is not None:
                 for suffix, part in plain_parts(tensor).items():
                     yield f"{path}.{name}{suffix}".removeprefix("."), part.detach()
+
+
+def tensor_names(model: nn.Module) -> Iterator[str]:
+    """Yield the names of all parameters and buffers."""
+    for named in (model.named_parameters, model.named_buffers):
+        yield from (name for name, _ in named(remove_duplicate=False))

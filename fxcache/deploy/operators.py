@@ -13,18 +13,18 @@ from fxcache.errors import ArtifactError
 # the process, never end, or crash. Only functional overloads of these are allowed.
 ALLOWED = frozenset(
     """
-    __and__ __or__ _adaptive_avg_pool2d _adaptive_avg_pool3d _assert_tensor_metadata _cdist_forward
-    _conj _fft_c2r _fft_r2c _log_softmax _native_batch_norm_legit_no_training _softmax _to_copy
-    _unsafe_view _weight_norm abs acos acosh adaptive_avg_pool1d adaptive_avg_pool2d
+    __and__ __lshift__ __or__ __rshift__ _adaptive_avg_pool2d _adaptive_avg_pool3d
+    _assert_tensor_metadata _cdist_forward _conj _fft_c2r _fft_r2c _log_softmax
+    _native_batch_norm_legit_no_training _softmax _to_copy _unsafe_view _weight_norm abs acos acosh adaptive_avg_pool1d adaptive_avg_pool2d
     adaptive_avg_pool3d add addbmm addcdiv addcmul addmm addmv affine_grid_generator alias amax amin
     aminmax any arange argmax argmin argsort asin asinh atan atan2 atanh atleast_1d atleast_2d
     avg_pool1d avg_pool2d avg_pool3d baddbmm batch_norm bilinear bitwise_and bitwise_left_shift
     bitwise_not bitwise_or bitwise_right_shift bitwise_xor bmm broadcast_to bucketize cat cdist ceil
     celu channel_shuffle chunk clamp clamp_max clamp_min clip clone col2im column_stack complex
     concat constant_pad_nd contiguous conv1d conv2d conv3d conv_transpose1d conv_transpose2d
-    conv_transpose3d convolution copy cos cosh cosine_similarity cross cumprod cumsum deg2rad diag
-    diag_embed diagonal diagonal_scatter diff div divide dot dstack einsum elu embedding empty
-    empty_like eq erf exp expand expand_as expm1 eye fft_fft fft_fft2 fft_fftfreq fft_fftn
+    conv_transpose3d convolution copy cos cosh cosine_similarity cross cumprod cumsum deg2rad
+    detach diag diag_embed diagonal diagonal_scatter diff div divide dot dstack einsum elu
+    embedding empty empty_like eq erf exp expand expand_as expm1 eye fft_fft fft_fft2 fft_fftfreq fft_fftn
     fft_fftshift fft_ifft fft_ifft2 fft_ifftn fft_ifftshift fft_irfft fft_irfft2 fft_irfftn fft_rfft
     fft_rfft2 fft_rfftfreq fft_rfftn fill flatten flip floor floor_divide fmod frac full full_like
     gather ge gelu ger glu greater greater_equal grid_sampler_2d grid_sampler_3d group_norm gt

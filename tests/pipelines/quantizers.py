@@ -105,7 +105,7 @@ def bitsandbytes(kind: str) -> Quantize:
             layer: Any
             if kind == "int8":
                 layer = bnb.nn.Linear8bitLt(*size, bias is not None, has_fp16_weights=False)
-                layer.weight = bnb.nn.Int8Params(data, has_fp16_weights=False)
+                layer.weight = bnb.nn.Int8Params(data, False, False)
             else:
                 dtype = module.weight.dtype
                 layer = bnb.nn.Linear4bit(*size, bias is not None, dtype, quant_type=kind)
