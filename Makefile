@@ -121,7 +121,7 @@ $(PEERS)/.installed: pyproject.toml constraints.txt bench/peers/constraints.txt
 
 # Another environment: bitsandbytes is large, and diffusers imports each quantiser that it finds.
 quantized: $(QUANTIZED)/.installed
-	$(QUANTIZED)/bin/python -m pytest -m "slow or not slow" tests/pipelines/test_quantized.py
+	$(QUANTIZED)/bin/python -m pytest -m "slow or not slow" tests/pipelines/test_quantized*.py
 
 $(QUANTIZED)/.installed: pyproject.toml constraints.txt
 	test -x $(QUANTIZED)/bin/python || $(PYTHON) -m venv $(QUANTIZED)

@@ -9,6 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests import plain
+from tests.plain import denoised
+
 Quantize = Callable[[nn.Module], object]
 
 
@@ -150,3 +153,23 @@ def rarely(kinds: Iterable[Any], keep: Iterable[Any] = (GGUF_Q8,)) -> list[Any]:
         k if id(k) in kept else pytest.param(*k.values, id=k.id, marks=[*k.marks, *slow])
         for k in kinds
     ]
+
+
+def dit() -> nn.Module:
+    return plain.dit(2)
+
+
+def quantized(quantize: Any, scale: float = 1.0) -> nn.Module:
+    """Return a quantised DiT that has been called once: some layers convert their weights then."""
+    model = dit()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(scale)
+    full = denoised(model)
+    quantize(model)
+    assert not torch.equal(denoised(model), full)
+    return model
+
+
+def layers(model: nn.Module) -> list[nn.Linear]:
+    return [module for module in model.modules() if isinstance(module, nn.Linear)]

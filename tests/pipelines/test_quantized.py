@@ -1,7 +1,5 @@
 """Tests quantised models: weights of special classes, which graphs read as plain tensors."""
 
-import copy
-from collections.abc import Iterator
 from typing import Any
 
 import diffusers
@@ -11,21 +9,19 @@ from torch import Tensor, nn
 
 import fxcache
 from bench.pipelines.parts import denoiser
-from fxcache.calibration.fingerprint import fingerprint
-from tests import plain
 from tests.engines import optimized_engine, variants_of
 from tests.pipelines.build import FLUX_PROMPT, around, flux, keeps, stable_diffusion
 from tests.pipelines.quantizers import (
-    BITSANDBYTES,
     FLOAT8,
-    GGUF_BF16,
-    GGUF_Q4,
     GGUF_Q8,
     INT8,
     KINDS,
     QUANTO,
     bitsandbytes,
     case,
+    dit,
+    layers,
+    quantized,
     quanto,
     rarely,
     write_gguf,
@@ -33,41 +29,11 @@ from tests.pipelines.quantizers import (
 from tests.pipelines.test_lora import weights
 from tests.plain import denoised
 
-WIDTH = 64  # of the small DiT: 4-bit layers of bitsandbytes need it
 EVERY, THIRD = fxcache.Uniform(1), fxcache.Uniform(3)
 
+pytestmark = pytest.mark.usefixtures("wide_dit")
 every_kind = pytest.mark.parametrize("quantize", KINDS)
 most_kinds = pytest.mark.parametrize("quantize", rarely(KINDS))
-
-
-@pytest.fixture(autouse=True)
-def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain, "WIDTH", WIDTH)
-
-
-def dit() -> nn.Module:
-    return plain.dit(2)
-
-
-def quantized(quantize: Any, scale: float = 1.0) -> nn.Module:
-    """Return a quantised DiT that has been called once: some layers convert their weights then."""
-    model = dit()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(scale)
-    full = denoised(model)
-    quantize(model)
-    assert not torch.equal(denoised(model), full)
-    return model
-
-
-def plain_tensors(weight: Any) -> Iterator[Tensor]:
-    """The tensors that a wrapper consists of; the tensor itself if it is none."""
-    if not hasattr(weight, "__tensor_flatten__"):
-        yield weight
-        return
-    for name in weight.__tensor_flatten__()[0]:
-        yield from plain_tensors(getattr(weight, name))
 
 
 PIPELINES = [
@@ -135,10 +101,6 @@ def cached(model: nn.Module) -> list[Tensor]:
     ]
 
 
-def layers(model: nn.Module) -> list[nn.Linear]:
-    return [module for module in model.modules() if isinstance(module, nn.Linear)]
-
-
 BYTES_OF_A_ROW = [  # of so many numbers; None if the layer is not quantised
     (FLOAT8, lambda n: n + 4 if n > 1 else None),  # a scale for each row
     (GGUF_Q8, lambda n: n // 32 * 34 if n % 32 == 0 else None),  # a half scale for 32 numbers
@@ -166,111 +128,6 @@ def test_the_report_counts_quantised_bytes(quantize, row):
     assert all(type(w) in (Tensor, nn.Parameter) for w in variants_of(model).weights.values())
 
 
-@most_kinds
-def test_a_model_quantised_between_runs(quantize):
-    expected = denoised(quantized(quantize))
-    model = fxcache.optimize(dit(), EVERY)
-    before = denoised(model)
-    give_layers(model, quantized(quantize))
-    assert torch.equal(denoised(model), expected)
-    give_layers(model, dit())
-    assert torch.equal(denoised(model), before)
-
-
-def give_layers(model: nn.Module, donor: nn.Module) -> None:
-    """Replace the linear layers of ``model`` by those of ``donor``."""
-    for path, module in dit().named_modules():
-        if isinstance(module, nn.Linear):
-            parent, _, name = path.rpartition(".")
-            setattr(model.get_submodule(parent), name, donor.get_submodule(path))
-
-
-@pytest.mark.parametrize("quantize", rarely([INT8, GGUF_Q8], keep=[INT8]))
-def test_a_model_quantised_in_place_between_runs(quantize):
-    expected = denoised(quantized(quantize))
-    model = fxcache.optimize(dit(), EVERY)
-    denoised(model)
-    quantize(model)
-    assert torch.equal(denoised(model), expected)
-
-
-@pytest.mark.parametrize("quantize", rarely(KINDS, keep=[INT8]))
-def test_weights_replaced_by_others_of_the_same_kind(quantize):
-    donor = quantized(quantize, scale=1.5)
-    expected = denoised(donor)
-    model = fxcache.optimize(quantized(quantize), EVERY)
-    denoised(model)
-    for module, other in zip(model.modules(), donor.modules(), strict=True):
-        for name, parameter in other._parameters.items():
-            module._parameters[name] = parameter
-    assert torch.equal(denoised(model), expected)
-
-
-def test_another_kind_of_the_same_shape_and_dtype():
-    expected = denoised(quantized(*FLOAT8.values))
-    model = fxcache.optimize(quantized(*INT8.values), EVERY)
-    denoised(model)
-    donor = quantized(*FLOAT8.values)
-    for module, other in zip(model.modules(), donor.modules(), strict=True):
-        module._parameters.update(other._parameters)
-    assert torch.equal(denoised(model), expected)
-
-
-@pytest.mark.parametrize("quantize", rarely([k for k in KINDS if k.id != "gguf-bf16"], [FLOAT8]))
-def test_scales_written_in_place(quantize):
-    model = fxcache.optimize(quantized(quantize), EVERY)
-    before = denoised(model)
-    with torch.no_grad():
-        for parameter in list(model.parameters()):
-            for tensor in plain_tensors(parameter):
-                if tensor.dtype is torch.float32:
-                    tensor.mul_(1.25)
-    after = denoised(model)
-    assert not torch.equal(after, before)
-    fxcache.restore(model)
-    assert torch.equal(denoised(model), after)
-
-
-@pytest.mark.parametrize("quantize", [GGUF_Q8, *BITSANDBYTES])
-def test_data_assigned_between_runs(quantize):
-    model = fxcache.optimize(quantized(quantize), EVERY)
-    before = denoised(model)
-    for layer in layers(model):
-        if type(layer.weight) is not nn.Parameter:
-            layer.weight.data = layer.weight.data.flip(0).clone()
-    after = denoised(model)
-    assert not torch.equal(after, before)
-    fxcache.restore(model)
-    assert torch.equal(denoised(model), after)
-
-
-# diffusers cannot make deep copies of GGUF weights, nor optimum-quanto of its own.
-DEEP = [kind for kind in KINDS if not kind.id.startswith(("gguf", "quanto"))]
-
-
-@pytest.mark.parametrize(
-    ("duplicate", "quantize"),
-    [
-        pytest.param(
-            duplicate, *kind.values, id=f"{duplicate.__name__}-{kind.id}", marks=kind.marks
-        )
-        for duplicate, kinds in (
-            (copy.deepcopy, rarely(DEEP, keep=[FLOAT8])),
-            (copy.copy, rarely(KINDS, keep=[])),
-        )
-        for kind in kinds
-    ],
-)
-def test_a_copy(duplicate, quantize):
-    model = quantized(quantize)
-    expected = denoised(model)
-    other = duplicate(fxcache.optimize(model, EVERY))
-    assert torch.equal(denoised(other), expected)
-    assert torch.equal(denoised(model), expected)
-    fxcache.restore(other)
-    assert torch.equal(denoised(other), expected)
-
-
 @pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
 @most_kinds
 def test_two_compiled_graphs(quantize, backend):
@@ -292,46 +149,6 @@ def test_hoisted_and_offloaded(quantize):
     expected = denoised(model)
     fxcache.optimize(model, EVERY, hoist="table", cache=fxcache.CacheConfig(offload=True))
     torch.testing.assert_close(denoised(model), expected)
-
-
-OF_ATEN = {"torchao-int8", "torchao-float8", "gguf-q8", "gguf-q4", "gguf-bf16"}
-IN_ARTIFACTS = [kind for kind in KINDS if kind.id in OF_ATEN]
-NOT_IN_ARTIFACTS = [kind for kind in KINDS if kind.id not in OF_ATEN]
-
-
-@pytest.mark.parametrize("quantize", rarely(IN_ARTIFACTS, keep=[FLOAT8]))
-def test_an_artifact(quantize, tmp_path):
-    model = fxcache.optimize(quantized(quantize), THIRD)
-    expected = denoised(model)
-    loaded = fxcache.load(fxcache.export(model, tmp_path / "whole"))
-    assert torch.equal(denoised(loaded), expected)
-    whole = sum(file.stat().st_size for file in (tmp_path / "whole").glob("*.safetensors"))
-    full = sum(parameter.nbytes for parameter in dit().parameters())
-    assert whole < 0.4 * full or quantize is GGUF_BF16.values[0]
-    if quantize is GGUF_Q4.values[0]:
-        return  # its layers make constants, which no state dict has
-    fxcache.export(model, tmp_path / "graphs", weights=False)
-    loaded = fxcache.load(tmp_path / "graphs", weights=model.state_dict())
-    assert torch.equal(denoised(loaded), expected)
-
-
-@pytest.mark.parametrize("quantize", rarely(NOT_IN_ARTIFACTS, keep=[]))
-def test_operators_that_artifacts_lack_are_refused(quantize, tmp_path):
-    model = fxcache.optimize(quantized(quantize), THIRD)
-    denoised(model)
-    with pytest.raises(fxcache.ArtifactError, match=r"the operator (torchao|quanto|bitsandbytes)"):
-        fxcache.export(model, tmp_path / "artifact")
-
-
-@most_kinds
-def test_a_fingerprint_changes_nothing(quantize):
-    model = quantized(quantize)
-    expected = denoised(model)
-    found = fingerprint(model)
-    assert not found.differences(fingerprint(quantized(quantize)))
-    assert found.differences(fingerprint(dit()))
-    assert found.differences(fingerprint(quantized(quantize, scale=1.5)))
-    assert torch.equal(denoised(model), expected)
 
 
 ACTIVATIONS = case("quanto", quanto("qint8", "qint8"), "optimum", slow=True)
