@@ -4,12 +4,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DOCS := .venv-docs
 PEERS := .venv-peers
+QUANTIZED := .venv-quantized
 MODEL := bench/models/emoji-sd
 DEMO := --prompt "red apple" --prompt "grinning face" --prompt "slice of pizza" \
 	--prompt "tiger face" --prompt "fire engine" --prompt "penguin" \
 	--steps 50 --compare
 
-.PHONY: help install demo docs gate test test-slow test-oldest lint types unit figures coverage pipelines quality peers stateful drawn cases clean
+.PHONY: help install demo docs gate test test-slow test-oldest lint types unit figures coverage pipelines quality peers quantized stateful drawn cases clean
 
 help:
 	@echo "make demo         pictures with and without fxcache, side by side, with times"
@@ -23,6 +24,7 @@ help:
 	@echo "make pipelines    try every pipeline of diffusers again (about an hour)"
 	@echo "make quality      what every policy does to the bundled models' pictures (about two hours)"
 	@echo "make peers        fxcache beside other caches, on the same models (about an hour)"
+	@echo "make quantized    quantised models, with every library that has a test (minutes)"
 	@echo "make stateful     ten thousand calls of requests that get in each other's way"
 	@echo "make drawn        a hundred thousand calls of loops of every kind that take turns"
 	@echo "make cases CASES=FOLDER   run each script of a folder; each exits 0 where it is right"
@@ -118,6 +120,16 @@ $(PEERS)/.installed: pyproject.toml constraints.txt bench/peers/constraints.txt
 		cache-dit DeepCache hicache-pp para-attn
 	touch $@
 
+# Another environment: bitsandbytes is large, and diffusers imports each quantiser that it finds.
+quantized: $(QUANTIZED)/.installed
+	$(QUANTIZED)/bin/python -m pytest -m "slow or not slow" tests/pipelines/test_quantized*.py
+
+$(QUANTIZED)/.installed: pyproject.toml constraints.txt
+	test -x $(QUANTIZED)/bin/python || $(PYTHON) -m venv $(QUANTIZED)
+	$(QUANTIZED)/bin/pip install --quiet --constraint constraints.txt \
+		--editable ".[diffusers,dev,quantized]"
+	touch $@
+
 stateful: install
 	$(BIN)/python -m tests.runtime.test_stateful --out bench/results/stateful.json
 
@@ -131,4 +143,4 @@ cases: install
 	done; exit $$failed
 
 clean:
-	rm -rf build $(VENV) $(DOCS) $(PEERS) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf build $(VENV) $(DOCS) $(PEERS) $(QUANTIZED) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

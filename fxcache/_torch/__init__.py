@@ -43,6 +43,14 @@ from fxcache._torch.operators import (
     writes,
 )
 from fxcache._torch.sizes import expression_of, guards_of, hint_of
+from fxcache._torch.subclass_dispatch import dispatching_to_classes
+from fxcache._torch.subclasses import (
+    is_special,
+    is_wrapper,
+    plain_parts,
+    rebuilt,
+    without_overrides,
+)
 from fxcache._torch.tensors import (
     base_of,
     copy_all,
@@ -87,6 +95,7 @@ __all__ = [
     "compiler_callback",
     "copy_all",
     "cpu_instructions",
+    "dispatching_to_classes",
     "dtensor_from",
     "dtensors_as_operators",
     "exchanges_data",
@@ -107,9 +116,11 @@ __all__ = [
     "is_dtensor",
     "is_fake",
     "is_fully_sharded",
+    "is_special",
     "is_vmap_step",
     "is_vmapped",
     "is_wrapped",
+    "is_wrapper",
     "keep_address",
     "local_part",
     "no_dispatch_modes",
@@ -117,6 +128,8 @@ __all__ = [
     "num_registered_hooks",
     "onnx_model",
     "pack_graphs",
+    "plain_parts",
+    "rebuilt",
     "replace_tensor",
     "returns_view",
     "same_memory",
@@ -135,5 +148,6 @@ __all__ = [
     "with_code",
     "without_code",
     "without_lines",
+    "without_overrides",
     "writes",
 ]

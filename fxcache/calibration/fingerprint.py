@@ -2,12 +2,15 @@
 
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from fxcache._torch import plain_parts
 from fxcache.checks import is_number
 
 PROBES = 8
@@ -68,9 +71,15 @@ class Fingerprint:
 @torch.no_grad()
 def fingerprint(model: nn.Module) -> Fingerprint:
     """Return the fingerprint of ``model``. Reads a few of its weights from their device."""
-    named = sorted(model.state_dict().items())
+    named = sorted(stored_tensors(model), key=itemgetter(0))
     listed = "\n".join(f"{name} {tuple(tensor.shape)}" for name, tensor in named)
-    floating = [(name, t) for name, t in named if t.is_floating_point() and t.numel()]
+    inside = {name for name, _ in named}.difference(tensor_names(model))
+    floating = [
+        (name, t)
+        for name, t in named
+        # Eight bits inside a quantised weight say nothing without its scales, which are probed.
+        if t.is_floating_point() and t.numel() and not (name in inside and t.element_size() == 1)
+    ]
     largest = sorted(floating, key=lambda pair: (-pair[1].numel(), pair[0]))[:PROBES]
     return Fingerprint(
         # An optimised class has the name of the original class.
@@ -79,3 +88,24 @@ def fingerprint(model: nn.Module) -> Fingerprint:
         shapes=hashlib.sha256(listed.encode()).hexdigest()[:16],
         magnitudes={name: float(t.float().abs().mean()) for name, t in largest},
     )
+
+
+def stored_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the name and value of each tensor in the state dict of ``model``.
+
+    Quantised weights yield the plain tensors in them. The state dict itself is not made: some
+    quantised layers convert their weights for it.
+    """
+    for path, module in model.named_modules(remove_duplicate=False):
+        hidden = module._non_persistent_buffers_set
+        kept = {name: t for name, t in module._buffers.items() if name not in hidden}
+        for name, tensor in {**module._parameters, **kept}.items():
+            if tensor is not None:
+                for suffix, part in plain_parts(tensor).items():
+                    yield f"{path}.{name}{suffix}".removeprefix("."), part.detach()
+
+
+def tensor_names(model: nn.Module) -> Iterator[str]:
+    """Yield the names of all parameters and buffers."""
+    for named in (model.named_parameters, model.named_buffers):
+        yield from (name for name, _ in named(remove_duplicate=False))

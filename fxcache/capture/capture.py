@@ -92,14 +92,14 @@ def traced_program(original: nn.Module, model: str, call: Call, dynamic: Dynamic
 
 def program_of(traced: Exported, model: str, call: Call, dynamic: Dynamic, lines: bool) -> Program:
     """Return the program of a trace, functional and verified. ``lines`` is that of the trace."""
-    exported, specialized, boundary = traced
+    exported, specialized, boundary, names = traced
     remove_identities(exported.graph)
     own_constants(exported)
     if any(writes(n.target) or is_vmap_step(n.target) for n in all_nodes(exported)):
         exported = functional(exported, model, lines)
         remove_identities(exported.graph)
     require_functional(exported, model)
-    return unlift(exported, model, call, boundary, dynamic, specialized)
+    return unlift(exported, model, call, boundary, dynamic, specialized, names)
 
 
 def require_no_cache_inside(module: nn.Module) -> None:

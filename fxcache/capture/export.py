@@ -12,6 +12,7 @@ from fxcache._torch import (
     accept_any_keyword,
     forget_hooks,
     is_fully_sharded,
+    is_special,
     tree_flatten,
     tree_map_only,
     tree_unflatten,
@@ -25,6 +26,7 @@ from fxcache.capture.randomness import without_draws
 from fxcache.capture.replacements import Replacements, UntraceableError
 from fxcache.capture.sharding import gathers_sizes
 from fxcache.capture.source import source_line
+from fxcache.capture.special_weights import SpecialWeights
 from fxcache.capture.specialize import Specialize
 from fxcache.errors import CaptureError
 from fxcache.leaves import named_leaves
@@ -40,11 +42,13 @@ class Exported(NamedTuple):
         program: The exported program.
         specialized: The paths of the inputs whose values are constants of the graph.
         boundary: The structure of the results of the call.
+        names: The names of plain tensors in special weights, by their names in the program.
     """
 
     program: ExportedProgram
     specialized: frozenset[str]
     boundary: Boundary
+    names: Mapping[str, str]
 
 
 def export(module: nn.Module, call: Call, dynamic: Dynamic, lines: bool = False) -> Exported:
@@ -97,29 +101,31 @@ def traced(
 
     def trace() -> Exported:
         arguments = (stand_ins(call.exported),)
-        boundary = Boundary(module, call)
-        entered = entered_with_dict(module, boundary, values)
-        with entered, isolated(lines), Preserved(module):
+        boundary, special = Boundary(module, call), SpecialWeights(module)
+        entered = entered_with_dict(module, boundary, special, values)
+        with entered, isolated(lines), Preserved(module), special.hidden():
             program = torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
-        return Exported(program, frozenset(values.read if values else ()), boundary)
+        read = frozenset(values.read if values else ())
+        return Exported(program, read, boundary, special.names)
 
     return without_draws(trace)
 
 
 @contextlib.contextmanager
 def entered_with_dict(
-    module: nn.Module, boundary: Boundary, values: Specialize | None
+    module: nn.Module, boundary: Boundary, special: SpecialWeights, values: Specialize | None
 ) -> Iterator[None]:
     """Makes ``module`` callable with one dict, with replacements for calls that fail to trace."""
 
     def enter(arguments: dict[str, Any]) -> Any:  # torch records only frames called "forward"
         accept_any_keyword()
         replacements = Replacements()
-        with values or contextlib.nullcontext(), replacements:
+        with special.in_place(), values or contextlib.nullcontext(), replacements:
             if values is not None:
                 named = named_leaves(arguments)
                 values.learn({path: leaf for path, leaf in named if isinstance(leaf, Tensor)})
             result = boundary.run(dict(arguments))
+            special.require_plain(result)
         replacements.foreign_memory.require_unchanged()
         return result
 
@@ -158,11 +164,13 @@ def has_unknown_sizes(exported: ExportedProgram) -> bool:
 
 def refusal(module: nn.Module, error: Exception) -> CaptureError:
     """Return the CaptureError for the ``error`` of a trace, with the source line and a remedy."""
-    reason = str(error) if isinstance(error, UntraceableError) else first_line(error)
+    reason, remedy = first_line(error), ""
+    if isinstance(error, UntraceableError):
+        reason, remedy = str(error), error.remedy
     return CaptureError(
         f"torch.export cannot capture {type(module).__name__}: {reason}",
         where=source_line(error),
-        remedy=remedy_for(module),
+        remedy=remedy or remedy_for(module),
     )
 
 
@@ -199,6 +207,12 @@ def remedy_for(module: nn.Module) -> str:
         return (
             "leave out ulysses_anything and ring_anything, whose processes exchange sizes at each "
             "call, and choose sizes that the number of processes divides"
+        )
+    special = next(filter(is_special, module.parameters()), None)
+    if special is not None:
+        return (
+            f"its weights are quantised ({type(special).__name__}): quantise the weights alone, or "
+            "activations too with torchao; fxcache follows no quantised activation between layers"
         )
     if any("forward" in vars(submodule) for submodule in module.modules()):
         return (

@@ -11,7 +11,16 @@ from fxcache.capture.foreign_memory import ForeignMemory
 
 
 class UntraceableError(RuntimeError):
-    """The model does something that no graph can express. ``export`` makes it a CaptureError."""
+    """The model does something that no graph can express. ``export`` makes it a CaptureError.
+
+    Args:
+        what: What the model does.
+        remedy: A remedy; empty for a general one.
+    """
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        self.remedy = remedy
+        super().__init__(what)
 
 
 class Replacements(TorchFunctionMode):
@@ -84,7 +93,12 @@ def as_strided(
 
 def assign_data(_tensor: Tensor, _value: Tensor) -> None:
     """Refuse ``tensor.data = value``: the trace would continue with the old value."""
-    raise UntraceableError("it assigns to the .data of a tensor, which no graph can express")
+    raise UntraceableError(
+        "it assigns to the .data of a tensor, which no graph can express",
+        "call the model once without fxcache, if it converts its weights at the first call, as the "
+        "4-bit layers of bitsandbytes do; its 8-bit layers assign at each call: quantise to 4 bits "
+        "instead, or with torchao",
+    )
 
 
 REPLACEMENTS: dict[Callable[..., Any], Callable[..., Any]] = {

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from torch import fx
 
 FRAME = re.compile(r'File "([^"]+)", line (\d+), in [^\n]*\n\s*([^\n]*)')  # of a stack trace
-OTHERS = ("/torch/", "/fxcache/capture/", "<eval_with_key>")
+OTHERS = ("/torch/", "/fxcache/capture/", "/fxcache/_torch/", "<eval_with_key>")
 
 
 def source_line(error: BaseException) -> str:
@@ -17,7 +17,7 @@ def source_line(error: BaseException) -> str:
 
 
 def innermost(frames: Iterable[traceback.FrameSummary]) -> str:
-    """Return the last of ``frames`` outside torch and ``fxcache.capture``."""
+    """Return the last of ``frames`` outside torch and the trace."""
     model_frames = [
         f for f in frames if not any(part in f.filename.replace("\\", "/") for part in OTHERS)
     ]

@@ -1,8 +1,9 @@
 """The program of an exported graph: weights become attributes, and constant inputs are removed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
@@ -25,8 +26,19 @@ def unlift(
     boundary: Boundary,
     dynamic: Dynamic,
     specialized: frozenset[str],
+    names: Mapping[str, str],
 ) -> Program:
-    """Return the program: weights become ``get_attr`` nodes, and constant inputs are removed."""
+    """Return the program: weights become ``get_attr`` nodes, and constant inputs are removed.
+
+    Args:
+        exported: The exported program.
+        model: The class name of the model.
+        call: The traced call.
+        boundary: The structure of its results.
+        dynamic: The dimensions whose sizes may vary, by the path of the input.
+        specialized: The paths of the inputs whose values are constants of the graph.
+        names: The names of some weights, by their names in ``exported``.
+    """
     leaves, _ = tree_flatten(call.exported)
     paths = [path for path, _ in named_leaves(call.exported)]
     if len(leaves) != len(paths):
@@ -35,7 +47,8 @@ def unlift(
             where=", ".join(paths),
             remedy="pass tensors in dicts, lists or tuples",
         )
-    graph, weights = unlifted_graph(exported, leaves)
+    graph, weights = unlifted_graph(exported, leaves, names)
+    remove_detaches(graph)
     remove_copies(graph, call)
     state = state_change(boundary, graph, call)
     remove_dead(graph)
@@ -48,13 +61,14 @@ def unlift(
 
 
 def unlifted_graph(
-    exported: ExportedProgram, leaves: Sequence[Any]
+    exported: ExportedProgram, leaves: Sequence[Any], names: Mapping[str, str]
 ) -> tuple[fx.Graph, dict[str, Any]]:
     """Return the graph with ``get_attr`` nodes for weights, and the weights by name.
 
     Args:
         exported: The exported program.
         leaves: The values of its user inputs. Those that are no tensors are left out.
+        names: The names of some weights, by their names in ``exported``.
     """
     graph = fx.Graph()
     nodes: dict[fx.Node, fx.Node] = {}
@@ -67,8 +81,9 @@ def unlifted_graph(
             if isinstance(next(remaining), Tensor):
                 nodes[node] = graph.node_copy(node)
         elif spec is not None:
-            name = str(spec.target)
-            weights[name] = weight(exported, name, spec.kind)
+            target = str(spec.target)
+            name = names.get(target, target)
+            weights[name] = weight(exported, target, spec.kind)
             nodes[node] = graph.create_node("get_attr", name)
             nodes[node].meta = dict(node.meta)
         else:
@@ -77,6 +92,14 @@ def unlifted_graph(
                 weights[str(node.target)] = with_code(part)
             nodes[node] = graph.node_copy(node, lambda n: nodes[n])
     return graph, weights
+
+
+def remove_detaches(graph: fx.Graph) -> None:
+    """Replace ``detach`` of a weight by the weight: the graph computes no gradients."""
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.detach.default):
+        (source,) = node.args
+        if isinstance(source, fx.Node) and source.op == "get_attr":
+            node.replace_all_uses_with(source)
 
 
 def varying_sizes(

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from fxcache._torch import plain_parts
 from fxcache.deploy.fields import Fields, built, damaged
 from fxcache.deploy.files import Reader, Writer
 from fxcache.deploy.values import decode
@@ -178,6 +179,8 @@ class WeightReader:
 
     def bound(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the weights from the caller's ``tensors``, such as a state dict."""
+        pairs = ((name, plain_parts(tensor)) for name, tensor in tensors.items())
+        tensors = {name + suffix: t for name, parts in pairs for suffix, t in parts.items()}
         missing = [name for name in self._fields if name not in tensors]
         if missing:
             raise ArtifactError(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from fxcache._torch import tree_map_only
+from fxcache._torch import is_special, tree_map_only
 
 HOST = torch.device("cpu")
 
@@ -65,7 +65,8 @@ class Offload:
             stay: The weights that stay on their device.
         """
         parameters = list(self._parameters())
-        owners = Counter(weight.untyped_storage().data_ptr() for weight in parameters)
+        plain = (weight for weight in parameters if not is_special(weight))  # others do not move
+        owners = Counter(weight.untyped_storage().data_ptr() for weight in plain)
         staying = set(map(id, (*stay, *parameters[:1])))
         for weight in (w for w in weights if id(w) not in staying and movable(w)):
             if owners[weight.untyped_storage().data_ptr()] == 1:

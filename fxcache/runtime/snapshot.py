@@ -9,7 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fxcache._torch import weight_kind, weight_kind_and_version
+from fxcache._torch import (
+    is_special,
+    is_wrapper,
+    weight_kind,
+    weight_kind_and_version,
+    without_overrides,
+)
 from fxcache.capture.loading import stored_elsewhere
 from fxcache.runtime.identities import Containers, Modules
 from fxcache.runtime.structure import NOT_SETTINGS, is_callable_setting, own_tensors, structure
@@ -43,6 +49,8 @@ class Snapshot:
         tensors = (weights | settings).values()
         self._inference = [t for t in tensors if t.is_inference()]  # these do not count writes
         self._tensors = [t for t in tensors if not t.is_inference()]
+        # Graphs read their memory, which an assignment to ``.data`` replaces.
+        self._aliased = [t for t in weights.values() if is_special(t) and not is_wrapper(t)]
         self._kinds = self._kinds_now(homes)
 
     def _settings_in(self, attributes: Sequence[Mapping[str, Any]]) -> Iterable[object]:
@@ -51,12 +59,14 @@ class Snapshot:
 
     def _kinds_now(self, homes: Mapping[int, torch.device]) -> list[tuple[Any, ...]]:
         """Return shape, dtype, device and version of each tensor; ``homes`` replaces devices."""
-        found: list[tuple[Any, ...]] = list(map(weight_kind_and_version, self._tensors))
-        found.extend(map(weight_kind, self._inference))
+        with without_overrides():
+            found: list[tuple[Any, ...]] = list(map(weight_kind_and_version, self._tensors))
+            found.extend(map(weight_kind, self._inference))
+            addresses = [t.data_ptr() for t in self._aliased]
         if homes:
             pairs = zip((*self._tensors, *self._inference), found, strict=True)
             found = [(*kind[:2], homes.get(id(t), kind[2]), *kind[3:]) for t, kind in pairs]
-        return found
+        return [*found, tuple(addresses)]
 
     def holds(self, homes: Mapping[int, torch.device] = NO_HOMES) -> bool:
         """Return whether every object is in its place, and no tensor was written or converted.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fxcache._torch import version_of
+from fxcache._torch import is_special, is_wrapper, plain_parts, version_of
 from fxcache.capture.loading import stored_elsewhere
 from fxcache.capture.weight_hooks import ACCELERATE_HOOK, DIFFUSERS_HOOKS
 from fxcache.program import STATE_KEY
@@ -54,8 +54,25 @@ def structure(
         for name, weight in own_tensors(submodule, stored):
             number = first.setdefault(id(weight), len(first))
             device = (homes or {}).get(id(weight), weight.device)
-            found.append((name, number, weight.shape, weight.dtype, device))
+            form = form_of(weight, visited) if is_special(weight) else None
+            found.append((name, number, weight.shape, weight.dtype, device, form))
     return found
+
+
+def form_of(weight: Tensor, visited: list[Any]) -> Any:
+    """Return a comparable form of what a graph depends on in a weight of a special class.
+
+    A graph reads the plain tensors of a wrapper, whose values may change. Everything else in the
+    weight is constant in the graph.
+    """
+    kind, attributes = IdentityKey(type(weight)), vars(weight)
+    if not is_wrapper(weight):
+        return kind, reduced(attributes, visited)
+    visited.append(attributes)
+    parts = plain_parts(weight)
+    visited.extend(parts.values())
+    _, metadata = weight.__tensor_flatten__()  # type: ignore[attr-defined]
+    return kind, reduced(metadata, []), [(n, t.shape, t.dtype) for n, t in parts.items()]
 
 
 def settings(module: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -105,14 +122,24 @@ def reduced(value: Any, visited: list[Any], depth: int = MAX_DEPTH) -> Any:
     return IdentityKey(value)
 
 
-def weights(module: nn.Module) -> list[tuple[IdentityKey, int]]:
+def weights(module: nn.Module) -> list[Any]:
     """Return the weights and their versions, which are equal while no value changes."""
     stored = stored_elsewhere(module)
     return [
-        (IdentityKey(tensor), version_of(tensor))
+        state_of(tensor)
         for submodule in module.modules()
         for _, tensor in own_tensors(submodule, stored)
     ]
+
+
+def state_of(weight: Tensor) -> Any:
+    """Return the identity and version of ``weight``, and of the tensors that it consists of."""
+    state = IdentityKey(weight), version_of(weight)
+    if not is_special(weight):
+        return state
+    if is_wrapper(weight):
+        return state, [(IdentityKey(t), version_of(t)) for t in plain_parts(weight).values()]
+    return state, weight.data_ptr()  # graphs read an alias of the memory
 
 
 def own_tensors(
@@ -131,18 +158,33 @@ def own_tensors(
 
 def live_weights(module: nn.Module, captured: Mapping[str, Any]) -> dict[str, Any]:
     """Return the current tensors of ``module`` by name; those of ``captured`` where it has none."""
-    stored = stored_elsewhere(module)
-    return {name: live_weight(module, name, then, stored) for name, then in captured.items()}
+    stored, parts = stored_elsewhere(module), dict[int, Mapping[str, Tensor]]()
+    return {name: live_weight(module, name, then, stored, parts) for name, then in captured.items()}
 
 
 def live_weight(
-    module: nn.Module, name: str, then: Any, stored: Mapping[tuple[int, str], Tensor]
+    module: nn.Module,
+    name: str,
+    then: Any,
+    stored: Mapping[tuple[int, str], Tensor],
+    parts: dict[int, Mapping[str, Tensor]],
 ) -> Any:
-    """Return the current tensor of ``module`` with this name; ``then`` if it has none."""
-    owner_path, _, leaf = name.rpartition(".")
-    try:
-        owner = module.get_submodule(owner_path)
-    except AttributeError:  # a constant that torch.export lifted
-        return then
+    """Return the current tensor of ``module`` with this name; ``then`` if it has none.
+
+    Args:
+        module: The module.
+        name: The path of a weight, and the path of a tensor inside it if its class is special.
+        then: The tensor at the time of the capture.
+        stored: The weights that hooks store elsewhere.
+        parts: The plain tensors of the special weights so far, by id of the weight.
+    """
+    owner, path = module, name.split(".")
+    while len(path) > 1 and (child := owner._modules.get(path[0])) is not None:
+        owner, path = child, path[1:]
+    leaf, *inner = path
     now = stored.get((id(owner), leaf), getattr(owner, leaf, None))
-    return now if isinstance(now, Tensor) else then
+    if not isinstance(now, Tensor):  # a constant that torch.export lifted
+        return then
+    if is_special(now) and id(now) not in parts:
+        parts[id(now)] = plain_parts(now)
+    return parts.get(id(now), {"": now}).get("".join(f".{step}" for step in inner), then)
