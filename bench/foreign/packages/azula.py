@@ -9,7 +9,7 @@ from bench.foreign.recipe import ForeignRecipe, Subject
 from bench.seeding import seeded
 
 PACKAGE = "azula"
-MODULATION, CHANNELS, SIDE, STEPS = 16, 3, 16, 20
+MODULATION, CHANNELS, SIDE, STEPS = 16, 3, 16, 50
 
 
 class WithTime(nn.Module):

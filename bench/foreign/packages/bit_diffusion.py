@@ -4,7 +4,7 @@ from bench.foreign.recipe import ForeignRecipe, Subject
 from bench.seeding import seeded
 
 PACKAGE = "bit-diffusion"
-SIDE, STEPS = 16, 20
+SIDE, STEPS = 16, 50
 
 
 def build(use_ddim: bool) -> Subject:

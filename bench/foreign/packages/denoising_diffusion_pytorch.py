@@ -7,7 +7,7 @@ from bench.foreign.recipe import ForeignRecipe, Subject
 from bench.seeding import seeded
 
 PACKAGE = "denoising-diffusion-pytorch"
-SIDE, STEPS = 16, 20
+SIDE, STEPS = 16, 50
 
 CONTINUOUS = ("ContinuousTimeGaussianDiffusion", "VParamContinuousTimeGaussianDiffusion")
 
@@ -27,7 +27,7 @@ def gaussian(self_condition: bool = False, **options: Any) -> Subject:
 
 
 def ddim() -> Subject:
-    return gaussian(timesteps=40, sampling_timesteps=STEPS)
+    return gaussian(timesteps=1000, sampling_timesteps=STEPS)
 
 
 def ddpm() -> Subject:
@@ -35,14 +35,14 @@ def ddpm() -> Subject:
 
 
 def self_conditioned() -> Subject:
-    return gaussian(self_condition=True, timesteps=40, sampling_timesteps=STEPS)
+    return gaussian(self_condition=True, timesteps=1000, sampling_timesteps=STEPS)
 
 
 def one_dimensional() -> Subject:
     from denoising_diffusion_pytorch import GaussianDiffusion1D, Unet1D
 
     model = seeded(lambda: Unet1D(dim=16, dim_mults=(1, 2), channels=4))
-    diffusion = GaussianDiffusion1D(model, seq_length=32, timesteps=40, sampling_timesteps=STEPS)
+    diffusion = GaussianDiffusion1D(model, seq_length=32, timesteps=1000, sampling_timesteps=STEPS)
     return Subject({"model": model}, lambda: diffusion.sample(batch_size=2))
 
 
@@ -92,7 +92,7 @@ def guided() -> Subject:
     from denoising_diffusion_pytorch.classifier_free_guidance import GaussianDiffusion, Unet
 
     model = seeded(lambda: Unet(dim=16, dim_mults=(1, 2), num_classes=5))
-    options = {"timesteps": 40, "sampling_timesteps": STEPS}
+    options = {"timesteps": 1000, "sampling_timesteps": STEPS}
     diffusion = GaussianDiffusion(model, image_size=SIDE, **options)
     classes = torch.tensor([1, 3])
     return Subject({"model": model}, lambda: diffusion.sample(classes, cond_scale=3.0))
@@ -117,6 +117,7 @@ RECIPES = (
     ),
     recipe("Unet1D", "GaussianDiffusion1D.sample", one_dimensional),
     recipe("KarrasUnet", "ElucidatedDiffusion.sample", elucidated("sample")),
+    recipe("KarrasUnet", "ElucidatedDiffusion.sample, no churn", elucidated("sample", S_churn=0)),
     recipe(
         "KarrasUnet", "ElucidatedDiffusion.sample_using_dpmpp", elucidated("sample_using_dpmpp")
     ),

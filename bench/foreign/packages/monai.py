@@ -9,7 +9,7 @@ from bench.foreign.recipe import ForeignRecipe, Subject
 from bench.seeding import seeded
 
 PACKAGE = "monai"
-SIDE, STEPS, WORDS = 16, 20, 8
+SIDE, STEPS, WORDS = 16, 50, 8
 
 
 def unet(dimensions: int, **config: Any) -> Any:
@@ -36,12 +36,12 @@ def sampled(scheduler: str, dimensions: int = 2, **options: Any) -> Callable[[],
 
         model = unet(dimensions, **options)
         made = getattr(schedulers, scheduler)(num_train_timesteps=1000)
-        made.set_timesteps(STEPS)
         inferer = DiffusionInferer(made)
-        shape = (2, 1, *(SIDE,) * dimensions)
+        shape = (2, 1, *(SIDE if dimensions == 2 else SIDE // 2,) * dimensions)
         words = torch.randn(2, 3, WORDS) if options else None
 
         def sample() -> Any:
+            made.set_timesteps(STEPS)
             noise = torch.randn(shape)
             return inferer.sample(noise, model, made, conditioning=words, verbose=False)
 

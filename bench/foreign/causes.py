@@ -1,0 +1,3 @@
+"""Why some models do not pass."""
+
+CAUSES: dict[str, str] = {}
