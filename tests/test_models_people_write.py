@@ -2,7 +2,9 @@
 
 import math
 import types
+from abc import ABC
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -50,7 +52,7 @@ def over_elements(model: nn.Module) -> Tensor:
 def over_floats(model: nn.Module) -> Tensor:
     """A sampler that computes with Python floats, and passes them."""
     x, known = 10 * noise(), [10 * 0.8**i for i in range(STEPS + 1)]
-    for sigma, following in zip(known, known[1:], strict=False):
+    for sigma, following in pairwise(known):
         denoised = x - sigma * model(x / math.sqrt(sigma**2 + 1), torch.tensor(sigma))
         x = x + (following - sigma) * (x - denoised) / sigma
     return x
@@ -78,7 +80,7 @@ def video_and_audio(model: nn.Module) -> Tensor:
 class TakesFloats(Functional):
     """It takes a sigma as a Python float too, and computes with it in Python."""
 
-    def forward(self, x: Tensor, sigma: Any) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, sigma: Any) -> Tensor:
         time = sigma if isinstance(sigma, Tensor) else torch.full((1,), float(sigma))
         return super().forward(x, time) / (1 + sigma**2) ** 0.5
 
@@ -90,6 +92,45 @@ def python_floats(model: nn.Module) -> Tensor:
     return x
 
 
+class TimeFirst(Functional):
+    """A velocity field as solvers of differential equations call it."""
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x, t)
+
+
+def differential_equation(model: nn.Module) -> Tensor:
+    """Euler's method, with a new tensor for each time."""
+    x = noise()
+    for t in torch.linspace(0.1, 0.9, STEPS).tolist():
+        x = x + 0.02 * model(torch.tensor(t), x)
+    return x
+
+
+class SelfConditioned(UNet):
+    """It takes its own last result too; the first call has none."""
+
+    def forward(self, x: Tensor, t: Tensor, x_self_cond: Tensor | None = None) -> Tensor:
+        earlier = torch.zeros_like(x) if x_self_cond is None else x_self_cond
+        return super().forward(x + 0.1 * earlier, t)
+
+
+def self_conditioned(model: nn.Module) -> Tensor:
+    x, predicted = noise(), None
+    for t in sigmas():
+        predicted = model(x, t, predicted)
+        x = x - 0.05 * predicted
+    return x
+
+
+class Field(ABC, nn.Module):
+    """A base class of models that is not derived from a module first."""
+
+
+class OfAnotherBase(Field, UNet):
+    pass
+
+
 def patched_instance() -> nn.Module:
     """A U-Net of whose blocks one got another ``forward``, as extensions do."""
     model = UNet()
@@ -97,7 +138,7 @@ def patched_instance() -> nn.Module:
     def forward(self: Any, h: Tensor, time: Tensor) -> Tensor:
         return h + 0.5 * self.inner(h) * torch.tanh(self.time(time))[:, :, None]
 
-    model.middle.forward = types.MethodType(forward, model.middle)
+    vars(model.middle)["forward"] = types.MethodType(forward, model.middle)
     return model
 
 
@@ -127,10 +168,10 @@ def wrapped_class() -> nn.Module:
 def check(model: nn.Module, loop: Loop, capture: fxcache.CaptureConfig | None = None) -> nn.Module:
     """Check promise 1, reuse and repetition; return the model that refreshes every third step."""
     model.eval()
-    plain, options = loop(model), {"capture": capture} if capture else {}
-    fxcache.optimize(model, fxcache.Uniform(1), **options)
+    plain = loop(model)
+    fxcache.optimize(model, fxcache.Uniform(1), capture=capture)
     assert torch.equal(loop(model), plain)
-    fxcache.optimize(model, fxcache.Uniform(INTERVAL), **options)
+    fxcache.optimize(model, fxcache.Uniform(INTERVAL), capture=capture)
     earlier = len(steps(model))
     first = loop(model)
     assert not torch.equal(first, plain)
@@ -175,11 +216,23 @@ def test_loops_of_k_diffusion(kind, loop):
 
 
 def test_python_floats_as_sigmas():
-    check(TakesFloats(), python_floats)
+    check(TakesFloats(depth=2), python_floats)
+
+
+def test_the_time_comes_first():
+    check(TimeFirst(), differential_equation)
+
+
+def test_self_conditioning():
+    check(SelfConditioned(), self_conditioned)
+
+
+def test_a_class_whose_first_base_is_not_a_module():
+    check(OfAnotherBase(), over_elements)
 
 
 def test_several_latents_in_one_model():
-    capture = fxcache.CaptureConfig(step_inputs=("audio",))
+    capture = fxcache.CaptureConfig(step_inputs=frozenset({"audio"}))
     assert saved(check(VideoAndAudio(), video_and_audio, capture)) > 0.75
 
 

@@ -78,5 +78,7 @@ def described(rows: list[Row], way: str = "") -> str:
     lines = []
     for row in rows:
         short = faults(row.ways[way], row.limits) if way else row.faults()
-        lines.append(f"- **{row.kind}**: {'; '.join(short)}. Cause: {CAUSES[row.kind]}.")
+        lines.append(
+            f"- **{row.kind}**: {'; '.join(short)}. Cause: {CAUSES.get(row.kind, 'not known')}."
+        )
     return "\n".join(lines)

@@ -69,9 +69,7 @@ def chains_of(needs: Dependence) -> list[Chain]:
     return chains
 
 
-def stream_of(
-    node: fx.Node, before: dict[fx.Node, fx.Node], needs: Dependence
-) -> fx.Node | None:
+def stream_of(node: fx.Node, before: dict[fx.Node, fx.Node], needs: Dependence) -> fx.Node | None:
     """Return the operand of an addition that is the stream; None if there is none.
 
     It is the operand from which the other one is computed, or the only one that is the result of

@@ -102,15 +102,15 @@ class Frontier:
         """The blocks of residual streams whose blocks are no modules, by stream and name."""
         return blocks_of_additions(self.needs)
 
-    @cached_property
-    def spannable(self) -> dict[str, list[fx.Node]]:
-        """The nodes of everything that a residual cut can begin or end with, by name."""
-        named = {name: nodes for stream in self.additions for name, nodes in stream.items()}
-        return {**named, **self.modules}
+    def nodes_of(self, name: str) -> list[fx.Node]:
+        """Return the nodes of a module or of a block of additions; none if there is neither."""
+        if name in self.modules:
+            return self.modules[name]
+        return next((stream[name] for stream in self.additions if name in stream), [])
 
     def span(self, first: str, last: str) -> Points:
         """The cache points that let a reuse step skip everything from ``first`` to ``last``."""
-        return cache_points(self.needs, self.spannable[first], self.spannable[last])
+        return cache_points(self.needs, self.nodes_of(first), self.nodes_of(last))
 
     def live(
         self, points: Points, also: Iterable[fx.Node] = (), hoisted: Iterable[fx.Node] = ()

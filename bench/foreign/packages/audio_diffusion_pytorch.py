@@ -1,6 +1,7 @@
 """audio-diffusion-pytorch: U-Nets for sound, built of a-unet's blocks."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ def waves(attention: bool) -> Callable[[], Subject]:
     def build() -> Subject:
         from audio_diffusion_pytorch import DiffusionModel, UNetV0
 
-        model = seeded(
+        model: Any = seeded(
             lambda: DiffusionModel(
                 net_t=UNetV0,
                 in_channels=CHANNELS,

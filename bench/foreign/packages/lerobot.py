@@ -45,12 +45,14 @@ def actions() -> Subject:
         noise_scheduler_type="DDIM",
         device="cpu",
     )
-    model = seeded(lambda: module.DiffusionModel(config))
+    model: Any = seeded(lambda: module.DiffusionModel(config))
     seen = torch.randn(1, config.n_obs_steps, STATE)
     batch = {"observation.state": seen, "observation.environment_state": seen}
     return Subject({"unet": model.unet}, lambda: model.generate_actions(batch))
 
 
 RECIPES = (
-    ForeignRecipe(PACKAGE, "DiffusionConditionalUnet1d", "DiffusionModel.generate_actions", actions),
+    ForeignRecipe(
+        PACKAGE, "DiffusionConditionalUnet1d", "DiffusionModel.generate_actions", actions
+    ),
 )

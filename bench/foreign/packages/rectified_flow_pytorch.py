@@ -25,5 +25,7 @@ def flow(predict: str, method: str) -> Callable[[], Subject]:
 RECIPES = (
     ForeignRecipe(PACKAGE, "Unet", "RectifiedFlow.sample, midpoint", flow("flow", "midpoint")),
     ForeignRecipe(PACKAGE, "Unet", "RectifiedFlow.sample, Euler", flow("flow", "euler")),
-    ForeignRecipe(PACKAGE, "Unet that predicts data", "RectifiedFlow.sample, Euler", flow("clean", "euler")),
+    ForeignRecipe(
+        PACKAGE, "Unet that predicts data", "RectifiedFlow.sample, Euler", flow("clean", "euler")
+    ),
 )

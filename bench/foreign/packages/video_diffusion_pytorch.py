@@ -34,7 +34,5 @@ def guided() -> Subject:
 
 RECIPES = (
     ForeignRecipe(PACKAGE, "Unet3D", "GaussianDiffusion.sample", unconditional),
-    ForeignRecipe(
-        PACKAGE, "Unet3D, guided", "GaussianDiffusion.sample", guided, {"denoise_fn": 2}
-    ),
+    ForeignRecipe(PACKAGE, "Unet3D, guided", "GaussianDiffusion.sample", guided, {"denoise_fn": 2}),
 )
