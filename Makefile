@@ -5,12 +5,13 @@ INSTALLED := $(VENV)/.installed
 DOCS := .venv-docs
 PEERS := .venv-peers
 QUANTIZED := .venv-quantized
+FOREIGN := .venv-foreign
 MODEL := bench/models/emoji-sd
 DEMO := --prompt "red apple" --prompt "grinning face" --prompt "slice of pizza" \
 	--prompt "tiger face" --prompt "fire engine" --prompt "penguin" \
 	--steps 50 --compare
 
-.PHONY: help install demo docs gate test test-slow test-oldest lint types unit figures coverage pipelines quality peers quantized stateful drawn cases clean
+.PHONY: help install demo docs gate test test-slow test-oldest lint types unit figures coverage pipelines compatibility quality peers quantized stateful drawn cases clean
 
 help:
 	@echo "make demo         pictures with and without fxcache, side by side, with times"
@@ -22,6 +23,7 @@ help:
 	@echo "make figures      measure again every number that the README states"
 	@echo "make coverage     try every denoiser of diffusers again (an hour at most)"
 	@echo "make pipelines    try every pipeline of diffusers again (about an hour)"
+	@echo "make compatibility  try models of other packages than diffusers (about a quarter of an hour)"
 	@echo "make quality      what every policy does to the bundled models' pictures (about two hours)"
 	@echo "make peers        fxcache beside other caches, on the same models (about an hour)"
 	@echo "make quantized    quantised models, with every library that has a test (minutes)"
@@ -104,6 +106,21 @@ pipelines: install
 	$(BIN)/python -m bench.pipelines
 	$(BIN)/python -m bench.figures
 
+# Another environment. Some packages pin versions that they do not need: pip installs those without
+# their dependencies. setuptools 80 is the last with pkg_resources, which k-diffusion imports.
+# Beside torch for the CPU, torchaudio works without its compiled part, which is for CUDA.
+compatibility: $(FOREIGN)/.installed
+	$(FOREIGN)/bin/python -m bench.foreign
+
+$(FOREIGN)/.installed: pyproject.toml constraints.txt $(wildcard bench/foreign/*.txt)
+	test -x $(FOREIGN)/bin/python || $(PYTHON) -m venv $(FOREIGN)
+	grep -vE '^setuptools==' constraints.txt > $(FOREIGN)/constraints.txt
+	$(FOREIGN)/bin/pip install --quiet --constraint $(FOREIGN)/constraints.txt \
+		--editable ".[diffusers]" --requirement bench/foreign/requirements.txt
+	$(FOREIGN)/bin/pip install --quiet --no-deps --requirement bench/foreign/unpinned.txt
+	rm -f $(FOREIGN)/lib/python3*/site-packages/torchaudio/lib/*.so
+	touch $@
+
 quality: install
 	$(BIN)/python -m bench.quality
 	$(BIN)/python -m bench.few_steps
@@ -143,4 +160,4 @@ cases: install
 	done; exit $$failed
 
 clean:
-	rm -rf build $(VENV) $(DOCS) $(PEERS) $(QUANTIZED) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf build $(VENV) $(DOCS) $(PEERS) $(QUANTIZED) $(FOREIGN) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

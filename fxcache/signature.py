@@ -21,17 +21,23 @@ def is_timestep_name(name: str) -> bool:
     return name in TIMESTEP_NAMES or name.endswith("_time")
 
 
+def no_timesteps(names: Sequence[str]) -> Sequence[str]:
+    """Return the names that timesteps do not have, or all if there are no others."""
+    return [name for name in names if not is_timestep_name(name)] or names
+
+
 class Signature:
     """The names and roles of the inputs of one module class's ``forward``.
 
     An input that a parameter takes has the parameter's name. Inputs in ``*args`` are named
     ``args.0``, ``args.1`` and so on. Inputs in ``**kwargs`` have the caller's keywords.
 
-    The latent is the first parameter, unless ``latent`` names another one. If ``forward`` has no
-    named parameters, the latent is the first tensor. The timestep is the first other input with the
-    name of one, see ``is_timestep_name``. If there is none, it is the first input after the latent,
-    provided that this is a number or a tensor of at most one dimension. All other inputs are
-    conditioning.
+    The latent is the first parameter without the name of a timestep, see ``is_timestep_name``,
+    unless ``latent`` names another one: solvers of differential equations pass the time first. If
+    ``forward`` has no named parameters, the latent is the first such tensor. The timestep is the
+    first other input with the name of one. If there is none, it is the first input after the
+    latent, provided that this is a number or a tensor of at most one dimension. All other inputs
+    are conditioning.
 
     Args:
         original: The module class.
@@ -71,7 +77,7 @@ class Signature:
             self._require_parameter(path, "dynamic")
         if latent:
             self._require_parameter(latent, "latent")
-        self.latent = latent or next(iter(self.names), None)
+        self.latent = latent or next(iter(no_timesteps(self.names)), None)
         others = [name for name in self.names if name != self.latent]
         self.named_timestep = next(filter(is_timestep_name, others), None)
 
@@ -129,9 +135,8 @@ class Signature:
 
     def _first_tensor(self, arguments: dict[str, Any]) -> str:
         """The name of the first tensor argument, for a ``forward`` without named parameters."""
-        for name, argument in arguments.items():
-            if isinstance(argument, Tensor):
-                return name
+        for name in no_timesteps([n for n, a in arguments.items() if isinstance(a, Tensor)]):
+            return name
         raise NotADenoiserError(
             f"{self.model}.forward has no named parameters, and this call passes no tensor",
             where=f"{self.model}.forward{self.declared}",

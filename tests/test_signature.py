@@ -104,6 +104,16 @@ def test_arguments_have_paths():
     assert list(call.exported) == ["t", "x", "y", "args", "more"]
 
 
+def test_the_latent_may_come_after_the_time():
+    for call in (
+        Signature(Optional).call((T, X), {}),
+        Signature(Keywords).call((), {"timestep": T, "sample": X, "text": TEXT}),
+    ):
+        assert call.latent is X
+        timesteps = [i.path for i in call.inputs() if i.role is Role.TIMESTEP]
+        assert timesteps in (["t"], ["timestep"])
+
+
 def test_omitted_arguments_make_no_difference():
     signature = Signature(ByPosition)
     first, second = (signature.call((X, T, TEXT), kwargs) for kwargs in ({}, {"scale": 1.0}))

@@ -2,14 +2,13 @@
 
 import importlib
 import pkgutil
-from collections.abc import Callable
 
-import torch
 from diffusers import ModelMixin
 from diffusers.models import transformers, unets
 from torch import nn
 
 from bench.denoisers.recipe import Recipe
+from bench.seeding import seeded
 
 
 def classes() -> dict[str, type[nn.Module]]:
@@ -28,15 +27,3 @@ def classes() -> dict[str, type[nn.Module]]:
 def tiny(recipe: Recipe) -> nn.Module:
     """Build a small model, see ``seeded``."""
     return seeded(lambda: classes()[recipe.kind](**recipe.tiny))
-
-
-def seeded(build: Callable[[], nn.Module]) -> nn.Module:
-    """Build a model with seeded weights, in eval mode. All its blocks have an effect."""
-    torch.manual_seed(0)
-    model = build().eval()
-    for weight in model.parameters():
-        if weight.dim() > 1:
-            nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
-        elif not weight.any():
-            nn.init.normal_(weight, std=0.02)
-    return model

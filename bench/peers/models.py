@@ -13,8 +13,8 @@ from diffusers import (
 )
 from torch import Tensor
 
-from bench.denoisers.build import seeded
 from bench.peers.subject import Request, Subject
+from bench.seeding import seeded
 
 WORDS = 32  # tokens of the prompt
 

@@ -2,8 +2,9 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -89,8 +90,9 @@ def check(recipe: PipelineRecipe) -> Row:
         pipe = recipe.build()
         pipe.set_progress_bar_config(disable=True)
         modules = denoisers_of(pipe)
-        plain, calls = count_calls(pipe, recipe, modules)
-        if not same(draw(pipe, recipe), plain):
+        drawing = partial(draw, pipe, recipe)
+        plain, calls = count_calls(drawing, modules)
+        if not same(drawing(), plain):
             return Row(recipe.kind, calls, error="the original pipeline does not repeat itself")
     except Exception as error:
         return Row(recipe.kind, error=f"not run: {described(error)}")
@@ -98,19 +100,15 @@ def check(recipe: PipelineRecipe) -> Row:
     if not called:
         return Row(recipe.kind, calls, error=f"no denoiser is called {FEWEST_CALLS} times")
     ways = {
-        PIPELINE: checked(pipe, recipe, plain, called, lambda policy: [optimized(pipe, policy)]),
-        MODULE: checked(
-            pipe, recipe, plain, called, lambda p: [optimized(m, p) for m in called.values()]
-        ),
+        PIPELINE: checked(drawing, plain, called, lambda policy: [optimized(pipe, policy)]),
+        MODULE: checked(drawing, plain, called, lambda p: optimized_each(called.values(), p)),
     }
-    return Row(
-        recipe.kind, calls, {name: limit(recipe, name, calls[name]) for name in called}, ways
-    )
+    limits = {name: limit(calls[name], recipe.trajectories.get(name, 1)) for name in called}
+    return Row(recipe.kind, calls, limits, ways)
 
 
-def limit(recipe: PipelineRecipe, name: str, calls: int) -> int:
-    """Return the most refreshes of a denoiser at the interval, one above the ideal for each run."""
-    trajectories = recipe.trajectories.get(name, 1)
+def limit(calls: int, trajectories: int = 1) -> int:
+    """Return the most refreshes at the interval: for each trajectory one above the ideal."""
     return trajectories * (math.ceil(calls / trajectories / INTERVAL) + 1)
 
 
@@ -119,23 +117,33 @@ def optimized(target: Any, policy: fxcache.Policy) -> Any:
     return target
 
 
+def optimized_each(modules: Iterable[nn.Module], policy: fxcache.Policy) -> list[Any]:
+    return [optimized(module, policy) for module in modules]
+
+
 def checked(
-    pipe: Any,
-    recipe: PipelineRecipe,
+    drawing: Callable[[], list[Tensor]],
     plain: list[Tensor],
     modules: Mapping[str, nn.Module],
     optimize: Callable[[fxcache.Policy], list[Any]],
 ) -> Checked:
-    """Check one way of optimising ``pipe``, and restore it."""
+    """Check one way of optimising the denoisers ``modules`` of ``drawing``, and restore them.
+
+    Args:
+        drawing: Samples with the same noise each time.
+        plain: What it returned before.
+        modules: The denoisers that it calls.
+        optimize: Optimises them with a policy, and returns what to restore.
+    """
     targets: list[Any] = []
     try:
         targets = optimize(fxcache.Uniform(1))
-        exact = same(draw(pipe, recipe), plain)
+        exact = same(drawing(), plain)
         optimize(fxcache.Uniform(INTERVAL))
         forget_runs(modules)
-        first = draw(pipe, recipe)
+        first = drawing()
         counts = refreshes(modules)
-        again = same(draw(pipe, recipe), first)
+        again = same(drawing(), first)
         return Checked(exact, again, not same(first, plain), counts)
     except Exception as error:
         return Checked(error=described(error))

@@ -1,8 +1,10 @@
 """Calls a pipeline with the same noise each time, and gives its results as tensors."""
 
+import functools
 import inspect
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,7 @@ def draw(pipe: Any, recipe: PipelineRecipe) -> list[Tensor]:
     Raises:
         ValueError: A value is not finite, or there is none.
     """
-    random.seed(0)
-    np.random.seed(0)
-    torch.manual_seed(0)
+    seed()
     usual = {
         "generator": torch.Generator().manual_seed(0),
         "num_inference_steps": recipe.steps,
@@ -31,11 +31,27 @@ def draw(pipe: Any, recipe: PipelineRecipe) -> list[Tensor]:
     }
     taken = inspect.signature(type(pipe).__call__).parameters
     options = {name: value for name, value in usual.items() if name in taken}
-    results = list(tensors(pipe(**(options | dict(recipe.call())))))
+    return finite(recipe.kind, pipe(**(options | dict(recipe.call()))))
+
+
+def seed() -> None:
+    """Seed every source of random numbers."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+def finite(name: str, result: Any) -> list[Tensor]:
+    """Return all tensors, arrays and images of a result.
+
+    Raises:
+        ValueError: A value is not finite, or there is none.
+    """
+    results = list(tensors(result))
     if not results:
-        raise ValueError(f"{recipe.kind} returned no tensor, array or image")
+        raise ValueError(f"{name} returned no tensor, array or image")
     if not all(torch.isfinite(result).all() for result in results):
-        raise ValueError(f"{recipe.kind} returned values that are not finite")
+        raise ValueError(f"{name} returned values that are not finite")
     return results
 
 
@@ -59,20 +75,33 @@ def same(results: list[Tensor], others: list[Tensor]) -> bool:
 
 
 def count_calls(
-    pipe: Any, recipe: PipelineRecipe, modules: Mapping[str, nn.Module]
+    drawing: Callable[[], list[Tensor]], modules: Mapping[str, nn.Module]
 ) -> tuple[list[Tensor], dict[str, int]]:
-    """Draw once. Return the results, and how often each of ``modules`` was called."""
+    """Draw once. Return the results, and how often each of ``modules`` was called.
+
+    A call of ``forward`` counts, too: some models guide themselves in a method of their own.
+    """
     calls = dict.fromkeys(modules, 0)
+    with ExitStack() as stack:
+        for name, module in modules.items():
+            stack.enter_context(counting(module, name, calls))
+        return drawing(), calls
 
-    def counting(name: str) -> Any:
-        def count(*_: Any) -> None:
-            calls[name] += 1
 
-        return count
+@contextmanager
+def counting(module: nn.Module, name: str, calls: dict[str, int]) -> Iterator[None]:
+    """Add the calls of ``module`` to ``calls[name]``."""
+    forward, own = module.forward, vars(module).get("forward")
 
-    hooks = [m.register_forward_pre_hook(counting(name)) for name, m in modules.items()]
+    @functools.wraps(forward)
+    def counted(*arguments: Any, **options: Any) -> Any:
+        calls[name] += 1
+        return forward(*arguments, **options)
+
+    vars(module)["forward"] = counted
     try:
-        return draw(pipe, recipe), calls
+        yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        del vars(module)["forward"]
+        if own is not None:
+            vars(module)["forward"] = own

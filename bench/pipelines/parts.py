@@ -24,7 +24,7 @@ from transformers import (
 
 from bench.denoisers import RECIPES
 from bench.denoisers import tiny as from_recipe
-from bench.denoisers.build import seeded
+from bench.seeding import seeded
 
 WIDTH = 32
 LONGEST_PROMPT = 16

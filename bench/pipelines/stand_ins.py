@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import BatchEncoding
 
-from bench.denoisers.build import seeded
 from bench.pipelines.parts import StandIn, tokenizer
+from bench.seeding import seeded
 
 IMAGE_TOKEN = "<|image_pad|>"  # noqa: S105
 

@@ -147,7 +147,8 @@ def automatic(frontier: Frontier, observed: Nodes) -> Choice:
     Cuts at skip connections come first. In a U-Net the best one is the outermost, as in the
     experiments of DeepCache. If none of them saves half of the FLOPs, cuts along streams compete
     too, and the longest run of blocks wins, as in TeaCache. If the observed values need the first
-    block of a stream at every step, the cut begins behind that block.
+    block of a stream at every step, the cut begins behind that block. If blocks that are modules
+    do not save half either, streams of additions compete too.
     """
     skips: list[tuple[Cut, Points]] = [
         (frontier.feature(value), (CachePoint(value),)) for value in frontier.skips
@@ -159,10 +160,14 @@ def automatic(frontier: Frontier, observed: Nodes) -> Choice:
         starts = [block for stack in frontier.stacks for block in stack.blocks[:first]]
         spans = [(frontier.price(p, name), p) for name, p in frontier.spans(starts).items()]
         best = min(skips + spans, key=by_cost, default=None)
+        if best is None or best[0].share_saved < ENOUGH:
+            added = frontier.spans_of_additions(first)
+            spans += [(frontier.price(p, name), p) for name, p in added.items()]
+            best = min(skips + spans, key=by_cost, default=None)
     if best is None:
         raise CutError(
             f"{frontier.program.model} has neither a skip connection that bypasses work nor "
-            "repeated blocks that add to a residual stream",
+            "a residual stream to which several branches are added",
             where='cut="auto"',
             remedy="pass cut= with the path of a module whose output can be cached, or with a "
             "pair of paths: the first and the last module to skip",

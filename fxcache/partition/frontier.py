@@ -6,6 +6,7 @@ from functools import cached_property
 
 from torch import fx
 
+from fxcache.analysis.additions import blocks_of_additions
 from fxcache.analysis.blocks import Stack, nodes_by_module, outermost, stacks
 from fxcache.analysis.collectives import process_groups
 from fxcache.analysis.cost import Costs, merged, op_name
@@ -102,9 +103,20 @@ class Frontier:
                 named[path] = values[0]
         return named
 
+    @cached_property
+    def additions(self) -> list[dict[str, list[fx.Node]]]:
+        """The blocks of residual streams whose blocks are no modules, by stream and name."""
+        return blocks_of_additions(self.needs)
+
+    def nodes_of(self, name: str) -> list[fx.Node]:
+        """Return the nodes of a module or of a block of additions; none if there is neither."""
+        if name in self.modules:
+            return self.modules[name]
+        return next((stream[name] for stream in self.additions if name in stream), [])
+
     def span(self, first: str, last: str) -> Points:
-        """The cache points that let a reuse step skip all modules from ``first`` to ``last``."""
-        return cache_points(self.needs, self.modules[first], self.modules[last])
+        """The cache points that let a reuse step skip everything from ``first`` to ``last``."""
+        return cache_points(self.needs, self.nodes_of(first), self.nodes_of(last))
 
     def live(
         self, points: Points, also: Iterable[fx.Node] = (), hoisted: Iterable[fx.Node] = ()
@@ -172,6 +184,17 @@ class Frontier:
                     break
         return by_name
 
+    def spans_of_additions(self, starts: int | None = None) -> dict[str, Points]:
+        """By name, the longest cut that begins at each of the first ``starts`` additions."""
+        by_name: dict[str, Points] = {}
+        for stream in self.additions:
+            last = next(reversed(stream))
+            for first in list(stream)[:starts]:
+                points = self.span(first, last)
+                if points and all(p.along_stream for p in points):
+                    by_name[f"{first}{SPAN}{last}"] = points
+        return by_name
+
     def _ends(self, first: str) -> list[str]:
         """Return the last block of each stack, from the last stack back to that of ``first``."""
         containers = [stack.container for stack in self.stacks]
@@ -182,10 +205,14 @@ class Frontier:
         """Return all cuts that save FLOPs.
 
         The cuts at skip connections come first, outermost first. If none of them saves half of the
-        FLOPs, the cuts along streams follow, longest first.
+        FLOPs, the cuts along streams follow, longest first, and then those along streams whose
+        blocks are no modules.
         """
         candidates = [self.feature(value) for value in self.skips]
         if all(cut.share_saved < ENOUGH for cut in candidates):
             spans = self.spans(block for stack in self.stacks for block in stack.blocks)
+            candidates += [self.price(points, name) for name, points in spans.items()]
+        if all(cut.share_saved < ENOUGH for cut in candidates):
+            spans = self.spans_of_additions()
             candidates += [self.price(points, name) for name, points in spans.items()]
         return [cut for cut in candidates if cut.share_saved > 0]

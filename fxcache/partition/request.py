@@ -84,7 +84,7 @@ def by_span(frontier: Frontier, first: str, last: str) -> Choice:
     """The residual cut that skips all modules from ``first`` to ``last``."""
     name = f"{first}{SPAN}{last}"
     for path in (first, last):
-        if path not in frontier.modules:
+        if not frontier.nodes_of(path):
             raise CutError(
                 f"{frontier.program.model} has no module named {path!r} that computes anything",
                 where=f"cut={name!r}",

@@ -39,7 +39,9 @@ class ClassSwap:
     """Makes one class for each original class.
 
     Args:
-        mixin: The first base class of the new class; it marks optimised objects.
+        mixin: The last base class of the new class; it marks optimised objects, and has no members.
+            Were it the first, Python would refuse to swap classes whose first base is not a module,
+            such as ``class Model(ABC, nn.Module)``: their objects have another layout.
         members: Maps the original class to the attributes of the new class.
         metaclass: The metaclass of the new class, ``type`` by default.
     """
@@ -69,7 +71,7 @@ class ClassSwap:
         }
         metaclass = common_metaclass(self._metaclass, type(original))
         members = {**self._members(original), **named}
-        return metaclass(original.__name__, (self._mixin, original), members)
+        return metaclass(original.__name__, (original, self._mixin), members)
 
 
 def common_metaclass(wanted: type[type], own: type[type]) -> type[type]:

@@ -18,7 +18,7 @@ DISPATCHES = "fxcache_dispatches"  # marks the forward of optimised classes
 
 
 class Optimized:
-    """A base of the class of every optimised module, before the module's own class."""
+    """A base of the class of every optimised module, after the module's own class."""
 
 
 def members(original: type[nn.Module]) -> dict[str, Any]:

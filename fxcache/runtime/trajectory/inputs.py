@@ -14,7 +14,7 @@ from fxcache.runtime.trajectory.tensor_ref import Match, TensorRef, digest_of
 MAX_KINDS = 256  # the greatest number of kinds of calls to remember
 # Names of inputs that belong to a step and not to a run: they are new at every call.
 STEP_NAMES = re.compile(
-    r"residual|block_samples|controlnet|timestep|sigma|noise|_time$", re.IGNORECASE
+    r"residual|block_samples|controlnet|timestep|sigma|noise|self_?cond|_time$", re.IGNORECASE
 )
 # Names of inputs that describe the image: another value means another or a changed request.
 PROMPT_NAMES = re.compile(
