@@ -1,6 +1,7 @@
 """The signature of a denoiser's ``forward``: names and roles of inputs, canonical calls."""
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from fxcache.form import Form, form_of
 from fxcache.leaves import leaves
 
 TIMESTEP_NAMES = frozenset({"timestep", "timesteps", "time", "t", "sigma", "sigmas", "noise_level"})
+# Names of inputs that describe tokens and their places, and of inputs that a model denoises.
+DESCRIPTIONS = re.compile(r"(^|_)(ids|indexes|masks?|prompts?|text)(_|$)")
+LATENTS = re.compile(r"(^|_)(tokens|latents?|samples?)$")
 MAX_FORMS = 4  # calls may alternate between forms, such as a whole batch and half of it
 
 
@@ -21,9 +25,12 @@ def is_timestep_name(name: str) -> bool:
     return name in TIMESTEP_NAMES or name.endswith("_time")
 
 
-def no_timesteps(names: Sequence[str]) -> Sequence[str]:
-    """Return the names that timesteps do not have, or all if there are no others."""
-    return [name for name in names if not is_timestep_name(name)] or names
+def latents_first(names: Sequence[str]) -> Sequence[str]:
+    """Return the names with those that latents are likely to have first."""
+    rest = [name for name in names if not is_timestep_name(name)] or names
+    if not rest or not DESCRIPTIONS.search(rest[0]):
+        return rest
+    return [name for name in rest if LATENTS.search(name)] or rest
 
 
 class Signature:
@@ -32,8 +39,9 @@ class Signature:
     An input that a parameter takes has the parameter's name. Inputs in ``*args`` are named
     ``args.0``, ``args.1`` and so on. Inputs in ``**kwargs`` have the caller's keywords.
 
-    The latent is the first parameter without the name of a timestep, see ``is_timestep_name``,
-    unless ``latent`` names another one: solvers of differential equations pass the time first. If
+    The latent is the first parameter without the name of a timestep, see ``is_timestep_name``:
+    solvers of differential equations pass the time first. If that one describes tokens, such as
+    ``text_ids``, it is the first with the name of a latent. ``latent`` may name another one. If
     ``forward`` has no named parameters, the latent is the first such tensor. The timestep is the
     first other input with the name of one. If there is none, it is the first input after the
     latent, provided that this is a number or a tensor of at most one dimension. All other inputs
@@ -77,7 +85,7 @@ class Signature:
             self._require_parameter(path, "dynamic")
         if latent:
             self._require_parameter(latent, "latent")
-        self.latent = latent or next(iter(no_timesteps(self.names)), None)
+        self.latent = latent or next(iter(latents_first(self.names)), None)
         others = [name for name in self.names if name != self.latent]
         self.named_timestep = next(filter(is_timestep_name, others), None)
 
@@ -135,7 +143,7 @@ class Signature:
 
     def _first_tensor(self, arguments: dict[str, Any]) -> str:
         """The name of the first tensor argument, for a ``forward`` without named parameters."""
-        for name in no_timesteps([n for n, a in arguments.items() if isinstance(a, Tensor)]):
+        for name in latents_first([n for n, a in arguments.items() if isinstance(a, Tensor)]):
             return name
         raise NotADenoiserError(
             f"{self.model}.forward has no named parameters, and this call passes no tensor",

@@ -241,3 +241,20 @@ def test_guidance_of_positional_arguments():
     plain, both = Doubled().eval(), latent.repeat(2, 1, 1)
     timesteps = torch.linspace(900, 100, 4)
     assert torch.equal(model(both, timesteps[0], text), plain(both, timesteps[0], text))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "latent"),
+    [
+        ("x, t", "x"),
+        ("t, x", "x"),
+        ("text_ids, position_ids, vision_tokens, vision_timesteps", "vision_tokens"),
+        ("encodings_and_masks, decoder_input_tokens, decoder_noise_time", "decoder_input_tokens"),
+        ("input_ids, encoder_hidden_states, micro_conds", "input_ids"),
+        ("hidden_states, text_tokens, timestep", "hidden_states"),
+    ],
+)
+def test_the_latent_by_its_name(parameters, latent):
+    scope: dict[str, Any] = {"nn": nn}
+    exec(f"class Model(nn.Module):\n    def forward(self, {parameters}): ...", scope)
+    assert Signature(scope["Model"]).latent == latent
