@@ -27,6 +27,7 @@ from fxcache._torch.operators import (
     writes,
 )
 from fxcache._torch.sizes import expression_of, guards_of, hint_of
+from fxcache._torch.submodules import Observed, below_autograd, is_being_traced
 from fxcache._torch.tensors import (
     base_of,
     copy_all,
@@ -58,10 +59,12 @@ __all__ = [
     "FakeRun",
     "MachineCode",
     "ModuleProxy",
+    "Observed",
     "TreeSpec",
     "accept_any_keyword",
     "argument_types",
     "base_of",
+    "below_autograd",
     "compilations",
     "compile_graph",
     "compiled_by",
@@ -80,6 +83,7 @@ __all__ = [
     "hint_of",
     "hook_dicts",
     "hooks_of",
+    "is_being_traced",
     "is_composite",
     "is_fake",
     "is_vmap_step",

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import fx, nn
@@ -22,6 +23,7 @@ from fxcache.capture.source import recorded_line, source_of
 from fxcache.capture.unlift import unlift
 from fxcache.capture.weight_hooks import DIFFUSERS_HOOKS
 from fxcache.errors import CaptureError, NotADenoiserError
+from fxcache.opaque import call_of
 from fxcache.program import Program, output_node
 from fxcache.signature import Signature
 
@@ -89,14 +91,16 @@ def traced_program(original: nn.Module, model: str, call: Call, dynamic: Dynamic
 
 def program_of(traced: Exported, model: str, call: Call, dynamic: Dynamic, lines: bool) -> Program:
     """Return the program of a trace, functional and verified. ``lines`` is that of the trace."""
-    exported, specialized, boundary = traced
+    exported, specialized, boundary, opaque = traced
     remove_identities(exported.graph)
     own_constants(exported)
     if any(writes(n.target) or is_vmap_step(n.target) for n in all_nodes(exported)):
         exported = functional(exported, model, lines)
         remove_identities(exported.graph)
     require_functional(exported, model)
-    return unlift(exported, model, call, boundary, dynamic, specialized)
+    program = unlift(exported, model, call, boundary, dynamic, specialized)
+    called = set(map(call_of, program.graph.nodes))
+    return replace(program, opaque=tuple(call for call in opaque if call in called))
 
 
 def require_no_cache_inside(module: nn.Module) -> None:

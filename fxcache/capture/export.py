@@ -17,18 +17,23 @@ from fxcache._torch import (
 )
 from fxcache.call import Call
 from fxcache.capture.boundary import Boundary
+from fxcache.capture.choice import Choice
 from fxcache.capture.isolation import isolated
 from fxcache.capture.loading import set_forward
+from fxcache.capture.opaque import OpaqueError, OpaqueSubmodules
 from fxcache.capture.preserve import Preserved
+from fxcache.capture.probe import can_run, probed
 from fxcache.capture.randomness import without_draws
 from fxcache.capture.replacements import Replacements, UntraceableError
 from fxcache.capture.source import source_line
 from fxcache.capture.specialize import Specialize
 from fxcache.errors import CaptureError
 from fxcache.leaves import named_leaves
+from fxcache.opaque import OpaqueCall
 from fxcache.program import STATE_KEY, has_unknown_size, is_tensor, value_of
 
 Dynamic = Mapping[str, Set[int]]
+MAX_RETRIES = 12  # each costs a trace up to the next submodule that cannot be traced
 
 
 class Exported(NamedTuple):
@@ -38,18 +43,19 @@ class Exported(NamedTuple):
         program: The exported program.
         specialized: The paths of the inputs whose values are constants of the graph.
         boundary: The structure of the results of the call.
+        opaque: The calls of submodules that are not traced.
     """
 
     program: ExportedProgram
     specialized: frozenset[str]
     boundary: Boundary
+    opaque: tuple[OpaqueCall, ...] = ()
 
 
 def export(module: nn.Module, call: Call, dynamic: Dynamic, lines: bool = False) -> Exported:
     """Run torch.export for ``call``. Composite operators stay whole (the training form).
 
-    If the model branches on values, or shapes depend on values, a second attempt specialises the
-    graph on the values of the call's conditioning.
+    If a submodule cannot be traced, the graph calls it as it is.
 
     Args:
         module: The module under its original class.
@@ -58,18 +64,85 @@ def export(module: nn.Module, call: Call, dynamic: Dynamic, lines: bool = False)
         lines: Whether to record the source line of each node, which takes time.
 
     Raises:
-        CaptureError: Both attempts fail.
+        CaptureError: The module itself cannot be traced.
     """
-    with contextlib.suppress(Exception):  # the second attempt reports the error
-        exported = traced(module, call, dynamic, lines)
-        if not has_unknown_sizes(exported.program):
-            return exported
     try:
-        return specialized(module, call, dynamic, lines)
+        return attempted(module, call, dynamic, lines)
     except CaptureError:
         raise
     except Exception as error:
-        raise refusal(module, error) from error
+        refused = refusal(module, error)
+        if not can_run(module, call) or any(p.is_inference() for p in module.parameters()):
+            raise refused from error
+        return with_opaque_submodules(module, call, dynamic, lines, error, refused)
+
+
+def attempted(
+    module: nn.Module,
+    call: Call,
+    dynamic: Dynamic,
+    lines: bool,
+    opaque: OpaqueSubmodules | None = None,
+) -> Exported:
+    """Make two attempts at a trace.
+
+    If the model branches on values, or shapes depend on values, the second one specialises the
+    graph on the values of the call's conditioning. Its error is passed on.
+
+    Args:
+        module: The module under its original class.
+        call: The call to trace.
+        dynamic: The dimensions whose sizes may vary, by the path of the input.
+        lines: Whether to record the source line of each node.
+        opaque: The submodules that are called as they are.
+    """
+    with contextlib.suppress(Exception):  # the second attempt reports the error
+        exported = traced(module, call, dynamic, lines, opaque=opaque)
+        if not has_unknown_sizes(exported.program):
+            return exported
+    return traced(module, call, dynamic, lines, Specialize(call.readable()), opaque)
+
+
+def with_opaque_submodules(
+    module: nn.Module,
+    call: Call,
+    dynamic: Dynamic,
+    lines: bool,
+    error: Exception,
+    refused: CaptureError,
+) -> Exported:
+    """Return a graph that calls as they are the submodules that cannot be traced.
+
+    Args:
+        module: The module under its original class.
+        call: The call to trace.
+        dynamic: The dimensions whose sizes may vary, by the path of the input.
+        lines: Whether to record the source line of each node.
+        error: The error of the trace without such calls.
+        refused: The error to raise if this is of no help.
+    """
+    choice, records, last = Choice(module), None, error
+    for _ in range(MAX_RETRIES):
+        if not choice.extend(last, reason_of(last)):
+            break
+        if records is None:
+            try:
+                records = probed(module, call)
+            except Exception:
+                raise refused from error  # the model does not accept these inputs
+        try:
+            return attempted(module, call, dynamic, lines, OpaqueSubmodules(choice, records))
+        except CaptureError:
+            raise
+        except Exception as other:
+            last = other
+    if isinstance(last, OpaqueError):
+        refused = CaptureError(
+            f"{refused.what}; and no graph can call that submodule: {last}",
+            where=refused.where,
+            remedy=refused.remedy,
+        )
+    raise refused from error
 
 
 def traced(
@@ -78,6 +151,7 @@ def traced(
     dynamic: Dynamic,
     lines: bool,
     values: Specialize | None = None,
+    opaque: OpaqueSubmodules | None = None,
 ) -> Exported:
     """Make one attempt.
 
@@ -90,28 +164,36 @@ def traced(
         dynamic: The dimensions whose sizes may vary, by the path of the input.
         lines: Whether to record the source line of each node.
         values: Provides the values of tensors that the model reads; None to provide none.
+        opaque: The submodules that are called as they are; None if there are none.
     """
     shapes = (dynamic_shapes(call, dynamic),) if dynamic else None
 
     def trace() -> Exported:
         arguments = (stand_ins(call.exported),)
         boundary = Boundary(module, call)
-        entered = entered_with_dict(module, boundary, values)
-        with entered, isolated(lines), Preserved(module):
+        entered = entered_with_dict(module, boundary, values, opaque)
+        replaced = opaque.replaced() if opaque else contextlib.nullcontext()
+        with entered, replaced, isolated(lines), Preserved(module):
             program = torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
-        return Exported(program, frozenset(values.read if values else ()), boundary)
+        read = frozenset(values.read if values else ())
+        return Exported(program, read, boundary, opaque.calls if opaque else ())
 
     return without_draws(trace)
 
 
 @contextlib.contextmanager
 def entered_with_dict(
-    module: nn.Module, boundary: Boundary, values: Specialize | None
+    module: nn.Module,
+    boundary: Boundary,
+    values: Specialize | None,
+    opaque: OpaqueSubmodules | None,
 ) -> Iterator[None]:
     """Makes ``module`` callable with one dict, with replacements for calls that fail to trace."""
 
     def enter(arguments: dict[str, Any]) -> Any:  # torch records only frames called "forward"
         accept_any_keyword()
+        if opaque is not None:
+            opaque.begin()
         replacements = Replacements()
         with values or contextlib.nullcontext(), replacements:
             if values is not None:
@@ -141,14 +223,6 @@ def dynamic_shapes(call: Call, dynamic: Dynamic) -> dict[str, Any]:
     return tree_unflatten([open_sizes(leaf) for leaf in leaves], tree)
 
 
-def specialized(module: nn.Module, call: Call, dynamic: Dynamic, lines: bool) -> Exported:
-    """Make one attempt in which the model can read the values of conditioning tensors.
-
-    It can also read tensors that depend on no input.
-    """
-    return traced(module, call, dynamic, lines, Specialize(call.readable()))
-
-
 def has_unknown_sizes(exported: ExportedProgram) -> bool:
     """Return whether the graph has tensors of data-dependent shapes."""
     return any(has_unknown_size(value_of(n)) for n in exported.graph.nodes if is_tensor(n))
@@ -156,9 +230,8 @@ def has_unknown_sizes(exported: ExportedProgram) -> bool:
 
 def refusal(module: nn.Module, error: Exception) -> CaptureError:
     """Return the CaptureError for the ``error`` of a trace, with the source line and a remedy."""
-    reason = str(error) if isinstance(error, UntraceableError) else first_line(error)
     return CaptureError(
-        f"torch.export cannot capture {type(module).__name__}: {reason}",
+        f"torch.export cannot capture {type(module).__name__}: {reason_of(error)}",
         where=source_line(error),
         remedy=remedy_for(module),
     )
@@ -200,6 +273,11 @@ def remedy_for(module: nn.Module) -> str:
         "check that the model itself accepts these inputs; if it does, change that line so that it "
         "neither branches on tensor values nor leaves PyTorch (or report it to the model's authors)"
     )
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a trace failed, in one line."""
+    return str(error) if isinstance(error, UntraceableError) else first_line(error)
 
 
 def first_line(error: Exception) -> str:

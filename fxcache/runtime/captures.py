@@ -13,6 +13,7 @@ from fxcache.call import Call
 from fxcache.capture.capture import capture
 from fxcache.capture.isolation import ONE_AT_A_TIME
 from fxcache.capture.provided import ProvidesPrograms
+from fxcache.opaque import described
 from fxcache.partition.frontier import Frontier
 from fxcache.rewrite.variants import Variants
 from fxcache.runtime.changes import Changes
@@ -28,6 +29,11 @@ from fxcache.runtime.values import Values
 from fxcache.signature import Signature
 
 MAX_KINDS = 256
+UNTRACED = "torch.export cannot trace some submodules, which graphs call as they are"
+CALLED = "Results stay exact, but these submodules are not compiled, and are in no artifact."
+TRACE_IT = (
+    "Change that line so that it neither branches on values nor leaves PyTorch, if that matters."
+)
 
 
 class CaptureKey(NamedTuple):
@@ -64,9 +70,9 @@ class Captures:
         self,
         signature: Signature,
         settings: Settings,
-        warn: Callable[[str, str], None],
+        warn: Callable[..., None],
     ) -> None:
-        """Start without captures. ``warn`` takes a problem and its remedy."""
+        """Start without captures. ``warn`` takes a problem, its remedy and maybe its effect."""
         self.by_key: OrderedDict[CaptureKey, Variants] = OrderedDict()
         self.hooks = Hooks()
         self.offload = Offload()
@@ -218,6 +224,8 @@ class Captures:
         graphs = module.compiled_graphs if isinstance(module, ProvidesPrograms) else None
         codes = machine_codes(graphs, self._settings, self._warn)
         variants = variants_of(frontier, self._settings, call.describe(), codes)
+        for submodules in described(variants.program.opaque):
+            self._warn(f"{UNTRACED}: {submodules}", TRACE_IT, CALLED)
         if not variants.plan.groups:
             self._warn(
                 f"one kind of call runs in full at every step: {variants.plan.reason}",
