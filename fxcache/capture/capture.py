@@ -13,13 +13,15 @@ from fxcache._torch import is_vmap_step, writes
 from fxcache.analysis.dependence import Dependence
 from fxcache.call import Call
 from fxcache.capture.bind import bound, number_refusal
-from fxcache.capture.export import Dynamic, Exported, as_original, export, first_line
+from fxcache.capture.export import Dynamic, Exported, export
 from fxcache.capture.foreign_memory import own_constants
 from fxcache.capture.isolation import ONE_AT_A_TIME, isolated
 from fxcache.capture.loading import traced_loading
 from fxcache.capture.numbers import AsTensor
 from fxcache.capture.provided import ProvidesPrograms
+from fxcache.capture.refusal import first_line
 from fxcache.capture.source import recorded_line, source_of
+from fxcache.capture.stand_in import as_original
 from fxcache.capture.unlift import unlift
 from fxcache.capture.weight_hooks import DIFFUSERS_HOOKS
 from fxcache.errors import CaptureError, NotADenoiserError

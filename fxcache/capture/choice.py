@@ -69,7 +69,9 @@ class Choice:
         """Yield the submodules whose methods are on a traceback, outermost first."""
         while trace is not None:
             frame = trace.tb_frame
-            names = frame.f_code.co_varnames[:1]
+            own = str(frame.f_globals.get("__name__")).startswith("fxcache.")
+            names = frame.f_code.co_varnames[: 0 if own else 1]
+            # Reading the variables of a frame that still runs would keep a copy of them.
             owner = frame.f_locals.get(names[0]) if names else None
             # In a trace it may be a proxy, which shares the attributes of the module.
             if isinstance(owner, nn.Module) and (m := self._by_attributes.get(id(vars(owner)))):

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Set
+from traceback import clear_frames
 from typing import Any, NamedTuple
 
 import torch
@@ -10,9 +11,7 @@ from torch.export import Dim, ExportedProgram
 
 from fxcache._torch import (
     accept_any_keyword,
-    forget_hooks,
     tree_flatten,
-    tree_map_only,
     tree_unflatten,
 )
 from fxcache.call import Call
@@ -24,13 +23,14 @@ from fxcache.capture.opaque import OpaqueError, OpaqueSubmodules
 from fxcache.capture.preserve import Preserved
 from fxcache.capture.probe import can_run, probed
 from fxcache.capture.randomness import without_draws
-from fxcache.capture.replacements import Replacements, UntraceableError
-from fxcache.capture.source import source_line
+from fxcache.capture.refusal import reason_of, refusal
+from fxcache.capture.replacements import Replacements
 from fxcache.capture.specialize import Specialize
+from fxcache.capture.stand_in import stand_ins
 from fxcache.errors import CaptureError
 from fxcache.leaves import named_leaves
 from fxcache.opaque import OpaqueCall
-from fxcache.program import STATE_KEY, has_unknown_size, is_tensor, value_of
+from fxcache.program import has_unknown_size, is_tensor, value_of
 
 Dynamic = Mapping[str, Set[int]]
 MAX_RETRIES = 12  # each costs a trace up to the next submodule that cannot be traced
@@ -71,10 +71,11 @@ def export(module: nn.Module, call: Call, dynamic: Dynamic, lines: bool = False)
     except CaptureError:
         raise
     except Exception as error:
-        refused = refusal(module, error)
-        if not can_run(module, call) or any(p.is_inference() for p in module.parameters()):
+        refused, choice = refusal(module, error), Choice(module)
+        if not can_run(module, call) or not choice.extend(error, reason_of(error)):
             raise refused from error
-        return with_opaque_submodules(module, call, dynamic, lines, error, refused)
+        clear_frames(error.__traceback__)
+        return with_opaque_submodules(module, call, dynamic, lines, choice, refused)
 
 
 def attempted(
@@ -96,10 +97,12 @@ def attempted(
         lines: Whether to record the source line of each node.
         opaque: The submodules that are called as they are.
     """
-    with contextlib.suppress(Exception):  # the second attempt reports the error
+    try:
         exported = traced(module, call, dynamic, lines, opaque=opaque)
         if not has_unknown_sizes(exported.program):
             return exported
+    except Exception as error:  # the second attempt reports the error
+        clear_frames(error.__traceback__)
     return traced(module, call, dynamic, lines, Specialize(call.readable()), opaque)
 
 
@@ -108,41 +111,40 @@ def with_opaque_submodules(
     call: Call,
     dynamic: Dynamic,
     lines: bool,
-    error: Exception,
+    choice: Choice,
     refused: CaptureError,
 ) -> Exported:
     """Return a graph that calls as they are the submodules that cannot be traced.
+
+    The frames of errors are cleared: some refer to the error, so that all that they hold, such as
+    the model, would live until the next garbage collection.
 
     Args:
         module: The module under its original class.
         call: The call to trace.
         dynamic: The dimensions whose sizes may vary, by the path of the input.
         lines: Whether to record the source line of each node.
-        error: The error of the trace without such calls.
+        choice: The submodules; more are chosen if the trace fails elsewhere.
         refused: The error to raise if this is of no help.
     """
-    choice, records, last = Choice(module), None, error
+    try:
+        records = probed(module, call)
+    except Exception:
+        raise refused from None  # the model does not accept these inputs
     for _ in range(MAX_RETRIES):
-        if not choice.extend(last, reason_of(last)):
-            break
-        if records is None:
-            try:
-                records = probed(module, call)
-            except Exception:
-                raise refused from error  # the model does not accept these inputs
         try:
             return attempted(module, call, dynamic, lines, OpaqueSubmodules(choice, records))
         except CaptureError:
             raise
-        except Exception as other:
-            last = other
-    if isinstance(last, OpaqueError):
-        refused = CaptureError(
-            f"{refused.what}; and no graph can call that submodule: {last}",
-            where=refused.where,
-            remedy=refused.remedy,
-        )
-    raise refused from error
+        except Exception as error:
+            if choice.extend(error, reason_of(error)):
+                clear_frames(error.__traceback__)
+                continue
+            if isinstance(error, OpaqueError):
+                what = f"{refused.what}; and no graph can call that submodule: {error}"
+                raise CaptureError(what, where=refused.where, remedy=refused.remedy) from None
+            break
+    raise refused
 
 
 def traced(
@@ -226,61 +228,3 @@ def dynamic_shapes(call: Call, dynamic: Dynamic) -> dict[str, Any]:
 def has_unknown_sizes(exported: ExportedProgram) -> bool:
     """Return whether the graph has tensors of data-dependent shapes."""
     return any(has_unknown_size(value_of(n)) for n in exported.graph.nodes if is_tensor(n))
-
-
-def refusal(module: nn.Module, error: Exception) -> CaptureError:
-    """Return the CaptureError for the ``error`` of a trace, with the source line and a remedy."""
-    return CaptureError(
-        f"torch.export cannot capture {type(module).__name__}: {reason_of(error)}",
-        where=source_line(error),
-        remedy=remedy_for(module),
-    )
-
-
-def as_original(module: nn.Module, original: type[nn.Module]) -> nn.Module:
-    """A stand-in for ``module`` that has its original class and shares weights and submodules.
-
-    The optimised module itself keeps its class, so that calls from other threads still go through
-    fxcache. The stand-in has no hooks, because the hooks of the root run around every call anyway.
-    """
-    stand_in: nn.Module = object.__new__(original)  # FSDP's own __new__ calls __init__
-    hidden = {"forward", "_compiled_call_impl", STATE_KEY}
-    attributes = vars(module).items()
-    stand_in.__dict__.update((k, v) for k, v in attributes if k not in hidden)
-    forget_hooks(stand_in)
-    return stand_in
-
-
-def stand_ins(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments with each tensor replaced by an empty tensor of its shape and dtype.
-
-    Tracing identifies tensors by object identity. So a tensor that is passed twice, or that is
-    also a buffer of the model, would become a single input.
-    """
-    return tree_map_only(Tensor, torch.empty_like, arguments)
-
-
-def remedy_for(module: nn.Module) -> str:
-    """Return the most likely remedy for a failed trace of ``module``."""
-    if any(p.is_inference() for p in module.parameters()):
-        return "load or move the model outside inference mode: its weights are inference tensors"
-    if any("forward" in vars(submodule) for submodule in module.modules()):
-        return (
-            "remove the hooks from its submodules; those of accelerate and diffusers that offload "
-            "or cast weights may stay"
-        )
-    return (
-        "check that the model itself accepts these inputs; if it does, change that line so that it "
-        "neither branches on tensor values nor leaves PyTorch (or report it to the model's authors)"
-    )
-
-
-def reason_of(error: Exception) -> str:
-    """Return why a trace failed, in one line."""
-    return str(error) if isinstance(error, UntraceableError) else first_line(error)
-
-
-def first_line(error: Exception) -> str:
-    """Return the type and the first line of the message of ``error``."""
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

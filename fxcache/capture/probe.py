@@ -60,9 +60,10 @@ Records = Mapping[int, Sequence[CallRecord]]  # by the id of the submodule, in t
 
 
 def can_run(module: nn.Module, call: Call) -> bool:
-    """Return whether ``module`` and the inputs have values: no tensor is fake or on meta."""
-    tensors = chain(module.parameters(), module.buffers(), call.tensors)
-    return call.is_bound and not any(t.is_meta or is_fake(t) for t in tensors)
+    """Return whether ``module`` can run ``call``: no tensor is fake, on meta, or of inference."""
+    weights = list(chain(module.parameters(), module.buffers()))
+    unusable = any(weight.is_inference() for weight in weights)
+    return not unusable and not any(t.is_meta or is_fake(t) for t in (*weights, *call.tensors))
 
 
 def probed(module: nn.Module, call: Call) -> Records:

@@ -1,4 +1,4 @@
-"""Submodules that torch.export cannot trace: an operator in the graph calls each as it is."""
+"""One call of a submodule that torch.export cannot trace: the submodule and how to call it."""
 
 import itertools
 import threading
@@ -6,111 +6,17 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from fxcache._torch import (
-    TreeSpec,
-    below_autograd,
-    is_being_traced,
-    tree_flatten,
-    tree_unflatten,
-)
 from fxcache.errors import CaptureError, StateError
-
-NAME = "call_submodule"
-SCHEMA = f"{NAME}(int handle, Tensor[] tensors, Tensor[] weights) -> Tensor[]"
-# A size is an int, or that of a dimension of an argument: (index of the tensor, dimension).
-Size = int | tuple[int, int]
+from fxcache.opaque.structure import Flat, ResultTensor
 
 MAX_PATHS = 4  # how many submodules a message names
-
 HANDLES = itertools.count()
 CALLS: "weakref.WeakValueDictionary[int, OpaqueCall]" = weakref.WeakValueDictionary()
 PUTTING_WEIGHTS = threading.RLock()
-LIBRARIES: list[torch.library.Library] = []  # an operator lives as long as its library
-
-
-class TensorIn:
-    """Marks the place of a tensor in a ``Flat``."""
-
-    def __repr__(self) -> str:
-        return "tensor"
-
-
-TENSOR = TensorIn()
-
-
-class Flat(NamedTuple):
-    """The structure of some values: everything but the tensors.
-
-    Attributes:
-        leaves: The flat values, with ``TENSOR`` in the place of each tensor.
-        spec: Their structure.
-    """
-
-    leaves: tuple[Any, ...]
-    spec: TreeSpec
-
-    @classmethod
-    def of(cls, values: Any) -> "tuple[Flat, list[Tensor]]":
-        """Return the structure of ``values``, and the tensors in them."""
-        leaves, spec = tree_flatten(values)
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        return cls(tuple(TENSOR if isinstance(v, Tensor) else v for v in leaves), spec), tensors
-
-    def with_tensors(self, tensors: Sequence[Tensor]) -> Any:
-        """Return the values with these tensors."""
-        remaining = iter(tensors)
-        leaves = [next(remaining) if leaf is TENSOR else leaf for leaf in self.leaves]
-        return tree_unflatten(leaves, self.spec)
-
-    def agrees(self, other: "Flat") -> bool:
-        """Return whether both have the same structure and the same values beside tensors."""
-        pairs = zip(self.leaves, other.leaves, strict=False)
-        return self.spec == other.spec and all(
-            type(first) is type(second) and (first is second or first == second)
-            for first, second in pairs
-        )
-
-
-@dataclass(frozen=True)
-class ResultTensor:
-    """A tensor that a submodule returns.
-
-    Attributes:
-        shape: Its sizes.
-        stride: Its strides at capture.
-        order: Its dimensions from the outermost in memory to the innermost.
-        dtype: Its dtype.
-        device: Its device.
-    """
-
-    shape: tuple[Size, ...]
-    stride: tuple[int, ...]
-    order: tuple[int, ...]
-    dtype: torch.dtype
-    device: torch.device
-
-    @property
-    def varies(self) -> bool:
-        """Whether a size follows an argument's."""
-        return not all(isinstance(size, int) for size in self.shape)
-
-    def empty(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return an uninitialised tensor for a call with the arguments ``tensors``."""
-        like: Any = {"dtype": self.dtype, "device": self.device}
-        if not self.varies:
-            fixed: Any = self.shape
-            return torch.empty_strided(fixed, self.stride, **like)
-        shape: Any = [
-            size if isinstance(size, int) else tensors[size[0]].shape[size[1]]
-            for size in self.shape
-        ]
-        return torch.empty_permuted(shape, self.order, **like)
 
 
 class Weight(NamedTuple):
@@ -242,7 +148,7 @@ def registered(handle: int) -> OpaqueCall:
     if call is None:
         raise StateError(
             f"a graph calls submodule number {handle}, and the model that had it is gone",
-            where=f"torch.ops.fxcache.{NAME}",
+            where="torch.ops.fxcache.call_submodule",
             remedy="keep the optimized model as long as its graphs, and save no graph of it",
         )
     return call
@@ -259,47 +165,3 @@ def described(calls: Sequence[OpaqueCall]) -> list[str]:
         f"{', …' if len(found) > MAX_PATHS else ''}): {reason} at {where}"
         for (kind, reason, where), found in paths.items()
     ]
-
-
-def call_of(node: fx.Node) -> OpaqueCall | None:
-    """Return the call of a submodule that ``node`` makes; None for any other node."""
-    if node.op != "call_function" or str(node.target) != f"fxcache.{NAME}.default":
-        return None
-    return registered(node.args[0])  # type: ignore[arg-type]
-
-
-@cache
-def operator() -> Any:
-    """Return the operator that calls a submodule. It is registered at the first use.
-
-    Its results take no part in CUDA graphs, because the submodule may wait for the device.
-    """
-    library = torch.library.Library("fxcache", "FRAGMENT")
-    LIBRARIES.append(library)
-    library.define(SCHEMA, tags=(torch.Tag.cudagraph_unsafe, torch.Tag.needs_exact_strides))
-    library.impl(NAME, run, "CompositeExplicitAutograd")
-    library.impl(NAME, run_or_trace, "Autograd")
-    torch.library.register_fake(f"fxcache::{NAME}", fake, lib=library)
-    return torch.ops.fxcache.call_submodule.default
-
-
-def run(handle: int, tensors: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
-    """The kernel: call the submodule."""
-    return registered(handle).run(tensors, weights)
-
-
-def run_or_trace(handle: int, tensors: Sequence[Tensor], weights: Sequence[Tensor]) -> Any:
-    """The kernel for gradients, which runs first.
-
-    It calls the submodule with gradients as they are, and counts of writes too: the submodule runs
-    as without fxcache.
-    """
-    if not is_being_traced([*tensors, *weights]):
-        return run(handle, tensors, weights)
-    with below_autograd():
-        return operator()(handle, tensors, weights)
-
-
-def fake(handle: int, tensors: Sequence[Tensor], _weights: Sequence[Tensor]) -> list[Tensor]:
-    """The kernel for traces: results without values."""
-    return [result.empty(tensors) for result in registered(handle).tensors]
