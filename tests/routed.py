@@ -78,7 +78,7 @@ class Rounds(nn.Module):
         return x
 
 
-def with_mlps(kind: type[nn.Module], depth: int = 4) -> DiT:
+def with_mlps(kind: type[nn.Module], depth: int = 2) -> DiT:
     """Return a transformer whose MLPs are replaced by submodules of a class."""
     model = dit(depth)
     for layer in model.layers:
@@ -86,7 +86,7 @@ def with_mlps(kind: type[nn.Module], depth: int = 4) -> DiT:
     return model.eval()
 
 
-def routed_dit(depth: int = 4) -> DiT:
+def routed_dit(depth: int = 2) -> DiT:
     """Return a transformer with a mixture of experts in each layer."""
     return with_mlps(Routed, depth)
 

@@ -128,12 +128,12 @@ def with_opaque_submodules(
         refused: The error to raise if this is of no help.
     """
     try:
-        records = probed(module, call)
+        probe = probed(module, call)
     except Exception:
         raise refused from None  # the model does not accept these inputs
     for _ in range(MAX_RETRIES):
         try:
-            return attempted(module, call, dynamic, lines, OpaqueSubmodules(choice, records))
+            return attempted(module, call, dynamic, lines, OpaqueSubmodules(choice, probe))
         except CaptureError:
             raise
         except Exception as error:

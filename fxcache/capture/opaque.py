@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from fxcache._torch import hint_of
+from fxcache.capture.attributes import attributes_of, same_attributes
 from fxcache.capture.choice import Choice
 from fxcache.capture.loading import TracedHook
-from fxcache.capture.probe import CallRecord, Kind, Records, forwards
+from fxcache.capture.probe import CallRecord, Kind, Probe, forwards
 from fxcache.capture.weight_hooks import ACCELERATE_HOOK, hooks_that_load, own_tensors
 from fxcache.errors import CaptureError
 from fxcache.opaque import Flat, OpaqueCall, ResultTensor, Size, Weight, operator
@@ -28,12 +29,12 @@ class OpaqueSubmodules:
 
     Args:
         choice: The submodules.
-        records: What each of their calls did when the model ran without a trace.
+        probe: What their calls did when the model ran without a trace.
     """
 
-    def __init__(self, choice: Choice, records: Records) -> None:
+    def __init__(self, choice: Choice, probe: Probe) -> None:
         self._failures, self._paths = choice.failures, choice.paths
-        self._records = records
+        self._probe = probe
         # During a trace, weights are fake tensors.
         self._weights = {module: tuple(weights_of(module)) for module in self._failures}
         self._made: dict[tuple[nn.Module, int], OpaqueCall] = {}
@@ -69,7 +70,7 @@ class OpaqueSubmodules:
         """Return the call that the trace has reached. Each trace of an attempt has the same."""
         index = self._counts[module]
         self._counts[module] += 1
-        records = self._records.get(id(module), ())
+        records = self._probe.records.get(id(module), ())
         if index >= len(records):
             raise OpaqueError("it is called more often than without a trace")
         record = records[index]
@@ -88,19 +89,15 @@ class OpaqueSubmodules:
                 record.result,
                 tuple(results),
                 self._weights[module],
+                self._settings(module),
                 record.flops,
             )
         return self._made[module, index]
 
-
-def attributes_of(module: nn.Module) -> list[dict[str, Any]]:
-    """Return copies of the attributes of ``module`` and of its submodules."""
-    return [{k: v for k, v in vars(m).items() if k != "forward"} for m in module.modules()]
-
-
-def same_attributes(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Return whether two copies of attributes hold the same objects."""
-    return first.keys() == second.keys() and all(first[k] is second[k] for k in first)
+    def _settings(self, module: nn.Module) -> frozenset[tuple[str, str]]:
+        """Return the attributes that the calls of ``module`` change."""
+        inside = [(m, self._probe.changed.get(m, ())) for m in module.modules()]
+        return frozenset((self._paths[m], name) for m, names in inside for name in names)
 
 
 def weights_of(module: nn.Module) -> Iterator[Weight]:

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fxcache._torch import Observed, is_fake, version_of
 from fxcache.analysis.cost import Flops, flops_of_call
 from fxcache.call import Call
+from fxcache.capture.attributes import changed, contents_of
 from fxcache.capture.isolation import default_dtype
 from fxcache.capture.preserve import Preserved
 from fxcache.capture.randomness import GeneratorStates
@@ -56,7 +57,16 @@ class CallRecord(NamedTuple):
     problem: str
 
 
-Records = Mapping[int, Sequence[CallRecord]]  # by the id of the submodule, in the order of calls
+class Probe(NamedTuple):
+    """What a model does in one call.
+
+    Attributes:
+        records: The calls by the id of the submodule, in their order.
+        changed: The attributes that the model sets on its submodules.
+    """
+
+    records: Mapping[int, Sequence[CallRecord]]
+    changed: Mapping[nn.Module, Set[str]]
 
 
 def can_run(module: nn.Module, call: Call) -> bool:
@@ -66,13 +76,13 @@ def can_run(module: nn.Module, call: Call) -> bool:
     return not unusable and not any(t.is_meta or is_fake(t) for t in (*weights, *call.tensors))
 
 
-def probed(module: nn.Module, call: Call) -> Records:
-    """Run ``call`` once, and return the calls of all submodules.
+def probed(module: nn.Module, call: Call) -> Probe:
+    """Run ``call`` once, and return what the submodules did.
 
     An error of the model is passed on. The module, and the generators of random numbers, are as
     before.
     """
-    recorder = Recorder()
+    recorder, before = Recorder(), contents_of(module)
     inputs = [tensor.clone() for tensor in call.tensors]
     rebuilt = call.rebuilt(inputs, call.number)
     with (
@@ -88,7 +98,7 @@ def probed(module: nn.Module, call: Call) -> Records:
         Observed(recorder.count),
     ):
         module(*rebuilt.args, **rebuilt.kwargs)
-    return recorder.records
+        return Probe(recorder.records, changed(before, contents_of(module)))
 
 
 def is_recorded(module: nn.Module) -> bool:

@@ -57,6 +57,7 @@ class OpaqueCall:
         tensors: The tensors in the result.
         weights: Its weights, which the graph passes too, so that all that is known about the
             weights of a graph holds for them.
+        settings: The attributes that it changes when it runs, each as (path of the module, name).
         flops: The FLOPs of the call by kind, measured when it was captured.
         handle: A number that identifies the call in graphs.
     """
@@ -69,6 +70,7 @@ class OpaqueCall:
     result: Flat
     tensors: tuple[ResultTensor, ...]
     weights: tuple[Weight, ...]
+    settings: frozenset[tuple[str, str]]
     flops: Mapping[str, int]
     handle: int = field(default_factory=lambda: next(HANDLES))
 
