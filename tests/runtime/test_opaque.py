@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers.hooks import apply_group_offloading, apply_layerwise_casting
+from diffusers.hooks import apply_group_offloading
+from diffusers.hooks.layerwise_casting import apply_layerwise_casting_hook
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.flop_counter import FlopCounterMode
@@ -269,13 +270,8 @@ def test_a_hook_around_it_casts_its_weights():
     models = [routed_dit(depth=2) for _ in range(2)]
     for model in models:
         for layer in model.layers:
-            apply_layerwise_casting(
-                layer,
-                torch.float16,
-                torch.float32,
-                skip_modules_pattern=(),
-                skip_modules_classes=(),
-            )
+            # The weights of the mixture are cast by the hook of the layer that contains it.
+            apply_layerwise_casting_hook(layer, torch.float16, torch.float32, non_blocking=False)
     assert models[0].layers[0].mlp.gate.weight.dtype == torch.float16
     fxcache.optimize(models[0], ALWAYS)
     assert torch.equal(denoised(models[0]), denoised(models[1]))
