@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from fxcache._torch import TreeSpec, hint_of, tree_flatten
 from fxcache.objects import Part
+from fxcache.opaque import OpaqueCall
 
 STATE_KEY = "_fxcache"  # the attribute that holds the state of an optimised module or pipeline
 
@@ -122,6 +123,7 @@ class Program:
             valid only for calls that pass the same values at these paths.
         sizes: The input sizes that may vary. The graph is valid only for sizes that this admits.
         state: The changes to state objects, and the objects in the result; None if there are none.
+        opaque: The calls of submodules that are not traced, which the graph refers to by handle.
         placeholders: The placeholder nodes of the graph, in order.
         returns_tuple: Whether the module returns a flat tuple, without nesting.
     """
@@ -134,6 +136,7 @@ class Program:
     specialized: frozenset[str] = frozenset()
     sizes: VaryingSizes = VaryingSizes()
     state: StateChange | None = None
+    opaque: tuple[OpaqueCall, ...] = ()
     placeholders: tuple[fx.Node, ...] = field(init=False)
     returns_tuple: bool = field(init=False)
 

@@ -15,8 +15,8 @@ from fxcache.call import Call
 from fxcache.capture import bind
 from fxcache.capture.bind import Trace
 from fxcache.capture.capture import capture
-from fxcache.capture.export import as_original
 from fxcache.capture.numbers import NumberTrace
+from fxcache.capture.stand_in import as_original
 from fxcache.program import Program
 from fxcache.runtime.structure import live_weights
 from fxcache.signature import Signature

@@ -17,7 +17,6 @@ CAUSES: dict[str, str] = {
     '`CaptureConfig(latent="vision_tokens")` helps',
     "Flux2KleinKVPipeline": "its denoiser returns an object that holds tensors",
     "GlmImagePipeline": TIMESTEP,
-    "HiDreamImagePipeline": "its denoiser routes tokens to experts in NumPy",
     "HunyuanDiTControlNetPipeline": TIMESTEP,
     "HunyuanDiTPAGPipeline": TIMESTEP,
     "HunyuanDiTPipeline": TIMESTEP,

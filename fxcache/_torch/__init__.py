@@ -51,6 +51,7 @@ from fxcache._torch.subclasses import (
     rebuilt,
     without_overrides,
 )
+from fxcache._torch.submodules import Observed, below_autograd, is_being_traced
 from fxcache._torch.tensors import (
     base_of,
     copy_all,
@@ -82,12 +83,14 @@ __all__ = [
     "FakeRun",
     "MachineCode",
     "ModuleProxy",
+    "Observed",
     "ShardedParameter",
     "ShardedUnit",
     "TreeSpec",
     "accept_any_keyword",
     "argument_types",
     "base_of",
+    "below_autograd",
     "compilations",
     "compile_graph",
     "compiled_by",
@@ -111,6 +114,7 @@ __all__ = [
     "hint_of",
     "hook_dicts",
     "hooks_of",
+    "is_being_traced",
     "is_collective",
     "is_composite",
     "is_dtensor",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from fxcache._torch import hint_of, is_composite
+from fxcache.opaque import call_of
 from fxcache.program import Program, has_unknown_size, shape_of, value_of
 
 aten = torch.ops.aten
@@ -53,6 +54,9 @@ def flops_by_node(graph: fx.Graph, weights: Mapping[str, Any]) -> dict[fx.Node, 
             inner = (flops for region in regions for flops in flops_inside(region))
             by_node[node] = merged(inner)
             continue
+        if opaque := call_of(node):
+            by_node[node] = dict(opaque.flops)
+            continue
         key = shape_key(node)
         if key not in known:
             known[key] = count(node)
@@ -89,7 +93,11 @@ def op_name(node: fx.Node) -> str:
 
 def kind_of(node: fx.Node) -> str:
     """Return the kind of FLOPs, one of ``KINDS``."""
-    name = op_name(node)
+    return kind_named(op_name(node))
+
+
+def kind_named(name: str) -> str:
+    """Return the kind of FLOPs of the operator ``name``, one of ``KINDS``."""
     if name in CONVOLUTIONS:
         return "conv"
     if name in LINEARS:
@@ -132,6 +140,20 @@ def count(node: fx.Node) -> int:
         args, kwargs = fx.node.map_arg(call, lambda n: at_capture(value_of(n)))
         node.target(*args, **kwargs)  # type: ignore[operator]
     return int(counter.get_total_flops())
+
+
+def flops_of_call(operator: Any, args: Sequence[Any], kwargs: Any, result: Any) -> Flops:
+    """FLOPs by kind of one call of an operator that is not composite, on real tensors."""
+    from torch.utils.flop_counter import flop_registry
+
+    packet = operator.overloadpacket
+    kind = kind_named(packet.__name__)
+    if kind == "attention":  # the counter does not know the kernels of the CPU
+        return {kind: attention_flops(*(tensor.shape for tensor in args[:3]))}
+    formula: Any = flop_registry.get(packet)
+    if formula is None:
+        return {}
+    return {kind: int(formula(*args, **kwargs, out_val=result))}
 
 
 def at_capture(value: Any) -> Any:

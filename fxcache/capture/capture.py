@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import fx, nn
@@ -12,17 +13,20 @@ from fxcache._torch import is_vmap_step, writes
 from fxcache.analysis.dependence import Dependence
 from fxcache.call import Call
 from fxcache.capture.bind import bound, number_refusal
-from fxcache.capture.export import Dynamic, Exported, as_original, export, first_line
+from fxcache.capture.export import Dynamic, Exported, export
 from fxcache.capture.foreign_memory import own_constants
 from fxcache.capture.isolation import ONE_AT_A_TIME, isolated
 from fxcache.capture.loading import traced_loading
 from fxcache.capture.numbers import AsTensor
 from fxcache.capture.provided import ProvidesPrograms
+from fxcache.capture.refusal import first_line
 from fxcache.capture.sharding import require_no_wrappers, require_tensor_timestep
 from fxcache.capture.source import recorded_line, source_of
+from fxcache.capture.stand_in import as_original
 from fxcache.capture.unlift import unlift
 from fxcache.capture.weight_hooks import DIFFUSERS_HOOKS
 from fxcache.errors import CaptureError, NotADenoiserError
+from fxcache.opaque import call_of
 from fxcache.program import Program, output_node
 from fxcache.signature import Signature
 
@@ -92,14 +96,16 @@ def traced_program(original: nn.Module, model: str, call: Call, dynamic: Dynamic
 
 def program_of(traced: Exported, model: str, call: Call, dynamic: Dynamic, lines: bool) -> Program:
     """Return the program of a trace, functional and verified. ``lines`` is that of the trace."""
-    exported, specialized, boundary, names = traced
+    exported, specialized, boundary, names, opaque = traced
     remove_identities(exported.graph)
     own_constants(exported)
     if any(writes(n.target) or is_vmap_step(n.target) for n in all_nodes(exported)):
         exported = functional(exported, model, lines)
         remove_identities(exported.graph)
     require_functional(exported, model)
-    return unlift(exported, model, call, boundary, dynamic, specialized, names)
+    program = unlift(exported, model, call, boundary, dynamic, specialized, names)
+    called = set(map(call_of, program.graph.nodes))
+    return replace(program, opaque=tuple(call for call in opaque if call in called))
 
 
 def require_no_cache_inside(module: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Set
+from traceback import clear_frames
 from typing import Any, NamedTuple
 
 import torch
@@ -10,29 +11,30 @@ from torch.export import Dim, ExportedProgram
 
 from fxcache._torch import (
     accept_any_keyword,
-    forget_hooks,
-    is_fully_sharded,
-    is_special,
     tree_flatten,
-    tree_map_only,
     tree_unflatten,
 )
 from fxcache.call import Call
 from fxcache.capture.boundary import Boundary
+from fxcache.capture.choice import Choice
 from fxcache.capture.isolation import isolated
 from fxcache.capture.loading import set_forward
+from fxcache.capture.opaque import OpaqueError, OpaqueSubmodules
 from fxcache.capture.preserve import Preserved
+from fxcache.capture.probe import can_run, probed
 from fxcache.capture.randomness import without_draws
-from fxcache.capture.replacements import Replacements, UntraceableError
-from fxcache.capture.sharding import gathers_sizes
-from fxcache.capture.source import source_line
+from fxcache.capture.refusal import reason_of, refusal
+from fxcache.capture.replacements import Replacements
 from fxcache.capture.special_weights import SpecialWeights
 from fxcache.capture.specialize import Specialize
+from fxcache.capture.stand_in import stand_ins
 from fxcache.errors import CaptureError
 from fxcache.leaves import named_leaves
-from fxcache.program import STATE_KEY, has_unknown_size, is_tensor, value_of
+from fxcache.opaque import OpaqueCall
+from fxcache.program import has_unknown_size, is_tensor, value_of
 
 Dynamic = Mapping[str, Set[int]]
+MAX_RETRIES = 12  # each costs a trace up to the next submodule that cannot be traced
 
 
 class Exported(NamedTuple):
@@ -43,19 +45,20 @@ class Exported(NamedTuple):
         specialized: The paths of the inputs whose values are constants of the graph.
         boundary: The structure of the results of the call.
         names: The names of plain tensors in special weights, by their names in the program.
+        opaque: The calls of submodules that are not traced.
     """
 
     program: ExportedProgram
     specialized: frozenset[str]
     boundary: Boundary
     names: Mapping[str, str]
+    opaque: tuple[OpaqueCall, ...] = ()
 
 
 def export(module: nn.Module, call: Call, dynamic: Dynamic, lines: bool = False) -> Exported:
     """Run torch.export for ``call``. Composite operators stay whole (the training form).
 
-    If the model branches on values, or shapes depend on values, a second attempt specialises the
-    graph on the values of the call's conditioning.
+    If a submodule cannot be traced, the graph calls it as it is.
 
     Args:
         module: The module under its original class.
@@ -64,18 +67,87 @@ def export(module: nn.Module, call: Call, dynamic: Dynamic, lines: bool = False)
         lines: Whether to record the source line of each node, which takes time.
 
     Raises:
-        CaptureError: Both attempts fail.
+        CaptureError: The module itself cannot be traced.
     """
-    with contextlib.suppress(Exception):  # the second attempt reports the error
-        exported = traced(module, call, dynamic, lines)
-        if not has_unknown_sizes(exported.program):
-            return exported
     try:
-        return specialized(module, call, dynamic, lines)
+        return attempted(module, call, dynamic, lines)
     except CaptureError:
         raise
     except Exception as error:
-        raise refusal(module, error) from error
+        refused, choice = refusal(module, error), Choice(module)
+        if not can_run(module, call) or not choice.extend(error, reason_of(error)):
+            raise refused from error
+        clear_frames(error.__traceback__)
+        return with_opaque_submodules(module, call, dynamic, lines, choice, refused)
+
+
+def attempted(
+    module: nn.Module,
+    call: Call,
+    dynamic: Dynamic,
+    lines: bool,
+    opaque: OpaqueSubmodules | None = None,
+) -> Exported:
+    """Make two attempts at a trace.
+
+    If the model branches on values, or shapes depend on values, the second one specialises the
+    graph on the values of the call's conditioning. Its error is passed on.
+
+    Args:
+        module: The module under its original class.
+        call: The call to trace.
+        dynamic: The dimensions whose sizes may vary, by the path of the input.
+        lines: Whether to record the source line of each node.
+        opaque: The submodules that are called as they are.
+    """
+    try:
+        exported = traced(module, call, dynamic, lines, opaque=opaque)
+        if not has_unknown_sizes(exported.program):
+            return exported
+    except Exception as error:  # the second attempt reports the error
+        clear_frames(error.__traceback__)
+    return traced(module, call, dynamic, lines, Specialize(call.readable()), opaque)
+
+
+def with_opaque_submodules(
+    module: nn.Module,
+    call: Call,
+    dynamic: Dynamic,
+    lines: bool,
+    choice: Choice,
+    refused: CaptureError,
+) -> Exported:
+    """Return a graph that calls as they are the submodules that cannot be traced.
+
+    The frames of errors are cleared: some refer to the error, so that all that they hold, such as
+    the model, would live until the next garbage collection.
+
+    Args:
+        module: The module under its original class.
+        call: The call to trace.
+        dynamic: The dimensions whose sizes may vary, by the path of the input.
+        lines: Whether to record the source line of each node.
+        choice: The submodules; more are chosen if the trace fails elsewhere.
+        refused: The error to raise if this is of no help.
+    """
+    try:
+        probe = probed(module, call)
+    except Exception:
+        raise refused from None  # the model does not accept these inputs
+    for _ in range(MAX_RETRIES):
+        try:
+            return attempted(module, call, dynamic, lines, OpaqueSubmodules(choice, probe))
+        except CaptureError:
+            raise
+        except Exception as error:
+            if choice.extend(error, reason_of(error)):
+                clear_frames(error.__traceback__)
+                continue
+            if isinstance(error, OpaqueError):
+                what = f"{refused.what}; and no graph can call that submodule: {error}"
+                raise CaptureError(what, where=refused.where, remedy=refused.remedy) from None
+            break
+    raise refused
 
 
 def traced(
@@ -84,6 +156,7 @@ def traced(
     dynamic: Dynamic,
     lines: bool,
     values: Specialize | None = None,
+    opaque: OpaqueSubmodules | None = None,
 ) -> Exported:
     """Make one attempt.
 
@@ -96,29 +169,38 @@ def traced(
         dynamic: The dimensions whose sizes may vary, by the path of the input.
         lines: Whether to record the source line of each node.
         values: Provides the values of tensors that the model reads; None to provide none.
+        opaque: The submodules that are called as they are; None if there are none.
     """
     shapes = (dynamic_shapes(call, dynamic),) if dynamic else None
 
     def trace() -> Exported:
         arguments = (stand_ins(call.exported),)
         boundary, special = Boundary(module, call), SpecialWeights(module)
-        entered = entered_with_dict(module, boundary, special, values)
-        with entered, isolated(lines), Preserved(module), special.hidden():
+        entered = entered_with_dict(module, boundary, special, values, opaque)
+        replaced = opaque.replaced() if opaque else contextlib.nullcontext()
+        with entered, replaced, isolated(lines), Preserved(module), special.hidden():
             program = torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
         read = frozenset(values.read if values else ())
-        return Exported(program, read, boundary, special.names)
+        calls = opaque.calls if opaque else ()
+        return Exported(program, read, boundary, special.names, calls)
 
     return without_draws(trace)
 
 
 @contextlib.contextmanager
 def entered_with_dict(
-    module: nn.Module, boundary: Boundary, special: SpecialWeights, values: Specialize | None
+    module: nn.Module,
+    boundary: Boundary,
+    special: SpecialWeights,
+    values: Specialize | None,
+    opaque: OpaqueSubmodules | None,
 ) -> Iterator[None]:
     """Makes ``module`` callable with one dict, with replacements for calls that fail to trace."""
 
     def enter(arguments: dict[str, Any]) -> Any:  # torch records only frames called "forward"
         accept_any_keyword()
+        if opaque is not None:
+            opaque.begin()
         replacements = Replacements()
         with special.in_place(), values or contextlib.nullcontext(), replacements:
             if values is not None:
@@ -149,83 +231,6 @@ def dynamic_shapes(call: Call, dynamic: Dynamic) -> dict[str, Any]:
     return tree_unflatten([open_sizes(leaf) for leaf in leaves], tree)
 
 
-def specialized(module: nn.Module, call: Call, dynamic: Dynamic, lines: bool) -> Exported:
-    """Make one attempt in which the model can read the values of conditioning tensors.
-
-    It can also read tensors that depend on no input.
-    """
-    return traced(module, call, dynamic, lines, Specialize(call.readable()))
-
-
 def has_unknown_sizes(exported: ExportedProgram) -> bool:
     """Return whether the graph has tensors of data-dependent shapes."""
     return any(has_unknown_size(value_of(n)) for n in exported.graph.nodes if is_tensor(n))
-
-
-def refusal(module: nn.Module, error: Exception) -> CaptureError:
-    """Return the CaptureError for the ``error`` of a trace, with the source line and a remedy."""
-    reason, remedy = first_line(error), ""
-    if isinstance(error, UntraceableError):
-        reason, remedy = str(error), error.remedy
-    return CaptureError(
-        f"torch.export cannot capture {type(module).__name__}: {reason}",
-        where=source_line(error),
-        remedy=remedy or remedy_for(module),
-    )
-
-
-def as_original(module: nn.Module, original: type[nn.Module]) -> nn.Module:
-    """A stand-in for ``module`` that has its original class and shares weights and submodules.
-
-    The optimised module itself keeps its class, so that calls from other threads still go through
-    fxcache. The stand-in has no hooks, because the hooks of the root run around every call anyway.
-    """
-    stand_in: nn.Module = object.__new__(original)  # FSDP's own __new__ calls __init__
-    hidden = {"forward", "_compiled_call_impl", STATE_KEY}
-    attributes = vars(module).items()
-    stand_in.__dict__.update((k, v) for k, v in attributes if k not in hidden)
-    forget_hooks(stand_in)
-    return stand_in
-
-
-def stand_ins(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments with each tensor replaced by an empty tensor of its shape and dtype.
-
-    Tracing identifies tensors by object identity. So a tensor that is passed twice, or that is
-    also a buffer of the model, would become a single input.
-    """
-    return tree_map_only(Tensor, torch.empty_like, arguments)
-
-
-def remedy_for(module: nn.Module) -> str:
-    """Return the most likely remedy for a failed trace of ``module``."""
-    if any(p.is_inference() for p in module.parameters()):
-        if is_fully_sharded(module):
-            return "sample under torch.no_grad(): FSDP makes inference tensors in inference mode"
-        return "load or move the model outside inference mode: its weights are inference tensors"
-    if gathers_sizes(module):
-        return (
-            "leave out ulysses_anything and ring_anything, whose processes exchange sizes at each "
-            "call, and choose sizes that the number of processes divides"
-        )
-    special = next(filter(is_special, module.parameters()), None)
-    if special is not None:
-        return (
-            f"its weights are quantised ({type(special).__name__}): quantise the weights alone, or "
-            "activations too with torchao; fxcache follows no quantised activation between layers"
-        )
-    if any("forward" in vars(submodule) for submodule in module.modules()):
-        return (
-            "remove the hooks from its submodules; those of accelerate and diffusers that offload "
-            "or cast weights may stay"
-        )
-    return (
-        "check that the model itself accepts these inputs; if it does, change that line so that it "
-        "neither branches on tensor values nor leaves PyTorch (or report it to the model's authors)"
-    )
-
-
-def first_line(error: Exception) -> str:
-    """Return the type and the first line of the message of ``error``."""
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

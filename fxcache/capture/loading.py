@@ -27,24 +27,25 @@ class TracedHook:
 
     Attributes:
         no_grad: As in hooks of accelerate: whether the module runs without gradients.
+        weights: The weights that it loads.
     """
 
     no_grad = False
 
     def __init__(self, weights: Sequence[StoredWeight]):
-        self._weights = weights
+        self.weights = weights
         self._before: list[Tensor] = []
 
     def pre_forward(self, _module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Load the weights."""
-        self._before = [own_tensors(weight.owner)[weight.name] for weight in self._weights]
-        for weight, tensor in zip(self._weights, self._before, strict=True):
+        self._before = [own_tensors(weight.owner)[weight.name] for weight in self.weights]
+        for weight, tensor in zip(self.weights, self._before, strict=True):
             put(weight, weight.loaded(tensor))
         return args, kwargs
 
     def post_forward(self, _module: nn.Module, output: Any) -> Any:
         """Put the stored weights back."""
-        for weight, tensor in zip(self._weights, self._before, strict=True):
+        for weight, tensor in zip(self.weights, self._before, strict=True):
             put(weight, tensor)
         return output
 

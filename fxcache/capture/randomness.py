@@ -36,7 +36,11 @@ def without_draws(trace: Callable[[], T]) -> T:
         UntraceableError: The two traces differ.
     """
     before = GeneratorStates()
-    traced = trace()
+    try:
+        traced = trace()
+    except BaseException:
+        before.put_back()
+        raise
     if GeneratorStates() == before or same_program(traced.program, trace().program):
         return traced
     before.put_back()

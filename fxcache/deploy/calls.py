@@ -11,6 +11,7 @@ from torch import Tensor
 from fxcache.deploy.values import encode
 from fxcache.errors import ArtifactError
 from fxcache.form import Key
+from fxcache.opaque import described
 from fxcache.program import Program
 
 
@@ -35,8 +36,17 @@ def call_to_json(kind: Hashable, device: torch.device) -> list[Any]:
     return [encode(typed(part), {}, device) for part in parts]
 
 
-def require_plain_result(program: Program) -> None:
-    """Raise ArtifactError if the module returns objects: their classes are the model's code."""
+def require_no_code(program: Program) -> None:
+    """Raise ArtifactError if the program needs code of the model.
+
+    That is a submodule that graphs call as it is, or the class of a returned object.
+    """
+    for called in described(program.opaque):
+        raise ArtifactError(
+            f"graphs call submodules that torch.export cannot trace, which are code: {called}",
+            where=program.opaque[0].path,
+            remedy="change that line so that it neither branches on values nor leaves PyTorch",
+        )
     if program.returns_objects:
         raise ArtifactError(
             "artifacts do not support results with objects, such as a key/value cache",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fxcache._torch import FakeRun, expression_of
 from fxcache.deploy import expressions
-from fxcache.deploy.calls import call_to_json, digest, options_of, require_plain_result
+from fxcache.deploy.calls import call_to_json, digest, options_of, require_no_code
 from fxcache.deploy.fields import Fields, built
 from fxcache.deploy.files import to_bytes
 from fxcache.deploy.graph import GraphReader, graph_to_json
@@ -46,7 +46,7 @@ def program_to_json(
     Raises:
         ArtifactError: A part of the program cannot be part of an artifact. The error names it.
     """
-    require_plain_result(program)
+    require_no_code(program)
     sizes = program.sizes
     symbols = sorted({str(e) for e in sizes.expressions.values() if not isinstance(e, int)})
     pairs = zip(program.inputs, program.placeholders, strict=True)

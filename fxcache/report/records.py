@@ -48,6 +48,8 @@ class CaptureReport:
         weight_bytes: Bytes of the weights that a ``"refresh"`` and a ``"reuse"`` step read.
         hoisted_weight_bytes: Bytes of the weights that no step reads, because their results are
             hoisted.
+        opaque: The submodules that graphs call as they are, because torch.export cannot trace them:
+            how many, where, and why.
         variants: The variants that were made so far.
     """
 
@@ -63,6 +65,7 @@ class CaptureReport:
     specialized_on: list[str]
     weight_bytes: dict[str, int]
     hoisted_weight_bytes: int
+    opaque: list[str]
     variants: list[VariantReport]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fxcache.analysis.hoisting import HoistLevel
+from fxcache.opaque import described
 from fxcache.report.records import CaptureReport, RunReport, VariantReport
 from fxcache.report.text import as_text
 from fxcache.rewrite.factory import VariantKey
@@ -101,6 +102,7 @@ def capture_report(variants: Variants, level: HoistLevel) -> CaptureReport:
         specialized_on=sorted(variants.program.specialized),
         weight_bytes=read,
         hoisted_weight_bytes=whole - read["refresh"],
+        opaque=described(variants.program.opaque),
         variants=[variant_report(variants, key) for key in list(variants.made)],
     )
 

@@ -14,6 +14,7 @@ def as_text(report: dict[str, Any]) -> str:
     ]
     for capture in report["captures"]:
         lines += ["", f"captured {capture['inputs']}", cut_line(capture)]
+        lines += [f"not traced, called as they are: {called}" for called in capture["opaque"]]
     if report["runs"]:
         lines += ["", runs_table(report["runs"])]
     if advice := attribution_lines(report["attributions"]):

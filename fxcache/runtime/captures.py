@@ -13,10 +13,12 @@ from fxcache.call import Call
 from fxcache.capture.capture import capture
 from fxcache.capture.isolation import ONE_AT_A_TIME
 from fxcache.capture.provided import ProvidesPrograms
+from fxcache.opaque import described
 from fxcache.partition.frontier import Frontier
 from fxcache.rewrite.variants import Variants
 from fxcache.runtime.changes import Changes
 from fxcache.runtime.hooks import Hooks
+from fxcache.runtime.notices import CALLED_AS_IS, TRACE_IT, UNTRACED
 from fxcache.runtime.numbers import Numbers
 from fxcache.runtime.offload import Offload
 from fxcache.runtime.pending import resolving
@@ -64,9 +66,9 @@ class Captures:
         self,
         signature: Signature,
         settings: Settings,
-        warn: Callable[[str, str], None],
+        warn: Callable[..., None],
     ) -> None:
-        """Start without captures. ``warn`` takes a problem and its remedy."""
+        """Start without captures. ``warn`` is that of ``Notices``."""
         self.by_key: OrderedDict[CaptureKey, Variants] = OrderedDict()
         self.hooks = Hooks()
         self.offload = Offload()
@@ -212,18 +214,25 @@ class Captures:
         """Return the variants, and a snapshot of the module that is valid for the whole trace."""
         self.offload.bring_back()
         self.offload.belongs_to(module)
-        frontier, held = self.changes.traced(
-            module, lambda: Frontier(capture(module, self._signature, call, fixed))
-        )
+        frontier, held = self.changes.traced(module, lambda: self._frontier(module, call, fixed))
         graphs = module.compiled_graphs if isinstance(module, ProvidesPrograms) else None
         codes = machine_codes(graphs, self._settings, self._warn)
         variants = variants_of(frontier, self._settings, call.describe(), codes)
+        for submodules in described(variants.program.opaque):
+            self._warn(f"{UNTRACED}: {submodules}", TRACE_IT, CALLED_AS_IS)
         if not variants.plan.groups:
             self._warn(
                 f"one kind of call runs in full at every step: {variants.plan.reason}",
                 "If other kinds of call reuse values, as the report shows, nothing need be done.",
             )
         return variants, held
+
+    def _frontier(self, module: nn.Module, call: Call, fixed: bool) -> Frontier:
+        """Return all cuts of a new capture."""
+        program = capture(module, self._signature, call, fixed)
+        settings = (called.settings for called in program.opaque)
+        self.changes.volatile = self.changes.volatile.union(*settings)
+        return Frontier(program)
 
     def _keep(self, call: Call, key: CaptureKey, variants: Variants, now: Snapshot) -> bool:
         """Store the variants. Return whether others were dropped."""

@@ -25,6 +25,8 @@ class Changes:
     Attributes:
         generation: A number that rises when weights change. Values of an older one are stale.
         lock: Protects the dictionaries. No thread holds it during a comparison.
+        volatile: The attributes that submodules change which graphs call as they are, each as
+            (path of the submodule, name). No graph depends on them.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Changes:
             offload: The offloaded weights.
         """
         self.generation = 0
+        self.volatile: frozenset[tuple[str, str]] = frozenset()
         self.lock = threading.RLock()
         self._captures, self._numbers = captures, numbers
         self._hooks, self._offload = hooks, offload
@@ -54,6 +57,7 @@ class Changes:
         """Take over the snapshots of ``previous`` of the same model. The thread holds its lock."""
         self._snapshots, self._weights = dict(previous._snapshots), previous._weights
         self._hooks, self.generation = previous._hooks, previous.generation + 1
+        self.volatile = previous.volatile
         self.lock = previous.lock  # running calls still use the shared objects
 
     def notice(self, module: nn.Module, hooks: int) -> None:
@@ -82,7 +86,7 @@ class Changes:
         """Compare the model with its snapshot exactly. The thread holds ONE_AT_A_TIME."""
         known, homes = self._snapshots.get(hooks), self._offload.homes
         if known is not None and not known.holds(homes):
-            now = Snapshot(module, homes)
+            now = Snapshot(module, homes, self.volatile)
             with self.lock:
                 self.keep(hooks, now)
         found = weights(module)
@@ -105,7 +109,7 @@ class Changes:
                 found = trace()
             finally:
                 self._tracing = False
-            after = Snapshot(module)
+            after = Snapshot(module, volatile=self.volatile)
             if after.agrees(before):
                 break
         return found, after

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from fxcache.call import Call
 from fxcache.capture.bind import Trace, number_tensors, trace_of
-from fxcache.capture.export import as_original
 from fxcache.capture.isolation import ONE_AT_A_TIME
 from fxcache.capture.loading import traced_loading
 from fxcache.capture.sharding import require_tensor_timestep
+from fxcache.capture.stand_in import as_original
 from fxcache.errors import CaptureError
 from fxcache.runtime.offload import Offload
 from fxcache.runtime.values import Values

@@ -1,6 +1,7 @@
 """A snapshot of a module in flat lists, which is compared with the module at C speed."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from functools import cache
 from itertools import chain
 from operator import call, is_, itemgetter
@@ -31,14 +32,33 @@ class Snapshot:
     ``agrees`` compares the values exactly, by ``structure``.
     """
 
-    def __init__(self, module: nn.Module, homes: Mapping[int, torch.device] = NO_HOMES):
+    def __init__(
+        self,
+        module: nn.Module,
+        homes: Mapping[int, torch.device] = NO_HOMES,
+        volatile: Set[tuple[str, str]] = frozenset(),
+    ):
+        """Take a snapshot.
+
+        Args:
+            module: The module.
+            homes: The device that each offloaded weight returns to, by id of the weight.
+            volatile: Attributes that no graph depends on, and that submodules change when they run,
+                each as (path of the submodule, name).
+        """
+        self._volatile = volatile
         visited: list[Any] = []
-        self.structure = structure(module, homes, visited)
+        self.structure = structure(module, homes, visited, volatile)
         self._modules = Modules(module)
         self._types = list(map(type, self._modules.all))
         attributes = self._modules.attributes
         self._num_attributes = list(map(len, attributes))
-        self._getters = list(map(settings_getter, attributes))
+        names = defaultdict[str, set[str]](set)
+        for path, name in volatile:
+            names[path].add(name)
+        paths = {id(vars(m)): path for path, m in module.named_modules()} if volatile else {}
+        unread = (names[paths[id(own)]] if volatile else () for own in attributes)
+        self._getters = list(map(settings_getter, attributes, unread))
         self._settings = list(self._settings_in(attributes))
         registries = (own[name] for own in attributes for name in REGISTRIES)
         nested = (v for v in visited if not isinstance(v, Tensor))
@@ -88,7 +108,13 @@ class Snapshot:
 
     def agrees(self, other: "Snapshot") -> bool:
         """Return whether a graph that was captured at one snapshot is valid at the other."""
+        if self._volatile:
+            first, second = map(self._without_volatile, (self.structure, other.structure))
+            return first == second
         return self.structure == other.structure
+
+    def _without_volatile(self, structure: list[Any]) -> list[Any]:
+        return [entry for entry in structure if entry[0] not in self._volatile]
 
     def written(self) -> bool:
         """Return whether a tensor was written in place since the snapshot or the last call."""
@@ -103,8 +129,15 @@ def getter_of(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], Any]:
     return itemgetter(*names)
 
 
-def settings_getter(attributes: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Any]:
-    """Return a function from a module's ``__dict__`` to its registries and settings."""
-    names = [n for n, v in attributes.items() if n not in NOT_SETTINGS]
+def settings_getter(
+    attributes: Mapping[str, Any], unread: Collection[str] = ()
+) -> Callable[[Mapping[str, Any]], Any]:
+    """Return a function from a module's ``__dict__`` to its registries and settings.
+
+    Args:
+        attributes: The ``__dict__``.
+        unread: The names of settings to leave out.
+    """
+    names = [n for n, v in attributes.items() if n not in NOT_SETTINGS and n not in unread]
     settings = (n for n in names if not is_callable_setting(attributes[n]))
     return getter_of((*REGISTRIES, *settings))

@@ -1,7 +1,7 @@
 """The structure of a model that a capture depends on: submodules, settings, kinds of weights."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from itertools import chain
 from typing import Any
 
@@ -30,6 +30,7 @@ def structure(
     module: nn.Module,
     homes: Mapping[int, torch.device] | None = None,
     visited: list[Any] | None = None,
+    volatile: Set[tuple[str, str]] = frozenset(),
 ) -> list[Any]:
     """Return all that a captured graph depends on, except hooks and the values of weights.
 
@@ -41,6 +42,7 @@ def structure(
         module: The model.
         homes: The device that each offloaded weight returns to, by id of the weight.
         visited: Receives the containers and tensors that were found in the settings.
+        volatile: Settings whose containers it does not receive, as (path of the module, name).
     """
     found: list[Any] = []
     visited = [] if visited is None else visited
@@ -50,7 +52,8 @@ def structure(
         if path:
             found.append((path, IdentityKey(submodule), IdentityKey(type(submodule))))
         for name, value in settings(submodule):
-            found.append((name, reduced(value, visited)))
+            key = (path, name)
+            found.append((key, reduced(value, [] if key in volatile else visited)))
         for name, weight in own_tensors(submodule, stored):
             number = first.setdefault(id(weight), len(first))
             device = (homes or {}).get(id(weight), weight.device)

@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 import fxcache
 from bench.denoisers import RECIPES, tiny
-from tests.test_denoisers import MODELS_WARN, REFUSED
+from tests.test_denoisers import CALLED_AS_IS, MODELS_WARN
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
@@ -22,7 +22,7 @@ SAMPLED = {
 WITH_STATE = {"SanaWMLTX2RefinerTransformer3DModel"}  # called with a key/value cache
 NOT_OPTIMIZED = {"T5FilmDecoder", "WanAnimate2Transformer3DModel"}
 UNSTABLE = {"AnyFlowFARTransformer3DModel"}  # two runs of the model itself differ in the last bit
-MODELS = sorted(RECIPES.keys() - REFUSED.keys() - NOT_OPTIMIZED - WITH_STATE)
+MODELS = sorted(RECIPES.keys() - CALLED_AS_IS - NOT_OPTIMIZED - WITH_STATE)
 
 
 @torch.no_grad()

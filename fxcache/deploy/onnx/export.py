@@ -9,7 +9,7 @@ from torch import nn
 
 from fxcache.calibration.plan_parts import installed_versions
 from fxcache.deploy.calls import call_to_json as require_supported
-from fxcache.deploy.calls import require_plain_result
+from fxcache.deploy.calls import require_no_code
 from fxcache.deploy.files import Writer, new_folder
 from fxcache.deploy.loaded import device_of
 from fxcache.deploy.onnx.graphs import translated
@@ -91,7 +91,7 @@ def write(module: nn.Module, engine: Engine, lengths: Sequence[int], folder: Pat
     """Write the files of one module."""
     key, variants = captured(engine, CALLER)
     require_table(engine.settings, variants, CALLER)
-    require_plain_result(variants.program)
+    require_no_code(variants.program)
     kind = require_onnx(engine, key.kind, module)
     graphs, runs = graphs_of_runs(engine, variants, lengths)
     program, writer, described = variants.program, Writer(folder), dict[str, Any]()
