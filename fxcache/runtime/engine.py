@@ -33,7 +33,7 @@ from fxcache.runtime.settings import Settings
 from fxcache.runtime.step_context import CFGPhase, StepContext
 from fxcache.runtime.trajectory.caller import announcement_of, caller_of
 from fxcache.runtime.trajectory.scope import Scope
-from fxcache.runtime.trajectory.state import length_of
+from fxcache.runtime.trajectory.state import expected_steps, length_of
 from fxcache.runtime.trajectory.store import TrajectoryStore
 from fxcache.runtime.trajectory.trajectory import Trajectory
 from fxcache.signature import Signature
@@ -219,7 +219,8 @@ class Engine:
         run.add(
             RunStep(decision, step.stopwatch, flops, full, variants.all, half, step.hoist_level)
         )
-        if step.now.index + 1 == step.now.num_steps:
+        length = (step.session and step.session.num_steps) or expected_steps(trajectory.state)
+        if step.now.index + 1 == length:  # the length of an earlier run may be that of a part
             self.notices.warn_short_run(run)
         if not run.listed:
             run.listed = True
