@@ -10,6 +10,7 @@ from typing import Any
 
 from fxcache.commands import (
     calibrate,
+    compare,
     env,
     export,
     gate,
@@ -29,6 +30,7 @@ STOPPED = 130  # the exit status that shells report after Ctrl-C
 COMMANDS: dict[str, tuple[Any, str]] = {
     "inspect": (inspect, "list the possible cuts of a model and the work that they save"),
     "run": (run, "generate images with a pipeline and fxcache"),
+    "compare": (compare, "compare policies with no caching and with fewer steps"),
     "export": (export, "write a pipeline's denoisers as artifacts, which run without its code"),
     "compile": (compile_, "compile an artifact to native code for this machine"),
     "serve": (serve, "serve pictures over HTTP, with an artifact; needs fxcache[serve]"),

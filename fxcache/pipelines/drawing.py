@@ -13,9 +13,10 @@ from fxcache.calibration.plan import Plan
 from fxcache.integrations.diffusers import conditions, denoiser_of
 from fxcache.partition.request import AUTO, CutRequest
 from fxcache.policies import Policy
-from fxcache.report.compare import Comparison, likeness, sheet, timed_calls, typical_ms
+from fxcache.report.compare import Comparison, likeness, timed_calls, typical_ms
 from fxcache.report.records import RunReport
 from fxcache.report.report import Report
+from fxcache.report.sheet import sheet
 from fxcache.runtime.denoisers import denoisers_of
 
 WARM_UP_STEPS = 2
@@ -108,7 +109,8 @@ def compare(pipeline: Any, drawing: Drawing, out: Path) -> Comparison:
     measured = measure(original_ms, run, reported, likeness(originals, images))
     rows = {
         f"original: {original_ms:.1f} ms a step": originals,
-        f"fxcache: {mean_step_ms(run):.1f} ms a step, {measured.speedup:.2f} times faster": images,
+        f"fxcache: {mean_step_ms(run):.1f} ms a step, {measured.speedup:.2f} times as fast, "
+        f"PSNR {measured.psnr_db:.1f} dB": images,
     }
     sheet(rows, drawing.prompts).save(out)
     return measured

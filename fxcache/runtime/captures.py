@@ -1,5 +1,6 @@
 """The captures of one optimised module: one for each kind of call, up to a maximum number."""
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
@@ -54,6 +55,7 @@ class Captures:
 
     Attributes:
         by_key: The variants by ``CaptureKey``, least recently used first.
+        capture_s: The seconds of all captures made here, without those taken over.
         hooks: The hooks on submodules. The number that identifies them is part of the key of a
             capture, and of the identity of a trajectory.
         changes: Notices that the model changed since it was captured.
@@ -68,6 +70,7 @@ class Captures:
     ) -> None:
         """Start without captures. ``warn`` takes a problem and its remedy."""
         self.by_key: OrderedDict[CaptureKey, Variants] = OrderedDict()
+        self.capture_s = 0.0
         self.hooks = Hooks()
         self.offload = Offload()
         self._numbers = Numbers(signature.original, self.offload)
@@ -99,6 +102,7 @@ class Captures:
         codes = machine_codes(graphs, self._settings, self._warn)
         variants = variants_of(old.frontier, self._settings, old.inputs, codes)
         variants.read(old.weights)
+        variants.capture_ms = old.capture_ms
         return variants
 
     def source(self, call: Call, variants: Variants) -> tuple[object, ...]:
@@ -212,12 +216,15 @@ class Captures:
         """Return the variants, and a snapshot of the module that is valid for the whole trace."""
         self.offload.bring_back()
         self.offload.belongs_to(module)
+        started = time.perf_counter()
         frontier, held = self.changes.traced(
             module, lambda: Frontier(capture(module, self._signature, call, fixed))
         )
         graphs = module.compiled_graphs if isinstance(module, ProvidesPrograms) else None
         codes = machine_codes(graphs, self._settings, self._warn)
+        elapsed_s = time.perf_counter() - started
         variants = variants_of(frontier, self._settings, call.describe(), codes)
+        self.capture_s, variants.capture_ms = self.capture_s + elapsed_s, 1000 * elapsed_s
         if not variants.plan.groups:
             self._warn(
                 f"one kind of call runs in full at every step: {variants.plan.reason}",
