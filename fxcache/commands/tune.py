@@ -50,6 +50,10 @@ def run(arguments: argparse.Namespace) -> Result:
         writable(require_suffix(arguments.picture, "--picture", DRAWINGS))
     pipeline = pipeline_from(arguments)
 
-    tuned = tune_pipeline(pipeline, sampling, target, out, arguments.picture, options, say)
+    try:
+        tuned = tune_pipeline(pipeline, sampling, target, out, arguments.picture, options, say)
+    except KeyboardInterrupt:
+        say("fxcache: run the same command to continue after the last run")
+        raise
     result = f"{tuned.trial.speedup:.2f} times as fast, from FLOPs, {tuned.trial.psnr_db:.1f} dB"
     return Result(tuned.to_dict(), f"{result}; wrote {out}: fxcache.optimize(model, {str(out)!r})")

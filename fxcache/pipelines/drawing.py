@@ -1,5 +1,6 @@
 """Generates images with a pipeline, with and without fxcache."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import torch
 
 from fxcache.api import optimize, report, restore
 from fxcache.calibration.plan import Plan
+from fxcache.errors import FxcacheWarning
 from fxcache.integrations.diffusers import conditions, denoiser_of
 from fxcache.partition.request import AUTO, CutRequest
 from fxcache.policies import Policy
@@ -72,9 +74,15 @@ class Drawing:
         return list(result.images)
 
     def cached(self, pipeline: Any) -> tuple[list[Any], Report]:
-        """Return the images with fxcache, and the report of the first denoiser."""
-        with self.optimized(pipeline):
-            self.draw(pipeline, self.steps if self.plan else WARM_UP_STEPS)
+        """Return the images with fxcache, and the report of the first denoiser.
+
+        The report does not count the run before, which captures and warms up.
+        """
+        with self.optimized(pipeline) as target:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FxcacheWarning)  # the run may be too short
+                self.draw(pipeline, self.steps if self.plan else WARM_UP_STEPS)
+            self._optimize(target)  # keeps the captures, and forgets the run
             images = self.draw(pipeline, self.steps)
             return images, report(denoiser_of(pipeline))
 
@@ -87,11 +95,14 @@ class Drawing:
         """
         first, *others = denoisers_of(pipeline).values()
         target = first if self.plan and others else pipeline
-        optimize(target, self.policy, plan=self.plan, cut=self.cut, **self.options)
+        self._optimize(target)
         try:
             yield target
         finally:
             restore(target)
+
+    def _optimize(self, target: Any) -> None:
+        optimize(target, self.policy, plan=self.plan, cut=self.cut, **self.options)
 
     def original(self, pipeline: Any) -> tuple[list[Any], float]:
         """The images without fxcache, and the median time of a denoiser call in milliseconds."""

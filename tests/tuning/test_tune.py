@@ -23,7 +23,9 @@ from fxcache.partition.request import AUTO
 from fxcache.policies import FirstBlock, Scheduled, Uniform
 from fxcache.runtime import captures
 from fxcache.runtime.feature_cache import FeatureCache
+from fxcache.runtime.features.recording import Recording
 from fxcache.step import Step
+from fxcache.tuning.memory import Memory
 from fxcache.tuning.options import Options
 from fxcache.tuning.profile import Profile, forecast
 from fxcache.tuning.trial import Trial, psnr_db
@@ -259,7 +261,7 @@ def test_the_command_writes_a_plan_and_two_pictures(capsys, folder, tmp_path):
         said(capsys, *arguments(folder, plan, "--speedup", "1.5", "--picture", pareto, "--json"))
     )
     assert data["speedup"] >= 1.5
-    assert set(data["curves"]) == {"tuned", "Uniform", "NonUniform", "TaylorSeer"}
+    assert set(data["curves"]) == {"tuned", "Uniform", "NonUniform", "TaylorSeer", "fewer steps"}
     written = Plan.load(plan)
     assert isinstance(written.policy, Scheduled)
     assert written.settings["speedup"] == 1.5
@@ -287,7 +289,8 @@ def test_a_strip_of_an_observing_run_is_drawn(capsys, folder, tmp_path):
     [
         ([], "exactly one"),
         (["--speedup", "2", "--psnr", "30"], "exactly one"),
-        (["--speedup", "-1"], "above 0"),
+        (["--speedup", "-1"], "more than 1"),
+        (["--psnr", "nan"], "above 0"),
         (["--speedup", "50"], "pass a smaller speed-up"),
         (["--psnr", "30", "--gaps", "0"], "gaps"),
     ],
@@ -298,7 +301,45 @@ def test_wrong_options_give_an_error(capsys, folder, tmp_path, change, expected)
 
 def test_the_tuner_reports_its_progress(capsys, folder, tmp_path):
     assert main([str(a) for a in arguments(folder, tmp_path / "p.json", "--speedup", "1.3")]) == 0
-    assert "profiling 1 cuts" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "profiling 1 cuts" in said
+    assert "probe 1 of 2: " in said
+    assert "probe 2 of 2: " in said
+    assert "schedule 1 of 1: " in said
+
+
+def test_what_no_schedule_reaches_is_refused_at_the_first_step(
+    capsys, folder, tmp_path, monkeypatch
+):
+    drawn: list[object] = []
+    record = Recording.after_step
+    monkeypatch.setattr(Recording, "after_step", lambda *args: (drawn.append(0), record(*args))[1])
+    message = complaint(capsys, *arguments(folder, tmp_path / "p.json", "--speedup", "50"))
+    assert "no schedule is 50 times as fast" in message
+    assert len(drawn) == 1
+
+
+def test_an_interrupted_tuner_continues(capsys, folder, tmp_path, monkeypatch):
+    command = [str(a) for a in arguments(folder, tmp_path / "p.json", "--speedup", "1.3")]
+    tried: list[str] = []
+    keep = Memory.keep_trial
+
+    def stopping(self: Memory, key: str, *found: float) -> None:
+        keep(self, key, *found)
+        tried.append(key)
+        if len(tried) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Memory, "keep_trial", stopping)
+    assert main(command) == 130
+    assert "run the same command to continue" in capsys.readouterr().err
+    (partial,) = tmp_path.glob("p.json.*.partial")
+    assert main(command) == 0
+    said = capsys.readouterr().err
+    assert "continuing after 2 measurements" in said
+    assert "profiling" not in said
+    assert len(tried) == len(set(tried)), "no run was made twice"
+    assert not partial.exists()
 
 
 def test_plots_without_matplotlib_are_refused(capsys, folder, tmp_path, monkeypatch):
