@@ -9,6 +9,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unfl
 from fxcache._torch.aoti import MachineCode, compile_graph, cpu_instructions, pack_graphs
 from fxcache._torch.compilations import Compilations, compilations, compiled_by, not_compiled
 from fxcache._torch.dynamo import (
+    compile_ns,
     compiled_original,
     compiler_callback,
     freezes_inputs,
@@ -64,6 +65,7 @@ __all__ = [
     "base_of",
     "compilations",
     "compile_graph",
+    "compile_ns",
     "compiled_by",
     "compiled_original",
     "compiler_callback",

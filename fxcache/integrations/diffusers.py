@@ -32,8 +32,8 @@ def load_empty(source: str) -> nn.Module:
     Raises:
         ModelFileError: There is no configuration of a diffusers model.
     """
-    diffusers = installed("diffusers")
     config = read_config(source)
+    diffusers = installed("diffusers")
     name = config.get("_class_name")
     kind = getattr(diffusers, str(name), None)
     if not isinstance(kind, type) or not issubclass(kind, nn.Module):
@@ -84,7 +84,7 @@ def require_found(source: str) -> None:
     """Raise ModelFileError for a path that does not exist, unless it may be a hub id."""
     path = Path(source)
     local = ("/" in source and path.parent.is_dir()) or not HUB_ID.fullmatch(source)
-    if local and not path.exists():
+    if not source or (local and not path.exists()):
         raise ModelFileError(
             "there is no such file or folder, and this is no hub id",
             where=source or "an empty name",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from fxcache.api import optimize, report, restore
 from fxcache.calibration.plan import Plan
@@ -149,3 +150,30 @@ def measure(original_ms: float, run: RunReport, reported: Report, like: Any) -> 
         psnr_db=like.psnr_db,
         ssim=like.ssim,
     )
+
+
+class FirstCallError(Exception):
+    """Ends a run at the first call of the denoiser."""
+
+
+def first_call(
+    pipeline: Any, prompts: Sequence[str]
+) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
+    """Return the denoiser of the pipeline, and the arguments of its first call for ``prompts``."""
+    found: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found.append((args, kwargs))
+        raise FirstCallError
+
+    model = denoiser_of(pipeline)
+    pipeline.set_progress_bar_config(disable=True)
+    handle = model.register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        Drawing(prompts).draw(pipeline, WARM_UP_STEPS)
+    except FirstCallError:
+        pass
+    finally:
+        handle.remove()
+    args, kwargs = found[0]
+    return model, args, kwargs

@@ -49,6 +49,7 @@ class CaptureReport:
         hoisted_weight_bytes: Bytes of the weights that no step reads, because their results are
             hoisted.
         variants: The variants that were made so far.
+        capture_ms: The time of the capture, in milliseconds.
     """
 
     inputs: str
@@ -64,6 +65,7 @@ class CaptureReport:
     weight_bytes: dict[str, int]
     hoisted_weight_bytes: int
     variants: list[VariantReport]
+    capture_ms: float
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,9 @@ class RunReport:
         speedup: The time of the run if every step were a refresh, divided by the actual time. None
             unless there are refreshes and other steps.
         ideal_speedup: FLOPs without caching divided by FLOPs spent.
+        captures: The captures that the run used, as indices of the report's ``captures``; -1 for
+            one that was dropped since.
+        compile_ms: The time of the run in which torch.compile compiled, in milliseconds.
     """
 
     started: str
@@ -102,3 +107,22 @@ class RunReport:
     reuse_ms: float | None
     speedup: float | None
     ideal_speedup: float | None
+    captures: list[int]
+    compile_ms: float
+
+
+@dataclass(frozen=True)
+class TotalsReport:
+    """Counts since the last call of ``optimize``, over all runs.
+
+    Attributes:
+        calls: The number of calls.
+        refreshes: How many of them refreshed.
+        capture_ms: The time of all captures in the report, in milliseconds.
+        compile_ms: The time of all calls in which torch.compile compiled, in milliseconds.
+    """
+
+    calls: int
+    refreshes: int
+    capture_ms: float
+    compile_ms: float

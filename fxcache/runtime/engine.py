@@ -5,6 +5,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
+from weakref import ref
 
 from torch import Tensor, nn
 
@@ -26,7 +27,7 @@ from fxcache.runtime.notices import (
     Notices,
 )
 from fxcache.runtime.objects import returned
-from fxcache.runtime.record import Run, RunStep, Stopwatch
+from fxcache.runtime.record import Run, RunStep, Stopwatch, Totals
 from fxcache.runtime.session import Session, current_session
 from fxcache.runtime.settings import Settings
 from fxcache.runtime.step_context import CFGPhase, StepContext
@@ -55,6 +56,7 @@ class Engine:
         self.signature = Signature(original, settings.capture.latent, settings.capture.dynamic)
         self.settings = settings
         self.runs: deque[Run] = deque(maxlen=MAX_RUNS)
+        self.totals = Totals()
         self.store = TrajectoryStore(settings.cache.max_trajectories, settings.capture.step_inputs)
         self.store.lengths.fix(settings.run_lengths)
         self.notices = Notices()
@@ -192,6 +194,7 @@ class Engine:
         copies = [o.clone() if isinstance(o, Tensor) else o for o in outputs]
         output = returned(step.call, copies, step.variants.program)
         step.stopwatch.stop()
+        self.totals.compile_ms += step.stopwatch.compile_ms
         trajectory.cache.set_last_use(step.stopwatch.stopped)
         trajectory.end_call(complete=True)
         return output
@@ -214,9 +217,10 @@ class Engine:
         if not half:
             trajectory.full_flops = variants.full_flops
         run, flops, full = trajectory.run, variant.flops + step.hoist_flops, trajectory.full_flops
-        run.add(
-            RunStep(decision, step.stopwatch, flops, full, variants.all, half, step.hoist_level)
-        )
+        made = (decision, step.stopwatch, flops, full, variants.all, half, step.hoist_level)
+        run.add(RunStep(*made, ref(variants.program)))
+        self.totals.calls += 1
+        self.totals.refreshes += decision.refresh
         if step.now.index + 1 == step.now.num_steps:
             self.notices.warn_short_run(run)
         if not run.listed:

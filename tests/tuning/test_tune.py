@@ -313,7 +313,12 @@ def test_what_no_schedule_reaches_is_refused_at_the_first_step(
 ):
     drawn: list[object] = []
     record = Recording.after_step
-    monkeypatch.setattr(Recording, "after_step", lambda *args: (drawn.append(0), record(*args))[1])
+
+    def counted(*given: Any) -> Any:
+        drawn.append(given)
+        return record(*given)
+
+    monkeypatch.setattr(Recording, "after_step", counted)
     message = complaint(capsys, *arguments(folder, tmp_path / "p.json", "--speedup", "50"))
     assert "no schedule is 50 times as fast" in message
     assert len(drawn) == 1
