@@ -121,14 +121,21 @@ def tune_pipeline(
     goal = {name: value for name, value in asdict(target).items() if value is not None}
     plan = tuner.plan(trial, {**asdict(sampling), **goal, **asdict(tuner.options)})
     plan.save(out)
-    curves: dict[str, list[Point]] = {}
-    if picture:
-        curves = compared(tuner, trial, sampling.steps)
-        curves["fewer steps"] = fewer_steps(pipeline, sampling, tuner, curves)
-        title = f"{type(model).__name__}, {sampling.steps} steps, {len(sampling.prompts)} pictures"
-        draw_pareto(curves, picture, title, point(trial))
+    curves = drawn(pipeline, sampling, tuner, trial, picture) if picture else {}
     progress.file.unlink(missing_ok=True)
     return Tuned(plan, trial, curves)
+
+
+def drawn(
+    pipeline: Any, sampling: Sampling, tuner: Tuner, chosen: Trial, picture: Path
+) -> dict[str, list[Point]]:
+    """Draw the chosen trial beside others, and return the curves."""
+    curves = compared(tuner, chosen, sampling.steps)
+    curves["fewer steps"] = fewer_steps(pipeline, sampling, tuner, curves)
+    name, pictures = type(tuner.model).__name__, len(sampling.prompts)
+    title = f"{name}, {sampling.steps} steps, {pictures} pictures"
+    draw_pareto(curves, picture, title, point(chosen))
+    return curves
 
 
 def resumed(
