@@ -4,12 +4,14 @@ import argparse
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
 from fxcache.commands import (
     calibrate,
+    compare,
     env,
     export,
     gate,
@@ -29,6 +31,7 @@ STOPPED = 130  # the exit status that shells report after Ctrl-C
 COMMANDS: dict[str, tuple[Any, str]] = {
     "inspect": (inspect, "list the possible cuts of a model and the work that they save"),
     "run": (run, "generate images with a pipeline and fxcache"),
+    "compare": (compare, "compare policies with no caching and with fewer steps"),
     "export": (export, "write a pipeline's denoisers as artifacts, which run without its code"),
     "compile": (compile_, "compile an artifact to native code for this machine"),
     "serve": (serve, "serve pictures over HTTP, with an artifact; needs fxcache[serve]"),
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit status: that of the command, 1 after an FxcacheError, or 130 after Ctrl-C.
+        The exit status: that of the command, 1 after an error, or 130 after Ctrl-C.
     """
     arguments = parser().parse_args(argv)
     command: Callable[[argparse.Namespace], Result] = arguments.command
@@ -58,8 +61,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fxcache: stopped", file=sys.stderr)
         return STOPPED
+    except Exception as error:
+        if arguments.traceback:
+            raise
+        print(f"fxcache: {unexpected(error)}", file=sys.stderr)
+        return 1
     write(json.dumps(result.data, indent=2) if arguments.json else result.text)
     return result.status
+
+
+def unexpected(error: Exception) -> str:
+    """Describe an error of a library in the form of fxcache's own errors."""
+    first = str(error).strip().partition("\n")[0]
+    *_, last = traceback.extract_tb(error.__traceback__)
+    return (
+        f"{type(error).__name__}: {first or 'no message'}\n"
+        f"  where: {last.filename}:{last.lineno}, in {last.name}\n"
+        "  remedy: check the arguments; the same command with --traceback shows the whole error"
+    )
 
 
 def write(text: str) -> None:
@@ -79,6 +98,8 @@ def parser() -> argparse.ArgumentParser:
         command.formatter_class = argparse.ArgumentDefaultsHelpFormatter
         module.add_options(command)
         command.add_argument("--json", action="store_true", help="machine-readable output")
+        trace = "show the traceback of an error of a library"
+        command.add_argument("--traceback", action="store_true", help=trace)
         command.set_defaults(command=module.run)
     return top
 

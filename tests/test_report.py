@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import fxcache
+from fxcache.runtime.engine import MAX_RUNS
 from tests import tiny
 from tests.loops import sample
 
@@ -76,3 +77,55 @@ def test_without_timings_nothing_is_timed():
     assert (run.steps, run.refreshes) == (6, [0, 3])
     assert (run.refresh_ms, run.reuse_ms, run.speedup) == (None, None, None)
     assert run.ideal_speedup is not None
+
+
+def test_calls_are_counted_over_the_whole_life():
+    unet = fxcache.optimize(tiny.small_unet(), fxcache.Uniform(3))
+    for _ in range(MAX_RUNS + 2):
+        sample(unet, 3, **tiny.inputs())
+    report = fxcache.report(unet)
+    assert len(report.runs) == MAX_RUNS
+    assert (report.totals.calls, report.totals.refreshes) == (3 * MAX_RUNS + 6, MAX_RUNS + 2)
+
+
+def test_each_run_names_its_capture(reported):
+    assert [run.captures for run in reported.runs] == [[0], [1]]
+    assert all(capture.capture_ms > 0 for capture in reported.captures)
+    assert reported.totals.capture_ms == sum(c.capture_ms for c in reported.captures)
+    text = str(reported)
+    assert "capture 1 in " in text
+    assert "\ncapture: the captures that the run used" in text, "a legend"
+
+
+def test_a_run_of_a_dropped_capture_says_so():
+    config = fxcache.CaptureConfig(max_captures=1)
+    unet = fxcache.optimize(tiny.small_unet(), fxcache.Uniform(3), capture=config)
+    sample(unet, 3, **tiny.inputs())
+    with pytest.warns(fxcache.FxcacheWarning, match="captured again"):
+        sample(unet, 3, **tiny.inputs(batch=1))
+    report = fxcache.report(unet)
+    assert report.runs[-1].captures == [0]
+    assert report.runs[0].captures == [-1]
+    assert "dropped" in str(report)
+
+
+def test_the_second_line_says_what_happened_and_what_to_do(reported):
+    _, summary, *_ = str(reported).splitlines()
+    assert summary.startswith("7 of 13 calls reused cached values; the last run was ")
+    unet = fxcache.optimize(tiny.small_unet(), fxcache.Uniform(1))
+    assert "nothing has run yet: call the model" in str(fxcache.report(unet))
+    sample(unet, 3, **tiny.inputs())
+    assert "none of 3 calls reused cached values, so nothing is faster" in str(fxcache.report(unet))
+
+
+@pytest.mark.usefixtures("clean_dynamo")
+def test_compile_time_is_told_apart():
+    unet = fxcache.optimize(tiny.small_unet(), fxcache.Uniform(3))
+    unet.compile(backend="eager")
+    sample(unet, 3, **tiny.inputs())
+    sample(unet, 3, **tiny.inputs())
+    report = fxcache.report(unet)
+    first, second = report.runs
+    assert first.compile_ms > 0 == second.compile_ms
+    assert report.totals.compile_ms == pytest.approx(first.compile_ms)
+    assert " went into torch.compile" in str(report)

@@ -18,6 +18,7 @@ from fxcache._torch.distributed import (
     local_part,
 )
 from fxcache._torch.dynamo import (
+    compile_ns,
     compiled_original,
     compiler_callback,
     freezes_inputs,
@@ -93,6 +94,7 @@ __all__ = [
     "below_autograd",
     "compilations",
     "compile_graph",
+    "compile_ns",
     "compiled_by",
     "compiled_original",
     "compiler_callback",

@@ -17,6 +17,7 @@ from torch._C._dynamo.eval_frame import get_eval_frame_callback as compiler_call
 F = TypeVar("F", bound=Callable[..., Any])
 
 __all__ = [
+    "compile_ns",
     "compiled_original",
     "compiler_callback",
     "exports_here",
@@ -32,6 +33,15 @@ def exports_here() -> bool:
     Why: the public flag is shared by all threads of the process.
     """
     return torch.compiler.is_exporting() and torch._C._len_torch_dispatch_stack() > 0
+
+
+def compile_ns() -> int:
+    """Return the nanoseconds that Dynamo and its compilers have spent in this process so far.
+
+    Why: there is no public way to find out how much of a call was compilation.
+    """
+    utils = sys.modules.get("torch._dynamo.utils")
+    return int(utils.cumulative_time_spent_ns.get("entire_frame_compile", 0)) if utils else 0
 
 
 def hidden_from_dynamo(function: F, recursive: bool = True) -> F:

@@ -9,10 +9,10 @@ from fxcache.commands.options import (
     add_pipeline_options,
     add_sampling_options,
     cut_from,
-    folder_for,
     option_from,
     pipeline_from,
     sampling_from,
+    writable,
 )
 from fxcache.pipelines.calibrate import calibrate_pipeline
 
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> Result:
     sampling = sampling_from(arguments)
     (kind,) = (k for k in MEASUREMENTS if k.__name__.lower() == arguments.policy)
     options = dict(map(option_from, arguments.option))
-    out = folder_for(arguments.out)
+    out = writable(arguments.out)
     pipeline, cut = pipeline_from(arguments), cut_from(arguments.cut)
     try:
         plan = calibrate_pipeline(pipeline, kind, sampling, out, options, cut)

@@ -8,6 +8,13 @@ import torch
 
 from fxcache.calibration.plan import Plan
 from fxcache.codecs.quantized_rows import LARGEST
+from fxcache.commands.contenders import (
+    FORECAST,
+    POLICY,
+    Contender,
+    add_contender_options,
+    contenders_from,
+)
 from fxcache.commands.options import add_pipeline_options, cut_from, require_positive
 from fxcache.config import CacheConfig
 from fxcache.errors import ConfigError
@@ -15,6 +22,7 @@ from fxcache.pipelines.drawing import Drawing
 from fxcache.policies import NonUniform, Policy, Uniform
 
 CACHE_DTYPES = tuple(str(dtype).removeprefix("torch.") for dtype in LARGEST)
+SHORTHANDS = ("interval", "center", "power")
 FLAGS = {
     "offload": "move weights that no step reads to the CPU; needs a GPU",
     "partial-evaluation": "move cuts behind linear maps of cached values",
@@ -40,9 +48,10 @@ def add_drawing_options(command: argparse.ArgumentParser, prompt: str | None = N
     command.add_argument(
         "--plan", type=Path, help="a plan of `calibrate` or `tune`, instead of interval and cut"
     )
+    add_contender_options(command, plan=False)
     schedule = {
-        "--interval": (int, "refresh every Nth step, instead of the default policy"),
-        "--center": (float, "concentrate the refreshes around this step instead"),
+        "--interval": (int, "the policy uniform with this interval"),
+        "--center": (float, "the policy nonuniform with this center"),
         "--power": (
             float,
             f"how strongly to concentrate them; needs --center (default: {NonUniform.power})",
@@ -61,16 +70,45 @@ def add_drawing_options(command: argparse.ArgumentParser, prompt: str | None = N
 
 
 def drawing_from(arguments: argparse.Namespace) -> Drawing:
-    """Return the images to generate, from the arguments."""
+    """Return the images to generate, from the arguments.
+
+    Raises:
+        ConfigError: An option has a wrong value, or options exclude each other.
+        ModelFileError: The plan cannot be read.
+    """
+    contender = contender_from(arguments)
     return Drawing(
         prompts=arguments.prompt,
         steps=require_positive(arguments.steps, "steps"),
         seed=arguments.seed,
-        policy=policy_from(arguments),
+        policy=contender.policy or policy_from(arguments),
         cut=cut_from(arguments.cut),
         plan=Plan.load(arguments.plan) if arguments.plan else None,
-        options=options_from(arguments),
+        options=options_from(arguments) | contender.optimize_options,
     )
+
+
+def contender_from(arguments: argparse.Namespace) -> Contender:
+    """Return the chosen policy, forecast and guidance.
+
+    Raises:
+        ConfigError: There are two policies, or options exclude each other.
+    """
+    first, *others = contenders_from(arguments) or [Contender()]
+    shorthand = [f"--{name}" for name in SHORTHANDS if name in arguments]
+    if others or (POLICY in first.names and shorthand):
+        raise ConfigError(
+            "there is more than one policy",
+            where=" ".join([f"--policy {c.label}" for c in (first, *others)] + shorthand),
+            remedy="pass one; `fxcache compare` compares several",
+        )
+    if arguments.plan and {POLICY, FORECAST} & first.names.keys():
+        raise ConfigError(
+            "the plan has its policy and its forecast",
+            where=f"--plan {arguments.plan} with {first.label}",
+            remedy="leave out --plan, or the others",
+        )
+    return first
 
 
 def options_from(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -88,8 +126,7 @@ def policy_from(arguments: argparse.Namespace) -> Policy | None:
     Raises:
         ConfigError: The options exclude each other.
     """
-    names = ("interval", "center", "power")
-    passed = {name: getattr(arguments, name) for name in names if name in arguments}
+    passed = {name: getattr(arguments, name) for name in SHORTHANDS if name in arguments}
     if not passed:
         return None
     if arguments.plan or ("power" in passed and "center" not in passed):

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fxcache.commands.drawing import add_drawing_options, drawing_from
-from fxcache.commands.options import Result, folder_for, pipeline_from
-from fxcache.errors import ConfigError, ModelFileError
+from fxcache.commands.options import Result, pipeline_from, writable
+from fxcache.errors import ConfigError
 from fxcache.gate.config import TIERS, GateConfig
 from fxcache.gate.expected import Expected, expected_file
 from fxcache.gate.gate import Outcome, check, update
@@ -54,7 +54,8 @@ def run(arguments: argparse.Namespace) -> Result:
     file = expected_file(arguments.expected, device)
     Expected.load(file, device)  # before the pipeline is loaded and measured
     for written in (arguments.html, arguments.junit, file if arguments.update else None):
-        require_writable(written)
+        if written:
+            writable(written)
     config = GateConfig(
         tuple(vars(arguments).get("tier", TIERS)), arguments.rounds, arguments.margin
     )
@@ -75,14 +76,6 @@ def run(arguments: argparse.Namespace) -> Result:
     write_reports(outcome, arguments)
     text = "\n".join((as_text(outcome, UPDATE), *on_github(outcome)))
     return Result(outcome.to_dict(), text, 0 if outcome.passed else FAILED)
-
-
-def require_writable(file: Path | None) -> None:
-    """Raise ModelFileError if ``file`` could not be written after the measurement."""
-    if file and not os.access(file if file.exists() else folder_for(file).parent, os.W_OK):
-        raise ModelFileError(
-            "the file cannot be written", where=str(file), remedy="choose another file"
-        )
 
 
 def require_reason(arguments: argparse.Namespace) -> None:
@@ -121,7 +114,7 @@ def write_reports(outcome: Outcome, arguments: argparse.Namespace) -> None:
     """Write the reports that the arguments name."""
     for file, shown in ((arguments.html, as_html), (arguments.junit, as_junit)):
         if file:
-            folder_for(file).write_text(shown(outcome), encoding="utf-8")
+            file.write_text(shown(outcome), encoding="utf-8")
 
 
 def on_github(outcome: Outcome) -> list[str]:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,6 +72,12 @@ def pipeline_from(arguments: argparse.Namespace) -> Any:
     return load_pipeline(arguments.pipeline, getattr(torch, arguments.dtype), arguments.device)
 
 
+def say(text: str) -> None:
+    """Print a message about the progress."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
 def prompts_in(file: Path) -> list[str]:
     """Return the lines of a text file without empty ones; ModelFileError if there are none."""
     try:
@@ -87,15 +94,21 @@ def prompts_in(file: Path) -> list[str]:
 
 
 def option_from(text: str) -> tuple[str, Any]:
-    """The name and the value in a text such as ``threshold=0.3``; ConfigError for other texts."""
+    """Return the name and the value in a text such as ``threshold=0.3`` or ``conditional=first``.
+
+    Raises:
+        ConfigError: The text has no ``=``, or its value is neither JSON nor a word.
+    """
     name, equals, value = text.partition("=")
     try:
         return name, json.loads(value)
     except ValueError:
+        if equals and value.isidentifier():
+            return name, value
         raise ConfigError(
             f"the value in {text!r} is not JSON" if equals else f"{text!r} has no =",
             where="--option",
-            remedy="write it as NAME=VALUE, for example threshold=0.3",
+            remedy="write it as NAME=VALUE, for example threshold=0.3 or steps=[0,4,9]",
         ) from None
 
 
@@ -133,5 +146,25 @@ def folder_for(file: Path) -> Path:
             f"the folder cannot be created: {error}",
             where=str(file),
             remedy="choose another folder",
+        ) from error
+    return file
+
+
+def writable(file: Path) -> Path:
+    """``file``, after checking that it can be written; ModelFileError otherwise.
+
+    Commands call it before they work, so that no result is lost. A file that exists keeps its
+    content.
+    """
+    existed = folder_for(file).exists()
+    try:
+        file.open("ab").close()
+        if not existed:
+            file.unlink()
+    except OSError as error:
+        raise ModelFileError(
+            f"the file cannot be written: {error.strerror}",
+            where=str(file),
+            remedy="pass the name of a file in a folder that you may write to",
         ) from error
     return file

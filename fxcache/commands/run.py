@@ -10,13 +10,14 @@ from fxcache.commands.drawing import add_drawing_options, drawing_from
 from fxcache.commands.options import (
     PICTURES,
     Result,
-    folder_for,
     pipeline_from,
     require_suffix,
+    writable,
 )
 from fxcache.errors import ConfigError
 from fxcache.pipelines.drawing import compare
-from fxcache.report.compare import Comparison, sheet
+from fxcache.report.compare import Comparison
+from fxcache.report.sheet import sheet
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -32,7 +33,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Result:
     """Generate the images, and write them and the report."""
     drawing = drawing_from(arguments)
-    folder_for(require_suffix(arguments.out, "--out", PICTURES))
+    for file in (require_suffix(arguments.out, "--out", PICTURES), arguments.report):
+        if file:
+            writable(file)
     if arguments.compare and arguments.report:
         raise ConfigError(
             "--compare writes no report",
@@ -47,7 +50,7 @@ def run(arguments: argparse.Namespace) -> Result:
     sheet({"fxcache": images}, drawing.prompts).save(arguments.out)
     data = reported.to_dict()
     if arguments.report:
-        folder_for(arguments.report).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+        arguments.report.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     return Result(data, f"{reported}\n\nwrote {arguments.out}")
 
 

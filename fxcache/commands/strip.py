@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from fxcache.calibration.plan import Plan
-from fxcache.commands.options import DRAWINGS, Result, require_suffix
+from fxcache.commands.options import DRAWINGS, Result, require_positive, require_suffix, writable
 from fxcache.errors import ModelFileError
 from fxcache.integrations.diffusers import parsed
 from fxcache.report.strip import draw_strip, planned, shown
@@ -23,13 +23,13 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Result:
     """Plot the schedule of a plan, or of the last run in a report."""
-    require_suffix(arguments.out, "--out", DRAWINGS)
+    writable(require_suffix(arguments.out, "--out", DRAWINGS))
     data = parsed(arguments.file, "a plan, or a report of a run")
     if "fxcache_plan" in data:
-        policy = Plan.from_dict(data).policy
-        steps = data["settings"].get("steps", arguments.steps)
-        rows, names = planned(policy, steps)
-        title = f"{type(policy).__name__}, {steps} steps"
+        plan = Plan.from_dict(data)
+        steps = require_positive(data["settings"].get("steps", arguments.steps), "steps")
+        rows, names = planned(plan.policy, steps, plan.cut)
+        title = f"{type(plan.policy).__name__}, {steps} steps"
     else:
         runs = data.get("runs") or []
         if not runs:

@@ -1,7 +1,6 @@
 """``fxcache tune``: find the best plan for a speed-up, a PSNR or a time."""
 
 import argparse
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,10 +9,11 @@ from fxcache.commands.options import (
     Result,
     add_pipeline_options,
     add_sampling_options,
-    folder_for,
     pipeline_from,
     require_suffix,
     sampling_from,
+    say,
+    writable,
 )
 from fxcache.pipelines.tune import Target, tune_pipeline
 from fxcache.tuning.options import Options
@@ -45,14 +45,15 @@ def run(arguments: argparse.Namespace) -> Result:
     sampling = sampling_from(arguments)
     target = Target(arguments.speedup, arguments.psnr, arguments.budget_ms)
     options = Options(**{name: getattr(arguments, name) for name in asdict(Options())})
-    out = folder_for(arguments.out)
+    out = writable(arguments.out)
     if arguments.picture:
-        folder_for(require_suffix(arguments.picture, "--picture", DRAWINGS))
+        writable(require_suffix(arguments.picture, "--picture", DRAWINGS))
     pipeline = pipeline_from(arguments)
 
-    def say(text: str) -> None:
-        print(text, file=sys.stderr)
-
-    tuned = tune_pipeline(pipeline, sampling, target, out, arguments.picture, options, say)
+    try:
+        tuned = tune_pipeline(pipeline, sampling, target, out, arguments.picture, options, say)
+    except KeyboardInterrupt:
+        say("fxcache: run the same command to continue after the last run")
+        raise
     result = f"{tuned.trial.speedup:.2f} times as fast, from FLOPs, {tuned.trial.psnr_db:.1f} dB"
     return Result(tuned.to_dict(), f"{result}; wrote {out}: fxcache.optimize(model, {str(out)!r})")

@@ -5,6 +5,7 @@ The compiler pass does not depend on diffusers. This module serves the command l
 
 import importlib
 import json
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,6 +18,8 @@ from torch import nn
 from fxcache.errors import ConfigError, ModelFileError
 from fxcache.runtime.denoisers import DENOISERS, denoisers_of
 
+# owner/name, of letters, digits and marks; neither part begins or ends with a mark.
+HUB_ID = re.compile(r"\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 DTYPES = ("float32", "float16", "bfloat16")  # of pipelines
 
 
@@ -29,8 +32,8 @@ def load_empty(source: str) -> nn.Module:
     Raises:
         ModelFileError: There is no configuration of a diffusers model.
     """
-    diffusers = installed("diffusers")
     config = read_config(source)
+    diffusers = installed("diffusers")
     name = config.get("_class_name")
     kind = getattr(diffusers, str(name), None)
     if not isinstance(kind, type) or not issubclass(kind, nn.Module):
@@ -80,12 +83,11 @@ def read_config(source: str) -> dict[str, Any]:
 def require_found(source: str) -> None:
     """Raise ModelFileError for a path that does not exist, unless it may be a hub id."""
     path = Path(source)
-    rooted = source.startswith((".", "~")) or path.is_absolute()
-    nested = source.count("/") > 1 or ("/" in source and path.parent.is_dir())
-    if (rooted or nested) and not path.exists():
+    local = ("/" in source and path.parent.is_dir()) or not HUB_ID.fullmatch(source)
+    if not source or (local and not path.exists()):
         raise ModelFileError(
-            "there is no such file or folder",
-            where=source,
+            "there is no such file or folder, and this is no hub id",
+            where=source or "an empty name",
             remedy="check the spelling; a hub id has the form owner/name",
         )
 

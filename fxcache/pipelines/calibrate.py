@@ -112,12 +112,12 @@ def measure(
 
 
 class Progress:
-    """The progress of a calibration, in a file that is written atomically.
+    """The progress of a calibration or a tuner, in a file that is written atomically.
 
     Attributes:
         file: The file.
-        settings: The settings of the calibration.
-        measured: The saved state of the measurement; empty before ``resume``.
+        settings: The settings, which a saved progress must share.
+        measured: The saved state; empty before ``resume``.
     """
 
     def __init__(self, file: Path, settings: Mapping[str, Any]):
@@ -132,14 +132,14 @@ class Progress:
             state = json.loads(self.file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ModelFileError(
-                f"the unfinished calibration cannot be read: {error}",
+                f"the unfinished work cannot be read: {error}",
                 where=str(self.file),
                 remedy="remove the file to start again",
             ) from error
         if state["settings"] != self.settings:
             differing = sorted(k for k, v in self.settings.items() if state["settings"].get(k) != v)
             raise ConfigError(
-                f"an unfinished calibration has other settings: {', '.join(differing)}",
+                f"unfinished work has other settings: {', '.join(differing)}",
                 where=str(self.file),
                 remedy="finish it with its own settings, or remove the file to start again",
             )

@@ -1,5 +1,6 @@
 """Generates images with a pipeline, with and without fxcache."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -7,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from fxcache.api import optimize, report, restore
 from fxcache.calibration.plan import Plan
+from fxcache.errors import FxcacheWarning
 from fxcache.integrations.diffusers import conditions, denoiser_of
 from fxcache.partition.request import AUTO, CutRequest
 from fxcache.policies import Policy
-from fxcache.report.compare import Comparison, likeness, sheet, timed_calls, typical_ms
+from fxcache.report.compare import Comparison, likeness, timed_calls, typical_ms
 from fxcache.report.records import RunReport
 from fxcache.report.report import Report
+from fxcache.report.sheet import sheet
 from fxcache.runtime.denoisers import denoisers_of
 
 WARM_UP_STEPS = 2
@@ -71,9 +75,15 @@ class Drawing:
         return list(result.images)
 
     def cached(self, pipeline: Any) -> tuple[list[Any], Report]:
-        """Return the images with fxcache, and the report of the first denoiser."""
-        with self.optimized(pipeline):
-            self.draw(pipeline, self.steps if self.plan else WARM_UP_STEPS)
+        """Return the images with fxcache, and the report of the first denoiser.
+
+        The report does not count the run before, which captures and warms up.
+        """
+        with self.optimized(pipeline) as target:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FxcacheWarning)  # the run may be too short
+                self.draw(pipeline, self.steps if self.plan else WARM_UP_STEPS)
+            self._optimize(target)  # keeps the captures, and forgets the run
             images = self.draw(pipeline, self.steps)
             return images, report(denoiser_of(pipeline))
 
@@ -86,11 +96,14 @@ class Drawing:
         """
         first, *others = denoisers_of(pipeline).values()
         target = first if self.plan and others else pipeline
-        optimize(target, self.policy, plan=self.plan, cut=self.cut, **self.options)
+        self._optimize(target)
         try:
             yield target
         finally:
             restore(target)
+
+    def _optimize(self, target: Any) -> None:
+        optimize(target, self.policy, plan=self.plan, cut=self.cut, **self.options)
 
     def original(self, pipeline: Any) -> tuple[list[Any], float]:
         """The images without fxcache, and the median time of a denoiser call in milliseconds."""
@@ -108,7 +121,8 @@ def compare(pipeline: Any, drawing: Drawing, out: Path) -> Comparison:
     measured = measure(original_ms, run, reported, likeness(originals, images))
     rows = {
         f"original: {original_ms:.1f} ms a step": originals,
-        f"fxcache: {mean_step_ms(run):.1f} ms a step, {measured.speedup:.2f} times faster": images,
+        f"fxcache: {mean_step_ms(run):.1f} ms a step, {measured.speedup:.2f} times as fast, "
+        f"PSNR {measured.psnr_db:.1f} dB": images,
     }
     sheet(rows, drawing.prompts).save(out)
     return measured
@@ -136,3 +150,30 @@ def measure(original_ms: float, run: RunReport, reported: Report, like: Any) -> 
         psnr_db=like.psnr_db,
         ssim=like.ssim,
     )
+
+
+class FirstCallError(Exception):
+    """Ends a run at the first call of the denoiser."""
+
+
+def first_call(
+    pipeline: Any, prompts: Sequence[str]
+) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
+    """Return the denoiser of the pipeline, and the arguments of its first call for ``prompts``."""
+    found: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found.append((args, kwargs))
+        raise FirstCallError
+
+    model = denoiser_of(pipeline)
+    pipeline.set_progress_bar_config(disable=True)
+    handle = model.register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        Drawing(prompts).draw(pipeline, WARM_UP_STEPS)
+    except FirstCallError:
+        pass
+    finally:
+        handle.remove()
+    args, kwargs = found[0]
+    return model, args, kwargs

@@ -1,22 +1,28 @@
 """Tunes a diffusers pipeline from prompts, and compares the best plan with others."""
 
+import hashlib
+import json
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fxcache.calibration.fingerprint import fingerprint
 from fxcache.calibration.plan import Plan
 from fxcache.errors import ConfigError, CutError
 from fxcache.integrations.diffusers import denoiser_of
 from fxcache.partition.request import AUTO
-from fxcache.pipelines.calibrate import Sampling
+from fxcache.pipelines.calibrate import Progress, Sampling
 from fxcache.policies import NonUniform, Policy, TaylorSeer, Uniform
 from fxcache.report.pareto import Point, draw_pareto
+from fxcache.tuning.memory import Memory
 from fxcache.tuning.options import Options
-from fxcache.tuning.trial import Trial
+from fxcache.tuning.trial import Trial, as_tensor, psnr_db
 from fxcache.tuning.tune import Tuner
 
 INTERVALS = (2, 3, 4, 5, 6)
@@ -41,7 +47,12 @@ class Target:
 
     def __post_init__(self) -> None:
         targets = {name: value for name, value in vars(self).items() if value is not None}
-        if len(targets) != 1 or min(targets.values()) <= 0:
+        if self.speedup is not None and self.speedup <= 1:
+            raise ConfigError(
+                f"speedup={self.speedup!r} saves nothing", where="tune", remedy="pass more than 1"
+            )
+        positive = all(math.isfinite(value) and value > 0 for value in targets.values())
+        if len(targets) != 1 or not positive:
             raise ConfigError(
                 f"the target is {targets or 'missing'}",
                 where="tune",
@@ -82,14 +93,18 @@ def tune_pipeline(
 ) -> Tuned:
     """Find the best plan for the pipeline's denoiser, and write it to ``out``.
 
+    What is measured is saved in a file beside ``out``. Its suffix is ``.partial``, after a digest
+    of the model, the images and the options. After an interruption, the next call with the same
+    ones takes it over.
+
     Args:
         pipeline: The diffusers pipeline.
         sampling: The images to sample.
         target: The target.
         out: The file of the plan.
         picture: The file of a plot of quality against speed; None for no plot. The plot also has
-            the policies Uniform, NonUniform and TaylorSeer with fixed options, and schedules of
-            the tuner for other speed-ups.
+            the policies Uniform, NonUniform and TaylorSeer with fixed options, fewer steps without
+            caching, and schedules of the tuner for other speed-ups.
         options: Options of the search.
         say: Called with messages about the progress.
 
@@ -98,18 +113,45 @@ def tune_pipeline(
         CutError: No schedule reaches the target.
     """
     pipeline.set_progress_bar_config(disable=True)
-    model = denoiser_of(pipeline)
-    tuner = Tuner(model, lambda: sampled(pipeline, sampling), options, say)
+    model, options = denoiser_of(pipeline), options or Options()
+    progress, memory = resumed(model, sampling, options, out, say)
+    sample = partial(sampled, pipeline, sampling)
+    tuner = Tuner(model, sample, options, say, memory, target.speedup)
     trial = reached(tuner, target)
     goal = {name: value for name, value in asdict(target).items() if value is not None}
     plan = tuner.plan(trial, {**asdict(sampling), **goal, **asdict(tuner.options)})
     plan.save(out)
-    curves: dict[str, list[Point]] = {}
-    if picture:
-        curves = compared(tuner, trial, sampling.steps)
-        title = f"{type(model).__name__}, {sampling.steps} steps, {len(sampling.prompts)} pictures"
-        draw_pareto(curves, picture, title, point(trial))
+    curves = drawn(pipeline, sampling, tuner, trial, picture) if picture else {}
+    progress.file.unlink(missing_ok=True)
     return Tuned(plan, trial, curves)
+
+
+def drawn(
+    pipeline: Any, sampling: Sampling, tuner: Tuner, chosen: Trial, picture: Path
+) -> dict[str, list[Point]]:
+    """Draw the chosen trial beside others, and return the curves."""
+    curves = compared(tuner, chosen, sampling.steps)
+    curves["fewer steps"] = fewer_steps(pipeline, sampling, tuner, curves)
+    name, pictures = type(tuner.model).__name__, len(sampling.prompts)
+    title = f"{name}, {sampling.steps} steps, {pictures} pictures"
+    draw_pareto(curves, picture, title, point(chosen))
+    return curves
+
+
+def resumed(
+    model: nn.Module, sampling: Sampling, options: Options, out: Path, say: Callable[[str], None]
+) -> tuple[Progress, Memory]:
+    """Return the file of the progress, and what it holds already."""
+    dtype = str(next(model.parameters()).dtype)
+    settings = {**asdict(sampling), **asdict(options), "dtype": dtype, "command": "tune"}
+    found = settings | {"model": fingerprint(model).to_dict()}
+    key = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:8]
+    progress, memory = Progress(out.with_name(f"{out.name}.{key}.partial"), found), Memory()
+    if done := progress.resume():
+        memory.load(progress.measured)
+        say(f"continuing after {done} measurements, from {progress.file}")
+    memory.save = lambda state: progress.save(1 + len(state["trials"]), state)
+    return progress, memory
 
 
 def reached(tuner: Tuner, target: Target) -> Trial:
@@ -130,15 +172,34 @@ def compared(tuner: Tuner, chosen: Trial, steps: int) -> dict[str, list[Point]]:
         "TaylorSeer": [TaylorSeer(n) for n in INTERVALS],
     }
     curves = {}
+    tuner.messages.begin("picture: run", sum(map(len, hand_set.values())))
     for name, policies in hand_set.items():
         curves[name] = [point(tuner.tried(policy, AUTO)) for policy in policies]
     tuned = [point(chosen)]
-    for reference in curves["Uniform"]:
+    for index, reference in enumerate(curves["Uniform"]):
+        of = f"{index + 1} of {len(INTERVALS)}"
+        tuner.messages.say(f"picture: tuning {of}, {reference.speedup:.2f} times as fast")
         try:
             tuned.append(point(tuner.best(reference.speedup)))
         except CutError:
             continue
     return {"tuned": tuned, **curves}
+
+
+def fewer_steps(
+    pipeline: Any, sampling: Sampling, tuner: Tuner, curves: Mapping[str, Sequence[Point]]
+) -> list[Point]:
+    """The curve of fewer steps without caching, at about the speed-ups of Uniform and the tuner."""
+    near = (*curves["Uniform"], *curves["tuned"])
+    numbers = {max(1, round(sampling.steps / found.speedup)) for found in near}
+    tuner.messages.begin("picture: fewer steps", len(numbers))
+    points = []
+    for steps in sorted(numbers):
+        images = as_tensor(sampled(pipeline, replace(sampling, steps=steps)))
+        found = Point(sampling.steps / steps, psnr_db(images, tuner.original))
+        points.append(found)
+        tuner.messages.done(f"{steps} steps: {found.speedup:.2f}×, {found.psnr_db:.2f} dB")
+    return points
 
 
 def point(trial: Trial) -> Point:

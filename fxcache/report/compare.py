@@ -1,6 +1,6 @@
-"""Compares images with and without fxcache: times, similarity, and a sheet of all images."""
+"""Compares images with and without fxcache: times and similarity."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from statistics import fmean, median
@@ -13,10 +13,6 @@ from fxcache.runtime.record import Stopwatch
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-TILE = 128
-MARGIN = 8
-LINE = 14
 
 
 @dataclass(frozen=True)
@@ -107,24 +103,3 @@ def likeness(originals: Sequence["Image"], others: Sequence["Image"]) -> Likenes
         psnr.append(min(100.0, 10 * np.log10(255**2 / error)) if error else 100.0)
         ssim.append(float(structural_similarity(a, b, channel_axis=2, data_range=255)))
     return Likeness(fmean(psnr), fmean(ssim))
-
-
-def sheet(rows: Mapping[str, Sequence["Image"]], captions: Sequence[str]) -> "Image":
-    """One image with a labelled row of tiles for each entry of ``rows``, and captions on top."""
-    from PIL import Image, ImageDraw
-
-    columns = max(map(len, rows.values()))
-    tile = max(TILE, *(max(i.size) for row in rows.values() for i in row))
-    step = tile + MARGIN
-    size = (columns * step + MARGIN, LINE + 2 * MARGIN + len(rows) * (step + LINE))
-    page = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(page)
-    for column, caption in enumerate(captions[:columns]):
-        draw.text((MARGIN + column * step, MARGIN), caption, fill="black")
-    for index, (label, row) in enumerate(rows.items()):
-        top = LINE + 2 * MARGIN + index * (step + LINE)
-        draw.text((MARGIN, top), label, fill="#444444")
-        for column, image in enumerate(row):
-            scaled = image.convert("RGB").resize((tile, tile), Image.Resampling.LANCZOS)
-            page.paste(scaled, (MARGIN + column * step, top + LINE))
-    return page

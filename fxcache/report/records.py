@@ -51,6 +51,7 @@ class CaptureReport:
         opaque: The submodules that graphs call as they are, because torch.export cannot trace them:
             how many, where, and why.
         variants: The variants that were made so far.
+        capture_ms: The time of the capture, in milliseconds.
     """
 
     inputs: str
@@ -67,6 +68,7 @@ class CaptureReport:
     hoisted_weight_bytes: int
     opaque: list[str]
     variants: list[VariantReport]
+    capture_ms: float
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,9 @@ class RunReport:
         speedup: The time of the run if every step were a refresh, divided by the actual time. None
             unless there are refreshes and other steps.
         ideal_speedup: FLOPs without caching divided by FLOPs spent.
+        captures: The captures that the run used, as indices of the report's ``captures``; -1 for
+            one that was dropped since.
+        compile_ms: The time of the run in which torch.compile compiled, in milliseconds.
     """
 
     started: str
@@ -105,3 +110,22 @@ class RunReport:
     reuse_ms: float | None
     speedup: float | None
     ideal_speedup: float | None
+    captures: list[int]
+    compile_ms: float
+
+
+@dataclass(frozen=True)
+class TotalsReport:
+    """Counts since the last call of ``optimize``, over all runs.
+
+    Attributes:
+        calls: The number of calls.
+        refreshes: How many of them refreshed.
+        capture_ms: The time of all captures in the report, in milliseconds.
+        compile_ms: The time of all calls in which torch.compile compiled, in milliseconds.
+    """
+
+    calls: int
+    refreshes: int
+    capture_ms: float
+    compile_ms: float

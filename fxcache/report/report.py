@@ -1,6 +1,7 @@
 """``fxcache.report``: the captures, cuts, cached bytes and decisions of an optimised module."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.opaque import described
-from fxcache.report.records import CaptureReport, RunReport, VariantReport
+from fxcache.report.records import CaptureReport, RunReport, TotalsReport, VariantReport
 from fxcache.report.text import as_text
 from fxcache.rewrite.factory import VariantKey
 from fxcache.rewrite.variants import NOTHING, Variants
@@ -29,6 +30,8 @@ class Report:
         captures: One entry for each capture, with its cut and its variants.
         runs: The last runs, each with its refreshes, their reasons, and median times in
             milliseconds.
+        totals: How many calls there were and how many refreshed, over all runs; the time of
+            captures and compilations.
         attributions: How many calls there were, and how it was found which run each belongs to.
         cached_bytes: Bytes of the cached values, of all trajectories.
         hoisted_bytes: Bytes of the values that were computed before the steps.
@@ -40,6 +43,7 @@ class Report:
     policy: dict[str, Any]
     captures: list[CaptureReport]
     runs: list[RunReport]
+    totals: TotalsReport
     attributions: Attributions
     cached_bytes: int
     hoisted_bytes: int
@@ -63,13 +67,21 @@ def report_of(module: nn.Module, engine: Engine) -> Report:
         captures=[
             capture_report(v, hoist_level(v) if engine.runs else requested) for v in captured
         ],
-        runs=[run_report(r) for r in list(engine.runs)],
+        runs=[run_report(r, captured) for r in list(engine.runs)],
+        totals=totals_report(engine, captured),
         attributions=replace(engine.store.counts),
         cached_bytes=engine.store.nbytes + engine.store.slot_bytes(GuidanceSlot),
         hoisted_bytes=engine.store.slot_bytes(Prologues),
         offloaded_bytes=engine.graphs.offload.nbytes,
         notices=engine.notices.given,
     )
+
+
+def totals_report(engine: Engine, captured: Sequence[Variants]) -> TotalsReport:
+    """Report the counts over all runs of an engine."""
+    totals = engine.totals
+    capture_ms = sum(variants.capture_ms for variants in captured)
+    return TotalsReport(totals.calls, totals.refreshes, capture_ms, totals.compile_ms)
 
 
 def hoist_level(variants: Variants) -> HoistLevel:
@@ -104,6 +116,7 @@ def capture_report(variants: Variants, level: HoistLevel) -> CaptureReport:
         hoisted_weight_bytes=whole - read["refresh"],
         opaque=described(variants.program.opaque),
         variants=[variant_report(variants, key) for key in list(variants.made)],
+        capture_ms=variants.capture_ms,
     )
 
 
@@ -140,8 +153,8 @@ def observed(variants: Variants) -> str | None:
     return signal.kind.value + (" (before the run)" if signal.of_timestep_alone else "")
 
 
-def run_report(run: Run) -> RunReport:
-    """Report one run."""
+def run_report(run: Run, captured: Sequence[Variants] = ()) -> RunReport:
+    """Report one run; ``captured`` holds the captures of the report."""
     decisions = [step.decision for step in run.steps]
     refresh_ms = typical(run.times_ms(refresh=True))
     reuse_ms = typical(run.times_ms(refresh=False))
@@ -160,7 +173,15 @@ def run_report(run: Run) -> RunReport:
         reuse_ms=reuse_ms,
         speedup=measured_speedup(run),
         ideal_speedup=run.ideal_speedup,
+        captures=captures_of(run, captured),
+        compile_ms=sum(step.stopwatch.compile_ms for step in run.steps),
     )
+
+
+def captures_of(run: Run, captured: Sequence[Variants]) -> list[int]:
+    """Return the index of each capture that the run used; -1 for one that is not listed."""
+    indices = {id(variants.program): index for index, variants in enumerate(captured)}
+    return sorted({indices.get(id(step.program()), -1) for step in run.steps})
 
 
 def measured_speedup(run: Run) -> float | None:

@@ -4,24 +4,62 @@ from typing import Any
 
 from tabulate import tabulate
 
+LEGEND = (
+    "capture: the captures that the run used, by their numbers above.",
+    "refreshed, halved: the steps that ran the full graph; those that computed one half of the "
+    "guidance.",
+    "refresh ms, reuse ms: the median time of a step of this kind.",
+    "compile s: the time in which torch.compile compiled during the run.",
+    "speed-up: the time of as many refreshes, divided by that of the steps; ideal: the same in "
+    "FLOPs.",
+    "waits: how often a step read a timestep, a signal or the guidance from the device.",
+)
+
 
 def as_text(report: dict[str, Any]) -> str:
     """Return the text of a report, which may come from JSON."""
     options = ", ".join(f"{k}={v}" for k, v in report["policy"].items() if k != "policy")
     lines = [
         f"{report['model']}: {report['policy']['policy']}({options}), "
-        f"{report['cached_bytes']:,} bytes cached"
+        f"{report['cached_bytes']:,} bytes cached",
+        summary(report),
     ]
-    for capture in report["captures"]:
-        lines += ["", f"captured {capture['inputs']}", cut_line(capture)]
+    for index, capture in enumerate(report["captures"]):
+        took = f" in {capture['capture_ms'] / 1000:.1f} s" if "capture_ms" in capture else ""
+        lines += ["", f"capture {index}{took}: {capture['inputs']}", cut_line(capture)]
         lines += [f"not traced, called as they are: {called}" for called in capture["opaque"]]
     if report["runs"]:
-        lines += ["", runs_table(report["runs"])]
+        lines += ["", runs_table(report["runs"]), "", *LEGEND]
     if advice := attribution_lines(report["attributions"]):
         lines += ["", *advice]
     if report["notices"]:
         lines += ["", *(f"note: {notice}" for notice in report["notices"])]
     return "\n".join(lines)
+
+
+def summary(report: dict[str, Any]) -> str:
+    """Return one line: what happened, and what to do."""
+    totals, runs = report.get("totals"), report["runs"]
+    if not totals or not totals["calls"]:
+        return "nothing has run yet: call the model or its pipeline"
+    calls, reused = totals["calls"], totals["calls"] - totals["refreshes"]
+    spent = ", ".join(
+        f"{totals[f'{what}_ms'] / 1000:.1f} s went into {name}"
+        for what, name in (("capture", "captures"), ("compile", "torch.compile"))
+        if totals[f"{what}_ms"]
+    )
+    spent = f"; {spent}" if spent else ""
+    if not reused:
+        return (
+            f"none of {calls:,} calls reused cached values, so nothing is faster{spent}. Take more "
+            "steps, or a policy that refreshes less often"
+        )
+    speed = runs[-1]["speedup"] if runs else None
+    fast = f"; the last run was {speed:.2f} times as fast as one of refreshes" if speed else ""
+    return (
+        f"{reused:,} of {calls:,} calls reused cached values{fast}{spent}. See what that does to "
+        "the pictures: fxcache compare"
+    )
 
 
 def attribution_lines(counts: dict[str, int]) -> list[str]:
@@ -70,11 +108,13 @@ def runs_table(runs: list[dict[str, Any]]) -> str:
     rows = [
         {
             "run": index,
+            "capture": ", ".join("dropped" if c < 0 else str(c) for c in run.get("captures", ())),
             "began with": run["started"],
             "steps": run["steps"],
             "refreshed": len(run["refreshes"]),
             "refresh ms": rounded(run["refresh_ms"]),
             "reuse ms": rounded(run["reuse_ms"]),
+            "compile s": f"{run['compile_ms'] / 1000:.1f}" if run.get("compile_ms") else "–",
             "speed-up": rounded(run["speedup"]),
             "ideal": rounded(run["ideal_speedup"]),
             "halved": len(run["halved"]),

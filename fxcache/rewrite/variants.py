@@ -58,6 +58,7 @@ class Variants:
         self.num_outputs = len(self.program.outputs)
         self.made: dict[VariantKey, Variant] = {}
         self.fusions: dict[VariantKey, tuple[Fusion, ...]] = {}
+        self.capture_ms = 0.0  # set by who captured the program
         self.weights: Mapping[str, Any] = self.program.weights
         self.modules: list[fx.GraphModule] = []  # all graphs so far
         self._prefixes: dict[HoistLevel, Variant] = {}

@@ -1,5 +1,6 @@
 """The captures of one optimised module: one for each kind of call, up to a maximum number."""
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
@@ -56,6 +57,7 @@ class Captures:
 
     Attributes:
         by_key: The variants by ``CaptureKey``, least recently used first.
+        capture_s: The seconds of all captures made here, without those taken over.
         hooks: The hooks on submodules. The number that identifies them is part of the key of a
             capture, and of the identity of a trajectory.
         changes: Notices that the model changed since it was captured.
@@ -70,6 +72,7 @@ class Captures:
     ) -> None:
         """Start without captures. ``warn`` is that of ``Notices``."""
         self.by_key: OrderedDict[CaptureKey, Variants] = OrderedDict()
+        self.capture_s = 0.0
         self.hooks = Hooks()
         self.offload = Offload()
         self._numbers = Numbers(signature.original, self.offload)
@@ -101,6 +104,7 @@ class Captures:
         codes = machine_codes(graphs, self._settings, self._warn)
         variants = variants_of(old.frontier, self._settings, old.inputs, codes)
         variants.read(old.weights)
+        variants.capture_ms = old.capture_ms
         return variants
 
     def source(self, call: Call, variants: Variants) -> tuple[object, ...]:
@@ -214,12 +218,15 @@ class Captures:
         """Return the variants, and a snapshot of the module that is valid for the whole trace."""
         self.offload.bring_back()
         self.offload.belongs_to(module)
+        started = time.perf_counter()
         frontier, held = self.changes.traced(module, lambda: self._frontier(module, call, fixed))
         graphs = module.compiled_graphs if isinstance(module, ProvidesPrograms) else None
         codes = machine_codes(graphs, self._settings, self._warn)
+        elapsed_s = time.perf_counter() - started
         variants = variants_of(frontier, self._settings, call.describe(), codes)
         for submodules in described(variants.program.opaque):
             self._warn(f"{UNTRACED}: {submodules}", TRACE_IT, CALLED_AS_IS)
+        self.capture_s, variants.capture_ms = self.capture_s + elapsed_s, 1000 * elapsed_s
         if not variants.plan.groups:
             self._warn(
                 f"one kind of call runs in full at every step: {variants.plan.reason}",

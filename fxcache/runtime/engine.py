@@ -5,6 +5,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
+from weakref import ref
 
 from torch import Tensor, nn
 
@@ -27,7 +28,7 @@ from fxcache.runtime.notices import (
     Notices,
 )
 from fxcache.runtime.objects import returned
-from fxcache.runtime.record import Run, RunStep, Stopwatch
+from fxcache.runtime.record import Run, RunStep, Stopwatch, Totals
 from fxcache.runtime.session import Session, current_session
 from fxcache.runtime.settings import Settings
 from fxcache.runtime.step_context import CFGPhase, StepContext
@@ -56,6 +57,7 @@ class Engine:
         self.signature = Signature(original, settings.capture.latent, settings.capture.dynamic)
         self.settings = settings
         self.runs: deque[Run] = deque(maxlen=MAX_RUNS)
+        self.totals = Totals()
         self.store = TrajectoryStore(settings.cache.max_trajectories, settings.capture.step_inputs)
         self.store.lengths.fix(settings.run_lengths)
         self.notices = Notices()
@@ -194,6 +196,7 @@ class Engine:
         copies = [o.clone() if isinstance(o, Tensor) else o for o in outputs]
         output = returned(step.call, copies, step.variants.program)
         step.stopwatch.stop()
+        self.totals.compile_ms += step.stopwatch.compile_ms
         trajectory.cache.set_last_use(step.stopwatch.stopped)
         trajectory.end_call(complete=True)
         return output
@@ -216,9 +219,10 @@ class Engine:
         if not half:
             trajectory.full_flops = variants.full_flops
         run, flops, full = trajectory.run, variant.flops + step.hoist_flops, trajectory.full_flops
-        run.add(
-            RunStep(decision, step.stopwatch, flops, full, variants.all, half, step.hoist_level)
-        )
+        made = (decision, step.stopwatch, flops, full, variants.all, half, step.hoist_level)
+        run.add(RunStep(*made, ref(variants.program)))
+        self.totals.calls += 1
+        self.totals.refreshes += decision.refresh
         length = (step.session and step.session.num_steps) or expected_steps(trajectory.state)
         if step.now.index + 1 == length:  # the length of an earlier run may be that of a part
             self.notices.warn_short_run(run)

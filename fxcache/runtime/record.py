@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fxcache._torch import compile_ns
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.step import Decision
 
@@ -21,15 +22,20 @@ class Stopwatch:
 
     Attributes:
         stopped: The event that the device reaches at the end of the step; None on the CPU.
+        compile_ms: The milliseconds of the step in which torch.compile compiled.
     """
 
-    __slots__ = ("_device", "_elapsed_ms", "_started", "_timed", "stopped")
+    __slots__ = (
+        *("_compiled_ns", "_device", "_elapsed_ms", "_started", "_timed"),
+        *("compile_ms", "stopped"),
+    )
 
     def __init__(self, device: torch.device, timed: bool = True) -> None:
         self._device = None if device.type in ("cpu", "meta") else device
         self._timed = timed
         self._elapsed_ms: Callable[[], float] | None = None
         self.stopped: torch.Event | None = None
+        self.compile_ms, self._compiled_ns = 0.0, compile_ns()
         self._started = self._mark() if timed else None
 
     def _mark(self) -> "float | torch.Event":
@@ -42,6 +48,7 @@ class Stopwatch:
     def stop(self) -> None:
         """Record the end of the step."""
         started, stopped = self._started, self._mark()
+        self.compile_ms = (compile_ns() - self._compiled_ns) / 1e6
         if isinstance(stopped, torch.Event):
             self.stopped = stopped
         if isinstance(started, float) and isinstance(stopped, float):
@@ -72,6 +79,7 @@ class RunStep(NamedTuple):
         groups: The groups of cache points that the decision is about.
         half: Whether the call computed only one half of the guidance.
         level: The level of the values that were hoisted.
+        program: The captured program that ran; None in place of one that is gone.
     """
 
     decision: Decision
@@ -81,6 +89,7 @@ class RunStep(NamedTuple):
     groups: frozenset[str] = frozenset()
     half: bool = False
     level: HoistLevel = HoistLevel.NOTHING
+    program: Callable[[], object] = lambda: None
 
     def computes(self, group: str) -> bool:
         """Return whether the call computes these cache points instead of reusing them."""
@@ -129,6 +138,21 @@ class Run:
         """FLOPs without caching divided by FLOPs spent; None before the first step."""
         spent = sum(s.flops for s in self.steps)
         return sum(s.full_flops for s in self.steps) / spent if spent else None
+
+
+@dataclass
+class Totals:
+    """Counts over the whole life of an engine, not only over the runs that are kept.
+
+    Attributes:
+        calls: The number of calls.
+        refreshes: How many of them refreshed.
+        compile_ms: The milliseconds in which torch.compile compiled during calls.
+    """
+
+    calls: int = 0
+    refreshes: int = 0
+    compile_ms: float = 0.0
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The tuner: finds the best plan for a model and a budget, and verifies it by real runs."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
 from statistics import median
 from typing import Any
@@ -14,18 +14,21 @@ from fxcache.calibration.plan import Plan
 from fxcache.errors import ConfigError, CutError
 from fxcache.forecasts import Forecast, Taylor
 from fxcache.partition.cut import Cut
-from fxcache.partition.request import AUTO, CutRequest, One
-from fxcache.policies import Explicit, Policy, Scheduled, Uniform
+from fxcache.partition.request import AUTO, CutRequest
+from fxcache.policies import Explicit, Policy, Uniform
 from fxcache.runtime.features.recording import RecordedStep
 from fxcache.runtime.module import untouched
 from fxcache.runtime.settings import Settings
+from fxcache.tuning.candidates import candidates, full_shares, require_reachable, scheduled
+from fxcache.tuning.memory import Memory, trial_key
+from fxcache.tuning.messages import Messages
 from fxcache.tuning.options import Options
 from fxcache.tuning.profile import Profile
 from fxcache.tuning.sensitivity import sensitivity
 from fxcache.tuning.solve import Solution, solve
 from fxcache.tuning.trial import Sample, Trial, TrialRunner, as_tensor, psnr_db
 
-LEAST_SAVED = 0.2  # cuts that save a smaller share of the FLOPs are not tried
+SEARCHES = 6  # speed-ups that are tried for a PSNR
 LEAST_SPEEDUP, MOST_SPEEDUP = 1.1, 12.0
 
 
@@ -38,6 +41,11 @@ class Tuner:
             values from 0 to 1. The result must be the same at every call.
         options: Options of the search.
         say: Called with messages about the progress.
+        memory: What an earlier tuner with the same model, samples and options has measured.
+        least: A speed-up that must be possible.
+
+    Raises:
+        CutError: There is no cut, or no schedule reaches ``least``.
     """
 
     def __init__(
@@ -46,14 +54,17 @@ class Tuner:
         sample: Sample,
         options: Options | None = None,
         say: Callable[[str], None] = lambda _: None,
+        memory: Memory | None = None,
+        least: float | None = None,
     ) -> None:
-        self.model, self._sample, self._say = untouched(model, "tune"), sample, say
-        self.options = options or Options()
+        self.model, self._sample, self.messages = untouched(model, "tune"), sample, Messages(say)
+        self.options, self._memory = options or Options(), memory or Memory()
         self._runner = TrialRunner(self.model, sample)
-        self.original, self.cuts = self._baseline()
+        self.original, self.cuts = self._baseline(least)
         self.profile = self._profiled()
         first = next(iter(self.cuts))
         local = self.profile.errors(first, 0)[:, 0].tolist()
+        self.messages.begin("probe", min(self.options.probes, len(local) - 1))
         self.sensitivity = sensitivity(local, self.options.probes, lambda p: self.tried(p, first))
 
     def plan(self, trial: Trial, settings: Mapping[str, Any] | None = None) -> Plan:
@@ -93,6 +104,7 @@ class Tuner:
             )
         solutions.sort(key=lambda candidate: candidate[1].error)
         trials = []
+        self.messages.begin("schedule", min(len(solutions), self.options.verified))
         for order, solution in solutions[: self.options.verified]:
             policy, cut = scheduled(solution)
             forecast = Taylor(order) if order else None
@@ -107,8 +119,9 @@ class Tuner:
         """
         low, high = LEAST_SPEEDUP, MOST_SPEEDUP
         best: Trial | None = None
-        for _ in range(6):
+        for index in range(SEARCHES):
             middle = math.sqrt(low * high)
+            self.messages.say(f"search {index + 1} of {SEARCHES}: {middle:.2f} times as fast")
             try:
                 trial = self.best(middle)
             except CutError:
@@ -140,7 +153,7 @@ class Tuner:
         timed = {name: self._step_ms(name) for name in self.cuts}
         full_ms = median(full for full, _ in timed.values())
         costs = {name: reuse / full for name, (full, reuse) in timed.items()}
-        self._say(f"a full step takes {full_ms:.2f} ms")
+        self.messages.say(f"a full step takes {full_ms:.2f} ms")
         if self.profile.steps * full_ms <= budget_ms:
             raise CutError(
                 f"{type(self.model).__name__} already takes less than {budget_ms:g} ms a run",
@@ -160,8 +173,7 @@ class Tuner:
         self, speedup: float, costs: Mapping[str, float] | None = None
     ) -> Iterator[tuple[int, Solution]]:
         """The schedule with the least predicted error for each order and each set of cuts."""
-        full = next(iter(self.cuts.values())).full_flops
-        by_flops = {name: cut.reuse_flops / full for name, cut in self.cuts.items()}
+        by_flops = full_shares(self.cuts)
         budget = self.profile.steps / speedup
         for order in range(self.options.order + 1):
             errors = {c: self.profile.errors(c, order) * self.sensitivity for c in self.cuts}
@@ -180,23 +192,30 @@ class Tuner:
         forecast: Forecast | None = None,
     ) -> Trial:
         """Sample under ``policy``, and compare the result with the uncached run."""
-        settings = Settings(cut, policy, forecast, run_lengths=self.run_lengths)
-        sampled, engine = self._runner.run(settings)
-        runs = [run.ideal_speedup or 1.0 for run in engine.runs]
-        speedup = len(runs) / sum(1 / s for s in runs) if runs else 1.0
-        quality_db = psnr_db(sampled, self.original)
-        trial = Trial(policy, cut, speedup, quality_db, predicted, forecast)
-        self._say(f"{type(policy).__name__}: {trial.speedup:.2f}×, {trial.psnr_db:.2f} dB")
+        key = trial_key(policy, cut, forecast)
+        if key not in self._memory.trials:
+            settings = Settings(cut, policy, forecast, run_lengths=self.run_lengths)
+            sampled, engine = self._runner.run(settings)
+            runs = [run.ideal_speedup or 1.0 for run in engine.runs]
+            speedup = len(runs) / sum(1 / s for s in runs) if runs else 1.0
+            self._memory.keep_trial(key, speedup, psnr_db(sampled, self.original))
+        trial = Trial(policy, cut, *self._memory.trials[key], predicted, forecast)
+        text = f"{type(policy).__name__}: {trial.speedup:.2f}×, {trial.psnr_db:.2f} dB"
+        self.messages.done(text)
         return trial
 
-    def _baseline(self) -> tuple[Tensor, dict[str, Cut]]:
+    def _baseline(self, least: float | None) -> tuple[Tensor, dict[str, Cut]]:
         """The result without caching, and the cuts to try, by name."""
-        self._say("sampling without caching")
+        self.messages.say("sampling without caching")
         cuts: list[Cut] = []
+        steps, gaps = 0, self.options.gaps
 
         def find_cuts(step: RecordedStep) -> None:
+            nonlocal steps
+            steps = max(steps, step.step + 1)
             if not cuts:
                 cuts.extend(candidates(step.variants.frontier.cuts(), self.options.cuts))
+                require_reachable(least, cuts, gaps)
 
         policy = Explicit(steps=tuple(range(10_000)), last=1)  # the length must be known
         with self._runner.optimized(Settings(AUTO, policy)) as engine:
@@ -208,32 +227,20 @@ class Tuner:
                 where="tune",
                 remedy="pass a sample() that runs the sampling loop of this model",
             )
+        require_reachable(least, cuts, gaps, steps)
         return original, {cut.name: cut for cut in cuts}
 
     def _profiled(self) -> Profile:
         """The error profile of all cuts, from one run without caching."""
-        self._say(f"profiling {len(self.cuts)} cuts: {', '.join(self.cuts)}")
         profile = Profile(self.options.gaps, self.options.order)
+        if self._memory.profile is not None:
+            profile.load(self._memory.profile)
+            self.run_lengths = self._memory.run_lengths
+            return profile
+        self.messages.say(f"profiling {len(self.cuts)} cuts: {', '.join(self.cuts)}")
         engine = self._runner.engine
         with recording(self.model, profile, list(self.cuts), like=engine) as run_lengths:
             self._sample()
         self.run_lengths = tuple(run_lengths)
+        self._memory.keep_profile(profile.to_dict(), self.run_lengths)
         return profile
-
-
-def candidates(cuts: Sequence[Cut], most: int) -> list[Cut]:
-    """At most ``most`` of the cuts that save enough, sorted by the FLOPs of a reuse step."""
-    saving = sorted((c for c in cuts if c.share_saved >= LEAST_SAVED), key=lambda c: c.reuse_flops)
-    if len(saving) <= most:
-        return saving
-    if most == 1:
-        return saving[:1]
-    picked = {round(i * (len(saving) - 1) / (most - 1)) for i in range(most)}
-    return [saving[i] for i in sorted(picked)]
-
-
-def scheduled(solution: Solution) -> tuple[Scheduled, list[One]]:
-    """The policy and the cuts of a solution."""
-    names = tuple(dict.fromkeys(cut for cut in solution.reused if cut))
-    reused = tuple((cut,) if cut else () for cut in solution.reused)
-    return Scheduled(names=names, reused=reused), list(names)

@@ -1,8 +1,6 @@
 """Tests the tuner on a small U-Net: its measurements, its plans, and the restored model."""
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +9,6 @@ from torch import Tensor, nn
 
 import fxcache
 from fxcache.calibration.calibration import recording
-from fxcache.calibration.fingerprint import fingerprint
-from fxcache.calibration.plan import Plan
-from fxcache.cli import main
 from fxcache.codecs.codec import ReadContext
 from fxcache.codecs.history import History, HistoryWeights
 from fxcache.codecs.identity import Identity
@@ -31,7 +26,6 @@ from fxcache.tuning.tune import Tuner
 from tests import tiny
 from tests.loops import sample
 from tests.runtime.stored import store, stored
-from tests.test_cli import complaint, said
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
@@ -237,74 +231,3 @@ def test_scheduled_is_a_table():
         Scheduled(names=("a",), reused=((), ("c",)))
     with pytest.raises(fxcache.ConfigError, match="list"):
         Scheduled(names="ab", reused=((),))  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pipeline")
-    tiny.pipeline().save_pretrained(path)
-    (path / "prompts.txt").write_text("a cat\na dog\n")
-    return path
-
-
-def arguments(folder: Path, out: Path, *more: str) -> list[str]:
-    few = ["--cuts", "1", "--mixed", "1", "--probes", "2", "--order", "0", "--verified", "1"]
-    common = ["--prompts", str(folder / "prompts.txt"), "--steps", "6", "--out", str(out)]
-    return ["tune", str(folder), *common, *few, *more]
-
-
-def test_the_command_writes_a_plan_and_two_pictures(capsys, folder, tmp_path):
-    plan, pareto, strip = (tmp_path / n for n in ("plan.json", "pareto.png", "strip.svg"))
-    data = json.loads(
-        said(capsys, *arguments(folder, plan, "--speedup", "1.5", "--picture", pareto, "--json"))
-    )
-    assert data["speedup"] >= 1.5
-    assert set(data["curves"]) == {"tuned", "Uniform", "NonUniform", "TaylorSeer"}
-    written = Plan.load(plan)
-    assert isinstance(written.policy, Scheduled)
-    assert written.settings["speedup"] == 1.5
-    assert pareto.read_bytes().startswith(b"\x89PNG")
-    drawn = json.loads(said(capsys, "strip", plan, "--out", strip, "--json"))
-    (steps,) = drawn["schedule"].values()
-    assert steps == [s for s, reused in enumerate(written.policy.reused) if not reused]
-    assert "<svg" in strip.read_text()
-
-
-def test_a_strip_of_an_observing_run_is_drawn(capsys, folder, tmp_path):
-    prompts, plan, report = folder / "prompts.txt", tmp_path / "p.json", tmp_path / "r.json"
-    calibrate = ["--policy", "teacache", "--prompts", prompts, "--steps", "5", "--out", plan]
-    said(capsys, "calibrate", folder, *calibrate)
-    assert "observes a signal" in complaint(capsys, "strip", plan)
-    draw = ["--prompt", "a cat", "--steps", "5", "--plan", plan, "--report", report]
-    said(capsys, "run", folder, *draw, "--out", tmp_path / "x.png")
-    drawn = json.loads(said(capsys, "strip", report, "--out", tmp_path / "strip.png", "--json"))
-    (steps,) = drawn["schedule"].values()
-    assert steps == json.loads(report.read_text())["runs"][-1]["refreshes"]
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ([], "exactly one"),
-        (["--speedup", "2", "--psnr", "30"], "exactly one"),
-        (["--speedup", "-1"], "above 0"),
-        (["--speedup", "50"], "pass a smaller speed-up"),
-        (["--psnr", "30", "--gaps", "0"], "gaps"),
-    ],
-)
-def test_wrong_options_give_an_error(capsys, folder, tmp_path, change, expected):
-    assert expected in complaint(capsys, *arguments(folder, tmp_path / "plan.json", *change))
-
-
-def test_the_tuner_reports_its_progress(capsys, folder, tmp_path):
-    assert main([str(a) for a in arguments(folder, tmp_path / "p.json", "--speedup", "1.3")]) == 0
-    assert "profiling 1 cuts" in capsys.readouterr().err
-
-
-def test_plots_without_matplotlib_are_refused(capsys, folder, tmp_path, monkeypatch):
-    plan = tmp_path / "plan.json"
-    unet = tiny.small_unet()
-    policy = Scheduled(names=("a",), reused=((), ("a",)))
-    Plan(policy, "auto", fingerprint(unet), {"steps": 2}).save(plan)
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    assert "pip install" in complaint(capsys, "strip", plan, "--out", tmp_path / "x.png")

@@ -1,0 +1,65 @@
+"""The cuts that the tuner tries, the policy of a solution, and the speed that none can exceed."""
+
+from collections.abc import Mapping, Sequence
+from math import ceil
+
+from fxcache.errors import CutError
+from fxcache.partition.cut import Cut
+from fxcache.partition.request import One
+from fxcache.policies import Scheduled
+from fxcache.tuning.solve import Solution
+
+LEAST_SAVED = 0.2  # cuts that save a smaller share of the FLOPs are not tried
+
+
+def candidates(cuts: Sequence[Cut], most: int) -> list[Cut]:
+    """At most ``most`` of the cuts that save enough, sorted by the FLOPs of a reuse step."""
+    saving = sorted((c for c in cuts if c.share_saved >= LEAST_SAVED), key=lambda c: c.reuse_flops)
+    if len(saving) <= most:
+        return saving
+    if most == 1:
+        return saving[:1]
+    picked = {round(i * (len(saving) - 1) / (most - 1)) for i in range(most)}
+    return [saving[i] for i in sorted(picked)]
+
+
+def scheduled(solution: Solution) -> tuple[Scheduled, list[One]]:
+    """The policy and the cuts of a solution."""
+    names = tuple(dict.fromkeys(cut for cut in solution.reused if cut))
+    reused = tuple((cut,) if cut else () for cut in solution.reused)
+    return Scheduled(names=names, reused=reused), list(names)
+
+
+def require_reachable(
+    speedup: float | None, cuts: Sequence[Cut], gaps: int, steps: int | None = None
+) -> None:
+    """Check that some schedule may reach a speed-up: one with the fewest refreshes.
+
+    Args:
+        speedup: The least speed-up, from FLOPs; None if any will do.
+        cuts: The cuts to try.
+        gaps: The number of steps over which a value may be reused.
+        steps: The number of calls of a run; None if it is unknown.
+
+    Raises:
+        CutError: No schedule reaches the speed-up.
+    """
+    if speedup is None or not cuts:
+        return
+    refreshed = ceil(steps / (gaps + 1)) / steps if steps else 1 / (gaps + 1)
+    reuse = min(cut.reuse_flops / cut.full_flops for cut in cuts)
+    highest = 1 / (refreshed + (1 - refreshed) * reuse)
+    if speedup <= highest:
+        return
+    raise CutError(
+        f"no schedule is {speedup:g} times as fast: one that refreshes every {gaps + 1} steps and "
+        f"reuses most is {highest:.2f} times as fast",
+        where="tune",
+        remedy=f"pass a smaller speed-up, or let values be reused over more steps (gaps={gaps})",
+    )
+
+
+def full_shares(cuts: Mapping[str, Cut]) -> dict[str, float]:
+    """Return the FLOPs of a reuse step of each cut, as a multiple of those of a full step."""
+    full = next(iter(cuts.values())).full_flops
+    return {name: cut.reuse_flops / full for name, cut in cuts.items()}
