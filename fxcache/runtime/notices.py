@@ -97,12 +97,15 @@ class Notices:
             )
 
     def warn_short_run(self, run: Run) -> None:
-        """Warn if a run has ended in which the policy let no step reuse: it is too short."""
-        steps, ends = len(run.steps), (FIRST_STEPS, LAST_STEPS)
-        if all(step.decision.refresh and step.decision.reason in ends for step in run.steps[1:]):
+        """Warn if a run has ended in which the policy let no step reuse: it is too short.
+
+        A run of a single step has nothing to reuse, whatever the policy.
+        """
+        steps, ends = run.steps[1:], (FIRST_STEPS, LAST_STEPS)
+        if steps and all(s.decision.refresh and s.decision.reason in ends for s in steps):
             self.warn(
-                f"a run of {steps} {'step' if steps == 1 else 'steps'} is too short to reuse: the "
-                "policy refreshes its first and last steps",
+                f"a run of {len(run.steps)} steps is too short to reuse: the policy refreshes its "
+                "first and last steps",
                 "Take more steps, or leave the model as it is.",
             )
 
