@@ -14,12 +14,11 @@ from fxcache.call import Call
 from fxcache.capture.capture import capture
 from fxcache.capture.isolation import ONE_AT_A_TIME
 from fxcache.capture.provided import ProvidesPrograms
-from fxcache.opaque import described
 from fxcache.partition.frontier import Frontier
 from fxcache.rewrite.variants import Variants
+from fxcache.runtime.capture_notices import notices_of
 from fxcache.runtime.changes import Changes
 from fxcache.runtime.hooks import Hooks
-from fxcache.runtime.notices import CALLED_AS_IS, TRACE_IT, UNTRACED
 from fxcache.runtime.numbers import Numbers
 from fxcache.runtime.offload import Offload
 from fxcache.runtime.pending import resolving
@@ -224,14 +223,9 @@ class Captures:
         codes = machine_codes(graphs, self._settings, self._warn)
         elapsed_s = time.perf_counter() - started
         variants = variants_of(frontier, self._settings, call.describe(), codes)
-        for submodules in described(variants.program.opaque):
-            self._warn(f"{UNTRACED}: {submodules}", TRACE_IT, CALLED_AS_IS)
         self.capture_s, variants.capture_ms = self.capture_s + elapsed_s, 1000 * elapsed_s
-        if not variants.plan.groups:
-            self._warn(
-                f"one kind of call runs in full at every step: {variants.plan.reason}",
-                "If other kinds of call reuse values, as the report shows, nothing need be done.",
-            )
+        for notice in notices_of(module, variants):
+            self._warn(*notice)
         return variants, held
 
     def _frontier(self, module: nn.Module, call: Call, fixed: bool) -> Frontier:

@@ -27,11 +27,6 @@ UNPROTECTED = (
     "The last steps reuse cached values like the others, so that results differ more from those "
     "without caching."
 )
-UNTRACED = "torch.export cannot trace some submodules, which graphs call as they are"
-CALLED_AS_IS = "Results stay exact, but these submodules are not compiled, and are in no artifact."
-TRACE_IT = (
-    "If that matters, change that line so that it neither branches on values nor leaves PyTorch."
-)
 INTERNAL_PACKAGES = ("fxcache.", "torch.")  # a warning does not point at frames of these
 
 

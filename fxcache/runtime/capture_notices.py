@@ -1,0 +1,50 @@
+"""What a user must know about a new capture: the arguments of ``Notices.warn``."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from fxcache.opaque import described
+from fxcache.rewrite.variants import Variants
+from fxcache.runtime.notices import NO_FASTER
+
+Notice = tuple[str, str, str]
+UNTRACED = "torch.export cannot trace some submodules, which graphs call as they are"
+CALLED_AS_IS = "Results stay exact, but these submodules are not compiled, and are in no artifact."
+TRACE_IT = (
+    "If that matters, change that line so that it neither branches on values nor leaves PyTorch."
+)
+ALL_THE_SAME = "If other kinds of call reuse values, as the report shows, nothing need be done."
+FAST_PATH = "the model's nn.MultiheadAttention may take torch's fast path, which no graph contains"
+ROUNDED = "Results may differ from the original's by rounding."
+NO_FAST_PATH = "For equal bits, call torch.backends.mha.set_fastpath_enabled(False)."
+
+
+def notices_of(module: nn.Module, variants: Variants) -> Iterator[Notice]:
+    """Yield the notices about a new capture of ``module``."""
+    for submodules in described(variants.program.opaque):
+        yield f"{UNTRACED}: {submodules}", TRACE_IT, CALLED_AS_IS
+    if not variants.plan.groups:
+        reason = variants.plan.reason
+        yield f"one kind of call runs in full at every step: {reason}", ALL_THE_SAME, NO_FASTER
+    if layers := fast_paths(module):
+        yield f"{FAST_PATH}: {', '.join(layers)}", NO_FAST_PATH, ROUNDED
+
+
+def fast_paths(module: nn.Module) -> list[str]:
+    """Return the paths of attention layers that may run one fused operator.
+
+    They do so for self-attention in eval mode without gradients, but never in a trace.
+    """
+    if not torch.backends.mha.get_fastpath_enabled():
+        return []
+    return [path for path, layer in module.named_modules() if has_fast_path(layer)]
+
+
+def has_fast_path(layer: nn.Module) -> bool:
+    """Return whether the layer's settings allow the fast path."""
+    if not isinstance(layer, nn.MultiheadAttention) or layer.training or not layer.batch_first:
+        return False
+    plain = layer.bias_k is None and layer.bias_v is None and not layer.add_zero_attn
+    return plain and layer._qkv_same_embed_dim and layer.num_heads % 2 == 0
