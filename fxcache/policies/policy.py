@@ -6,6 +6,7 @@ from enum import Enum
 from typing import ClassVar, NamedTuple
 
 from fxcache.checks import require_integer
+from fxcache.errors import UnknownLengthError
 from fxcache.forecasts.forecast import Forecast
 from fxcache.registry import Registered
 from fxcache.step import Decision, Step, known_length
@@ -143,6 +144,15 @@ class Policy(Registered, ABC, registry="policy"):
         if self.last and step.index >= known_length(type(self).__name__, step) - self.last:
             return Decision(True, LAST_STEPS)
         return self.scheduled(step)
+
+    def plans_refresh(self, step: Step) -> bool:
+        """Return whether a step refreshes whatever is observed. It may if the length is unknown."""
+        if self.observes is not None:
+            return False
+        try:
+            return self.decide(step).refresh
+        except UnknownLengthError:
+            return True
 
     def without_length(self, step: Step) -> Decision:
         """Decide in place of ``decide`` if that raised UnknownLengthError. A warning is given.

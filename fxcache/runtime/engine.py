@@ -5,7 +5,6 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
-from weakref import ref
 
 from torch import Tensor, nn
 
@@ -28,13 +27,13 @@ from fxcache.runtime.notices import (
     Notices,
 )
 from fxcache.runtime.objects import returned
-from fxcache.runtime.record import Run, RunStep, Stopwatch, Totals
+from fxcache.runtime.record import Run, Stopwatch, Totals
 from fxcache.runtime.session import Session, current_session
 from fxcache.runtime.settings import Settings
-from fxcache.runtime.step_context import CFGPhase, StepContext
+from fxcache.runtime.step_context import StepContext
 from fxcache.runtime.trajectory.caller import announcement_of, caller_of
 from fxcache.runtime.trajectory.scope import Scope
-from fxcache.runtime.trajectory.state import expected_steps, length_of
+from fxcache.runtime.trajectory.state import length_of
 from fxcache.runtime.trajectory.store import TrajectoryStore
 from fxcache.runtime.trajectory.trajectory import Trajectory
 from fxcache.signature import Signature
@@ -93,7 +92,7 @@ class Engine:
             if trajectory.refresh:
                 self.notices.warn_attributions(self.store, trajectory)
             now = self._step(trajectory, session)
-            if trajectory.step == 0 or self._is_due(now):
+            if trajectory.step == 0 or self.settings.policy.plans_refresh(now):
                 self.graphs.changes.notice(module, hooks)
             call = self.graphs.bound(module, call, hooks)
             stopwatch = Stopwatch(call.latent.device, self.settings.cache.timings)
@@ -103,14 +102,6 @@ class Engine:
             trajectory.end_call(complete=False)
             raise
         return step
-
-    def _is_due(self, now: Step) -> bool:
-        """Return whether the policy refreshes at this step, so that it must notice changes."""
-        policy = self.settings.policy
-        try:
-            return policy.observes is None and policy.decide(now).refresh
-        except UnknownLengthError:
-            return True
 
     def _locate(
         self, module: nn.Module, call: Call, session: Session | None, hooks: int
@@ -214,17 +205,11 @@ class Engine:
 
     def _record(self, step: StepContext, decision: Decision, variant: Variant) -> None:
         """Record the step in its run, for the report."""
-        trajectory, variants = step.trajectory, step.variants
-        half = step.phase is CFGPhase.CONDITIONAL
-        if not half:
-            trajectory.full_flops = variants.full_flops
-        run, flops, full = trajectory.run, variant.flops + step.hoist_flops, trajectory.full_flops
-        made = (decision, step.stopwatch, flops, full, variants.all, half, step.hoist_level)
-        run.add(RunStep(*made, ref(variants.program)))
+        run = step.trajectory.run
+        run.add(step.recorded(decision, variant))
         self.totals.calls += 1
         self.totals.refreshes += decision.refresh
-        length = (step.session and step.session.num_steps) or expected_steps(trajectory.state)
-        if step.now.index + 1 == length:  # the length of an earlier run may be that of a part
+        if step.is_last:
             self.notices.warn_short_run(run)
         if not run.listed:
             run.listed = True

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
+from weakref import ref
 
 from torch import Tensor
 
@@ -14,10 +15,11 @@ from fxcache.codecs.codec import ReadContext
 from fxcache.rewrite.variant import Variant
 from fxcache.rewrite.variant_signature import NO_TENSORS
 from fxcache.rewrite.variants import Variants
-from fxcache.runtime.record import Stopwatch
+from fxcache.runtime.record import RunStep, Stopwatch
 from fxcache.runtime.session import Session
+from fxcache.runtime.trajectory.state import expected_steps
 from fxcache.runtime.trajectory.trajectory import Trajectory
-from fxcache.step import Step
+from fxcache.step import Decision, Step
 
 NOTHING_CACHED = "nothing is cached for these inputs and weights"
 
@@ -94,6 +96,31 @@ class StepContext:
     def may_store_in_place(self) -> bool:
         """Whether a graph may write to the cache. Graphs to be frozen make constants of buffers."""
         return self.compiled and not freezes_inputs()
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the session or the schedule says that the run ends with this call.
+
+        The length of an earlier run says nothing: it may be that of an interrupted one.
+        """
+        length = self.session.num_steps if self.session else None
+        return self.now.index + 1 == (length or expected_steps(self.trajectory.state))
+
+    def recorded(self, decision: Decision, variant: Variant) -> RunStep:
+        """Return the record of the call, for the report."""
+        half = self.phase is CFGPhase.CONDITIONAL
+        if not half:
+            self.trajectory.full_flops = self.variants.full_flops
+        return RunStep(
+            decision,
+            self.stopwatch,
+            variant.flops + self.hoist_flops,
+            self.trajectory.full_flops,
+            self.variants.all,
+            half,
+            self.hoist_level,
+            ref(self.variants.program),
+        )
 
     def force(self) -> None:
         """Set ``forced`` and ``fresh``: why the step must refresh, if it must."""
