@@ -98,7 +98,7 @@ def test_a_unets_signatures_have_names_kinds_and_batches():
 def test_a_size_that_may_vary_is_a_name():
     capture = fxcache.CaptureConfig(dynamic={"sample": (0,), "encoder_hidden_states": (0,)})
     unet = fxcache.optimize(tiny.small_unet(), cut=0, capture=capture)
-    sample(unet, 2, **tiny.inputs(batch=3))
+    sample(unet, 3, **tiny.inputs(batch=3))
     variants = variants_of(unet)
     inputs = variants.variant(variants.all).signature.inputs
     shapes = [spec.tensor.shape for spec in inputs if spec.tensor is not None]
@@ -131,7 +131,7 @@ def test_bound_inputs_are_in_the_graphs_order():
 
 def test_inputs_out_of_order_are_refused():
     unet = fxcache.optimize(tiny.small_unet(), cut=0)
-    sample(unet, 2, **tiny.inputs())
+    sample(unet, 3, **tiny.inputs())
     variants = variants_of(unet)
     signature = variants.variant(variants.all).signature
     with pytest.raises(RewriteError, match="not ordered by kind"):
