@@ -120,8 +120,10 @@ def test_health_page_and_metrics(server):
 def test_a_server_that_stops_finishes_what_has_begun(server):
     """Keep it last: it ends the server of this file."""
     with ThreadPoolExecutor(2) as pool:
-        begun = [pool.submit(server.draw, steps=300, seed=seed) for seed in range(2)]
-        server.until(lambda: server.get("/health").data["ongoing"] == 2)
+        begun = []
+        for seed in range(2):  # one after the other: two at once may both be in the queue of one
+            begun.append(pool.submit(server.draw, steps=300, seed=seed))
+            server.until(lambda n=seed: server.get("/health").data["ongoing"] == n + 1)
         server.terminate()
         server.until(lambda: server.get("/health").data["draining"])
         late = server.draw()
