@@ -3,6 +3,7 @@
 import gc
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -60,6 +61,16 @@ def shared_captures(captures: Any, bindings: Any, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(place, captures)
     for name in ("trace_of", "number_tensors"):
         monkeypatch.setattr(f"fxcache.runtime.numbers.{name}", getattr(bindings, name))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small pipeline."""
+    from tests import tiny
+
+    path = tmp_path_factory.mktemp("pipeline")
+    tiny.pipeline().save_pretrained(path)
+    return path
 
 
 @pytest.fixture(autouse=True, scope="module")

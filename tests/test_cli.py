@@ -13,7 +13,6 @@ from PIL import Image
 
 from fxcache.cli import main
 from fxcache.pipelines.drawing import Drawing
-from tests import tiny
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
@@ -24,13 +23,6 @@ DRAW = ["--prompt", "a cat", "--prompt", "a dog", "--steps", "6"]
 BAD = [*DRAW, "--out", "{folder}/bad.png"]
 TUNED = ["--prompts", "prompts.txt", "--speedup", "2", "--steps", "3", "--out", "plan.json"]
 CALIBRATED = ["--prompts", "prompts.txt", "--policy", "magcache", "--out", "plan.json"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pipeline")
-    tiny.pipeline().save_pretrained(path)
-    return path
 
 
 def said(capsys: Any, *arguments: object) -> str:

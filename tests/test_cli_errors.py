@@ -19,13 +19,6 @@ DRAW = ["--prompt", "a cat", "--steps", "2"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pipeline")
-    tiny.pipeline().save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("plan") / "plan.json"
     cut = "up_blocks.1.attentions.0"

@@ -10,19 +10,11 @@ from PIL import Image
 
 from fxcache.report.lettering import Lettering
 from fxcache.report.sheet import TILE, sheet
-from tests import tiny
 from tests.test_cli import complaint, said
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
 DRAW = ["--prompt", "a cat", "--steps", "6"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pipeline")
-    tiny.pipeline().save_pretrained(path)
-    return path
 
 
 @pytest.fixture(scope="module")
