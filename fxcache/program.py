@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from fxcache._torch import TreeSpec, hint_of, tree_flatten
+from fxcache.effect import Effect
 from fxcache.objects import Part
 from fxcache.opaque import OpaqueCall
 
@@ -124,6 +125,7 @@ class Program:
         sizes: The input sizes that may vary. The graph is valid only for sizes that this admits.
         state: The changes to state objects, and the objects in the result; None if there are none.
         opaque: The calls of submodules that are not traced, which the graph refers to by handle.
+        effects: What a call changes in Python objects of the module, and the graph does not.
         placeholders: The placeholder nodes of the graph, in order.
         returns_tuple: Whether the module returns a flat tuple, without nesting.
     """
@@ -137,6 +139,7 @@ class Program:
     sizes: VaryingSizes = VaryingSizes()
     state: StateChange | None = None
     opaque: tuple[OpaqueCall, ...] = ()
+    effects: tuple[Effect, ...] = ()
     placeholders: tuple[fx.Node, ...] = field(init=False)
     returns_tuple: bool = field(init=False)
 

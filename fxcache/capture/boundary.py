@@ -15,7 +15,9 @@ from torch import Tensor, fx, nn
 
 from fxcache._torch import TreeSpec, same_memory, tree_flatten
 from fxcache.call import NUMBER, STATE, Call, Rebuilt, require_no_dtensors
+from fxcache.capture.effects import Effects
 from fxcache.capture.numbers import NumberTrace
+from fxcache.capture.preserve import Preserved
 from fxcache.capture.substitute import Substitute
 from fxcache.contents import PLAIN
 from fxcache.errors import CaptureError
@@ -30,13 +32,17 @@ class Boundary:
     """One traced call of ``module``.
 
     The graph returns the leaves of the module's result, then the last value of each state tensor,
-    then each tensor that the call adds to the state objects or returns inside an object.
+    then each tensor that the call adds to the state objects or returns inside an object, then each
+    that it stores in Python objects of the module.
 
     Attributes:
         out_spec: The structure of the module's result; None before the trace.
         objects: The structure of each state object after the call; empty before the trace.
         returned: The structure of each object in the result, by its index among the leaves.
+        effects: What the call changes in Python objects of the module; nothing before the trace.
     """
+
+    effects: Effects
 
     def __init__(self, module: nn.Module, call: Call):
         self._call = call
@@ -44,6 +50,10 @@ class Boundary:
         self.out_spec: TreeSpec | None = None
         self.objects: tuple[Part, ...] = ()
         self.returned: dict[int, Part] = {}
+
+    def watch(self, preserved: Preserved) -> None:
+        """Compare the module's objects, after the traced call, with what ``preserved`` holds."""
+        self.effects = Effects(preserved)
 
     def run(self, exported: dict[str, Any]) -> list[Any]:
         """Return the flat outputs of the call for arguments in the form of ``Call.exported``."""
@@ -61,7 +71,7 @@ class Boundary:
         results = {i: leaf for i, leaf in enumerate(leaves) if not isinstance(leaf, VALUES)}
         added = self._added_tensors(rebuilt, tensors, results)
         leaves = [None if i in results else leaf for i, leaf in enumerate(leaves)]
-        return [*leaves, *state, *added]
+        return [*leaves, *state, *added, *self.effects.find()]
 
     def _added_tensors(
         self, rebuilt: Rebuilt, tensors: list[Tensor], results: dict[int, Any]

@@ -5,9 +5,11 @@ arbitrary code. Only entries that changed are written.
 """
 
 from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from operator import is_
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from weakref import ref
 
 MISSING = object()
@@ -17,11 +19,25 @@ PLAIN = frozenset(map(id, (str, int, float, bool, bytes, complex, type(None))))
 ORDINARY = (dict, OrderedDict)  # their own methods are those of the base class
 
 
+class Change(NamedTuple):
+    """A change of one container.
+
+    Attributes:
+        name: The key, index or attribute; None for an item of a set and the content of a cell.
+        before: The value at the snapshot; ``MISSING`` if there was none.
+        after: The value now; ``MISSING`` if there is none.
+    """
+
+    name: Any
+    before: Any
+    after: Any
+
+
 class State(Protocol):
     """A snapshot of one container."""
 
-    def added(self) -> list[Any]:
-        """Return the values that were added since the snapshot."""
+    def changes(self) -> Iterator[Change]:
+        """Yield the changes since the snapshot."""
 
     def put_back(self) -> None:
         """Restore the container."""
@@ -41,11 +57,10 @@ class DictState:
     def _keys(self) -> list[Any]:
         return list(self._base.__iter__(self._now))
 
-    def added(self) -> list[Any]:
-        if self._is_unchanged():
-            return []
-        now = ((key, dict.get(self._now, key)) for key in self._keys())
-        return [value for key, value in now if self.entries.get(key, MISSING) is not value]
+    def changes(self) -> Iterator[Change]:
+        if not self._is_unchanged():
+            now = {key: dict.get(self._now, key) for key in self._keys()}
+            yield from differences(self.entries, now)
 
     def _is_unchanged(self) -> bool:
         """Return a fast check for a plain dict with the same entries."""
@@ -77,20 +92,23 @@ class EmptyDicts:
     """Snapshots of all empty dicts. Most dicts are empty, such as those of functions and hooks."""
 
     def __init__(self) -> None:
-        self._dicts: list[dict[Any, Any]] = []
+        self._dicts: list[tuple[Any, dict[Any, Any]]] = []
 
-    def keep(self, container: dict[Any, Any]) -> bool:
+    def keep(self, container: dict[Any, Any], place: Any) -> bool:
         """Return whether ``container`` is an empty plain dict, and take a snapshot if it is."""
         if type(container) not in ORDINARY or container:
             return False
-        self._dicts.append(container)
+        self._dicts.append((place, container))
         return True
 
-    def added(self) -> list[Any]:
-        return [value for now in self._dicts if now for value in now.values()]
+    def changes(self) -> Iterator[tuple[Any, Change]]:
+        """Yield each change with the place of its dict."""
+        for place, now in self._dicts:
+            if now:
+                yield from ((place, change) for change in differences({}, now))
 
     def put_back(self) -> None:
-        for now in self._dicts:
+        for _, now in self._dicts:
             if now:
                 now.clear()
 
@@ -103,9 +121,11 @@ class SequenceState:
         self._base: Any = deque if is_a(container, deque) else list
         self.items = list(self._base.__iter__(container))
 
-    def added(self) -> list[Any]:
-        known = set(map(id, self.items))
-        return [item for item in self._base.__iter__(self._now) if id(item) not in known]
+    def changes(self) -> Iterator[Change]:
+        now = self._base.__iter__(self._now)
+        for index, (old, new) in enumerate(zip_longest(self.items, now, fillvalue=MISSING)):
+            if old is not new:
+                yield Change(index, old, new)
 
     def put_back(self) -> None:
         now = list(self._base.__iter__(self._now))
@@ -121,8 +141,9 @@ class SetState:
         self._now = container
         self.members = set(set.__iter__(container))
 
-    def added(self) -> list[Any]:
-        return list(set.difference(self._now, self.members))
+    def changes(self) -> Iterator[Change]:
+        yield from (Change(None, MISSING, m) for m in set.difference(self._now, self.members))
+        yield from (Change(None, m, MISSING) for m in set.difference(self.members, self._now))
 
     def put_back(self) -> None:
         members = {member for member in self.members if not is_dead(member)}
@@ -132,66 +153,13 @@ class SetState:
         set.update(self._now, members)
 
 
-class VariablesState:
-    """The variables of a module file, or the attributes of a class."""
-
-    def __init__(self, place: Any) -> None:
-        self._place = place
-        self.variables = variables_of(place)
-
-    def added(self) -> list[Any]:
-        return [
-            value
-            for name, value in variables_of(self._place).items()
-            if self.variables.get(name, MISSING) is not value
-        ]
-
-    def put_back(self) -> None:
-        for name, value in variables_of(self._place).items():
-            if name not in self.variables and not is_definition(value):
-                self._base().__delattr__(self._place, name)
-        now = variables_of(self._place)
-        for name, value in self.variables.items():
-            if now.get(name, MISSING) is not value:
-                self._base().__setattr__(self._place, name, value)
-
-    def _base(self) -> Any:
-        return type if is_a(self._place, type) else object
-
-
-class SlotsState:
-    """The attributes of an object whose class has ``__slots__``."""
-
-    def __init__(self, owner: Any, names: list[str]) -> None:
-        self._owner, self._names = owner, names
-        self.values = self._read()
-
-    def _read(self) -> dict[str, Any]:
-        values = {}
-        for name in self._names:
-            try:
-                values[name] = object.__getattribute__(self._owner, name)
-            except AttributeError:
-                continue  # not set
-        return values
-
-    def added(self) -> list[Any]:
-        now = self._read().items()
-        return [value for name, value in now if self.values.get(name, MISSING) is not value]
-
-    def put_back(self) -> None:
-        now = self._read()
-        for name in now.keys() - self.values.keys():
-            object.__delattr__(self._owner, name)
-        for name, value in self.values.items():
-            if now.get(name, MISSING) is not value:
-                object.__setattr__(self._owner, name, value)
-
-
-def variables_of(place: Any) -> dict[str, Any]:
-    """Return the variables of a module file or class, without names such as ``__doc__``."""
-    names = list(vars(place).items())
-    return {k: v for k, v in names if not (k.startswith("__") and k.endswith("__"))}
+def differences(then: Mapping[Any, Any], now: Mapping[Any, Any]) -> Iterator[Change]:
+    """Yield the entries that differ between two versions of a container."""
+    for name, value in now.items():
+        before = then.get(name, MISSING)
+        if before is not value:
+            yield Change(name, before, value)
+    yield from (Change(name, then[name], MISSING) for name in then if name not in now)
 
 
 def is_definition(value: Any) -> bool:

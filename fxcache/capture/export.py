@@ -178,7 +178,8 @@ def traced(
         boundary, special = Boundary(module, call), SpecialWeights(module)
         entered = entered_with_dict(module, boundary, special, values, opaque)
         replaced = opaque.replaced() if opaque else contextlib.nullcontext()
-        with entered, replaced, isolated(lines), Preserved(module), special.hidden():
+        with entered, replaced, isolated(lines), Preserved(module) as before, special.hidden():
+            boundary.watch(before)
             program = torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
         read = frozenset(values.read if values else ())
         calls = opaque.calls if opaque else ()

@@ -20,9 +20,14 @@ def holds_leftovers(value: Any, depth: int = DEPTH) -> bool:
         return True
     if issubclass(kind, Tensor):
         return is_fake(value)
-    if depth == 0 or issubclass(kind, nn.Module) or is_definition_type(kind):
+    if depth == 0 or not is_searched(kind):
         return False
     return any(holds_leftovers(item, depth - 1) for item in referents(value))
+
+
+def is_searched(kind: type) -> bool:
+    """Return whether values of this type are searched: modules and code have snapshots."""
+    return not issubclass(kind, nn.Module) and not is_definition_type(kind)
 
 
 def referents(value: Any) -> list[Any]:
@@ -36,11 +41,11 @@ class LruCacheState:
     def __init__(self, cached: Any) -> None:
         self._cached = cached
 
-    def added(self) -> list[Any]:
+    def results(self) -> list[Any]:
         """Return the keys and results in the cache."""
         return referents(self._cached) if self._cached.cache_info().currsize else []
 
-    def put_back(self) -> None:
-        """Clear the whole cache, because single entries cannot be removed."""
-        if any(map(holds_leftovers, self.added())):
+    def clear_leftovers(self) -> None:
+        """Clear the whole cache if it holds a value of a trace: no entry can be removed alone."""
+        if any(map(holds_leftovers, self.results())):
             self._cached.cache_clear()

@@ -1,31 +1,41 @@
 """Restores the module and its source files after a trace, so that no fake tensor remains."""
 
-import functools
-import threading
-from collections import deque
-from collections.abc import Iterable
-from types import FunctionType
-from typing import Any
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from fxcache.capture.containers import (
+    MISSING,
     PLAIN,
+    Change,
     DictState,
     EmptyDicts,
     SequenceState,
     SetState,
-    SlotsState,
     State,
-    VariablesState,
-    is_a,
-    is_definition_type,
 )
 from fxcache.capture.definitions import FINDERS, code_of
+from fxcache.capture.kinds import OF_DICTS, Kind, attributes_of, is_users_function, state_of_code
 from fxcache.capture.leftovers import LruCacheState, holds_leftovers
+from fxcache.capture.variables import CellState, GlobalsState, SlotsState, VariablesState
 
-DEPTH = 4  # how many levels of nested objects are restored
-OPAQUE = frozenset({"torch", "logging", "fxcache"})  # objects of these packages are left alone
+S = TypeVar("S", bound=State)
+
+DEPTH = 6  # how many levels of nested objects are restored
+
+
+class Place(NamedTuple):
+    """An attribute of a submodule.
+
+    Attributes:
+        path: The path of the submodule.
+        name: The name of the attribute.
+    """
+
+    path: str
+    name: str
 
 
 class Preserved:
@@ -43,163 +53,157 @@ class Preserved:
         """Take a snapshot of the state, which several blocks may restore."""
         known: set[int] = set()
         kinds: dict[int, Kind] = {}
-        self._module_contents = Contents(known, kinds)
-        for submodule in module.modules():
-            self._module_contents.keep(vars(submodule), DEPTH)
+        self._attributes = [(path, DictState(vars(m))) for path, m in module.named_modules()]
+        known.update(id(vars(m)) for m in module.modules())
+        self._module_contents = Contents(known, kinds, with_globals=True)
+        self._module_contents.keep(
+            (Place(path, name), value)
+            for path, attributes in self._attributes
+            for name, value in attributes.entries.items()
+        )
         self._shared = []
         for file, classes in code_of(module).items():
             contents = Contents(known, kinds)
-            for place in (file, *classes):
-                contents.keep_variables(place)
+            for variables in (file, *classes):
+                contents.keep_variables(variables)
             self._shared.append(contents)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "Preserved":
         """Begin a block."""
+        return self
 
     def __exit__(self, *_: object) -> None:
         """Restore the state."""
+        for _, attributes in self._attributes:
+            attributes.put_back()
         self._module_contents.put_back()
         for contents in self._shared:
             if contents.has_leftovers():
                 contents.put_back()
 
+    def changes(self) -> Iterator[tuple[Place, Change]]:
+        """Yield what changed in the module since the snapshot.
 
-class Kind:
-    """How to take snapshots of the objects of one type. It is computed once for each type."""
-
-    def __init__(self, kind: type) -> None:
-        self.kind = kind  # keeps the type alive, so that no other type gets its id
-        self.skipped = issubclass(kind, (nn.Module, Tensor))
-        self.is_definition = is_definition_type(kind)
-        self.is_dict = issubclass(kind, dict)
-        self.is_sequence = issubclass(kind, (list, deque))
-        self.is_cache = issubclass(kind, functools._lru_cache_wrapper)
-        self.is_set = issubclass(kind, set)
-        self.is_tuple = issubclass(kind, tuple)
-        self.is_opaque = str(kind.__module__).partition(".")[0] in OPAQUE
-        self.slots = slots_of(kind)
+        The place of a change is an attribute of a submodule: the attribute itself, or the object
+        that leads to the changed one. Results of ``functools.lru_cache`` do not count.
+        """
+        for path, attributes in self._attributes:
+            yield from ((Place(path, str(c.name)), c) for c in attributes.changes())
+        yield from self._module_contents.changes()
 
 
 class Contents:
-    """Snapshots of some containers and of the containers and objects nested in them."""
+    """Snapshots of some containers and of the containers and objects nested in them.
 
-    def __init__(self, known: set[int], kinds: dict[int, Kind]) -> None:
+    They are found level by level, so that each object is found on the shortest way to it.
+    """
+
+    def __init__(self, known: set[int], kinds: dict[int, Kind], with_globals: bool = False) -> None:
         """Start without snapshots.
 
         Args:
             known: The ids of all objects that have a snapshot, here or in other instances.
             kinds: The ``Kind`` of each type met so far, by the id of the type.
+            with_globals: Whether functions lead to the global variables that they name.
         """
         self._empty = EmptyDicts()
-        self._states: list[State] = [self._empty]
+        self._states: list[tuple[Any, State]] = []
+        self._caches: list[LruCacheState] = []
         self._known = known
         self._kinds = kinds
+        self._with_globals = with_globals
 
-    def keep_variables(self, place: Any) -> None:
+    def keep_variables(self, holder: Any) -> None:
         """Take a snapshot of the variables of a file, or of the attributes of a class."""
-        state = VariablesState(place)
-        self._states.append(state)
-        self._keep_all(state.variables.values(), DEPTH)
+        state = VariablesState(holder)
+        self._states.append((holder, state))
+        self.keep((holder, value) for value in state.variables.values())
 
-    def keep(self, value: Any, depth: int) -> None:
-        """Take a snapshot of ``value`` if it is a container or an object with attributes."""
+    def keep(self, values: Iterable[tuple[Any, Any]]) -> None:
+        """Take snapshots of values, each after its place, and of what is nested in them."""
+        for _ in range(DEPTH):
+            values = [pair for place, value in values for pair in self._nested(place, value)]
+            if not values:
+                return
+
+    def _nested(self, place: Any, value: Any) -> Iterable[tuple[Any, Any]]:
+        """Take a snapshot of ``value`` itself. Return what is nested in it, after its place."""
+        if id(type(value)) in PLAIN or id(value) in self._known:
+            return ()
+        if type(value) is dict and self._empty.keep(value, place):  # as most are
+            self._known.add(id(value))
+            return ()
         kind = self._kinds.get(id(type(value)))
         if kind is None:
             kind = self._kinds[id(type(value))] = Kind(type(value))
-        if depth == 0 or id(value) in self._known or kind.skipped:
-            return
+        if kind.skipped:
+            return ()
         self._known.add(id(value))
-        if kind.is_definition:
-            nested = state_of_code(value)
+        if kind.is_cell:
+            cell = self._add(place, CellState(value))
+            nested = [cell.content]
+        elif kind.is_definition:
+            nested = self._of_definition(place, value)
         else:
-            nested = self._keep_items(value, kind)
-            self._keep_attributes(value, kind, depth)
-        self._keep_all(nested, depth - 1)
+            nested = [*self._items(place, value, kind), *self._own(place, value, kind)]
+        return [(place, item) for item in nested]
 
-    def _keep_all(self, values: Iterable[Any], depth: int) -> None:
-        if depth == 0:
-            return
-        known, keep_empty = self._known, self._empty.keep
-        for value in values:
-            kind = type(value)
-            if id(kind) in PLAIN or id(value) in known:
-                continue
-            if kind is dict and keep_empty(value):  # as most are
-                known.add(id(value))
-            else:
-                self.keep(value, depth)
+    def _add(self, place: Any, state: S) -> S:
+        self._states.append((place, state))
+        return state
 
-    def _keep_items(self, value: Any, kind: Kind) -> list[Any]:
+    def _of_definition(self, place: Any, value: Any) -> list[Any]:
+        nested = state_of_code(value)
+        if self._with_globals and is_users_function(value):
+            named = self._add(place, GlobalsState(value))
+            nested = [*nested, *named.values.values()]
+        return nested
+
+    def _items(self, place: Any, value: Any, kind: Kind) -> Iterable[Any]:
         """Take a snapshot of the items of a container, and return them."""
         if kind.is_dict:
-            if self._empty.keep(value):
-                return []
-            entries = DictState(value)
-            self._states.append(entries)
-            return list(entries.entries.values())
+            if self._empty.keep(value, place):
+                return ()
+            return self._add(place, DictState(value)).entries.values()
         if kind.is_sequence:
-            sequence = SequenceState(value)
-            self._states.append(sequence)
-            return sequence.items
+            return self._add(place, SequenceState(value)).items
         if kind.is_cache and object.__getattribute__(value, "__module__") not in FINDERS:
-            self._states.append(LruCacheState(value))
+            self._caches.append(LruCacheState(value))
         if kind.is_set:
-            self._states.append(SetState(value))
-        return list(tuple.__iter__(value)) if kind.is_tuple else []
+            self._add(place, SetState(value))
+        if kind.is_partial:
+            return (value.func, value.args, value.keywords)
+        return tuple.__iter__(value) if kind.is_tuple else ()
 
-    def _keep_attributes(self, value: Any, kind: Kind, depth: int) -> None:
-        """Take a snapshot of the attributes of an object, at the same depth as the object."""
+    def _own(self, place: Any, value: Any, kind: Kind) -> Iterable[Any]:
+        """Take a snapshot of the attributes of an object, and return them."""
         if kind.is_opaque:
-            return
-        if isinstance(attributes := attributes_of(value), dict):
-            self.keep(attributes, depth)
+            return ()
+        found: list[Any] = []
+        attributes = attributes_of(value)
+        if isinstance(attributes, dict) and id(attributes) not in self._known:
+            self._known.add(id(attributes))
+            found += self._items(place, attributes, OF_DICTS)
         if kind.slots:
-            slots = SlotsState(value, kind.slots)
-            self._states.append(slots)
-            self._keep_all(slots.values.values(), depth - 1)
+            found += self._add(place, SlotsState(value, kind.slots)).values.values()
+        return found
+
+    def changes(self) -> Iterator[tuple[Any, Change]]:
+        """Yield each change of a container, after its place, without those of caches."""
+        yield from self._empty.changes()
+        for place, state in self._states:
+            yield from ((place, change) for change in state.changes())
 
     def has_leftovers(self) -> bool:
         """Return whether a value of the trace was added to any container."""
-        return any(holds_leftovers(value) for state in self._states for value in state.added())
+        cached = (value for cache in self._caches for value in cache.results())
+        added = (change.after for _, change in self.changes() if change.after is not MISSING)
+        return any(map(holds_leftovers, chain(added, cached)))
 
     def put_back(self) -> None:
         """Restore all containers."""
-        for state in self._states:
+        self._empty.put_back()
+        for _, state in self._states:
             state.put_back()
-
-
-def attributes_of(value: Any) -> Any:
-    """The ``__dict__`` of an object, without running code of its class; None if it has none."""
-    base: Any = threading.local if is_a(value, threading.local) else object
-    try:
-        return base.__getattribute__(value, "__dict__")
-    except AttributeError:
-        return None
-
-
-def slots_of(kind: type) -> list[str]:
-    """Return the attributes in the ``__slots__`` of a class and its bases."""
-    names = []
-    for base in kind.__mro__:
-        slots = vars(base).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            private = name.startswith("__") and not name.endswith("__")
-            names.append(f"_{base.__name__.lstrip('_')}{name}" if private else name)
-    return [name for name in names if name not in ("__dict__", "__weakref__")]
-
-
-def state_of_code(value: Any) -> list[Any]:
-    """The state that a function keeps between calls: its closure, attributes and defaults."""
-    if is_a(value, property):
-        return [value.fget]
-    if not is_a(value, FunctionType):
-        return [value.__func__] if hasattr(type(value), "__func__") else []
-    if value.__module__ is None or value.__module__.partition(".")[0] in OPAQUE:
-        return []
-    cells = []
-    for cell in value.__closure__ or ():
-        try:
-            cells.append(cell.cell_contents)
-        except ValueError:
-            continue  # not set yet
-    return [*cells, vars(value), *(value.__defaults__ or ())]
+        for cache in self._caches:
+            cache.clear_leftovers()

@@ -48,6 +48,7 @@ def unlift(
             remedy="pass tensors in dicts, lists or tuples",
         )
     graph, weights = unlifted_graph(exported, leaves, names)
+    effects = boundary.effects.take(graph)
     remove_detaches(graph)
     remove_copies(graph, call)
     state = state_change(boundary, graph, call)
@@ -56,7 +57,15 @@ def unlift(
     assert boundary.out_spec is not None
     sizes = varying_sizes(graph, exported, call, dynamic)
     return Program(
-        model, graph, call.inputs(), weights, boundary.out_spec, specialized, sizes, state
+        model,
+        graph,
+        call.inputs(),
+        weights,
+        boundary.out_spec,
+        specialized,
+        sizes,
+        state,
+        effects=effects,
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fxcache.deploy.values import encode
+from fxcache.effect import named
 from fxcache.errors import ArtifactError
 from fxcache.form import Key
 from fxcache.opaque import described
@@ -39,8 +40,15 @@ def call_to_json(kind: Hashable, device: torch.device) -> list[Any]:
 def require_no_code(program: Program) -> None:
     """Raise ArtifactError if the program needs code of the model.
 
-    That is a submodule that graphs call as it is, or the class of a returned object.
+    That is a submodule that graphs call as it is, the class of a returned object, or code that
+    changes objects of the model.
     """
+    if program.effects:
+        raise ArtifactError(
+            "a call changes Python objects of the model, which an artifact does not have",
+            where=named(program.effects),
+            remedy="export the model without the hooks or processors that store values",
+        )
     for called in described(program.opaque):
         raise ArtifactError(
             f"graphs call submodules that torch.export cannot trace, which are code: {called}",

@@ -18,6 +18,7 @@ from fxcache.partition.frontier import Frontier
 from fxcache.rewrite.variants import Variants
 from fxcache.runtime.capture_notices import notices_of
 from fxcache.runtime.changes import Changes
+from fxcache.runtime.effects import Effects
 from fxcache.runtime.hooks import Hooks
 from fxcache.runtime.numbers import Numbers
 from fxcache.runtime.offload import Offload
@@ -60,6 +61,7 @@ class Captures:
         hooks: The hooks on submodules. The number that identifies them is part of the key of a
             capture, and of the identity of a trajectory.
         changes: Notices that the model changed since it was captured.
+        effects: The calls that change Python objects of the model.
         offload: Offloads weights that no step reads. A capture brings all of them back.
     """
 
@@ -73,6 +75,7 @@ class Captures:
         self.by_key: OrderedDict[CaptureKey, Variants] = OrderedDict()
         self.capture_s = 0.0
         self.hooks = Hooks()
+        self.effects = Effects()
         self.offload = Offload()
         self._numbers = Numbers(signature.original, self.offload)
         self.changes = Changes(self.by_key, self._numbers, self.hooks, self.offload)
@@ -156,6 +159,18 @@ class Captures:
                 with resolving(own, partial(self._forget_pending, key)):
                     return self._captured(module, call, key)
             pending.result()
+
+    def note_effects(self, module: nn.Module, call: Call, variants: Variants) -> bool:
+        """Note the effects of a call that the original is about to run. Return whether they last.
+
+        Its graphs are for the first call only if a later one has no effects.
+        """
+        lasting = self.effects.note(module, call.key, variants.program.effects)
+        if not lasting:
+            with self.changes.lock:
+                for key in [k for k, known in self.by_key.items() if known is variants]:
+                    del self.by_key[key]
+        return lasting
 
     def _forget_pending(self, key: CaptureKey) -> None:
         with self.changes.lock:

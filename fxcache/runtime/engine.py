@@ -72,7 +72,8 @@ class Engine:
     ) -> StepContext | None:
         """Find the call's trajectory and variants. Decide, or let the prefix run first.
 
-        Return None for a call that the original module must run: graphs compute no gradients.
+        Return None for a call that the original module must run: graphs compute no gradients, and
+        change no Python objects.
 
         Args:
             module: The optimised module.
@@ -85,6 +86,8 @@ class Engine:
             self.notices.warn(GRADIENTS, NEED_NO_GRADIENTS)
             return None
         require_inference(module)
+        if self.graphs.effects.expected(module, call.key):
+            return None
         session = current_session(module) or enclosing_session(module)
         hooks = self.graphs.hooks.key(module)
         trajectory = self._locate(module, call, session, hooks)
@@ -97,7 +100,9 @@ class Engine:
             call = self.graphs.bound(module, call, hooks)
             stopwatch = Stopwatch(call.latent.device, self.settings.cache.timings)
             step = StepContext(call, call, trajectory, session, hooks, now, stopwatch, compiled)
-            self._prepare(step, module)
+            if not self._prepare(step, module):
+                trajectory.end_call(complete=False)
+                return None
         except BaseException:
             trajectory.end_call(complete=False)
             raise
@@ -112,11 +117,18 @@ class Engine:
         caller = caller_of(scope, (call.key, hooks), announcement_of(module), place)
         return self.store.locate(call, caller)
 
-    def _prepare(self, step: StepContext, module: nn.Module) -> None:
-        """Find the variants. Decide, or let the prefix run."""
+    def _prepare(self, step: StepContext, module: nn.Module) -> bool:
+        """Find the variants. Decide, or let the prefix run.
+
+        Return False if the call has effects that its graphs do not have.
+        """
         for feature in self._features:
             feature.before_capture(step, module)
         step.variants = self.graphs.find(module, step.call, step.hooks)
+        if effects := step.variants.program.effects:
+            lasting = self.graphs.note_effects(module, step.call, step.variants)
+            self.notices.effects(effects, lasting)
+            return False
         step.source = self.graphs.source(*(step.stored_as or (step.call, step.variants)))
         step.force()
         for feature in self._features:
@@ -125,6 +137,7 @@ class Engine:
             self._decide(step, continued=False)
         else:
             step.run_next(step.variants.prefix(step.hoist_level))
+        return True
 
     def decide(self, step: StepContext, results: tuple[Tensor, ...]) -> None:
         """Choose the variant that continues from the ``results`` of the prefix."""

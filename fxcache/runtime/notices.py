@@ -2,7 +2,9 @@
 
 import sys
 import warnings
+from collections.abc import Sequence
 
+from fxcache.effect import Effect, named
 from fxcache.errors import FxcacheWarning, UnknownLengthError
 from fxcache.policies.policy import FIRST_STEPS, LAST_STEPS, Policy
 from fxcache.runtime.record import Run
@@ -22,6 +24,7 @@ CHANGING = (
 )
 GRADIENTS = "some calls want gradients for their inputs, and run the original model"
 NEED_NO_GRADIENTS = "If no gradients are needed, sample under torch.no_grad()."
+NO_EFFECTS = "If nothing reads these values, remove the hooks or processors that store them."
 NO_FASTER = "Results stay exact, but are no faster."
 UNPROTECTED = (
     "The last steps reuse cached values like the others, so that results differ more from those "
@@ -80,6 +83,20 @@ class Notices:
             return
         self._given[what] = f"{what}. {effect} {remedy}"
         warnings.warn(self._given[what], FxcacheWarning, stacklevel=caller_level())
+
+    def effects(self, effects: Sequence[Effect], lasting: bool) -> None:
+        """Warn that the original runs the calls that change Python objects of the model.
+
+        Args:
+            effects: The changes of one call.
+            lasting: Whether every call makes them. If not, a note in the report is enough.
+        """
+        if lasting:
+            what = f"some calls change Python objects of the model: {named(effects)}"
+            self.warn(f"{what}. The original model runs them", NO_EFFECTS)
+        else:
+            what = f"the first call changes settings of the model: {named(effects)}"
+            self.note(f"{what}. The original model ran it", "", "Later calls use graphs.")
 
     def warn_uncalibrated(self, policy: Policy) -> None:
         """Warn if ``policy`` works better with measurements that it was not given."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fxcache.call import Call
+from fxcache.effect import named
 from fxcache.errors import ConfigError
 from fxcache.form import autocast_dtype
 from fxcache.program import Program
@@ -120,13 +121,19 @@ class Calls:
 
         Raises:
             ConfigError: They hold for other sizes, or for certain values of inputs with rows, or
-                the model returns objects.
+                the model returns objects or changes its own.
         """
         if program.returns_objects:
             raise ConfigError(
                 f"{program.model} returns objects, which cannot be split into rows",
                 where=WHERE,
                 remedy="serve this model without a Batcher",
+            )
+        if program.effects:
+            raise ConfigError(
+                f"a call changes Python objects of {program.model}: {named(program.effects)}",
+                where=WHERE,
+                remedy="remove the hooks or processors that store values",
             )
         if fixed := sorted(program.specialized & self.with_rows):
             raise ConfigError(

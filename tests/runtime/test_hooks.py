@@ -276,19 +276,6 @@ def test_hooks_on_one_block_after_another():
 
 
 @torch.no_grad()
-def test_a_hook_that_counts_its_calls_is_captured_once():
-    """Tracing runs the hook, which changes its counter. The counter is restored."""
-    seen: list[int] = []
-    model = fxcache.optimize(Denoiser().eval(), policy=fxcache.Uniform(1))
-    model.blocks[0].register_forward_hook(lambda *_: seen.append(1))
-    x, text = latents(), latents(1)[:, :1]
-    for t in torch.linspace(900, 100, STEPS):
-        model(x, t, text)
-    assert num_captures(model) == 1
-    assert not seen
-
-
-@torch.no_grad()
 @pytest.mark.filterwarnings("ignore:.*starts a run:fxcache.FxcacheWarning")
 def test_too_many_states_of_hooks_are_warned_of():
     model, plain = Denoiser().eval(), Denoiser().eval()

@@ -1,0 +1,123 @@
+"""Finds what a traced call changes in the Python objects of the module.
+
+Attention processors that keep their maps, hooks that collect features and counters of steps are
+examples. A graph has no such effects, and the trace puts back what it changed.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from torch import SymInt, Tensor, fx, nn
+
+from fxcache._torch import is_fake
+from fxcache.capture.containers import MISSING, Change
+from fxcache.capture.leftovers import DEPTH, STAND_INS, holds_leftovers, is_searched, referents
+from fxcache.capture.preserve import Place, Preserved
+from fxcache.contents import PLAIN
+from fxcache.effect import Effect
+from fxcache.program import value_of
+
+# The graph has the weights; torch.export refuses writes to them.
+WEIGHTS = frozenset({"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"})
+
+
+class Found(NamedTuple):
+    """A change that a traced call made.
+
+    Attributes:
+        place: The attribute of a submodule that leads to it.
+        change: The change.
+        tensors: The tensors of the trace in the new value.
+    """
+
+    place: Place
+    change: Change
+    tensors: tuple[Tensor, ...]
+
+
+class Effects:
+    """What one traced call changes. The graph first returns its tensors as further outputs."""
+
+    def __init__(self, preserved: Preserved) -> None:
+        """Begin at the state that ``preserved`` holds."""
+        self._preserved = preserved
+        self._found: list[Found] = []
+
+    def find(self) -> list[Tensor]:
+        """Find the changes at the end of the traced call. Return the tensors in them."""
+        self._found = [
+            Found(place, change, tuple(tensors_in(change.after)))
+            for place, change in self._preserved.changes()
+            if place.name not in WEIGHTS and is_change(change)
+        ]
+        return [tensor for found in self._found for tensor in found.tensors]
+
+    def take(self, graph: fx.Graph) -> tuple[Effect, ...]:
+        """Remove the further outputs from ``graph``, and return the effects.
+
+        A tensor that depends on no input is no effect. A model that keeps its rotary frequencies
+        only saves its next calls a computation.
+        """
+        (output,) = graph.find_nodes(op="output")
+        results: list[Any] = list(output.args[0])
+        num_tensors = sum(len(found.tensors) for found in self._found)
+        stored = iter(results[len(results) - num_tensors :])
+        output.args = (tuple(results[: len(results) - num_tensors]),)
+        effects = []
+        for place, change, tensors in self._found:
+            nodes = [next(stored) for _ in tensors]
+            stores = any(map(depends_on_input, nodes))
+            if stores or not tensors:
+                entry = change.name if isinstance(change.name, str) else ""
+                effects.append(Effect(place.path, place.name, entry, stores))
+        return tuple(dict.fromkeys(effects))
+
+
+def is_change(change: Change) -> bool:
+    """Return whether the value is another one, or holds a value of the trace."""
+    if change.before is MISSING or change.after is MISSING or holds_leftovers(change.after):
+        return not isinstance(change.after, STAND_INS[:1])
+    return not same(change.before, change.after)
+
+
+def same(first: Any, second: Any, depth: int = DEPTH) -> bool:
+    """Return whether two values are equal, as far as they consist of plain values."""
+    kind = type(first)
+    if first is second or kind is not type(second) or depth == 0:
+        return kind is type(second)
+    if isinstance(first, PLAIN):
+        return bool(first == second) or repr(first) == repr(second)  # a NaN equals itself
+    if kind is dict:
+        keys = list(first) == list(second)
+        return keys and all(same(first[k], second[k], depth - 1) for k in first)
+    if kind in (list, tuple):
+        pairs = zip(first, second, strict=False)
+        return len(first) == len(second) and all(same(a, b, depth - 1) for a, b in pairs)
+    if isinstance(first, nn.Module | Tensor):
+        return False
+    attributes = (getattr(first, "__dict__", None), getattr(second, "__dict__", None))
+    return not isinstance(attributes[0], dict) or same(*attributes, depth - 1)
+
+
+def tensors_in(value: Any, depth: int = DEPTH) -> Iterator[Tensor]:
+    """Yield the fake tensors in ``value``."""
+    if isinstance(value, Tensor):
+        if is_fake(value):
+            yield value
+    elif depth and is_searched(type(value)):
+        for item in referents(value):
+            yield from tensors_in(item, depth - 1)
+
+
+def depends_on_input(node: Any) -> bool:
+    """Return whether ``node`` is an input of the graph, or computed from the values of one."""
+    seen, stack = set(), [node]
+    while stack:
+        one = stack.pop()
+        if isinstance(value_of(one), int | SymInt):  # a size: it is part of the key of a capture
+            continue
+        if one.op == "placeholder":
+            return True
+        stack.extend(n for n in one.all_input_nodes if n not in seen)
+        seen.update(one.all_input_nodes)
+    return False
