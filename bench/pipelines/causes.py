@@ -1,7 +1,7 @@
 """Why some pipeline classes do not pass, as far as it is known."""
 
 TOKENS = "its latent is a grid of tokens, which differs too much from step to step to be recognised"
-STORED = "its attention processors store values during a call, and a graph drops such effects"
+STORED = "its attention processors store values during a call, so that the original runs it"
 
 CAUSES: dict[str, str] = {
     "AmusedImg2ImgPipeline": TOKENS,

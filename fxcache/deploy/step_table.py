@@ -11,7 +11,7 @@ from fxcache.graph_inputs import InputKind
 from fxcache.policies import Policy
 from fxcache.rewrite.variant import Variant
 from fxcache.rewrite.variants import NOTHING, Variants
-from fxcache.runtime.captures import CaptureKey
+from fxcache.runtime.capture_keys import CaptureKey
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.pipeline import require_engine
 from fxcache.runtime.settings import Settings

@@ -2,12 +2,10 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from fxcache.call import Call
@@ -16,6 +14,7 @@ from fxcache.capture.isolation import ONE_AT_A_TIME
 from fxcache.capture.provided import ProvidesPrograms
 from fxcache.partition.frontier import Frontier
 from fxcache.rewrite.variants import Variants
+from fxcache.runtime.capture_keys import CaptureKey, CaptureKeys
 from fxcache.runtime.capture_notices import notices_of
 from fxcache.runtime.changes import Changes
 from fxcache.runtime.effects import Effects
@@ -27,26 +26,7 @@ from fxcache.runtime.rewriting import machine_codes, variants_of
 from fxcache.runtime.settings import Settings
 from fxcache.runtime.snapshot import Snapshot
 from fxcache.runtime.structure import live_weights
-from fxcache.runtime.values import Values
 from fxcache.signature import Signature
-
-MAX_KINDS = 256
-
-
-class CaptureKey(NamedTuple):
-    """The key of a capture.
-
-    Attributes:
-        hooks: The number that identifies the hooks on submodules.
-        kind: The key of the call.
-        values: The numbers that identify the input values that the graph depends on.
-        sizes: The shapes of all inputs, if the graph fixes sizes that were to vary.
-    """
-
-    hooks: int
-    kind: Hashable
-    values: tuple[int, ...] = ()
-    sizes: tuple[torch.Size, ...] = ()
 
 
 class Captures:
@@ -82,9 +62,7 @@ class Captures:
         self._signature, self._settings, self._warn = signature, settings, warn
         self._max_captures = settings.capture.max_captures
         self._pending: dict[CaptureKey, Future[None]] = {}
-        # By the key of a call, the inputs whose values its captures depend on.
-        self._specialized: dict[Hashable, frozenset[str]] = {}
-        self._values = Values()
+        self._keys = CaptureKeys()
 
     def inherit(self, previous: "Captures") -> None:
         """Take over the captures of ``previous``, which has other settings.
@@ -96,7 +74,7 @@ class Captures:
             kept = list(previous.by_key.items())[-self._max_captures :]
             same = previous._settings.partition_key == self._settings.partition_key
             self.by_key.update((key, v if same else self._partitioned(v)) for key, v in kept)
-            self._specialized, self._values = dict(previous._specialized), previous._values
+            self._keys.inherit(previous._keys)
             self.hooks = previous.hooks
             self.changes.inherit(previous.changes)
 
@@ -178,7 +156,7 @@ class Captures:
 
     def _lookup(self, call: Call, hooks: int) -> tuple[CaptureKey, Variants | None]:
         """Return the key of a capture for ``call``, and the capture's variants if there are any."""
-        key = self._key(call, hooks)
+        key = self._keys.key(call, hooks)
         variants = self.by_key.get(key)
         if variants is not None:
             sizes = variants.program.sizes
@@ -191,18 +169,7 @@ class Captures:
 
     def constants(self, key: CaptureKey) -> dict[str, Tensor]:
         """Return the values of inputs that the graph of a capture holds for, by path."""
-        paths = self._specialized.get(key.kind, frozenset())
-        inputs = (given.path for given in self.by_key[key].program.inputs)
-        pairs = zip((path for path in inputs if path in paths), key.values, strict=True)
-        return {path: self._values.value(number) for path, number in pairs}
-
-    def _key(self, call: Call, hooks: int) -> CaptureKey:
-        paths = self._specialized.get(call.key)
-        if not paths:
-            return CaptureKey(hooks, call.key)
-        tensors = call.by_path().items()
-        values = tuple(self._values.number(t) for path, t in tensors if path in paths)
-        return CaptureKey(hooks, call.key, values)
+        return self._keys.constants(key, self.by_key[key].program)
 
     def _captured(self, module: nn.Module, call: Call, key: CaptureKey) -> Variants:
         """Capture for ``call`` and store the variants. One thread captures at a time."""
@@ -253,11 +220,8 @@ class Captures:
     def _keep(self, call: Call, key: CaptureKey, variants: Variants, now: Snapshot) -> bool:
         """Store the variants. Return whether others were dropped."""
         with self.changes.lock:
-            if len(self._specialized) > MAX_KINDS:
-                self._specialized.clear()
-            read = self._specialized.get(call.key, frozenset())
-            self._specialized[call.key] = read | variants.program.specialized
-            kept = key if key.sizes else self._key(call, key.hooks)
+            self._keys.learn(call, variants.program.specialized)
+            kept = key if key.sizes else self._keys.key(call, key.hooks)
             self.changes.keep(key.hooks, now)
             self.by_key[kept] = variants
             evicted = len(self.by_key) > self._max_captures

@@ -9,23 +9,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from fxcache.call import Call
-from fxcache.errors import UnknownLengthError
-from fxcache.policies.policy import LENGTH_UNKNOWN
 from fxcache.rewrite.variant import Variant
 from fxcache.rewrite.variants import Variants
 from fxcache.runtime.agreement import agreed
-from fxcache.runtime.captures import CaptureKey, Captures
+from fxcache.runtime.capture_keys import CaptureKey
+from fxcache.runtime.captures import Captures
+from fxcache.runtime.decisions import Decisions
 from fxcache.runtime.enclosing import enclosing_session
 from fxcache.runtime.features.features import features_of
 from fxcache.runtime.features.recording import Recorder, Recording
 from fxcache.runtime.mode import is_guided, require_inference
-from fxcache.runtime.notices import (
-    GRADIENTS,
-    NEED_NO_GRADIENTS,
-    NO_FASTER,
-    UNPROTECTED,
-    Notices,
-)
+from fxcache.runtime.notices import GRADIENTS, NEED_NO_GRADIENTS, Notices
 from fxcache.runtime.objects import returned
 from fxcache.runtime.record import Run, Stopwatch, Totals
 from fxcache.runtime.session import Session, current_session
@@ -60,6 +54,7 @@ class Engine:
         self.store = TrajectoryStore(settings.cache.max_trajectories, settings.capture.step_inputs)
         self.store.lengths.fix(settings.run_lengths)
         self.notices = Notices()
+        self._decisions = Decisions(settings.policy, self.notices)
         self._default_scope = Scope()  # for calls outside of sessions
         self.graphs = Captures(self.signature, settings, self.notices.warn)
         self._recorder: Recorder | None = None
@@ -153,8 +148,8 @@ class Engine:
         trajectory, variants = step.trajectory, step.variants
         if step.signal is not None:  # the policy now sees the change of the signal
             step.now = self._step(trajectory, step.session)
-        decision = agreed(variants, self._decision(step), step.call.latent.device)
-        reused = variants.reused_by(decision)
+        chosen = self._decisions.decide(step, recorded=self._recorder is not None)
+        decision = agreed(variants, chosen, step.call.latent.device)
         reused = variants.reused_by(decision)
         if not reused:
             trajectory.last_refresh = trajectory.step
@@ -165,27 +160,6 @@ class Engine:
         self._record(step, decision, step.variant)
         trajectory.source = step.source
         step.run_next(step.variant)
-
-    def _decision(self, step: StepContext) -> Decision:
-        if step.forced:
-            return Decision(True, step.forced)
-        coefficients, policy = step.variants.coefficients, self.settings.policy
-        try:
-            if coefficients:
-                coefficients.require(step.now)
-        except UnknownLengthError as error:
-            return self._without_length(error, Decision(True, LENGTH_UNKNOWN))
-        try:
-            return policy.decide(step.now)
-        except UnknownLengthError as error:
-            return self._without_length(error, policy.without_length(step.now))
-
-    def _without_length(self, error: UnknownLengthError, decision: Decision) -> Decision:
-        """Return ``decision`` with a warning; raise ``error`` if the step is recorded."""
-        if self.recorder:
-            raise error
-        self.notices.warn_unknown_length(error, NO_FASTER if decision.refresh else UNPROTECTED)
-        return decision
 
     def finish(self, step: StepContext, results: tuple[Any, ...]) -> Any:
         """Store the variant's values for the cache. Return the module's output."""
