@@ -63,8 +63,9 @@ def optimize(
         forecast: How cached values are extrapolated to a reuse step, such as ``Taylor(order=1)`` or
             ``Hermite(order=2)``. By default the policy decides; most policies extrapolate nothing.
         cut: What is cached: a skip index (0 is outermost), a module path, a pair of module paths
-            (the first and the last that a reuse step skips), a ``Cut`` from ``list_cuts``, a list
-            of these, or ``"auto"``: the skip connection or run of blocks that saves the most FLOPs.
+            (the first and the last that a reuse step skips), the last calls of a module that
+            iterates (``"solver[-2:]"``), a ``Cut`` from ``list_cuts``, a list of these, or
+            ``"auto"``: the skip connection or run of blocks that saves the most FLOPs.
         cache: In which form values are cached, and how many.
         hoist: ``"once"`` computes what depends on the conditioning alone once a run, such as the
             text's keys and values, bit for bit as before. ``"auto"`` does the same, and does not

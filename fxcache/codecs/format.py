@@ -6,6 +6,7 @@ from fxcache.codecs.codec import Codec, Coefficients
 from fxcache.codecs.drift import DriftCoefficients, DriftCorrection
 from fxcache.codecs.identity import Identity
 from fxcache.codecs.scale_shift import ScaleShift
+from fxcache.errors import CutError
 from fxcache.partition.cut import CutPlan
 
 
@@ -32,10 +33,17 @@ class CacheFormat:
         """Check that the values at the points of ``plan`` can be stored in this format.
 
         Raises:
-            CutError: The codec cannot store one of the values.
+            CutError: The codec cannot store one of the values, or predicts an iterate.
             PlanError: The correction was calibrated for other points.
         """
         self.codec.require_points(plan.points)
+        predicts = self.drift or self.scale_shift or self.codec.coefficients()
+        if predicts and any(point.start for point in plan.points):
+            raise CutError(
+                "a warm start continues from the last solution, which is not to be predicted",
+                where=f"cut={plan.cut.name!r}",
+                remedy="leave out the forecast, correction or adjustment of cached values",
+            )
         if self.drift:
             self.drift.require_match(plan)
 

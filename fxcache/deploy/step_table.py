@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from fxcache.codecs.identity import Identity
+from fxcache.effect import named as effect_names
 from fxcache.errors import ArtifactError, ConfigError
 from fxcache.graph_inputs import InputKind
 from fxcache.policies import Policy
@@ -112,6 +113,10 @@ def require_table(settings: Settings, variants: Variants, caller: str) -> None:
     cause = ""
     if variants.plan.signal:
         cause = f"{type(settings.policy).__name__} decides by values that the model computes"
+    elif variants.program.effects:
+        cause = (
+            f"a call changes Python objects of the model: {effect_names(variants.program.effects)}"
+        )
     elif settings.guidance:
         cause = "GuidanceCache changes the batch from step to step"
     elif variants.coefficients:

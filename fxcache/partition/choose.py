@@ -127,7 +127,7 @@ def require_usable(frontier: Frontier, cut: Cut, points: Points, observed: Nodes
             remedy=f"choose a value that a skip connection bypasses, or a pair of modules whose "
             f"residual to cache: {offered(frontier)}",
         )
-    if any(frontier.needs.needs(node, point.value) for node in observed for point in points):
+    if any(frontier.needs.needs(node, point.read_at) for node in observed for point in points):
         raise CutError(
             f"{cut.name} is cached, but the policy observes a value that is computed from it",
             where=f"cut={cut.name!r}",

@@ -85,10 +85,19 @@ class CachePoint:
         value: The value that a reuse step does not compute.
         shortcut: None to cache the value itself. Otherwise the difference from the shortcut is
             cached; a reuse step computes the shortcut and adds the cached difference.
+        start: An earlier iterate of an iteration that ends with ``value``. A reuse step begins
+            there with the cached value, and caches the value that it computes. None if the value
+            is no iterate.
     """
 
     value: fx.Node
     shortcut: Recomputation | None = None
+    start: fx.Node | None = None
+
+    @property
+    def read_at(self) -> fx.Node:
+        """The node that a reuse step replaces with the cached value."""
+        return self.value if self.start is None else self.start
 
     @property
     def along_stream(self) -> bool:

@@ -130,7 +130,7 @@ class Frontier:
             hoisted: Values that are inputs of the variant.
         """
         inputs: dict[fx.Node, tuple[fx.Node, ...]] = dict.fromkeys(hoisted, ())
-        cached = {point.value: point.needed for point in points}
+        cached = {point.read_at: point.needed for point in points}
         live = self.needs.live_without(inputs | cached)
         if observed := tuple(also):
             live += self.needs.live_without(inputs, observed)

@@ -46,7 +46,7 @@ def partially_evaluated(frontier: Frontier, points: Points, elsewhere: Points = 
     """
     for point in points:
         others = tuple(p for p in points if p is not point)
-        replacement = split(frontier, point)
+        replacement = (point,) if point.start else split(frontier, point)
         if replacement == (point,) or overlaps(replacement, point, (*others, *elsewhere)):
             continue
         if pays(frontier, (*points, *elsewhere), (*others, *replacement, *elsewhere)):

@@ -1,16 +1,21 @@
-"""The user's ``cut`` option, and the cut that it names: by index, path or pair of paths."""
+"""The user's ``cut`` option, and what it names: an index, a path, two paths, or last calls."""
 
+import re
 from difflib import get_close_matches
 from typing import Literal
 
+from fxcache.analysis.iteration import Iteration, calls_of
+from fxcache.analysis.streams import same_kind
 from fxcache.errors import ConfigError, CutError
 from fxcache.partition.cut import SPAN, CachePoint, Cut
 from fxcache.partition.frontier import Frontier, Points
+from fxcache.program import value_of
 
 One = int | str | tuple[str, str] | Cut
 CutRequest = One | list[One]
 Choice = tuple[Cut, Points, str]
 AUTO: Literal["auto"] = "auto"
+LAST_CALLS = re.compile(r"(?P<path>.+)\[-(?P<count>\d+):\]")  # the name of a warm start
 
 
 def require_cut_request(cut: object) -> CutRequest:
@@ -29,7 +34,8 @@ def require_cut_request(cut: object) -> CutRequest:
         f"cut={cut!r} is a {type(cut).__name__}",
         where="optimize(cut=...)",
         remedy="pass a skip index, a module path, a pair of module paths (the first and the last "
-        'to skip), a Cut from list_cuts(), a list of those, or "auto"',
+        'to skip), the last calls of a module ("solver[-2:]"), a Cut from list_cuts(), a list of '
+        'those, or "auto"',
     )
 
 
@@ -43,6 +49,8 @@ def named_cut(frontier: Frontier, request: One) -> Choice:
         return by_index(frontier, request)
     name = request.name if isinstance(request, Cut) else request
     if isinstance(name, str):
+        if last_calls := LAST_CALLS.fullmatch(name):
+            return by_iteration(frontier, last_calls["path"], int(last_calls["count"]))
         first, spans, last = name.partition(SPAN)
         if not spans:
             return by_path(frontier, name)
@@ -99,6 +107,28 @@ def by_span(frontier: Frontier, first: str, last: str) -> Choice:
         )
     cut = frontier.price(points, name)
     return cut, points, f"{first} to {last} was requested"
+
+
+def by_iteration(frontier: Frontier, path: str, count: int) -> Choice:
+    """The warm start of an iteration, of which a reuse step runs the last ``count`` calls."""
+    name = f"{path}[-{count}:]"
+    calls = calls_of(frontier.program, path)
+    if not 0 < count < len(calls):
+        raise CutError(
+            f"{frontier.program.model} calls {path!r} {len(calls)} times",
+            where=f"cut={name!r}",
+            remedy="name a module that is called repeatedly, and fewer of its last calls",
+        )
+    iteration = Iteration(frontier.needs, calls)
+    points = tuple(CachePoint(end, start=v) for v, end in iteration.iterates(len(calls) - count))
+    if not points or not all(same_kind(value_of(p.value), value_of(p.read_at)) for p in points):
+        raise CutError(
+            f"the calls of {path!r} are no iteration: no call continues from the call before",
+            where=f"cut={name!r}",
+            remedy="name a module whose results are arguments of its next call",
+        )
+    cut = frontier.price(points, name)
+    return cut, points, f"the last {count} of {len(calls)} calls of {path} were requested"
 
 
 def nearby(name: str, frontier: Frontier) -> str:

@@ -108,7 +108,7 @@ class VariantFactory:
         """Return the points whose values a step computes that reads ``reads``."""
         live = set(self.frontier.live(tuple(reads.values())))
         points = enumerate(self.plan.points)
-        return {n: point for n, point in points if n not in reads and point.value in live}
+        return {n: p for n, p in points if (n not in reads or p.start) and p.value in live}
 
     def prefix(self, level: HoistLevel) -> Rewritten:
         """Make the graph of the prefix: ``f(user, hoisted) -> (signal, shared)``."""

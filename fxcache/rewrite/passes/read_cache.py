@@ -19,7 +19,10 @@ def read_cache(
     Before: ``x = conv(deep); y = cat([x, skip])``. After: ``y = cat([cached_0, skip])``.
 
     At a residual cut, before: ``x = block(embedded); y = head(x)``. After:
-    ``y = head(embedded + cached_0)``. Stored tensors are decoded, and the result is corrected and
+    ``y = head(embedded + cached_0)``.
+
+    At a warm start, before: ``z2 = f(z1); z3 = f(z2); y = head(z3)``. After:
+    ``z3 = f(cached_0); y = head(z3)``. Stored tensors are decoded, and the result is corrected and
     adjusted as ``form`` says.
     """
 
@@ -29,7 +32,7 @@ def read_cache(
         coefficients = form.codec.coefficient_inputs(graph, tuple(points))
         drifts = {n: drift_input(graph, n) for n in points if form.drift}
         for number, point in points.items():
-            value = nodes[point.value]
+            value = nodes[point.read_at]
             with graph.inserting_before(value):
                 coefficient = coefficients.get(number)
                 cached = form.codec.decode(graph, stored[number], point.value, coefficient)
@@ -39,7 +42,7 @@ def read_cache(
                     cached = adjusted.insert(graph, point, cached, nodes)
                 restored = residual.decode(graph, point, cached, nodes)
             value.replace_all_uses_with(restored)
-            nodes[point.value] = restored
+            nodes[point.read_at] = restored
 
     return Pass(
         "read cache",
