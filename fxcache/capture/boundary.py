@@ -17,7 +17,6 @@ from fxcache._torch import TreeSpec, same_memory, tree_flatten
 from fxcache.call import NUMBER, STATE, Call, Rebuilt, require_no_dtensors
 from fxcache.capture.effects import Effects
 from fxcache.capture.numbers import NumberTrace
-from fxcache.capture.preserve import Preserved
 from fxcache.capture.substitute import Substitute
 from fxcache.contents import PLAIN
 from fxcache.errors import CaptureError
@@ -42,18 +41,13 @@ class Boundary:
         effects: What the call changes in Python objects of the module; nothing before the trace.
     """
 
-    effects: Effects
-
     def __init__(self, module: nn.Module, call: Call):
         self._call = call
         self._forward = module.forward
         self.out_spec: TreeSpec | None = None
         self.objects: tuple[Part, ...] = ()
         self.returned: dict[int, Part] = {}
-
-    def watch(self, preserved: Preserved) -> None:
-        """Compare the module's objects, after the traced call, with what ``preserved`` holds."""
-        self.effects = Effects(preserved)
+        self.effects = Effects()
 
     def run(self, exported: dict[str, Any]) -> list[Any]:
         """Return the flat outputs of the call for arguments in the form of ``Call.exported``."""

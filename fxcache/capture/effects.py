@@ -5,6 +5,7 @@ examples. A graph has no such effects, and the trace puts back what it changed.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from torch import SymInt, Tensor, fx, nn
@@ -38,13 +39,23 @@ class Found(NamedTuple):
 class Effects:
     """What one traced call changes. The graph first returns its tensors as further outputs."""
 
-    def __init__(self, preserved: Preserved) -> None:
-        """Begin at the state that ``preserved`` holds."""
-        self._preserved = preserved
+    def __init__(self) -> None:
+        """Start without changes."""
+        self._preserved: Preserved | None = None
         self._found: list[Found] = []
+
+    @contextmanager
+    def undone(self, module: nn.Module) -> Iterator[None]:
+        """Restores ``module`` at the end of the block, in which ``find`` compares it."""
+        try:
+            with Preserved(module) as self._preserved:
+                yield
+        finally:  # it refers to the traced function, which refers to this object
+            self._preserved = None
 
     def find(self) -> list[Tensor]:
         """Find the changes at the end of the traced call. Return the tensors in them."""
+        assert self._preserved is not None
         self._found = [
             Found(place, change, tuple(tensors_in(change.after)))
             for place, change in self._preserved.changes()

@@ -20,7 +20,6 @@ from fxcache.capture.choice import Choice
 from fxcache.capture.isolation import isolated
 from fxcache.capture.loading import set_forward
 from fxcache.capture.opaque import OpaqueError, OpaqueSubmodules
-from fxcache.capture.preserve import Preserved
 from fxcache.capture.probe import can_run, probed
 from fxcache.capture.randomness import without_draws
 from fxcache.capture.refusal import reason_of, refusal
@@ -178,8 +177,8 @@ def traced(
         boundary, special = Boundary(module, call), SpecialWeights(module)
         entered = entered_with_dict(module, boundary, special, values, opaque)
         replaced = opaque.replaced() if opaque else contextlib.nullcontext()
-        with entered, replaced, isolated(lines), Preserved(module) as before, special.hidden():
-            boundary.watch(before)
+        kept = boundary.effects.undone(module)
+        with entered, replaced, isolated(lines), kept, special.hidden():
             program = torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
         read = frozenset(values.read if values else ())
         calls = opaque.calls if opaque else ()

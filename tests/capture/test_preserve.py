@@ -1,6 +1,7 @@
 """Tests that a capture leaves no fake tensor and no value of the trace in the model."""
 
 import functools
+import gc
 import threading
 import weakref
 from collections import ChainMap, OrderedDict, UserDict, defaultdict, deque
@@ -282,3 +283,18 @@ def test_tables_that_were_full_stay_full():
     after = [GLOBAL, SLOTS.kept, *MAPS.values(), *ORDERED.values(), *DEQUE, InClass.table]
     assert all(a is b for a, b in zip(after, tables, strict=True))
     assert in_an_lru_cache.cache_info().currsize == hits == 1
+
+
+@torch.no_grad()
+def test_a_capture_keeps_no_input_alive():
+    """Calls are attributed by the tensors that are still alive."""
+    model = fxcache.optimize(Model().eval())
+    gc.disable()
+    try:
+        x = torch.randn(2, 8)
+        model(x, torch.tensor(3.0))
+        reference = weakref.ref(x)
+        del x
+        assert reference() is None
+    finally:
+        gc.enable()
