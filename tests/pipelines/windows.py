@@ -23,33 +23,39 @@ def span(start: int, stop: int) -> Window:
 
 @dataclass
 class Watched:
-    """A model that knows which window each cached value comes from.
+    """A model that knows from which latent each cached value was computed.
 
     Attributes:
         model: The model.
-        foreign: The calls that read another window's values: the window, and that one.
-        reused: The number of calls that read cached values, by window.
+        step: The step of the loop.
+        foreign: The steps and windows of calls that read what another window's latent gave.
+        reused: The number of calls that read cached values.
     """
 
     model: nn.Module
-    foreign: list[tuple[Window, Window]] = field(default_factory=list)
-    reused: dict[Window, int] = field(default_factory=dict)
-    _stored: dict[Any, Window] = field(default_factory=dict)
+    step: int = 0
+    foreign: list[tuple[int, Window]] = field(default_factory=list)
+    reused: int = 0
+    _latents: dict[tuple[int, Window], Tensor] = field(default_factory=dict)
+    _stored: dict[Any, tuple[int, Tensor]] = field(default_factory=dict)
 
-    def __call__(self, window: Window, *inputs: Any, **named: Any) -> Tensor:
-        result: Tensor = self.model(*inputs, **named).sample
+    def __call__(self, window: Window, latent: Tensor, *inputs: Any, **named: Any) -> Tensor:
+        result: Tensor = self.model(latent, *inputs, **named).sample
+        self._latents[self.step, window] = latent
         engine = engine_of(self.model)
         if engine is not None:
-            self._note(window, engine.store.trajectories[-1])
+            self._note(window, latent, engine.store.trajectories[-1])
         return result
 
-    def _note(self, window: Window, trajectory: Any) -> None:
+    def _note(self, window: Window, latent: Tensor, trajectory: Any) -> None:
         if trajectory.last_refresh == trajectory.step:
-            self._stored[trajectory] = window
+            self._stored[trajectory] = self.step, latent
             return
-        self.reused[window] = self.reused.get(window, 0) + 1
-        if self._stored[trajectory] != window:
-            self.foreign.append((window, self._stored[trajectory]))
+        self.reused += 1
+        step, stored = self._stored[trajectory]
+        own = self._latents.get((step, window))
+        if own is None or not torch.equal(own, stored):
+            self.foreign.append((self.step, window))
 
 
 @torch.no_grad()
@@ -79,6 +85,7 @@ def windowed(
     scheduler.set_timesteps(steps)
     latent = start
     for step, t in enumerate(scheduler.timesteps):
+        watched.step = step
         total, count = torch.zeros_like(latent), torch.zeros_like(latent)
         for window in layout(step):
             places = torch.tensor(window)
