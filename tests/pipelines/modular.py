@@ -9,7 +9,6 @@ import diffusers
 import torch
 from diffusers import guiders, modular_pipelines
 from diffusers.configuration_utils import FrozenDict
-from diffusers.hooks import LayerSkipConfig, SmoothedEnergyGuidanceConfig
 from diffusers.hooks._helpers import AttentionProcessorRegistry
 from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
@@ -21,6 +20,16 @@ from bench.pipelines.parts import clip_text, clip_text_with_projection, denoiser
 from fxcache.runtime import captures
 from tests import tiny
 from tests.pipelines.build import STEPS, Draw, flow_unipc
+from tests.pipelines.guiders import (
+    AUTO,
+    CFG,
+    FEED_FORWARD,
+    GUIDERS,
+    HOOKED,
+    MAGNITUDE,
+    SKIP,
+    SMOOTHED,
+)
 
 
 @dataclass(frozen=True)
@@ -170,53 +179,6 @@ def sd3() -> Any:
     )
 
 
-class Smoothing(guiders.SmoothedEnergyGuidance):
-    """Counts its calls, which diffusers 0.42.1 forgets, so that it smooths the third one."""
-
-    def prepare_models(self, denoiser: Any) -> None:
-        self._count_prepared += 1
-        super().prepare_models(denoiser)
-
-
-def skipped(path: str, **options: Any) -> Any:
-    return LayerSkipConfig(indices=[0], fqn=path, **options)
-
-
-THROUGHOUT = {"skip_layer_guidance_start": 0.0, "skip_layer_guidance_stop": 1.0}
-CFG = (
-    "ClassifierFreeGuidance",
-    "AdaptiveProjectedGuidance",
-    "AdaptiveProjectedMixGuidance",
-    "ClassifierFreeZeroStarGuidance",
-    "TangentialClassifierFreeGuidance",
-)
-MAGNITUDE, AUTO, SKIP = "MagnitudeAwareGuidance", "AutoGuidance", "SkipLayerGuidance"
-FEED_FORWARD = "SkipLayerGuidance, feed-forward"
-PERTURBED, SMOOTHED = "PerturbedAttentionGuidance", "SmoothedEnergyGuidance"
-HOOKED = (AUTO, SKIP, FEED_FORWARD, PERTURBED, SMOOTHED)
-# Guiders by name. The argument is the path of the blocks that they skip or change.
-GUIDERS: Mapping[str, Callable[[str], Any]] = {
-    **{name: lambda _, name=name: getattr(guiders, name)(3.0) for name in CFG},
-    MAGNITUDE: lambda _: guiders.MagnitudeAwareGuidance(3.0),
-    AUTO: lambda path: guiders.AutoGuidance(3.0, auto_guidance_config=skipped(path)),
-    SKIP: lambda path: guiders.SkipLayerGuidance(
-        3.0, skip_layer_config=skipped(path), **THROUGHOUT
-    ),
-    FEED_FORWARD: lambda path: guiders.SkipLayerGuidance(
-        3.0, skip_layer_config=skipped(path, skip_attention=False), **THROUGHOUT
-    ),
-    PERTURBED: lambda path: guiders.PerturbedAttentionGuidance(
-        3.0,
-        perturbed_guidance_start=0.0,
-        perturbed_guidance_stop=1.0,
-        perturbed_guidance_config=skipped(
-            path, skip_attention=False, skip_attention_scores=True, skip_ff=False
-        ),
-    ),
-    SMOOTHED: lambda path: Smoothing(
-        3.0, seg_guidance_config=SmoothedEnergyGuidanceConfig([0], fqn=path)
-    ),
-}
 FLUX: Mapping[str, Any] = {**prompt(7, 24, pooled=12), **square(64)}
 FLUX_2: Mapping[str, Any] = {**prompt(7, 24), **square(64)}
 EXPERTS = ("transformer", "transformer_2")

@@ -3,19 +3,17 @@
 import math
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from torch import nn
 
 import fxcache
 from tests.engines import num_captures, optimized_engine
-from tests.pipelines.modular import HOOKED, KINDS, counting_captures, made
+from tests.pipelines.guiders import AUTO, HOOKED
+from tests.pipelines.modular import KINDS, counting_captures, made
 
-pytestmark = [
-    pytest.mark.usefixtures("shared_captures"),
-    # Guiders warn that they are experimental.
-    pytest.mark.filterwarnings("ignore:Unexpected input:UserWarning"),
-]
+pytestmark = pytest.mark.usefixtures("shared_captures")
 CASES = [(name, guider) for name, kind in KINDS.items() for guider in kind.guiders]
 INTERVAL = 3
 
@@ -52,7 +50,7 @@ def test_guiders(name, guider, whole, monkeypatch):
     kinds = 2 if guider in HOOKED else 1  # of calls: with hooks and without
     assert [num_captures(model) for model in denoisers] == [kinds] * len(denoisers)
     assert len(counted) == kinds * len(denoisers)
-    calls = 3 if guider in HOOKED and guider != "AutoGuidance" else 2  # of a step
+    calls = 3 if guider in HOOKED and guider != AUTO else 2  # of a step
     for runs in found:
         assert len(runs) == calls
         assert all(refreshes == math.ceil(steps / INTERVAL) for steps, refreshes in runs)

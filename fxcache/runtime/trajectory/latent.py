@@ -7,8 +7,6 @@ solver and number of steps.
 
 import math
 from collections.abc import Sequence
-from functools import cache
-from math import gcd
 from typing import NamedTuple
 
 import torch
@@ -49,25 +47,12 @@ def sample_of(latent: Tensor, *others: Tensor) -> Tensor:
     """
     if others:
         return torch.cat([sample_of(tensor) for tensor in (latent, *others)])
-    stride = stride_of(latent.numel())
+    count = latent.numel()
+    stride = max(1, count // SAMPLE)
+    taken = min(SAMPLE, count)
     if latent.is_contiguous():
-        taken = -(-latent.numel() // stride)
         return latent.as_strided((taken,), (stride,)).clone()
-    return latent.reshape(-1)[::stride].clone()
-
-
-@cache
-def stride_of(count: int) -> int:
-    """Return the least stride that takes at most ``SAMPLE`` of ``count`` elements evenly.
-
-    It has no factor in common with ``count``. Otherwise it might divide the width of the latent,
-    and would take a few columns only: latents that differ in other columns would seem equal, as
-    overlapping windows of repeated noise do.
-    """
-    stride = max(1, -(-count // SAMPLE))
-    while gcd(stride, count) > 1:
-        stride += 1
-    return stride
+    return latent.reshape(-1)[: taken * stride : stride].clone()
 
 
 @torch.no_grad()

@@ -26,19 +26,12 @@ def test_the_cosine_of_a_sample_equals_that_of_the_latent(shape, dtype):
 
 def test_samples_cover_the_whole_latent_in_any_layout():
     x = torch.arange(8192.0).reshape(2, 4, 32, 32)
-    assert SAMPLE / 2 < sample_of(x).numel() <= SAMPLE
+    assert sample_of(x).numel() == SAMPLE
     assert sample_of(x).min() == 0
     assert sample_of(x).max() >= 8192 - 16
     laid_out = x.to(memory_format=torch.channels_last)
     assert torch.equal(sample_of(laid_out), sample_of(x)), "the same elements"
     assert torch.equal(sample_of(x.expand(2, 4, 32, 32)), sample_of(x))
-
-
-@pytest.mark.parametrize("shape", [(1, 4, 64, 64), (2, 4, 128, 96), (1, 16, 21, 60, 104)])
-def test_samples_have_elements_of_each_row_column_and_frame(shape):
-    for axis, size in enumerate(shape):
-        places = torch.arange(size).view(-1, *[1] * (len(shape) - axis - 1))
-        assert len(sample_of(places.expand(shape).contiguous()).unique()) == size
 
 
 def test_a_sample_is_a_copy():
