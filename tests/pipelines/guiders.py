@@ -19,6 +19,11 @@ def skipped(path: str, **options: Any) -> Any:
     return LayerSkipConfig(indices=[0], fqn=path, **options)
 
 
+def guiding(name: str) -> Callable[[str], Any]:
+    """Return a function that makes the guider of this name, which changes no blocks."""
+    return lambda path: getattr(guiders, name)(3.0)
+
+
 THROUGHOUT = {"skip_layer_guidance_start": 0.0, "skip_layer_guidance_stop": 1.0}
 CFG = (
     "ClassifierFreeGuidance",
@@ -33,7 +38,7 @@ PERTURBED, SMOOTHED = "PerturbedAttentionGuidance", "SmoothedEnergyGuidance"
 HOOKED = (AUTO, SKIP, FEED_FORWARD, PERTURBED, SMOOTHED)
 # Guiders by name. The argument is the path of the blocks that they skip or change.
 GUIDERS: Mapping[str, Callable[[str], Any]] = {
-    **{name: lambda _, name=name: getattr(guiders, name)(3.0) for name in CFG},
+    **{name: guiding(name) for name in CFG},
     MAGNITUDE: lambda _: guiders.MagnitudeAwareGuidance(3.0),
     AUTO: lambda path: guiders.AutoGuidance(3.0, auto_guidance_config=skipped(path)),
     SKIP: lambda path: guiders.SkipLayerGuidance(

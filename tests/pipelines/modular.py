@@ -225,7 +225,7 @@ def made(name: str, guider: str = "") -> tuple[Any, Draw, list[Any]]:
 def counting_captures(monkeypatch: Any) -> Iterator[list[int]]:
     """Count the captures inside the block."""
     counted: list[int] = []
-    original = captures.capture
+    original = vars(captures)["capture"]
 
     def capture(*arguments: Any) -> Any:
         counted.append(1)

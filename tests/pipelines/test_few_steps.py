@@ -60,7 +60,7 @@ def recipe_of(kind: Callable[[], PipelineRecipe], steps: int) -> PipelineRecipe:
     return replace(recipe, steps=steps)
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(2)
 @pytest.mark.filterwarnings("ignore:a run of 2 steps is too short:fxcache.FxcacheWarning")
 @pytest.mark.parametrize("whole", [True, False], ids=["pipeline", "denoiser"])
 @pytest.mark.parametrize("kind", [sprint, lcm, turbo, schnell])

@@ -31,7 +31,7 @@ def optimized(targets: list[Any], interval: int) -> None:
         fxcache.optimize(target, fxcache.Uniform(interval))
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("whole", [True, False], ids=["pipeline", "denoiser"])
 @pytest.mark.parametrize(("name", "guider"), CASES, ids=[", ".join(case) for case in CASES])
 def test_guiders(name, guider, whole, monkeypatch):
