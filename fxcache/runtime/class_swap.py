@@ -28,6 +28,11 @@ class Swapped(type):
 
     __hash__ = type.__hash__
 
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Make an instance of the original class: a new model is not optimised."""
+        original = vars(cls).get(ORIGINAL)
+        return original(*args, **kwargs) if original else super().__call__(*args, **kwargs)
+
 
 def is_from_pipe(frame: types.FrameType) -> bool:
     """Return whether ``frame`` runs the ``from_pipe`` of diffusers' pipelines."""

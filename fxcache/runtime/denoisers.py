@@ -13,14 +13,19 @@ from fxcache.signature import is_timestep_name
 
 DENOISERS = ("unet", "transformer", "prior", "decoder")  # names of components of pipelines
 
+LOAD = "load the components of the modular pipeline first, by load_components or update_components"
+
 
 def is_pipeline(candidate: object) -> bool:
-    """Return whether ``candidate`` is callable and has modules among its ``components``."""
+    """Return whether ``candidate`` is callable and has modules among its ``components``.
+
+    Those of a modular pipeline are None until they are loaded.
+    """
     if isinstance(candidate, nn.Module | type) or not callable(candidate):
         return False
     components = getattr(candidate, "components", None)
     return isinstance(components, Mapping) and any(
-        isinstance(component, nn.Module) for component in components.values()
+        isinstance(component, nn.Module | None) for component in components.values()
     )
 
 
@@ -39,7 +44,9 @@ def denoisers_of(pipeline: Any) -> dict[str, nn.Module]:
         raise ConfigError(
             f"no component of {type(pipeline).__name__} is a denoiser: {names}",
             where=type(pipeline).__name__,
-            remedy="pass a pipeline with a component whose forward takes a timestep, or the "
+            remedy=LOAD
+            if None in pipeline.components.values() and hasattr(pipeline, "load_components")
+            else "pass a pipeline with a component whose forward takes a timestep, or the "
             "denoiser itself",
         )
     return found

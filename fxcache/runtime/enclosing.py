@@ -25,19 +25,28 @@ PIPELINES = {"DiffusionPipeline", "ModularPipeline"}
 
 @dataclass(frozen=True)
 class Schedule:
-    """The noise scheduler of a pipeline, or None. It tells the place of a call."""
+    """The noise scheduler of a pipeline, or None. It tells the place of a call.
+
+    Attributes:
+        scheduler: The noise scheduler.
+        pipeline: The pipeline, which may know that its loop leaves out the last timesteps.
+    """
 
     scheduler: Any
+    pipeline: Any = None
 
     def place(self) -> Place | None:
         """Return the noise scheduler's place; None if the scheduler does not count its steps."""
         timesteps = getattr(self.scheduler, "timesteps", None)
         if not isinstance(timesteps, Tensor) or not hasattr(self.scheduler, "step_index"):
             return None
-        index = self.scheduler.step_index
+        index, first = self.scheduler.step_index, getattr(self.scheduler, "begin_index", None) or 0
         if index is None:  # before the first step
-            index = getattr(self.scheduler, "begin_index", None) or 0
-        return Place(int(index), len(timesteps))
+            index = first
+        length, steps = len(timesteps), getattr(self.pipeline, "num_timesteps", None)
+        if isinstance(steps, int) and index < first + steps < length:
+            length = first + steps
+        return Place(int(index), length)
 
 
 class EnclosingCall:
@@ -47,7 +56,7 @@ class EnclosingCall:
     """
 
     def __init__(self, pipeline: Any):
-        self._schedule = Schedule(getattr(pipeline, "scheduler", None))
+        self._schedule = Schedule(getattr(pipeline, "scheduler", None), pipeline)
         self._sessions: dict[int, Session] = {}
 
     def session(self, module: nn.Module) -> Session:

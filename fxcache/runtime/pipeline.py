@@ -28,11 +28,12 @@ class PipelineRun:
     Args:
         modules: The optimised denoisers.
         scheduler: The pipeline's noise scheduler, or None.
+        pipeline: The pipeline, or None.
     """
 
-    def __init__(self, modules: Iterable[nn.Module], scheduler: Any = None):
+    def __init__(self, modules: Iterable[nn.Module], scheduler: Any = None, pipeline: Any = None):
         distinct = {id(module): module for module in modules}
-        self.modules, self.schedule = tuple(distinct.values()), Schedule(scheduler)
+        self.modules, self.schedule = tuple(distinct.values()), Schedule(scheduler, pipeline)
         self._sessions: tuple[Session, ...] = ()
 
     def __enter__(self) -> Self:
@@ -84,7 +85,7 @@ def run_of(pipeline: Any) -> PipelineRun:
     """Return a run of the denoisers that ``pipeline`` has now."""
     modules = optimized_components(pipeline)
     warn_of_replaced(pipeline, modules)
-    return PipelineRun(modules.values(), getattr(pipeline, "scheduler", None))
+    return PipelineRun(modules.values(), getattr(pipeline, "scheduler", None), pipeline)
 
 
 def optimized_components(pipeline: Any) -> dict[str, nn.Module]:

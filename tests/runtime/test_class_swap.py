@@ -81,6 +81,13 @@ def test_modules_of_one_class_share_the_optimised_class(optimised):
     assert type(fxcache.optimize(Mini(4).eval())) is type(optimised)
 
 
+def test_a_model_made_by_the_optimised_class_is_not_optimised(optimised):
+    made = type(optimised)(4).eval()
+    assert type(made) is Mini
+    assert all(map(torch.equal, outputs(made), outputs(Mini(4).eval())))
+    assert engine_of(fxcache.optimize(made)) is not None
+
+
 @pytest.mark.parametrize("first", ["plain", "optimised"])
 def test_dictionaries_keyed_by_class(plain, optimised, first):
     classes: dict[type, str] = {}

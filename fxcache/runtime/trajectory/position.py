@@ -90,9 +90,12 @@ def position_of(timestep: Any, place: Place | None = None) -> Position:
     Args:
         timestep: The timestep as the caller passed it: a tensor of any shape, a number, or None.
         place: The place that the pipeline announces. It is used if the timestep is not an element
-            of a schedule.
+            of a schedule. If it is the same place as the element, the shorter length holds: the
+            loop of the pipeline may leave out the last timesteps.
     """
     element = element_of(timestep) if isinstance(timestep, Tensor) else None
+    if element and place and place.length and element.offset == place.offset:
+        element = element._replace(length=min(element.length, place.length))
     if element or place:
         return element or place or Unknown()
     if isinstance(timestep, Tensor):

@@ -42,6 +42,17 @@ def test_places_in_a_schedule(first, second, expected):
     assert motion(Place(first, 9), Place(second, 9), 0) is expected
 
 
+def lengths(place: Place) -> list[int | None]:
+    """Return the lengths of all elements of the schedule, with this place."""
+    found = [position_of(t, place) for t in SCHEDULE]
+    return [p.length for p in found if isinstance(p, Element)]
+
+
+def test_the_pipeline_may_leave_out_the_last_timesteps():
+    assert lengths(Place(3, 8)) == [9, 9, 9, 8, 9, 9, 9, 9, 9]
+    assert lengths(Place(3, 12)) == lengths(Place(3, None)) == [9] * 9
+
+
 def test_another_schedule():
     (mine,), (other,) = elements(SCHEDULE, 1), elements(SCHEDULE.clone(), 2)
     assert motion(mine, other, 0) is Motion.OTHER
