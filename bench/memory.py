@@ -1,9 +1,11 @@
 """The memory of a process that goes on: ``python -m bench.memory --out bench/results/memory.json``.
 
-One process draws 200 pictures, then pictures of 20 sizes in turns, then pictures of 100 switches of
-LoRA adapters. After each part of the work, garbage is collected, and the memory is noted: the
-resident set, and all tensors, graph modules and Python objects that are alive. Counts of live
-objects are exact. The resident set also grows by what the allocator of the C library keeps.
+One process draws 200 pictures with the bundled model, then pictures of 20 sizes in turns, then
+pictures with 100 LoRA adapters, loaded one after another. The last two use a small U-Net with
+random weights: most of their time is captures. After each part of the work, garbage is collected,
+and the memory is noted: the resident set, and all tensors, graph modules and Python objects that
+are alive. Counts of live objects are exact. The resident set also grows by what the allocator of
+the C library keeps.
 """
 
 import gc
@@ -19,6 +21,7 @@ from torch import Tensor, fx, nn
 import fxcache
 from bench.environment import environment
 from bench.output import run
+from bench.pipelines.families import recipes
 
 MODEL = Path(__file__).parent / "models" / "emoji-sd"
 PICTURES, SIZES, SWITCHES = 200, 20, 100
@@ -66,36 +69,41 @@ def series(work: Callable[[int], None], count: int) -> list[dict[str, int]]:
     return notes
 
 
-def drawing() -> tuple[StableDiffusionPipeline, Callable[..., None]]:
-    """Return the bundled pipeline, optimised, and a function that draws one picture with it."""
-    pipe = StableDiffusionPipeline.from_pretrained(MODEL, safety_checker=None)
+def drawing(pipe: Any) -> Callable[..., None]:
+    """Optimise a pipeline, and return a function that draws one picture with it."""
     pipe.set_progress_bar_config(disable=True)
     fxcache.optimize(pipe, fxcache.Uniform(3))
 
     def draw(number: int, **options: Any) -> None:
         pipe(
-            ["red apple", "tiger face", "penguin"][number % 3],
             num_inference_steps=STEPS,
             generator=torch.Generator().manual_seed(number),
             output_type="latent",
             **options,
         )
 
-    return pipe, draw
+    return draw
 
 
 def pictures(count: int = PICTURES) -> list[dict[str, int]]:
     """Draw pictures, one after another."""
-    return series(drawing()[1], count)
+    draw = drawing(StableDiffusionPipeline.from_pretrained(MODEL, safety_checker=None))
+    prompts = ("red apple", "tiger face", "penguin")
+    return series(lambda number: draw(number, prompt=prompts[number % 3]), count)
 
 
 def sizes(count: int = SIZES, rounds: int = ROUNDS) -> list[dict[str, int]]:
     """Draw pictures of ``count`` sizes, in turns. Each note is made after all sizes."""
-    _, draw = drawing()
+    recipe = recipes()["StableDiffusionPipeline"]
+    draw, arguments = drawing(recipe.build()), recipe.call()
 
     def draw_all(number: int) -> None:
         for index in range(count):
-            draw(number, height=64 + 16 * (index % 5), width=64 + 16 * (index // 5))
+            sides: dict[str, Any] = {
+                "height": 32 + 16 * (index % 5),
+                "width": 32 + 16 * (index // 5),
+            }
+            draw(number, **{**arguments, **sides})
 
     return series(draw_all, rounds)
 
@@ -113,11 +121,13 @@ def lora(unet: UNet2DConditionModel, seed: int) -> dict[str, Tensor]:
 
 def switches(count: int = SWITCHES) -> list[dict[str, int]]:
     """Load a LoRA, draw, unload it, and load the next one."""
-    pipe, draw = drawing()
+    recipe = recipes()["StableDiffusionPipeline"]
+    pipe, arguments = recipe.build(), recipe.call()
+    draw = drawing(pipe)
 
     def switch(number: int) -> None:
         pipe.load_lora_weights(lora(pipe.unet, number), adapter_name=f"style {number}")
-        draw(number)
+        draw(number, **arguments)
         pipe.unload_lora_weights()
 
     return series(switch, count)
