@@ -4,12 +4,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
 from bench.pipelines.parts import noise
 from bench.seeding import seeded
 
 WIDTH, CHANNELS, TOKENS, WORDS, STEPS = 16, 4, 16, 5, 7
+
+
+def normed(x: Tensor) -> Tensor:
+    return layer_norm(x, (WIDTH,))
 
 
 class Block(nn.Module):
@@ -27,13 +31,13 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor, text: Tensor) -> Tensor:
         shift, scale, gate = self.modulation(embedding)[:, None].chunk(3, -1)
-        query, key, value = self.qkv(x * (1 + scale) + shift).chunk(3, -1)
+        query, key, value = self.qkv(normed(x) * (1 + scale) + shift).chunk(3, -1)
         words, meanings = self.key_value(text).chunk(2, -1)
         attended = scaled_dot_product_attention(
             query, torch.cat([key, words], 1), torch.cat([value, meanings], 1)
         )
         x = self.added(x, gate * attended)
-        return self.added(x, self.mlp(x))
+        return self.added(x, self.mlp(normed(x)))
 
     def added(self, x: Tensor, change: Tensor) -> Tensor:
         return x.add_(change) if self.in_place else x + change
@@ -53,7 +57,7 @@ class Denoiser(nn.Module):
         x = self.embed(sample)
         for block in self.blocks:
             x = block(x, embedding, text)
-        return self.head(x)
+        return self.head(normed(x))
 
 
 class GuidedInside(Denoiser):

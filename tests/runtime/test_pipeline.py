@@ -278,6 +278,13 @@ def test_the_length_of_a_run_that_is_cut_short_says_nothing(way, target):
     assert schedule(pipe) == (6, [0, 3, 5])
 
 
+def test_a_pipeline_that_leaves_the_last_steps_to_another_one_protects_its_own_end():
+    pipe = fxcache.optimize(tiny.xl_pipeline())
+    for _ in range(2):
+        draw(pipe, **SIZE, num_inference_steps=12, denoising_end=0.7)
+        assert schedule(pipe) == (8, [0, 3, 6, 7])
+
+
 def test_the_length_of_a_session_that_ends_in_an_error_says_nothing():
     model = fxcache.optimize(Denoiser().eval())
     for calls in (3, 8):
