@@ -1,7 +1,8 @@
 """Tries the situations of public reports with fxcache: ``python -m bench.reports``.
 
-It writes ``bench/results/reports.json``, and ``docs/compatibility.md`` at the end. With words it
-tries the reports whose names contain one of them. It fails if a situation does.
+It writes ``bench/results/reports.json`` after each report, so that ``--resume`` can continue, and
+``docs/compatibility.md`` at the end. With words it tries the reports whose names contain one of
+them. It fails if a situation does.
 """
 
 import argparse
@@ -10,7 +11,6 @@ import sys
 import time
 import warnings
 from importlib.metadata import version
-from typing import Any
 
 import torch
 
@@ -25,21 +25,31 @@ RESULTS = "reports"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("words", nargs="*", help="only reports whose names contain one of these")
+    parser.add_argument("--resume", action="store_true", help="keep the existing results")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # of pipelines, and about the short runs here
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
-    stored = compatibility.stored(RESULTS)["faults"] if arguments.words else {}
-    faults: dict[str, Any] = {}
+    known = stored() if arguments.resume or arguments.words else {}
+    faults = {name: known[name] for name in reports() if name in known}
     for name, report in reports().items():
-        if not arguments.words or any(word in name for word in arguments.words):
+        words = arguments.words
+        if any(word in name for word in words) if words else name not in known:
             faults[name] = tried(report)
-        elif name in stored:
-            faults[name] = stored[name]
-    versions = {package: version(package) for package in ("torch", "diffusers")}
-    compatibility.store(RESULTS, {"versions": versions, "faults": faults})
+            write(faults)
     compatibility.write()
     return int(any(faults.values()))
+
+
+def stored() -> dict[str, list[str]]:
+    exists = compatibility.path(RESULTS).exists()
+    return dict(compatibility.stored(RESULTS)["faults"]) if exists else {}
+
+
+def write(faults: dict[str, list[str]]) -> None:
+    versions = {package: version(package) for package in ("torch", "diffusers")}
+    ordered = {name: faults[name] for name in reports() if name in faults}
+    compatibility.store(RESULTS, {"versions": versions, "faults": ordered})
 
 
 def tried(report: PublicReport) -> list[str]:
@@ -50,7 +60,8 @@ def tried(report: PublicReport) -> list[str]:
     except Exception as error:
         faults = [described(error)]
     seconds = time.perf_counter() - started
-    print(f"{report.name} ({seconds:.0f} s): {'; '.join(faults) or 'holds'}", file=sys.stderr)
+    lines = "; ".join(faults) or "holds"
+    print(f"{report.name} ({seconds:.0f} s): {lines}", file=sys.stderr, flush=True)
     return faults
 
 

@@ -77,7 +77,7 @@ REPORTS = (
     PublicReport(
         "chengzeyi/stable-fast",
         110,
-        "DeepCache, then a compiler that traces: an error. The compiler first: no gain of both.",
+        "DeepCache is set up first, then a compiler that traces the U-Net: an error.",
         in_either_order,
         "`optimize` and `torch.compile(fullgraph=True)` in either order: two graphs, and the bits "
         "of eager mode.",
@@ -85,8 +85,8 @@ REPORTS = (
     PublicReport(
         "siliconflow/onediff",
         602,
-        "Compiled image to image with DeepCache: sizes such as 528×528, whose latents have odd "
-        "sizes inside the U-Net, fail.",
+        "Compiled image to image: sizes such as 528×528, whose latents have odd sizes inside the "
+        "U-Net, fail. The fix is in the compiler's DeepCache.",
         odd_sizes,
         "Pictures whose latents have 16, 17 and 18 rows: each as in a new pipeline, and two graphs "
         "for each size.",

@@ -123,7 +123,7 @@ REPORTS = (
     PublicReport(
         "welltop-cn/ComfyUI-TeaCache",
         90,
-        "Wan with TeaCache and skip-layer guidance: they do not work together.",
+        "A node for TeaCache and a node for skip-layer guidance do not work together.",
         skipped_layers,
         "Stable Diffusion 3 with, without and with skipped layers: each as in a new pipeline. The "
         "calls that skip layers are a run of their own.",

@@ -73,7 +73,8 @@ def run(rank: int, folder: Path) -> None:
 
 def shared_tokens() -> list[str]:
     """Sample in two processes that share the tokens of one latent."""
-    context, faults = get_context("spawn"), []
+    context = get_context("spawn")
+    faults: list[str] = []
     with TemporaryDirectory() as name, mock.patch.dict(os.environ, OMP_NUM_THREADS="1"):
         processes = [context.Process(target=run, args=(n, Path(name))) for n in range(PROCESSES)]
         for process in processes:

@@ -2,6 +2,7 @@
 
 import gc
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Barrier
 from typing import Any
 
@@ -30,7 +31,7 @@ def at_the_same_time() -> list[str]:
         return [pictures[0]]
 
     lone = [
-        alone(built(recipe), [Request(lambda pipe, w=words: request(pipe, w))], whole(EVERY_THIRD))
+        alone(built(recipe), [Request(partial(request, words=words))], whole(EVERY_THIRD))
         for words in prompts
     ]
     pipe = built(recipe)()
