@@ -195,8 +195,8 @@ REPORTS = (
     PublicReport(
         "vllm-project/vllm-omni",
         2036,
-        "Qwen-Image-Edit-2509 with TeaCache: an error, for a call has more tokens than the one that "
-        "it is compared with.",
+        "Qwen-Image-Edit-2509 with TeaCache: an error, for a call has more tokens than the one "
+        "that it is compared with.",
         two_pictures_then_one,
         "Two pictures to edit, one, and two again: each as in a new pipeline.",
     ),
