@@ -18,6 +18,7 @@ class PublicReport:
         attempt: Does the same with fxcache. Returns what does not hold, one line each.
         here: What holds with fxcache if ``attempt`` returns nothing.
         limit: What fxcache does not do well there; empty if nothing.
+        mended: What failed with fxcache at first, and the test of it; empty if nothing did.
         kind: Whether the thread is an issue or a pull request.
     """
 
@@ -27,6 +28,7 @@ class PublicReport:
     attempt: Callable[[], list[str]]
     here: str
     limit: str = ""
+    mended: str = ""
     kind: Kind = "issues"
 
     @property

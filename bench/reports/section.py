@@ -18,6 +18,8 @@ other software, and versions of it that may be old. Again: `python -m bench.repo
 pipeline. If every third step does, it reuses, and has the bits and the refreshes that it has \
 alone, in a new optimised pipeline. Of the {count}, {passing} hold."""
 
+LIMITS = "Where fxcache does not do well"
+
 
 def text(data: Mapping[str, Any]) -> str:
     """Return the text of the section, from the content of ``bench/results/reports.json``."""
@@ -31,9 +33,9 @@ def text(data: Mapping[str, Any]) -> str:
         **data["versions"],
     )
     parts = [introduction, table(report for report in listed if report.name not in failing)]
-    limits = [f"- {linked(report)}: {report.limit}" for report in listed if report.limit]
-    if limits:
-        parts += ["### Where fxcache does not do well", "\n".join(limits)]
+    for heading, field in (("Reports that failed at first", "mended"), (LIMITS, "limit")):
+        lines = [f"- {linked(r)}: {getattr(r, field)}" for r in listed if getattr(r, field)]
+        parts += [f"### {heading}", "\n".join(lines)] if lines else []
     if failing:
         parts += ["### Reports that fail here", described(listed, failing)]
     return "\n\n".join(parts)

@@ -170,6 +170,8 @@ REPORTS = (
         cancelled_requests,
         "A request, one that is cancelled after three steps, and the first again: as in a new "
         "pipeline, also with the default policy.",
+        mended="The default policy took the length of the cancelled run for that of the next one. "
+        "Tests: `test_the_length_of_…` in `tests/runtime/test_pipeline.py`.",
     ),
     PublicReport(
         "vllm-project/vllm-omni",
