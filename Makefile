@@ -23,7 +23,7 @@ help:
 	@echo "make figures      measure again every number that the README states"
 	@echo "make coverage     try every denoiser of diffusers again (an hour at most)"
 	@echo "make pipelines    try every pipeline of diffusers again (about an hour)"
-	@echo "make compatibility  try models of other packages than diffusers (about a quarter of an hour)"
+	@echo "make compatibility  try models of other packages, and public reports (about half an hour)"
 	@echo "make quality      what every policy does to the bundled models' pictures (about two hours)"
 	@echo "make peers        fxcache beside other caches, on the same models (about an hour)"
 	@echo "make quantized    quantised models, with every library that has a test (minutes)"
@@ -109,8 +109,9 @@ pipelines: install
 # Another environment. Some packages pin versions that they do not need: pip installs those without
 # their dependencies. setuptools 80 is the last with pkg_resources, which k-diffusion imports.
 # Beside torch for the CPU, torchaudio works without its compiled part, which is for CUDA.
-compatibility: $(FOREIGN)/.installed
+compatibility: install $(FOREIGN)/.installed
 	$(FOREIGN)/bin/python -m bench.foreign
+	$(BIN)/python -m bench.reports
 
 $(FOREIGN)/.installed: pyproject.toml constraints.txt $(wildcard bench/foreign/*.txt)
 	test -x $(FOREIGN)/bin/python || $(PYTHON) -m venv $(FOREIGN)

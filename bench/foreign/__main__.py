@@ -5,7 +5,6 @@ It writes ``bench/results/foreign.json`` after each row, so that ``--resume`` ca
 """
 
 import argparse
-import json
 import logging
 import sys
 import time
@@ -15,10 +14,12 @@ from typing import Any
 
 import torch
 
-from bench.foreign import document
+from bench import compatibility
 from bench.foreign.check import check
 from bench.foreign.packages import recipes
 from bench.foreign.torchvision_operators import declare_missing_operators
+
+RESULTS = "foreign"
 
 
 def main() -> None:
@@ -43,12 +44,12 @@ def main() -> None:
         print(f"{name} ({seconds:.0f} s): {lines}", file=sys.stderr, flush=True)
         known[name] = row.to_dict() | {"package": recipe.package}
         write(known)
-    document.write()
+    compatibility.write()
 
 
 def stored() -> dict[str, Any]:
-    exists = document.RESULTS.exists()
-    return json.loads(document.RESULTS.read_text("utf-8"))["rows"] if exists else {}
+    exists = compatibility.path(RESULTS).exists()
+    return dict(compatibility.stored(RESULTS)["rows"]) if exists else {}
 
 
 def wanted(name: str, words: list[str], known: dict[str, Any]) -> bool:
@@ -58,8 +59,7 @@ def wanted(name: str, words: list[str], known: dict[str, Any]) -> bool:
 def write(rows: dict[str, Any]) -> None:
     packages = sorted({row["package"] for row in rows.values()})
     found = {package: version_of(package) for package in ("torch", *packages)}
-    data = {"versions": found, "rows": dict(sorted(rows.items()))}
-    document.RESULTS.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    compatibility.store(RESULTS, {"versions": found, "rows": dict(sorted(rows.items()))})
 
 
 def version_of(package: str) -> str:

@@ -9,9 +9,8 @@ have no weak references. So a mark is stored among the frame's local variables, 
 
 import sys
 import weakref
-from dataclasses import dataclass
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -23,22 +22,37 @@ MARK = "__fxcache_call__"
 PIPELINES = {"DiffusionPipeline", "ModularPipeline"}
 
 
-@dataclass(frozen=True)
 class Schedule:
-    """The noise scheduler of a pipeline, or None. It tells the place of a call.
+    """The noise schedule of a pipeline's call.
 
-    Attributes:
-        scheduler: The noise scheduler.
-        pipeline: The pipeline, which may know that its loop leaves out the last timesteps.
+    It tells the place of each call, the place at which the calls of a denoiser end, and whether the
+    user interrupted the pipeline.
+
+    Args:
+        scheduler: The pipeline's noise scheduler, or None.
+        pipeline: The pipeline, or None.
     """
 
-    scheduler: Any
-    pipeline: Any = None
+    def __init__(self, scheduler: Any, pipeline: Any = None):
+        self.scheduler, self.pipeline = scheduler, pipeline
+        # By the id of a module: the timesteps, and the place at which its calls end.
+        self._ends: dict[int, tuple[Tensor, int | None]] = {}
+
+    @classmethod
+    def of(cls, pipeline: Any) -> Self:
+        """Return the schedule of a call of ``pipeline``."""
+        return cls(getattr(pipeline, "scheduler", None), pipeline)
+
+    @property
+    def timesteps(self) -> Tensor | None:
+        """The timesteps of the noise scheduler; None if it has none."""
+        timesteps = getattr(self.scheduler, "timesteps", None)
+        return timesteps if isinstance(timesteps, Tensor) else None
 
     def place(self) -> Place | None:
         """Return the noise scheduler's place; None if the scheduler does not count its steps."""
-        timesteps = getattr(self.scheduler, "timesteps", None)
-        if not isinstance(timesteps, Tensor) or not hasattr(self.scheduler, "step_index"):
+        timesteps = self.timesteps
+        if timesteps is None or not hasattr(self.scheduler, "step_index"):
             return None
         index, first = self.scheduler.step_index, getattr(self.scheduler, "begin_index", None) or 0
         if index is None:  # before the first step
@@ -48,6 +62,45 @@ class Schedule:
             length = first + steps
         return Place(int(index), length)
 
+    def end(self, module: nn.Module) -> int | None:
+        """Return the place at which the calls of ``module`` end; None for that of the schedule.
+
+        The timesteps are read from their device once a run, and only if the calls end before.
+        """
+        timesteps = self.timesteps
+        if timesteps is None:
+            return None
+        known = self._ends.get(id(module))
+        if known is None or known[0] is not timesteps:
+            least = least_timestep(self.pipeline, self.scheduler, module)
+            end = None if least is None else int((timesteps >= least).sum())
+            known = self._ends[id(module)] = timesteps, end
+        return known[1]
+
+    def interrupted(self) -> bool:
+        """Return whether the user interrupted the pipeline, in diffusers' way."""
+        return getattr(self.pipeline, "_interrupt", False) is True
+
+
+def least_timestep(pipeline: Any, scheduler: Any, module: nn.Module) -> float | None:
+    """Return the timestep below which ``pipeline`` does not call ``module``.
+
+    None if it calls the module down to the last one. In diffusers, a pipeline with two denoisers
+    has the noise level at which the second one takes over, and a pipeline that leaves the last
+    steps to another one has the share of the steps that it makes.
+    """
+    levels = getattr(getattr(scheduler, "config", None), "num_train_timesteps", None)
+    if not isinstance(levels, int):
+        return None
+    level = getattr(getattr(pipeline, "config", None), "boundary_ratio", None)
+    first, second = (getattr(pipeline, name, None) for name in ("transformer", "transformer_2"))
+    if level is not None and isinstance(first, nn.Module) and second is not None:
+        return level * levels if any(part is module for part in first.modules()) else None
+    share = getattr(pipeline, "_denoising_end", None)
+    if isinstance(share, float) and 0 < share < 1:
+        return round(levels - share * levels)
+    return None
+
 
 class EnclosingCall:
     """A running call of a pipeline: a session for each module that it calls.
@@ -56,7 +109,7 @@ class EnclosingCall:
     """
 
     def __init__(self, pipeline: Any):
-        self._schedule = Schedule(getattr(pipeline, "scheduler", None), pipeline)
+        self._schedule = Schedule.of(pipeline)
         self._sessions: dict[int, Session] = {}
 
     def session(self, module: nn.Module) -> Session:
@@ -68,7 +121,7 @@ class EnclosingCall:
 
     def __del__(self) -> None:
         for session in self._sessions.values():
-            session.close()
+            session.close(cut_short=self._schedule.interrupted())
 
 
 _calls: dict[int, weakref.ref[EnclosingCall]] = {}  # by the address of the call's frame

@@ -181,10 +181,10 @@ class Engine:
 
     def _step(self, trajectory: Trajectory, session: Session | None) -> Step:
         """Return the step as the policy sees it."""
-        num_steps = session.num_steps if session else None
+        num_steps, end = (session.num_steps, session.end()) if session else (None, None)
         return Step(
             trajectory.step,
-            num_steps or self.store.expected_steps(trajectory),
+            num_steps or self.store.expected_steps(trajectory, end),
             trajectory.last_refresh,
             tuple(trajectory.changes),
             length_of(trajectory.position),

@@ -27,13 +27,12 @@ class PipelineRun:
 
     Args:
         modules: The optimised denoisers.
-        scheduler: The pipeline's noise scheduler, or None.
-        pipeline: The pipeline, or None.
+        schedule: The noise schedule of the call.
     """
 
-    def __init__(self, modules: Iterable[nn.Module], scheduler: Any = None, pipeline: Any = None):
+    def __init__(self, modules: Iterable[nn.Module], schedule: Schedule):
         distinct = {id(module): module for module in modules}
-        self.modules, self.schedule = tuple(distinct.values()), Schedule(scheduler, pipeline)
+        self.modules, self.schedule = tuple(distinct.values()), schedule
         self._sessions: tuple[Session, ...] = ()
 
     def __enter__(self) -> Self:
@@ -50,12 +49,16 @@ class PipelineRun:
         ended = set(map(id, self._sessions))
         open_sessions.set(tuple(s for s in open_sessions.get() if id(s) not in ended))
         for session in self._sessions:
-            session.close()
+            session.close(cut_short=kind is not None or self.schedule.interrupted())
         self._sessions = ()
 
     def place(self) -> Place | None:
         """Return the noise scheduler's place; None if the scheduler does not count its steps."""
         return self.schedule.place()
+
+    def end(self, module: nn.Module) -> int | None:
+        """Return the place at which the calls of ``module`` end; None for that of the schedule."""
+        return self.schedule.end(module)
 
 
 class OptimizedPipeline:
@@ -85,7 +88,7 @@ def run_of(pipeline: Any) -> PipelineRun:
     """Return a run of the denoisers that ``pipeline`` has now."""
     modules = optimized_components(pipeline)
     warn_of_replaced(pipeline, modules)
-    return PipelineRun(modules.values(), getattr(pipeline, "scheduler", None), pipeline)
+    return PipelineRun(modules.values(), Schedule.of(pipeline))
 
 
 def optimized_components(pipeline: Any) -> dict[str, nn.Module]:

@@ -21,6 +21,9 @@ class PipelineCall(Protocol):
     def place(self) -> Place | None:
         """Return the run's place in its schedule; None if only the timesteps tell it."""
 
+    def end(self, module: nn.Module) -> int | None:
+        """Return the place at which the calls of ``module`` end; None for that of the schedule."""
+
 
 class Session:
     """One run of a sampling loop. All calls of the module inside its ``with`` block belong to it.
@@ -61,15 +64,20 @@ class Session:
         """Return the run's place in its schedule. None if only the timesteps tell it."""
         return self.pipeline_run.place() if self.pipeline_run else None
 
-    def close(self) -> None:
+    def end(self) -> int | None:
+        """Return the place in the schedule at which the module's calls end; None if unknown."""
+        return self.pipeline_run.end(self.module) if self.pipeline_run else None
+
+    def close(self, cut_short: bool = False) -> None:
         """End the run. Leaving the ``with`` block does this.
 
-        The cached values of a session without a key are freed. The next call of a pipeline takes
-        over the buffers of its last one, and so does the next session of a compiled module.
+        The length of a run that was cut short says nothing about later ones. The cached values of
+        a session without a key are freed. The next call of a pipeline takes over the buffers of
+        its last one, and so does the next session of a compiled module.
         """
         if not isinstance(self.scope, Scope):
             return
-        self.scope.closed = True
+        self.scope.closed, self.scope.cut_short = True, cut_short
         engine = vars(self.module).get(STATE_KEY)
         if engine is not None and self.pipeline_run is None:
             engine.store.release(self.scope)
@@ -94,7 +102,7 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         open_sessions.set(tuple(s for s in open_sessions.get() if s is not self))
-        self.close()
+        self.close(cut_short=kind is not None)
 
 
 def current_session(module: nn.Module) -> Session | None:

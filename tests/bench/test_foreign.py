@@ -1,6 +1,7 @@
 """Tests the page about models of other packages, without the packages."""
 
-from bench.foreign import document, packages_section
+from bench import compatibility
+from bench.foreign import packages_section
 from bench.foreign.causes import CAUSES
 from bench.foreign.check import SESSION
 from bench.foreign.packages import recipes
@@ -9,16 +10,12 @@ from bench.pipelines.check import MODULE, Checked, Row
 GOOD = Checked(exact=True, repeats=True, reuses=True, refreshes={"net": 3})
 
 
-def test_the_page_is_what_the_results_make():
-    assert document.PAGE.read_text("utf-8") == document.document()
-
-
 def test_each_recipe_has_a_row_and_each_row_a_recipe():
-    assert document.stored()["rows"].keys() == recipes().keys()
+    assert compatibility.stored("foreign")["rows"].keys() == recipes().keys()
 
 
 def test_causes_are_given_for_what_does_not_pass_only():
-    rows = packages_section.rows_of(document.stored())
+    rows = packages_section.rows_of(compatibility.stored("foreign"))
     assert CAUSES.keys() == {row.kind for row in rows if row.faults()}
 
 

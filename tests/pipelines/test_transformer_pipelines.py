@@ -6,6 +6,7 @@ import diffusers
 import pytest
 import torch
 
+import fxcache
 from bench.pipelines.parts import denoiser, noise, prompt, square
 from tests.pipelines.build import (
     COGVIDEOX_PROMPT,
@@ -21,6 +22,7 @@ from tests.pipelines.build import (
     keeps,
     masks,
     optimised,
+    runs,
     sd3,
 )
 
@@ -69,6 +71,20 @@ def test_wan_two_experts():
     torch.nn.init.normal_(second.proj_out.weight)
     model, draw, _ = wan(transformer_2=second, boundary_ratio=0.8)
     keeps(draw, model, second, expected=[[0, 3], [0, 3]], last=[[0], [0]])
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["pipeline", "modules"])
+def test_wan_each_expert_knows_its_steps_in_the_first_run(whole):
+    """Of seven steps, four are the first expert's. The default policy protects its last one."""
+    second = denoiser("WanTransformer3DModel")
+    model, draw, pipe = wan(transformer_2=second, boundary_ratio=0.7)
+    for target in [pipe] if whole else [model, second]:
+        fxcache.optimize(target)
+    first = draw()
+    found = [runs(model), runs(second)]
+    assert found == [[[0, 2, 3]] * 2, [[0, 2]] * 2]
+    assert torch.equal(draw(), first)
+    assert [runs(model), runs(second)] == found
 
 
 def test_wan_with_a_timestep_for_each_token():

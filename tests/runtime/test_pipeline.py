@@ -6,6 +6,7 @@ import gc
 import pickle
 import threading
 import weakref
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -241,6 +242,58 @@ def test_a_call_that_fails_ends_its_run():
         pipe(seed=5, inner=fail)
     assert open_sessions.get() == ()
     assert torch.equal(pipe(), expected)
+
+
+def schedule(pipe: Any, run: int = -1) -> tuple[int, list[int]]:
+    """Return the calls and the refreshes of one of the runs so far."""
+    found = fxcache.report(pipe.unet).runs[run]
+    return found.steps, found.refreshes
+
+
+@pytest.mark.parametrize("way", ["error", "interrupt"])
+@pytest.mark.parametrize("target", ["pipeline", "session"])
+def test_the_length_of_a_run_that_is_cut_short_says_nothing(way, target):
+    """The default policy protects the end of a run, which it must know."""
+
+    def stop(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        if step == 2 and way == "error":
+            raise KeyboardInterrupt
+        pipe._interrupt = step >= 2
+        return values
+
+    def cut_short() -> None:
+        with suppress(KeyboardInterrupt):
+            draw(pipe, **SIZE, callback_on_step_end=stop)
+
+    pipe = tiny.pipeline()
+    fxcache.optimize(pipe if target == "pipeline" else pipe.unet)
+    if target == "pipeline":
+        cut_short()
+    else:
+        with suppress(KeyboardInterrupt), fxcache.session(pipe.unet):
+            cut_short()
+            raise KeyboardInterrupt
+    assert schedule(pipe)[0] == 3
+    draw(pipe, **SIZE)
+    assert schedule(pipe) == (6, [0, 3, 5])
+
+
+def test_a_pipeline_that_leaves_the_last_steps_to_another_one_protects_its_own_end():
+    pipe = fxcache.optimize(tiny.xl_pipeline())
+    for _ in range(2):
+        draw(pipe, **SIZE, num_inference_steps=12, denoising_end=0.7)
+        assert schedule(pipe) == (8, [0, 3, 6, 7])
+
+
+def test_the_length_of_a_session_that_ends_in_an_error_says_nothing():
+    model = fxcache.optimize(Denoiser().eval())
+    for calls in (3, 8):
+        with suppress(KeyboardInterrupt), torch.no_grad(), fxcache.session(model):
+            timesteps = torch.linspace(900, 200, 8)
+            for timestep in timesteps[:calls]:
+                model(torch.zeros(1, 4), timestep, PROMPT)
+            raise KeyboardInterrupt
+    assert fxcache.report(model).runs[-1].refreshes == [0, 3, 6, 7]
 
 
 def test_the_innermost_session_wins():

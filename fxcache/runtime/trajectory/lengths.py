@@ -42,11 +42,20 @@ class RunLengths:
         """
         self._fixed = {("places", length, first): calls for length, first, calls in lengths}
 
-    def expected(self, state: State, schedule: Schedule | None) -> int | None:
-        """The expected number of calls of a run that is in ``state``; None if it is unknown."""
+    def expected(
+        self, state: State, schedule: Schedule | None, end: int | None = None
+    ) -> int | None:
+        """The expected number of calls of a run that is in ``state``; None if it is unknown.
+
+        Args:
+            state: The state of the run.
+            schedule: The key of its schedule; None if there is none.
+            end: The place in the schedule at which its calls end; None if unknown.
+        """
         known = None
         if schedule is not None:
-            known = self._fixed.get(schedule) or self._calls.get(schedule)
+            told = None if end is None else expected_steps(state, end)
+            known = self._fixed.get(schedule) or told or self._calls.get(schedule)
         if known is not None and state.step < known:
             return known
         return expected_steps(state)

@@ -11,11 +11,13 @@ class Scope:
     Attributes:
         vouched: Whether all its calls are guaranteed to be one run.
         closed: Whether no further call can belong to it.
+        cut_short: Whether it was closed before its run had ended: by an error or by the user.
         keyed: False: the scope has no key.
     """
 
     vouched: bool = False
     closed: bool = False
+    cut_short: bool = False
     keyed: bool = field(default=False, init=False)
 
 
@@ -26,6 +28,7 @@ class KeyScope:
     key: Hashable
     vouched: bool = field(default=False, init=False)
     closed: bool = field(default=False, init=False)
+    cut_short: bool = field(default=False, init=False)
     keyed: bool = field(default=True, init=False)
 
 

@@ -113,12 +113,17 @@ def length_of(position: Position) -> int | None:
     return position.length if isinstance(position, PLACES) else None
 
 
-def expected_steps(state: State) -> int | None:
-    """The number of calls if the run continues to the end of its schedule; None if unknown."""
+def expected_steps(state: State, end: int | None = None) -> int | None:
+    """The number of calls if the run continues to ``end``; None if unknown.
+
+    Args:
+        state: The state of the run.
+        end: A place in the schedule; None for the end of the schedule.
+    """
     length = length_of(state.position)
     if length is None:
         return None
-    left = length - offset_of(state.position)
+    left = (length if end is None else end) - offset_of(state.position)
     return state.step + -(-left // state.stride)
 
 

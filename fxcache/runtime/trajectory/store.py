@@ -168,17 +168,27 @@ class TrajectoryStore:
     def _drop(self, trajectory: Trajectory) -> None:
         """Remove a trajectory, and record the length of its run."""
         self.trajectories.remove(trajectory)
-        self.lengths.record(trajectory.state, trajectory.schedule)
+        self._record_length(trajectory)
 
-    def expected_steps(self, trajectory: Trajectory) -> int | None:
-        """Return the expected number of calls of the run; None if it is unknown."""
-        return self.lengths.expected(trajectory.state, trajectory.schedule)
+    def _record_length(self, trajectory: Trajectory) -> None:
+        """Record the length of a run that has ended, unless it was cut short."""
+        if not trajectory.scope.cut_short:
+            self.lengths.record(trajectory.state, trajectory.schedule)
+
+    def expected_steps(self, trajectory: Trajectory, end: int | None = None) -> int | None:
+        """Return the expected number of calls of the run; None if it is unknown.
+
+        Args:
+            trajectory: The trajectory of the run.
+            end: The place in the schedule at which its calls end; None if unknown.
+        """
+        return self.lengths.expected(trajectory.state, trajectory.schedule, end)
 
     def run_lengths(self) -> list[tuple[int, int, int]]:
         """Return the lengths of the runs so far, in the form that ``RunLengths.fix`` takes."""
         with self._lock:
             for trajectory in self.trajectories:
-                self.lengths.record(trajectory.state, trajectory.schedule)
+                self._record_length(trajectory)
         return self.lengths.places()
 
     def release(self, scope: AnyScope) -> None:

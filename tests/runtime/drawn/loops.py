@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
+from fxcache.runtime.enclosing import Schedule
 from fxcache.runtime.pipeline import PipelineRun
 from tests.runtime.drawn.model import TOKENS, WIDTH, WORDS
 
@@ -150,7 +151,7 @@ class Drawing:
         if scope == "session":
             return fxcache.session(self.model)
         if scope == "pipeline":
-            return PipelineRun((self.model,), scheduler)
+            return PipelineRun((self.model,), Schedule(scheduler))
         return nullcontext()
 
     def around(self, scope: str, steps: int) -> Callable[[Stream], AbstractContextManager[Any]]:
