@@ -9,35 +9,16 @@ have no weak references. So a mark is stored among the frame's local variables, 
 
 import sys
 import weakref
-from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from fxcache.runtime.schedule import MARK, Schedule, forget_copies
 from fxcache.runtime.session import Session
-from fxcache.runtime.trajectory.position import Place
 
-MARK = "__fxcache_call__"
 # Base classes of pipelines. They are found by name, because diffusers is optional.
 PIPELINES = {"DiffusionPipeline", "ModularPipeline"}
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The noise scheduler of a pipeline, or None. It tells the place of a call."""
-
-    scheduler: Any
-
-    def place(self) -> Place | None:
-        """Return the noise scheduler's place; None if the scheduler does not count its steps."""
-        timesteps = getattr(self.scheduler, "timesteps", None)
-        if not isinstance(timesteps, Tensor) or not hasattr(self.scheduler, "step_index"):
-            return None
-        index = self.scheduler.step_index
-        if index is None:  # before the first step
-            index = getattr(self.scheduler, "begin_index", None) or 0
-        return Place(int(index), len(timesteps))
 
 
 class EnclosingCall:
@@ -93,9 +74,7 @@ def call_of(frame: FrameType) -> EnclosingCall | None:
     else:
         variables[MARK] = call
         _calls[id(frame)] = weakref.ref(call, forget)
-    if isinstance(variables, dict):  # before Python 3.13: a copy, which would keep tensors alive
-        for name in [name for name in variables if name != MARK]:
-            del variables[name]
+    forget_copies(variables)
     return call
 
 

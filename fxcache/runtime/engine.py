@@ -108,7 +108,7 @@ class Engine:
     ) -> Trajectory:
         """Return the call's trajectory, and record the call in it."""
         scope = session.scope if session else self._default_scope
-        place = session.place() if session else None
+        place = session.place(call.timestep) if session else None
         caller = caller_of(scope, (call.key, hooks), announcement_of(module), place)
         return self.store.locate(call, caller)
 
@@ -141,7 +141,6 @@ class Engine:
         if step.signal is not None:  # the policy now sees the change of the signal
             step.now = self._step(trajectory, step.session)
         decision = agreed(variants, self._decision(step), step.call.latent.device)
-        reused = variants.reused_by(decision)
         reused = variants.reused_by(decision)
         if not reused:
             trajectory.last_refresh = trajectory.step
@@ -189,6 +188,7 @@ class Engine:
         step.stopwatch.stop()
         self.totals.compile_ms += step.stopwatch.compile_ms
         trajectory.cache.set_last_use(step.stopwatch.stopped)
+        trajectory.set_results(step.original_call.latent, outputs)
         trajectory.end_call(complete=True)
         return output
 

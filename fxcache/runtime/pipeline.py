@@ -12,9 +12,9 @@ from fxcache.errors import FxcacheWarning, StateError
 from fxcache.program import STATE_KEY
 from fxcache.runtime.class_swap import ClassSwap, without_swap
 from fxcache.runtime.denoisers import is_pipeline
-from fxcache.runtime.enclosing import Schedule
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.module import engine_of, innermost, unwrapped
+from fxcache.runtime.schedule import Schedule
 from fxcache.runtime.session import Session, open_sessions
 from fxcache.runtime.trajectory.position import Place
 
@@ -55,6 +55,10 @@ class PipelineRun:
     def place(self) -> Place | None:
         """Return the noise scheduler's place; None if the scheduler does not count its steps."""
         return self.schedule.place()
+
+    def loop_place(self) -> Place | None:
+        """Return the place of the pipeline's loop; None if it does not tell it."""
+        return self.schedule.loop_place()
 
 
 class OptimizedPipeline:
