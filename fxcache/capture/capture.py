@@ -159,17 +159,20 @@ def functional(exported: ExportedProgram, model: str, lines: bool) -> ExportedPr
 
 
 def require_functional(exported: ExportedProgram, model: str) -> None:
-    """Raise CaptureError if the graph writes in place: a cached value could change later."""
+    """Raise CaptureError if the graph writes in place: a cached value could change later.
+
+    New values of arguments are outputs of a functional graph, and no writes.
+    """
     nodes = {node.name: node for node in exported.graph.nodes}
     written = [
         source_of(nodes[s.arg.name])
         for s in exported.graph_signature.output_specs
-        if s.kind is not OutputKind.USER_OUTPUT
+        if s.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION)
     ]
     written += [source_of(n) for n in all_nodes(exported) if writes(n.target)]
     if written:
         raise CaptureError(
-            f"{model} writes to its inputs, buffers or other state while it runs",
+            f"{model} writes to its buffers or other state while it runs",
             where=written[0],
             remedy="make that line return a new tensor",
         )

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
 
 from fxcache._torch import expression_of, guards_of, tree_flatten, with_code
 from fxcache.call import Call
@@ -14,7 +14,7 @@ from fxcache.capture.boundary import Boundary, remove_copies, state_change
 from fxcache.capture.export import Dynamic
 from fxcache.errors import CaptureError
 from fxcache.leaves import named_leaves
-from fxcache.program import Program, VaryingSizes, is_tensor, remove_dead, value_of
+from fxcache.program import Program, VaryingSizes, is_tensor, output_node, remove_dead, value_of
 
 WEIGHTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
@@ -48,9 +48,10 @@ def unlift(
             remedy="pass tensors in dicts, lists or tuples",
         )
     graph, weights = unlifted_graph(exported, leaves, names)
+    written = take_written(exported, graph, leaves)
     remove_detaches(graph)
     remove_copies(graph, call)
-    state = state_change(boundary, graph, call)
+    state = state_change(boundary, graph, call, written)
     remove_dead(graph)
     graph.lint()
     assert boundary.out_spec is not None
@@ -92,6 +93,26 @@ def unlifted_graph(
                 weights[str(node.target)] = with_code(part)
             nodes[node] = graph.node_copy(node, lambda n: nodes[n])
     return graph, weights
+
+
+def take_written(
+    exported: ExportedProgram, graph: fx.Graph, leaves: Sequence[Any]
+) -> dict[int, fx.Node]:
+    """Remove the outputs that are new values of arguments; return them by the index of the input.
+
+    Args:
+        exported: The exported program.
+        graph: The program's graph after ``unlifted_graph``.
+        leaves: The values of its user inputs.
+    """
+    names = zip(exported.graph_signature.user_inputs, leaves, strict=True)
+    tensors = [name for name, leaf in names if isinstance(leaf, Tensor)]
+    results: Any = output_node(graph).args[0]
+    pairs = list(zip(exported.graph_signature.output_specs, results, strict=True))
+    output_node(graph).args = (tuple(r for s, r in pairs if s.kind is OutputKind.USER_OUTPUT),)
+    return {
+        tensors.index(str(s.target)): r for s, r in pairs if s.kind is not OutputKind.USER_OUTPUT
+    }
 
 
 def remove_detaches(graph: fx.Graph) -> None:
