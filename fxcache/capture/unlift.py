@@ -8,7 +8,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
-from fxcache._torch import expression_of, guards_of, tree_flatten, with_code
+from fxcache._torch import expression_of, guards_of, same_memory, tree_flatten, with_code
 from fxcache.call import Call
 from fxcache.capture.boundary import Boundary, remove_copies, state_change
 from fxcache.capture.export import Dynamic
@@ -16,6 +16,7 @@ from fxcache.errors import CaptureError
 from fxcache.leaves import named_leaves
 from fxcache.program import Program, VaryingSizes, is_tensor, output_node, remove_dead, value_of
 
+WRITTEN = OutputKind.USER_INPUT_MUTATION
 WEIGHTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
 
@@ -48,7 +49,7 @@ def unlift(
             remedy="pass tensors in dicts, lists or tuples",
         )
     graph, weights = unlifted_graph(exported, leaves, names)
-    written = take_written(exported, graph, leaves)
+    written = take_written(exported, graph, call)
     remove_detaches(graph)
     remove_copies(graph, call)
     state = state_change(boundary, graph, call, written)
@@ -95,24 +96,37 @@ def unlifted_graph(
     return graph, weights
 
 
-def take_written(
-    exported: ExportedProgram, graph: fx.Graph, leaves: Sequence[Any]
-) -> dict[int, fx.Node]:
-    """Remove the outputs that are new values of arguments; return them by the index of the input.
-
-    Args:
-        exported: The exported program.
-        graph: The program's graph after ``unlifted_graph``.
-        leaves: The values of its user inputs.
-    """
+def tensor_inputs(exported: ExportedProgram, call: Call) -> list[str]:
+    """Return the names of the placeholders of the call's tensors, in order."""
+    leaves, _ = tree_flatten(call.exported)
     names = zip(exported.graph_signature.user_inputs, leaves, strict=True)
-    tensors = [name for name, leaf in names if isinstance(leaf, Tensor)]
+    return [str(name) for name, leaf in names if isinstance(leaf, Tensor)]
+
+
+def take_written(exported: ExportedProgram, graph: fx.Graph, call: Call) -> dict[int, fx.Node]:
+    """Remove the outputs of ``graph`` that are new values of arguments.
+
+    Returns:
+        The values by the index of the input.
+
+    Raises:
+        CaptureError: Another argument shares the memory, so that a write would change it too.
+    """
+    names = tensor_inputs(exported, call)
     results: Any = output_node(graph).args[0]
     pairs = list(zip(exported.graph_signature.output_specs, results, strict=True))
-    output_node(graph).args = (tuple(r for s, r in pairs if s.kind is OutputKind.USER_OUTPUT),)
-    return {
-        tensors.index(str(s.target)): r for s, r in pairs if s.kind is not OutputKind.USER_OUTPUT
-    }
+    output_node(graph).args = (tuple(r for s, r in pairs if s.kind is not WRITTEN),)
+    written = {names.index(str(s.target)): r for s, r in pairs if s.kind is WRITTEN}
+    for i in written:
+        shared = (j for j, t in enumerate(call.tensors) if j != i and same_memory(call.tensors[i], t))
+        if (other := next(shared, None)) is not None:
+            raise CaptureError(
+                f"the model writes to {call.paths[i]}, which shares its memory with "
+                f"{call.paths[other]}",
+                where=call.paths[i],
+                remedy="pass tensors that share no memory",
+            )
+    return written
 
 
 def remove_detaches(graph: fx.Graph) -> None:
