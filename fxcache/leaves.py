@@ -22,9 +22,7 @@ def named_leaves(arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield from leaves(argument, name)
 
 
-def with_leaves(
-    value: Any, path: str, leaf: Callable[[str, Any], Any], fresh: bool = False
-) -> Any:
+def with_leaves(value: Any, path: str, leaf: Callable[[str, Any], Any], fresh: bool = False) -> Any:
     """``value`` with each leaf replaced by ``leaf(path, old)``.
 
     Unchanged containers are reused. If ``fresh``, dicts and lists are not: they may be written to.

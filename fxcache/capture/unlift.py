@@ -118,7 +118,9 @@ def take_written(exported: ExportedProgram, graph: fx.Graph, call: Call) -> dict
     output_node(graph).args = (tuple(r for s, r in pairs if s.kind is not WRITTEN),)
     written = {names.index(str(s.target)): r for s, r in pairs if s.kind is WRITTEN}
     for i in written:
-        shared = (j for j, t in enumerate(call.tensors) if j != i and same_memory(call.tensors[i], t))
+        shared = (
+            j for j, t in enumerate(call.tensors) if j != i and same_memory(call.tensors[i], t)
+        )
         if (other := next(shared, None)) is not None:
             raise CaptureError(
                 f"the model writes to {call.paths[i]}, which shares its memory with "

@@ -65,7 +65,7 @@ class Twice(Sampler):
     """Two of its local variables are timesteps."""
 
     @torch.no_grad()
-    def __call__(self) -> Tensor:
+    def __call__(self, *_: Any, **__: Any) -> Tensor:
         last = self.scheduler.timesteps[-1]
         for t in self.scheduler.timesteps:
             latent = torch.randn(1, 4, generator=torch.Generator().manual_seed(int(t)))

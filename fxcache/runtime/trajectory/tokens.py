@@ -7,7 +7,6 @@ token may be the hidden one, on which unrelated latents agree too. It does not c
 
 import math
 
-import torch
 from torch import Tensor
 
 CHANCE = 1e-9  # the greatest probability that unrelated tokens look alike

@@ -17,7 +17,7 @@ HIDDEN, PLACES, STEPS, WIDTH = 59, 256, 8, 8
 
 
 class Filler(nn.Module):
-    """Predicts hidden tokens. It takes no timestep: ``forward(tokens [1, 256], text [1, 3, 8])``."""
+    """Predicts hidden tokens without a timestep: ``forward(tokens [1, 256], text [1, 3, 8])``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +70,9 @@ def test_requests_in_one_session_share_no_values(known, pictures, order):
     """They edit one picture or several for one prompt, and take turns at random."""
     model, plain, text = optimized(interval=1000), Filler().eval(), torch.randn(1, 3, WIDTH)
     turns = random.Random(order)
-    requests = [(filled(picture(known, seed % pictures), seed), []) for seed in range(3)]
+    requests: list[tuple[Iterator[Tensor], list[Tensor]]] = [
+        (filled(picture(known, seed % pictures), seed), []) for seed in range(3)
+    ]
     reused = 0
     with fxcache.session(model):
         while requests:
