@@ -188,7 +188,8 @@ class Engine:
         step.stopwatch.stop()
         self.totals.compile_ms += step.stopwatch.compile_ms
         trajectory.cache.set_last_use(step.stopwatch.stopped)
-        trajectory.set_results(step.original_call.latent, outputs)
+        returned_values = outputs[: step.variants.program.out_spec.num_leaves]
+        trajectory.set_results(step.original_call.latents, returned_values)
         trajectory.end_call(complete=True)
         return output
 

@@ -128,3 +128,34 @@ def test_the_loop_of_another_scheduler_tells_nothing():
     pipe(look=look)
     assert found == [None] * STEPS
     assert mine == [Place(i, STEPS) for i in range(STEPS)]
+
+
+class Tiles(Sampler):
+    """Each step calls the model once for each of two tiles."""
+
+    @torch.no_grad()
+    def __call__(self, *_: Any, **__: Any) -> Tensor:
+        tiles = list(torch.randn(2, 64, 4, generator=torch.Generator().manual_seed(0)))
+        for t in self.scheduler.timesteps:  # noqa: B007, fxcache reads t
+            tiles = [tile - 0.01 * self.transformer(tile, PROMPT) for tile in tiles]
+        return torch.cat(tiles)
+
+
+def test_tiles_at_one_place_are_trajectories_of_their_own():
+    pipe = Tiles(Timeless().eval())
+    fxcache.optimize(pipe, fxcache.Uniform(STEPS + 1))
+    found = pipe()
+    assert refreshes(pipe.transformer) == [[0], [0]]
+    alone = [one_tile(index) for index in range(2)]
+    assert torch.equal(found, torch.cat(alone))
+
+
+@torch.no_grad()
+def one_tile(index: int) -> Tensor:
+    """Sample one of the tiles alone."""
+    model = fxcache.optimize(Timeless().eval(), fxcache.Uniform(STEPS + 1))
+    tile = torch.randn(2, 64, 4, generator=torch.Generator().manual_seed(0))[index]
+    with fxcache.session(model):
+        for _ in range(STEPS):
+            tile = tile - 0.01 * model(tile, PROMPT)
+    return tile

@@ -22,7 +22,7 @@ class FurtherLatents(NamedTuple):
     """What one run shows of its further latents.
 
     Attributes:
-        shapes: The shapes of the results of its last call, without one of the latent's shape.
+        shapes: The shapes of the results of its last call, without one for each latent.
         moving: The conditioning that changed at every step so far, by index; None before a step.
     """
 
@@ -42,10 +42,11 @@ class FurtherLatents(NamedTuple):
         moving = changed if self.moving is None else self.moving & changed
         return self if moving == self.moving else self._replace(moving=moving)
 
-    def with_results(self, latent: Tensor, results: Sequence[Any]) -> "FurtherLatents":
-        """Return what is known after a call of the model with this latent and these results."""
+    def with_results(self, latents: Sequence[Tensor], results: Sequence[Any]) -> "FurtherLatents":
+        """Return what is known after a call of the model with these latents and results."""
         shapes = [result.shape for result in results if isinstance(result, Tensor)]
-        if latent.shape in shapes:
-            shapes.remove(latent.shape)
+        for latent in latents:
+            if latent.shape in shapes:
+                shapes.remove(latent.shape)
         found = tuple(shapes)
         return self if found == self.shapes else self._replace(shapes=found)

@@ -184,9 +184,9 @@ class Trajectory:
         self.new_prompts = self.new_prompts + 1 if changed and refresh else 0
         self.new_inputs = tuple(conditioning.paths[i] for i in changed)
 
-    def set_results(self, latent: Tensor, results: Sequence[Any]) -> None:
-        """Record the shapes of what the call returned; ``latent``: the latent of the call."""
-        self._further = self._further.with_results(latent, results)
+    def set_results(self, latents: Sequence[Tensor], results: Sequence[Any]) -> None:
+        """Record the shapes of what the call returned; ``latents``: those of the call."""
+        self._further = self._further.with_results(latents, results)
 
     def end_call(self, complete: bool) -> None:
         """Record the end of a call; ``complete``: it finished, and its values were cached."""

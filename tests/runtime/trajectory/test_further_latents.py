@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
+from fxcache.runtime.trajectory.further_latents import FurtherLatents
 from tests.loops import last_reason, refreshes
 
 pytestmark = pytest.mark.filterwarnings("ignore::fxcache.FxcacheWarning")
@@ -102,6 +103,13 @@ def test_a_prompt_of_another_caller_is_no_latent():
     with fxcache.session(model):
         run(model, always, write=keep)
     assert refreshes(model) == [[0]] * STEPS
+
+
+def test_each_latent_of_a_list_has_a_result():
+    first, second, text = torch.zeros(1, 4), torch.zeros(1, 4), torch.zeros(2, 3)
+    found = FurtherLatents().with_results([first, second], [first, second, None])
+    assert found.shapes == ()
+    assert FurtherLatents().with_results([first], [first, second, text]).shapes == ((1, 4), (2, 3))
 
 
 def test_without_a_proof_that_the_run_is_one_every_step_refreshes():

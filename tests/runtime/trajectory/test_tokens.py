@@ -63,6 +63,7 @@ def optimized(interval: int = 3) -> nn.Module:
 
 
 @torch.no_grad()
+@pytest.mark.sweep(6)
 @pytest.mark.parametrize("known", [0.0, 0.1, 0.5, 0.9])
 @pytest.mark.parametrize("pictures", [1, 3])
 @pytest.mark.parametrize("order", range(2))
