@@ -4,8 +4,6 @@ STORED = "its attention processors store values during a call, and a graph drops
 
 CAUSES: dict[str, str] = {
     "LEditsPPPipelineStableDiffusion": STORED,
-    "SanaWMLTX2Refiner": "calls that fill its cache of keys and values are a kind of their own, "
-    "whose first call refreshes",
     "StableDiffusionAttendAndExcitePipeline": STORED,
     "StableDiffusionParadigmsPipeline": "its batch shrinks at the end, and the first call of each "
     "size refreshes",
