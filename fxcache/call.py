@@ -173,7 +173,7 @@ class Call(NamedTuple):
         return self.number is not None and (path == name or path.startswith(f"{name}."))
 
     def rebuilt(self, tensors: Sequence[Tensor], number: Any) -> "Rebuilt":
-        """The arguments of ``forward`` with other tensors and new state objects.
+        """The arguments of ``forward`` with other tensors, new state objects, dicts and lists.
 
         Args:
             tensors: The new tensors: first those in the arguments, then those in the state.
@@ -191,7 +191,7 @@ class Call(NamedTuple):
             return objects.get(path, leaf)
 
         pairs = self.arguments.items()
-        arguments = {name: with_leaves(value, name, leaf_of) for name, value in pairs}
+        arguments = {name: with_leaves(v, name, leaf_of, fresh=True) for name, v in pairs}
         args, kwargs = invocation(arguments, self.num_positional)
         return Rebuilt(args, kwargs, objects, build.made)
 

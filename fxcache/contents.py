@@ -1,9 +1,10 @@
 """Reads and replaces the contents of state objects, lists, tuples and dicts."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
-from types import SimpleNamespace
+from operator import is_
+from types import CellType, CodeType, FunctionType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -11,12 +12,29 @@ from torch import Tensor, nn
 
 from fxcache.errors import CaptureError
 
+
+class Variables:
+    """The global variables of a function. They equal only themselves, whatever they contain."""
+
+    def __init__(self, by_name: dict[str, Any]):
+        self.by_name = by_name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Variables) and other.by_name is self.by_name
+
+    def __hash__(self) -> int:
+        return id(self.by_name)
+
+
 PLAIN = (
     *(int, float, complex, str, bytes, Enum, type(None), type, torch.Size),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format),
+    *(CodeType, Variables),
 )
+UNCHANGEABLE = (tuple, FunctionType)  # containers that are not updated in place
 # Instances of these types hold more than their attributes.
 OWN_STATE: tuple[Any, ...] = (nn.Module, Tensor, torch.Generator, Callable, list, tuple, dict, set)
+CODE, GLOBALS, VALUE = "code of the function", "global variables", "value"
 
 
 def contents(value: Any, path: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -32,10 +50,50 @@ def contents(value: Any, path: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         return tuple(value), tuple(value.values())
     if kind in (list, tuple) or is_named_tuple(kind):
         return (), tuple(value)
+    if kind is FunctionType:
+        return parts_of_function(value, path)
+    if kind is CellType:
+        return part_of_cell(value, path)
     if not is_state_class(kind):
         raise refusal(path, value, "may hold state of its own")
     by_name = attributes(value)
     return tuple(by_name), tuple(by_name.values())
+
+
+def parts_of_function(function: FunctionType, path: str) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    """The code, the global variables and the cells of the closure of a function, with names.
+
+    Functions with the same code and the same globals compute the same from equal closures.
+    """
+    if function.__defaults__ or function.__kwdefaults__ or function.__dict__:
+        raise refusal(path, function, "has defaults or attributes")
+    code = function.__code__
+    constants = (code, Variables(function.__globals__))
+    return (CODE, GLOBALS, *code.co_freevars), (*constants, *(function.__closure__ or ()))
+
+
+def part_of_cell(cell: CellType, path: str) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    """The value of a closure's variable."""
+    try:
+        return (VALUE,), (cell.cell_contents,)
+    except ValueError as error:
+        raise refusal(path, cell, "has no value yet") from error
+
+
+def remade(kind: Any, items: Sequence[Any]) -> Any:
+    """A tuple or function of these items."""
+    if kind is FunctionType:
+        code, variables, *cells = items
+        return FunctionType(code, variables.by_name, closure=tuple(cells))
+    return kind(*items) if is_named_tuple(kind) else tuple(items)
+
+
+def has_items(before: Any, items: Sequence[Any]) -> bool:
+    """Whether a tuple or function has exactly these items."""
+    if isinstance(before, FunctionType):
+        code, _, *cells = items
+        return before.__code__ == code and all(map(is_, before.__closure__ or (), cells))
+    return all(map(is_, before, items))
 
 
 def attributes(value: Any) -> dict[str, Any]:
@@ -104,6 +162,9 @@ def fill(target: Any, names: tuple[Any, ...], items: list[Any]) -> None:
     if isinstance(target, dict):
         target.clear()
         target.update(new)
+        return
+    if isinstance(target, CellType):
+        target.cell_contents = new[VALUE]
         return
     kind: Any = type(target)
     instance_dict = getattr(target, "__dict__", None)

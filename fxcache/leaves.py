@@ -22,15 +22,19 @@ def named_leaves(arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield from leaves(argument, name)
 
 
-def with_leaves(value: Any, path: str, leaf: Callable[[str, Any], Any]) -> Any:
-    """``value`` with each leaf replaced by ``leaf(path, old)``. Unchanged containers are reused."""
+def with_leaves(value: Any, path: str, leaf: Callable[[str, Any], Any], fresh: bool = False) -> Any:
+    """``value`` with each leaf replaced by ``leaf(path, old)``.
+
+    Unchanged containers are reused. If ``fresh``, dicts and lists are not: they may be written to.
+    """
     if isinstance(value, dict):
-        new = {key: with_leaves(item, f"{path}.{key}", leaf) for key, item in value.items()}
+        new = {key: with_leaves(v, f"{path}.{key}", leaf, fresh) for key, v in value.items()}
         same = all(new[key] is item for key, item in value.items())
-        return value if same else new
+        return value if same and not (fresh and type(value) is dict) else new
     if isinstance(value, list | tuple):
-        items = [with_leaves(item, f"{path}.{index}", leaf) for index, item in enumerate(value)]
-        if all(new is old for new, old in zip(items, value, strict=True)):
+        items = [with_leaves(v, f"{path}.{i}", leaf, fresh) for i, v in enumerate(value)]
+        same = all(new is old for new, old in zip(items, value, strict=True))
+        if same and not (fresh and type(value) is list):
             return value
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return leaf(path, value)

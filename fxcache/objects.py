@@ -4,14 +4,13 @@ A key/value cache is an example. The structure of a state object is part of the 
 Its tensors are inputs of the graph. Tensors that the model writes are outputs of the graph.
 """
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from fxcache.contents import PLAIN, contents, fill, is_named_tuple, refusal
+from fxcache.contents import PLAIN, UNCHANGEABLE, contents, fill, has_items, refusal, remade
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,13 @@ class Seen:
 
 @dataclass(frozen=True)
 class Container:
-    """An object, list, tuple or dict.
+    """An object, list, tuple, dict or function.
 
     Attributes:
         kind: The type.
         origin: The index among the containers before the call; None if the call created it.
-        names: The names of attributes, or the keys of a dict; empty for a sequence.
+        names: The names of attributes or of a closure's variables, or the keys of a dict; empty for
+            a sequence.
         items: The structure of each attribute, value or item.
     """
 
@@ -141,8 +141,8 @@ class Build:
                 return value
             case Seen(visit):
                 return self.made[visit]
-        if issubclass(part.kind, tuple):
-            return self._tuple(part)
+        if issubclass(part.kind, UNCHANGEABLE):
+            return self._unchangeable(part)
         known = self.origins and part.origin is not None
         new: Any = part.kind
         target = self.origins[part.origin] if known else new.__new__(new)  # type: ignore[index]
@@ -151,14 +151,17 @@ class Build:
         fill(target, part.names, items)
         return target
 
-    def _tuple(self, part: Container) -> Any:
-        """The tuple of ``part``. The tuple before the call is reused if it has the same items."""
+    def _unchangeable(self, part: Container) -> Any:
+        """The tuple or function of ``part``. The one before the call is reused if it is the same.
+
+        It is the same if it has the same items, or refers to the same variables.
+        """
         visit = len(self.made)
         self.made.append(None)
         items = [self.value(item) for item in part.items]
-        made = part.kind(*items) if is_named_tuple(part.kind) else tuple(items)
+        made = remade(part.kind, items)
         if self.origins and part.origin is not None:
             before = self.origins[part.origin]
-            made = before if all(map(operator.is_, before, items)) else made
+            made = before if has_items(before, items) else made
         self.made[visit] = made
         return made

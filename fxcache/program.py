@@ -89,7 +89,7 @@ def size_of(expression: Any, symbol_values: Mapping[Any, int]) -> Any:
 
 @dataclass(frozen=True)
 class StateChange:
-    """The contents of the state objects after a call, and the objects that it returns.
+    """What a call writes: to its inputs, to state objects, and to objects that it returns.
 
     The graph returns first the new value of each input in ``written``, then each tensor that the
     call creates.
@@ -153,6 +153,11 @@ class Program:
     def returns_objects(self) -> bool:
         """Whether the module returns objects with tensors, such as a key/value cache."""
         return self.state is not None and bool(self.state.returned)
+
+    @property
+    def writes(self) -> bool:
+        """Whether a call writes to tensors of the caller, such as a key/value cache."""
+        return self.state is not None and bool(self.state.written)
 
     @property
     def latents(self) -> list[fx.Node]:

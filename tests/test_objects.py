@@ -4,7 +4,7 @@ import threading
 from collections import namedtuple
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -46,9 +46,15 @@ def a() -> torch.Tensor:
     return torch.randn(2)
 
 
+def function(tensor: torch.Tensor, factor: int) -> Any:
+    return lambda x: factor * x + tensor
+
+
 @pytest.mark.parametrize(
     "value",
     [
+        function(a(), 3),
+        SimpleNamespace(mask=function(a(), 3), masks=[function(a(), 4)]),
         SimpleNamespace(x=1, y=None, z=a()),
         Slotted(a()),
         Frozen(a(), 3),
@@ -83,6 +89,45 @@ def test_shared_tensors_and_objects_stay_shared():
     assert made[0] is made[1]
     assert made[2] is made[3]
     assert len(walk.tensors) == 2
+
+
+def test_functions_that_share_a_variable_share_it_when_rebuilt():
+    value = 1
+
+    def read() -> int:
+        return value
+
+    def write(new: int) -> None:
+        nonlocal value
+        value = new
+
+    made = Build([]).value(Walk([]).part([read, write], "m"))
+    made[1](5)
+    assert made[0]() == 5
+    assert read() == 1
+
+
+def test_functions_are_told_apart_by_code_globals_and_closure():
+    tensor = a()
+    same, other = function(tensor, 3), function(tensor, 4)
+    elsewhere = FunctionType(same.__code__, dict(globals()), closure=same.__closure__)
+    parts = [Walk([]).part(f, "m") for f in (function(a(), 3), same, other, elsewhere)]
+    assert parts[0] == parts[1]
+    assert len(set(parts)) == 3
+
+
+@pytest.mark.parametrize("broken", ["defaults", "attributes", "no value"])
+def test_functions_that_hold_more_are_refused(broken):
+    def value(x: int = 1) -> Any:
+        return later
+
+    if broken != "defaults":
+        value.__defaults__ = None
+    if broken == "attributes":
+        value.note = 1  # type: ignore[attr-defined]
+    with pytest.raises(CaptureError, match=r"has defaults or attributes|has no value yet"):
+        Walk([]).part(value, "m")
+    later = 2
 
 
 def test_true_and_one_are_different_keys():

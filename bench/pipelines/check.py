@@ -103,13 +103,20 @@ def check(recipe: PipelineRecipe) -> Row:
         PIPELINE: checked(drawing, plain, called, lambda policy: [optimized(pipe, policy)]),
         MODULE: checked(drawing, plain, called, lambda p: optimized_each(called.values(), p)),
     }
-    limits = {name: limit(calls[name], recipe.trajectories.get(name, 1)) for name in called}
+    limits = {
+        name: limit(calls[name], recipe.trajectories.get(name, 1), recipe.alone.get(name, 0))
+        for name in called
+    }
     return Row(recipe.kind, calls, limits, ways)
 
 
-def limit(calls: int, trajectories: int = 1) -> int:
-    """Return the most refreshes at the interval: for each trajectory one above the ideal."""
-    return trajectories * (math.ceil(calls / trajectories / INTERVAL) + 1)
+def limit(calls: int, trajectories: int = 1, alone: int = 0) -> int:
+    """Return the most refreshes at the interval: for each trajectory one above the ideal.
+
+    Calls ``alone`` refresh once each.
+    """
+    steps = calls - alone
+    return alone + trajectories * (math.ceil(steps / trajectories / INTERVAL) + 1)
 
 
 def optimized(target: Any, policy: fxcache.Policy) -> Any:

@@ -22,7 +22,7 @@ A class passes if all of this holds, with `fxcache.optimize(pipe)` and with \
 
 - If every step refreshes, the result equals that of the plain pipeline bit for bit.
 - If every third step refreshes, the result differs, and no trajectory of `n` calls refreshes more \
-than ⌈n/3⌉ + 1 times.
+than ⌈n/3⌉ + 1 times. A call that only fills a cache of keys and values is no step, and refreshes.
 - A second run gives the bits of the first."""
 
 

@@ -19,6 +19,8 @@ class PipelineRecipe:
         trajectories: How many trajectories a denoiser follows in one call of the pipeline, by the
             name of the component; 1 for those not named. Guidance in calls of its own is one more,
             and so is each chunk, tile or stage.
+        alone: How many further calls are no steps, and refresh once each, by the name of the
+            component: those that fill a cache of keys and values, which needs every block.
     """
 
     kind: str
@@ -26,3 +28,4 @@ class PipelineRecipe:
     call: Callable[[], Mapping[str, Any]]
     steps: int = 7
     trajectories: Mapping[str, int] = field(default_factory=dict)
+    alone: Mapping[str, int] = field(default_factory=dict)

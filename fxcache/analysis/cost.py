@@ -125,6 +125,8 @@ def count(node: fx.Node) -> int:
     """FLOPs of one node, counted by running its op on fake inputs with the sizes at capture."""
     if node.target is aten.scaled_dot_product_attention.default:
         return attention_flops(*(shape_of(value_of(n)) for n in node.args[:3]))  # type: ignore[arg-type]
+    if any(n.op == "get_attr" and value_of(n) is None for n in node.all_input_nodes):
+        return 0  # it takes a constant of the graph that is no tensor
     values = flat_values(node)
     fake = next((v.fake_mode for v in values if hasattr(v, "fake_mode")), None)
     if fake is None or (kind_of(node) == "other" and any(map(has_unknown_size, values))):

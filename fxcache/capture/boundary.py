@@ -6,7 +6,7 @@ tensors in the state objects after the call, and in objects that the call return
 outputs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -22,7 +22,7 @@ from fxcache.contents import PLAIN
 from fxcache.errors import CaptureError
 from fxcache.leaves import named_leaves
 from fxcache.objects import Container, Part, TensorAt, Walk
-from fxcache.program import StateChange
+from fxcache.program import StateChange, output_node
 
 VALUES = (Tensor, *PLAIN)  # leaves of a result that are no objects
 
@@ -90,25 +90,33 @@ class Boundary:
         return added
 
 
-def state_change(boundary: Boundary, graph: fx.Graph, call: Call) -> StateChange | None:
-    """Return the changes that the traced call makes to its state objects, and returned objects.
+def state_change(
+    boundary: Boundary, graph: fx.Graph, call: Call, written: Mapping[int, fx.Node]
+) -> StateChange | None:
+    """Return what the traced call writes: to its arguments and state objects, and new objects.
 
     Removes the outputs of ``graph`` that are state tensors which the call does not write.
+
+    Args:
+        boundary: The traced call.
+        graph: Its graph, which returns what the boundary returns.
+        call: The call.
+        written: The last value of each argument that the call writes in place, by the index of the
+            input.
     """
-    if not call.state and not boundary.returned:
+    if not call.state and not boundary.returned and not written:
         return None
     assert boundary.out_spec is not None
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     count = len(call.state.tensors)
     first = next((i for i, p in enumerate(call.paths) if p in call.state.paths), 0)
-    (output,) = (node for node in graph.nodes if node.op == "output")
-    results: list[Any] = list(output.args[0])
+    results: list[Any] = list(output_node(graph).args[0])  # type: ignore[arg-type]
     start = boundary.out_spec.num_leaves
-    last = results[start : start + count]
-    written = [i for i, value in enumerate(last) if value is not inputs[first + i]]
-    new_results = results[:start] + [last[i] for i in written] + results[start + count :]
-    output.args = (tuple(new_results),)
-    return StateChange(boundary.objects, tuple(first + i for i in written), boundary.returned)
+    state = enumerate(results[start : start + count], first)
+    changed = {i: value for i, value in state if value is not inputs[i]} | dict(written)
+    new_results = [*results[:start], *changed.values(), *results[start + count :]]
+    output_node(graph).args = (tuple(new_results),)
+    return StateChange(boundary.objects, tuple(changed), boundary.returned)
 
 
 def remove_copies(graph: fx.Graph, call: Call) -> None:

@@ -23,11 +23,11 @@ from fxcache.capture.refusal import first_line
 from fxcache.capture.sharding import require_no_wrappers, require_tensor_timestep
 from fxcache.capture.source import recorded_line, source_of
 from fxcache.capture.stand_in import as_original
-from fxcache.capture.unlift import unlift
+from fxcache.capture.unlift import WRITTEN, tensor_inputs, unlift
 from fxcache.capture.weight_hooks import DIFFUSERS_HOOKS
 from fxcache.errors import CaptureError, NotADenoiserError
 from fxcache.opaque import call_of
-from fxcache.program import Program, output_node
+from fxcache.program import Program, Role, output_node
 from fxcache.signature import Signature
 
 aten = torch.ops.aten
@@ -102,7 +102,7 @@ def program_of(traced: Exported, model: str, call: Call, dynamic: Dynamic, lines
     if any(writes(n.target) or is_vmap_step(n.target) for n in all_nodes(exported)):
         exported = functional(exported, model, lines)
         remove_identities(exported.graph)
-    require_functional(exported, model)
+    require_functional(exported, model, call)
     program = unlift(exported, model, call, boundary, dynamic, specialized, names)
     called = set(map(call_of, program.graph.nodes))
     return replace(program, opaque=tuple(call for call in opaque if call in called))
@@ -158,13 +158,19 @@ def functional(exported: ExportedProgram, model: str, lines: bool) -> ExportedPr
         ) from error
 
 
-def require_functional(exported: ExportedProgram, model: str) -> None:
-    """Raise CaptureError if the graph writes in place: a cached value could change later."""
+def require_functional(exported: ExportedProgram, model: str, call: Call) -> None:
+    """Raise CaptureError if the graph writes in place: a cached value could change later.
+
+    A functional graph returns the new value of each argument that the model writes to. Arguments
+    that are conditioning may be written to, such as a cache of keys and values.
+    """
     nodes = {node.name: node for node in exported.graph.nodes}
+    roles = dict(zip(tensor_inputs(exported, call), call.roles, strict=True))
     written = [
         source_of(nodes[s.arg.name])
         for s in exported.graph_signature.output_specs
         if s.kind is not OutputKind.USER_OUTPUT
+        and not (s.kind is WRITTEN and roles[str(s.target)] is Role.CONDITIONING)
     ]
     written += [source_of(n) for n in all_nodes(exported) if writes(n.target)]
     if written:

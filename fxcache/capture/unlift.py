@@ -6,16 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
 
-from fxcache._torch import expression_of, guards_of, tree_flatten, with_code
+from fxcache._torch import expression_of, guards_of, same_memory, tree_flatten, with_code
 from fxcache.call import Call
 from fxcache.capture.boundary import Boundary, remove_copies, state_change
 from fxcache.capture.export import Dynamic
 from fxcache.errors import CaptureError
 from fxcache.leaves import named_leaves
-from fxcache.program import Program, VaryingSizes, is_tensor, remove_dead, value_of
+from fxcache.program import Program, VaryingSizes, is_tensor, output_node, remove_dead, value_of
 
+WRITTEN = OutputKind.USER_INPUT_MUTATION
 WEIGHTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
 
@@ -48,10 +49,11 @@ def unlift(
             remedy="pass tensors in dicts, lists or tuples",
         )
     graph, weights = unlifted_graph(exported, leaves, names)
+    written = take_written(exported, graph, call)
     effects = boundary.effects.take(graph)
     remove_detaches(graph)
     remove_copies(graph, call)
-    state = state_change(boundary, graph, call)
+    state = state_change(boundary, graph, call, written)
     remove_dead(graph)
     graph.lint()
     assert boundary.out_spec is not None
@@ -101,6 +103,41 @@ def unlifted_graph(
                 weights[str(node.target)] = with_code(part)
             nodes[node] = graph.node_copy(node, lambda n: nodes[n])
     return graph, weights
+
+
+def tensor_inputs(exported: ExportedProgram, call: Call) -> list[str]:
+    """Return the names of the placeholders of the call's tensors, in order."""
+    leaves, _ = tree_flatten(call.exported)
+    names = zip(exported.graph_signature.user_inputs, leaves, strict=True)
+    return [str(name) for name, leaf in names if isinstance(leaf, Tensor)]
+
+
+def take_written(exported: ExportedProgram, graph: fx.Graph, call: Call) -> dict[int, fx.Node]:
+    """Remove the outputs of ``graph`` that are new values of arguments.
+
+    Returns:
+        The values by the index of the input.
+
+    Raises:
+        CaptureError: Another argument shares the memory, so that a write would change it too.
+    """
+    names = tensor_inputs(exported, call)
+    results: Any = output_node(graph).args[0]
+    pairs = list(zip(exported.graph_signature.output_specs, results, strict=True))
+    output_node(graph).args = (tuple(r for s, r in pairs if s.kind is not WRITTEN),)
+    written = {names.index(str(s.target)): r for s, r in pairs if s.kind is WRITTEN}
+    for i in written:
+        shared = (
+            j for j, t in enumerate(call.tensors) if j != i and same_memory(call.tensors[i], t)
+        )
+        if (other := next(shared, None)) is not None:
+            raise CaptureError(
+                f"the model writes to {call.paths[i]}, which shares its memory with "
+                f"{call.paths[other]}",
+                where=call.paths[i],
+                remedy="pass tensors that share no memory",
+            )
+    return written
 
 
 def remove_detaches(graph: fx.Graph) -> None:

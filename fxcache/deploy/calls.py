@@ -61,6 +61,12 @@ def require_no_code(program: Program) -> None:
             where=program.model,
             remedy="return tensors, or export the model after calls that return only tensors",
         )
+    if program.writes:
+        raise ArtifactError(
+            "artifacts do not support calls that write to their arguments",
+            where=program.model,
+            remedy="return new tensors, or export the model after calls that write nothing",
+        )
 
 
 def options_of(call: Sequence[Any]) -> str:

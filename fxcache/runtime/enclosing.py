@@ -10,96 +10,15 @@ have no weak references. So a mark is stored among the frame's local variables, 
 import sys
 import weakref
 from types import CodeType, FrameType
-from typing import Any, Self
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from fxcache.runtime.schedule import MARK, Schedule, forget_copies
 from fxcache.runtime.session import Session
-from fxcache.runtime.trajectory.position import Place
 
-MARK = "__fxcache_call__"
 # Base classes of pipelines. They are found by name, because diffusers is optional.
 PIPELINES = {"DiffusionPipeline", "ModularPipeline"}
-
-
-class Schedule:
-    """The noise schedule of a pipeline's call.
-
-    It tells the place of each call, the place at which the calls of a denoiser end, and whether the
-    user interrupted the pipeline.
-
-    Args:
-        scheduler: The pipeline's noise scheduler, or None.
-        pipeline: The pipeline, or None.
-    """
-
-    def __init__(self, scheduler: Any, pipeline: Any = None):
-        self.scheduler, self.pipeline = scheduler, pipeline
-        # By the id of a module: the timesteps, and the place at which its calls end.
-        self._ends: dict[int, tuple[Tensor, int | None]] = {}
-
-    @classmethod
-    def of(cls, pipeline: Any) -> Self:
-        """Return the schedule of a call of ``pipeline``."""
-        return cls(getattr(pipeline, "scheduler", None), pipeline)
-
-    @property
-    def timesteps(self) -> Tensor | None:
-        """The timesteps of the noise scheduler; None if it has none."""
-        timesteps = getattr(self.scheduler, "timesteps", None)
-        return timesteps if isinstance(timesteps, Tensor) else None
-
-    def place(self) -> Place | None:
-        """Return the noise scheduler's place; None if the scheduler does not count its steps."""
-        timesteps = self.timesteps
-        if timesteps is None or not hasattr(self.scheduler, "step_index"):
-            return None
-        index, first = self.scheduler.step_index, getattr(self.scheduler, "begin_index", None) or 0
-        if index is None:  # before the first step
-            index = first
-        length, steps = len(timesteps), getattr(self.pipeline, "num_timesteps", None)
-        if isinstance(steps, int) and index < first + steps < length:
-            length = first + steps
-        return Place(int(index), length)
-
-    def end(self, module: nn.Module) -> int | None:
-        """Return the place at which the calls of ``module`` end; None for that of the schedule.
-
-        The timesteps are read from their device once a run, and only if the calls end before.
-        """
-        timesteps = self.timesteps
-        if timesteps is None:
-            return None
-        known = self._ends.get(id(module))
-        if known is None or known[0] is not timesteps:
-            least = least_timestep(self.pipeline, self.scheduler, module)
-            end = None if least is None else int((timesteps >= least).sum())
-            known = self._ends[id(module)] = timesteps, end
-        return known[1]
-
-    def interrupted(self) -> bool:
-        """Return whether the user interrupted the pipeline, in diffusers' way."""
-        return getattr(self.pipeline, "_interrupt", False) is True
-
-
-def least_timestep(pipeline: Any, scheduler: Any, module: nn.Module) -> float | None:
-    """Return the timestep below which ``pipeline`` does not call ``module``.
-
-    None if it calls the module down to the last one. In diffusers, a pipeline with two denoisers
-    has the noise level at which the second one takes over, and a pipeline that leaves the last
-    steps to another one has the share of the steps that it makes.
-    """
-    levels = getattr(getattr(scheduler, "config", None), "num_train_timesteps", None)
-    if not isinstance(levels, int):
-        return None
-    level = getattr(getattr(pipeline, "config", None), "boundary_ratio", None)
-    first, second = (getattr(pipeline, name, None) for name in ("transformer", "transformer_2"))
-    if level is not None and isinstance(first, nn.Module) and second is not None:
-        return level * levels if any(part is module for part in first.modules()) else None
-    share = getattr(pipeline, "_denoising_end", None)
-    if isinstance(share, float) and 0 < share < 1:
-        return round(levels - share * levels)
-    return None
 
 
 class EnclosingCall:
@@ -155,9 +74,7 @@ def call_of(frame: FrameType) -> EnclosingCall | None:
     else:
         variables[MARK] = call
         _calls[id(frame)] = weakref.ref(call, forget)
-    if isinstance(variables, dict):  # before Python 3.13: a copy, which would keep tensors alive
-        for name in [name for name in variables if name != MARK]:
-            del variables[name]
+    forget_copies(variables)
     return call
 
 

@@ -108,7 +108,7 @@ class Engine:
     ) -> Trajectory:
         """Return the call's trajectory, and record the call in it."""
         scope = session.scope if session else self._default_scope
-        place = session.place() if session else None
+        place = session.place(call.timestep) if session else None
         caller = caller_of(scope, (call.key, hooks), announcement_of(module), place)
         return self.store.locate(call, caller)
 
@@ -176,6 +176,8 @@ class Engine:
         step.stopwatch.stop()
         self.totals.compile_ms += step.stopwatch.compile_ms
         trajectory.cache.set_last_use(step.stopwatch.stopped)
+        returned_values = outputs[: step.variants.program.out_spec.num_leaves]
+        trajectory.set_results(step.original_call.latents, returned_values)
         trajectory.end_call(complete=True)
         return output
 

@@ -12,9 +12,9 @@ from fxcache.errors import FxcacheWarning, StateError
 from fxcache.program import STATE_KEY
 from fxcache.runtime.class_swap import ClassSwap, without_swap
 from fxcache.runtime.denoisers import is_pipeline
-from fxcache.runtime.enclosing import Schedule
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.module import engine_of, innermost, unwrapped
+from fxcache.runtime.schedule import Schedule
 from fxcache.runtime.session import Session, open_sessions
 from fxcache.runtime.trajectory.position import Place
 
@@ -59,6 +59,10 @@ class PipelineRun:
     def end(self, module: nn.Module) -> int | None:
         """Return the place at which the calls of ``module`` end; None for that of the schedule."""
         return self.schedule.end(module)
+
+    def loop_place(self) -> Place | None:
+        """Return the place of the pipeline's loop; None if it does not tell it."""
+        return self.schedule.loop_place()
 
 
 class OptimizedPipeline:

@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Sequence
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from torch import Tensor, nn
 
@@ -19,7 +19,10 @@ class PipelineCall(Protocol):
     """The part of a pipeline's call that a session uses."""
 
     def place(self) -> Place | None:
-        """Return the run's place in its schedule; None if only the timesteps tell it."""
+        """Return the place by the noise scheduler; None if it does not count its steps."""
+
+    def loop_place(self) -> Place | None:
+        """Return the place by the pipeline's loop; None if the loop does not tell it."""
 
     def end(self, module: nn.Module) -> int | None:
         """Return the place at which the calls of ``module`` end; None for that of the schedule."""
@@ -60,9 +63,16 @@ class Session:
     def _new_scope(self) -> AnyScope:
         return Scope(vouched=True) if self._key is None else KeyScope(self._key)
 
-    def place(self) -> Place | None:
-        """Return the run's place in its schedule. None if only the timesteps tell it."""
-        return self.pipeline_run.place() if self.pipeline_run else None
+    def place(self, timestep: Any) -> Place | None:
+        """Return the run's place in its schedule. None if only the timesteps tell it.
+
+        Args:
+            timestep: The timestep of the call; None if the model takes none.
+        """
+        run = self.pipeline_run
+        if run is None:
+            return None
+        return run.place() or (run.loop_place() if timestep is None else None)
 
     def end(self) -> int | None:
         """Return the place in the schedule at which the module's calls end; None if unknown."""

@@ -135,6 +135,12 @@ class Calls:
                 where=WHERE,
                 remedy="remove the hooks or processors that store values",
             )
+        if program.writes:
+            raise ConfigError(
+                f"{program.model} writes to its arguments, which rounds join from rows",
+                where=WHERE,
+                remedy="serve this model without a Batcher",
+            )
         if fixed := sorted(program.specialized & self.with_rows):
             raise ConfigError(
                 f"the graphs of {program.model} hold for certain values of {', '.join(fixed)}",

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from fxcache._torch import version_of
 from fxcache.call import Call
 from fxcache.program import Role
-from fxcache.runtime.enclosing import Schedule
 from fxcache.runtime.pipeline import require_engine
+from fxcache.runtime.schedule import Schedule
 from fxcache.runtime.trajectory.inputs import kinds_of
 from fxcache.runtime.trajectory.position import PLACES, position_of
 from fxcache.serving.batcher import Batcher

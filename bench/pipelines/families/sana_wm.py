@@ -70,5 +70,11 @@ def two_blocks() -> Mapping[str, Any]:
 
 RECIPES = (
     PipelineRecipe("SanaWMPipeline", world, walk),
-    PipelineRecipe("SanaWMLTX2Refiner", refiner, two_blocks, trajectories={"transformer": 2}),
+    PipelineRecipe(
+        "SanaWMLTX2Refiner",
+        refiner,
+        two_blocks,
+        trajectories={"transformer": 2},
+        alone={"transformer": 3},  # they cache the first frame and both blocks
+    ),
 )

@@ -141,6 +141,12 @@ class Guidance(Feature):
                 where=f"guidance; {error.where}",
                 remedy="leave guidance= out",
             ) from error
+        if variants.program.writes:
+            raise CutError(
+                "the model writes to its arguments, which cannot be split into the halves",
+                where="guidance",
+                remedy="leave guidance= out",
+            )
         return ConditionalCall(split, alone, call.latent, variants)
 
     def before_step(self, step: StepContext) -> None:

@@ -16,6 +16,7 @@ from fxcache.runtime.trajectory.evidence import Evidence
 from fxcache.runtime.trajectory.latent import Likeness
 from fxcache.runtime.trajectory.position import Motion
 from fxcache.runtime.trajectory.tensor_ref import Match
+from fxcache.runtime.trajectory.tokens import CHANCE
 
 # `python -m bench.latents` measures these bounds, for each solver and number of steps. A distance
 # is 1 - cosine.
@@ -23,7 +24,6 @@ CLOSE = 0.5  # the least cosine of a latent and the one that it follows
 CLOSE_AGAIN = 0.9  # the same for a repeated timestep: a solver's second call of a step moves little
 FIRST_DISTANCE = 0.005  # the greatest distance at the first step of a run without proven position
 GROWTH = 4.0  # the greatest growth of that distance from one step to the next
-CHANCE = 1e-9  # the greatest probability that random latents look close
 CLEARLY = 0.5  # the closest distance is at most this share of the second closest
 CLEARLY_COPY = 0.8  # the same if the closest is a copy that was made at the last step
 
@@ -114,7 +114,7 @@ def by_latent(candidates: Sequence[Evidence], found: dict[int, Likeness]) -> Att
     near = most_alike(candidates, near)
     best = max(near or found, key=lambda i: (found[i].cosine, i))
     motion, closest = candidates[best].motion, found[best]
-    unlike = closest.cosine < chance_cosine(closest.elements) or motion is Motion.REPEAT
+    unlike = closest.cosine < chance_of(closest) or motion is Motion.REPEAT
     if not near and unlike:
         return Attribution(None, Certainty.BY_LATENT, "a latent unlike any other's")
     if closest.cosine < CLOSE and not candidates[best].proven:
@@ -192,7 +192,9 @@ def is_close(evidence: Evidence, likeness: Likeness) -> bool:
     if likeness.identical:
         return True
     bound = CLOSE_AGAIN if evidence.motion is Motion.REPEAT else CLOSE
-    if likeness.cosine < max(bound, chance_cosine(likeness.elements)):
+    if likeness.chance is not None and evidence.motion is Motion.UNKNOWN:
+        bound = 1.0  # requests that edit one picture share most tokens
+    if likeness.cosine < max(bound, chance_of(likeness)):
         return False
     farthest = FIRST_DISTANCE if evidence.drift is None else GROWTH * evidence.drift
     return evidence.proven or 1 - likeness.cosine <= max(farthest, FIRST_DISTANCE)
@@ -209,6 +211,11 @@ def is_clear(closest: Likeness, other: Likeness, share: float) -> bool:
     if closest == other:
         return True
     return 1 - closest.cosine <= share * (1 - other.cosine) and closest.cosine > other.cosine
+
+
+def chance_of(likeness: Likeness) -> float:
+    """The cosine that unrelated latents exceed with the probability ``CHANCE``."""
+    return chance_cosine(likeness.elements) if likeness.chance is None else likeness.chance
 
 
 def chance_cosine(elements: int) -> float:

@@ -1,7 +1,7 @@
 """Compares the conditioning of a call with that of the last call of a trajectory."""
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -91,17 +91,25 @@ class Conditioning(NamedTuple):
         pairs = zip(refs, self.tensors, strict=True)
         return tuple([r.compare(t, digests.get(i)) for i, (r, t) in enumerate(pairs)])
 
-    def summary(self, matches: Sequence[Match]) -> Match:
+    def summary(self, matches: Sequence[Match], latents: Collection[int] = ()) -> Match:
         """Return how the conditioning compares as a whole.
 
         This is the worst match of the prompts, or FOREIGN if any tensor of the run is FOREIGN.
         Other inputs than prompts may be new or rewritten at each step.
+
+        Args:
+            matches: How each tensor compares.
+            latents: The tensors that are further latents, by index. They may be new or rewritten
+                too. A FOREIGN one counts: it may belong to another caller.
         """
         if not any(matches):
             return Match.SAME
         if len(matches) != len(self.tensors):
             return Match.FOREIGN
-        worst = max((matches[i] for i in self.kinds.prompts), default=Match.SAME)
+        worst = Match.SAME
+        for i in self.kinds.prompts:
+            if i not in latents or matches[i] is Match.FOREIGN:
+                worst = max(worst, matches[i])
         foreign = any(matches[i] is Match.FOREIGN for i in self.kinds.others)
         return Match.FOREIGN if foreign else worst
 

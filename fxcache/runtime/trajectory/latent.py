@@ -3,6 +3,8 @@
 Latents of consecutive steps in one trajectory are nearly parallel. The latents of another request,
 of another tile or of a new run are not. ``python -m bench.latents`` measures the cosines for each
 solver and number of steps.
+
+Latents of integers are tokens, whose numbers are names: see ``tokens.py``.
 """
 
 import math
@@ -12,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fxcache.runtime.trajectory.tokens import compare_tokens
+
 SAMPLE = 1024  # the greatest number of elements to compare
 
 
@@ -20,12 +24,16 @@ class Likeness(NamedTuple):
 
     Attributes:
         cosine: The cosine of the two latents, over the elements that differ; 1 if none differs.
-            Constant elements, such as a mask or an image to edit, carry no information.
+            Constant elements, such as a mask or an image to edit, carry no information. For tokens,
+            the share of those shown before that stay.
         elements: The number of elements that differ.
+        chance: For tokens, the share that those of another request may reach by chance; None for
+            numbers.
     """
 
     cosine: float
     elements: int
+    chance: float | None = None
 
     @property
     def identical(self) -> bool:
@@ -66,6 +74,11 @@ def likenesses(known: Sequence[Tensor], now: Tensor) -> list[Likeness]:
     comparable = [i for i, sample in enumerate(known) if alike(sample, now)]
     results = [UNLIKE] * len(known)
     if not comparable:
+        return results
+    if not now.is_floating_point() and not now.is_complex():
+        read = torch.stack([*(known[i] for i in comparable), now]).cpu()
+        for i, tokens in zip(comparable, read, strict=False):
+            results[i] = Likeness(*compare_tokens(tokens, read[-1]))
         return results
     then, latest = torch.stack([known[i] for i in comparable]).float(), now.float()
     differs = then != latest

@@ -77,7 +77,8 @@ class TrajectoryStore:
                 transition = states.begin(position, attribution.reason)
             else:
                 trajectory = self._continued(known[index], attribution)
-                transition = advanced(trajectory, position, evidence[index], attribution)
+                changed = known[index].changed(conditioning, matches, attribution.certainty)
+                transition = advanced(trajectory, position, changed, attribution)
             self._inputs.record_replaced(matches, conditioning)
             trajectory.begin_call(
                 transition, conditioning, matches, caller.kind, sample, attribution.distance
@@ -232,10 +233,10 @@ def only_same(compared: Sequence[tuple[Match, ...]], conditioning: Conditioning)
 
 
 def advanced(
-    trajectory: Trajectory, position: Position, evidence: Evidence, attribution: Attribution
+    trajectory: Trajectory, position: Position, changed: Match, attribution: Attribution
 ) -> Transition:
     """Return the transition of ``trajectory`` to the next step."""
-    event = Event(position, evidence.conditioning, attribution.certainty, attribution.reason)
+    event = Event(position, changed, attribution.certainty, attribution.reason)
     return states.advance(trajectory.state, event)
 
 

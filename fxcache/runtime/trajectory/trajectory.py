@@ -9,7 +9,9 @@ from torch import Tensor
 
 from fxcache.runtime.feature_cache import FeatureCache
 from fxcache.runtime.record import Run
+from fxcache.runtime.trajectory.attribution import Certainty
 from fxcache.runtime.trajectory.evidence import Evidence
+from fxcache.runtime.trajectory.further_latents import FurtherLatents
 from fxcache.runtime.trajectory.inputs import Conditioning
 from fxcache.runtime.trajectory.lengths import Schedule, schedule_of
 from fxcache.runtime.trajectory.position import (
@@ -61,6 +63,7 @@ class Trajectory:
         self._refs: tuple[TensorRef, ...] = ()
         self._distances: tuple[float, ...] = ()  # movements of its latent at the last two steps
         self._matches: tuple[Match, ...] = ()  # matches between the conditioning of the last steps
+        self._further = FurtherLatents()
         self._slots: dict[type, Any] = {}  # the data of each feature, by class
 
     @property
@@ -96,6 +99,16 @@ class Trajectory:
     def compare(self, conditioning: Conditioning) -> tuple[Match, ...]:
         """Return how each conditioning tensor compares with that of the last call."""
         return conditioning.compare(self._refs)
+
+    def changed(
+        self, conditioning: Conditioning, matches: Sequence[Match], certainty: Certainty
+    ) -> Match:
+        """Return how the conditioning changed, apart from further latents.
+
+        Only a call that certainly belongs to the trajectory shows that an input is a latent.
+        """
+        known = certainty is Certainty.CERTAIN
+        return conditioning.summary(matches, self._further.of(conditioning) if known else ())
 
     def evidence(
         self,
@@ -149,6 +162,7 @@ class Trajectory:
             self._note_changes(conditioning, matches, transition.refresh)
             if not transition.repeats:
                 self._matches = tuple(matches)
+                self._further = self._further.after(matches)
         self.state, self.refresh = transition.state, transition.refresh
         unchanged = self._refs and not any(matches) and not conditioning.digests
         if not unchanged:
@@ -170,6 +184,10 @@ class Trajectory:
         self.new_prompts = self.new_prompts + 1 if changed and refresh else 0
         self.new_inputs = tuple(conditioning.paths[i] for i in changed)
 
+    def set_results(self, latents: Sequence[Tensor], results: Sequence[Any]) -> None:
+        """Record the shapes of what the call returned; ``latents``: those of the call."""
+        self._further = self._further.with_results(latents, results)
+
     def end_call(self, complete: bool) -> None:
         """Record the end of a call; ``complete``: it finished, and its values were cached."""
         self.busy = False
@@ -184,7 +202,7 @@ class Trajectory:
         forking = ((k, s) for k, s in self._slots.items() if hasattr(s, "fork"))
         fork._slots = {kind: slot.fork() for kind, slot in forking}
         fork._refs, fork._matches, fork._original = self._refs, self._matches, weakref.ref(self)
-        fork._distances = self._distances
+        fork._distances, fork._further = self._distances, self._further
         return fork
 
     @property

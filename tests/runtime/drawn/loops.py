@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
-from fxcache.runtime.enclosing import Schedule
+from fxcache.runtime.schedule import Schedule
 from fxcache.runtime.pipeline import PipelineRun
 from tests.runtime.drawn.model import TOKENS, WIDTH, WORDS
 

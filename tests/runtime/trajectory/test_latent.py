@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fxcache.runtime.trajectory.latent import SAMPLE, UNLIKE, likenesses, sample_of
+from fxcache.runtime.trajectory.latent import SAMPLE, UNLIKE, Likeness, likenesses, sample_of
 
 
 def compared(first: torch.Tensor, second: torch.Tensor):
@@ -53,7 +53,7 @@ def test_constant_elements_do_not_count():
 
 def test_the_same_latent():
     x = torch.randn(4, 4)
-    assert compared(x, x.clone()) == (1.0, 0)
+    assert compared(x, x.clone()) == Likeness(1.0, 0)
     assert compared(x, x.clone()).identical
     assert not compared(x, x + 1e-6).identical
 
