@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
-from fxcache.runtime.schedule import Schedule
 from fxcache.runtime.pipeline import PipelineRun
+from fxcache.runtime.schedule import Schedule
 from tests.runtime.drawn.model import TOKENS, WIDTH, WORDS
 
 Prompt = Callable[[], Tensor]
