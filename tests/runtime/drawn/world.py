@@ -24,6 +24,8 @@ from tests.runtime.drawn.loops import Drawing, Loop, Stream
 from tests.runtime.drawn.model import TOKENS, WIDTH, Denoiser, doubled
 
 INTERVAL = 3
+# An unclear call refreshes, and the call after it may be unclear for the same reason.
+MAX_UNCLEAR = 2
 
 
 @dataclass
@@ -166,7 +168,7 @@ class World:
             return
         self.drawn.extra_refreshes += 1
         stream.extra += 1
-        assert stream.extra == 1, f"{loop.name}: {reason}, {stream.extra} times in a row"
+        assert stream.extra <= MAX_UNCLEAR, f"{loop.name}: {reason}, {stream.extra} times in a row"
 
 
 @torch.no_grad()
