@@ -88,6 +88,7 @@ def test_whole_model_offload(made, hooked_first):
     assert torch.equal(draw(), plain)
 
 
+@pytest.mark.sweep(3)
 @LOADING
 def test_hooks_that_load_weights_inside(hook, made, hooked_first):
     hooked, expected, _ = made()
