@@ -61,7 +61,6 @@ def test_promise_3_the_same_inputs_and_versions_give_the_same_plan():
 
 @shares_captures
 @pytest.mark.usefixtures("clean_dynamo")
-@pytest.mark.sweep(2)
 @pytest.mark.parametrize("way", ["torch.compile", "module.compile", "fullgraph", "before"])
 def test_promise_4_two_graphs_no_break_no_recompilation_over_a_run(way):
     policy = fxcache.Uniform(interval=5)
