@@ -75,7 +75,6 @@ def in_bfloat16(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.sweep(4)
 @every_kind
 def test_each_call_is_exact_and_cached_values_are_plain(quantize):
     model = quantized(quantize)
