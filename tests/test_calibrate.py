@@ -33,6 +33,7 @@ def calibrate(folder: Path, out: Path, *more: str) -> list[str]:
     return ["calibrate", str(folder), *common, *more]
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("policy", ["blockcaching", "teacache"])
 def test_a_plan_is_written_and_drawn_with(capsys, folder, tmp_path, policy):
     plan, picture = tmp_path / "plan.json", tmp_path / "x.png"

@@ -26,6 +26,7 @@ def test_two_shapes_are_four_graphs():
     assert counter.frame_count == 4
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("runs", [1, 3])
 @pytest.mark.usefixtures("shared_captures")
 def test_dynamo_looks_at_each_frame_once(runs):

@@ -54,7 +54,7 @@ def at(request: pytest.FixtureRequest) -> tuple[int, Any]:
     return request.param, pipe
 
 
-@pytest.mark.sweep(8)
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("interval", [2, 3, 5])
 def test_latents_equal_deepcaches(deepcache_pipe, plain, at, interval, scheduler):

@@ -98,7 +98,7 @@ LONG = {
 }
 
 
-@pytest.mark.sweep(12)
+@pytest.mark.sweep(6)
 @torch.no_grad()
 @MODELS_WARN
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ def with_diffusers(kind: str, config: object) -> Tensor:
 FLUX = "FluxTransformer2DModel"
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(
     ("threshold", "expected"), [(0.02, range(12)), (0.7, None), (0.8, None), (9.0, [0])]
 )

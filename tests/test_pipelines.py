@@ -73,7 +73,7 @@ def cached(fresh_cached: Any) -> Any:
     return fresh_cached
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("solver", SCHEDULERS)
 def test_every_solver_refreshes_one_call_in_five(cached, solver):
     cached.scheduler = SCHEDULERS[solver]()

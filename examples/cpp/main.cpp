@@ -23,7 +23,7 @@ void denoise(const std::string& folder, const std::string& inputs, const std::st
     std::vector<at::Tensor> arguments = {latent, timesteps[step]};
     for (int i = 2; given.count("argument_" + std::to_string(i)); ++i)
       arguments.push_back(given.at("argument_" + std::to_string(i)));
-    latent = latent - 0.1 * run.step(arguments).at(0);
+    latent = latent.sub(run.step(arguments).at(0), 0.1);
     latents["latent_" + std::to_string(step)] = latent;
   }
   fxcache::write_tensors(output, latents);

@@ -1,6 +1,7 @@
 """The cost of each node in FLOPs: two per multiply-add, as FlopCounterMode counts."""
 
 import math
+import operator
 from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
@@ -21,6 +22,9 @@ CONVOLUTIONS = frozenset({
 LINEARS = frozenset({"linear", "addmm", "mm", "matmul"})
 
 Flops = dict[str, int]
+
+MOST_COUNTED = 10_000
+COUNTED: dict[Hashable, int] = {}  # the FLOPs that were counted so far, by ``shape_key``
 
 
 class Costs:
@@ -46,7 +50,6 @@ class Costs:
 def flops_by_node(graph: fx.Graph, weights: Mapping[str, Any]) -> dict[fx.Node, Flops]:
     """FLOPs of each node that costs any. A higher-order op costs the FLOPs of its graphs."""
     by_node: dict[fx.Node, Flops] = {}
-    known: dict[Hashable, int] = {}
     for node in graph.nodes:
         if node.op != "call_function":
             continue
@@ -57,12 +60,23 @@ def flops_by_node(graph: fx.Graph, weights: Mapping[str, Any]) -> dict[fx.Node, 
         if opaque := call_of(node):
             by_node[node] = dict(opaque.flops)
             continue
-        key = shape_key(node)
-        if key not in known:
-            known[key] = count(node)
-        if known[key]:
-            by_node[node] = {kind_of(node): known[key]}
+        if flops := counted_once(node):
+            by_node[node] = {kind_of(node): flops}
     return by_node
+
+
+def counted_once(node: fx.Node) -> int:
+    """FLOPs of one node. Equal calls of one of torch's operators are counted once a process."""
+    if not is_counted(node):
+        return 0
+    if not hasattr(node.target, "overloadpacket"):  # a callable that lives as long as its model
+        return count(node)
+    key = shape_key(node)
+    if key not in COUNTED:
+        if len(COUNTED) >= MOST_COUNTED:
+            COUNTED.clear()
+        COUNTED[key] = count(node)
+    return COUNTED[key]
 
 
 def flops_inside(region: fx.GraphModule) -> Iterable[Flops]:
@@ -121,22 +135,34 @@ def shape_key(node: fx.Node) -> Hashable:
     return (node.target, summary(node.args), options)
 
 
+def is_counted(node: fx.Node) -> bool:
+    """Whether an op may cost FLOPs, and can be counted."""
+    if node.target is aten.scaled_dot_product_attention.default:
+        return True
+    if node.target is operator.getitem:
+        return False
+    # This imports Triton if it is installed.
+    from torch.utils.flop_counter import flop_registry
+
+    packet = getattr(node.target, "overloadpacket", None)
+    if packet not in flop_registry and not is_composite(node.target):
+        return False  # as the counter would find by running it
+    if any(n.op == "get_attr" and value_of(n) is None for n in node.all_input_nodes):
+        return False  # it takes a constant of the graph that is no tensor
+    values = flat_values(node)
+    if not any(hasattr(value, "fake_mode") for value in values):
+        return False
+    # The op may fail at the sizes that replace data-dependent ones.
+    return kind_of(node) != "other" or not any(map(has_unknown_size, values))
+
+
 def count(node: fx.Node) -> int:
     """FLOPs of one node, counted by running its op on fake inputs with the sizes at capture."""
     if node.target is aten.scaled_dot_product_attention.default:
         return attention_flops(*(shape_of(value_of(n)) for n in node.args[:3]))  # type: ignore[arg-type]
-    if any(n.op == "get_attr" and value_of(n) is None for n in node.all_input_nodes):
-        return 0  # it takes a constant of the graph that is no tensor
-    values = flat_values(node)
-    fake = next((v.fake_mode for v in values if hasattr(v, "fake_mode")), None)
-    if fake is None or (kind_of(node) == "other" and any(map(has_unknown_size, values))):
-        return 0  # the op may fail at the sizes that replace data-dependent ones
-    # This imports Triton if it is installed.
-    from torch.utils.flop_counter import FlopCounterMode, flop_registry
+    from torch.utils.flop_counter import FlopCounterMode
 
-    operator = getattr(node.target, "overloadpacket", None)
-    if operator not in flop_registry and not is_composite(node.target):
-        return 0  # as the counter would find by running it
+    fake = next(v.fake_mode for v in flat_values(node) if hasattr(v, "fake_mode"))
     with fake, torch.no_grad(), FlopCounterMode(display=False) as counter:
         call: Any = (node.args, node.kwargs)
         args, kwargs = fx.node.map_arg(call, lambda n: at_capture(value_of(n)))

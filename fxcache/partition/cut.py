@@ -169,6 +169,11 @@ class CutPlan:
             for i, point in enumerate(points)
         }
 
+    def may_write_in_place(self, reused: Set[str]) -> bool:
+        """Return whether a step that reuses these groups writes values, and reads none of them."""
+        read = [self.points[number] for number in self.numbers(reused)]
+        return len(read) < len(self.points) and all(point.start is None for point in read)
+
     def numbers(self, names: Set[str]) -> tuple[int, ...]:
         """Return the indices in ``points`` of the cache points in the groups of these names."""
         groups = (name for name, points in self.groups.items() for _ in points)

@@ -81,7 +81,9 @@ class Variants:
             hoisted: The level of the hoisted values that are its inputs.
             in_place: Whether it writes the values to store to buffers, and does not return them.
         """
-        key = VariantKey(reused, continued, hoisted, in_place and self._writes_only(reused))
+        key = VariantKey(
+            reused, continued, hoisted, in_place and self.plan.may_write_in_place(reused)
+        )
         if (made := self.made.get(key)) is not None:
             return made
         with self._lock:
@@ -91,11 +93,6 @@ class Variants:
                 self.fusions[key] = rewritten.fusions
                 self.made[key] = self._variant(rewritten, name)
             return self.made[key]
-
-    def _writes_only(self, reused: frozenset[str]) -> bool:
-        """Return whether a variant writes values, and reads none of those that it writes."""
-        points = (self.plan.points[number] for number in self.plan.numbers(reused))
-        return reused != self.all and all(point.start is None for point in points)
 
     def reused_by(self, decision: Decision) -> frozenset[str]:
         """Return the groups of cache points that a step reuses after this decision."""

@@ -39,6 +39,7 @@ def test_every_class_has_a_recipe_or_a_reason():
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("kind", SAMPLE)
 def test_a_sample_of_the_rows(kind: str) -> None:
     assert check(recipes()[kind]).faults() == []

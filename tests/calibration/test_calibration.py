@@ -180,6 +180,7 @@ def test_teacaches_fit_of_few_points_goes_through_them():
     assert fitted([(0.0, 0.0)]) == (0.0,)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("kind", CALIBRATED)
 def test_calibration_does_not_change_samples_or_the_model(kind):
     unet, found = tiny.small_unet(), []
@@ -191,6 +192,7 @@ def test_calibration_does_not_change_samples_or_the_model(kind):
     assert type(unet) is type(tiny.small_unet())
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("kind", CALIBRATED)
 def test_calibration_is_deterministic_and_plans_survive_json(kind, tmp_path):
     def plan() -> fxcache.Plan:

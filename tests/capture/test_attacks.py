@@ -72,6 +72,7 @@ class Written(DiT):
 
 
 @torch.no_grad()
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("way", ["index", "slice", "view"])
 def test_values_written_in_place_keep_their_sources(way):
     model, plain, inputs = Written(way).eval(), Written(way).eval(), dit_inputs()

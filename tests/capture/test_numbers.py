@@ -143,6 +143,7 @@ def test_one_capture_serves_all_numbers(kind):
 
 
 @torch.no_grad()
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("kind", [MadeATensor, IsAFloat, Float, Rounded])
 def test_whole_numbers(kind):
     model, plain, inputs = (

@@ -88,6 +88,7 @@ EXACT: dict[str, Prepare] = {
 }
 
 
+@pytest.mark.sweep(10)
 @pytest.mark.parametrize("prepare", EXACT.values(), ids=list(EXACT))
 def test_writes_are_exact(prepare):
     assert_exact(prepare)

@@ -88,6 +88,7 @@ MASK = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 0, 0, 0]])
 
 
 @torch.no_grad()
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("kind", [Padded, Packed])
 def test_values_read_from_a_mask(kind):
     model, plain = fxcache.optimize(kind().eval(), policy=fxcache.Uniform(interval=1)), kind()

@@ -175,6 +175,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
+@pytest.mark.sweep(6)
 @pytest.mark.parametrize(("change", "error"), DAMAGE.values(), ids=DAMAGE)
 def test_damaged_artifacts_are_refused(example, native_folder, change, error):
     change(native_folder)

@@ -86,6 +86,7 @@ def test_a_restored_model_keeps_the_options_of_the_capture(any_batch):
     assert torch.equal(denoised(model)[-1], denoised(fxcache.optimize(dit(), plan.policy))[-1])
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("optimized", [True, False])
 @torch.no_grad()
 def test_a_copy_has_weights_of_its_own(any_batch, optimized):

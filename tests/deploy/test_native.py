@@ -22,6 +22,7 @@ from tests.loops import refreshes
 from tests.plain import dit, dit_inputs
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("batch", [2, 3, 7])
 def test_native_code_gives_the_results_of_the_graphs(compiled, runs, batch):
     native, plain = load_native(compiled), fxcache.load(compiled)
@@ -63,6 +64,7 @@ def replace_data(model: Any) -> None:
     model.head.weight.data = 2 * model.head.weight.detach()
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("change", [double_in_place, replace_weight, replace_data])
 def test_new_weights_are_used(compiled, change):
     models = load_native(compiled), fxcache.load(compiled)

@@ -55,7 +55,7 @@ def error(found: Tensor, expected: Tensor) -> float:
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
 def test_a_run_equals_that_of_fxcache_up_to_rounding(options, tmp_path):
     model = fxcache.optimize(dit(3), **options)

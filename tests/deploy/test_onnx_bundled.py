@@ -70,7 +70,8 @@ def on_onnx_runtime(folder: Path, inputs: dict[str, Tensor]) -> dict[str, Any]:
     return dict(np.load(out))
 
 
-@pytest.mark.parametrize("bundled", [emoji_sd, emoji_dit])
+@pytest.mark.sweep(1)
+@pytest.mark.parametrize("bundled", [emoji_dit, emoji_sd])
 def test_a_bundled_model_runs_without_torch(bundled, tmp_path):
     model, scheduler, latent, conditioning = bundled()
     fxcache.optimize(model, fxcache.Uniform(3))

@@ -83,6 +83,7 @@ class Empty(Foreign):
 
 
 @torch.no_grad()
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize(
     ("kind", "cause"),
     [

@@ -45,6 +45,7 @@ def assert_round_trip(
     assert (theirs.policy, theirs.cut, theirs.forecast) == (ours.policy, ours.cut, ours.forecast)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("name", CALIBRATED)
 def test_calibrated_plans(name, tmp_path):
     policy, options = CALIBRATED[name]

@@ -17,7 +17,7 @@ from tests import tiny
 from tests.gate.subjects import EXACT, STEPS, small
 from tests.plain import dit_inputs
 
-pytestmark = pytest.mark.usefixtures("clean_dynamo")
+pytestmark = pytest.mark.usefixtures("clean_dynamo", "shared_captures")
 TEACACHE = fxcache.TeaCache(0.3, coefficients=(1.0, 0.0))
 CASES: dict[str, tuple[dict[str, Any], int, set[str]]] = {
     "prefix": (

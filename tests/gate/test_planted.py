@@ -20,7 +20,7 @@ from fxcache.runtime.engine import Engine
 from tests.gate.subjects import STEPS, expect, gate, small, texts
 from tests.plain import dit_inputs
 
-pytestmark = pytest.mark.usefixtures("clean_dynamo")
+pytestmark = pytest.mark.usefixtures("clean_dynamo", "shared_captures")
 
 CAPTURE = "denoisers/DiT/captures/0"
 REUSE = f"{CAPTURE}/graphs/cached_skip"

@@ -12,6 +12,8 @@ import pytest_fxcache
 pytest_plugins = ["pytester"]
 
 SUITE = """
+    import os
+
     import pytest
     import torch
     from torch import nn
@@ -40,8 +42,11 @@ SUITE = """
             return latent * timestep
 
 
+    def pytest_generate_tests(metafunc):
+        metafunc.parametrize("depth", list(map(int, os.environ["DEPTHS"].split())))
+
+
     @pytest.mark.fxcache_gate(tiers=("exact",))
-    @pytest.mark.parametrize("depth", DEPTHS)
     def test_denoiser(fxcache_gate, depth, request):
         model = fxcache.optimize(Denoiser(depth).eval(), fxcache.Uniform(3), hoist=None)
         inputs = {"latent": torch.ones(2, 8), "timestep": torch.tensor(0.5)}
@@ -50,32 +55,47 @@ SUITE = """
 """
 
 
-def run(pytester: pytest.Pytester, depths: tuple[int, ...], *options: str) -> pytest.RunResult:
-    """Run a suite that holds denoisers of these depths, in a process of its own as users do."""
-    pytester.makepyfile(test_gate=SUITE.replace("DEPTHS", repr(depths)))
-    return pytester.runpytest_subprocess("-W", "error", "-p", "no:cacheprovider", *options)
+OPTIONS = ("-W", "error", "-p", "no:cacheprovider")
+# Runs the suite twice, in one process: each would import torch and Inductor for many seconds.
+TWICE = """
+import os, sys
+from pathlib import Path
+
+import pytest
+
+os.environ["DEPTHS"] = "3"
+assert pytest.main([*sys.argv[1:], "--fxcache-update", "first values"]) == 0
+(file,) = Path().glob("expected-torch*.json")
+written = file.read_text()
+assert '"denoiser 0"' in written
+assert '"reason": "first values"' in written
+print("WRITTEN", flush=True)
+
+os.environ["DEPTHS"] = "4 3"
+status = pytest.main(sys.argv[1:])
+assert file.read_text() == written
+sys.exit(status)
+"""
 
 
 def test_values_are_written_and_held(pytester):
     """The first denoiser becomes deeper, the second is new."""
-    run(pytester, (3,), "--fxcache-update", "first values").assert_outcomes(passed=1)
-    (file,) = pytester.path.glob("expected-torch*.json")
-    written = file.read_text()
-    assert '"denoiser 0"' in written
-    assert '"reason": "first values"' in written
-
-    second = run(pytester, (4, 3))
-    second.assert_outcomes(failed=2)
-    second.stdout.fnmatch_lines(["*FAILED*graphs/full/operators/aten.linear.default: 6 → 8*"])
-    second.stdout.fnmatch_lines(["*there is no expected value*"])
-    second.stdout.fnmatch_lines(['*write the new values: pytest --fxcache-update "why they*'])
-    second.stdout.no_fnmatch_line("*torch.__trace*")
-    assert file.read_text() == written
+    pytester.makepyfile(test_gate=SUITE)
+    result = pytester.run(sys.executable, pytester.makepyfile(twice=TWICE), *OPTIONS)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    lines = ["*1 passed*", "WRITTEN", "*2 failed*"]
+    result.stdout.fnmatch_lines(lines)
+    deeper = "*FAILED*graphs/full/operators/aten.linear.default: 6 → 8*"
+    result.stdout.fnmatch_lines([deeper, "*there is no expected value*"])
+    result.stdout.fnmatch_lines(['*write the new values: pytest --fxcache-update "why they*'])
+    result.stdout.no_fnmatch_line("*torch.__trace*")
 
 
 @pytest.mark.slow
-def test_several_processes_write_no_file(pytester):
-    result = run(pytester, (3,), "-n", "1", "--fxcache-update", "why")
+def test_several_processes_write_no_file(pytester, monkeypatch):
+    monkeypatch.setenv("DEPTHS", "3")
+    pytester.makepyfile(test_gate=SUITE)
+    result = pytester.runpytest_subprocess(*OPTIONS, "-n", "1", "--fxcache-update", "why")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*run pytest without -n*"])
     assert not list(pytester.path.glob("*.json"))

@@ -33,6 +33,7 @@ def test_each_tensor_is_read_or_written_once(kernel, expected):
     assert found == expected[case]
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize(
     ("case", "values", "size"), [("SD 1.5, fp16", SD_1_5, 2), ("SDXL, bf16", SDXL, 2)]
 )

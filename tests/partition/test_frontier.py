@@ -3,10 +3,12 @@
 import pytest
 import torch
 from diffusers import UNet2DModel
+from torch import fx
 
 import fxcache
 from bench.frontier import MODELS, on_meta
-from fxcache.analysis.cost import count
+from fxcache.analysis import cost
+from fxcache.analysis.cost import Costs, count, is_counted
 from fxcache.capture.capture import capture
 from fxcache.signature import Signature
 from tests import tiny
@@ -137,4 +139,29 @@ def test_flops_are_counted_outside_of_inference_mode_too():
         call = signature.call((inputs["sample"].clone(), torch.tensor(5.0), inputs["text"]), {})
         program = capture(model, signature, call)
     with torch.enable_grad():
-        assert sum(count(node) for node in program.graph.nodes if node.op == "call_function") > 0
+        calls = (node for node in program.graph.nodes if node.op == "call_function")
+        assert sum(count(node) for node in calls if is_counted(node)) > 0
+
+
+def test_equal_calls_are_counted_once_a_process(monkeypatch):
+    """Those of another batch are other calls."""
+    signature = Signature(type(dit()))
+    calls: list[fx.Node] = []
+
+    def counting(node: fx.Node) -> int:
+        calls.append(node)
+        return count(node)
+
+    def total(batch: int) -> int:
+        call = signature.call((), dit_inputs(batch) | {"timestep": torch.tensor(5.0)})
+        program = capture(dit(), signature, call)
+        return Costs(program).total(program.graph.nodes)
+
+    monkeypatch.setattr(cost, "COUNTED", {})
+    monkeypatch.setattr(cost, "count", counting)
+    one = total(1)
+    first = len(calls)
+    assert total(1) == one
+    assert len(calls) == first < 20
+    assert total(2) > 1.9 * one
+    assert first < len(calls) <= 2 * first

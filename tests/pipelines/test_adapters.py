@@ -117,6 +117,7 @@ def test_controlnet_for_a_part_of_the_run(made):
     keeps(draw, model, expected=RESIDUALS)
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("options", [{}, PART], ids=["whole", "part"])
 def test_flux_controlnet_in_a_session(options):
     model, draw, _ = flux_controlnet(**options)

@@ -85,7 +85,7 @@ CHANGES: dict[str, tuple[tuple[str, ...], Callable[[Any], object]]] = {
 }
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_between_runs(change):
     names, act = CHANGES[change]

@@ -53,7 +53,7 @@ def layerwise(model: Any) -> None:
 
 
 HOOKS = [sequential, groups_of_leaves, groups_of_blocks, layerwise]
-# One model in each order; the others with "make test-slow".
+# Each hook on one model, in one order; the others with "make test-slow".
 LOADING = pytest.mark.parametrize(
     ("hook", "made", "hooked_first"),
     [
@@ -62,9 +62,9 @@ LOADING = pytest.mark.parametrize(
             made,
             first,
             id=f"{hook.__name__}-{made.__name__}-{'before' if first else 'after'}",
-            marks=[] if (made is flux) == first else pytest.mark.slow,
+            marks=[] if (made is flux) == first == (number % 2 == 0) else pytest.mark.slow,
         )
-        for hook in HOOKS
+        for number, hook in enumerate(HOOKS)
         for made in (stable_diffusion, flux)
         for first in (True, False)
     ],

@@ -67,7 +67,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_between_runs(change):
     follows(*CHANGES[change])
@@ -158,6 +158,7 @@ def test_guidance_rescale(rescale):
     keeps(draw, model)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(
     ("made", "at"),
     [
@@ -198,6 +199,7 @@ def test_guidance_that_ends_halves_the_batch(after):
     keeps(ending, model, expected=expected)
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_a_prompt_replaced_in_the_middle_of_a_run(after):
     model, draw, _ = stable_diffusion()
@@ -222,7 +224,9 @@ def test_a_prompt_replaced_in_the_middle_of_a_run(after):
 
 
 def pag() -> Made:
-    pipe = diffusers.AutoPipelineForText2Image.from_pipe(stable_diffusion()[2], enable_pag=True)
+    pipe = diffusers.AutoPipelineForText2Image.from_pipe(
+        stable_diffusion()[2], enable_pag=True, pag_applied_layers=["up"]
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe.unet, drawing(pipe, **SD_PROMPT, pag_scale=3.0), pipe
 

@@ -21,6 +21,7 @@ from tests.pipelines.build import (
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("made", [stable_diffusion, flux, sd3])
 def test_exact_and_reusing(made):
     model, draw, pipe = made()

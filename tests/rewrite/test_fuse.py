@@ -142,6 +142,7 @@ HEADS = {
 
 
 @pytest.mark.usefixtures("on_any_device")
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize("name", HEADS)
 def test_norm_and_modulation_after_a_residual_read(name):
     norm, modulated = HEADS[name]

@@ -103,7 +103,7 @@ denoisers = st.builds(
 
 
 @torch.no_grad()
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(denoisers, st.data())
 def test_every_cut_keeps_promises_1_and_2(model, data):
     model.eval()

@@ -95,7 +95,7 @@ def test_a_unets_batch_and_size():
         policy=fxcache.Uniform(interval=3),
         capture=fxcache.CaptureConfig(dynamic=sizes),
     )
-    for batch, size in ((2, 16), (3, 8), (4, 24)):
+    for batch, size in ((2, 16), (3, 24)):
         inputs = tiny.inputs(batch, size)
         fixed = fxcache.optimize(tiny.small_unet(), policy=fxcache.Uniform(interval=3))
         assert torch.equal(sample(unet, 4, **inputs), sample(fixed, 4, **inputs))

@@ -108,6 +108,7 @@ def test_high_orders_are_refused():
         Taylor(order=5)
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("policy", [TaylorSeer(3), FirstBlock(1e6, max_reuses=2), Uniform(3)])
 @torch.no_grad()
 def test_a_warm_up_call_does_not_belong_to_the_run(policy):

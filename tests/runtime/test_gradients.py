@@ -10,6 +10,7 @@ import fxcache
 from tests import tiny
 from tests.loops import refreshes
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
 STEPS = 6
 
 
@@ -31,14 +32,14 @@ def guided(unet: Any, steps: int = STEPS) -> Tensor:
 
 @pytest.mark.filterwarnings("ignore:some calls want gradients")
 def test_gradients_are_those_of_the_original_model():
-    unet = tiny.unet().eval()
+    unet = tiny.small_unet()
     plain = guided(unet)
     fxcache.optimize(unet, fxcache.Uniform(1))
     assert torch.equal(guided(unet), plain)
 
 
 def test_calls_without_gradients_reuse():
-    unet = tiny.unet().eval()
+    unet = tiny.small_unet()
     fxcache.optimize(unet, fxcache.Uniform(3))
     with pytest.warns(fxcache.FxcacheWarning, match=r"want gradients.* torch\.no_grad"):
         guided(unet)
@@ -47,7 +48,7 @@ def test_calls_without_gradients_reuse():
 
 
 def test_compiled_calls_with_gradients():
-    unet = tiny.unet().eval()
+    unet = tiny.small_unet()
     plain = guided(unet, steps=2)
     fxcache.optimize(unet, fxcache.Uniform(1))
     with pytest.warns(fxcache.FxcacheWarning, match="want gradients"):

@@ -90,6 +90,7 @@ class Published(nn.Module):
         return result
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("count", [1, 3])
 def test_guidance_equals_the_published_rule(count):
     plain = Published(tiny.small_unet(), CACHE)
@@ -301,6 +302,7 @@ def test_the_first_two_steps_compute_both():
     assert [cache.computes_both(Step(i, 20)) for i in range(4)] == [True, True, True, False]
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("count", [1, 2])
 @torch.no_grad()
 def test_latents_of_another_size_are_computed_whole_first(count):

@@ -62,6 +62,7 @@ def spent(model: nn.Module) -> int:
     return sum(step.flops for run in engine.runs for step in run.steps)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda p: p.to_dict()["policy"])
 def test_hoisting_once_is_bit_for_bit_equal(policy):
     if policy.observes:
@@ -422,7 +423,7 @@ def levels_of(variants: Variants) -> set[HoistLevel]:
     return {key.hoisted for key in variants.made if key.hoisted}
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(1)
 @pytest.mark.usefixtures("clean_dynamo")
 @pytest.mark.parametrize("offload", [False, True])
 @pytest.mark.parametrize("hoist", ["once", "table"])

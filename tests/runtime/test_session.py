@@ -79,7 +79,7 @@ def test_the_best_source_of_the_place_wins():
     assert position_of(torch.ones((), device="meta"), told) == told
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(1)
 @torch.no_grad()
 @pytest.mark.parametrize("numbers", [(100, 300, 500, 700, 900), (900, 700, 500, 300, 100)])
 @pytest.mark.parametrize("made", [int, torch.tensor, lambda t: torch.full((2,), t)])
@@ -90,6 +90,7 @@ def test_numbers_that_rise_or_fall_are_one_run(optimized, numbers, made):
 
 
 @torch.no_grad()
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("first", [500, 999])
 def test_a_warm_up_call_is_a_separate_run(optimized, first):
     inputs = tiny.inputs()

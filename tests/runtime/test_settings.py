@@ -93,6 +93,7 @@ def test_a_set_among_the_settings_needs_no_second_trace(exports):
     assert list(chosen) == [1, 8]
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize(
     ("first", "second"),
     [
@@ -171,6 +172,7 @@ def test_the_next_call_refreshes():
 
 
 @torch.no_grad()
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("key", [None, "a request"])
 def test_the_next_call_refreshes_in_a_session_too(key):
     model = fxcache.optimize(Mini().eval(), fxcache.Uniform(9))
@@ -204,6 +206,7 @@ def test_a_session_does_not_reuse_values_of_old_settings():
     assert torch.equal(found[0], plain(2 * SAMPLE, 800.0, TEXT))
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -280,6 +283,7 @@ def test_clear_drops_values_and_keeps_captures(exports):
 
 
 @torch.no_grad()
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("change", [fxcache.restore, fxcache.optimize])
 def test_a_waiting_call_runs_under_the_new_settings(change):
     """The call runs with the settings at the time of its turn."""

@@ -160,6 +160,7 @@ def test_the_prefix_computes_the_signal_of_single_timesteps():
 
 
 @pytest.mark.usefixtures("clean_dynamo")
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("fullgraph", [False, True])
 def test_three_graphs_no_break_no_recompilation(fullgraph):
     policy = FirstBlock(0.1)

@@ -154,6 +154,7 @@ def steps(model: nn.Module) -> tuple[int, int]:
     return sum(r["steps"] for r in runs), sum(len(r["refreshes"]) for r in runs)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("kind", MEMORIES)
 def test_refreshing_is_exact_for_outputs_and_objects(kind):
     plain, memory, twin = WithMemory(use).eval(), kind(), kind()
@@ -166,6 +167,7 @@ def test_refreshing_is_exact_for_outputs_and_objects(kind):
     assert_same_state(memory, twin)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("kind", MEMORIES)
 def test_reuse_continues_while_the_object_changes(kind):
     model = fxcache.optimize(WithMemory(use).eval(), policy=fxcache.Uniform(3))

@@ -89,11 +89,14 @@ def reply_of(status: int, headers: Any, body: bytes) -> Reply:
 
 
 @contextmanager
-def running(artifact: Path, folder: Path, *options: str) -> Iterator[Server]:
+def running(
+    artifact: Path, folder: Path, *options: str, pipeline: Path = MODEL
+) -> Iterator[Server]:
     """Start a server, and stop it at the end if it still runs."""
     port, metrics_port = free_port(), free_port()
     command = [sys.executable, "-W", "ignore", "-m", "fxcache.cli", "serve", str(artifact)]
-    command += ["--pipeline", str(MODEL), "--port", str(port), "--metrics-port", str(metrics_port)]
+    command += ["--pipeline", str(pipeline)]
+    command += ["--port", str(port), "--metrics-port", str(metrics_port)]
     log = folder / "server.log"
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(

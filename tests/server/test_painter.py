@@ -14,14 +14,13 @@ from PIL import Image
 import fxcache
 from fxcache.server import ServerConfig
 from fxcache.server.painter import Drawn, Painter, Wish
-from tests.server.processes import MODEL
 
 WISH = Wish("red apple", steps=6, seed=1)
 
 
 @pytest.fixture(scope="module")
-def painter(artifact: Path) -> Iterator[Painter]:
-    made = Painter(ServerConfig(str(MODEL), str(artifact)))
+def painter(small: Path) -> Iterator[Painter]:
+    made = Painter(ServerConfig(str(small / "pipeline"), str(small / "unet")))
     yield made
     made.close()
 
@@ -76,10 +75,10 @@ def test_what_fails_during_the_steps_is_no_refusal(painter, monkeypatch):
         asyncio.run(painter.draw(WISH))
 
 
-def test_an_artifact_of_another_dtype_fails_at_the_start(artifact):
+def test_an_artifact_of_another_dtype_fails_at_the_start(small):
     before = threading.active_count()
     with pytest.raises(fxcache.ArtifactError, match="has no graph for this call"):
-        Painter(ServerConfig(str(MODEL), str(artifact), dtype="bfloat16"))
+        Painter(ServerConfig(str(small / "pipeline"), str(small / "unet"), dtype="bfloat16"))
     assert threading.active_count() == before
 
 

@@ -17,8 +17,9 @@ LONG = 300
 
 
 @pytest.fixture(scope="module")
-def server(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(artifact, tmp_path_factory.mktemp("server"), *LIMITS) as started:
+def server(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    with running(small / "unet", folder, *LIMITS, pipeline=small / "pipeline") as started:
         yield started
 
 
@@ -122,7 +123,7 @@ def test_a_server_that_stops_finishes_what_has_begun(server):
     with ThreadPoolExecutor(2) as pool:
         begun = []
         for seed in range(2):  # one after the other: two at once may both be in the queue of one
-            begun.append(pool.submit(server.draw, steps=300, seed=seed))
+            begun.append(pool.submit(server.draw, steps=LONG, seed=seed))
             server.until(lambda n=seed: server.get("/health").data["ongoing"] == n + 1)
         server.terminate()
         server.until(lambda: server.get("/health").data["draining"])

@@ -37,6 +37,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 WISHES = [Wish(0), Wish(1, steps=5), Wish(2, rows=2), Wish(3, steps=9)]
 
 
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_requests_get_what_they_get_alone(options):
     batcher = Batcher(optimized(**options))

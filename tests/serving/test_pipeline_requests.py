@@ -17,6 +17,8 @@ from tests.serving.pictures import (
     optimize,
 )
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 
 def adapted() -> tuple[Any, Mapping[str, Any]]:
     """Return a pipeline with a ControlNet, whose residuals are new at each step."""

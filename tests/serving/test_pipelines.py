@@ -24,6 +24,8 @@ from tests.serving.pictures import (
     wan,
 )
 
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
 
 @pytest.mark.sweep(1)
 @pytest.mark.parametrize("name", PIPELINES)
