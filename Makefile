@@ -96,6 +96,7 @@ figures: install
 	$(BIN)/python -m bench.artifacts --out bench/results/artifacts.json
 	$(BIN)/python -m bench.serving --out bench/results/serving.json
 	$(BIN)/python -m bench.planning --out bench/results/planning.json
+	$(BIN)/python -m bench.memory --out bench/results/memory.json
 	$(BIN)/python -m bench.traffic --out bench/results/traffic.json
 	$(BIN)/python -m bench.figures
 

@@ -24,8 +24,8 @@ from tests.runtime.drawn.loops import Drawing, Loop, Stream
 from tests.runtime.drawn.model import TOKENS, WIDTH, Denoiser, doubled
 
 INTERVAL = 3
-# An unclear call refreshes, and the call after it may be unclear for the same reason.
-MAX_UNCLEAR = 2
+# An unclear call refreshes. Where only latents connect calls, the next ones may be unclear too.
+MAX_UNCLEAR = 4
 
 
 @dataclass
