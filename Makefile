@@ -35,8 +35,7 @@ install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-# Python compiles a file when it is imported first; most are never imported.
-	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable ".[diffusers,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[diffusers,dev]"
 	touch $@
 
 demo: install

@@ -161,7 +161,7 @@ def test_no_value_of_the_trace_stays_in_containers():
     for batch in (2, 3):
         inputs |= dit_inputs(batch)
         got = model(**inputs)
-        assert not Keeping.shared
+        assert {type(kept) for kept in Keeping.shared.values()} <= {Tensor}
         assert torch.equal(got, plain(**inputs))
         Keeping.shared.clear()
     fxcache.restore(model)

@@ -319,8 +319,8 @@ def test_hoisting_beside_a_number(level):
 def test_the_model_and_its_modules_are_unchanged():
     class Keeps(Float):
         def embedded(self, sample, sigma):
-            self.last = super().embedded(sample, sigma)
-            return self.last
+            self.table = torch.linspace(0, 1, sample.shape[-1])
+            return super().embedded(sample * self.table, sigma)
 
     model, inputs = fxcache.optimize(Keeps().eval(), policy=EVERY), dit_inputs()
     before = set(vars(model))

@@ -110,9 +110,10 @@ def test_a_forced_recompilation(expected, monkeypatch):
     """A global setting that alternates between calls makes guards fail."""
     original = Engine._prepare
 
-    def toggling(self: Engine, step: Any, module: Any) -> None:
-        original(self, step, module)
+    def toggling(self: Engine, step: Any, module: Any) -> bool:
+        ready = original(self, step, module)
         torch.use_deterministic_algorithms(not torch.are_deterministic_algorithms_enabled())
+        return ready
 
     monkeypatch.setattr(Engine, "_prepare", toggling)
     found = failed(gate(expected, small()), "compilation/graphs", "compilation/recompilations")
