@@ -183,8 +183,9 @@ def quality_table(models: dict[str, Any]) -> str:
     table = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
     return (
         "The next table compares pictures with those without caching, at equal FLOPs, on the two "
-        "bundled models. Values between measured points are interpolated. Larger models are more "
-        f"sensitive. [Quality against speed](docs/quality.md) has all policies.\n\n{table}"
+        "bundled models. Values between measured points are interpolated; a dash is outside of the "
+        "measured speed-ups. Larger models are more sensitive. "
+        f"[Quality against speed](docs/quality.md) has all policies.\n\n{table}"
     )
 
 

@@ -55,7 +55,7 @@ def require_length(what: str, length: int, step: Step) -> None:
         raise ScheduleError(
             f"{what} was calibrated for runs of {length} steps; this run has {num_steps} steps",
             where=f"step {step.index}",
-            remedy="calibrate for this number of steps",
+            remedy=f"sample with {length} steps, or calibrate or tune again for this number",
         )
 
 

@@ -235,7 +235,8 @@ class Plan:
             raise ModelFileError(
                 f"the plan cannot be read: {error}",
                 where=str(file),
-                remedy="pass a file written by fxcache calibrate or fxcache tune",
+                remedy="pass a file written by fxcache calibrate or fxcache tune, or a policy as "
+                "an object, such as fxcache.Uniform(3)",
             ) from error
         if not isinstance(data, dict):
             data = {}

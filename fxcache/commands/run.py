@@ -19,6 +19,11 @@ from fxcache.pipelines.drawing import compare
 from fxcache.report.compare import Comparison
 from fxcache.report.sheet import sheet
 
+ONE_AFTER_THE_OTHER = (
+    "The times are of one run without fxcache and one with it, so another load of the machine "
+    "changes them. `fxcache compare` measures several runs that take turns."
+)
+
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
@@ -68,4 +73,4 @@ def comparison_text(compared: Comparison, out: Path) -> str:
         ("PSNR against the original", f"{compared.psnr_db:.2f} dB"),
         ("SSIM against the original", f"{compared.ssim:.4f}"),
     ]
-    return f"{tabulate(rows, tablefmt='plain')}\n\nwrote {out}"
+    return f"{tabulate(rows, tablefmt='plain')}\n\n{ONE_AFTER_THE_OTHER}\n\nwrote {out}"

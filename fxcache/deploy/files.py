@@ -158,7 +158,8 @@ def content_of(folder: Path, name: str, most: int) -> bytes:
         raise ArtifactError(
             f"{name} cannot be read: {error.strerror}",
             where=str(path),
-            remedy="pass the folder that fxcache.export wrote, with all its files",
+            remedy="pass the folder that fxcache.export wrote, with all its files; an exported "
+            "pipeline has a folder for each denoiser, such as artifact/unet",
         ) from error
 
 

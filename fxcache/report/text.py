@@ -4,21 +4,28 @@ from typing import Any
 
 from tabulate import tabulate
 
+LONGEST_OPTION = 120  # characters
+
 LEGEND = (
-    "capture: the captures that the run used, by their numbers above.",
+    "run: the calls of one session or of one call of the pipeline; if a step calls the model "
+    "several times, for the halves of the guidance or for tiles, each of these has its own row.",
+    "capture: the captures that the run used, by their numbers above; dropped: a capture that is "
+    "not kept any more, as after a change of the model.",
+    "began with: why the first step refreshed.",
     "refreshed, halved: the steps that ran the full graph; those that computed one half of the "
     "guidance.",
-    "refresh ms, reuse ms: the median time of a step of this kind.",
+    "refresh ms, reuse ms: the median time of a step of this kind, without fxcache's own Python "
+    "code before it.",
     "compile s: the time in which torch.compile compiled during the run.",
-    "speed-up: the time of as many refreshes, divided by that of the steps; ideal: the same in "
-    "FLOPs.",
+    "speed-up: the time of as many refreshes, divided by that of the steps, from these medians; "
+    "ideal: FLOPs without fxcache, divided by those of the steps.",
     "waits: how often a step read a timestep, a signal or the guidance from the device.",
 )
 
 
 def as_text(report: dict[str, Any]) -> str:
     """Return the text of a report, which may come from JSON."""
-    options = ", ".join(f"{k}={v}" for k, v in report["policy"].items() if k != "policy")
+    options = ", ".join(f"{k}={brief(v)}" for k, v in report["policy"].items() if k != "policy")
     lines = [
         f"{report['model']}: {report['policy']['policy']}({options}), "
         f"{report['cached_bytes']:,} bytes cached",
@@ -37,6 +44,12 @@ def as_text(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def brief(value: Any) -> str:
+    """``value`` as text; "…" for a table, which would fill the screen."""
+    text = str(value)
+    return text if len(text) <= LONGEST_OPTION else "…"
+
+
 def summary(report: dict[str, Any]) -> str:
     """Return one line: what happened, and what to do."""
     totals, runs = report.get("totals"), report["runs"]
@@ -50,15 +63,18 @@ def summary(report: dict[str, Any]) -> str:
     )
     spent = f"; {spent}" if spent else ""
     if not reused:
+        threshold = ", a higher threshold" if "threshold" in report["policy"] else ""
         return (
             f"none of {calls:,} calls reused cached values, so nothing is faster{spent}. Take more "
-            "steps, or a policy that refreshes less often"
+            f"steps{threshold}, or a policy that refreshes less often"
         )
     speed = runs[-1]["speedup"] if runs else None
-    fast = f"; the last run was {speed:.2f} times as fast as one of refreshes" if speed else ""
+    faster = (
+        f"; the last run was {speed:.2f} times as fast as one of refreshes only" if speed else ""
+    )
     return (
-        f"{reused:,} of {calls:,} calls reused cached values{fast}{spent}. See what that does to "
-        "the pictures: fxcache compare"
+        f"{reused:,} of {calls:,} calls reused cached values{faster}{spent}. See what that does to "
+        "the pictures: fxcache compare PIPELINE, or your own loop after fxcache.restore(model)"
     )
 
 

@@ -184,6 +184,8 @@ class Engine:
     def _step(self, trajectory: Trajectory, session: Session | None) -> Step:
         """Return the step as the policy sees it."""
         num_steps, end = (session.num_steps, session.end()) if session else (None, None)
+        if num_steps is not None and trajectory.step >= num_steps:
+            self.notices.warn_long_run(num_steps)
         return Step(
             trajectory.step,
             num_steps or self.store.expected_steps(trajectory, end),

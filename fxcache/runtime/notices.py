@@ -25,7 +25,7 @@ CHANGING = (
 GRADIENTS = "some calls want gradients for their inputs, and run the original model"
 NEED_NO_GRADIENTS = "If no gradients are needed, sample under torch.no_grad()."
 NO_EFFECTS = "If nothing reads these values, remove the hooks or processors that store them."
-NO_FASTER = "Results stay exact, but are no faster."
+NO_FASTER = "Results stay exact, but these calls are no faster."
 UNPROTECTED = (
     "The last steps reuse cached values like the others, so that results differ more from those "
     "without caching."
@@ -97,6 +97,15 @@ class Notices:
         else:
             what = f"the first call changes settings of the model: {named(effects)}"
             self.note(f"{what}. The original model ran it", "", "Later calls use graphs.")
+
+    def warn_long_run(self, num_steps: int) -> None:
+        """Warn that a run makes more calls than its session says."""
+        self.warn(
+            f"a run makes more calls than its session says: num_steps={num_steps}",
+            "Pass the number of calls, which is twice that of the steps if the solver calls the "
+            "model twice a step.",
+            "The policy takes the calls beyond for steps after the end.",
+        )
 
     def warn_uncalibrated(self, policy: Policy) -> None:
         """Warn if ``policy`` works better with measurements that it was not given."""

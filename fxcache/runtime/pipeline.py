@@ -126,7 +126,9 @@ def not_optimized(model: object, caller: str) -> StateError:
     return StateError(
         f"{type(model).__name__} is not optimised",
         where=caller,
-        remedy="call fxcache.optimize(model) first",
+        remedy="leave out this call: nothing is to be undone"
+        if caller == "fxcache.restore"
+        else "call fxcache.optimize(model) first",
     )
 
 

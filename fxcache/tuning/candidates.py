@@ -55,7 +55,8 @@ def require_reachable(
         f"no schedule is {speedup:g} times as fast: one that refreshes every {gaps + 1} steps and "
         f"reuses most is {highest:.2f} times as fast",
         where="tune",
-        remedy=f"pass a smaller speed-up, or let values be reused over more steps (gaps={gaps})",
+        remedy="pass a smaller speed-up, or let values be reused over more steps "
+        f"(gaps={gaps}; --gaps on the command line)",
     )
 
 

@@ -100,7 +100,7 @@ class Tuner:
                 f"no schedule makes {type(self.model).__name__} {speedup:g} times as fast",
                 where="tune",
                 remedy="pass a smaller speed-up, or let values be reused over more steps "
-                f"(gaps={self.options.gaps})",
+                f"(gaps={self.options.gaps}; --gaps on the command line)",
             )
         solutions.sort(key=lambda candidate: candidate[1].error)
         trials = []

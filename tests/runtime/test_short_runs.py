@@ -1,4 +1,4 @@
-"""Tests that a run too short to reuse anything is reported."""
+"""Tests that a run too short to reuse anything is reported, and one longer than its session."""
 
 import warnings
 
@@ -24,3 +24,11 @@ def test_a_run_that_reuses_or_need_not_is_not(policy, steps):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         denoised(fxcache.optimize(dit(), policy), steps=steps)
+
+
+def test_a_run_with_more_calls_than_its_session_says_is_reported():
+    model = fxcache.optimize(dit())
+    session = fxcache.session(model, num_steps=3)
+    with pytest.warns(fxcache.FxcacheWarning, match="num_steps=3"), session:
+        denoised(model, steps=5)
+    assert "more calls than its session says" in str(fxcache.report(model))
