@@ -46,12 +46,13 @@ def program_to_json(
     Raises:
         ArtifactError: A part of the program cannot be part of an artifact. The error names it.
     """
+    call = call_to_json(kind, device)  # its error names the argument
     require_no_code(program)
     sizes = program.sizes
     symbols = sorted({str(e) for e in sizes.expressions.values() if not isinstance(e, int)})
     pairs = zip(program.inputs, program.placeholders, strict=True)
     return {
-        "call": call_to_json(kind, device),
+        "call": call,
         "inputs": [input_to_json(given, value_of(node), device) for given, node in pairs],
         "sizes": {name: size_to_json(name, program) for name in symbols},
         "conditions": [expressions.to_json(g) for g in sizes.guards if g != True],  # noqa: E712, sympy

@@ -14,7 +14,7 @@ from fxcache.rewrite.variants import Variants
 from fxcache.runtime.agreement import agreed
 from fxcache.runtime.capture_keys import CaptureKey
 from fxcache.runtime.captures import Captures
-from fxcache.runtime.decisions import Decisions
+from fxcache.runtime.decisions import decided
 from fxcache.runtime.enclosing import enclosing_session
 from fxcache.runtime.features.features import features_of
 from fxcache.runtime.features.recording import Recorder, Recording
@@ -54,7 +54,6 @@ class Engine:
         self.store = TrajectoryStore(settings.cache.max_trajectories, settings.capture.step_inputs)
         self.store.lengths.fix(settings.run_lengths)
         self.notices = Notices()
-        self._decisions = Decisions(settings.policy, self.notices)
         self._default_scope = Scope()  # for calls outside of sessions
         self.graphs = Captures(self.signature, settings, self.notices.warn)
         self._recorder: Recorder | None = None
@@ -148,7 +147,8 @@ class Engine:
         trajectory, variants = step.trajectory, step.variants
         if step.signal is not None:  # the policy now sees the change of the signal
             step.now = self._step(trajectory, step.session)
-        chosen = self._decisions.decide(step, recorded=self._recorder is not None)
+        recorded = self._recorder is not None
+        chosen = decided(self.settings.policy, step, self.notices, recorded)
         decision = agreed(variants, chosen, step.call.latent.device)
         reused = variants.reused_by(decision)
         if not reused:
