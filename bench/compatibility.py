@@ -1,9 +1,14 @@
 """Writes ``docs/compatibility.md``, section by section, from stored results."""
 
+import argparse
 import json
-from collections.abc import Callable, Mapping
+import logging
+import warnings
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import bench.foreign.packages_section
 import bench.reports.section
@@ -34,6 +39,34 @@ def stored(name: str) -> Mapping[str, Any]:
 def store(name: str, data: Mapping[str, Any]) -> None:
     """Write ``bench/results/NAME.json``."""
     path(name).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def arguments(description: str | None, noun: str) -> argparse.Namespace:
+    """Read the command line of a section's measurement, and keep other packages quiet.
+
+    Args:
+        description: The description of the command.
+        noun: What it measures, in the plural.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("words", nargs="*", help=f"only {noun} whose names contain one of these")
+    parser.add_argument("--resume", action="store_true", help=f"keep the existing {noun}")
+    found = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
+    return found
+
+
+def known(name: str, key: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Return the stored results under ``key`` that a measurement with these arguments keeps."""
+    keeps = given.resume or given.words
+    return dict(stored(name)[key]) if keeps and path(name).exists() else {}
+
+
+def is_wanted(name: str, given: argparse.Namespace, measured: Container[str]) -> bool:
+    """Return whether to measure what has this name."""
+    return any(word in name for word in given.words) if given.words else name not in measured
 
 
 def document() -> str:

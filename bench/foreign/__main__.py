@@ -4,15 +4,10 @@ It writes ``bench/results/foreign.json`` after each row, so that ``--resume`` ca
 ``docs/compatibility.md`` at the end. With words it checks the rows whose names contain one of them.
 """
 
-import argparse
-import logging
 import sys
 import time
-import warnings
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
-
-import torch
 
 from bench import compatibility
 from bench.foreign.check import check
@@ -23,19 +18,13 @@ RESULTS = "foreign"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("words", nargs="*", help="only rows whose names contain one of these")
-    parser.add_argument("--resume", action="store_true", help="keep the existing rows")
-    arguments = parser.parse_args()
-    warnings.simplefilter("ignore")  # of the packages
-    logging.disable(logging.WARNING)
-    torch.set_num_threads(1)
+    arguments = compatibility.arguments(__doc__, "rows")
     declare_missing_operators()
-    known = stored() if arguments.resume or arguments.words else {}
+    known = compatibility.known(RESULTS, "rows", arguments)
     all_recipes = recipes()
     known = {name: row for name, row in known.items() if name in all_recipes}
     for name, recipe in all_recipes.items():
-        if not wanted(name, arguments.words, known):
+        if not compatibility.is_wanted(name, arguments, known):
             continue
         started = time.perf_counter()
         row = check(recipe)
@@ -45,15 +34,6 @@ def main() -> None:
         known[name] = row.to_dict() | {"package": recipe.package}
         write(known)
     compatibility.write()
-
-
-def stored() -> dict[str, Any]:
-    exists = compatibility.path(RESULTS).exists()
-    return dict(compatibility.stored(RESULTS)["rows"]) if exists else {}
-
-
-def wanted(name: str, words: list[str], known: dict[str, Any]) -> bool:
-    return any(word in name for word in words) if words else name not in known
 
 
 def write(rows: dict[str, Any]) -> None:

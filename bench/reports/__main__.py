@@ -5,14 +5,9 @@ It writes ``bench/results/reports.json`` after each report, so that ``--resume``
 them. It fails if a situation does.
 """
 
-import argparse
-import logging
 import sys
 import time
-import warnings
 from importlib.metadata import version
-
-import torch
 
 from bench import compatibility
 from bench.pipelines.check import described
@@ -23,27 +18,15 @@ RESULTS = "reports"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("words", nargs="*", help="only reports whose names contain one of these")
-    parser.add_argument("--resume", action="store_true", help="keep the existing results")
-    arguments = parser.parse_args()
-    warnings.simplefilter("ignore")  # of pipelines, and about the short runs here
-    logging.disable(logging.WARNING)
-    torch.set_num_threads(1)
-    known = stored() if arguments.resume or arguments.words else {}
+    arguments = compatibility.arguments(__doc__, "reports")
+    known = compatibility.known(RESULTS, "faults", arguments)
     faults = {name: known[name] for name in reports() if name in known}
     for name, report in reports().items():
-        words = arguments.words
-        if any(word in name for word in words) if words else name not in known:
+        if compatibility.is_wanted(name, arguments, known):
             faults[name] = tried(report)
             write(faults)
     compatibility.write()
     return int(any(faults.values()))
-
-
-def stored() -> dict[str, list[str]]:
-    exists = compatibility.path(RESULTS).exists()
-    return dict(compatibility.stored(RESULTS)["faults"]) if exists else {}
 
 
 def write(faults: dict[str, list[str]]) -> None:

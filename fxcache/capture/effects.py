@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from torch import SymInt, Tensor, fx, nn
 
-from fxcache._torch import is_fake
+from fxcache._torch import ModuleProxy, is_fake
 from fxcache.capture.containers import MISSING, Change
-from fxcache.capture.leftovers import DEPTH, STAND_INS, holds_leftovers, is_searched, referents
+from fxcache.capture.leftovers import DEPTH, holds_leftovers, is_searched, referents
 from fxcache.capture.preserve import Place, Preserved
 from fxcache.contents import PLAIN
 from fxcache.effect import Effect
@@ -87,7 +87,7 @@ class Effects:
 def is_change(change: Change) -> bool:
     """Return whether the value is another one, or holds a value of the trace."""
     if change.before is MISSING or change.after is MISSING or holds_leftovers(change.after):
-        return not isinstance(change.after, STAND_INS[:1])
+        return not isinstance(change.after, ModuleProxy)
     return not same(change.before, change.after)
 
 

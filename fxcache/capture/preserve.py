@@ -115,8 +115,7 @@ class Contents:
 
     def keep_variables(self, holder: Any) -> None:
         """Take a snapshot of the variables of a file, or of the attributes of a class."""
-        state = VariablesState(holder)
-        self._states.append((holder, state))
+        state = self._add(holder, VariablesState(holder))
         self.keep((holder, value) for value in state.variables.values())
 
     def keep(self, values: Iterable[tuple[Any, Any]]) -> None:

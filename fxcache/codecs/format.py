@@ -40,7 +40,7 @@ class CacheFormat:
         predicts = self.drift or self.scale_shift or self.codec.coefficients()
         if predicts and any(point.start for point in plan.points):
             raise CutError(
-                "a warm start continues from the last solution, which is not to be predicted",
+                "a warm start begins at the last solution itself, not at a prediction of it",
                 where=f"cut={plan.cut.name!r}",
                 remedy="leave out the forecast, correction or adjustment of cached values",
             )

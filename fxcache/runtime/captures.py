@@ -17,7 +17,7 @@ from fxcache.rewrite.variants import Variants
 from fxcache.runtime.capture_keys import CaptureKey, CaptureKeys
 from fxcache.runtime.capture_notices import notices_of
 from fxcache.runtime.changes import Changes
-from fxcache.runtime.effects import Effects
+from fxcache.runtime.effects import KnownEffects
 from fxcache.runtime.hooks import Hooks
 from fxcache.runtime.numbers import Numbers
 from fxcache.runtime.offload import Offload
@@ -55,7 +55,7 @@ class Captures:
         self.by_key: OrderedDict[CaptureKey, Variants] = OrderedDict()
         self.capture_s = 0.0
         self.hooks = Hooks()
-        self.effects = Effects()
+        self.effects = KnownEffects()
         self.offload = Offload()
         self._numbers = Numbers(signature.original, self.offload)
         self.changes = Changes(self.by_key, self._numbers, self.hooks, self.offload)

@@ -25,8 +25,8 @@ class Seen(NamedTuple):
     code: Hashable
 
 
-class Effects:
-    """The effects of each kind of call of one model.
+class KnownEffects:
+    """The known effects of each kind of call of one model.
 
     What a call stores may be part of the key of its capture, so that each call would be traced
     again. Calls with lasting effects are therefore recognised by the code that has them.

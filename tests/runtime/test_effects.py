@@ -1,26 +1,21 @@
-"""Tests calls that change Python objects of the model: processors, hooks, counters, settings.
+"""Tests calls that change Python objects of the model: processors, counters, settings.
 
 The oracle is the original model: its results, and what its objects hold after each step.
 """
 
-import functools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import fxcache
 from tests.engines import num_captures
 from tests.loops import refreshes
-from tests.plain import DiT, dit, dit_inputs
-
-STEPS = 5
-GLOBAL: dict[str, Any] = {}
-LAST: Any = None
-CHANGES = "change Python objects"
+from tests.plain import DiT, dit_inputs
+from tests.runtime.sampled import CHANGES, assert_same, sampled
 
 
 class Processed(DiT):
@@ -105,25 +100,6 @@ class Slotted:
 PROCESSORS = [Kept, Listed, Nested, Averaged, Counting, Slotted]
 
 
-def sampled(
-    model: Any, held: Callable[[Any], Any] = lambda _: None, steps: int = STEPS
-) -> list[Any]:
-    """Sample. Return the latent, and what the model holds, after each step."""
-    inputs, found = dit_inputs(), []
-    latent = inputs["sample"]
-    with torch.no_grad():
-        for t in torch.linspace(900, 100, steps):
-            latent = latent - 0.1 * model(latent, t, inputs["text"])
-            found.append((latent, str(held(model))))
-    return found
-
-
-def assert_same(found: list[Any], expected: list[Any]) -> None:
-    for (latent, held), (plain, expected_held) in zip(found, expected, strict=True):
-        assert torch.equal(latent, plain)
-        assert held == expected_held
-
-
 def held_by_processors(model: Processed) -> list[Any]:
     return [processor.held for processor in model.processors]
 
@@ -146,74 +122,6 @@ def test_a_second_run_needs_no_further_capture() -> None:
     for _ in range(2):
         assert_same(sampled(model, held_by_processors), sampled(plain, held_by_processors))
     assert num_captures(model) == 1
-
-
-def add_hooks(model: Any, kind: str) -> Any:
-    """Register a hook of one kind, and return the object that it fills."""
-    into, count = [], 0
-
-    class Recorder:
-        def hook(self, module: nn.Module, args: Any, output: Tensor) -> None:
-            into.append(output.abs())
-
-    def counts(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        nonlocal count
-        count += 1
-        return output * count
-
-    def fills_global(module: nn.Module, args: Any, output: Tensor) -> None:
-        GLOBAL["last"] = output
-
-    def sets_global(module: nn.Module, args: Any, output: Tensor) -> None:
-        global LAST
-        LAST = output
-
-    def passes(kept: list[Tensor], module: nn.Module, args: Any, output: Tensor) -> None:
-        kept.append(output)
-
-    hooks: dict[str, tuple[Any, Callable[[Any], Any]]] = {
-        "closure": (lambda _m, _a, output: into.append(output), lambda _: into),
-        "method": (Recorder().hook, lambda _: into),
-        "nonlocal": (counts, lambda _: count),
-        "global": (fills_global, lambda _: GLOBAL),
-        "global name": (sets_global, lambda _: LAST),
-        "partial": (functools.partial(passes, into), lambda _: into),
-    }
-    hook, held = hooks[kind]
-    handle = model.layers[0].register_forward_hook(hook)
-    return handle, held
-
-
-HOOKS = ["closure", "method", "nonlocal", "global", "global name", "partial"]
-
-
-@pytest.mark.parametrize("kind", HOOKS)
-def test_hooks_collect_what_they_would_collect(kind: str) -> None:
-    found = []
-    for optimized in (True, False):
-        GLOBAL.clear()
-        globals()["LAST"] = None
-        model = dit(2)
-        _, held = add_hooks(model, kind)
-        if optimized:
-            fxcache.optimize(model, fxcache.Uniform(3))
-            with pytest.warns(fxcache.FxcacheWarning, match=CHANGES):
-                found.append(sampled(model, held))
-        else:
-            found.append(sampled(model, held))
-    assert_same(*found)
-
-
-@pytest.mark.filterwarnings(f"ignore:.*{CHANGES}")
-def test_calls_reuse_again_without_the_hook() -> None:
-    model = fxcache.optimize(dit(2), fxcache.Uniform(3))
-    handle, held = add_hooks(model, "closure")
-    sampled(model)
-    assert len(held(model)) == STEPS
-    handle.remove()
-    sampled(model)
-    assert len(held(model)) == STEPS
-    assert refreshes(model) == [[0, 3]]
 
 
 class Counted(DiT):
