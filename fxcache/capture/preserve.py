@@ -121,13 +121,19 @@ class Contents:
     def keep(self, values: Iterable[tuple[Any, Any]]) -> None:
         """Take snapshots of values, each after its place, and of what is nested in them."""
         for _ in range(DEPTH):
-            values = [pair for place, value in values for pair in self._nested(place, value)]
+            # Most values are plain: to skip them here makes the whole walk several times faster.
+            values = [
+                pair
+                for place, value in values
+                if id(type(value)) not in PLAIN
+                for pair in self._nested(place, value)
+            ]
             if not values:
                 return
 
     def _nested(self, place: Any, value: Any) -> Iterable[tuple[Any, Any]]:
         """Take a snapshot of ``value`` itself. Return what is nested in it, after its place."""
-        if id(type(value)) in PLAIN or id(value) in self._known:
+        if id(value) in self._known:
             return ()
         if type(value) is dict and self._empty.keep(value, place):  # as most are
             self._known.add(id(value))
