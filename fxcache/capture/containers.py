@@ -49,7 +49,7 @@ class DictState:
     def __init__(self, container: dict[Any, Any]) -> None:
         self._now = container
         self._base: Any = OrderedDict if is_a(container, OrderedDict) else dict
-        if type(container) is dict:  # faster, with the same result
+        if type(container) in ORDINARY:  # faster, with the same result
             self.entries = container.copy()
         else:
             self.entries = {key: dict.get(container, key) for key in self._keys()}

@@ -18,11 +18,13 @@ FILES = frozenset(
     }
 )  # fmt: skip
 EXCLUDED = OWN_STATE | FILES
-# Files that find what is installed. Their caches hold thousands of names, and no tensors.
+# Files that find what is installed. They hold thousands of names, and no tensors.
 FINDERS = frozenset(
     {
         "accelerate.utils.imports", "diffusers.utils.import_utils",
-        "transformers.utils.import_utils", "typing",
+        "transformers.models.auto.configuration_auto",
+        "transformers.models.auto.image_processing_auto",
+        "transformers.models.auto.modeling_auto", "transformers.utils.import_utils", "typing",
     }
 )  # fmt: skip
 STANDARD = sys.stdlib_module_names - {"__main__"}
