@@ -11,7 +11,7 @@ DEMO := --prompt "red apple" --prompt "grinning face" --prompt "slice of pizza" 
 	--prompt "tiger face" --prompt "fire engine" --prompt "penguin" \
 	--steps 50 --compare
 
-.PHONY: help install demo docs gate test test-slow test-oldest lint types unit figures coverage pipelines compatibility quality peers quantized stateful drawn cases clean
+.PHONY: help install compiled demo docs gate test test-slow test-oldest lint types unit figures coverage pipelines compatibility quality peers quantized stateful drawn cases clean
 
 help:
 	@echo "make demo         pictures with and without fxcache, side by side, with times"
@@ -35,7 +35,16 @@ install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[diffusers,dev]"
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt \
+		--editable ".[diffusers,dev]"
+	touch $@
+
+# pip would compile the packages one after the other, which is most of its time. Tests need them
+# compiled: where Python compiles a file at its import, a warning about the file is an error.
+compiled: $(VENV)/.compiled
+
+$(VENV)/.compiled: $(INSTALLED)
+	$(BIN)/python -W ignore -m compileall -qq $(VENV)/lib || true  # some have syntax of later versions
 	touch $@
 
 demo: install
@@ -59,7 +68,10 @@ $(DOCS)/.installed: pyproject.toml constraints.txt
 	$(DOCS)/bin/pip install --quiet --constraint constraints.txt --requirement $(DOCS)/requirements.txt
 	touch $@
 
-test: lint types unit
+# Each of the first three takes one core.
+test: install
+	$(MAKE) --jobs 2 types compiled lint
+	$(MAKE) unit
 
 lint: install
 	$(BIN)/ruff check .
@@ -70,10 +82,10 @@ types: install
 	$(BIN)/mypy
 	$(BIN)/mypy examples/onnx/run.py
 
-unit: install
+unit: compiled
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-slow: install
+test-slow: compiled
 	$(BIN)/python -m pytest -m slow
 
 # Triton 3.6, which comes with that torch, interprets kernels by what NumPy 2.4 took out.
