@@ -46,6 +46,7 @@ from fxcache._torch.operators import (
 from fxcache._torch.sizes import expression_of, guards_of, hint_of
 from fxcache._torch.subclass_dispatch import dispatching_to_classes
 from fxcache._torch.subclasses import (
+    bare,
     is_special,
     is_wrapper,
     plain_parts,
@@ -90,6 +91,7 @@ __all__ = [
     "TreeSpec",
     "accept_any_keyword",
     "argument_types",
+    "bare",
     "base_of",
     "below_autograd",
     "compilations",

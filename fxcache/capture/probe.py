@@ -16,11 +16,9 @@ from fxcache.call import Call
 from fxcache.capture.attributes import changed, contents_of
 from fxcache.capture.isolation import default_dtype
 from fxcache.capture.preserve import Preserved
-from fxcache.capture.randomness import GeneratorStates
+from fxcache.capture.restored import generators_restored, memory_restored, values_restored
 from fxcache.contents import PLAIN
 from fxcache.opaque import TENSOR, Flat
-
-MAX_BUFFER = 2**20  # buffers with more elements hold weights, not what a model counts
 
 
 class Kind(NamedTuple):
@@ -46,7 +44,7 @@ class CallRecord(NamedTuple):
         result: The structure of the result.
         outputs: The kinds of the tensors in it.
         flops: The FLOPs by kind.
-        problem: Why an operator of a graph cannot make this call; empty if it can.
+        problem: Why a graph cannot make this call; empty if it can.
     """
 
     arguments: Flat
@@ -88,7 +86,8 @@ def probed(module: nn.Module, call: Call) -> Probe:
     with (
         Preserved(module),
         generators_restored([t.device for t in inputs]),
-        buffers_restored(module),
+        values_restored(module),
+        memory_restored(module),
         default_dtype(),
         torch.inference_mode(False),
         torch.no_grad(),
@@ -130,7 +129,7 @@ class Recorder:
             own.append(None)
             index, before = len(own) - 1, self._flops.copy()
             arguments, inputs = Flat.of((args, kwargs))
-            written = [*inputs, *module.buffers()]
+            written = [*inputs, *module.parameters(), *module.buffers()]
             versions = list(map(version_of, written))
             result = inner(*args, **kwargs)
             structure, outputs = Flat.of(result)
@@ -151,7 +150,7 @@ class Recorder:
 def problem_of(arguments: Flat, result: Flat, writes: bool) -> str:
     """Return why an operator of a graph cannot make a call; empty if it can."""
     if writes:
-        return "it writes to its arguments or buffers"
+        return "it writes to its arguments, weights or buffers"
     for what, flat in (("gets", arguments), ("returns", result)):
         if TENSOR not in flat.leaves:
             return f"it {what} no tensors"
@@ -191,28 +190,3 @@ def put_forward(attributes: dict[str, Any], forward: Any) -> None:
         attributes.pop("forward", None)
     else:
         attributes["forward"] = forward
-
-
-@contextmanager
-def generators_restored(devices: Sequence[torch.device]) -> Iterator[None]:
-    """Restores the generators of random numbers of torch, Python and NumPy."""
-    others = GeneratorStates()
-    gpus = sorted({device.index for device in devices if device.type == "cuda"})
-    with torch.random.fork_rng(gpus):
-        try:
-            yield
-        finally:
-            others.put_back()
-
-
-@contextmanager
-def buffers_restored(module: nn.Module) -> Iterator[None]:
-    """Restores the values of buffers that hold no weights."""
-    kept = [(b, b.clone(), version_of(b)) for b in module.buffers() if b.numel() <= MAX_BUFFER]
-    try:
-        yield
-    finally:
-        for buffer, value, version in kept:
-            if version_of(buffer) != version:
-                with torch.no_grad():
-                    buffer.copy_(value)

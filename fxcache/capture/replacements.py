@@ -97,7 +97,7 @@ def assign_data(_tensor: Tensor, _value: Tensor) -> None:
         "it assigns to the .data of a tensor, which no graph can express",
         "call the model once without fxcache, if it converts its weights at the first call, as the "
         "4-bit layers of bitsandbytes do; its 8-bit layers assign at each call: quantise to 4 bits "
-        "instead, or with torchao",
+        "instead, or with torchao, if those layers are to be compiled",
     )
 
 

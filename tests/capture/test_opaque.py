@@ -181,7 +181,7 @@ class Counting(nn.Module):
 
 def test_a_submodule_that_writes_to_buffers_is_refused():
     model = with_mlps(Counting)
-    with pytest.raises(CaptureError, match="writes to its arguments or buffers") as caught:
+    with pytest.raises(CaptureError, match="writes to its arguments, weights or buffers") as caught:
         captured(model)
     assert "if x.sum() > 0" in caught.value.where
     assert model.layers[0].mlp.count == 0

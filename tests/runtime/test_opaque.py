@@ -18,7 +18,7 @@ import fxcache
 from fxcache.runtime import offload
 from tests.engines import optimized_engine
 from tests.loops import refreshes
-from tests.plain import DiT, denoised, dit_inputs
+from tests.plain import WIDTH, DiT, denoised, dit_inputs
 from tests.routed import Branching, calls_of, routed_dit, with_mlps
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.export cannot trace")
@@ -157,6 +157,42 @@ def test_what_it_changes_itself_is_no_change_of_the_model():
 
 
 @pytest.mark.slow
+class Packing(nn.Module):
+    """A layer that packs its weights at its first call, as 4-bit layers of bitsandbytes may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.packed = nn.Linear(WIDTH, WIDTH), False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.packed:
+            self.linear.weight.data = self.linear.weight.flip(0).clone()
+            self.packed = True
+        return self.linear(x)
+
+
+def test_weights_packed_at_the_first_call_are_packed_once():
+    plain, model = with_mlps(Packing), fxcache.optimize(with_mlps(Packing), ALWAYS)
+    expected = denoised(plain)
+    for _ in range(2):
+        assert torch.equal(denoised(model), expected)
+    assert len(optimized_engine(model).captures) == 1
+
+
+class Drifting(Branching):
+    """A layer that counts its calls in its bias."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.linear.bias.data.add_(0.5)
+        return super().forward(x)
+
+
+def test_weights_written_by_each_call_are_written_once_a_call():
+    plain, model = with_mlps(Drifting), fxcache.optimize(with_mlps(Drifting), ALWAYS)
+    for _ in range(2):
+        assert torch.equal(denoised(model), denoised(plain))
+
+
 def test_branches_follow_values():
     model, plain = with_mlps(Branching), with_mlps(Branching)
     fxcache.optimize(model, ALWAYS)

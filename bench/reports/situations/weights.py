@@ -104,6 +104,6 @@ REPORTS = (
         "TeaCache on FLUX with float8 weights: no speed-up.",
         reuses_in_eight_bits,
         "FLUX with float8 weights of torchao: every third call refreshes, and the others reuse.",
-        "optimum-quanto with quantised activations and 8-bit layers of bitsandbytes are refused.",
+        "Quantised activations of optimum-quanto are refused.",
     ),
 )
