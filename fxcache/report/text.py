@@ -14,8 +14,8 @@ LEGEND = (
     "began with: why the first step refreshed.",
     "refreshed, halved: the steps that ran the full graph; those that computed one half of the "
     "guidance.",
-    "refresh ms, reuse ms: the median time of a step of this kind, without fxcache's own Python "
-    "code before it.",
+    "refresh ms, reuse ms: the median time of a step of this kind, from the call of the model to "
+    "its return, with all that fxcache does.",
     "compile s: the time in which torch.compile compiled during the run.",
     "speed-up: the time of as many refreshes, divided by that of the steps, from these medians; "
     "ideal: FLOPs without fxcache, divided by those of the steps.",
