@@ -11,7 +11,7 @@ from torch import nn
 
 from fxcache.integrations.diffusers import denoiser_of
 from fxcache.pipelines.drawing import Drawing
-from fxcache.report.compare import likeness, timed_calls
+from fxcache.report.compare import likeness, timed_calls, typical_ms
 from fxcache.report.comparison import Row, Spread
 from fxcache.runtime.denoisers import denoisers_of
 from fxcache.runtime.engine import Engine
@@ -35,6 +35,7 @@ class Entrant:
         calls: The number of denoiser calls in a run.
         denoiser_s: The time of all denoiser calls of each measured run.
         pipeline_s: The time of each measured run.
+        typical_ms: The median time of a denoiser call in the last run, in milliseconds.
         first_s: The time of the first run.
         capture_s: The part of it that went into captures.
     """
@@ -47,6 +48,7 @@ class Entrant:
     calls: int = 0
     denoiser_s: list[float] = field(default_factory=list)
     pipeline_s: list[float] = field(default_factory=list)
+    typical_ms: float = 0.0
     first_s: float = 0.0
     capture_s: float = 0.0
 
@@ -79,23 +81,32 @@ class Race:
         self.device = next(denoiser_of(pipeline).parameters()).device
         self._engines: dict[str, Engine] = {}  # of the last entrant, whose captures go on
 
-    def enter(self, label: str, kind: str, drawing: Drawing) -> Entrant:
-        """Make the first run of an entrant, which captures what is missing."""
+    def enter(self, label: str, kind: str, drawing: Drawing, steps: int | None = None) -> Entrant:
+        """Make the first run of an entrant, which captures what is missing.
+
+        Args:
+            label: The setting.
+            kind: ``"original"``, ``"policy"`` or ``"fewer steps"``.
+            drawing: The pictures to generate.
+            steps: The number of steps of the first run; None for those of all runs.
+        """
         self._say(f"first run: {label}")
         entrant = Entrant(label, kind, drawing)
         if kind == POLICY:
             only = list(self.denoisers)[:1] if drawing.plan else list(self.denoisers)
             earlier = {name: e for name, e in self._engines.items() if name in only}
-            with self._running(earlier), drawing.optimized(self.pipeline):
+            with self._running(earlier), drawing.optimized(self.pipeline) as target:
+                entrant.first_s, _, entrant.images = self._timed(entrant, steps)
+                if steps is not None:
+                    drawing.optimize(target)  # a shorter run says nothing about the others
                 entrant.engines = {
                     name: engine
                     for name, module in self.denoisers.items()
                     if (engine := engine_of(module)) is not None
                 }
-                entrant.first_s, _, entrant.images = self._timed(entrant)
             self._engines = {**self._engines, **entrant.engines}
         else:
-            entrant.first_s, _, entrant.images = self._timed(entrant)
+            entrant.first_s, _, entrant.images = self._timed(entrant, steps)
         entrant.capture_s = sum(e.graphs.capture_s for e in entrant.engines.values())
         return entrant
 
@@ -124,17 +135,17 @@ class Race:
             if is_optimized(self.pipeline):
                 detach_pipeline(self.pipeline)
 
-    def _timed(self, entrant: Entrant) -> tuple[float, float, list[Any]]:
+    def _timed(self, entrant: Entrant, steps: int | None = None) -> tuple[float, float, list[Any]]:
         """Return the seconds of a run and of its denoiser calls, and its pictures."""
         with ExitStack() as hooks:
             watches = [hooks.enter_context(timed_calls(m)) for m in self._modules()]
             self._wait()
             started = time.perf_counter()
-            images = entrant.drawing.draw(self.pipeline, entrant.drawing.steps)
+            images = entrant.drawing.draw(self.pipeline, steps or entrant.drawing.steps)
             self._wait()
             pipeline_s = time.perf_counter() - started
         calls = [watch for each in watches for watch in each]
-        entrant.calls = len(calls)
+        entrant.calls, entrant.typical_ms = len(calls), typical_ms(calls)
         return pipeline_s, seconds(calls), images
 
     def _modules(self) -> list[nn.Module]:

@@ -38,8 +38,11 @@ class Comparison:
         original_ms: The median time of a denoiser call without fxcache, in milliseconds.
         refresh_ms: The median time of a refresh step, in milliseconds.
         reuse_ms: The median time of a reuse step, in milliseconds; None if there is none.
-        speedup: The denoiser's time of a run without fxcache, divided by that with fxcache.
-            Computed from the medians.
+        speedup: The denoiser's time of a run without fxcache, divided by that with fxcache: the
+            median over pairs of runs that took turns.
+        speedup_low: The least of these ratios.
+        speedup_high: The greatest.
+        pairs: Their number.
         ideal_speedup: The same ratio, computed from FLOPs.
         share_saved: The share of FLOPs that a reuse step saves, 0 to 1.
         cached_bytes: The size of all cached values in bytes.
@@ -53,6 +56,9 @@ class Comparison:
     refresh_ms: float
     reuse_ms: float | None
     speedup: float
+    speedup_low: float
+    speedup_high: float
+    pairs: int
     ideal_speedup: float
     share_saved: float
     cached_bytes: int

@@ -50,6 +50,8 @@ class Spread:
         return cls(median(ratios), min(ratios), max(ratios), len(ratios))
 
     def __str__(self) -> str:
+        if self.n == 1:
+            return f"{self.median:.2f}× (n=1)"
         return f"{self.median:.2f}× ({self.low:.2f}–{self.high:.2f}, n={self.n})"
 
 
