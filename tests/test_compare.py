@@ -109,7 +109,15 @@ def test_run_takes_a_policy_a_forecast_and_guidance(folder, tmp_path, capsys):
         ("run", ["--policy", "uniform", "--policy", "taylorseer"], "fxcache compare"),
         ("run", ["--policy", "uniform", "--interval", "3"], "more than one policy"),
         ("run", ["--policy", "uniform", "--plan", "p.json"], "the plan has its policy"),
-        ("run", ["--policy", "magcache"], "fxcache calibrate"),
+        (
+            "run",
+            ["--policy", "magcache"],
+            "run `fxcache calibrate PIPELINE --policy magcache --prompts FILE --out plan.json` "
+            "once, and pass --plan plan.json in place of --policy magcache",
+        ),
+        ("compare", ["--policy", "block-caching"], "PIPELINE --policy blockcaching --prompts FILE"),
+        ("run", ["--policy", "scheduled"], "run `fxcache tune PIPELINE --speedup 2 --prompts FILE"),
+        ("run", ["--policy", "learnedrouter"], "train it once in Python"),
         ("run", ["--forecast", "tailor"], "pass one of: hermite"),
         ("run", ["--guidance", "--option", "every=3"], "its options are: interval"),
         ("run", ["--report", "{folder}/unet"], "cannot be written"),

@@ -152,9 +152,36 @@ def test_a_pipeline_without_a_denoiser_is_refused():
     with pytest.raises(fxcache.ConfigError, match=r"text_encoder \(Encoder\)"):
         fxcache.optimize(pipe)
     assert type(pipe) is Pipeline
-    for call in (fxcache.restore, fxcache.report, fxcache.clear):
+    for call in (fxcache.report, fxcache.clear):
         with pytest.raises(fxcache.StateError, match="Pipeline is not optimised"):
             call(pipe)
+
+
+def test_what_is_not_optimised_is_restored_to_what_it_is():
+    pipe = pipeline()
+    model, kind = pipe.components["transformer"], type(pipe)
+    for _ in range(2):
+        assert fxcache.restore(model) is model
+        assert fxcache.restore(pipe) is pipe
+    fxcache.optimize(pipe)
+    assert fxcache.restore(fxcache.restore(pipe)) is pipe
+    assert type(pipe) is kind
+    around = nn.Sequential(fxcache.optimize(model))
+    with pytest.raises(fxcache.StateError, match="pass that one to "):
+        fxcache.restore(around)
+
+
+@pytest.mark.parametrize("call", [fxcache.list_cuts, fxcache.session, fxcache.Plan.of])
+def test_a_pipeline_in_place_of_a_module_is_named_with_its_denoisers(call):
+    given = {"policy": fxcache.Uniform(3)} if call == fxcache.Plan.of else {}
+    with pytest.raises(fxcache.ConfigError, match="Pipeline is a pipeline") as raised:
+        call(pipeline(), **given)
+    assert raised.value.where == f"fxcache.{call.__qualname__}"
+    assert "pass its denoiser: pipe.transformer or pipe.transformer_2" in raised.value.remedy
+    assert ("needs no session" in raised.value.remedy) == (call is fxcache.session)
+    with pytest.raises(fxcache.ConfigError, match="the class Pipeline is not a torch") as raised:
+        call(Pipeline, **given)
+    assert raised.value.where == f"fxcache.{call.__qualname__}"
 
 
 @pytest.mark.parametrize("wrong", ["train", "forward"])
