@@ -12,7 +12,7 @@ from fxcache.runtime.engine import MAX_RUNS
 from fxcache.step import Step
 from tests import tiny
 from tests.engines import optimized_engine
-from tests.loops import sample
+from tests.loops import guided_sample, sample
 from tests.plain import dit, dit_inputs
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
@@ -112,6 +112,31 @@ def test_without_timings_nothing_is_timed():
     assert (run.steps, run.refreshes) == (6, [0, 3])
     assert (run.refresh_ms, run.reuse_ms, run.speedup) == (None, None, None)
     assert run.ideal_speedup is not None
+
+
+def test_columns_that_no_run_uses_are_left_out(reported):
+    def shown(report: fxcache.Report) -> tuple[str, list[str]]:
+        lines = str(report).splitlines()
+        header = next(line for line in lines if line.split()[:2] == ["run", "capture"])
+        return header, [line.partition(":")[0] for line in lines]
+
+    header, legend = shown(reported)
+    assert "refresh ms" in header
+    assert "refresh ms, reuse ms" in legend
+    assert not {"halved", "waits", "compile s"} & {*legend}
+    assert all(name not in header for name in ("halved", "waits", "compile"))
+    unet = fxcache.optimize(
+        tiny.small_unet(),
+        fxcache.Uniform(3),
+        guidance=fxcache.GuidanceCache(interval=2),
+        cache=fxcache.CacheConfig(timings=False),
+    )
+    guided_sample(unet)
+    header, legend = shown(fxcache.report(unet))
+    assert "halved" in header
+    assert "halved" in legend
+    assert " ms" not in header
+    assert not {"refresh ms, reuse ms", "reuse ms", "speed-up"} & {*legend}
 
 
 def test_calls_are_counted_over_the_whole_life():
