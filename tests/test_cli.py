@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 
+import fxcache
 from fxcache.cli import main
 from fxcache.pipelines.drawing import Drawing
 from fxcache.runtime.module import engine_of
+from tests import tiny
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
@@ -121,6 +124,22 @@ def test_a_saved_report_can_be_shown_again(capsys, folder, tmp_path):
     )
     assert "NonUniform" in text
     assert said(capsys, "report", saved).strip() in text
+
+
+def test_the_report_of_a_pipeline_with_two_denoisers_has_both(tmp_path):
+    class Twins(StableDiffusionPipeline):
+        """A pipeline with a second denoiser, as Wan's experts are."""
+
+        @property
+        def components(self) -> dict[str, Any]:
+            return {**super().components, "unet_2": second}
+
+    pipe, second = tiny.pipeline(), tiny.small_unet()
+    pipe.__class__ = Twins
+    _, reported = Drawing(["a cat"], 3).cached(pipe)
+    assert isinstance(reported, fxcache.PipelineReport)
+    assert list(reported.components) == ["unet", "unet_2"]
+    assert reported["unet"].runs[-1].steps == 3
 
 
 def test_options_of_optimize(capsys, folder, tmp_path, monkeypatch):

@@ -1,7 +1,6 @@
 """``fxcache run``: generate images with a pipeline and fxcache."""
 
 import argparse
-import json
 from pathlib import Path
 
 from tabulate import tabulate
@@ -54,7 +53,7 @@ def run(arguments: argparse.Namespace) -> Result:
     sheet({"fxcache": images}, drawing.prompts).save(arguments.out)
     data = reported.to_dict()
     if arguments.report:
-        arguments.report.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+        reported.save(arguments.report)
     return Result(data, f"{reported}\n\nwrote {arguments.out}")
 
 

@@ -15,8 +15,9 @@ from fxcache.errors import FxcacheWarning
 from fxcache.integrations.diffusers import conditions, denoiser_of
 from fxcache.partition.request import AUTO, CutRequest
 from fxcache.policies import Policy
+from fxcache.report.pipeline import PipelineReport
 from fxcache.report.report import Report
-from fxcache.runtime.denoisers import denoisers_of
+from fxcache.runtime.denoisers import denoisers_of, is_pipeline
 
 WARM_UP_STEPS = 2
 
@@ -70,10 +71,11 @@ class Drawing:
         )
         return list(result.images)
 
-    def cached(self, pipeline: Any) -> tuple[list[Any], Report]:
-        """Return the images with fxcache, and the report of the first denoiser.
+    def cached(self, pipeline: Any) -> tuple[list[Any], Report | PipelineReport]:
+        """Return the images with fxcache, and the report.
 
-        The report does not count the run before, which captures and warms up.
+        It is that of the pipeline if several denoisers are optimised, else that of the only one. It
+        does not count the run before, which captures and warms up.
         """
         with self.optimized(pipeline) as target:
             with warnings.catch_warnings():
@@ -81,7 +83,8 @@ class Drawing:
                 self.draw(pipeline, self.steps if self.plan else WARM_UP_STEPS)
             self.optimize(target)  # keeps the captures, and forgets the run
             images = self.draw(pipeline, self.steps)
-            return images, report(denoiser_of(pipeline))
+            several = is_pipeline(target) and len(denoisers_of(target)) > 1
+            return images, report(target) if several else report(denoiser_of(pipeline))
 
     @contextmanager
     def optimized(self, pipeline: Any) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import gc
+import json
 import pickle
 import threading
 import weakref
@@ -26,6 +27,7 @@ from fxcache.runtime.pipeline import PipelineRun
 from fxcache.runtime.session import current_session, open_sessions
 from tests import tiny
 from tests.loops import refreshes
+from tests.test_cli import complaint, said
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
@@ -118,11 +120,32 @@ def test_the_report_has_each_component():
     pipe()
     report = fxcache.report(pipe)
     assert report.to_dict() == {
-        name: fxcache.report(pipe.components[name]).to_dict()
-        for name in ("transformer", "transformer_2")
+        "pipeline": "Pipeline",
+        "components": {
+            name: fxcache.report(pipe.components[name]).to_dict()
+            for name in ("transformer", "transformer_2")
+        },
     }
     assert report["transformer"].runs[0].steps == 3
     assert all(name in str(report) for name in ("transformer of Pipeline", "transformer_2 of"))
+
+
+def test_a_saved_report_is_printed_and_drawn_again(tmp_path, capsys):
+    pipe, saved = fxcache.optimize(pipeline(), fxcache.Uniform(2)), tmp_path / "report.json"
+    pipe()
+    report = fxcache.report(pipe)
+    report.save(saved)
+    assert said(capsys, "report", saved).strip() == str(report)
+    assert "one of: transformer, transformer_2" in complaint(capsys, "strip", saved)
+    strip = ["strip", saved, "--out", tmp_path / "strip.png", "--json", "--component"]
+    assert json.loads(said(capsys, *strip, "transformer_2"))["steps"] == 3
+    report["transformer"].save(saved)
+    assert said(capsys, "report", saved).strip() == str(report["transformer"])
+    assert json.loads(said(capsys, *strip[:-1]))["steps"] == 3
+    with pytest.raises(fxcache.ModelFileError, match="cannot be written"):
+        report.save(tmp_path)
+    (tmp_path / "none.json").write_text('{"components": []}')
+    assert "not an fxcache report" in complaint(capsys, "report", tmp_path / "none.json")
 
 
 def test_clear_drops_the_values_of_all_denoisers():
@@ -427,7 +450,7 @@ def test_diffusers_pipelines(pipe):
     first = draw(pipe, **SIZE)
     assert torch.equal(draw(pipe, **SIZE), first)
     assert refreshes(pipe.unet) == [[0, 3], [0, 3]]
-    assert list(fxcache.report(pipe).to_dict()) == ["unet"]
+    assert list(fxcache.report(pipe).components) == ["unet"]
     assert pipe.to(torch.float32) is pipe
     assert [n for n, m in pipe.components.items() if isinstance(m, nn.Module) and engine_of(m)] == [
         "unet"
