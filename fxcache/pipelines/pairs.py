@@ -9,8 +9,9 @@ from statistics import median
 from typing import Any
 
 from fxcache.errors import FxcacheWarning
-from fxcache.pipelines.compare import ORIGINAL, POLICY, Entrant, Race, spread
+from fxcache.pipelines.compare import ORIGINAL, POLICY, Race, spread
 from fxcache.pipelines.drawing import WARM_UP_STEPS, Drawing
+from fxcache.pipelines.entrant import Entrant
 from fxcache.report.compare import Comparison, likeness
 from fxcache.report.report import Report, report_of
 from fxcache.report.sheet import sheet

@@ -1,6 +1,6 @@
 """Compares images with and without fxcache: times and similarity."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from statistics import fmean, median
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from fxcache._torch import compiled_calls_wrapped, is_compiled
 from fxcache.runtime.record import Stopwatch
 
 if TYPE_CHECKING:
@@ -71,7 +72,10 @@ class Comparison:
 
 @contextmanager
 def timed_calls(model: nn.Module) -> Iterator[list[Stopwatch]]:
-    """Time each call of ``model`` inside the block. Yields the list of stopwatches."""
+    """Time each call of ``model`` inside the block. Yields the list of stopwatches.
+
+    Calls that torch.compile compiles are timed from outside.
+    """
     watches: list[Stopwatch] = []
 
     def start(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -80,6 +84,20 @@ def timed_calls(model: nn.Module) -> Iterator[list[Stopwatch]]:
 
     def stop(*_: Any) -> None:
         watches[-1].stop()
+
+    def timed(call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed_call(*args: Any, **kwargs: Any) -> Any:
+            start(model, args, kwargs)
+            result = call(*args, **kwargs)
+            stop()
+            return result
+
+        return timed_call
+
+    if is_compiled(model):
+        with compiled_calls_wrapped(model, timed):
+            yield watches
+        return
 
     handles = [
         model.register_forward_pre_hook(start, with_kwargs=True),
