@@ -15,16 +15,24 @@ from fxcache.partition.request import AUTO, CutRequest
 from fxcache.policies import GuidanceCache, Policy
 from fxcache.report.pipeline import PipelineReport
 from fxcache.report.report import Report, report_of
-from fxcache.runtime.denoisers import denoisers_of, is_pipeline, warn_unless_denoiser
+from fxcache.runtime.denoisers import (
+    denoisers_of,
+    is_pipeline,
+    module_of,
+    warn_unless_denoiser,
+)
 from fxcache.runtime.module import (
     detach,
+    engine_of,
     install,
     install_all,
+    require_no_optimized_inside,
     unwrapped,
 )
 from fxcache.runtime.pipeline import (
     attach_pipeline,
     detach_pipeline,
+    optimized_components,
     optimized_modules,
     require_engine,
 )
@@ -97,7 +105,7 @@ def optimize(
         install_all([(m, arguments.engine(m, name)) for name, m in denoisers.items()])
         attach_pipeline(model, denoisers)
     else:
-        module = unwrapped(model)
+        module = unwrapped(model, "fxcache.optimize")
         engine = arguments.engine(module)
         warn_unless_denoiser(module, stacklevel=2)
         install(module, engine)
@@ -108,21 +116,29 @@ def restore(model: M) -> M:
     """Undo ``optimize``.
 
     The model has its original class and ``forward`` again, and offloaded weights are back on their
-    device. Cached values and captures are freed.
+    device. Cached values and captures are freed. A model that is not optimised stays as it is, so
+    the function may be called twice, or after an ``optimize`` that failed.
 
     Args:
-        model: An optimised module, or a pipeline with optimised components.
+        model: A module or a pipeline.
 
     Returns:
         ``model`` itself.
 
     Raises:
-        StateError: Neither the model nor a component of it is optimised.
+        ConfigError: ``model`` is neither a module nor a pipeline.
+        StateError: The module is not optimised, but contains an optimised one.
     """
-    for module in optimized_modules(model, "fxcache.restore").values():
-        detach(module)
     if is_pipeline(model):
+        for module in optimized_components(model).values():
+            detach(module)
         detach_pipeline(model)
+        return model
+    module = unwrapped(model, "fxcache.restore")
+    if engine_of(module) is None:
+        require_no_optimized_inside(module, "pass that one to fxcache.restore")
+    else:
+        detach(module)
     return model
 
 
@@ -168,10 +184,10 @@ def session(
 
     Raises:
         StateError: The module is not optimised.
-        ConfigError: ``num_steps`` is not a positive whole number, ``timesteps`` has no length, or
-            ``key`` cannot be hashed.
+        ConfigError: ``model`` is a pipeline, ``num_steps`` is not a positive whole number,
+            ``timesteps`` has no length, or ``key`` cannot be hashed.
     """
-    module = unwrapped(model)
+    module = module_of(model, "fxcache.session")
     require_engine(module, "fxcache.session")
     if timesteps is not None and num_steps is None:
         num_steps = length_of(timesteps)

@@ -21,7 +21,8 @@ from fxcache.partition.cut import Cut
 from fxcache.partition.frontier import Frontier
 from fxcache.partition.request import AUTO, CutRequest, require_cut_request
 from fxcache.policies import Policy
-from fxcache.runtime.module import engine_of, untouched, unwrapped
+from fxcache.runtime.denoisers import module_of
+from fxcache.runtime.module import engine_of, untouched
 from fxcache.signature import Signature
 
 
@@ -58,7 +59,7 @@ def calibrate(
         CaptureError: The model cannot be captured.
         CutError: The cut does not exist, or saves nothing.
     """
-    module = untouched(model, "fxcache.calibrate")
+    module = untouched(module_of(model, "fxcache.calibrate"), "fxcache.calibrate")
     measurement = measurement_for(policy)
     require_options(policy, options)
     with recording(module, measurement, require_cut_request(cut)) as run_lengths:
@@ -85,11 +86,12 @@ def list_cuts(model: nn.Module, *args: Any, **inputs: Any) -> list[Cut]:
         first.
 
     Raises:
-        ConfigError: There are no arguments, and the configuration does not tell their shapes.
+        ConfigError: ``model`` is a pipeline, or there are no arguments, and the configuration does
+            not tell their shapes.
         CaptureError: The model cannot be captured.
         NotADenoiserError: The output does not depend on the latent.
     """
-    module = unwrapped(model)
+    module = module_of(model, "fxcache.list_cuts")
     if not args and not inputs:
         inputs = example_inputs(module)
     engine = engine_of(module)

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 
+import fxcache
 from fxcache.cli import main
 from fxcache.pipelines.drawing import Drawing
+from fxcache.runtime.module import engine_of
+from tests import tiny
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
@@ -65,7 +69,15 @@ def test_run_and_compare_write_both_rows(capsys, folder, tmp_path):
     text = said(
         capsys, "run", folder, *DRAW, "--interval", 3, "--cut", 0, "--compare", "--out", out
     )
-    for expected in ("refresh step", "reuse step", "speed-up", "ideal", "PSNR", "SSIM"):
+    for expected in (
+        "refresh step",
+        "reuse step",
+        "speed-up",
+        "ideal",
+        "PSNR",
+        "SSIM",
+        "took turns",
+    ):
         assert expected in text
     with Image.open(out) as picture:
         width, height = picture.size
@@ -75,12 +87,34 @@ def test_run_and_compare_write_both_rows(capsys, folder, tmp_path):
 
 def test_compare_in_json_is_consistent(capsys, folder, tmp_path):
     out = tmp_path / "both.png"
-    options = [*DRAW, "--compare", "--out", out, "--json", "--hoist", "none"]
+    options = [*DRAW, "--compare", "--rounds", 2, "--out", out, "--json", "--hoist", "none"]
     data = json.loads(said(capsys, "run", folder, *options, "--interval", 3))
     assert (data["steps"], data["refreshes"]) == (6, 2)
     assert data["ideal_speedup"] == pytest.approx(6 / (2 + 4 * (1 - data["share_saved"])))
+    assert data["pairs"] == 2
+    assert 0 < data["speedup_low"] < data["speedup"] < data["speedup_high"]
+    assert data["speedup"] == pytest.approx((data["speedup_low"] + data["speedup_high"]) / 2)
     exact = json.loads(said(capsys, "run", folder, *options, "--interval", 1))
     assert (exact["psnr_db"], exact["ssim"], exact["ideal_speedup"]) == (100.0, 1.0, 1.0)
+
+
+def test_pairs_take_turns_and_stop_in_time(capsys, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("fxcache.pipelines.pairs.PAIRS_S", 0)
+    drawn: list[tuple[int, bool]] = []
+
+    def noting(self: Drawing, pipeline: Any, steps: int, **options: Any) -> object:
+        drawn.append((steps, engine_of(pipeline.unet) is not None))
+        return draw(self, pipeline, steps, **options)
+
+    draw = Drawing.draw
+    monkeypatch.setattr(Drawing, "draw", noting)
+    options = [*DRAW, "--compare", "--out", tmp_path / "a.png"]
+    first_runs, pair = [(2, False), (2, True)], [(6, False), (6, True)]
+    assert "n=1: " in said(capsys, "run", folder, *options)
+    assert drawn == [*first_runs, *pair], "a pair is made in any case"
+    drawn.clear()
+    said(capsys, "run", folder, *options, "--rounds", 2)
+    assert drawn == [*first_runs, *pair, *reversed(pair)]
 
 
 def test_a_saved_report_can_be_shown_again(capsys, folder, tmp_path):
@@ -90,6 +124,22 @@ def test_a_saved_report_can_be_shown_again(capsys, folder, tmp_path):
     )
     assert "NonUniform" in text
     assert said(capsys, "report", saved).strip() in text
+
+
+def test_the_report_of_a_pipeline_with_two_denoisers_has_both(tmp_path):
+    class Twins(StableDiffusionPipeline):
+        """A pipeline with a second denoiser, as Wan's experts are."""
+
+        @property
+        def components(self) -> dict[str, Any]:
+            return {**super().components, "unet_2": second}
+
+    pipe, second = tiny.pipeline(), tiny.small_unet()
+    pipe.__class__ = Twins
+    _, reported = Drawing(["a cat"], 3).cached(pipe)
+    assert isinstance(reported, fxcache.PipelineReport)
+    assert list(reported.components) == ["unet", "unet_2"]
+    assert reported["unet"].runs[-1].steps == 3
 
 
 def test_options_of_optimize(capsys, folder, tmp_path, monkeypatch):
@@ -133,6 +183,7 @@ def test_env_names_versions(capsys):
         (["run", "{folder}", *BAD, "--interval", "0"], "interval=0"),
         (["run", "{folder}", *BAD, "--steps", "0"], "steps=0"),
         (["run", "{folder}", *BAD, "--compare", "--report", "a.json"], "no report"),
+        (["run", "{folder}", *BAD, "--rounds", "2"], "pass --compare too"),
         (["run", "{folder}", *BAD, "--plan", "plan.json", "--interval", "9"], "has its schedule"),
         (["run", "{folder}", *BAD, "--power", "2"], "no power"),
         (["run", "{folder}", *BAD, "--hoist", "none", "--offload"], "reads all weights"),
@@ -199,7 +250,7 @@ def test_the_cached_bundled_model_stays_close(capsys, tmp_path):
     data = json.loads(
         said(
             capsys, "run", BUNDLED, "--prompt", "red apple", "--steps", 30, "--interval", 3,
-            "--compare", "--out", tmp_path / "apple.png", "--json",
+            "--compare", "--rounds", 1, "--out", tmp_path / "apple.png", "--json",
         )
     )  # fmt: skip
     assert data["refreshes"] == 10
@@ -211,7 +262,7 @@ def test_a_pipeline_of_classes_draws_them_by_name(capsys, tmp_path):
     data = json.loads(
         said(
             capsys, "run", BUNDLED_DIT, "--prompt", "tiger face", "--steps", 30, "--interval", 3,
-            "--compare", "--out", tmp_path / "tiger.png", "--json",
+            "--compare", "--rounds", 1, "--out", tmp_path / "tiger.png", "--json",
         )
     )  # fmt: skip
     assert data["refreshes"] == 10

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from fxcache._torch import compile_ns
+from fxcache.pipelines.compare import Race
+from fxcache.pipelines.entrant import Entrant
 from fxcache.report.lettering import Lettering
 from fxcache.report.sheet import TILE, sheet
 from tests.test_cli import complaint, said
@@ -87,6 +90,29 @@ def test_the_text_defines_each_column(folder, tmp_path, capsys):
         assert f"\n{column}: " in text
 
 
+@pytest.mark.usefixtures("clean_dynamo")
+def test_compiled_rows_tell_their_compile_time_apart(folder, tmp_path, capsys, monkeypatch):
+    rounds: list[float] = []
+    run = Race.run
+
+    def noting(race: Race, entrant: Entrant) -> None:
+        before = compile_ns()
+        run(race, entrant)
+        rounds.append(compile_ns() - before)
+
+    monkeypatch.setattr(Race, "run", noting)
+    command = ["--policy", "uniform", "--option", "interval=3", "--policy", "uniform"]
+    command += ["--option", "interval=2", "--rounds", "2", "--compile", "eager"]
+    files = ["--out", tmp_path / "a.png", "--csv", tmp_path / "table.csv"]
+    text = said(capsys, "compare", folder, *DRAW, *command, *files)
+    assert "\ncompile: " in text
+    original, third, *_ = rows_of(tmp_path)
+    assert float(original["compile_s"]) > 0
+    assert 0 < float(third["compile_s"]) < float(third["first_s"])
+    assert third["refreshes"] == "2"
+    assert set(rounds) == {0}, "measured runs compile nothing"
+
+
 def test_run_takes_a_policy_a_forecast_and_guidance(folder, tmp_path, capsys):
     command = ["--policy", "uniform", "--option", "interval=3", "--forecast", "hermite"]
     command += ["--option", "order=2", "--guidance", "--option", "interval=2", "--json"]
@@ -109,13 +135,22 @@ def test_run_takes_a_policy_a_forecast_and_guidance(folder, tmp_path, capsys):
         ("run", ["--policy", "uniform", "--policy", "taylorseer"], "fxcache compare"),
         ("run", ["--policy", "uniform", "--interval", "3"], "more than one policy"),
         ("run", ["--policy", "uniform", "--plan", "p.json"], "the plan has its policy"),
-        ("run", ["--policy", "magcache"], "fxcache calibrate"),
+        (
+            "run",
+            ["--policy", "magcache"],
+            "run `fxcache calibrate PIPELINE --policy magcache --prompts FILE --out plan.json` "
+            "once, and pass --plan plan.json in place of --policy magcache",
+        ),
+        ("compare", ["--policy", "block-caching"], "PIPELINE --policy blockcaching --prompts FILE"),
+        ("run", ["--policy", "scheduled"], "run `fxcache tune PIPELINE --speedup 2 --prompts FILE"),
+        ("run", ["--policy", "learnedrouter"], "train it once in Python"),
         ("run", ["--forecast", "tailor"], "pass one of: hermite"),
         ("run", ["--guidance", "--option", "every=3"], "its options are: interval"),
         ("run", ["--report", "{folder}/unet"], "cannot be written"),
         ("compare", [], "name one or more"),
         ("compare", ["--policy", "uniform", "--policy", "uniform"], "name one or more"),
         ("compare", ["--policy", "uniform", "--rounds", "0"], "rounds=0"),
+        ("compare", ["--policy", "uniform", "--compile", "gcc"], "no backend 'gcc'"),
         ("compare", ["--policy", "uniform", "--chart", "a.txt"], "names no known file type"),
         ("compare", ["--policy", "uniform", "--csv", "{folder}/unet"], "cannot be written"),
         ("compare", ["--policy", "uniform", "--out", "/proc/a.png"], "cannot be written"),

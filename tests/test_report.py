@@ -1,14 +1,19 @@
 """Tests ``fxcache.report``, as text and as data."""
 
 import json
+import time
+from dataclasses import dataclass
 
 import pytest
 import torch
 
 import fxcache
 from fxcache.runtime.engine import MAX_RUNS
+from fxcache.step import Step
 from tests import tiny
-from tests.loops import sample
+from tests.engines import optimized_engine
+from tests.loops import guided_sample, sample
+from tests.plain import dit, dit_inputs
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
@@ -37,6 +42,36 @@ def test_times_and_speedups_agree_with_each_other(reported):
     assert run.speedup == pytest.approx(
         10 * run.refresh_ms / (4 * run.refresh_ms + 6 * run.reuse_ms)
     )
+
+
+SLOW_S = 0.005
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pondering(fxcache.Uniform):
+    """A policy that takes its time before the step's decision, as comparing weights does."""
+
+    def plans_refresh(self, step: Step) -> bool:
+        time.sleep(SLOW_S)
+        return super().plans_refresh(step)
+
+
+@torch.no_grad()
+def test_step_times_are_those_of_a_users_own_clock():
+    model, inputs = fxcache.optimize(dit(), Pondering(interval=3)), dit_inputs()
+    clock_ms = []
+    for t in torch.linspace(900, 100, 12):
+        started = time.perf_counter()
+        model(timestep=t, **inputs)
+        clock_ms.append(1000 * (time.perf_counter() - started))
+    (run,) = optimized_engine(model).runs
+    recorded_ms = [step.stopwatch.elapsed_ms or 0.0 for step in run.steps]
+    assert all(own <= clock for own, clock in zip(recorded_ms, clock_ms, strict=True))
+    slowed = [own for own in recorded_ms[1:] if own >= 1000 * SLOW_S]
+    assert len(slowed) == 11, "what fxcache does before a step counts"
+    missed_ms = [clock - own for own, clock in zip(recorded_ms, clock_ms, strict=True)]
+    assert min(missed_ms) < 1
+    assert "from the call of the model to its return" in str(fxcache.report(model))
 
 
 def test_captures_list_cuts_with_reasons(reported):
@@ -77,6 +112,31 @@ def test_without_timings_nothing_is_timed():
     assert (run.steps, run.refreshes) == (6, [0, 3])
     assert (run.refresh_ms, run.reuse_ms, run.speedup) == (None, None, None)
     assert run.ideal_speedup is not None
+
+
+def test_columns_that_no_run_uses_are_left_out(reported):
+    def shown(report: fxcache.Report) -> tuple[str, list[str]]:
+        lines = str(report).splitlines()
+        header = next(line for line in lines if line.split()[:2] == ["run", "capture"])
+        return header, [line.partition(":")[0] for line in lines]
+
+    header, legend = shown(reported)
+    assert "refresh ms" in header
+    assert "refresh ms, reuse ms" in legend
+    assert not {"halved", "waits", "compile s"} & {*legend}
+    assert all(name not in header for name in ("halved", "waits", "compile"))
+    unet = fxcache.optimize(
+        tiny.small_unet(),
+        fxcache.Uniform(3),
+        guidance=fxcache.GuidanceCache(interval=2),
+        cache=fxcache.CacheConfig(timings=False),
+    )
+    guided_sample(unet)
+    header, legend = shown(fxcache.report(unet))
+    assert "halved" in header
+    assert "halved" in legend
+    assert " ms" not in header
+    assert not {"refresh ms, reuse ms", "reuse ms", "speed-up"} & {*legend}
 
 
 def test_calls_are_counted_over_the_whole_life():

@@ -7,7 +7,14 @@ Tested: torch 2.13.0 (CPU build) and 2.11.0 (CUDA build, on the CPU).
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
 from fxcache._torch.aoti import MachineCode, compile_graph, cpu_instructions, pack_graphs
-from fxcache._torch.compilations import Compilations, compilations, compiled_by, not_compiled
+from fxcache._torch.compilations import (
+    Compilations,
+    compilations,
+    compiled_by,
+    compiled_calls_wrapped,
+    is_compiled,
+    not_compiled,
+)
 from fxcache._torch.distributed import (
     dtensor_from,
     dtensors_as_operators,
@@ -98,6 +105,7 @@ __all__ = [
     "compile_graph",
     "compile_ns",
     "compiled_by",
+    "compiled_calls_wrapped",
     "compiled_original",
     "compiler_callback",
     "copy_all",
@@ -120,6 +128,7 @@ __all__ = [
     "hooks_of",
     "is_being_traced",
     "is_collective",
+    "is_compiled",
     "is_composite",
     "is_dtensor",
     "is_fake",

@@ -12,7 +12,14 @@ from torch import fx, nn
 NUMBER = re.compile(r"^\d+/\d+: ")  # of the compilation, before the reason
 COMPILED_CALL = "_compiled_call_impl"
 
-__all__ = ["Compilations", "compilations", "compiled_by", "not_compiled"]
+__all__ = [
+    "Compilations",
+    "compilations",
+    "compiled_by",
+    "compiled_calls_wrapped",
+    "is_compiled",
+    "not_compiled",
+]
 
 
 @dataclass
@@ -68,7 +75,7 @@ def compilations() -> Iterator[Compilations]:
 
 
 @contextmanager
-def compiled_by(module: nn.Module, backend: Callable[..., Any]) -> Iterator[None]:
+def compiled_by(module: nn.Module, backend: str | Callable[..., Any]) -> Iterator[None]:
     """Compile the calls of ``module`` with ``backend`` inside the block.
 
     Why: ``module.compile`` has no public way back. It sets one private attribute.
@@ -76,6 +83,31 @@ def compiled_by(module: nn.Module, backend: Callable[..., Any]) -> Iterator[None
     with not_compiled(module):
         module.compile(backend=backend)
         yield
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Return whether ``module.compile`` was called.
+
+    Why: as for ``compiled_by``.
+    """
+    return module.__dict__.get(COMPILED_CALL) is not None
+
+
+@contextmanager
+def compiled_calls_wrapped(
+    module: nn.Module, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
+    """Replace the compiled call of ``module`` by ``wrap`` of it inside the block.
+
+    Why: torch.compile compiles hooks with the module, and compiles again for other hooks. Only the
+    private attribute of ``module.compile`` is outside of what is compiled.
+    """
+    before = module.__dict__[COMPILED_CALL]
+    module.__dict__[COMPILED_CALL] = wrap(before)
+    try:
+        yield
+    finally:
+        module.__dict__[COMPILED_CALL] = before
 
 
 @contextmanager

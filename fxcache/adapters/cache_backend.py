@@ -119,7 +119,7 @@ def denoisers_in(pipeline: object) -> list[nn.Module]:
     modules = dict(pipeline.named_children()) if isinstance(pipeline, nn.Module) else {}
     modules |= {k: v for k, v in vars(pipeline).items() if isinstance(v, nn.Module)}
     found = [
-        unwrapped(module)
+        unwrapped(module, "fxcache.adapters")
         for name, module in modules.items()
         if not set(name.split("_")).isdisjoint(DENOISERS) and is_denoiser(name, module)
     ]

@@ -27,7 +27,7 @@ from fxcache.errors import FxcacheError, ModelFileError, PlanError
 from fxcache.forecasts import Forecast
 from fxcache.partition.request import AUTO, CutRequest, require_cut_request
 from fxcache.policies import Policy
-from fxcache.runtime.module import unwrapped
+from fxcache.runtime.denoisers import module_of
 
 FORMAT = 2
 WEIGHTS = ".safetensors"  # the suffix of the file with the weights of a plan
@@ -99,7 +99,7 @@ class Plan:
             ConfigError: The cut is neither a number, a name, a pair, a ``Cut`` nor a list of these.
             PlanError: There are both a correction and a forecast.
         """
-        found = fingerprint(unwrapped(model))
+        found = fingerprint(module_of(model, "fxcache.Plan.of"))
         return cls(policy, require_cut_request(cut), found, forecast=forecast)
 
     @property

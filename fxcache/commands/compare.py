@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fxcache.commands.contenders import PLAN, Contender, add_contender_options, contenders_from
 from fxcache.commands.options import (
     DRAWINGS,
@@ -35,6 +37,14 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add_contender_options(command, plan=True)
     rounds = "measured runs of each row; all rows take turns"
     command.add_argument("--rounds", type=int, default=5, help=rounds)
+    compiling = "compile the denoisers in all rows with torch.compile, by this backend"
+    command.add_argument(
+        "--compile",
+        nargs="?",
+        const="inductor",
+        metavar="BACKEND",
+        help=f"{compiling} (default: inductor)",
+    )
     out = Path("compare.png")
     command.add_argument("--out", type=Path, default=out, help="the sheet of pictures to write")
     command.add_argument("--chart", type=Path, help="the file for a chart of quality and speed")
@@ -47,8 +57,9 @@ def run(arguments: argparse.Namespace) -> Result:
     original = Drawing(arguments.prompt, require_positive(arguments.steps, "steps"), arguments.seed)
     settings = settings_from(arguments, original)
     files = files_from(arguments)
+    require_backend(arguments.compile)
     pipeline = pipeline_from(arguments)
-    rows, images = compare_settings(pipeline, original, settings, rounds, say)
+    rows, images = compare_settings(pipeline, original, settings, rounds, say, arguments.compile)
     captions = [row.caption for row in rows]
     sheet(dict(zip(captions, images, strict=True)), arguments.prompt).save(arguments.out)
     if arguments.chart:
@@ -57,6 +68,19 @@ def run(arguments: argparse.Namespace) -> Result:
         write_csv(rows, arguments.csv)
     data = {"rows": [row.to_dict() for row in rows], "files": list(map(str, files))}
     return Result(data, f"{as_table(rows)}\n\nwrote {', '.join(map(str, files))}")
+
+
+def require_backend(backend: str | None) -> None:
+    """Raise ConfigError if torch.compile has no such backend."""
+    if backend is None:
+        return
+    known = torch.compiler.list_backends(exclude_tags=())
+    if backend not in known:
+        raise ConfigError(
+            f"torch.compile has no backend {backend!r}",
+            where=f"--compile {backend}",
+            remedy=f"pass one of: {', '.join(known)}",
+        )
 
 
 def title_of(pipeline: Any, original: Row, pictures: int) -> str:

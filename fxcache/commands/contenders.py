@@ -5,15 +5,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from fxcache.calibration.calibration import MEASUREMENTS
 from fxcache.calibration.plan import Plan
 from fxcache.commands.options import option_from
 from fxcache.errors import ConfigError
 from fxcache.forecasts import Forecast
-from fxcache.policies import GuidanceCache, Policy
+from fxcache.policies import GuidanceCache, Policy, Scheduled
 from fxcache.registry import Registered
 
 POLICY, FORECAST, GUIDANCE, PLAN, OPTION = "policy", "forecast", "guidance", "plan", "option"
 LONGEST = 24  # characters of an option's value in a label
+WRITE = "--prompts FILE --out plan.json"
+TRAIN = "train it once in Python (the guide, under Plans), save its plan as plan.json"
 
 
 class InOrder(argparse.Action):
@@ -155,8 +158,29 @@ def contenders_from(arguments: argparse.Namespace) -> list[Contender]:
         found[-1].names[part] = checked_name(part, value)
         found[-1].options[part] = {}
     for contender in found:  # wrong values are errors before a pipeline is loaded
+        require_measured(contender)
         _ = contender.policy, contender.optimize_options
     return found
+
+
+def require_measured(contender: Contender) -> None:
+    """Raise ConfigError if the policy lacks what a plan would bring."""
+    if POLICY not in contender.names:
+        return
+    name = contender.names[POLICY]
+    kind: type[Policy] = named(Policy)[name]
+    if not kind.measured or kind.measured in contender.options[POLICY]:
+        return
+    made = TRAIN
+    if kind in MEASUREMENTS:
+        made = f"run `fxcache calibrate PIPELINE --policy {name} {WRITE}` once"
+    elif kind is Scheduled:
+        made = f"run `fxcache tune PIPELINE --speedup 2 {WRITE}` once"
+    raise ConfigError(
+        f"{kind.__name__} has no {kind.measured}: the policy must be fitted to a model",
+        where=f"--{POLICY} {name}",
+        remedy=f"{made}, and pass --{PLAN} plan.json in place of --{POLICY} {name}",
+    )
 
 
 def add_option(found: Sequence[Contender], part: str, text: str) -> None:

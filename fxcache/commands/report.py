@@ -1,4 +1,4 @@
-"""``fxcache report``: show a report that ``fxcache run --report FILE`` has saved, or a plan."""
+"""``fxcache report``: show a saved report of a model or a pipeline, or a plan."""
 
 import argparse
 from pathlib import Path
@@ -10,9 +10,9 @@ from fxcache.calibration.plan_parts import cut_to_json
 from fxcache.commands.options import Result
 from fxcache.errors import ModelFileError
 from fxcache.integrations.diffusers import parsed
-from fxcache.report.text import as_text
+from fxcache.report.saved import saved_text
 
-REPORT = "a file written by `fxcache run --report FILE`"
+REPORT = "a file written by `fxcache run --report FILE`, or by `fxcache.report(...).save(FILE)`"
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -26,8 +26,8 @@ def run(arguments: argparse.Namespace) -> Result:
     if "fxcache_plan" in data:
         return Result(data, plan_text(Plan.load(arguments.file), arguments.file))
     try:
-        return Result(data, as_text(data))
-    except (KeyError, TypeError) as error:
+        return Result(data, saved_text(data))
+    except (KeyError, TypeError, AttributeError) as error:
         raise ModelFileError(
             f"this is not an fxcache report: {error!r} is missing",
             where=str(arguments.file),

@@ -16,6 +16,7 @@ from fxcache.commands.options import (
     writable,
 )
 from fxcache.pipelines.tune import Target, tune_pipeline
+from fxcache.tuning.candidates import require_reachable
 from fxcache.tuning.options import Options
 
 HELP = {
@@ -45,6 +46,7 @@ def run(arguments: argparse.Namespace) -> Result:
     sampling = sampling_from(arguments)
     target = Target(arguments.speedup, arguments.psnr, arguments.budget_ms)
     options = Options(**{name: getattr(arguments, name) for name in asdict(Options())})
+    require_reachable(target.speedup, 0.0, options.gaps)
     out = writable(arguments.out)
     if arguments.picture:
         writable(require_suffix(arguments.picture, "--picture", DRAWINGS))

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from fxcache.checks import require_integer_value
 from fxcache.errors import ConfigError
 from fxcache.gate.subject import Subject
-from fxcache.runtime.module import engine_of, unwrapped
+from fxcache.runtime.denoisers import module_of
+from fxcache.runtime.module import engine_of
 from fxcache.runtime.pipeline import require_engine
 from fxcache.runtime.session import Session
 from fxcache.signature import Signature
@@ -37,7 +38,7 @@ def subject_of(
         StateError: The model is not optimised.
         ConfigError: ``steps`` is below 1.
     """
-    model = unwrapped(model)
+    model = module_of(model, "fxcache gate")
     engine = require_engine(model, "fxcache gate")
     require_integer_value(steps, "steps", "fxcache gate", 1)
 

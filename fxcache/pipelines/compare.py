@@ -3,15 +3,17 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from fxcache._torch import compile_ns, compiled_by
 from fxcache.integrations.diffusers import denoiser_of
 from fxcache.pipelines.drawing import Drawing
-from fxcache.report.compare import likeness, timed_calls
+from fxcache.pipelines.entrant import Entrant
+from fxcache.report.compare import likeness, timed_calls, typical_ms
 from fxcache.report.comparison import Row, Spread
 from fxcache.runtime.denoisers import denoisers_of
 from fxcache.runtime.engine import Engine
@@ -20,49 +22,6 @@ from fxcache.runtime.pipeline import attach_pipeline, detach_pipeline, is_optimi
 from fxcache.runtime.record import Stopwatch
 
 ORIGINAL, FEWER, POLICY = "original", "fewer steps", "policy"
-
-
-@dataclass
-class Entrant:
-    """One row while it is measured.
-
-    Attributes:
-        label: The setting.
-        kind: ``"original"``, ``"policy"`` or ``"fewer steps"``.
-        drawing: The pictures to generate.
-        engines: The engine of each optimised denoiser; empty without caching.
-        images: The pictures of the last run.
-        calls: The number of denoiser calls in a run.
-        denoiser_s: The time of all denoiser calls of each measured run.
-        pipeline_s: The time of each measured run.
-        first_s: The time of the first run.
-        capture_s: The part of it that went into captures.
-    """
-
-    label: str
-    kind: str
-    drawing: Drawing
-    engines: Mapping[str, Engine] = field(default_factory=dict)
-    images: list[Any] = field(default_factory=list)
-    calls: int = 0
-    denoiser_s: list[float] = field(default_factory=list)
-    pipeline_s: list[float] = field(default_factory=list)
-    first_s: float = 0.0
-    capture_s: float = 0.0
-
-    @property
-    def refreshes(self) -> int:
-        """The number of calls of the last run that reused nothing."""
-        runs = [run for engine in self.engines.values() for run in engine.runs]
-        counted = sum(len(run.steps) for run in runs)
-        return sum(len(run.refreshes) for run in runs) + self.calls - counted
-
-    @property
-    def flops(self) -> float:
-        """FLOPs of the last run without caching, divided by those spent; 1 without caching."""
-        steps = [s for e in self.engines.values() for run in e.runs for s in run.steps]
-        spent = sum(step.flops for step in steps)
-        return sum(step.full_flops for step in steps) / spent if spent else 1.0
 
 
 class Race:
@@ -79,23 +38,33 @@ class Race:
         self.device = next(denoiser_of(pipeline).parameters()).device
         self._engines: dict[str, Engine] = {}  # of the last entrant, whose captures go on
 
-    def enter(self, label: str, kind: str, drawing: Drawing) -> Entrant:
-        """Make the first run of an entrant, which captures what is missing."""
+    def enter(self, label: str, kind: str, drawing: Drawing, steps: int | None = None) -> Entrant:
+        """Make the first run of an entrant, which captures what is missing.
+
+        Args:
+            label: The setting.
+            kind: ``"original"``, ``"policy"`` or ``"fewer steps"``.
+            drawing: The pictures to generate.
+            steps: The number of steps of the first run; None for those of all runs.
+        """
         self._say(f"first run: {label}")
-        entrant = Entrant(label, kind, drawing)
+        entrant, compiled_ns = Entrant(label, kind, drawing), compile_ns()
         if kind == POLICY:
             only = list(self.denoisers)[:1] if drawing.plan else list(self.denoisers)
             earlier = {name: e for name, e in self._engines.items() if name in only}
-            with self._running(earlier), drawing.optimized(self.pipeline):
+            with self._running(earlier), drawing.optimized(self.pipeline) as target:
+                entrant.first_s, _, entrant.images = self._timed(entrant, steps)
+                if steps is not None:
+                    drawing.optimize(target)  # a shorter run says nothing about the others
                 entrant.engines = {
                     name: engine
                     for name, module in self.denoisers.items()
                     if (engine := engine_of(module)) is not None
                 }
-                entrant.first_s, _, entrant.images = self._timed(entrant)
             self._engines = {**self._engines, **entrant.engines}
         else:
-            entrant.first_s, _, entrant.images = self._timed(entrant)
+            entrant.first_s, _, entrant.images = self._timed(entrant, steps)
+        entrant.compile_s = (compile_ns() - compiled_ns) / 1e9
         entrant.capture_s = sum(e.graphs.capture_s for e in entrant.engines.values())
         return entrant
 
@@ -107,6 +76,14 @@ class Race:
             pipeline_s, denoiser_s, entrant.images = self._timed(entrant)
         entrant.pipeline_s.append(pipeline_s)
         entrant.denoiser_s.append(denoiser_s)
+
+    @contextmanager
+    def compiled(self, backend: str | None) -> Iterator[None]:
+        """Let torch.compile compile the denoisers inside the block; None for eager mode."""
+        with ExitStack() as compiled:
+            for module in self._modules() if backend else ():
+                compiled.enter_context(compiled_by(module, str(backend)))
+            yield
 
     @contextmanager
     def _running(self, engines: Mapping[str, Engine]) -> Iterator[None]:
@@ -124,17 +101,17 @@ class Race:
             if is_optimized(self.pipeline):
                 detach_pipeline(self.pipeline)
 
-    def _timed(self, entrant: Entrant) -> tuple[float, float, list[Any]]:
+    def _timed(self, entrant: Entrant, steps: int | None = None) -> tuple[float, float, list[Any]]:
         """Return the seconds of a run and of its denoiser calls, and its pictures."""
         with ExitStack() as hooks:
             watches = [hooks.enter_context(timed_calls(m)) for m in self._modules()]
             self._wait()
             started = time.perf_counter()
-            images = entrant.drawing.draw(self.pipeline, entrant.drawing.steps)
+            images = entrant.drawing.draw(self.pipeline, steps or entrant.drawing.steps)
             self._wait()
             pipeline_s = time.perf_counter() - started
         calls = [watch for each in watches for watch in each]
-        entrant.calls = len(calls)
+        entrant.calls, entrant.typical_ms = len(calls), typical_ms(calls)
         return pipeline_s, seconds(calls), images
 
     def _modules(self) -> list[nn.Module]:
@@ -156,6 +133,7 @@ def compare_settings(
     settings: Mapping[str, Drawing],
     rounds: int,
     say: Callable[[str], None] = lambda _: None,
+    backend: str | None = None,
 ) -> tuple[list[Row], list[list[Any]]]:
     """Measure no caching, each setting, and fewer steps at about the denoiser FLOPs of each.
 
@@ -168,12 +146,27 @@ def compare_settings(
         settings: The settings by their labels.
         rounds: The number of measured runs of each.
         say: Called with messages about the progress.
+        backend: The backend of torch.compile that compiles the denoisers in each run; None for
+            eager mode.
 
     Returns:
         The rows, and the pictures of each.
     """
     pipeline.set_progress_bar_config(disable=True)
     race = Race(pipeline, say)
+    with race.compiled(backend):
+        entrants = raced(race, original, settings, rounds, say)
+    return [row_of(e, entrants[0]) for e in entrants], [e.images for e in entrants]
+
+
+def raced(
+    race: Race,
+    original: Drawing,
+    settings: Mapping[str, Drawing],
+    rounds: int,
+    say: Callable[[str], None],
+) -> list[Entrant]:
+    """Return the measured entrants, that without caching first."""
     entrants = [race.enter("no caching", ORIGINAL, original)]
     entrants += [race.enter(label, POLICY, drawing) for label, drawing in settings.items()]
     numbers = {max(1, round(original.steps / e.flops)) for e in entrants[1:]}
@@ -185,7 +178,7 @@ def compare_settings(
         turn = index % len(entrants)
         for entrant in (*entrants[turn:], *entrants[:turn]):
             race.run(entrant)
-    return [row_of(e, entrants[0]) for e in entrants], [e.images for e in entrants]
+    return entrants
 
 
 def row_of(entrant: Entrant, original: Entrant) -> Row:
@@ -205,6 +198,7 @@ def row_of(entrant: Entrant, original: Entrant) -> Row:
         ssim=like.ssim,
         first_s=entrant.first_s,
         capture_s=entrant.capture_s,
+        compile_s=entrant.compile_s,
     )
 
 

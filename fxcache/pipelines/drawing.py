@@ -1,10 +1,9 @@
-"""Generates images with a pipeline, with and without fxcache."""
+"""Generates images with a pipeline and fxcache."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +15,9 @@ from fxcache.errors import FxcacheWarning
 from fxcache.integrations.diffusers import conditions, denoiser_of
 from fxcache.partition.request import AUTO, CutRequest
 from fxcache.policies import Policy
-from fxcache.report.compare import Comparison, likeness, timed_calls, typical_ms
-from fxcache.report.records import RunReport
+from fxcache.report.pipeline import PipelineReport
 from fxcache.report.report import Report
-from fxcache.report.sheet import sheet
-from fxcache.runtime.denoisers import denoisers_of
+from fxcache.runtime.denoisers import denoisers_of, is_pipeline
 
 WARM_UP_STEPS = 2
 
@@ -74,18 +71,20 @@ class Drawing:
         )
         return list(result.images)
 
-    def cached(self, pipeline: Any) -> tuple[list[Any], Report]:
-        """Return the images with fxcache, and the report of the first denoiser.
+    def cached(self, pipeline: Any) -> tuple[list[Any], Report | PipelineReport]:
+        """Return the images with fxcache, and the report.
 
-        The report does not count the run before, which captures and warms up.
+        It is that of the pipeline if several denoisers are optimised, else that of the only one. It
+        does not count the run before, which captures and warms up.
         """
         with self.optimized(pipeline) as target:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FxcacheWarning)  # the run may be too short
                 self.draw(pipeline, self.steps if self.plan else WARM_UP_STEPS)
-            self._optimize(target)  # keeps the captures, and forgets the run
+            self.optimize(target)  # keeps the captures, and forgets the run
             images = self.draw(pipeline, self.steps)
-            return images, report(denoiser_of(pipeline))
+            several = is_pipeline(target) and len(denoisers_of(target)) > 1
+            return images, report(target) if several else report(denoiser_of(pipeline))
 
     @contextmanager
     def optimized(self, pipeline: Any) -> Iterator[Any]:
@@ -96,60 +95,15 @@ class Drawing:
         """
         first, *others = denoisers_of(pipeline).values()
         target = first if self.plan and others else pipeline
-        self._optimize(target)
+        self.optimize(target)
         try:
             yield target
         finally:
             restore(target)
 
-    def _optimize(self, target: Any) -> None:
+    def optimize(self, target: Any) -> None:
+        """Optimise ``target`` as the images need it. Keep its captures, and forget earlier runs."""
         optimize(target, self.policy, plan=self.plan, cut=self.cut, **self.options)
-
-    def original(self, pipeline: Any) -> tuple[list[Any], float]:
-        """The images without fxcache, and the median time of a denoiser call in milliseconds."""
-        self.draw(pipeline, WARM_UP_STEPS)
-        with timed_calls(denoiser_of(pipeline)) as watches:
-            images = self.draw(pipeline, self.steps)
-        return images, typical_ms(watches)
-
-
-def compare(pipeline: Any, drawing: Drawing, out: Path) -> Comparison:
-    """Generate the images with and without fxcache, and write both rows to ``out``."""
-    originals, original_ms = drawing.original(pipeline)
-    images, reported = drawing.cached(pipeline)
-    run = reported.runs[-1]
-    measured = measure(original_ms, run, reported, likeness(originals, images))
-    rows = {
-        f"original: {original_ms:.1f} ms a step": originals,
-        f"fxcache: {mean_step_ms(run):.1f} ms a step, {measured.speedup:.2f} times as fast, "
-        f"PSNR {measured.psnr_db:.1f} dB": images,
-    }
-    sheet(rows, drawing.prompts).save(out)
-    return measured
-
-
-def mean_step_ms(run: RunReport) -> float:
-    """The mean time of a step in milliseconds, from the medians of refresh and reuse steps."""
-    reuses = run.steps - len(run.refreshes)
-    spent = len(run.refreshes) * (run.refresh_ms or 0) + reuses * (run.reuse_ms or 0)
-    return spent / run.steps
-
-
-def measure(original_ms: float, run: RunReport, reported: Report, like: Any) -> Comparison:
-    """Return the measurements of a comparison."""
-    return Comparison(
-        steps=run.steps,
-        refreshes=len(run.refreshes),
-        original_ms=original_ms,
-        refresh_ms=run.refresh_ms or 0.0,
-        reuse_ms=run.reuse_ms,
-        speedup=original_ms / mean_step_ms(run),
-        ideal_speedup=run.ideal_speedup or 1.0,
-        share_saved=reported.captures[-1].cut["share_saved"],
-        cached_bytes=reported.cached_bytes,
-        psnr_db=like.psnr_db,
-        ssim=like.ssim,
-    )
 
 
 class FirstCallError(Exception):

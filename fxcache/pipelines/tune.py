@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -14,18 +13,22 @@ from torch import Tensor, nn
 
 from fxcache.calibration.fingerprint import fingerprint
 from fxcache.calibration.plan import Plan
+from fxcache.checks import is_number
 from fxcache.errors import ConfigError, CutError
 from fxcache.integrations.diffusers import denoiser_of
 from fxcache.partition.request import AUTO
 from fxcache.pipelines.calibrate import Progress, Sampling
 from fxcache.policies import NonUniform, Policy, TaylorSeer, Uniform
 from fxcache.report.pareto import Point, draw_pareto
+from fxcache.tuning.baseline import Goal
 from fxcache.tuning.memory import Memory
 from fxcache.tuning.options import Options
 from fxcache.tuning.trial import Trial, as_tensor, psnr_db
 from fxcache.tuning.tune import Tuner
 
 INTERVALS = (2, 3, 4, 5, 6)
+OPTIONS = {"speedup": "speedup", "psnr_db": "psnr", "budget_ms": "budget-ms"}
+MOST_PSNR_DB = 200  # one value in 400,000 differs by the rounding of a number near 1
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Target:
         budget_ms: The greatest time of all denoiser calls in a run, in milliseconds.
 
     Raises:
-        ConfigError: Not exactly one field is set, or it is not positive.
+        ConfigError: Not exactly one field is set, or no schedule of any model reaches it.
     """
 
     speedup: float | None = None
@@ -47,16 +50,30 @@ class Target:
 
     def __post_init__(self) -> None:
         targets = {name: value for name, value in vars(self).items() if value is not None}
+        if len(targets) != 1:
+            raise ConfigError(
+                f"the target is {targets or 'missing'}",
+                where="tune",
+                remedy="pass exactly one of speedup, psnr and budget-ms",
+            )
+        for field_name, value in targets.items():
+            name = OPTIONS[field_name]
+            if not is_number(value) or value <= 0:
+                raise ConfigError(
+                    f"{name}={value!r} is not a number above 0",
+                    where="tune",
+                    remedy=f"pass {name} as a finite number above 0",
+                )
         if self.speedup is not None and self.speedup <= 1:
             raise ConfigError(
                 f"speedup={self.speedup!r} saves nothing", where="tune", remedy="pass more than 1"
             )
-        positive = all(math.isfinite(value) and value > 0 for value in targets.values())
-        if len(targets) != 1 or not positive:
+        if self.psnr_db is not None and self.psnr_db > MOST_PSNR_DB:
             raise ConfigError(
-                f"the target is {targets or 'missing'}",
+                f"psnr={self.psnr_db:g} is more than pictures can have that are not equal: "
+                f"{MOST_PSNR_DB} dB, in float32",
                 where="tune",
-                remedy="pass exactly one of speedup, psnr and budget-ms, above 0",
+                remedy=f"pass at most {MOST_PSNR_DB}; 30 to 50 is common",
             )
 
 
@@ -116,10 +133,11 @@ def tune_pipeline(
     model, options = denoiser_of(pipeline), options or Options()
     progress, memory = resumed(model, sampling, options, out, say)
     sample = partial(sampled, pipeline, sampling)
-    tuner = Tuner(model, sample, options, say, memory, target.speedup)
+    goal = Goal(target.speedup, target.budget_ms)
+    tuner = Tuner(model, sample, options, say, memory, goal)
     trial = reached(tuner, target)
-    goal = {name: value for name, value in asdict(target).items() if value is not None}
-    plan = tuner.plan(trial, {**asdict(sampling), **goal, **asdict(tuner.options)})
+    told = {name: value for name, value in asdict(target).items() if value is not None}
+    plan = tuner.plan(trial, {**asdict(sampling), **told, **asdict(tuner.options)})
     plan.save(out)
     curves = drawn(pipeline, sampling, tuner, trial, picture) if picture else {}
     progress.file.unlink(missing_ok=True)

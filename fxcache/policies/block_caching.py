@@ -34,6 +34,7 @@ class BlockCaching(Table):
     """
 
     caches: ClassVar[Caches] = Caches.BLOCKS
+    measured: ClassVar[str] = "changes"
 
     threshold: float = 0.5
     changes: Mapping[str, tuple[float, ...]] = field(default_factory=dict)

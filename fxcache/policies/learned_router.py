@@ -32,6 +32,7 @@ class LearnedRouter(Table):
     """
 
     caches: ClassVar[Caches] = Caches.LAYERS
+    measured: ClassVar[str] = "scores"
 
     threshold: float = 0.1
     scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)

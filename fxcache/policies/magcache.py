@@ -1,6 +1,7 @@
 """MagCache: refresh once the residual's calibrated magnitude has drifted."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fxcache.checks import require_calibrated, require_integer, require_number, require_numbers
 from fxcache.policies.policy import FIRST_STEPS, Policy
@@ -29,6 +30,8 @@ class MagCache(Policy):
     Raises:
         ConfigError: An option has a value that it cannot have.
     """
+
+    measured: ClassVar[str] = "ratios"
 
     ratios: tuple[float, ...] = ()
     threshold: float = 0.06

@@ -92,6 +92,8 @@ class Policy(Registered, ABC, registry="policy"):
 
     Attributes:
         caches: The values that are cached with ``cut="auto"``; a class attribute.
+        measured: The option that a plan fits to a model, without which there is no policy; empty if
+            there is none. A class attribute.
 
     Raises:
         ConfigError: An option has a value that it cannot have.
@@ -101,6 +103,7 @@ class Policy(Registered, ABC, registry="policy"):
     last: int = 0
 
     caches: ClassVar[Caches] = Caches.CUT
+    measured: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         require_integer(self, "first", 0)

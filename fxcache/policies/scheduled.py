@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fxcache.errors import ConfigError
 from fxcache.policies.table import Row, Table
@@ -22,6 +23,8 @@ class Scheduled(Table):
     Raises:
         ConfigError: The table is empty, or a step reuses a cache point that is not in the names.
     """
+
+    measured: ClassVar[str] = "reused"
 
     names: tuple[str, ...] = ()
     reused: tuple[tuple[str, ...], ...] = ()

@@ -36,6 +36,7 @@ class SmoothCache(Table):
     """
 
     caches: ClassVar[Caches] = Caches.COMPONENTS
+    measured: ClassVar[str] = "errors"
 
     alpha: float = 0.1
     errors: Mapping[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """Compares images with and without fxcache: times and similarity."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from statistics import fmean, median
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from fxcache._torch import compiled_calls_wrapped, is_compiled
 from fxcache.runtime.record import Stopwatch
 
 if TYPE_CHECKING:
@@ -38,8 +39,11 @@ class Comparison:
         original_ms: The median time of a denoiser call without fxcache, in milliseconds.
         refresh_ms: The median time of a refresh step, in milliseconds.
         reuse_ms: The median time of a reuse step, in milliseconds; None if there is none.
-        speedup: The denoiser's time of a run without fxcache, divided by that with fxcache.
-            Computed from the medians.
+        speedup: The denoiser's time of a run without fxcache, divided by that with fxcache: the
+            median over pairs of runs that took turns.
+        speedup_low: The least of these ratios.
+        speedup_high: The greatest.
+        pairs: Their number.
         ideal_speedup: The same ratio, computed from FLOPs.
         share_saved: The share of FLOPs that a reuse step saves, 0 to 1.
         cached_bytes: The size of all cached values in bytes.
@@ -53,6 +57,9 @@ class Comparison:
     refresh_ms: float
     reuse_ms: float | None
     speedup: float
+    speedup_low: float
+    speedup_high: float
+    pairs: int
     ideal_speedup: float
     share_saved: float
     cached_bytes: int
@@ -65,7 +72,10 @@ class Comparison:
 
 @contextmanager
 def timed_calls(model: nn.Module) -> Iterator[list[Stopwatch]]:
-    """Time each call of ``model`` inside the block. Yields the list of stopwatches."""
+    """Time each call of ``model`` inside the block. Yields the list of stopwatches.
+
+    Calls that torch.compile compiles are timed from outside.
+    """
     watches: list[Stopwatch] = []
 
     def start(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -74,6 +84,20 @@ def timed_calls(model: nn.Module) -> Iterator[list[Stopwatch]]:
 
     def stop(*_: Any) -> None:
         watches[-1].stop()
+
+    def timed(call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed_call(*args: Any, **kwargs: Any) -> Any:
+            start(model, args, kwargs)
+            result = call(*args, **kwargs)
+            stop()
+            return result
+
+        return timed_call
+
+    if is_compiled(model):
+        with compiled_calls_wrapped(model, timed):
+            yield watches
+        return
 
     handles = [
         model.register_forward_pre_hook(start, with_kwargs=True),

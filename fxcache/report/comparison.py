@@ -25,6 +25,7 @@ DEFINITIONS = (
     "up; it is in no speed-up.",
     "capture: the part of the first run in which the graph was captured; later rows use the same "
     "capture.",
+    "compile: the part of the first run in which torch.compile compiled what no row before used.",
 )
 
 
@@ -50,6 +51,8 @@ class Spread:
         return cls(median(ratios), min(ratios), max(ratios), len(ratios))
 
     def __str__(self) -> str:
+        if self.n == 1:
+            return f"{self.median:.2f}× (n=1)"
         return f"{self.median:.2f}× ({self.low:.2f}–{self.high:.2f}, n={self.n})"
 
 
@@ -70,6 +73,7 @@ class Row:
         ssim: SSIM against them, at most 1.
         first_s: The seconds of the first run, which is not among the measured ones.
         capture_s: The seconds of it in which graphs were captured.
+        compile_s: The seconds of it in which torch.compile compiled.
     """
 
     label: str
@@ -84,6 +88,7 @@ class Row:
     ssim: float
     first_s: float
     capture_s: float
+    compile_s: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -113,10 +118,14 @@ def as_table(rows: Sequence[Row]) -> str:
             "SSIM": f"{row.ssim:.4f}" if row.denoiser else "–",
             "first run": f"{row.first_s:.1f} s",
             "capture": f"{row.capture_s:.1f} s" if row.capture_s else "–",
+            "compile": f"{row.compile_s:.1f} s" if row.compile_s else "–",
         }
         for row in rows
     ]
-    return "\n".join((tabulate(cells, headers="keys"), "", *DEFINITIONS))
+    if not any(row.compile_s for row in rows):  # in eager mode
+        cells = [{k: v for k, v in row.items() if k != "compile"} for row in cells]
+    defined = [text for text in DEFINITIONS if text.split(",")[0].split(":")[0] in cells[0]]
+    return "\n".join((tabulate(cells, headers="keys"), "", *defined))
 
 
 def write_csv(rows: Sequence[Row], file: Path) -> None:

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fxcache.report.report import Report
+from fxcache.report.saved import saved_text, write_json
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,21 @@ class PipelineReport:
     components: Mapping[str, Report]
 
     def to_dict(self) -> dict[str, Any]:
-        """Describe each component as JSON can hold it, by name; see ``Report.to_dict``."""
-        return {name: report.to_dict() for name, report in self.components.items()}
+        """Describe the report as JSON can hold it.
+
+        Returns:
+            ``"pipeline"`` and ``"components"``, each component as ``Report.to_dict`` describes it.
+        """
+        components = {name: report.to_dict() for name, report in self.components.items()}
+        return {"pipeline": self.pipeline, "components": components}
+
+    def save(self, file: str | Path) -> None:
+        """Write the report as JSON; ``fxcache report FILE`` prints it.
+
+        Raises:
+            ModelFileError: The file cannot be written.
+        """
+        write_json(self.to_dict(), file)
 
     def __getitem__(self, name: str) -> Report:
         """Return the report of one component.
@@ -35,5 +50,4 @@ class PipelineReport:
         return self.components[name]
 
     def __str__(self) -> str:
-        parts = [f"{name} of {self.pipeline}\n{r}" for name, r in self.components.items()]
-        return "\n\n".join(parts) or f"{self.pipeline}: no component is optimised any more"
+        return saved_text(self.to_dict())

@@ -86,8 +86,9 @@ class RunReport:
         halved: The steps that computed one half of the guidance alone.
         tabulated: The steps that took the values of their timestep from a table.
         schedule: For each group of cache points, the steps that computed it.
-        refresh_ms: The median time of a refresh, in milliseconds. None if there was none.
-        reuse_ms: The median time of a reuse step, in milliseconds. None if there was none.
+        refresh_ms: The median time of a refresh, in milliseconds, from the call of the model to its
+            return. None if there was none.
+        reuse_ms: The same for a reuse step. None if there was none.
         speedup: The time of the run if every step were a refresh, divided by the actual time. None
             unless there are refreshes and other steps.
         ideal_speedup: FLOPs without caching divided by FLOPs spent.

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.opaque import described
 from fxcache.report.records import CaptureReport, RunReport, TotalsReport, VariantReport
+from fxcache.report.saved import write_json
 from fxcache.report.text import as_text
 from fxcache.rewrite.factory import VariantKey
 from fxcache.rewrite.variants import NOTHING, Variants
@@ -53,6 +55,14 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Describe the report as JSON can hold it, by the names of the attributes."""
         return asdict(self)
+
+    def save(self, file: str | Path) -> None:
+        """Write the report as JSON; ``fxcache report FILE`` prints it.
+
+        Raises:
+            ModelFileError: The file cannot be written.
+        """
+        write_json(self.to_dict(), file)
 
     def __str__(self) -> str:
         return as_text(self.to_dict())

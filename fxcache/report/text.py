@@ -6,21 +6,25 @@ from tabulate import tabulate
 
 LONGEST_OPTION = 120  # characters
 
-LEGEND = (
-    "run: the calls of one session or of one call of the pipeline; if a step calls the model "
+UNUSED = "–"  # in a cell; a column without any other is left out
+
+# By columns of the table of runs; shown if one of the columns is.
+LEGEND = {
+    ("run",): "the calls of one session or of one call of the pipeline; if a step calls the model "
     "several times, for the halves of the guidance or for tiles, each of these has its own row.",
-    "capture: the captures that the run used, by their numbers above; dropped: a capture that is "
-    "not kept any more, as after a change of the model.",
-    "began with: why the first step refreshed.",
-    "refreshed, halved: the steps that ran the full graph; those that computed one half of the "
-    "guidance.",
-    "refresh ms, reuse ms: the median time of a step of this kind, without fxcache's own Python "
-    "code before it.",
-    "compile s: the time in which torch.compile compiled during the run.",
-    "speed-up: the time of as many refreshes, divided by that of the steps, from these medians; "
-    "ideal: FLOPs without fxcache, divided by those of the steps.",
-    "waits: how often a step read a timestep, a signal or the guidance from the device.",
-)
+    ("capture",): "the captures that the run used, by their numbers above; dropped: a capture that "
+    "is not kept any more, as after a change of the model.",
+    ("began with",): "why the first step refreshed.",
+    ("refreshed",): "the steps that ran the full graph.",
+    ("halved",): "the steps that computed one half of the guidance.",
+    ("refresh ms", "reuse ms"): "the median time of a step of this kind, from the call of the "
+    "model to its return, with all that fxcache does.",
+    ("compile s",): "the time in which torch.compile compiled during the run.",
+    ("speed-up",): "the time of as many refreshes, divided by that of the steps, from these "
+    "medians.",
+    ("ideal",): "FLOPs without fxcache, divided by those of the steps.",
+    ("waits",): "how often a step read a timestep, a signal or the guidance from the device.",
+}
 
 
 def as_text(report: dict[str, Any]) -> str:
@@ -36,7 +40,7 @@ def as_text(report: dict[str, Any]) -> str:
         lines += ["", f"capture {index}{took}: {capture['inputs']}", cut_line(capture)]
         lines += [f"not traced, called as they are: {called}" for called in capture["opaque"]]
     if report["runs"]:
-        lines += ["", runs_table(report["runs"]), "", *LEGEND]
+        lines += ["", runs_table(report["runs"])]
     if advice := attribution_lines(report["attributions"]):
         lines += ["", *advice]
     if report["notices"]:
@@ -120,28 +124,35 @@ def cut_line(capture: dict[str, Any]) -> str:
 
 
 def runs_table(runs: list[dict[str, Any]]) -> str:
-    """Return the table of runs."""
-    rows = [
-        {
-            "run": index,
-            "capture": ", ".join("dropped" if c < 0 else str(c) for c in run.get("captures", ())),
-            "began with": run["started"],
-            "steps": run["steps"],
-            "refreshed": len(run["refreshes"]),
-            "refresh ms": rounded(run["refresh_ms"]),
-            "reuse ms": rounded(run["reuse_ms"]),
-            "compile s": f"{run['compile_ms'] / 1000:.1f}" if run.get("compile_ms") else "–",
-            "speed-up": rounded(run["speedup"]),
-            "ideal": rounded(run["ideal_speedup"]),
-            "halved": len(run["halved"]),
-            "waits": sum(run[f"{what}_waits"] for what in ("timestep", "signal", "guidance")),
-            "refreshed because": "; ".join(f"{k} ({v})" for k, v in run["reasons"].items()),
-        }
-        for index, run in enumerate(runs)
-    ]
-    return tabulate(rows, headers="keys")
+    """Return the table of runs without unused columns, and a legend of those that are left."""
+    rows = list(map(row_of, range(len(runs)), runs))
+    columns = [name for name in rows[0] if any(row[name] != UNUSED for row in rows)]
+    table = tabulate([{name: row[name] for name in columns} for row in rows], headers="keys")
+    shown = [([n for n in names if n in columns], text) for names, text in LEGEND.items()]
+    return "\n".join((table, "", *(f"{', '.join(n)}: {text}" for n, text in shown if n)))
+
+
+def row_of(index: int, run: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of a run, by column."""
+    waits = sum(run[f"{what}_waits"] for what in ("timestep", "signal", "guidance"))
+    captures = ", ".join("dropped" if c < 0 else str(c) for c in run.get("captures", ()))
+    return {
+        "run": index,
+        "capture": captures or UNUSED,
+        "began with": run["started"],
+        "steps": run["steps"],
+        "refreshed": len(run["refreshes"]),
+        "refresh ms": rounded(run["refresh_ms"]),
+        "reuse ms": rounded(run["reuse_ms"]),
+        "compile s": f"{run['compile_ms'] / 1000:.1f}" if run.get("compile_ms") else UNUSED,
+        "speed-up": rounded(run["speedup"]),
+        "ideal": rounded(run["ideal_speedup"]),
+        "halved": len(run["halved"]) or UNUSED,
+        "waits": waits or UNUSED,
+        "refreshed because": "; ".join(f"{k} ({v})" for k, v in run["reasons"].items()),
+    }
 
 
 def rounded(value: float | None) -> str:
     """``value`` with two digits, or a dash for None."""
-    return "–" if value is None else f"{value:.2f}"
+    return UNUSED if value is None else f"{value:.2f}"

@@ -38,7 +38,7 @@ def denoisers_of(pipeline: Any) -> dict[str, nn.Module]:
     found: dict[str, nn.Module] = {}
     for name, component in pipeline.components.items():
         if isinstance(component, nn.Module) and is_denoiser(name, innermost(component)):
-            found[name] = unwrapped(component)
+            found[name] = unwrapped(component, "fxcache.optimize")
     if not found:
         names = ", ".join(f"{k} ({type(v).__name__})" for k, v in pipeline.components.items())
         raise ConfigError(
@@ -50,6 +50,33 @@ def denoisers_of(pipeline: Any) -> dict[str, nn.Module]:
             "denoiser itself",
         )
     return found
+
+
+def module_of(model: object, caller: str) -> nn.Module:
+    """Return the module inside its wrappers, for a function that takes no pipeline.
+
+    Args:
+        model: The module.
+        caller: The public function that was called, for errors.
+
+    Raises:
+        ConfigError: ``model`` is a pipeline or another object, or a DataParallel that copies it.
+    """
+    if not is_pipeline(model):
+        return unwrapped(model, caller)
+    components: Mapping[str, object] = model.components  # type: ignore[attr-defined]
+    names = [
+        name
+        for name, component in components.items()
+        if isinstance(component, nn.Module) and is_denoiser(name, innermost(component))
+    ]
+    found = " or ".join(f"pipe.{name}" for name in names) or "the module"
+    needless = " Each call of an optimised pipeline is one run, and needs no session."
+    raise ConfigError(
+        f"{type(model).__name__} is a pipeline, and {caller} takes one module",
+        where=caller,
+        remedy=f"pass its denoiser: {found}." + (needless if caller == "fxcache.session" else ""),
+    )
 
 
 def is_denoiser(name: str, module: nn.Module) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fxcache.call import Call
@@ -60,6 +61,7 @@ class Engine:
         self._features = features_of(settings, self.signature, self.graphs, self.notices)
         # With offloading, calls take turns: one call may move weights that another call reads.
         self.call_lock = threading.RLock() if settings.cache.offload else nullcontext()
+        self._device = torch.device("cpu")  # that of the last call
 
     def begin(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], compiled: bool
@@ -75,7 +77,11 @@ class Engine:
             kwargs: The call's keyword arguments.
             compiled: Whether torch.compile compiles the graph that runs next.
         """
+        # The time starts here. The device of the call is not known before its arguments are bound.
+        stopwatch = Stopwatch(self._device, self.settings.cache.timings)
         call = self.signature.call(args, kwargs)
+        self._device = call.latent.device
+        stopwatch.on(self._device)
         if is_guided(call):
             self.notices.warn(GRADIENTS, NEED_NO_GRADIENTS)
             return None
@@ -92,7 +98,6 @@ class Engine:
             if trajectory.step == 0 or self.settings.policy.plans_refresh(now):
                 self.graphs.changes.notice(module, hooks)
             call = self.graphs.bound(module, call, hooks)
-            stopwatch = Stopwatch(call.latent.device, self.settings.cache.timings)
             step = StepContext(call, call, trajectory, session, hooks, now, stopwatch, compiled)
             if not self._prepare(step, module):
                 trajectory.end_call(complete=False)
@@ -173,11 +178,11 @@ class Engine:
         # pipeline that calls the model twice a step keeps the first result during the second call.
         copies = [o.clone() if isinstance(o, Tensor) else o for o in outputs]
         output = returned(step.call, copies, step.variants.program)
-        step.stopwatch.stop()
-        self.totals.compile_ms += step.stopwatch.compile_ms
-        trajectory.cache.set_last_use(step.stopwatch.stopped)
         returned_values = outputs[: step.variants.program.out_spec.num_leaves]
         trajectory.set_results(step.original_call.latents, returned_values)
+        step.stopwatch.stop()  # the last of the call, but for three assignments
+        self.totals.compile_ms += step.stopwatch.compile_ms
+        trajectory.cache.set_last_use(step.stopwatch.stopped)
         trajectory.end_call(complete=True)
         return output
 

@@ -90,16 +90,21 @@ def detach(module: nn.Module) -> None:
         del module.__dict__[STATE_KEY]
 
 
-def unwrapped(model: object) -> nn.Module:
+def unwrapped(model: object, caller: str) -> nn.Module:
     """Return the module inside the wrappers of torch.compile and of data parallelism.
+
+    Args:
+        model: The module.
+        caller: The public function that was called, for errors.
 
     Raises:
         ConfigError: ``model`` is no module, or a DataParallel that copies it at every call.
     """
     if not isinstance(model, nn.Module):
+        named = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
         raise ConfigError(
-            f"{type(model).__name__} is not a torch.nn.Module",
-            where="fxcache",
+            f"{named} is not a torch.nn.Module",
+            where=caller,
             remedy="pass the denoiser, such as pipe.unet; optimize, restore, report and clear also "
             "take a pipeline",
         )
@@ -123,7 +128,7 @@ def innermost(model: nn.Module) -> nn.Module:
 
 def untouched(model: nn.Module, caller: str) -> nn.Module:
     """Return the module. Raise ModeError in train mode, and StateError if it is optimised."""
-    module = unwrapped(model)
+    module = unwrapped(model, caller)
     require_eval(module)
     require_not_optimized(module, caller)
     return module
@@ -139,14 +144,16 @@ def require_not_optimized(module: nn.Module, caller: str) -> None:
         )
 
 
-def require_no_optimized_inside(module: nn.Module) -> None:
-    """Raise StateError if a submodule is optimised: it cannot be traced."""
+def require_no_optimized_inside(
+    module: nn.Module, remedy: str = "restore() that one first, or leave the outer one as it is"
+) -> None:
+    """Raise StateError with this ``remedy`` if a submodule is optimised: it cannot be traced."""
     inside = [p for p, m in module.named_modules() if isinstance(m, Optimized) and p]
     if inside:
         raise StateError(
             f"{type(module).__name__} contains an optimised module",
             where=inside[0],
-            remedy="restore() that one first, or leave the outer one as it is",
+            remedy=remedy,
         )
 
 

@@ -113,7 +113,8 @@ class Notices:
             kind = type(policy).__name__
             self.warn(
                 f"{kind} has no {policy.uncalibrated} that were fitted to this model",
-                f"Fit them with fxcache.calibrate(model, fxcache.{kind}, sample).",
+                f"Fit them with fxcache.calibrate(model, fxcache.{kind}, sample), or with the "
+                f"command `fxcache calibrate PIPELINE --policy {kind.lower()}`.",
                 "The same threshold has another effect on each model.",
             )
 

@@ -105,7 +105,7 @@ def optimized_components(pipeline: Any) -> dict[str, nn.Module]:
 def optimized_modules(model: Any, caller: str) -> dict[str, nn.Module]:
     """Return the optimised modules of ``model`` by component; raise StateError for none."""
     if not is_pipeline(model):
-        module = unwrapped(model)
+        module = unwrapped(model, caller)
         require_engine(module, caller)
         return {"": module}
     modules = optimized_components(model)
@@ -126,9 +126,7 @@ def not_optimized(model: object, caller: str) -> StateError:
     return StateError(
         f"{type(model).__name__} is not optimised",
         where=caller,
-        remedy="leave out this call: nothing is to be undone"
-        if caller == "fxcache.restore"
-        else "call fxcache.optimize(model) first",
+        remedy="call fxcache.optimize(model) first",
     )
 
 

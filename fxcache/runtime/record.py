@@ -20,6 +20,10 @@ class Stopwatch:
 
     Nothing waits for the device until ``elapsed_ms`` is read.
 
+    Args:
+        device: The device of the denoiser, as far as it is known; see ``on``.
+        timed: Whether the time is measured.
+
     Attributes:
         stopped: The event that the device reaches at the end of the step; None on the CPU.
         compile_ms: The milliseconds of the step in which torch.compile compiled.
@@ -31,12 +35,19 @@ class Stopwatch:
     )
 
     def __init__(self, device: torch.device, timed: bool = True) -> None:
-        self._device = None if device.type in ("cpu", "meta") else device
+        self._device = device if is_asynchronous(device) else None
         self._timed = timed
         self._elapsed_ms: Callable[[], float] | None = None
         self.stopped: torch.Event | None = None
         self.compile_ms, self._compiled_ns = 0.0, compile_ns()
         self._started = self._mark() if timed else None
+
+    def on(self, device: torch.device) -> None:
+        """Set the device of the call. If it is another one, the time starts again on it."""
+        found = device if is_asynchronous(device) else None
+        if found != self._device:
+            self._device = found
+            self._started = self._mark() if self._timed else None
 
     def _mark(self) -> "float | torch.Event":
         if self._device is None:
@@ -61,6 +72,11 @@ class Stopwatch:
     def elapsed_ms(self) -> float | None:
         """Milliseconds; None if it was not stopped or not timed. Waits for the device."""
         return self._elapsed_ms() if self._elapsed_ms else None
+
+
+def is_asynchronous(device: torch.device) -> bool:
+    """Return whether the host does not wait for what ``device`` runs."""
+    return device.type not in ("cpu", "meta")
 
 
 def waited_ms(started: torch.Event, stopped: torch.Event) -> float:

@@ -24,7 +24,8 @@ class Schedule:
     """The noise schedule of a pipeline's call.
 
     It tells the place of each call, the place at which the calls of a denoiser end, and whether the
-    user interrupted the pipeline.
+    user interrupted the pipeline. The length of a place is that of the pipeline's loop: a policy
+    with a table for the whole loop compares it. One of two denoisers may end before.
 
     Args:
         scheduler: The pipeline's noise scheduler, or None.

@@ -30,24 +30,28 @@ def scheduled(solution: Solution) -> tuple[Scheduled, list[One]]:
     return Scheduled(names=names, reused=reused), list(names)
 
 
+def cheapest(cuts: Sequence[Cut]) -> float:
+    """Return the least FLOPs of a reuse step, as a share of a full step; 0 if there is no cut."""
+    return min((cut.reuse_flops / cut.full_flops for cut in cuts), default=0.0)
+
+
 def require_reachable(
-    speedup: float | None, cuts: Sequence[Cut], gaps: int, steps: int | None = None
+    speedup: float | None, reuse: float, gaps: int, steps: int | None = None
 ) -> None:
     """Check that some schedule may reach a speed-up: one with the fewest refreshes.
 
     Args:
         speedup: The least speed-up, from FLOPs; None if any will do.
-        cuts: The cuts to try.
+        reuse: The least FLOPs of a reuse step, as a share of those of a full step; 0 if unknown.
         gaps: The number of steps over which a value may be reused.
         steps: The number of calls of a run; None if it is unknown.
 
     Raises:
         CutError: No schedule reaches the speed-up.
     """
-    if speedup is None or not cuts:
+    if speedup is None:
         return
-    refreshed = ceil(steps / (gaps + 1)) / steps if steps else 1 / (gaps + 1)
-    reuse = min(cut.reuse_flops / cut.full_flops for cut in cuts)
+    refreshed = fewest_refreshes(gaps, steps) / steps if steps else 1 / (gaps + 1)
     highest = 1 / (refreshed + (1 - refreshed) * reuse)
     if speedup <= highest:
         return
@@ -58,6 +62,58 @@ def require_reachable(
         remedy="pass a smaller speed-up, or let values be reused over more steps "
         f"(gaps={gaps}; --gaps on the command line)",
     )
+
+
+def require_affordable(
+    budget_ms: float | None, times_ms: Sequence[float], gaps: int, steps: int
+) -> None:
+    """Check that some schedule may take this little time: one whose reuse steps take none.
+
+    Args:
+        budget_ms: The greatest time of all denoiser calls in a run; None if any will do.
+        times_ms: The times of some full steps, in milliseconds.
+        gaps: The number of steps over which a value may be reused.
+        steps: The number of calls of a run, or of those so far.
+
+    Raises:
+        CutError: No schedule takes this little time.
+    """
+    if budget_ms is None or not times_ms:
+        return
+    least_ms = fewest_refreshes(gaps, steps) * min(times_ms)
+    if budget_ms < least_ms:
+        raise CutError(
+            f"no schedule takes {budget_ms:g} ms a run: refreshes alone, at least one in "
+            f"{gaps + 1} steps, take {least_ms:.2f} ms",
+            where="tune",
+            remedy="pass a greater budget, or let values be reused over more steps "
+            f"(gaps={gaps}; --gaps on the command line)",
+        )
+
+
+def require_slower(budget_ms: float | None, name: str, steps: int, full_ms: float) -> None:
+    """Check that a run without caching takes more time than the budget.
+
+    Args:
+        budget_ms: The greatest time of all denoiser calls in a run; None if any will do.
+        name: The name of the model's class.
+        steps: The number of calls of a run.
+        full_ms: The time of a full step, in milliseconds.
+
+    Raises:
+        CutError: It takes no more.
+    """
+    if budget_ms is not None and steps * full_ms <= budget_ms:
+        raise CutError(
+            f"{name} already takes less than {budget_ms:g} ms a run",
+            where="tune",
+            remedy=f"pass a smaller budget: a step takes {full_ms:.2f} ms",
+        )
+
+
+def fewest_refreshes(gaps: int, steps: int) -> int:
+    """Return the least number of refreshes in a run."""
+    return ceil(steps / (gaps + 1))
 
 
 def full_shares(cuts: Mapping[str, Cut]) -> dict[str, float]:

@@ -6,27 +6,26 @@ from itertools import combinations
 from statistics import median
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from fxcache.calibration.calibration import recording
 from fxcache.calibration.fingerprint import fingerprint
 from fxcache.calibration.plan import Plan
 from fxcache.errors import ConfigError, CutError
 from fxcache.forecasts import Forecast, Taylor
-from fxcache.partition.cut import Cut
-from fxcache.partition.request import AUTO, CutRequest
-from fxcache.policies import Explicit, Policy, Uniform
-from fxcache.runtime.features.recording import RecordedStep
+from fxcache.partition.request import CutRequest
+from fxcache.policies import Policy, Uniform
 from fxcache.runtime.module import untouched
 from fxcache.runtime.settings import Settings
-from fxcache.tuning.candidates import candidates, full_shares, require_reachable, scheduled
+from fxcache.tuning.baseline import Goal, baseline
+from fxcache.tuning.candidates import full_shares, require_slower, scheduled
 from fxcache.tuning.memory import Memory, trial_key
 from fxcache.tuning.messages import Messages
 from fxcache.tuning.options import Options
 from fxcache.tuning.profile import Profile
 from fxcache.tuning.sensitivity import sensitivity
 from fxcache.tuning.solve import Solution, solve
-from fxcache.tuning.trial import Sample, Trial, TrialRunner, as_tensor, psnr_db
+from fxcache.tuning.trial import Sample, Trial, TrialRunner, psnr_db
 
 SEARCHES = 6  # speed-ups that are tried for a PSNR
 LEAST_SPEEDUP, MOST_SPEEDUP = 1.1, 12.0
@@ -42,10 +41,10 @@ class Tuner:
         options: Options of the search.
         say: Called with messages about the progress.
         memory: What an earlier tuner with the same model, samples and options has measured.
-        least: A speed-up that must be possible.
+        goal: What must be possible; anything by default.
 
     Raises:
-        CutError: There is no cut, or no schedule reaches ``least``.
+        CutError: There is no cut, or no schedule reaches the goal.
     """
 
     def __init__(
@@ -55,12 +54,16 @@ class Tuner:
         options: Options | None = None,
         say: Callable[[str], None] = lambda _: None,
         memory: Memory | None = None,
-        least: float | None = None,
+        goal: Goal | None = None,
     ) -> None:
         self.model, self._sample, self.messages = untouched(model, "tune"), sample, Messages(say)
         self.options, self._memory = options or Options(), memory or Memory()
         self._runner = TrialRunner(self.model, sample)
-        self.original, self.cuts = self._baseline(least)
+        self.messages.say("sampling without caching")
+        name = type(self.model).__name__
+        self.original, self.cuts = baseline(
+            self._runner, sample, self.options, goal or Goal(), name
+        )
         self.profile = self._profiled()
         first = next(iter(self.cuts))
         local = self.profile.errors(first, 0)[:, 0].tolist()
@@ -130,8 +133,13 @@ class Tuner:
             if trial.psnr_db >= psnr_db:
                 best = trial if best is None or trial.speedup > best.speedup else best
                 low = middle
-            else:
-                high = middle
+                continue
+            high = middle
+            if best is None:  # if the slowest schedule does not reach it, no other one will
+                best = self.best(LEAST_SPEEDUP)
+                if not best.psnr_db >= psnr_db:
+                    best = None
+                    break
         if best is None:
             raise CutError(
                 f"no schedule of {type(self.model).__name__} that saves FLOPs reaches "
@@ -154,12 +162,7 @@ class Tuner:
         full_ms = median(full for full, _ in timed.values())
         costs = {name: reuse / full for name, (full, reuse) in timed.items()}
         self.messages.say(f"a full step takes {full_ms:.2f} ms")
-        if self.profile.steps * full_ms <= budget_ms:
-            raise CutError(
-                f"{type(self.model).__name__} already takes less than {budget_ms:g} ms a run",
-                where="tune",
-                remedy=f"pass a smaller budget: a step takes {full_ms:.2f} ms",
-            )
+        require_slower(budget_ms, type(self.model).__name__, self.profile.steps, full_ms)
         return self.best(self.profile.steps * full_ms / budget_ms, costs)
 
     def _step_ms(self, cut: str) -> tuple[float, float]:
@@ -203,32 +206,6 @@ class Tuner:
         text = f"{type(policy).__name__}: {trial.speedup:.2f}×, {trial.psnr_db:.2f} dB"
         self.messages.done(text)
         return trial
-
-    def _baseline(self, least: float | None) -> tuple[Tensor, dict[str, Cut]]:
-        """The result without caching, and the cuts to try, by name."""
-        self.messages.say("sampling without caching")
-        cuts: list[Cut] = []
-        steps, gaps = 0, self.options.gaps
-
-        def find_cuts(step: RecordedStep) -> None:
-            nonlocal steps
-            steps = max(steps, step.step + 1)
-            if not cuts:
-                cuts.extend(candidates(step.variants.frontier.cuts(), self.options.cuts))
-                require_reachable(least, cuts, gaps)
-
-        policy = Explicit(steps=tuple(range(10_000)), last=1)  # the length must be known
-        with self._runner.optimized(Settings(AUTO, policy)) as engine:
-            engine.recorder = find_cuts
-            original = as_tensor(self._sample())
-        if not cuts:
-            raise CutError(
-                f"{type(self.model).__name__} was not called, or has no cut that saves FLOPs",
-                where="tune",
-                remedy="pass a sample() that runs the sampling loop of this model",
-            )
-        require_reachable(least, cuts, gaps, steps)
-        return original, {cut.name: cut for cut in cuts}
 
     def _profiled(self) -> Profile:
         """The error profile of all cuts, from one run without caching."""

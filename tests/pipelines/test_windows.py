@@ -34,6 +34,7 @@ pytestmark = [
     # Windows that move, or that are alike, are unclear calls.
     pytest.mark.filterwarnings("ignore:some calls may belong:fxcache.FxcacheWarning"),
     pytest.mark.filterwarnings("ignore:every call starts a run:fxcache.FxcacheWarning"),
+    pytest.mark.filterwarnings("ignore:a run makes more calls:fxcache.FxcacheWarning"),
 ]
 SIDE, WIDTH, FRAMES, CONTEXT = 16, 40, 12, 4
 STEPS = 7
@@ -84,11 +85,13 @@ def test_tiles(name, session, number):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [False, True], ids=["elements", "numbers"])
+@pytest.mark.parametrize("session", [False, True], ids=["no session", "session"])
 @pytest.mark.parametrize("name", [name for name in LAYOUTS if "moved" not in name])
-def test_tiles_that_begin_alike(name):
+def test_tiles_that_begin_alike(name, session, number):
     """The noise repeats, so that neither prompts nor latents tell the tiles apart at first."""
     start = torch.cat([noise(1, 4, SIDE, 8)] * (WIDTH // 8), -1)
-    assert holds(tiny.small_unet(), LAYOUTS[name], start, session=False)
+    assert holds(tiny.small_unet(), LAYOUTS[name], start, session, number=number)
 
 
 @pytest.mark.slow

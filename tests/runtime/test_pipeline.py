@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import gc
+import json
 import pickle
 import threading
 import weakref
@@ -26,6 +27,7 @@ from fxcache.runtime.pipeline import PipelineRun
 from fxcache.runtime.session import current_session, open_sessions
 from tests import tiny
 from tests.loops import refreshes
+from tests.test_cli import complaint, said
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
@@ -118,11 +120,32 @@ def test_the_report_has_each_component():
     pipe()
     report = fxcache.report(pipe)
     assert report.to_dict() == {
-        name: fxcache.report(pipe.components[name]).to_dict()
-        for name in ("transformer", "transformer_2")
+        "pipeline": "Pipeline",
+        "components": {
+            name: fxcache.report(pipe.components[name]).to_dict()
+            for name in ("transformer", "transformer_2")
+        },
     }
     assert report["transformer"].runs[0].steps == 3
     assert all(name in str(report) for name in ("transformer of Pipeline", "transformer_2 of"))
+
+
+def test_a_saved_report_is_printed_and_drawn_again(tmp_path, capsys):
+    pipe, saved = fxcache.optimize(pipeline(), fxcache.Uniform(2)), tmp_path / "report.json"
+    pipe()
+    report = fxcache.report(pipe)
+    report.save(saved)
+    assert said(capsys, "report", saved).strip() == str(report)
+    assert "one of: transformer, transformer_2" in complaint(capsys, "strip", saved)
+    strip = ["strip", saved, "--out", tmp_path / "strip.png", "--json", "--component"]
+    assert json.loads(said(capsys, *strip, "transformer_2"))["steps"] == 3
+    report["transformer"].save(saved)
+    assert said(capsys, "report", saved).strip() == str(report["transformer"])
+    assert json.loads(said(capsys, *strip[:-1]))["steps"] == 3
+    with pytest.raises(fxcache.ModelFileError, match="cannot be written"):
+        report.save(tmp_path)
+    (tmp_path / "none.json").write_text('{"components": []}')
+    assert "not an fxcache report" in complaint(capsys, "report", tmp_path / "none.json")
 
 
 def test_clear_drops_the_values_of_all_denoisers():
@@ -152,9 +175,36 @@ def test_a_pipeline_without_a_denoiser_is_refused():
     with pytest.raises(fxcache.ConfigError, match=r"text_encoder \(Encoder\)"):
         fxcache.optimize(pipe)
     assert type(pipe) is Pipeline
-    for call in (fxcache.restore, fxcache.report, fxcache.clear):
+    for call in (fxcache.report, fxcache.clear):
         with pytest.raises(fxcache.StateError, match="Pipeline is not optimised"):
             call(pipe)
+
+
+def test_what_is_not_optimised_is_restored_to_what_it_is():
+    pipe = pipeline()
+    model, kind = pipe.components["transformer"], type(pipe)
+    for _ in range(2):
+        assert fxcache.restore(model) is model
+        assert fxcache.restore(pipe) is pipe
+    fxcache.optimize(pipe)
+    assert fxcache.restore(fxcache.restore(pipe)) is pipe
+    assert type(pipe) is kind
+    around = nn.Sequential(fxcache.optimize(model))
+    with pytest.raises(fxcache.StateError, match="pass that one to "):
+        fxcache.restore(around)
+
+
+@pytest.mark.parametrize("call", [fxcache.list_cuts, fxcache.session, fxcache.Plan.of])
+def test_a_pipeline_in_place_of_a_module_is_named_with_its_denoisers(call):
+    given = {"policy": fxcache.Uniform(3)} if call == fxcache.Plan.of else {}
+    with pytest.raises(fxcache.ConfigError, match="Pipeline is a pipeline") as raised:
+        call(pipeline(), **given)
+    assert raised.value.where == f"fxcache.{call.__qualname__}"
+    assert "pass its denoiser: pipe.transformer or pipe.transformer_2" in raised.value.remedy
+    assert ("needs no session" in raised.value.remedy) == (call is fxcache.session)
+    with pytest.raises(fxcache.ConfigError, match="the class Pipeline is not a torch") as raised:
+        call(Pipeline, **given)
+    assert raised.value.where == f"fxcache.{call.__qualname__}"
 
 
 @pytest.mark.parametrize("wrong", ["train", "forward"])
@@ -400,7 +450,7 @@ def test_diffusers_pipelines(pipe):
     first = draw(pipe, **SIZE)
     assert torch.equal(draw(pipe, **SIZE), first)
     assert refreshes(pipe.unet) == [[0, 3], [0, 3]]
-    assert list(fxcache.report(pipe).to_dict()) == ["unet"]
+    assert list(fxcache.report(pipe).components) == ["unet"]
     assert pipe.to(torch.float32) is pipe
     assert [n for n, m in pipe.components.items() if isinstance(m, nn.Module) and engine_of(m)] == [
         "unet"

@@ -16,6 +16,7 @@ from fxcache.runtime.trajectory.position import Element, Number, Place, Unknown,
 from tests import tiny
 from tests.engines import optimized_engine
 from tests.loops import last_reason, refreshes, sample, steps
+from tests.plain import dit, dit_inputs
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
@@ -268,3 +269,26 @@ def test_a_known_shape_is_not_captured_again(optimized):
     sample(optimized, 2, **tiny.inputs())
     assert len(engine.captures) == 2
     assert captured[0] in engine.captures.values()
+
+
+@pytest.mark.filterwarnings("ignore:some calls may belong:fxcache.FxcacheWarning")
+@torch.no_grad()
+def test_tiles_that_begin_alike_part_without_reading_one_another():
+    """Their first latents are equal, and so are their prompts; the timesteps are numbers."""
+    model, plain, inputs = fxcache.optimize(dit(), fxcache.Uniform(100)), dit(), dit_inputs()
+    latents = [inputs.pop("sample")] * 2
+    drift = [0.1 * torch.randn(latents[0].shape, generator=seeded(i)) for i in range(2)]
+    with fxcache.session(model):
+        for t in (900.0, 700.0, 500.0, 300.0):
+            reasons = []
+            for i, latent in enumerate(latents):
+                got = model(latent, torch.tensor(t), **inputs)
+                reasons.append(last_reason(model))
+                if t == 700.0 and i == 1:
+                    assert torch.equal(got, plain(latent, torch.tensor(t), **inputs))
+                latents[i] = latent - 0.1 * got + drift[i]
+    assert reasons == ["every 100 steps"] * 2, "both reuse again"
+
+
+def seeded(number: int) -> torch.Generator:
+    return torch.Generator().manual_seed(number)

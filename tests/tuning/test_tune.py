@@ -22,7 +22,7 @@ from fxcache.step import Step
 from fxcache.tuning.options import Options
 from fxcache.tuning.profile import Profile, forecast
 from fxcache.tuning.trial import Trial, psnr_db
-from fxcache.tuning.tune import Tuner
+from fxcache.tuning.tune import LEAST_SPEEDUP, SEARCHES, Tuner
 from tests import tiny
 from tests.loops import sample
 from tests.runtime.stored import store, stored
@@ -202,6 +202,21 @@ def test_an_unreachable_target_is_refused(tuner):
         tuner.best(11.0)
     with pytest.raises(fxcache.CutError, match="decibels"):
         tuner.closest(500.0)
+
+
+def test_a_quality_that_the_slowest_schedule_misses_is_searched_no_further(tuner, monkeypatch):
+    searched: list[float] = []
+    best = tuner.best
+
+    def noting(speedup: float, costs: Any = None) -> Trial:
+        searched.append(speedup)
+        return best(speedup, costs)
+
+    monkeypatch.setattr(tuner, "best", noting)
+    with pytest.raises(fxcache.CutError, match="decibels"):
+        tuner.closest(500.0)
+    assert searched[-1] == LEAST_SPEEDUP
+    assert len(searched) < SEARCHES
 
 
 def test_plans_mix_cuts_and_the_model_is_restored(tuner):

@@ -11,6 +11,7 @@ from fxcache.calibration.plan import Plan
 from fxcache.cli import main
 from fxcache.policies import Scheduled
 from fxcache.runtime.features.recording import Recording
+from fxcache.tuning.baseline import TIMED_STEPS
 from fxcache.tuning.memory import Memory
 from tests import tiny
 from tests.test_cli import complaint, said
@@ -66,9 +67,8 @@ def test_a_strip_of_an_observing_run_is_drawn(capsys, folder, tmp_path):
     [
         ([], "exactly one"),
         (["--speedup", "2", "--psnr", "30"], "exactly one"),
-        (["--speedup", "-1"], "more than 1"),
-        (["--psnr", "nan"], "above 0"),
-        (["--speedup", "50"], "pass a smaller speed-up"),
+        (["--speedup", "0.5"], "more than 1"),
+        (["--speedup", "8"], "pass a smaller speed-up"),
         (["--psnr", "30", "--gaps", "0"], "gaps"),
     ],
 )
@@ -96,9 +96,39 @@ def test_what_no_schedule_reaches_is_refused_at_the_first_step(
         return record(*given)
 
     monkeypatch.setattr(Recording, "after_step", counted)
-    message = complaint(capsys, *arguments(folder, tmp_path / "p.json", "--speedup", "50"))
-    assert "no schedule is 50 times as fast" in message
+    message = complaint(capsys, *arguments(folder, tmp_path / "p.json", "--speedup", "8"))
+    assert "no schedule is 8 times as fast" in message
     assert len(drawn) == 1
+    drawn.clear()
+    message = complaint(capsys, *arguments(folder, tmp_path / "p.json", "--budget-ms", "0.01"))
+    assert "no schedule takes 0.01 ms a run: refreshes alone" in message
+    assert len(drawn) == TIMED_STEPS
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (["--psnr", "nan"], "psnr=nan is not a number above 0"),
+        (["--psnr", "-3"], "psnr=-3.0 is not a number above 0"),
+        (["--psnr", "1000"], "psnr=1000 is more than pictures can have"),
+        (["--budget-ms", "inf"], "budget-ms=inf is not a number above 0"),
+        (["--budget-ms", "-1"], "budget-ms=-1.0 is not a number above 0"),
+        (["--speedup", "9.5"], "no schedule is 9.5 times as fast"),
+    ],
+)
+def test_what_no_model_reaches_is_refused_before_the_pipeline_is_loaded(
+    capsys, folder, tmp_path, monkeypatch, target, expected
+):
+    monkeypatch.setattr("fxcache.commands.options.load_pipeline", None)
+    assert expected in complaint(capsys, *arguments(folder, tmp_path / "p.json", *target))
+
+
+def test_a_budget_that_a_run_without_caching_meets_is_refused_after_one_run(
+    capsys, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("fxcache.tuning.tune.recording", None)
+    message = complaint(capsys, *arguments(folder, tmp_path / "p.json", "--budget-ms", "1e6"))
+    assert "already takes less than 1e+06 ms a run" in message
 
 
 def test_an_interrupted_tuner_continues(capsys, folder, tmp_path, monkeypatch):

@@ -64,6 +64,8 @@ class Trajectory:
         self._distances: tuple[float, ...] = ()  # movements of its latent at the last two steps
         self._matches: tuple[Match, ...] = ()  # matches between the conditioning of the last steps
         self._further = FurtherLatents()
+        self._identical = 0  # calls in a row that repeated the timestep and the latent
+        self._doubled = 0  # further callers that began with the latents of this one, at most
         self._slots: dict[type, Any] = {}  # the data of each feature, by class
 
     @property
@@ -134,6 +136,7 @@ class Trajectory:
             copy_of=candidates.index(original) if copied else None,
             restarted=self.newer_starts > 0,
             busy=self.busy,
+            doubled=self._doubled > 0,
         )
 
     def begin_call(
@@ -155,6 +158,8 @@ class Trajectory:
             latent: A sample of the latent.
             distance: The movement of the latent; None if it was not measured.
         """
+        self._identical = self._identical + 1 if transition.repeats and distance == 0 else 0
+        self._doubled = max(self._doubled, self._identical)
         if self.state.step < 0:
             self.schedule = schedule_of(transition.state.position)
             self.run = Run(transition.refresh)
@@ -199,6 +204,7 @@ class Trajectory:
         fork = Trajectory(self.scope, self.name, self.kind, cache)
         fork.state, fork.schedule, fork.run = self.state, self.schedule, self.run
         fork.last_refresh = self.last_refresh
+        self._doubled = fork._doubled = max(0, self._doubled - 1)  # one of the callers leaves
         forking = ((k, s) for k, s in self._slots.items() if hasattr(s, "fork"))
         fork._slots = {kind: slot.fork() for kind, slot in forking}
         fork._refs, fork._matches, fork._original = self._refs, self._matches, weakref.ref(self)

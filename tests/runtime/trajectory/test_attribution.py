@@ -214,3 +214,12 @@ def test_a_run_may_begin_with_the_latent_of_a_single_call():
     assert found((NUMBER, SAME)) == (0, Certainty.BY_LATENT)
     assert found((begun, NEAR)) == (0, Certainty.BY_LATENT)
     assert found((begun, SAME), (begun, SAME)) == (1, Certainty.BY_LATENT), "it never moves"
+
+
+def test_after_two_calls_with_one_latent_another_latent_may_be_another_callers():
+    again = Evidence(Motion.REPEAT, scheduled=False, vouched=True)
+    doubled = again._replace(doubled=True)
+    assert found((again, NEAR)) == (0, Certainty.BY_LATENT)
+    assert found((doubled, NEAR)) == (0, Certainty.AMBIGUOUS)
+    assert found((doubled, SAME)) == (0, Certainty.BY_LATENT)
+    assert found((NUMBER._replace(vouched=True, doubled=True), NEAR)) == (0, Certainty.CERTAIN)

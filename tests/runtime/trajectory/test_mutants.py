@@ -41,6 +41,8 @@ ATTRIBUTION = [
     ("closest.cosine < CLOSE and not", "closest.cosine < CLOSE and"),
     ("closest.cosine < CLOSE and not candidates[best].proven", "False"),
     ("max(steps, default=0.0) >= CLOSE", "False"),
+    ("if candidates[best].doubled and not closest.identical:", "if False:"),
+    ("candidates[best].doubled and not closest.identical", "candidates[best].doubled"),
     ("(match is Match.FOREIGN)", "0"),
     ("(evidence.trusted or not (evidence.restarted or evidence.begun))", "True"),
     ("return on_purpose or not evidence.begun", "return True"),
