@@ -116,7 +116,8 @@ def cause_of(key: Key, findings: Sequence[Finding]) -> Cause:
     if key[0] == GUARD:
         what = " ".join(str(key[1]).split())
     if key[0] == OPERATORS and isinstance(key[1], str):
-        graphs = dict.fromkeys("/".join(m.groups()) for f in findings if (m := GRAPH.match(f.entry)))
+        places = (GRAPH.match(f.entry) for f in findings)
+        graphs = dict.fromkeys("/".join(m.groups()) for m in places if m)
         what = f"{', '.join(graphs)}: {key[1]}"
     told = [what, *(f.cause for f in findings)]
     others = [f for f in findings if f not in heads and not is_told(f, told)]
