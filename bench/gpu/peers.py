@@ -92,7 +92,7 @@ def items(setup: Setup) -> Iterator[Item]:
     try:
         lineup = import_module("bench.peers.lineup")
     except ImportError:  # of diffusers, without which there is no model
-        yield Item("the contenders", partial(import_module, "bench.peers.lineup"))
+        yield Item("the contenders", no_lineup)
         return
     chosen = lineup.CHOSEN["compiled"]
     for name in setup.peers:
@@ -104,6 +104,11 @@ def items(setup: Setup) -> Iterator[Item]:
         for contender in lineup.SUBJECTS[name][1]:
             if contender not in chosen:
                 yield from item(setup, name, contender, EAGER)
+
+
+def no_lineup() -> dict[str, Any]:
+    """Raise the error of the import."""
+    return {"contenders": len(import_module("bench.peers.lineup").SUBJECTS)}
 
 
 def item(setup: Setup, name: str, contender: Any, way: str) -> Iterator[Item]:
@@ -137,13 +142,13 @@ def require_package(package: str) -> None:
 
 def eager(setup: Setup, name: str, contender: Any, _: str) -> dict[str, Any]:
     """Time a contender in eager mode, with fxcache by the same rule beside it."""
-    from bench.peers import lineup
+    from bench.peers import lineup, ours
     from bench.peers.timing import eager_rows
 
     twins = [c for c in lineup.SUBJECTS[name][1] if c.name == contender.twin]
     rows = eager_rows(
         partial(subject_of, setup, name),
-        [lineup.ours.PLAIN, contender, *twins],
+        [ours.PLAIN, contender, *twins],
         ask_of(setup),
         clock=partial(EventClock, setup),
     )

@@ -16,7 +16,7 @@ RUN = re.compile(r"denoisers/([^/]+)/(?:first_run|later_run)/")
 GRAPH = re.compile(r"(denoisers/[^/]+/captures/\d+)/(?:graphs|inductor)/([^/]+)")
 OPERATOR = re.compile(r".*/graphs/[^/]+/operators/")
 SETTINGS, DECIDED, SCHEDULED, OPERATORS = "settings", "decided", "scheduled", "operators"
-GUARD, IMPORTS, ALONE = "guard", "imports", "alone"
+GUARD, IMPORTS, KERNEL, ALONE = "guard", "imports", "kernel_resources", "alone"
 MOVERS = (SETTINGS, DECIDED, SCHEDULED, OPERATORS)
 
 
@@ -91,6 +91,8 @@ def keys_of(findings: Sequence[Finding]) -> list[Key]:
             return (ALONE,)
         if first == IMPORTS:
             return (IMPORTS,)
+        if first == KERNEL:
+            return (KERNEL, rest.partition("/")[0])
         if first == "compilation" and finding.cause:
             return (GUARD, finding.cause)
         if settings:
@@ -113,8 +115,9 @@ def cause_of(key: Key, findings: Sequence[Finding]) -> Cause:
         return Cause(findings[0].text, tuple(findings), ())
     heads = heads_of(key, findings)
     what = "; ".join(f.text for f in heads)
-    if key[0] == GUARD:
-        what = " ".join(str(key[1]).split())
+    if key[0] in (GUARD, KERNEL):
+        what = " ".join(map(str, key[1:] if key[0] == GUARD else key))
+        what = " ".join(what.split())
     if key[0] == OPERATORS and isinstance(key[1], str):
         places = (GRAPH.match(f.entry) for f in findings)
         graphs = dict.fromkeys("/".join(m.groups()) for m in places if m)

@@ -99,7 +99,9 @@ def measured(out: Path, tmp_path_factory: pytest.TempPathFactory) -> DryRun:
         with pytest.raises(peers.NotInstalledError):
             peers.require_package("no-such-package")
         patch.setattr(peers, "import_module", not_installed)
-        list(peers.items(DRY_RUN))
+        (item,) = peers.items(DRY_RUN)
+        with pytest.raises(ImportError):
+            item.measure()
         patch.setattr(torch.cuda, "is_available", lambda: False)
         with pytest.raises(SystemExit):
             main(["--out", str(other)])
