@@ -8,9 +8,11 @@ values of this project. Further options go to the command, such as ``--tier exac
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from bench.kernel_gate import CASE, check_kernels, update_kernels
+from bench.known_launches import recorded
 from fxcache import cli
 from fxcache.commands.gate import FAILED, UPDATE, on_github, write_reports
 from fxcache.commands.options import writable
@@ -61,7 +63,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--html", type=Path, help="the folder for a page for each model")
     parser.add_argument("--junit", type=Path, help="the folder for JUnit XML for each model")
     options, others = parser.parse_known_args(arguments)
-    statuses = [cli.main(command(m, *reports_of(m, options), *others)) for m in MODELS]
+    with recorded() if "--update" in others else nullcontext():
+        statuses = [cli.main(command(m, *reports_of(m, options), *others)) for m in MODELS]
     return max([*statuses, gate_kernels(others, reports_of(CASE, options))])
 
 

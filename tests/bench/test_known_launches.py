@@ -1,0 +1,52 @@
+"""Tests that tests of the gate look up the kernels of unchanged graphs, and of no others."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from bench import known_launches
+from bench.known_launches import recalled, recorded
+from fxcache.gate.exact import launches, measure
+from fxcache.rewrite.variants import Variants
+from tests.gate.subjects import small
+from tests.gate.test_planted import add_operator
+
+pytestmark = pytest.mark.usefixtures("shared_captures")
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path) -> list[Any]:
+    """The captures for which Inductor would choose kernels."""
+    found: list[Any] = []
+    monkeypatch.setattr(launches, "launches_of", lambda v: found.append(v) or {"full": len(found)})
+    monkeypatch.setattr(known_launches, "FOLDER", tmp_path)
+    return found
+
+
+def variants() -> Variants:
+    subject = small()
+    with torch.no_grad(), subject.fresh() as engines:
+        subject.run()
+        (engine,) = engines.values()
+        (found,) = engine.captures.values()
+    return found
+
+
+def test_kernels_are_chosen_once_for_equal_graphs(asked):
+    with recorded():
+        assert measure.launches_of(variants()) == {"full": 1}
+    with recalled():
+        assert measure.launches_of(variants()) == {"full": 1}
+    assert len(asked) == 1
+
+
+def test_a_changed_graph_and_another_torch_are_not_known(asked, monkeypatch):
+    with recorded():
+        measure.launches_of(variants())
+    with recalled():
+        changed = variants()
+        add_operator(next(v for v in changed.named_graphs().values()).module.graph)
+        assert measure.launches_of(changed) == {"full": 2}
+        monkeypatch.setattr(torch, "__version__", f"{torch.__version__}.1")
+        assert measure.launches_of(variants()) == {"full": 3}
