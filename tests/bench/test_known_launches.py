@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import fx
 
 from bench import known_launches
 from bench.known_launches import recalled, recorded
 from fxcache.gate.exact import launches, measure
 from fxcache.rewrite.variants import Variants
 from tests.gate.subjects import small
-from tests.gate.test_planted import add_operator
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
@@ -51,12 +51,29 @@ def test_kernels_are_chosen_once_for_equal_graphs(asked):
     assert len(asked) == 1
 
 
-def test_a_changed_graph_and_another_torch_are_not_known(asked, monkeypatch):
+def other_operator(node: fx.Node) -> None:
+    node.target = torch.ops.aten.relu.default
+
+
+def other_dtype(node: fx.Node) -> None:
+    node.meta["val"] = node.meta["val"].to(torch.float64)
+
+
+@pytest.mark.parametrize("change", [other_operator, other_dtype])
+def test_a_changed_graph_is_not_known(asked, change):
     with recorded():
         chosen(variants())
     with recalled():
         changed = variants()
-        add_operator(next(v for v in changed.named_graphs().values()).module.graph)
+        graph = next(iter(changed.named_graphs().values())).module.graph
+        change(next(node for node in graph.nodes if node.op == "call_function"))
         assert chosen(changed) == {"full": 2}
-        monkeypatch.setattr(torch, "__version__", f"{torch.__version__}.1")
-        assert chosen(variants()) == {"full": 3}
+        assert chosen(variants()) == {"full": 1}
+
+
+def test_another_torch_is_not_known(asked, monkeypatch):
+    with recorded():
+        chosen(variants())
+    monkeypatch.setattr(torch, "__version__", f"{torch.__version__}.1")
+    with recalled():
+        assert chosen(variants()) == {"full": 2}
