@@ -28,6 +28,7 @@ def gpu_figures(parts: Mapping[str, Items]) -> str:
             kernel_table(parts["kernel_times"]),
             hoisting_table(parts["hoisting"]),
             batcher_table(parts["batcher"]),
+            *([peers_table(parts["peers"])] if "peers" in parts else []),
             "\n".join(counts_line(part, parts[part]) for part in CHECKS),
         ]
     )
@@ -100,6 +101,26 @@ def batcher_table(items: Items) -> str:
         for name, found in results_of(items)
     ]
     return table(rows)
+
+
+def peers_table(items: Items) -> str:
+    """Return the speed-up of each contender over the uncompiled model, or its error."""
+    return table([peers_row(name, item) for name, item in items.items()])
+
+
+def peers_row(name: str, item: Mapping[str, Any]) -> dict[str, str]:
+    found = item.get("result", {})
+    failure = found.get("error") or item.get("error", "").strip().rpartition("\n")[2]
+    row = {"bfloat16, random weights": name, "refresh": "–", "reuse": "–", "waits": "–"}
+    if failure or not found:
+        return row | {"speed-up over uncompiled": f"`{failure}`" if failure else "not measured"}
+    times = {k: found[f"{k}_ms"] for k in ("refresh", "reuse") if found[f"{k}_ms"] is not None}
+    speedup = "{speedup:.2f}× ({speedup_low:.2f}–{speedup_high:.2f})".format(**found)
+    return (
+        row
+        | {kind: milliseconds(time) for kind, time in times.items()}
+        | {"waits": str(found.get("waits", "–")), "speed-up over uncompiled": speedup}
+    )
 
 
 def results_of(items: Items) -> list[tuple[str, Any]]:

@@ -29,6 +29,7 @@ PARTS = (
     "native",
     "batcher",
     "gate",
+    "peers",
 )
 
 

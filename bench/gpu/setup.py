@@ -31,6 +31,8 @@ class Setup:
         models: The denoisers with which hoisting and streams are checked.
         denoisers: The models of diffusers whose steps are timed.
         ways: The ways to run their steps, from ``bench.gpu.step_times.WAYS``.
+        peers: The models of ``bench.peers`` on which fxcache is compared with other caches.
+        contenders: The names of those to compare; all if there are none.
         features: The options of fxcache to check in compiled graphs.
         dtypes: The dtypes in which correctness is checked.
         compiled: The options of torch.compile, by the name of the way to run.
@@ -51,6 +53,8 @@ class Setup:
     models: tuple[str, ...]
     denoisers: tuple[str, ...]
     ways: tuple[str, ...]
+    peers: tuple[str, ...]
+    contenders: tuple[str, ...]
     features: tuple[str, ...]
     dtypes: tuple[torch.dtype, ...]
     compiled: Mapping[str, CompileOptions]
@@ -73,6 +77,8 @@ GPU = Setup(
     models=("DiT", "U-Net", "FLUX"),
     denoisers=(SD_1_5, FLUX, SDXL, WAN),
     ways=("eager", "compiled", "graphs", "eager, kernels", "graphs, hoisted"),
+    peers=("FLUX-shaped", "U-Net", "Wan-shaped"),
+    contenders=(),
     features=("kernels", "hoisted", "signal", "forecast", "int8 cache"),
     dtypes=(torch.bfloat16, torch.float32),
     compiled={"compiled": {}, "graphs": {"mode": "reduce-overhead"}},
@@ -93,6 +99,8 @@ DRY_RUN = Setup(
     models=("DiT",),
     denoisers=(SD_1_5, WAN),
     ways=("eager", "graphs"),
+    peers=("FLUX-shaped",),
+    contenders=("fxcache, automatic cut", "diffusers, MagCache, given steps", "fewer steps"),
     features=("kernels", "signal"),
     dtypes=(torch.float32,),
     compiled={"compiled": {"backend": "aot_eager"}, "graphs": {"backend": "eager"}},

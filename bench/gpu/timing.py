@@ -5,6 +5,7 @@ from itertools import pairwise
 from statistics import median
 
 import torch
+from torch import Tensor
 
 from bench.gpu.setup import Setup
 
@@ -37,6 +38,27 @@ def kernel_ms(setup: Setup, call: Call) -> float:
         pairs.append((start, record_event(setup)))
     setup.runtime.synchronize()
     return median(float(start.elapsed_time(end)) for start, end in pairs)
+
+
+class EventClock:
+    """Times the calls of a run on the device, as ``bench.peers.timing.Clock``.
+
+    The host does not wait until the end of the run.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._pairs: list[tuple[torch.Event, torch.Event]] = []
+
+    def timed(self, call: Callable[[], Tensor]) -> Tensor:
+        start = record_event(self._setup)
+        predicted = call()
+        self._pairs.append((start, record_event(self._setup)))
+        return predicted
+
+    def times_ms(self) -> list[float]:
+        self._setup.runtime.synchronize()
+        return [float(start.elapsed_time(end)) for start, end in self._pairs]
 
 
 def record_event(setup: Setup) -> "torch.Event":

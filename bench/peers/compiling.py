@@ -2,8 +2,9 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -13,7 +14,15 @@ from torch import Tensor, fx
 from bench.peers.contender import Contender
 from bench.peers.counting import computed, flops_of
 from bench.peers.subject import Ask, Live, Subject, sample
-from bench.peers.timing import Row, Timed, call_times_ms, times_of, told
+from bench.peers.timing import (
+    MakeClock,
+    Row,
+    ThreadClock,
+    Timed,
+    call_times_ms,
+    times_of,
+    told,
+)
 from fxcache._torch import compilations
 
 RUNS = 3  # the last one compiles nothing more, if the contender ever settles
@@ -77,8 +86,28 @@ def kinds_of(calls: Sequence[int], refreshed: Sequence[int]) -> dict[bool, float
     }
 
 
+@dataclass(frozen=True)
+class Way:
+    """How contenders are compiled and timed.
+
+    Attributes:
+        options: Keyword arguments of ``torch.compile``.
+        clock: Makes the clock of a run; by default that of the thread, for models on the CPU.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    clock: MakeClock = ThreadClock
+
+
+ON_CPU = Way()
+
+
 def compiled_row(
-    make: Callable[[], Subject], contender: Contender, plain: Contender, ask: Ask
+    make: Callable[[], Subject],
+    contender: Contender,
+    plain: Contender,
+    ask: Ask,
+    way: Way = ON_CPU,
 ) -> Row:
     """Compile a contender with Inductor, and time it in turns with the uncompiled model."""
     torch._dynamo.reset()
@@ -86,7 +115,7 @@ def compiled_row(
         with contender.attach(make_once := make(), ask) as live:
             refreshed = computed(flops_of(make_once, live, ask))
             with plain.attach(other := make(), ask) as base, live.compiling():
-                row = timed_pair((make_once, live), (other, base), refreshed, ask)
+                row = timed_pair((make_once, live), (other, base), refreshed, ask, way)
     except Exception as error:  # any error of a peer is its result
         return {"error": told(error)}
     finally:
@@ -97,10 +126,10 @@ def compiled_row(
 Pair = tuple[Subject, Live]
 
 
-def timed_pair(entrant: Pair, plain: Pair, refreshed: Sequence[int], ask: Ask) -> Row:
+def timed_pair(entrant: Pair, plain: Pair, refreshed: Sequence[int], ask: Ask, way: Way) -> Row:
     """Return the times of a compiled contender; the speed-up is over the uncompiled model."""
     live = entrant[1]
-    live.model.compile()
+    live.model.compile(**way.options)
     started = time.perf_counter()
     with limited(LIMIT_S):
         for _ in range(RUNS):
@@ -108,9 +137,9 @@ def timed_pair(entrant: Pair, plain: Pair, refreshed: Sequence[int], ask: Ask) -
     took_s = time.perf_counter() - started
     runs: list[Timed] = []
     for _ in range(ROUNDS):
-        before_ms = sum(call_times_ms(*plain, ask))
-        calls_ms = call_times_ms(*entrant, ask)
-        after_ms = sum(call_times_ms(*plain, ask))
+        before_ms = sum(call_times_ms(*plain, ask, way.clock))
+        calls_ms = call_times_ms(*entrant, ask, way.clock)
+        after_ms = sum(call_times_ms(*plain, ask, way.clock))
         runs.append(Timed(calls_ms, (before_ms + after_ms) / 2))
     plain_ms = median(run.plain_ms for run in runs)
     return {"first_runs_s": took_s, **times_of(runs, refreshed, plain_ms)}

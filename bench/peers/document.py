@@ -42,7 +42,9 @@ between two steps (cached), and at any time (peak).
 Versions: {versions}.
 
 The random weights tell nothing about the quality of pictures. One thread of a CPU tells nothing
-about a GPU, where launches and waits cost more, and arithmetic less."""
+about a GPU, where launches and waits cost more, and arithmetic less. On a GPU,
+`python -m bench.gpu --part peers` measures the same contenders ([how to run it](gpu.md)). That was
+not measured yet."""
 
 WINS = """\
 The best of each side, among the contenders that compute as many steps as the list has. "Fewer

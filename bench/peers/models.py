@@ -1,5 +1,9 @@
-"""The subjects with random weights: a U-Net, a FLUX-shaped and a Wan-shaped transformer."""
+"""The subjects with random weights: a U-Net, a FLUX-shaped and a Wan-shaped transformer.
 
+They are made on the default device and in the default dtype, their noise schedulers on the CPU.
+"""
+
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -57,7 +61,7 @@ def flux(size: Size = USUAL) -> Subject:
     given["img_ids"] = given["img_ids"].float()
     request = Request(torch.randn(1, tokens, channels), partial(flow_prediction, given, 1000))
     cut = ("transformer_blocks.1", f"single_transformer_blocks.{config['num_single_layers'] - 1}")
-    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler = on_cpu(FlowMatchEulerDiscreteScheduler)
     return Subject("FLUX-shaped", model, scheduler, (request,), peers_cut=cut)
 
 
@@ -79,8 +83,14 @@ def wan(size: Size = USUAL) -> Subject:
     latent = torch.randn(1, config["in_channels"], 5, size.side, size.side)
     request = Request(latent, partial(flow_prediction, given, 1))
     cut = ("blocks.1", f"blocks.{config['num_layers'] - 1}")
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler = on_cpu(FlowMatchEulerDiscreteScheduler, shift=3.0)
     return Subject("Wan-shaped", model, scheduler, (request,), peers_cut=cut)
+
+
+def on_cpu(kind: Callable[..., Any], **options: Any) -> Any:
+    """Make a noise scheduler with its tensors on the CPU."""
+    with torch.device("cpu"):
+        return kind(**options)
 
 
 def flow_prediction(
@@ -104,7 +114,7 @@ def unet(size: Size = LARGER) -> Subject:
     model = seeded(lambda: UNet2DConditionModel(**config)).requires_grad_(False)
     text = torch.randn(1, WORDS, config["cross_attention_dim"])
     request = Request(torch.randn(1, 4, size.side, size.side), partial(unet_prediction, text))
-    scheduler = DDIMScheduler(clip_sample=False, steps_offset=1)
+    scheduler = on_cpu(DDIMScheduler, clip_sample=False, steps_offset=1)
     return Subject("U-Net", model, scheduler, (request,), peers_cut=0)
 
 

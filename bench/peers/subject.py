@@ -116,7 +116,7 @@ def sample(
     watch: Watch = unwatched,
     request: Request | None = None,
 ) -> Tensor:
-    """Return the final latent of one run.
+    """Return the final latent of one run. The timesteps are on the device of the latent.
 
     Args:
         subject: The model and its scheduler.
@@ -129,12 +129,14 @@ def sample(
     scheduler, latent = subject.scheduler, chosen.latent
     scheduler.set_timesteps(steps)
     with live.run(steps):
-        for index, timestep in enumerate(scheduler.timesteps):
+        # The scheduler keeps its own on the CPU, so that its steps do not wait for a GPU.
+        timesteps = scheduler.timesteps.to(latent.device)
+        for index, timestep in enumerate(timesteps):
             sigmas = getattr(scheduler, "sigmas", None)
             sigma = None if sigmas is None else float(sigmas[index])
             place = At(index, steps, timestep, sigma)
             call = partial(chosen.predict, live.model, latent, timestep)
             predicted = watch(partial(live.step, place, call))
-            latent = scheduler.step(predicted, timestep, latent).prev_sample
+            latent = scheduler.step(predicted, scheduler.timesteps[index], latent).prev_sample
             del predicted
     return latent

@@ -1,4 +1,4 @@
-"""Thread times of contenders that take turns in one process, in eager mode."""
+"""Times of contenders that take turns in one process, in eager mode."""
 
 import random
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -22,11 +22,40 @@ PLAIN = "no caching"
 Row = dict[str, Any]
 
 
+class Clock(Protocol):
+    """Times the calls of one run."""
+
+    def timed(self, call: Callable[[], Tensor]) -> Tensor:
+        """Make a call, and return its prediction."""
+
+    def times_ms(self) -> list[float]:
+        """Return the milliseconds of each call so far."""
+
+
+class ThreadClock:
+    """Times calls on the CPU: the processor time of this thread."""
+
+    def __init__(self) -> None:
+        self._times_ms: list[float] = []
+
+    def timed(self, call: Callable[[], Tensor]) -> Tensor:
+        started = time.thread_time()
+        predicted = call()
+        self._times_ms.append(1e3 * (time.thread_time() - started))
+        return predicted
+
+    def times_ms(self) -> list[float]:
+        return self._times_ms
+
+
+MakeClock = Callable[[], Clock]
+
+
 class Timed(NamedTuple):
     """A timed run.
 
     Attributes:
-        calls_ms: The thread milliseconds of each call.
+        calls_ms: The milliseconds of each call.
         plain_ms: The milliseconds of uncached runs just before and after it, on average.
     """
 
@@ -58,7 +87,11 @@ class Entrant:
 
 
 def eager_rows(
-    make: Callable[[], Subject], contenders: Sequence[Contender], ask: Ask, rounds: int = ROUNDS
+    make: Callable[[], Subject],
+    contenders: Sequence[Contender],
+    ask: Ask,
+    rounds: int = ROUNDS,
+    clock: MakeClock = ThreadClock,
 ) -> dict[str, Row]:
     """Return a row for each contender. A contender that fails has only its error.
 
@@ -67,6 +100,7 @@ def eager_rows(
         contenders: The contenders. One of them is the model without caching.
         ask: The steps, and how many of them may be computed.
         rounds: How often each contender is timed.
+        clock: Makes the clock of a run; by default that of the thread, for models on the CPU.
     """
     rows: dict[str, Row] = {}
     entrants: dict[str, Entrant] = {}
@@ -77,7 +111,7 @@ def eager_rows(
             except Exception as error:  # any error of a peer is its result
                 rows[contender.name] = {"package": contender.package, "error": told(error)}
         for index in range(rounds):
-            time_round(entrants, ask, random.Random(index))
+            time_round(entrants, ask, random.Random(index), clock)
     for name, entrant in entrants.items():
         rows[name] = row_of(entrant, entrants)
     return {contender.name: rows[contender.name] for contender in contenders}
@@ -94,7 +128,9 @@ def enter(stack: ExitStack, subject: Subject, contender: Contender, ask: Ask) ->
     return Entrant(contender, subject, live, latent, counts, torch.equal(latent, again), [])
 
 
-def time_round(entrants: Mapping[str, Entrant], ask: Ask, order: random.Random) -> None:
+def time_round(
+    entrants: Mapping[str, Entrant], ask: Ask, order: random.Random, clock: MakeClock
+) -> None:
     """Time each entrant once, in a random order, with uncached runs before and after each few.
 
     Other processes change the speed of the machine within seconds, so only neighbours compare.
@@ -102,11 +138,11 @@ def time_round(entrants: Mapping[str, Entrant], ask: Ask, order: random.Random) 
     plain = entrants[PLAIN]
     others = [entrant for name, entrant in entrants.items() if name != PLAIN]
     order.shuffle(others)
-    before = call_times_ms(plain.subject, plain.live, ask)
-    for first in range(0, len(others), NEIGHBOURS):
+    before = call_times_ms(plain.subject, plain.live, ask, clock)
+    for first in range(0, max(1, len(others)), NEIGHBOURS):
         group = others[first : first + NEIGHBOURS]
-        found = [call_times_ms(one.subject, one.live, ask) for one in group]
-        after = call_times_ms(plain.subject, plain.live, ask)
+        found = [call_times_ms(one.subject, one.live, ask, clock) for one in group]
+        after = call_times_ms(plain.subject, plain.live, ask, clock)
         beside_ms = (sum(before) + sum(after)) / 2
         for entrant, calls_ms in zip(group, found, strict=True):
             entrant.runs.append(Timed(calls_ms, beside_ms))
@@ -119,18 +155,11 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
 
 
-def call_times_ms(subject: Subject, live: Live, ask: Ask) -> list[float]:
-    """Return the thread milliseconds of each call of one run."""
-    times: list[float] = []
-
-    def watch(call: Callable[[], Tensor]) -> Tensor:
-        started = time.thread_time()
-        predicted = call()
-        times.append(1e3 * (time.thread_time() - started))
-        return predicted
-
-    sample(subject, live, ask, watch)
-    return times
+def call_times_ms(subject: Subject, live: Live, ask: Ask, make_clock: MakeClock) -> list[float]:
+    """Return the milliseconds of each call of one run."""
+    clock = make_clock()
+    sample(subject, live, ask, clock.timed)
+    return clock.times_ms()
 
 
 def row_of(entrant: Entrant, entrants: Mapping[str, Entrant]) -> Row:

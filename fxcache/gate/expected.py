@@ -68,20 +68,29 @@ class Expected:
         """
         if not file.exists():
             return cls.for_here(device)
+        found = cls.read(file)
+        found.require_here(file, device)
+        return found
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """Read a file, for whatever version of torch and type of device its values are.
+
+        Raises:
+            ModelFileError: The file cannot be read, or is no file of expected values.
+        """
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
             if data.pop("fxcache_expected") != FORMAT:
                 raise ValueError("its format has another version")
             updates = [Update(**update) for update in data.pop("updates")]
-            found = cls(**data, updates=updates)
+            return cls(**data, updates=updates)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelFileError(
                 f"this is no file of expected values: {error!r}",
                 where=str(file),
                 remedy="pass a file that `fxcache gate --update` wrote",
             ) from error
-        found.require_here(file, device)
-        return found
 
     def require_here(self, file: Path, device: str) -> None:
         """Raise ConfigError if the values are for another torch or type of device."""
@@ -103,6 +112,12 @@ class Expected:
         changed = {entry_of(path): (plain(b), plain(n)) for path, b, n in found}
         self.cases[case] = merged(before, values)
         self.updates.append(Update(date.today().isoformat(), case, reason, changed))
+
+    def remove(self, case: str, reason: str) -> None:
+        """Remove a case. The history keeps that and why."""
+        del self.cases[case]
+        gone = {"the case": ("expected", "removed")}
+        self.updates.append(Update(date.today().isoformat(), case, reason, gone))
 
     def save(self, file: Path) -> None:
         """Write the file.

@@ -11,6 +11,7 @@ import torch
 
 from fxcache.errors import ConfigError
 from fxcache.gate.advisory import device_name, milliseconds
+from fxcache.gate.causes import Cause, causes_of
 from fxcache.gate.compare import advisory_findings, exact_findings, ratio_findings
 from fxcache.gate.config import GateConfig
 from fxcache.gate.exact.measure import measure
@@ -86,6 +87,11 @@ class Outcome:
         return [finding for finding in self.findings if finding.status is status]
 
     @property
+    def causes(self) -> list[Cause]:
+        """The findings by what moved them, failures first."""
+        return causes_of(self.findings)
+
+    @property
     def counted(self) -> int:
         """The number of exact counts and ratios."""
         return sum(1 for _ in leaves(self.measured.exact or {})) + len(self.measured.ratios or {})
@@ -97,6 +103,7 @@ class Outcome:
             "passed": self.passed,
             "expected_file": self.place,
             "torch": self.torch,
+            "causes": [cause.to_dict() for cause in self.causes],
             "findings": [finding.to_dict() for finding in self.findings],
             "measured": self.measured.to_dict(),
         }

@@ -16,7 +16,7 @@ from torch._dynamo import convert_frame
 from triton.runtime.interpreter import GridExecutor
 
 from bench import gpu
-from bench.gpu import environment, stand_in, streams
+from bench.gpu import environment, peers, stand_in, streams
 from bench.gpu.__main__ import PARTS, main
 from bench.gpu.items import Item, require
 from bench.gpu.kernel_cases import cases
@@ -96,6 +96,12 @@ def measured(out: Path, tmp_path_factory: pytest.TempPathFactory) -> DryRun:
         main([*one_part, "--retry"])
         cases(replace(DRY_RUN, full=True))  # which are listed only, without a GPU
         environment.first_line(["/nowhere/nvidia-smi"])
+        with pytest.raises(peers.NotInstalledError):
+            peers.require_package("no-such-package")
+        patch.setattr(peers, "import_module", not_installed)
+        (item,) = peers.items(DRY_RUN)
+        with pytest.raises(ImportError):
+            item.measure()
         patch.setattr(torch.cuda, "is_available", lambda: False)
         with pytest.raises(SystemExit):
             main(["--out", str(other)])
@@ -113,6 +119,10 @@ def measured(out: Path, tmp_path_factory: pytest.TempPathFactory) -> DryRun:
         restarts,
         ran,
     )
+
+
+def not_installed(name: str) -> None:
+    raise ImportError(name)
 
 
 def failing_device() -> None:

@@ -34,10 +34,16 @@ CASES: dict[str, tuple[dict[str, Any], int, set[str]]] = {
 }
 
 
+@pytest.fixture
+def kernels_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the choice of kernels by Inductor, which takes most of the time."""
+    monkeypatch.setattr(gate, "launches_of", lambda _: {})
+
+
 @pytest.mark.sweep(1)
 @pytest.mark.parametrize(("options", "graphs", "names"), CASES.values(), ids=CASES)
 def test_every_graph_is_counted(options, graphs, names):
-    counts = measure(small(**options)).counts
+    counts = measure(small(depth=2, **options)).counts
     capture = counts["denoisers"]["DiT"]["captures"][0]
     assert set(capture["graphs"]) == set(capture["inductor"]) == names
     assert counts["compilation"]["graphs"] == graphs
@@ -89,6 +95,7 @@ def test_values_that_were_written_are_those_expected(compiled, tmp_path):
         assert vars(model)["_compiled_call_impl"] is not None
 
 
+@pytest.mark.usefixtures("kernels_not_chosen")
 def test_all_runs_are_in_one_thread(tmp_path):
     threads = []
 
@@ -109,6 +116,7 @@ def test_all_runs_are_in_one_thread(tmp_path):
     assert set(threads) == {1}
 
 
+@pytest.mark.usefixtures("kernels_not_chosen")
 def test_the_engines_stay_as_they_are(tmp_path):
     subject = small()
     (before,) = subject.engines.values()
@@ -128,8 +136,8 @@ def test_an_update_has_a_reason(tmp_path):
         update(small(), "model", tmp_path / "expected.json", GateConfig(), " ")
 
 
-def test_a_pipeline_of_ones_own(monkeypatch):
-    monkeypatch.setattr(gate, "launches_of", lambda _: {})  # as tested above; here for 200 kernels
+@pytest.mark.usefixtures("kernels_not_chosen")
+def test_a_pipeline_of_ones_own():
     pipe = tiny.pipeline(unet=tiny.small_unet())
     pipe.set_progress_bar_config(disable=True)
     fxcache.optimize(pipe, fxcache.Uniform(3), hoist=None)

@@ -1,5 +1,6 @@
 """Tests what a gate shows: text, annotations, JUnit XML and the page."""
 
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -41,6 +42,9 @@ UPDATES = (
 )
 
 
+MISSING = Finding("exact", "", Status.FAILED, "there is no expected value")
+
+
 def outcome(*findings: Finding) -> Outcome:
     times = {"reuse": {"p50_ms": 9.0, "p90_ms": 10.0, "p99_ms": 11.0}}
     measured = Measured(EXACT, {}, RATIOS, times, "a CPU")
@@ -64,9 +68,13 @@ def test_inconclusive_ratios_do_not_block():
 
 
 def test_long_lists_are_cut():
-    text = as_text(outcome(*[GRAPHS] * 50), "--update")
-    assert text.count("compilation/graphs") == 40
+    text = as_text(outcome(*[MISSING] * 50), "--update")
+    assert text.count("ratios") == 0
+    assert text.count("there is no expected value") == 40
     assert "and 10 more; --json shows all" in text
+    text = as_text(outcome(*[GRAPHS] * 50), "--update")
+    assert text.count("compilation/graphs") == 15
+    assert "and 35 more; --json shows all" in text
 
 
 def test_annotations_are_commands_of_github():
@@ -77,7 +85,34 @@ def test_annotations_are_commands_of_github():
     )
     assert warning.startswith("::warning file=expected.json")
     assert notice.startswith("::notice file=expected.json")
-    assert len(annotations(outcome(*[GRAPHS] * 30))) == 10
+    assert len(annotations(outcome(*[MISSING] * 30))) == 10
+
+
+def test_the_values_of_one_cause_are_told_together():
+    guards = replace(GRAPHS, entry="compilation/guards", message="9 → 12 (+33.3%)")
+    found = outcome(GRAPHS, guards, UNSURE)
+    lines = as_text(found, "--update").splitlines()
+    assert lines[0].startswith("model: FAILED: 2 of its values, by 1 cause, 1 inconclusive")
+    assert [" ".join(line.split()) for line in lines[1:4]] == [
+        "FAILED 100%: a <guard> failed",
+        "compilation/graphs: 2 → 3 (+50.0%)",
+        "compilation/guards: 9 → 12 (+33.3%)",
+    ]
+    error, _ = annotations(found)
+    assert error.endswith(
+        "::100%25: a <guard> failed%0Acompilation/graphs: 2 → 3 (+50.0%25)"
+        "%0Acompilation/guards: 9 → 12 (+33.3%25)"
+    )
+    failure = ET.fromstring(as_junit(found).encode()).find("testcase/failure")
+    assert failure is not None
+    assert failure.get("message") == "100%: a <guard> failed"
+    assert str(failure.text).splitlines()[2] == "  compilation/guards: 9 → 12 (+33.3%)"
+    page = as_html(found)
+    assert page.count("a &lt;guard&gt; failed") == 1
+    assert "compilation/<wbr>guards" in page
+    described = found.to_dict()
+    assert [len(cause["entries"]) for cause in described["causes"]] == [2, 1]
+    assert [finding["cause"] for finding in described["findings"][:2]] == [GRAPHS.cause] * 2
 
 
 def test_junit_has_a_test_for_each_part():
@@ -100,8 +135,7 @@ def test_junit_has_a_test_for_each_part():
 
 
 def test_a_missing_case_is_a_failing_test():
-    missing = Finding("exact", "", Status.FAILED, "there is no expected value")
-    suite = ET.fromstring(as_junit(outcome(missing)).encode())
+    suite = ET.fromstring(as_junit(outcome(MISSING)).encode())
     assert [t.get("name") for t in suite if t.find("failure") is not None] == ["exact"]
 
 

@@ -2,12 +2,16 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 import pytest_fxcache
+from fxcache.gate.exact import measure
+from pytest_fxcache_unused import Observer
+from tests.gate.running import OPTIONS, run_here
 
 pytest_plugins = ["pytester"]
 
@@ -55,40 +59,40 @@ SUITE = """
 """
 
 
-OPTIONS = ("-W", "error", "-p", "no:cacheprovider")
-# Runs the suite twice, in one process: each would import torch and Inductor for many seconds.
-TWICE = """
-import os, sys
-from pathlib import Path
-
-import pytest
-
-os.environ["DEPTHS"] = "3"
-assert pytest.main([*sys.argv[1:], "--fxcache-update", "first values"]) == 0
-(file,) = Path().glob("expected-torch*.json")
-written = file.read_text()
-assert '"denoiser 0"' in written
-assert '"reason": "first values"' in written
-print("WRITTEN", flush=True)
-
-os.environ["DEPTHS"] = "4 3"
-status = pytest.main(sys.argv[1:])
-assert file.read_text() == written
-sys.exit(status)
-"""
-
-
-def test_values_are_written_and_held(pytester):
+@pytest.mark.usefixtures("clean_dynamo")
+def test_values_are_written_and_held(pytester, monkeypatch):
     """The first denoiser becomes deeper, the second is new."""
+    monkeypatch.setattr(measure, "launches_of", lambda _: {})  # which other tests measure
     pytester.makepyfile(test_gate=SUITE)
-    result = pytester.run(sys.executable, pytester.makepyfile(twice=TWICE), *OPTIONS)
+    monkeypatch.setenv("DEPTHS", "3")
+    run_here("--fxcache-update", "first values").stdout.fnmatch_lines(["*1 passed*"])
+    (file,) = pytester.path.glob("expected-torch*.json")
+    written = file.read_text()
+    assert '"denoiser 0"' in written
+    assert '"reason": "first values"' in written
+
+    monkeypatch.setenv("DEPTHS", "4 3")
+    reports = ("--fxcache-html", "report/pages", "--fxcache-junit", "report/junit")
+    result = run_here(*reports)
+    assert file.read_text() == written
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    lines = ["*1 passed*", "WRITTEN", "*2 failed*"]
-    result.stdout.fnmatch_lines(lines)
-    deeper = "*FAILED*graphs/full/operators/aten.linear.default: 6 → 8*"
-    result.stdout.fnmatch_lines([deeper, "*there is no expected value*"])
+    result.stdout.fnmatch_lines(["*2 failed*"])
+    deeper = [
+        "*FAILED*captures/0/cut: residual blocks.0..blocks.2 → residual blocks.0..blocks.3",
+        "*graphs/full/flops: *aten.linear.default 6 → 8*",
+    ]
+    result.stdout.fnmatch_lines([*deeper, "*there is no expected value*"])
     result.stdout.fnmatch_lines(['*write the new values: pytest --fxcache-update "why they*'])
     result.stdout.no_fnmatch_line("*torch.__trace*")
+    result.stdout.no_fnmatch_line("*unused expected values*")
+    pages, suites = (sorted(pytester.path.glob(f"report/{kind}/*")) for kind in ("pages", "junit"))
+    assert [page.name[:11] for page in pages] == ["denoiser-0-", "denoiser-1-"]
+    assert [suite.suffix for suite in suites] == [".xml", ".xml"]
+    assert "denoiser 0: <span" in pages[0].read_text("utf-8")
+    assert "aten.linear.default 6 → 8" in suites[0].read_text("utf-8")
+
+    monkeypatch.setenv("DEPTHS", "")
+    assert run_here().ret == pytest.ExitCode.OK, "a test that is skipped tells nothing"
 
 
 @pytest.mark.slow
@@ -118,7 +122,7 @@ MISUSED = """
 
 def test_options_of_the_marker_are_checked(pytester):
     pytester.makepyfile(MISUSED)
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result = run_here()
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(["*takes tiers, rounds, margin by name, not ('exact',)*"])
     result.stdout.fnmatch_lines(["*takes tiers, rounds, margin by name, not tier*"])
@@ -134,10 +138,23 @@ def test_cases_have_the_name_of_their_file(folder, name):
 
 def test_a_case_is_used_once():
     config: Any = SimpleNamespace(stash=pytest.Stash())
-    pytest_fxcache.require_first_use(config, "file::test")
-    pytest_fxcache.require_first_use(config, "file::other")
+    config.stash[pytest_fxcache.OBSERVER] = Observer(config)
+    file = Path("expected.json")
+    pytest_fxcache.require_first_use(config, file, "test")
+    pytest_fxcache.require_first_use(config, file, "other")
     with pytest.raises(pytest.fail.Exception, match="name one with case="):
-        pytest_fxcache.require_first_use(config, "file::test")
+        pytest_fxcache.require_first_use(config, file, "test")
+
+
+def test_reports_of_cases_have_names_of_their_own():
+    names = [
+        pytest_fxcache.report_name(Path(folder) / "expected.json", case)
+        for folder in ("a", "b")
+        for case in ("test_a.py::test_x[1/2]", "test_a.py::test_x[1 2]", 90 * "long")
+    ]
+    assert len(set(names)) == 6
+    assert names[0].startswith("test_a.py-test_x-1-2-")
+    assert all(len(name) < 100 and "/" not in name for name in names)
 
 
 def test_the_plugin_does_not_import_torch():

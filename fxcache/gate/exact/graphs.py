@@ -50,12 +50,20 @@ def fusions_of(variants: Variants) -> dict[str, int]:
 
 
 def kernel_resources(variants: Variants) -> dict[str, Any]:
-    """Compile the Triton kernels that run, and return their registers, spills and shared memory.
+    """Return the registers, spills and shared memory of the Triton kernels that run.
 
-    They are compiled for the GPUs and the examples of ``fxcache.kernels.binaries``.
+    They are those of the GPUs and the examples of ``fxcache.kernels.binaries``: as recorded there,
+    or compiled if the record is of other sources or of another Triton.
     """
     running = {f.kernel for fusions in variants.fusions.values() for f in fusions if not f.why_not}
     if not running:
         return {}
-    binaries = import_module("fxcache.kernels.binaries")
-    return {kernel: binaries.found(kernel) for kernel in sorted(running)}
+    return {kernel: resources_of(kernel) for kernel in sorted(running)}
+
+
+def resources_of(kernel: str) -> Any:
+    """Return the resources of one kernel. Its modules import Triton."""
+    found = import_module("fxcache.kernels.recorded").recorded(kernel)
+    if found.current and found.is_of_this_triton:
+        return found.resources
+    return import_module("fxcache.kernels.binaries").found(kernel)

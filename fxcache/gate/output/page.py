@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
+from fxcache.gate.causes import Cause
 from fxcache.gate.gate import Outcome
 from fxcache.gate.output.trends import trends_of, update_lines
 from fxcache.gate.ratios import Ratio
@@ -29,7 +30,7 @@ def as_html(outcome: Outcome) -> str:
         torch=outcome.torch,
         device=outcome.measured.device,
         file=outcome.place,
-        findings=[finding.to_dict() for finding in outcome.findings],
+        causes=[cause_row(cause) for cause in outcome.causes],
         ratios=list(ratio_rows(outcome.measured.ratios or {})),
         strips=list(strips(exact)),
         graphs=list(graph_rows(exact)),
@@ -42,6 +43,14 @@ def as_html(outcome: Outcome) -> str:
         trends=trends_of(outcome.updates, LEFT, RIGHT),
     )
     return rendered
+
+
+def cause_row(cause: Cause) -> dict[str, Any]:
+    """Return a cause, and the values that it moved."""
+    moved = [{"entry": m.finding.entry, "text": m.text} for m in cause.moved]
+    for row in moved:
+        row["text"] = row["text"].removeprefix(f"{row['entry']}: ")
+    return {"status": cause.status.value, "what": cause.what, "moved": moved}
 
 
 def ratio_rows(ratios: Mapping[str, Ratio]) -> Iterator[dict[str, Any]]:
