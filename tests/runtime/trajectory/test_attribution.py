@@ -223,3 +223,9 @@ def test_after_two_calls_with_one_latent_another_latent_may_be_another_callers()
     assert found((doubled, NEAR)) == (0, Certainty.AMBIGUOUS)
     assert found((doubled, SAME)) == (0, Certainty.BY_LATENT)
     assert found((NUMBER._replace(vouched=True, doubled=True), NEAR)) == (0, Certainty.CERTAIN)
+
+
+def test_a_run_that_another_has_followed_may_be_over():
+    again = Evidence(Motion.REPEAT, scheduled=False)
+    assert found((again, NEAR)) == (0, Certainty.BY_LATENT)
+    assert found((again._replace(restarted=True), NEAR)) == (0, Certainty.AMBIGUOUS)
