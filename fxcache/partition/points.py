@@ -131,12 +131,14 @@ def added(frontier: Frontier, block: str) -> Iterator[fx.Node]:
 
 def unscaled(node: fx.Node, frontier: Frontier) -> fx.Node:
     """Return the value that ``node`` is a scaled, cast or reshaped copy of."""
+    tensor = node
     while op_name(node) in SCALES | MOVES | {"dropout"} or node.target is operator.getitem:
         sources = [n for n in node.all_input_nodes if frontier.needs.on_latent(n)]
         if len(sources) != 1:
             break
         (node,) = sources
-    return node
+        tensor = node if is_tensor(node) else tensor  # some operators return several
+    return tensor
 
 
 def layer_of(output: fx.Node, block: str) -> str:

@@ -144,7 +144,7 @@ def is_winner(best: int, candidates: Sequence[Evidence], found: dict[int, Likene
     if motion is Motion.REPEAT:  # a trajectory that would take a step is as likely
         steps = (found[i].cosine for i in rivals if candidates[i].motion is Motion.NEXT)
         again = closest.identical and not candidates[best].trusted
-        if candidates[best].doubled and not closest.identical:
+        if candidates[best].may_be_two and not closest.identical:
             return False
         if again or max(steps, default=0.0) >= CLOSE:
             return False

@@ -42,6 +42,11 @@ class Evidence(NamedTuple):
     doubled: bool = False
 
     @property
+    def may_be_two(self) -> bool:
+        """Whether two callers may share the trajectory. A key names the request of one."""
+        return self.doubled and not self.keyed
+
+    @property
     def trusted(self) -> bool:
         """Whether a session, a pipeline or a key guarantees that the calls belong together."""
         return self.vouched or self.keyed

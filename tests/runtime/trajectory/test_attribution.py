@@ -222,6 +222,7 @@ def test_after_two_calls_with_one_latent_another_latent_may_be_another_callers()
     assert found((again, NEAR)) == (0, Certainty.BY_LATENT)
     assert found((doubled, NEAR)) == (0, Certainty.AMBIGUOUS)
     assert found((doubled, SAME)) == (0, Certainty.BY_LATENT)
+    assert found((doubled._replace(keyed=True), NEAR)) == found((again._replace(keyed=True), NEAR))
     assert found((NUMBER._replace(vouched=True, doubled=True), NEAR)) == (0, Certainty.CERTAIN)
 
 
