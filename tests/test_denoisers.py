@@ -119,7 +119,8 @@ def test_promises_1_and_2(kind):
         refreshed = tensors(model(**inputs))
         reused = tensors(model(**inputs))
         moved = tensors(model(**with_other_latent(model, recipe, inputs)))
-    assert refreshes(model) == [[0]]
+    # Tokens that are all hidden connect no calls. In its pipelines the loop tells the steps.
+    assert refreshes(model) == ([[0], [0]] if kind == "UVit2DModel" else [[0]])
     assert all(torch.equal(a, b) for a, b in zip(refreshed, expected, strict=True))
     for again, first in zip(reused, refreshed, strict=True):
         assert (again - first).abs().max() <= 1e-5 * first.abs().max()
