@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import fxcache
+from bench.gpu.peers import UNET_SMALL
 from bench.peers import ours
 from bench.peers.compiling import count_graphs
 from bench.peers.contender import Contender
@@ -22,16 +23,7 @@ ASK = Ask(steps=4, interval=2)
 
 
 def tiny():
-    config = {
-        "block_out_channels": (8, 16),
-        "layers_per_block": 1,
-        "norm_num_groups": 4,
-        "cross_attention_dim": 8,
-        "attention_head_dim": 2,
-        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-    }
-    return unet(Size(config, 8))
+    return unet(Size(UNET_SMALL, 8))
 
 
 def broken(*_):

@@ -23,8 +23,8 @@ class Evidence(NamedTuple):
         copy_of: The index of the candidate that it is a copy of; None if it is not a copy.
         restarted: Whether a run with the same prompt has begun since the trajectory's last call.
         busy: Whether the trajectory's last call is still under way.
-        doubled: Whether calls with one latent came twice at a timestep, and only once since: they
-            may be those of two callers whose latents began alike.
+        doubled: Whether two calls at one timestep had the same latent. Two callers whose latents
+            began alike may then share the trajectory.
     """
 
     motion: Motion

@@ -64,8 +64,8 @@ class Trajectory:
         self._distances: tuple[float, ...] = ()  # movements of its latent at the last two steps
         self._matches: tuple[Match, ...] = ()  # matches between the conditioning of the last steps
         self._further = FurtherLatents()
-        self._identical = 0  # calls in a row that repeated the timestep and the latent
-        self._doubled = 0  # further callers that began with the latents of this one, at most
+        self._identical = 0  # calls in a row with the timestep and the latent of the call before
+        self._doubled = 0  # callers beyond the first that may share this trajectory
         self._slots: dict[type, Any] = {}  # the data of each feature, by class
 
     @property
