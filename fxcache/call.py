@@ -1,7 +1,6 @@
 """One call of a denoiser in canonical form: named tensors, roles, and the key of its capture."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -10,48 +9,13 @@ from torch import Tensor
 from fxcache._torch import is_dtensor, is_fake
 from fxcache.errors import CaptureError
 from fxcache.leaves import with_leaves, without
-from fxcache.objects import Build, Container
+from fxcache.objects import Build
 from fxcache.program import Input, Role, dtype_name
+from fxcache.state import Rebuilt, State
 
 # Keywords of the exported graph that hold other tensors than arguments. No parameter has them.
 STATE = "fxcache_state"
 NUMBER = "fxcache_number"
-
-
-@dataclass(frozen=True)
-class State:
-    """The state objects of a call.
-
-    Attributes:
-        tensors: The tensors in the state objects, except those that are also arguments.
-        paths: The paths of ``tensors``.
-        objects: The path in the arguments and the structure of each state object.
-        containers: The caller's objects, lists, tuples and dicts, in the order of a ``Walk``.
-    """
-
-    tensors: tuple[Tensor, ...] = ()
-    paths: tuple[str, ...] = ()
-    objects: tuple[tuple[str, Container], ...] = ()
-    containers: tuple[Any, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.objects)
-
-
-class Rebuilt(NamedTuple):
-    """Arguments of ``forward`` with new state objects.
-
-    Attributes:
-        args: The positional arguments.
-        kwargs: The keyword arguments.
-        objects: The new state objects by path.
-        containers: The objects, lists, tuples and dicts in them, in the order of a ``Walk``.
-    """
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    objects: dict[str, Any]
-    containers: list[Any]
 
 
 class Call(NamedTuple):
@@ -181,6 +145,7 @@ class Call(NamedTuple):
         """
         build = Build(tensors)
         objects = {path: build.value(structure) for path, structure in self.state.objects}
+        kept = {place: build.value(structure) for place, structure in self.state.kept}
         by_path = dict(zip(self.paths, tensors, strict=False))
 
         def leaf_of(path: str, leaf: Any) -> Any:
@@ -193,7 +158,7 @@ class Call(NamedTuple):
         pairs = self.arguments.items()
         arguments = {name: with_leaves(v, name, leaf_of, fresh=True) for name, v in pairs}
         args, kwargs = invocation(arguments, self.num_positional)
-        return Rebuilt(args, kwargs, objects, build.made)
+        return Rebuilt(args, kwargs, objects, build.made, kept)
 
     def inputs(self) -> tuple[Input, ...]:
         """The path and role of each tensor."""

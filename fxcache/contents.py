@@ -1,6 +1,7 @@
 """Reads and replaces the contents of state objects, lists, tuples and dicts."""
 
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from operator import is_
@@ -126,7 +127,7 @@ def is_state_class(kind: Any) -> bool:
 
     The pickle protocol tells: an open file, for example, cannot be pickled.
     """
-    if kind is SimpleNamespace:
+    if kind in (SimpleNamespace, threading.local):  # of the latter, the values of this thread
         return True
     members = [vars(base) for base in kind.__mro__ if base is not object]
     custom = any("__reduce__" in names or "__reduce_ex__" in names for names in members)

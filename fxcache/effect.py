@@ -2,8 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 MAX_NAMED = 3  # effects that a message names
+
+
+class Place(NamedTuple):
+    """An attribute of a submodule.
+
+    Attributes:
+        path: The path of the submodule; empty for the model itself.
+        name: The name of the attribute.
+    """
+
+    path: str
+    name: str
+
+    def __str__(self) -> str:
+        return ".".join(filter(None, self))
 
 
 @dataclass(frozen=True)
@@ -11,25 +27,25 @@ class Effect:
     """One change that a call makes in the Python objects of a model.
 
     Attributes:
-        path: The path of a submodule; empty for the model itself.
-        name: The attribute of the submodule that changes, or that leads to the changed object.
+        place: The attribute that changes, or that leads to the changed object.
         entry: The attribute or key that changes in that object; empty if it has no name.
         stores: Whether the new value holds a tensor that depends on an input of the call. All other
             values may be the same after every call.
+        fills: Whether there was no value before, or None.
     """
 
-    path: str
-    name: str
+    place: Place
     entry: str
     stores: bool
+    fills: bool = False
 
     def __str__(self) -> str:
-        steps = [self.path, self.name, self.entry if self.entry != self.name else ""]
-        return ".".join(filter(None, steps))
+        entry = self.entry if self.entry != self.place.name else ""
+        return ".".join(filter(None, (str(self.place), entry)))
 
 
-def named(effects: Sequence[Effect]) -> str:
-    """Return the names of some effects, for messages."""
-    rest = len(effects) - MAX_NAMED
+def named(found: Sequence[Effect | Place]) -> str:
+    """Return the names of some effects or places, for messages."""
+    rest = len(found) - MAX_NAMED
     more = f" and {rest} more" if rest > 0 else ""
-    return ", ".join(map(str, effects[:MAX_NAMED])) + more
+    return ", ".join(map(str, found[:MAX_NAMED])) + more

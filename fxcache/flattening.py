@@ -6,12 +6,13 @@ from typing import Any
 
 from torch import Tensor
 
-from fxcache.call import Call, State
+from fxcache.call import Call
 from fxcache.contents import PLAIN
 from fxcache.form import Key, autocast_dtype
 from fxcache.leaves import leaves
 from fxcache.objects import Walk
 from fxcache.program import Role
+from fxcache.state import State
 
 
 class Flattening:
@@ -58,7 +59,7 @@ class Flattening:
         for path, tensor in zip(walk.paths, new, strict=True):
             self._add_tensor(path, tensor, Role.STATE)
         self.key.append(objects)
-        return State(new, tuple(walk.paths), objects, tuple(walk.containers))  # type: ignore[arg-type]
+        return State(new, tuple(walk.paths), objects, tuple(walk.containers))
 
     def tensors_of(self, role: Role) -> tuple[Tensor, ...]:
         """The tensors that have this role."""

@@ -4,7 +4,7 @@ A key/value cache is an example. The structure of a state object is part of the 
 Its tensors are inputs of the graph. Tensors that the model writes are outputs of the graph.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -165,3 +165,12 @@ class Build:
             made = before if has_items(before, items) else made
         self.made[visit] = made
         return made
+
+
+def tensor_indices(part: Part) -> Iterator[int]:
+    """The indices of the tensors in ``part``."""
+    if isinstance(part, TensorAt):
+        yield part.index
+    elif isinstance(part, Container):
+        for item in part.items:
+            yield from tensor_indices(item)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from fxcache._torch import TreeSpec, hint_of, tree_flatten
-from fxcache.effect import Effect
+from fxcache.effect import Effect, Place
 from fxcache.objects import Part
 from fxcache.opaque import OpaqueCall
 
@@ -100,11 +100,13 @@ class StateChange:
         written: The indices of the inputs that the call writes in place.
         returned: The structure of each object in the result, by its index among the result's
             leaves. The graph returns None there.
+        kept: The structure of each attribute of the model in which the call replaces tensors.
     """
 
     objects: tuple[Part, ...]
     written: tuple[int, ...]
     returned: Mapping[int, Part] = field(default_factory=dict)
+    kept: Mapping[Place, Part] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ tensors in the state objects after the call, and in objects that the call return
 outputs.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -14,14 +14,16 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxcache._torch import TreeSpec, same_memory, tree_flatten
-from fxcache.call import NUMBER, STATE, Call, Rebuilt, require_no_dtensors
+from fxcache.call import NUMBER, STATE, Call, require_no_dtensors
 from fxcache.capture.effects import Effects
 from fxcache.capture.numbers import NumberTrace
 from fxcache.capture.substitute import Substitute
 from fxcache.contents import PLAIN
+from fxcache.effect import Place
 from fxcache.errors import CaptureError
+from fxcache.kept import Access, access, part_at
 from fxcache.leaves import named_leaves
-from fxcache.objects import Container, Part, TensorAt, Walk
+from fxcache.objects import Part, Walk, tensor_indices
 from fxcache.program import StateChange, output_node
 
 VALUES = (Tensor, *PLAIN)  # leaves of a result that are no objects
@@ -38,15 +40,17 @@ class Boundary:
         out_spec: The structure of the module's result; None before the trace.
         objects: The structure of each state object after the call; empty before the trace.
         returned: The structure of each object in the result, by its index among the leaves.
+        kept: The structure of each attribute of the model in which the call replaces tensors.
         effects: What the call changes in Python objects of the module; nothing before the trace.
     """
 
     def __init__(self, module: nn.Module, call: Call):
         self._call = call
-        self._forward = module.forward
+        self._module, self._forward = module, module.forward
         self.out_spec: TreeSpec | None = None
         self.objects: tuple[Part, ...] = ()
         self.returned: dict[int, Part] = {}
+        self.kept: dict[Place, Part] = {}
         self.effects = Effects()
 
     def run(self, exported: dict[str, Any]) -> list[Any]:
@@ -59,35 +63,50 @@ class Boundary:
         number = numbers[0] if numbers and not recorded else call.number
         rebuilt = call.rebuilt(tensors, number)
         with Substitute(call.trace, numbers) if recorded else nullcontext():
-            result = self._forward(*rebuilt.args, **rebuilt.kwargs)
+            result = rebuilt.run(self._module, self._forward)
         leaves, self.out_spec = tree_flatten(result)
         require_no_dtensors({f"result {i}": leaf for i, leaf in enumerate(leaves)})
         results = {i: leaf for i, leaf in enumerate(leaves) if not isinstance(leaf, VALUES)}
-        added = self._added_tensors(rebuilt, tensors, results)
-        leaves = [None if i in results else leaf for i, leaf in enumerate(leaves)]
-        return [*leaves, *state, *added, *self.effects.find()]
-
-    def _added_tensors(
-        self, rebuilt: Rebuilt, tensors: list[Tensor], results: dict[int, Any]
-    ) -> list[Tensor]:
-        """Return the tensors that the call added to the state objects, or returns in objects."""
         origins = {id(value): number for number, value in enumerate(rebuilt.containers)}
         after = Walk(list(tensors), origins)
         self.objects = tuple(after.part(value, path) for path, value in rebuilt.objects.items())
         self.returned = {i: after.part(value, f"result {i}") for i, value in results.items()}
+        self._require_own_memory(after, tensors)
+        accesses = self._accesses(after)
         added = after.tensors[len(tensors) :]
+        leaves = [None if i in results else leaf for i, leaf in enumerate(leaves)]
+        return [*leaves, *state, *added, *self.effects.find(accesses)]
+
+    def _require_own_memory(self, after: Walk, tensors: list[Tensor]) -> None:
+        """Raise CaptureError if a tensor that the call added shares its memory with another."""
         first_state = len(tensors) - len(self._call.state.tensors)
         parts = (*self.objects, *self.returned.values())
         indices = {i for part in parts for i in tensor_indices(part) if i >= first_state}
         in_state = [after.tensors[i] for i in indices]
-        for path, tensor in zip(after.paths, added, strict=True):
+        for path, tensor in zip(after.paths, after.tensors[len(tensors) :], strict=True):
             if any(other is not tensor and same_memory(other, tensor) for other in in_state):
                 raise CaptureError(
                     f"{path} shares its memory with another tensor of the state objects",
                     where=path,
                     remedy="change the model so that it stores a copy there: .clone()",
                 )
-        return added
+
+    def _accesses(self, after: Walk) -> dict[Place, Access]:
+        """Return what the call did to the attributes that count as state objects."""
+        found, before = {}, self._call.tensors
+        for place, part in self._call.state.kept:
+            now = self._part_now(place, after)
+            found[place] = access(part, now, before, after.tensors)
+            if found[place] is Access.REPLACED and now is not None:
+                self.kept[place] = now
+        return found
+
+    def _part_now(self, place: Place, after: Walk) -> Part | None:
+        """Return the structure of an attribute; None if it is no state object any more."""
+        try:
+            return part_at(self._module, place, after)
+        except CaptureError:
+            return None
 
 
 def state_change(
@@ -116,7 +135,9 @@ def state_change(
     changed = {i: value for i, value in state if value is not inputs[i]} | dict(written)
     new_results = [*results[:start], *changed.values(), *results[start + count :]]
     output_node(graph).args = (tuple(new_results),)
-    return StateChange(boundary.objects, tuple(changed), boundary.returned)
+    if not any((call.state.objects, boundary.returned, boundary.kept, changed)):
+        return None  # it only reads what the model keeps
+    return StateChange(boundary.objects, tuple(changed), boundary.returned, boundary.kept)
 
 
 def remove_copies(graph: fx.Graph, call: Call) -> None:
@@ -128,12 +149,3 @@ def remove_copies(graph: fx.Graph, call: Call) -> None:
             if user.target is torch.ops.aten.clone.default and not user.kwargs:
                 user.replace_all_uses_with(node)
                 graph.erase_node(user)
-
-
-def tensor_indices(part: Part) -> Iterator[int]:
-    """The indices of the tensors in ``part``."""
-    if isinstance(part, TensorAt):
-        yield part.index
-    elif isinstance(part, Container):
-        for item in part.items:
-            yield from tensor_indices(item)

@@ -4,7 +4,7 @@ Attention processors that keep their maps, hooks that collect features and count
 examples. A graph has no such effects, and the trace puts back what it changed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -13,9 +13,10 @@ from torch import SymInt, Tensor, fx, nn
 from fxcache._torch import ModuleProxy, is_fake
 from fxcache.capture.containers import MISSING, Change
 from fxcache.capture.leftovers import DEPTH, holds_leftovers, is_searched, referents
-from fxcache.capture.preserve import Place, Preserved
+from fxcache.capture.preserve import Preserved
 from fxcache.contents import PLAIN
-from fxcache.effect import Effect
+from fxcache.effect import Effect, Place
+from fxcache.kept import Access
 from fxcache.program import value_of
 
 # The graph has the weights; torch.export refuses writes to them.
@@ -29,11 +30,13 @@ class Found(NamedTuple):
         place: The attribute of a submodule that leads to it.
         change: The change.
         tensors: The tensors of the trace in the new value.
+        fills: Whether there was no value before, or None.
     """
 
     place: Place
     change: Change
     tensors: tuple[Tensor, ...]
+    fills: bool
 
 
 class Effects:
@@ -53,13 +56,19 @@ class Effects:
         finally:  # it refers to the traced function, which refers to this object
             self._preserved = None
 
-    def find(self) -> list[Tensor]:
-        """Find the changes at the end of the traced call. Return the tensors in them."""
+    def find(self, kept: Mapping[Place, Access]) -> list[Tensor]:
+        """Find the changes at the end of the traced call. Return the tensors in them.
+
+        Args:
+            kept: What the call did to the attributes that were replaced for the trace.
+        """
         assert self._preserved is not None
         self._found = [
-            Found(place, change, tuple(tensors_in(change.after)))
+            Found(place, change, tuple(tensors_in(change.after)), fills(change, kept.get(place)))
             for place, change in self._preserved.changes()
-            if place.name not in WEIGHTS and is_change(change)
+            if place.name not in WEIGHTS
+            and kept.get(place) not in (Access.READ, Access.REPLACED)
+            and is_change(change)
         ]
         return [tensor for found in self._found for tensor in found.tensors]
 
@@ -75,13 +84,25 @@ class Effects:
         stored = iter(results[len(results) - num_tensors :])
         output.args = (tuple(results[: len(results) - num_tensors]),)
         effects = []
-        for place, change, tensors in self._found:
+        for place, change, tensors, filled in self._found:
             nodes = [next(stored) for _ in tensors]
             stores = any(map(depends_on_input, nodes))
             if stores or not tensors:
                 entry = change.name if isinstance(change.name, str) else ""
-                effects.append(Effect(place.path, place.name, entry, stores))
+                effects.append(Effect(place, entry, stores, filled))
         return tuple(dict.fromkeys(effects))
+
+
+def fills(change: Change, access: Access | None) -> bool:
+    """Return whether there was no value before, or None.
+
+    Args:
+        change: The change.
+        access: What the call did to the attribute, if it was replaced for the trace.
+    """
+    if access is not None:
+        return access is Access.FILLED
+    return change.before is MISSING or change.before is None
 
 
 def is_change(change: Change) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -20,22 +20,11 @@ from fxcache.capture.definitions import FINDERS, code_of
 from fxcache.capture.kinds import OF_DICTS, Kind, attributes_of, is_users_function, state_of_code
 from fxcache.capture.leftovers import LruCacheState, holds_leftovers
 from fxcache.capture.variables import CellState, GlobalsState, SlotsState, VariablesState
+from fxcache.effect import Place
 
 S = TypeVar("S", bound=State)
 
 DEPTH = 6  # how many levels of nested objects are restored
-
-
-class Place(NamedTuple):
-    """An attribute of a submodule.
-
-    Attributes:
-        path: The path of the submodule.
-        name: The name of the attribute.
-    """
-
-    path: str
-    name: str
 
 
 class Preserved:

@@ -96,7 +96,7 @@ def probed(module: nn.Module, call: Call) -> Probe:
         ),
         Observed(recorder.count),
     ):
-        module(*rebuilt.args, **rebuilt.kwargs)
+        rebuilt.run(module)
         return Probe(recorder.records, changed(before, contents_of(module)))
 
 

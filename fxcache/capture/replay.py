@@ -157,7 +157,7 @@ def record(module: nn.Module, call: Call) -> NumberTrace:
     quiet = torch.inference_mode(False), torch.no_grad()
     kept = Preserved(module)
     with kept, quiet[0], quiet[1], fakes, known, mode:
-        module(*rebuilt.args, **rebuilt.kwargs)
+        rebuilt.run(module)
     trace = NumberTrace(tuple(mode.entries), frozenset(known.read))
     slots: set[Slot] = set()
     for number in nearby_numbers(call.number):
@@ -199,7 +199,7 @@ def replayed(
     rebuilt = call.rebuilt(inputs, number)
     try:
         with kept, torch.inference_mode(False), torch.no_grad(), replay:
-            module(*rebuilt.args, **rebuilt.kwargs)
+            rebuilt.run(module)
     except Exception:
         return None  # the replay ended, or the model failed: a new record will report the error
     return replay.values if replay.complete else None

@@ -18,7 +18,7 @@ from fxcache.rewrite.factory import VariantKey
 from fxcache.rewrite.variants import NOTHING, Variants
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.features.guidance import GuidanceSlot
-from fxcache.runtime.features.hoisting import Prologues
+from fxcache.runtime.features.prologue import Prologues
 from fxcache.runtime.record import Attributions, Run
 
 

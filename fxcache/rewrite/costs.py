@@ -50,9 +50,9 @@ class VariantCosts:
         """Return the FLOPs of the prologue."""
         return self._flops_of(hoisted.per_run, ())
 
-    def timestep_flops(self, hoisted: Hoisted) -> int:
-        """Return the FLOPs of the timestep part for one timestep."""
-        return self._flops_of(hoisted.per_step, hoisted.per_run)
+    def timestep_flops(self, values: tuple[fx.Node, ...], hoisted: Hoisted) -> int:
+        """Return the FLOPs of some hoisted ``values`` for one timestep."""
+        return self._flops_of(values, hoisted.per_run)
 
     def _flops_of(self, ends: tuple[fx.Node, ...], taken: tuple[fx.Node, ...]) -> int:
         if not ends:

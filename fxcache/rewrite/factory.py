@@ -1,6 +1,6 @@
 """Makes the graphs of one program under one plan: defines the passes and their order."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import NamedTuple
 
@@ -75,6 +75,21 @@ class VariantFactory:
         """Return the hoisted values of this level. Without hoisting, none are searched for."""
         return self.hoisted.at(level) if level else ()
 
+    def timestep_numbers(self, of_all_steps: bool) -> tuple[int, ...]:
+        """Return the numbers of the hoisted values that depend on the timestep.
+
+        Args:
+            of_all_steps: Whether to return those that every step reads, or those that a step does
+                not read if it reuses all cache points.
+        """
+        values, points, signal = self.hoisted.per_step, self.plan.points, self.plan.signal
+        observed = signal.needed if signal else ()
+        live = self.frontier.live(points, observed, self.hoisted_at(HoistLevel.PER_STEP))
+        read = {source for node in live for source in node.all_input_nodes}
+        read.update(observed, *(point.needed for point in points))
+        numbered = enumerate(values, len(self.hoisted.per_run))
+        return tuple(number for number, value in numbered if (value in read) is of_all_steps)
+
     def prefix_at(self, level: HoistLevel) -> Prefix:
         """Return the prefix that computes the signal of the policy."""
         signal = self.plan.signal
@@ -126,14 +141,21 @@ class VariantFactory:
         passes = [return_values(OutputKind.HOISTED, self.hoisted.per_run), remove_dead_nodes()]
         return Rewritten(self._run(passes, "prologue"))
 
-    def timestep_part(self) -> Rewritten:
-        """Make the graph that runs once for each timestep: ``f(user, hoisted) -> hoisted``."""
+    def timestep_part(self, numbers: Iterable[int]) -> Rewritten:
+        """Make a graph that runs once for some timesteps: ``f(user, hoisted) -> hoisted``.
+
+        Args:
+            numbers: The numbers of the hoisted values that it computes.
+        """
+        values = self.hoisted_at(HoistLevel.PER_STEP)
+        wanted = tuple(values[number] for number in numbers)
         passes = [
             take_inputs(InputKind.HOISTED, self.hoisted.per_run),
-            return_values(OutputKind.HOISTED, self.hoisted.per_step),
+            return_values(OutputKind.HOISTED, wanted),
             remove_dead_nodes(),
         ]
-        return Rewritten(self._run(passes, "timestep part"))
+        flops = self.costs.timestep_flops(wanted, self.hoisted)
+        return Rewritten(self._run(passes, "timestep part"), flops)
 
     def blend(self) -> Rewritten:
         """Make the graph that mixes computed and cached values, for training only."""

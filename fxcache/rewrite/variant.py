@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, fx
 
@@ -18,7 +18,8 @@ class Variant:
         module: The callable graph: ``module(*signature.bind(…))``. It shares the weights of the
             original module.
         signature: The inputs and outputs.
-        flops: The FLOPs of its step, including the prefix; 0 for a part of a step.
+        flops: The FLOPs of its step, including the prefix; those of one timestep for a
+            ``TimestepPart``; 0 for another part of a step.
         buffers: Fake tensors like the buffers that it writes, by the number of their cache point.
         code: Machine code that runs in place of the module; None if there is none.
     """
@@ -33,3 +34,15 @@ class Variant:
     def function(self) -> Callable[..., tuple[Any, ...]]:
         """The machine code; the module if there is none."""
         return self.code or self.module
+
+
+class TimestepPart(NamedTuple):
+    """A graph that computes hoisted values which depend on the timestep, for one timestep.
+
+    Attributes:
+        numbers: The numbers of the hoisted values that it returns, in order.
+        variant: The graph.
+    """
+
+    numbers: tuple[int, ...]
+    variant: Variant

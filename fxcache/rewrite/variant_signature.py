@@ -4,7 +4,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, fx
@@ -26,6 +26,13 @@ from fxcache.program import Program, Role, output_node, value_of
 NO_ENTRIES: Mapping[int, CacheEntry] = {}
 NO_TENSORS: Mapping[Hashable, Tensor] = {}
 NO_VALUES: Mapping[int, Tensor] = {}
+
+
+class ByNumber(Protocol):
+    """Tensors by number, such as a tuple of them."""
+
+    def __getitem__(self, number: int, /) -> Tensor:
+        """Return the tensor with this number."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +170,7 @@ class VariantSignature:
     def bind(
         self,
         user: Sequence[Tensor],
-        hoisted: Sequence[Tensor] = (),
+        hoisted: ByNumber = (),
         shared: Sequence[Tensor] | Mapping[int, Tensor] = (),
         cached: Mapping[int, CacheEntry] = NO_ENTRIES,
         coefficients: Mapping[Hashable, Tensor] = NO_TENSORS,

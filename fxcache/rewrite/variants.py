@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor, fx
@@ -19,7 +19,7 @@ from fxcache.rewrite.factory import Rewritten, VariantFactory, VariantKey
 from fxcache.rewrite.graph_module import graph_module, rebind
 from fxcache.rewrite.passes.fuse import Fusion
 from fxcache.rewrite.passes.store_in_place import buffers_of
-from fxcache.rewrite.variant import Variant
+from fxcache.rewrite.variant import TimestepPart, Variant
 from fxcache.rewrite.variant_signature import signature_of
 from fxcache.step import Decision
 
@@ -112,9 +112,19 @@ class Variants:
         return self._locked(self._factory.prologue, "prologue")
 
     @cached_property
-    def timestep_part(self) -> Variant:
-        """The graph that computes values that depend on the timestep, and not on the latent."""
-        return self._locked(self._factory.timestep_part, "timestep part")
+    def timestep_part(self) -> TimestepPart:
+        """The hoisted values that every step reads and that depend on the timestep."""
+        return self._timestep_part("timestep part", of_all_steps=True)
+
+    @cached_property
+    def refresh_part(self) -> TimestepPart:
+        """The hoisted values that depend on the timestep and that reuse steps do not read."""
+        return self._timestep_part("refresh part", of_all_steps=False)
+
+    def _timestep_part(self, name: str, of_all_steps: bool) -> TimestepPart:
+        numbers = self._factory.timestep_numbers(of_all_steps)
+        make = partial(self._factory.timestep_part, numbers)
+        return TimestepPart(numbers, self._locked(make, name))
 
     @cached_property
     def blend(self) -> Variant:
@@ -174,11 +184,6 @@ class Variants:
         """The FLOPs of the prologue."""
         return self._factory.costs.prologue_flops(self.hoisted)
 
-    @property
-    def timestep_flops(self) -> int:
-        """The FLOPs of the timestep part for one timestep."""
-        return self._factory.costs.timestep_flops(self.hoisted)
-
     def layouts(self, variant: Variant, tensors: Sequence[Tensor]) -> Layouts:
         """Return the layouts of the buffers that ``variant`` writes in a call with ``tensors``."""
         sizes = self.program.sizes.symbol_values(tensors)
@@ -214,8 +219,11 @@ class Variants:
             named = {self.display_name(key): variant for key, variant in made}
             if self._prefixes:
                 named["prefix"] = self._prefixes[max(self._prefixes)]
-            parts = ("prologue", "timestep_part")
-            return named | {name: vars(self)[name] for name in parts if name in vars(self)}
+            if "prologue" in vars(self):
+                named["prologue"] = self.prologue
+            parts = (name for name in ("timestep_part", "refresh_part") if name in vars(self))
+            found: dict[str, TimestepPart] = {name: getattr(self, name) for name in parts}
+            return named | {name: part.variant for name, part in found.items() if part.numbers}
 
     def _locked(self, rewrite: Callable[[], Rewritten], name: str) -> Variant:
         with self._lock:

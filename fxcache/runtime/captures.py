@@ -19,6 +19,7 @@ from fxcache.runtime.capture_notices import notices_of
 from fxcache.runtime.changes import Changes
 from fxcache.runtime.effects import KnownEffects
 from fxcache.runtime.hooks import Hooks
+from fxcache.runtime.kept import KeptTensors, kept_state
 from fxcache.runtime.numbers import Numbers
 from fxcache.runtime.offload import Offload
 from fxcache.runtime.pending import resolving
@@ -42,6 +43,7 @@ class Captures:
             capture, and of the identity of a trajectory.
         changes: Notices that the model changed since it was captured.
         effects: The calls that change Python objects of the model.
+        kept: The attributes in which the model keeps tensors between calls.
         offload: Offloads weights that no step reads. A capture brings all of them back.
     """
 
@@ -59,6 +61,7 @@ class Captures:
         self.offload = Offload()
         self._numbers = Numbers(signature.original, self.offload)
         self.changes = Changes(self.by_key, self._numbers, self.hooks, self.offload)
+        self.kept = KeptTensors(self.changes)
         self._signature, self._settings, self._warn = signature, settings, warn
         self._max_captures = settings.capture.max_captures
         self._pending: dict[CaptureKey, Future[None]] = {}
@@ -75,8 +78,9 @@ class Captures:
             same = previous._settings.partition_key == self._settings.partition_key
             self.by_key.update((key, v if same else self._partitioned(v)) for key, v in kept)
             self._keys.inherit(previous._keys)
-            self.hooks = previous.hooks
+            self.hooks, self.effects = previous.hooks, previous.effects
             self.changes.inherit(previous.changes)
+            self.kept.inherit(previous.kept)
 
     def _partitioned(self, old: Variants) -> Variants:
         """Return variants of the same program under the new settings."""
@@ -90,12 +94,12 @@ class Captures:
     def source(self, call: Call, variants: Variants) -> tuple[object, ...]:
         """Return the source of the values that ``variants`` compute for ``call``.
 
-        The source identifies the capture, its weights and the sizes that vary. Values of one source
-        have the same shapes. Values of another source are stale.
+        The source identifies the capture, its weights, the tensors that the model keeps and the
+        sizes that vary. Values of one source have the same shapes. Values of another are stale.
         """
         expressions = variants.program.sizes.expressions
         sizes = [call.tensors[index].shape[dim] for index, dim in expressions]
-        return (variants, self.changes.generation, *sizes)
+        return (variants, self.changes.generation, *sizes, *kept_state(call, variants.program))
 
     def bound(self, module: nn.Module, call: Call, hooks: int) -> Call:
         """Return ``call`` with tensors in place of a timestep that is a Python number.
@@ -143,12 +147,13 @@ class Captures:
 
         Its graphs are for the first call only if a later one has no effects.
         """
-        lasting = self.effects.note(module, call.key, variants.program.effects)
-        if not lasting:
-            with self.changes.lock:
-                for key in [k for k, known in self.by_key.items() if known is variants]:
-                    del self.by_key[key]
-        return lasting
+        effects = variants.program.effects
+        if not self.kept.learn(call, effects) and self.effects.note(module, call.key, effects):
+            return not self.kept.fills(effects)
+        with self.changes.lock:
+            for key in [k for k, known in self.by_key.items() if known is variants]:
+                del self.by_key[key]
+        return False
 
     def _forget_pending(self, key: CaptureKey) -> None:
         with self.changes.lock:

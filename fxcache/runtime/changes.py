@@ -1,7 +1,7 @@
 """Notices, at the start of a run and at refreshes, that the model changed since its capture."""
 
 import threading
-from collections.abc import Callable, Container, MutableMapping
+from collections.abc import Callable, Container, Iterable, MutableMapping
 from typing import Any, TypeVar
 
 from torch import nn
@@ -25,8 +25,8 @@ class Changes:
     Attributes:
         generation: A number that rises when weights change. Values of an older one are stale.
         lock: Protects the dictionaries. No thread holds it during a comparison.
-        volatile: The attributes that submodules change which graphs call as they are, each as
-            (path of the submodule, name). No graph depends on them.
+        volatile: The attributes that no graph depends on, each as (path of the submodule, name):
+            submodules that graphs call as they are change them, or they are inputs.
     """
 
     def __init__(
@@ -118,11 +118,23 @@ class Changes:
         """Store ``now``. If the model's structure changed, drop its captures."""
         known = self._snapshots.get(hooks)
         if known is not None and not now.agrees(known):
-            self._captures.clear()
-            self._numbers.clear()
-            self._snapshots.clear()
-            self._hooks.forget()
+            self._forget()
         self._snapshots[hooks] = now
+
+    def ignore(
+        self, places: Iterable[tuple[str, str]], instead_of: Iterable[tuple[str, str]]
+    ) -> None:
+        """Notice no changes of these attributes, and again those of others. Drop all captures."""
+        with self.lock:
+            self.volatile = self.volatile.difference(instead_of).union(places)
+            self._forget()
+
+    def _forget(self) -> None:
+        """Drop all captures and snapshots."""
+        self._captures.clear()
+        self._numbers.clear()
+        self._snapshots.clear()
+        self._hooks.forget()
 
     def keep_only(self, used: Container[int]) -> None:
         """Drop the snapshots for other hooks than these."""

@@ -74,10 +74,10 @@ def keep(record: OrderedDict[Hashable, Any], key: Hashable, value: Any) -> None:
 def code_at(module: nn.Module, effect: Effect) -> Any:
     """Return a key of the code that the attribute of an effect leads to; None if it is gone."""
     try:
-        owner = module.get_submodule(effect.path)
+        owner = module.get_submodule(effect.place.path)
     except AttributeError:
         return None
-    return code_of(vars(owner).get(effect.name)) or type(owner)
+    return code_of(vars(owner).get(effect.place.name)) or type(owner)
 
 
 def code_of(value: Any) -> Any:

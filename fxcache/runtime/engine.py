@@ -79,7 +79,7 @@ class Engine:
         """
         # The time starts here. The device of the call is not known before its arguments are bound.
         stopwatch = Stopwatch(self._device, self.settings.cache.timings)
-        call = self.signature.call(args, kwargs)
+        call = self.graphs.kept.added_to(self.signature.call(args, kwargs), module)
         self._device = call.latent.device
         stopwatch.on(self._device)
         if is_guided(call):
@@ -100,7 +100,7 @@ class Engine:
             call = self.graphs.bound(module, call, hooks)
             step = StepContext(call, call, trajectory, session, hooks, now, stopwatch, compiled)
             if not self._prepare(step, module):
-                trajectory.end_call(complete=False)
+                self.store.withdraw(trajectory)
                 return None
         except BaseException:
             trajectory.end_call(complete=False)
@@ -152,8 +152,7 @@ class Engine:
         trajectory, variants = step.trajectory, step.variants
         if step.signal is not None:  # the policy now sees the change of the signal
             step.now = self._step(trajectory, step.session)
-        recorded = self._recorder is not None
-        chosen = decided(self.settings.policy, step, self.notices, recorded)
+        chosen = decided(self.settings.policy, step, self.notices, self._recorder is not None)
         decision = agreed(variants, chosen, step.call.latent.device)
         reused = variants.reused_by(decision)
         if not reused:
@@ -162,9 +161,9 @@ class Engine:
             feature.after_decision(step, decision.refresh)
         in_place = step.may_store_in_place and not any(f.needs_values(step) for f in self._features)
         step.variant = variants.variant(reused, continued, step.hoist_level, in_place)
-        self._record(step, decision, step.variant)
         trajectory.source = step.source
         step.run_next(step.variant)
+        self._record(step, decision, step.variant)  # with the FLOPs of inputs that it computed
 
     def finish(self, step: StepContext, results: tuple[Any, ...]) -> Any:
         """Store the variant's values for the cache. Return the module's output."""
@@ -223,6 +222,7 @@ class Engine:
     def capture(self, module: nn.Module, call: Call) -> Variants:
         """Return the variants for ``call``. Capture them if necessary; other threads wait."""
         hooks = self.graphs.hooks.key(module)
+        call = self.graphs.kept.added_to(call, module)
         return self.graphs.find(module, self.graphs.bound(module, call, hooks), hooks)
 
     @property

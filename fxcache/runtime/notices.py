@@ -95,7 +95,8 @@ class Notices:
             what = f"some calls change Python objects of the model: {named(effects)}"
             self.warn(f"{what}. The original model runs them", NO_EFFECTS)
         else:
-            what = f"the first call changes settings of the model: {named(effects)}"
+            places = list(dict.fromkeys(effect.place for effect in effects))
+            what = f"the first call changes settings of the model: {named(places)}"
             self.note(f"{what}. The original model ran it", "", "Later calls use graphs.")
 
     def warn_long_run(self, num_steps: int) -> None:

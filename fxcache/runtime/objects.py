@@ -33,4 +33,6 @@ def returned(call: Call, outputs: list[Any], program: Program) -> Any:
         build.value(part)
     for index, part in change.returned.items():
         leaves[index] = build.value(part)
+    for place, part in change.kept.items():
+        call.state.owners[place][place.name] = build.value(part)
     return tree_unflatten(leaves, program.out_spec)

@@ -13,7 +13,7 @@ from fxcache.analysis.hoisting import HoistLevel
 from fxcache.call import Call
 from fxcache.codecs.codec import ReadContext
 from fxcache.rewrite.variant import Variant
-from fxcache.rewrite.variant_signature import NO_TENSORS
+from fxcache.rewrite.variant_signature import NO_TENSORS, ByNumber
 from fxcache.rewrite.variants import Variants
 from fxcache.runtime.record import RunStep, Stopwatch
 from fxcache.runtime.session import Session
@@ -79,7 +79,7 @@ class StepContext:
     phase: CFGPhase = CFGPhase.WHOLE
     half: int | None = None
     hoist_level: HoistLevel = HoistLevel.NOTHING
-    hoisted: tuple[Tensor, ...] = ()
+    hoisted: ByNumber = ()
     hoist_flops: int = 0
     shared: tuple[Tensor, ...] = ()
     signal: Tensor | None = None

@@ -113,7 +113,7 @@ class Calls:
             join([call.tensors[i] for call in calls], size) if path in self.with_rows else tensor
             for i, (path, tensor) in enumerate(zip(first.paths, first.tensors, strict=True))
         ]
-        args, kwargs, _, _ = first.rebuilt(tensors, None)
+        args, kwargs, *_ = first.rebuilt(tensors, None)
         return self._signature.call(args, kwargs)
 
     def require_served(self, program: Program, call: Call) -> None:

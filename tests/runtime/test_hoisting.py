@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import fxcache
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.rewrite.variants import Variants
-from fxcache.runtime.features.timestep_table import MAX_AGE, MAX_ROWS, TimestepHistory
+from fxcache.runtime.features.timesteps import MAX_AGE, MAX_ROWS, TimestepHistory
 from fxcache.runtime.trajectory.position import Number, Place
 from tests import tiny
 from tests.engines import optimized_engine, variants_of

@@ -3,28 +3,21 @@
 from typing import NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
-import torch
-from torch import Tensor
-
-from fxcache._torch import version_counter
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.call import Call
+from fxcache.rewrite.variant_signature import ByNumber
 from fxcache.rewrite.variants import NOTHING, Variants
 from fxcache.runtime.captures import Captures
 from fxcache.runtime.features.feature import Feature
-from fxcache.runtime.features.timestep_table import (
+from fxcache.runtime.features.prologue import Prologue, Prologues
+from fxcache.runtime.features.timesteps import (
     MAX_ROWS,
     TimestepHistory,
-    TimestepTable,
-    expected_timesteps,
-    make_table,
 )
 from fxcache.runtime.notices import Notices
-from fxcache.runtime.offload import Offload
 from fxcache.runtime.settings import Settings
 from fxcache.runtime.step_context import StepContext
 from fxcache.runtime.trajectory.position import Number, Place, Position, position_of
-from fxcache.runtime.trajectory.tensor_ref import Match, TensorRef
 from fxcache.runtime.trajectory.trajectory import Trajectory
 
 UNTRACKED = (
@@ -54,102 +47,9 @@ class HoistedInputs(NamedTuple):
     """
 
     level: HoistLevel = HoistLevel.NOTHING
-    values: tuple[Tensor, ...] = ()
+    values: ByNumber = ()
     flops: int = 0
     fallback_reason: tuple[str, str] | None = None
-
-
-class Prologue:
-    """The hoisted values of one run for one kind of call, with references to their sources.
-
-    Each run computes them again, because torch does not count every write (``tensor.data``).
-
-    Attributes:
-        run: The run that the values are for.
-        per_run: The values that depend on the conditioning alone.
-        table: The values by timestep; None if there is no table.
-        unavailable: Whether no table can be made at all.
-        changed: Whether conditioning or weights changed during the run.
-        flops: The FLOPs that the values took.
-    """
-
-    def __init__(
-        self,
-        step: StepContext,
-        captures: Captures,
-        history: TimestepHistory | None,
-        position: Position,
-    ) -> None:
-        """Compute the values for the run that begins with ``step``.
-
-        Args:
-            step: The step.
-            captures: The captures of the module, for their generation and the offloaded weights.
-            history: The timesteps of recent runs; None if no table is wanted.
-            position: The position of the step, read from its timestep.
-        """
-        variants, call = step.variants, step.call
-        self.run = step.trajectory.run
-        self._sources = [TensorRef(step.original_call.tensors[i]) for i in variants.hoisted.inputs]
-        self._generation = captures.changes.generation
-        parts = (variants.prologue, *([variants.timestep_part] if history else []))
-        modules = [part.module for part in parts]
-        weights = (w for m in modules for w in (*m.parameters(), *m.buffers()))
-        self._weights = [weight for weight in weights if not weight.is_inference()]
-        self._versions = list(map(version_counter, self._weights))
-        prologue = variants.prologue
-        with torch.no_grad():
-            values = captures.offload.run(prologue.module, *prologue.signature.bind(call.tensors))
-        self.per_run: tuple[Tensor, ...] = tuple(values)
-        self.flops = variants.prologue_flops
-        self.table: TimestepTable | None = None
-        self.unavailable = False
-        self.changed = False
-        if history:
-            self._tabulate(position, call, variants, history, captures.offload)
-
-    def _tabulate(
-        self,
-        position: Position,
-        call: Call,
-        variants: Variants,
-        history: TimestepHistory,
-        offload: Offload,
-    ) -> None:
-        timesteps = expected_timesteps(call, position, history)
-        if timesteps is None:
-            self.unavailable = True
-        elif rows := len(timesteps.tensor):
-            self.table = make_table(call, timesteps, variants, self.per_run, offload)
-            self.unavailable = self.table is None
-            self.flops += rows * variants.timestep_flops if self.table else 0
-
-    def holds(self, original_call: Call, variants: Variants, generation: int) -> bool:
-        """Return whether the values come from this call's conditioning and the current weights."""
-        tensors = original_call.tensors
-        for source, index in zip(self._sources, variants.hoisted.inputs, strict=True):
-            if source.compare(tensors[index]) is not Match.SAME:
-                return False
-        unwritten = list(map(version_counter, self._weights)) == self._versions
-        return unwritten and self._generation == generation
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes of the values."""
-        values = (*self.per_run, *(self.table.values if self.table else ()))
-        return sum(value.untyped_storage().nbytes() for value in values)
-
-
-class Prologues:
-    """The slot of a trajectory: a prologue for each kind of call, by its variants."""
-
-    def __init__(self) -> None:
-        self.by_variants: WeakKeyDictionary[Variants, Prologue] = WeakKeyDictionary()
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes of all prologues."""
-        return sum(prologue.nbytes for prologue in self.by_variants.values())
 
 
 class Hoisting(Feature):
@@ -157,6 +57,7 @@ class Hoisting(Feature):
 
     def __init__(self, settings: Settings, captures: Captures, notices: Notices) -> None:
         self._wants_table = settings.hoist is HoistLevel.PER_STEP
+        self._policy = settings.policy
         self._offloads = settings.cache.offload
         self._captures = captures
         self._requested = settings.hoist_requested
@@ -209,12 +110,12 @@ class Hoisting(Feature):
         if history is None:
             return HoistedInputs(HoistLevel.PER_RUN, kept.per_run, flops)
         history.add(position)
-        row = kept.table.row(step.call, position) if kept.table else None
-        if row is None:
+        values = kept.values(step, position)
+        if values is None:
             numbered = isinstance(position, Number) and not kept.unavailable
             reason = None if numbered else UNKNOWN
             return HoistedInputs(HoistLevel.PER_RUN, kept.per_run, flops, reason)
-        return HoistedInputs(HoistLevel.PER_STEP, kept.per_run + row, flops)
+        return HoistedInputs(HoistLevel.PER_STEP, values, flops)
 
     def _prologue(
         self, step: StepContext, history: TimestepHistory | None, position: Position
@@ -224,7 +125,7 @@ class Hoisting(Feature):
         prologues = step.trajectory.slot(Prologues).by_variants
         kept = prologues.get(variants)
         if kept is None or kept.run is not step.trajectory.run:
-            kept = Prologue(step, self._captures, history, position)
+            kept = Prologue(step, self._captures, history, position, self._policy)
             prologues[variants] = kept
             flops = kept.flops
         valid = kept.holds(step.original_call, variants, self._captures.changes.generation)

@@ -1,142 +1,106 @@
-"""A table of hoisted values, computed in one batch for all timesteps of a run."""
+"""A table of hoisted values, computed in one batch for the timesteps of a run."""
 
 import logging
-import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fxcache._torch import hint_of
+from fxcache.analysis.hoisting import HoistLevel
 from fxcache.call import Call
 from fxcache.program import value_of
+from fxcache.rewrite.variant import TimestepPart
 from fxcache.rewrite.variants import Variants
-from fxcache.runtime.features.precomputed_signals import timesteps_of
+from fxcache.runtime.features.timesteps import Elements, Numbers, Timesteps
 from fxcache.runtime.offload import Offload
-from fxcache.runtime.trajectory.position import Element, Number, Position
-from fxcache.runtime.trajectory.tensor_ref import Match, TensorRef
+from fxcache.runtime.trajectory.position import Position
 
 logger = logging.getLogger("fxcache.runtime")
 
-MAX_ROWS = 250  # of a table: the greatest number of steps in the papers
-MAX_AGE = 4  # a timestep is dropped after this many runs without it
 
+class PartRows(NamedTuple):
+    """The hoisted values of one part for some rows of a table.
 
-@dataclass(frozen=True)
-class Elements:
-    """Finds rows by place. The first row is for the element ``first`` of ``schedule``."""
-
-    schedule: TensorRef
-    first: int
-
-    def row(self, position: Position) -> int | None:
-        """Return the row of ``position``; None if the schedule is another or was written."""
-        if not isinstance(position, Element):
-            return None
-        schedule, index = position.schedule(), position.offset - self.first
-        if schedule is None or self.schedule.compare(schedule) is not Match.SAME:
-            return None
-        return index if index >= 0 else None
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """Finds rows by the value of the timestep."""
-
-    rows: Mapping[str, int]  # by ``float.hex``: -0.0 is not 0.0, and NaN equals itself
-
-    def row(self, position: Position) -> int | None:
-        """Return the row of ``position``; None if no row has its value."""
-        if not isinstance(position, Number) or not position.uniform:
-            return None
-        return self.rows.get(position.value.hex())
-
-
-@dataclass(frozen=True)
-class Timesteps:
-    """The expected timesteps of a run, ``[T]``, and the index that finds their rows."""
-
-    tensor: Tensor
-    index: Elements | Numbers
-
-
-class TimestepHistory:
-    """The values of the timesteps of recent runs, for one kind of call.
-
-    Some pipelines, such as FLUX's, make a new tensor for each timestep, so that the next timestep
-    is unknown. Most runs use the timesteps of the run before.
+    Attributes:
+        places: The place of each row in ``values``.
+        values: ``[R, …]`` each, by number.
     """
 
-    def __init__(self) -> None:
-        self._runs = 0
-        self._last: dict[str, int] = {}  # the number of the last run with a value, by ``float.hex``
-        self._lock = threading.Lock()
-
-    def begin(self) -> tuple[float, ...]:
-        """Begin a run. Return the timesteps of recent runs."""
-        with self._lock:
-            self._runs += 1
-            self._last = {v: run for v, run in self._last.items() if self._runs - run <= MAX_AGE}
-            return tuple(map(float.fromhex, self._last))
-
-    def add(self, position: Position) -> None:
-        """Record the timestep of a step."""
-        if not isinstance(position, Number) or not position.uniform:
-            return
-        value = position.value.hex()
-        with self._lock:
-            if value in self._last or len(self._last) < MAX_ROWS:
-                self._last[value] = self._runs
+    places: Mapping[int, int]
+    values: Mapping[int, Tensor]
 
 
 @dataclass(frozen=True)
 class TimestepTable:
-    """The hoisted values for all timesteps of a run.
+    """The hoisted values for the timesteps of a run.
 
     Attributes:
         index: Finds the row of a call's timestep.
         shape: The shape of a call's timestep.
-        values: ``[T, …]`` each.
+        parts: The values that every step reads, for all rows, and those that only refreshes read,
+            for the planned ones.
+        flops: The FLOPs that they took.
     """
 
     index: Elements | Numbers
     shape: torch.Size
-    values: tuple[Tensor, ...]
+    parts: tuple[PartRows, ...]
+    flops: int
 
-    def row(self, call: Call, position: Position) -> tuple[Tensor, ...] | None:
-        """Return the values for the timestep of ``call``; None if the table has no such row."""
+    def row(self, call: Call, position: Position) -> int | None:
+        """Return the row of the timestep of ``call``; None if there is none."""
         row = self.index.row(position)
         if row is None or call.tensors[call.timestep_index].shape != self.shape:
             return None
-        return tuple(value[row] for value in self.values)
+        return row if row in self.parts[0].places else None
+
+    def find(self, row: int, number: int) -> Tensor | None:
+        """Return a hoisted value by its number; None if the table does not have it."""
+        for part in self.parts:
+            if number in part.values and row in part.places:
+                return part.values[number][part.places[row]]
+        return None
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the values."""
+        values = (value for part in self.parts for value in part.values.values())
+        return sum(value.untyped_storage().nbytes() for value in values)
 
 
-def expected_timesteps(
-    call: Call, position: Position, history: TimestepHistory
-) -> Timesteps | None:
-    """Return the timesteps of the run that begins with ``call``; None if they are unknown.
+class StepValues:
+    """The hoisted values of one step, by number.
 
-    They are unknown if the model computes with them in Python, or if they are neither numbers nor
-    elements of one tensor with at most ``MAX_ROWS`` elements, or if that tensor was made in
-    inference mode, because it then does not count its writes.
+    Args:
+        per_run: The values that depend on the conditioning alone, which come first.
+        table: The values that depend on the timestep.
+        row: The row of the step's timestep.
+        missing: Computes the values that only refreshes read, for a refresh that was not planned.
     """
-    values = history.begin()
-    if call.timestep_name not in call.paths:
-        return None
-    if isinstance(position, Number) and position.uniform:
-        like = call.tensors[call.timestep_index]
-        tensor = torch.tensor(values, dtype=like.dtype, device=like.device)
-        return Timesteps(tensor, Numbers({value.hex(): row for row, value in enumerate(values)}))
-    schedule = position.schedule() if isinstance(position, Element) else None
-    if not isinstance(position, Element) or schedule is None or schedule.is_inference():
-        return None
-    if position.length - position.offset > MAX_ROWS:
-        return None
-    tensor = timesteps_of(call, position)[position.offset :]
-    return Timesteps(tensor, Elements(TensorRef(schedule), position.offset))
+
+    def __init__(
+        self,
+        per_run: tuple[Tensor, ...],
+        table: TimestepTable,
+        row: int,
+        missing: Callable[[], Mapping[int, Tensor]],
+    ) -> None:
+        self._per_run, self._table, self._row, self._missing = per_run, table, row, missing
+        self._computed: Mapping[int, Tensor] = {}
+
+    def __getitem__(self, number: int) -> Tensor:
+        """Return the value with this number, and compute it if the table does not have it."""
+        if number < len(self._per_run):
+            return self._per_run[number]
+        if (value := self._table.find(self._row, number)) is not None:
+            return value
+        self._computed = self._computed or self._missing()
+        return self._computed[number]
 
 
 @torch.no_grad()
@@ -145,33 +109,69 @@ def make_table(
     timesteps: Timesteps,
     variants: Variants,
     per_run: tuple[Tensor, ...],
+    planned: Collection[int],
     offload: Offload,
 ) -> TimestepTable | None:
     """Return the values at all ``timesteps``; None if the model does not support a batch of them.
 
     The result is None too if the dtype differs in a batch: some ops promote a batch of numbers to
     a wider dtype than a single number.
+
+    Args:
+        call: The first call of the run.
+        timesteps: The timesteps.
+        variants: The graphs.
+        per_run: The hoisted values that depend on the conditioning alone.
+        planned: The rows at which a refresh is planned.
+        offload: The offloaded weights.
     """
+    found, flops = [], 0
+    every = range(len(timesteps.tensor))
+    for part, rows in ((variants.timestep_part, every), (variants.refresh_part, planned)):
+        values = values_at(timesteps.tensor[[*rows]], call, part, variants, per_run, offload)
+        if values is None:
+            return None
+        found.append(PartRows({row: place for place, row in enumerate(rows)}, values))
+        flops += len(rows) * part.variant.flops
+    shape = call.tensors[call.timestep_index].shape
+    return TimestepTable(timesteps.index, shape, tuple(found), flops)
+
+
+def values_at(
+    timesteps: Tensor,
+    call: Call,
+    part: TimestepPart,
+    variants: Variants,
+    per_run: tuple[Tensor, ...],
+    offload: Offload,
+) -> dict[int, Tensor] | None:
+    """Return the values of one part at these timesteps, by number; None if no batch is supported.
+
+    The other arguments are those of ``make_table``.
+    """
+    if not len(timesteps) or not part.numbers:
+        return {}
     index = call.timestep_index
     like = call.tensors[index]
-    rows = timesteps.tensor.reshape(-1, *[1] * like.dim()).expand(-1, *like.shape)
+    rows = timesteps.reshape(-1, *[1] * like.dim()).expand(-1, *like.shape)
     user = (*call.tensors[:index], rows, *call.tensors[index + 1 :])
-    inputs = variants.timestep_part.signature.bind(user, per_run)
+    inputs = part.variant.signature.bind(user, per_run)
     dims = tuple(0 if i == index else None for i in range(len(inputs)))
-    part = partial(offload.run, variants.timestep_part.module)
+    run = partial(offload.run, part.variant.module)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
-            values = torch.vmap(part, in_dims=dims)(*inputs)
+            values = torch.vmap(run, in_dims=dims)(*inputs)
     except (RuntimeError, IndexError) as error:
         logger.warning("no table of timesteps for %s: %s", variants.program.model, error)
         return None
-    likes = [value_of(node) for node in variants.hoisted.per_step]
+    nodes = variants.hoisted.at(HoistLevel.PER_STEP)
+    likes = [value_of(nodes[number]) for number in part.numbers]
     pairs = list(zip(values, likes, strict=True))
     if any(value.dtype != one.dtype for value, one in pairs):
         logger.warning("no table of timesteps for %s: dtypes differ", variants.program.model)
         return None
-    return TimestepTable(timesteps.index, like.shape, tuple(match_layout(*pair) for pair in pairs))
+    return dict(zip(part.numbers, (match_layout(*pair) for pair in pairs), strict=True))
 
 
 def match_layout(rows: Tensor, like: Tensor) -> Tensor:

@@ -166,6 +166,16 @@ class TrajectoryStore:
         """Keep dropped trajectories until the device no longer uses their buffers."""
         self._retired = [t for t in (*self._retired, *trajectories) if t.cache.in_use]
 
+    def withdraw(self, trajectory: Trajectory) -> None:
+        """End a call that the original runs. If it is the first of its run, the run does not count.
+
+        The run then begins with its next call, as if it had had no other.
+        """
+        trajectory.end_call(complete=False)
+        with self._lock:
+            if trajectory.step == 0 and trajectory in self.trajectories:
+                self.trajectories.remove(trajectory)
+
     def _drop(self, trajectory: Trajectory) -> None:
         """Remove a trajectory, and record the length of its run."""
         self.trajectories.remove(trajectory)
