@@ -16,10 +16,6 @@ CHURN = (
     "churn raises the noise level again within a step, so that timesteps rise and fall; a rise "
     "begins another run"
 )
-KEEPS = (
-    "the first call of a run keeps the embedded text in the model for the next calls, so the "
-    "original runs every call"
-)
 DDP = "denoising-diffusion-pytorch"
 UNET = "monai: DiffusionModelUNet"
 
@@ -32,9 +28,6 @@ CAUSES: dict[str, str] = {
     f"{DDP}: Unet, GaussianDiffusion.sample, DDPM": NOISE,
     f"{DDP}: Unet, VParamContinuousTimeGaussianDiffusion": NOISE,
     f"{DDP}: Unet1D, GaussianDiffusion1D.sample": FAR,
-    "f5-tts: DiT with a long skip, CFM.sample": KEEPS,
-    "f5-tts: DiT, CFM.sample": KEEPS,
-    "f5-tts: DiT, guided, CFM.sample": KEEPS,
     "k-diffusion: Denoiser, sample_heun": SEED,
     "k-diffusion: ImageDenoiserModelV1, sample_heun": SEED,
     "lerobot: DiffusionConditionalUnet1d, DiffusionModel.generate_actions": FAR,

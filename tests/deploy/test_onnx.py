@@ -90,7 +90,8 @@ def test_one_file_serves_batches_of_any_size(tmp_path):
 def convolutional_unet() -> Any:
     """Build a U-Net with attention in the middle only, which torch.onnx converts sooner."""
     down, up = ("DownBlock2D", "DownBlock2D"), ("UpBlock2D", "UpBlock2D")
-    return tiny.small_unet(down_block_types=down, up_block_types=up)
+    middle = "UNetMidBlock2DCrossAttn"
+    return tiny.small_unet(down_block_types=down, mid_block_type=middle, up_block_types=up)
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_captures")]
 COMPLEX, REGION = "complex-valued", "has a region of its own"
 # What torch.onnx or ONNX cannot express, by the words of fxcache's error.
 REFUSED_BY_ONNX = {
-    "AnyFlowFARTransformer3DModel": "served 2 kinds of calls",
+    "AnyFlowFARTransformer3DModel": REGION,
     "AnyFlowTransformer3DModel": COMPLEX,
     "BriaFibo2Transformer2DModel": COMPLEX,
     "ChronoEditTransformer3DModel": "not valid",
