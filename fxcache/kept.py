@@ -55,7 +55,7 @@ def with_kept(call: Call, module: nn.Module, places: Iterable[Place]) -> Call:
         tuple(walk.containers),
         tuple((place, part) for place, part in found if part is not None),
         new,
-        {place: vars(module.get_submodule(place.path)) for place, _ in found},
+        {place: attributes_at(module, place) for place, _ in found},
         call.key,
     )
     return call._replace(
@@ -75,8 +75,16 @@ def part_at(module: nn.Module, place: Place, walk: Walk) -> Part | None:
     Raises:
         CaptureError: It cannot be part of a state object.
     """
-    value = vars(module.get_submodule(place.path)).get(place.name, MISSING)
+    value = attributes_at(module, place).get(place.name, MISSING)
     return None if value is MISSING else walk.part(value, f"self.{place}")
+
+
+def attributes_at(module: nn.Module, place: Place) -> dict[str, Any]:
+    """Return the attributes of the submodule of ``place``; none if it was removed."""
+    try:
+        return vars(module.get_submodule(place.path))
+    except AttributeError:
+        return {}
 
 
 def access(

@@ -148,7 +148,9 @@ class Captures:
         Its graphs are for the first call only if a later one has no effects.
         """
         effects = variants.program.effects
-        if not self.kept.learn(call, effects) and self.effects.note(module, call.key, effects):
+        if not self.kept.learn(call, module, effects) and self.effects.note(
+            module, call.key, effects
+        ):
             return not self.kept.fills(effects)
         with self.changes.lock:
             for key in [k for k, known in self.by_key.items() if known is variants]:

@@ -17,6 +17,7 @@ from fxcache.runtime.changes import Changes
 from fxcache.runtime.content import IdentityKey
 
 MAX_STATES = 4
+MAX_KINDS = 256
 
 
 class KeptTensors:
@@ -54,24 +55,29 @@ class KeptTensors:
             self._replace(usable if len(usable) < len(self.places) else ())
             return self.added_to(call, module)
 
-    def learn(self, call: Call, effects: tuple[Effect, ...]) -> bool:
+    def learn(self, call: Call, module: nn.Module, effects: tuple[Effect, ...]) -> bool:
         """Note the effects of a call that the original is about to run.
 
         Returns:
             Whether the attributes are others now, so that such calls have another key.
         """
         before, found = self.places, {e.place for e in effects}
-        states = self._states[call.state.key]
-        states.add((call.state.kept, tuple(map(form_of, call.state.kept_tensors))))
-        if call.state.key is not None and len(states) > MAX_STATES:
+        if call.state.key is not None and self._in_too_many_states(call):
             self._replace(place for place in before if place not in found)
         else:
-            filled = {e.place for e in effects if e.stores} - {
-                e.place for e in effects if not e.fills
-            }
+            filled = {e.place for e in effects if e.stores and e.fills}
+            filled -= {e.place for e in effects if not e.fills}
             new = filled.difference(before, self._given_up)
-            self._replace((*before, *sorted(new)))
+            self._replace((*before, *sorted(p for p in new if is_usable(call, module, p))))
         return self.places != before
+
+    def _in_too_many_states(self, call: Call) -> bool:
+        """Return whether such calls had effects in too many states. Note this one."""
+        if len(self._states) > MAX_KINDS:
+            self._states.clear()
+        states = self._states[call.state.key]
+        states.add((call.state.kept, tuple(map(form_of, call.state.kept_tensors))))
+        return len(states) > MAX_STATES
 
     def fills(self, effects: Iterable[Effect]) -> bool:
         """Return whether the effects fill such attributes and nothing else."""
