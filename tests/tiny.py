@@ -57,6 +57,11 @@ def small_unet(**config: Any) -> UNet2DConditionModel:
     return unet(**(defaults | config))
 
 
+def attentive_unet() -> UNet2DConditionModel:
+    """Build the small U-Net with attention in the middle too, which diffusers' scales need."""
+    return small_unet(mid_block_type="UNetMidBlock2DCrossAttn")
+
+
 def unconditional_unet() -> UNet2DModel:
     torch.manual_seed(0)
     return UNet2DModel(

@@ -162,8 +162,8 @@ LTX_PROMPT = prompt(7, 16) | masks(torch.bool) | square(64) | {"num_frames": 9}
 COGVIDEOX_PROMPT = prompt(5, 16) | square(32) | {"num_frames": 5}
 
 
-def stable_diffusion(**options: Any) -> Made:
-    pipe = tiny.pipeline()
+def stable_diffusion(unet: Callable[[], Any] = tiny.small_unet, **options: Any) -> Made:
+    pipe = tiny.pipeline(unet=unet())
     return pipe.unet, drawing(pipe, **(SD_PROMPT | options)), pipe
 
 

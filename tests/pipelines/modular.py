@@ -189,7 +189,7 @@ KINDS = {
     "SDXL": Kind(
         sdxl,
         {"prompt": "a cat", "negative_prompt": "a dog", **square(32)},
-        "mid_block.attentions.0.transformer_blocks",
+        "down_blocks.0.attentions.0.transformer_blocks",
         (*CFG, *HOOKED),
         ("unet",),
     ),
