@@ -24,6 +24,7 @@ from fxcache.capture.probe import can_run, probed
 from fxcache.capture.randomness import without_draws
 from fxcache.capture.refusal import reason_of, refusal
 from fxcache.capture.replacements import Replacements
+from fxcache.capture.sharding import is_shared
 from fxcache.capture.special_weights import SpecialWeights
 from fxcache.capture.specialize import Specialize
 from fxcache.capture.stand_in import stand_ins
@@ -57,7 +58,7 @@ class Exported(NamedTuple):
 def export(module: nn.Module, call: Call, dynamic: Dynamic, lines: bool = False) -> Exported:
     """Run torch.export for ``call``. Composite operators stay whole (the training form).
 
-    If a submodule cannot be traced, the graph calls it as it is.
+    If a submodule cannot be traced, the graph calls it as it is, unless processes share the model.
 
     Args:
         module: The module under its original class.
@@ -74,7 +75,9 @@ def export(module: nn.Module, call: Call, dynamic: Dynamic, lines: bool = False)
         raise
     except Exception as error:
         refused, choice = refusal(module, error), Choice(module)
-        if not can_run(module, call) or not choice.extend(error, reason_of(error)):
+        # A trial run of a shared model would wait for processes that make no such run.
+        alone = can_run(module, call) and not is_shared(module)
+        if not alone or not choice.extend(error, reason_of(error)):
             raise refused from error
         clear_frames(error.__traceback__)
         return with_opaque_submodules(module, call, dynamic, lines, choice, refused)

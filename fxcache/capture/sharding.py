@@ -98,3 +98,8 @@ def gathers_sizes(root: nn.Module) -> bool:
     """Return whether diffusers' context parallelism lets processes exchange sizes at each call."""
     config = getattr(vars(root).get("_parallel_config"), "context_parallel_config", None)
     return any(getattr(config, f"{kind}_anything", False) for kind in ("ulysses", "ring"))
+
+
+def is_shared(root: nn.Module) -> bool:
+    """Return whether several processes share the model, so that its calls exchange data."""
+    return vars(root).get("_parallel_config") is not None or bool(sharded_parts(root))
