@@ -75,6 +75,11 @@ class Call(NamedTuple):
         """Whether ``tensors`` includes all inputs of the graph."""
         return self.number is None or self.trace is not None
 
+    @property
+    def unbound_key(self) -> Any:
+        """The key before the number was bound."""
+        return self.key if self.trace is None else self.key[0]  # type: ignore[index]
+
     def with_number(self, tensors: tuple[Tensor, ...], trace: Hashable) -> "Call":
         """Bind the number: return this call with ``tensors`` that represent it.
 

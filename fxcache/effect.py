@@ -31,13 +31,15 @@ class Effect:
         entry: The attribute or key that changes in that object; empty if it has no name.
         stores: Whether the new value holds a tensor that depends on an input of the call. All other
             values may be the same after every call.
-        fills: Whether there was no value before, or None.
+        fills: Whether there was no value before, or None, or whether a flag changes.
+        counts: Whether the new value is a number, as that of a counter is.
     """
 
     place: Place
     entry: str
     stores: bool
     fills: bool = False
+    counts: bool = False
 
     def __str__(self) -> str:
         entry = self.entry if self.entry != self.place.name else ""

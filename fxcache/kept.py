@@ -20,6 +20,7 @@ from fxcache.program import Role
 from fxcache.state import State
 
 MISSING = object()
+FLAGS = (bool, str)  # "ready", "mode": they tell which calls fill what is kept
 
 
 class Access(Enum):
@@ -27,7 +28,7 @@ class Access(Enum):
 
     READ = "the call changes nothing"
     REPLACED = "the call replaces tensors by others of the same form"
-    FILLED = "the call only adds values where there were none"
+    FILLED = "the call only adds values where there were none, and sets flags"
     CHANGED = "the call changes more than that"
 
 
@@ -104,7 +105,7 @@ def access(
         return Access.CHANGED
     if only_replaced(before, after, then, now):
         return Access.REPLACED
-    return Access.FILLED if only_filled(before, after) else Access.CHANGED
+    return Access.FILLED if only_filled(before, after, then, now) else Access.CHANGED
 
 
 def only_replaced(before: Part, after: Part, then: Sequence[Tensor], now: Sequence[Tensor]) -> bool:
@@ -125,16 +126,21 @@ def form_of(tensor: Tensor) -> tuple[Any, ...]:
     return tensor.shape, tensor.dtype, tensor.device
 
 
-def only_filled(before: Part, after: Part) -> bool:
-    """Return whether ``after`` has all of ``before``, and more where there was nothing or None."""
+def only_filled(before: Part, after: Part, then: Sequence[Tensor], now: Sequence[Tensor]) -> bool:
+    """Return whether ``after`` has all of ``before``, and more where there was nothing or None.
+
+    Flags and the values of tensors may differ.
+    """
     if before in (after, Plain(type(None), None)):
         return True
+    if isinstance(before, Plain) and isinstance(after, Plain):
+        return isinstance(before.value, FLAGS) and isinstance(after.value, FLAGS)
     if not isinstance(before, Container) or not isinstance(after, Container):
-        return False
+        return only_replaced(before, after, then, now)
     if before.kind is not after.kind or not set(before.names) <= set(after.names):
         return False
     if not before.names and len(before.items) != len(after.items):
         return not before.items
-    now = dict(zip(after.names or range(len(after.items)), after.items, strict=True))
+    items = dict(zip(after.names or range(len(after.items)), after.items, strict=True))
     pairs = zip(before.names or range(len(before.items)), before.items, strict=True)
-    return all(only_filled(item, now[name]) for name, item in pairs)
+    return all(only_filled(item, items[name], then, now) for name, item in pairs)

@@ -30,9 +30,15 @@ class Plain:
 
 @dataclass(frozen=True)
 class Seen:
-    """A further reference to the container that was visited as number ``visit``."""
+    """A further reference to a container.
 
-    visit: int
+    Attributes:
+        visit: The number of its visit, which depends on the containers before it.
+        origin: The index among the containers before the call; None if the call created it.
+    """
+
+    visit: int = field(compare=False)
+    origin: int | None
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,8 @@ class Walk:
         if id(value) in self._open:
             raise refusal(path, value, "contains itself")
         if id(value) in self._visits:
-            return Seen(self._visits[id(value)])
+            visit = self._visits[id(value)]
+            return Seen(visit, self._origin(value, visit))
         return self._container(value, path)
 
     def _index(self, tensor: Tensor, path: str) -> int:
@@ -108,13 +115,16 @@ class Walk:
         names, items = contents(value, path)
         visit = self._visits[id(value)] = len(self.containers)
         self.containers.append(value)
-        origin = visit if self.origins is None else self.origins.get(id(value))
         self._open.add(id(value))
         labels = names or range(len(items))
         pairs = zip(items, labels, strict=True)
         parts = tuple(self.part(item, f"{path}.{label}") for item, label in pairs)
         self._open.remove(id(value))
-        return Container(type(value), origin, names, parts)
+        return Container(type(value), self._origin(value, visit), names, parts)
+
+    def _origin(self, value: Any, visit: int) -> int | None:
+        """The index of a container before the call."""
+        return visit if self.origins is None else self.origins.get(id(value))
 
 
 @dataclass
@@ -139,7 +149,7 @@ class Build:
                 return self.tensors[index]
             case Plain(_, value):
                 return value
-            case Seen(visit):
+            case Seen(visit, _):
                 return self.made[visit]
         if issubclass(part.kind, UNCHANGEABLE):
             return self._unchangeable(part)

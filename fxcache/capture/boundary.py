@@ -73,6 +73,7 @@ class Boundary:
         self.returned = {i: after.part(value, f"result {i}") for i, value in results.items()}
         self._require_own_memory(after, tensors)
         accesses = self._accesses(after)
+        self.kept = self._replaced(accesses, after, origins, rebuilt.objects, results)
         added = after.tensors[len(tensors) :]
         leaves = [None if i in results else leaf for i, leaf in enumerate(leaves)]
         return [*leaves, *state, *added, *self.effects.find(accesses)]
@@ -97,8 +98,23 @@ class Boundary:
         for place, part in self._call.state.kept:
             now = self._part_now(place, after)
             found[place] = access(part, now, before, after.tensors)
-            if found[place] is Access.REPLACED and now is not None:
-                self.kept[place] = now
+        return found
+
+    def _replaced(
+        self, accesses: Mapping[Place, Access], after: Walk, origins: dict[int, int], *first: Any
+    ) -> dict[Place, Part]:
+        """Return the structures of the attributes in which the call replaced tensors.
+
+        They count the containers as the ``Build`` does, which visits no others.
+        """
+        walk = Walk(list(after.tensors), origins)
+        for objects in first:
+            for path, value in objects.items():
+                walk.part(value, str(path))
+        found = {}
+        for place, kind in accesses.items():
+            if kind is Access.REPLACED and (now := self._part_now(place, walk)) is not None:
+                found[place] = now
         return found
 
     def _part_now(self, place: Place, after: Walk) -> Part | None:

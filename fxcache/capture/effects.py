@@ -16,7 +16,7 @@ from fxcache.capture.leftovers import DEPTH, holds_leftovers, is_searched, refer
 from fxcache.capture.preserve import Preserved
 from fxcache.contents import PLAIN
 from fxcache.effect import Effect, Place
-from fxcache.kept import Access
+from fxcache.kept import FLAGS, Access
 from fxcache.program import value_of
 
 # The graph has the weights; torch.export refuses writes to them.
@@ -30,7 +30,7 @@ class Found(NamedTuple):
         place: The attribute of a submodule that leads to it.
         change: The change.
         tensors: The tensors of the trace in the new value.
-        fills: Whether there was no value before, or None.
+        fills: Whether there was no value before, or None, or whether a flag changes.
     """
 
     place: Place
@@ -75,26 +75,28 @@ class Effects:
     def take(self, graph: fx.Graph) -> tuple[Effect, ...]:
         """Remove the further outputs from ``graph``, and return the effects.
 
-        A tensor that depends on no input is no effect. A model that keeps its rotary frequencies
-        only saves its next calls a computation.
+        A tensor that depends on no input is no effect by itself. A model that keeps its rotary
+        frequencies only saves its next calls a computation. It is listed with others that are.
         """
         (output,) = graph.find_nodes(op="output")
         results: list[Any] = list(output.args[0])
         num_tensors = sum(len(found.tensors) for found in self._found)
         stored = iter(results[len(results) - num_tensors :])
         output.args = (tuple(results[: len(results) - num_tensors]),)
-        effects = []
+        effects: list[Effect] = []
+        constants: list[Effect] = []
         for place, change, tensors, filled in self._found:
             nodes = [next(stored) for _ in tensors]
             stores = any(map(depends_on_input, nodes))
-            if stores or not tensors:
-                entry = change.name if isinstance(change.name, str) else ""
-                effects.append(Effect(place, entry, stores, filled))
-        return tuple(dict.fromkeys(effects))
+            entry = change.name if isinstance(change.name, str) else ""
+            found = effects if stores or not tensors else constants
+            found.append(Effect(place, entry, stores, filled, is_number(change.after)))
+        listed = any(effect.stores for effect in effects)
+        return tuple(dict.fromkeys((*effects, *(constants if listed else ()))))
 
 
 def fills(change: Change, access: Access | None) -> bool:
-    """Return whether there was no value before, or None.
+    """Return whether there was no value before, or None, or whether a flag changes.
 
     Args:
         change: The change.
@@ -102,7 +104,14 @@ def fills(change: Change, access: Access | None) -> bool:
     """
     if access is not None:
         return access is Access.FILLED
+    if isinstance(change.before, FLAGS):
+        return isinstance(change.after, FLAGS)
     return change.before is MISSING or change.before is None
+
+
+def is_number(value: Any) -> bool:
+    """Return whether ``value`` is a number, such as a counter's, and no flag."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_change(change: Change) -> bool:

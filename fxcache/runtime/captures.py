@@ -148,10 +148,11 @@ class Captures:
         Its graphs are for the first call only if a later one has no effects.
         """
         effects = variants.program.effects
-        if not self.kept.learn(call, module, effects) and self.effects.note(
-            module, call.key, effects
-        ):
-            return not self.kept.fills(effects)
+        if not self.kept.learn(call, module, effects):
+            fills, kind = self.kept.fills(effects), call.unbound_key
+            numbered = call.number is not None and not fills  # what is kept is part of the key
+            if self.effects.note(module, kind, effects, numbered):
+                return not fills
         with self.changes.lock:
             for key in [k for k, known in self.by_key.items() if known is variants]:
                 del self.by_key[key]

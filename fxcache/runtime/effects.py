@@ -47,17 +47,29 @@ class KnownEffects:
         seen = self._lasting.get(kind)
         return bool(seen) and all(code_at(module, s.effect) == s.code for s in seen or ())
 
-    def note(self, module: nn.Module, kind: Hashable, effects: tuple[Effect, ...]) -> bool:
+    def note(
+        self, module: nn.Module, kind: Hashable, effects: tuple[Effect, ...], numbered: bool
+    ) -> bool:
         """Note the effects of a call that the original is about to run.
 
         An effect lasts if it stores a value of the call. A plain value, such as a setting that the
-        first call fills in, lasts if a second call changes it again.
+        first call fills in, lasts if a second call changes it again. If the timestep is a number,
+        calls may store a value for each: what they fill does not last.
+
+        Args:
+            module: The model.
+            kind: The key of the call.
+            effects: Its effects.
+            numbered: Whether its timestep is a Python number.
 
         Returns:
             Whether the effects last.
         """
         first = self._first.get(kind, frozenset())
-        lasting = [e for e in effects if e.stores or str(e) in first]
+        if numbered:
+            lasting = [e for e in effects if str(e) in first and not e.fills]
+        else:
+            lasting = [e for e in effects if e.stores or str(e) in first]
         keep(self._first, kind, first.union(map(str, effects)))
         if lasting:
             keep(self._lasting, kind, tuple(Seen(e, code_at(module, e)) for e in lasting))

@@ -2,19 +2,23 @@
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
+from contextlib import suppress
 from itertools import chain
 
 from torch import nn
 
 from fxcache._torch import version_of
 from fxcache.call import Call
+from fxcache.contents import UNCHANGEABLE
 from fxcache.effect import Effect, Place
 from fxcache.errors import CaptureError
-from fxcache.kept import form_of, with_kept
-from fxcache.objects import tensor_indices
+from fxcache.kept import attributes_at, form_of, part_at, with_kept
+from fxcache.objects import Walk, tensor_indices
 from fxcache.program import Program
 from fxcache.runtime.changes import Changes
 from fxcache.runtime.content import IdentityKey
+from fxcache.runtime.holders import holders
+from fxcache.runtime.structure import NOT_SETTINGS, is_callable_setting
 
 MAX_STATES = 4
 MAX_KINDS = 256
@@ -24,7 +28,8 @@ class KeptTensors:
     """The attributes that some calls fill with tensors and that others only read.
 
     The original runs the calls that fill them. For all others the tensors are inputs of the graph,
-    so that one capture serves every run. What the attributes hold is part of the key of a call.
+    so that one capture serves every run. What the attributes hold is part of the key of a call. So
+    are flags and constants that calls set beside them, in attributes of their own.
 
     A list that grows with each call would need a capture each time. If calls of one kind fill
     attributes in more than ``MAX_STATES`` states, these are inputs no longer.
@@ -61,15 +66,34 @@ class KeptTensors:
         Returns:
             Whether the attributes are others now, so that such calls have another key.
         """
-        before, found = self.places, {e.place for e in effects}
+        before = self.places
+        stored, found = {e.place for e in effects if e.stores}, {e.place for e in effects}
         if call.state.key is not None and self._in_too_many_states(call):
-            self._replace(place for place in before if place not in found)
+            beside = found.intersection(before).difference(stored)
+            self._replace(place for place in before if place not in (beside or found))
         else:
-            filled = {e.place for e in effects if e.stores and e.fills}
-            filled -= {e.place for e in effects if not e.fills}
-            new = filled.difference(before, self._given_up)
-            self._replace((*before, *sorted(p for p in new if is_usable(call, module, p))))
+            filled = found.difference(e.place for e in effects if not e.fills)
+            new = filled.intersection(stored).difference(before, self._given_up)
+            if new or call.state.kept:  # flags and constants beside it tell which calls fill it
+                counted = {e.place for e in effects if e.counts and not e.stores}
+                new = filled.difference(counted, before, self._given_up)
+            self._replace((*before, *sorted(self._usable(call, module, new))))
         return self.places != before
+
+    def _usable(self, call: Call, module: nn.Module, new: Iterable[Place]) -> set[Place]:
+        """Return those of ``new`` that can be state objects, and all that share objects with them.
+
+        The trace replaces the objects of an attribute, so that all attributes have to be replaced
+        that lead to the same ones.
+        """
+        usable: set[Place] = set()
+        for place in new:
+            group = with_sharers(module, place)
+            if all(is_usable(call, module, one) for one in group):
+                usable |= group
+            else:
+                self._given_up |= group
+        return usable.difference(self.places, self._given_up)
 
     def _in_too_many_states(self, call: Call) -> bool:
         """Return whether such calls had effects in too many states. Note this one."""
@@ -77,7 +101,10 @@ class KeptTensors:
             self._states.clear()
         states = self._states[call.state.key]
         states.add((call.state.kept, tuple(map(form_of, call.state.kept_tensors))))
-        return len(states) > MAX_STATES
+        if len(states) <= MAX_STATES:
+            return False
+        self._states.clear()
+        return True
 
     def fills(self, effects: Iterable[Effect]) -> bool:
         """Return whether the effects fill such attributes and nothing else."""
@@ -93,11 +120,28 @@ class KeptTensors:
 
 def is_usable(call: Call, module: nn.Module, place: Place) -> bool:
     """Return whether an attribute can be a state object."""
+    value = attributes_at(module, place).get(place.name)
+    if place.name in NOT_SETTINGS or is_callable_setting(value):
+        return False  # it is part of the hooks
     try:
         with_kept(call, module, (place,))
     except CaptureError:
         return False
     return True
+
+
+def with_sharers(module: nn.Module, place: Place) -> set[Place]:
+    """Return an attribute, and those that lead to the same objects."""
+    group, new = set[Place](), {place}
+    while new:
+        group |= new
+        walk = Walk([])
+        with suppress(CaptureError):
+            for one in sorted(group):
+                part_at(module, one, walk)
+        changeable = [c for c in walk.containers if not isinstance(c, UNCHANGEABLE)]
+        new = set(holders(module, changeable)) - group
+    return group
 
 
 def kept_state(call: Call, program: Program) -> list[Hashable]:

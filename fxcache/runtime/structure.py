@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fxcache._torch import is_special, is_wrapper, plain_parts, version_of
 from fxcache.capture.loading import stored_elsewhere
 from fxcache.capture.weight_hooks import ACCELERATE_HOOK, DIFFUSERS_HOOKS
+from fxcache.contents import is_state_class, slots
 from fxcache.program import STATE_KEY
 from fxcache.runtime.content import IdentityKey
 
@@ -23,6 +24,7 @@ HOOK_ATTRIBUTES = frozenset(
     {"forward", "_old_forward", ACCELERATE_HOOK, DIFFUSERS_HOOKS, "_compiled_call_impl"}
 )
 NOT_SETTINGS = INTERNALS | HOOK_ATTRIBUTES | {STATE_KEY}
+MISSING = object()
 MAX_DEPTH = 3  # the greatest depth of nested containers and objects
 
 
@@ -116,13 +118,32 @@ def reduced(value: Any, visited: list[Any], depth: int = MAX_DEPTH) -> Any:
         visited.append(value)
         return {str(k): reduced(v, visited, depth - 1) for k, v in value.items()}
     attributes = getattr(value, "__dict__", None)
-    if isinstance(attributes, dict):
-        visited.append(attributes)
-        return (
-            IdentityKey(value),
-            {k: reduced(v, visited, depth - 1) for k, v in attributes.items()},
-        )
+    in_slots = Slots(value)
+    if isinstance(attributes, dict) or in_slots:
+        own = attributes if isinstance(attributes, dict) else {}
+        visited.extend(c for c in (attributes, in_slots) if isinstance(c, dict) or c)
+        every = own | in_slots.by_name()
+        return IdentityKey(value), {k: reduced(v, visited, depth - 1) for k, v in every.items()}
     return IdentityKey(value)
+
+
+class Slots:
+    """The values in the slots of an object of a plain class, read anew at each iteration."""
+
+    def __init__(self, value: object) -> None:
+        kind: Any = type(value)
+        self._value, self._names = value, slots(kind) if is_state_class(kind) else ()
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __iter__(self) -> Iterator[object]:
+        return (getattr(self._value, name, MISSING) for name in self._names)
+
+    def by_name(self) -> dict[str, object]:
+        """Return the values by name, without those that are not set."""
+        pairs = zip(self._names, self, strict=True)
+        return {name: value for name, value in pairs if value is not MISSING}
 
 
 def weights(module: nn.Module) -> list[Any]:

@@ -1,0 +1,51 @@
+"""Finds the attributes of a model that lead to the same mutable objects."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from types import CellType, FunctionType, MethodType
+from typing import Any
+
+from torch import Tensor, nn
+
+from fxcache.capture.containers import is_definition
+from fxcache.capture.leftovers import referents
+from fxcache.effect import Place
+
+DEPTH = 6  # how many levels of nested objects are searched
+REGISTRIES = frozenset({"_parameters", "_buffers", "_modules"})
+
+
+def holders(module: nn.Module, objects: Iterable[object]) -> Iterator[Place]:
+    """Yield the attributes, hooks included, that lead to any of ``objects``."""
+    wanted = {id(value) for value in objects}
+    for path, submodule in module.named_modules() if wanted else ():
+        for name, value in vars(submodule).items():
+            if name not in REGISTRIES and leads_to(value, wanted):
+                yield Place(path, name)
+
+
+def leads_to(value: Any, wanted: set[int]) -> bool:
+    """Return whether ``value`` is or refers to an object with one of these ids."""
+    seen, level = set[int](), [value]
+    for _ in range(DEPTH):
+        if any(id(item) in wanted for item in level):
+            return True
+        new = [item for item in level if id(item) not in seen]
+        seen.update(map(id, new))
+        level = [below for item in new for below in inside(item)]
+        if not level:
+            return False
+    return False
+
+
+def inside(value: Any) -> list[Any]:
+    """Return the objects in ``value`` that calls of the model may change."""
+    if isinstance(value, MethodType):
+        return [value.__self__, value.__func__]
+    if isinstance(value, FunctionType):
+        return [*(value.__closure__ or ()), value.__defaults__, value.__kwdefaults__]
+    if isinstance(value, nn.Module | Tensor):
+        return []
+    if is_definition(value) and not isinstance(value, partial | CellType):
+        return []
+    return referents(value)
