@@ -2,9 +2,9 @@
 
 from collections.abc import Hashable
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from torch import fx
+from torch import Tensor, fx
 
 from fxcache.program import output_node
 
@@ -35,6 +35,13 @@ class OutputKind(Enum):
     SIGNAL = "signal"  # the signal that the policy observes
     SHARED = "shared"  # for the variant that continues from the prefix
     HOISTED = "hoisted"  # for the steps of a run
+
+
+class ByNumber(Protocol):
+    """Tensors by number, such as a tuple of them."""
+
+    def __getitem__(self, number: int, /) -> Tensor:
+        """Return the tensor with this number."""
 
 
 class Source(NamedTuple):

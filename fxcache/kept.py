@@ -19,7 +19,6 @@ from fxcache.objects import Container, Part, Plain, TensorAt, Walk
 from fxcache.program import Role
 from fxcache.state import State
 
-MISSING = object()
 FLAGS = (bool, str)  # "ready", "mode": they tell which calls fill what is kept
 
 
@@ -76,8 +75,10 @@ def part_at(module: nn.Module, place: Place, walk: Walk) -> Part | None:
     Raises:
         CaptureError: It cannot be part of a state object.
     """
-    value = attributes_at(module, place).get(place.name, MISSING)
-    return None if value is MISSING else walk.part(value, f"self.{place}")
+    attributes = attributes_at(module, place)
+    if place.name not in attributes:
+        return None
+    return walk.part(attributes[place.name], f"self.{place}")
 
 
 def attributes_at(module: nn.Module, place: Place) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -13,6 +13,7 @@ from fxcache.codecs.codec import CacheEntry
 from fxcache.errors import RewriteError
 from fxcache.graph_inputs import (
     ORDER,
+    ByNumber,
     InputKind,
     OutputKind,
     Sink,
@@ -26,13 +27,6 @@ from fxcache.program import Program, Role, output_node, value_of
 NO_ENTRIES: Mapping[int, CacheEntry] = {}
 NO_TENSORS: Mapping[Hashable, Tensor] = {}
 NO_VALUES: Mapping[int, Tensor] = {}
-
-
-class ByNumber(Protocol):
-    """Tensors by number, such as a tuple of them."""
-
-    def __getitem__(self, number: int, /) -> Tensor:
-        """Return the tensor with this number."""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from fxcache.capture.containers import is_definition
 from fxcache.capture.leftovers import referents
+from fxcache.capture.preserve import DEPTH
 from fxcache.effect import Place
-
-DEPTH = 6  # how many levels of nested objects are searched
-REGISTRIES = frozenset({"_parameters", "_buffers", "_modules"})
+from fxcache.runtime.snapshot import REGISTRIES
 
 
 def holders(module: nn.Module, objects: Iterable[object]) -> Iterator[Place]:

@@ -12,8 +12,9 @@ from fxcache._torch import freezes_inputs
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.call import Call
 from fxcache.codecs.codec import ReadContext
+from fxcache.graph_inputs import ByNumber
 from fxcache.rewrite.variant import Variant
-from fxcache.rewrite.variant_signature import NO_TENSORS, ByNumber
+from fxcache.rewrite.variant_signature import NO_TENSORS
 from fxcache.rewrite.variants import Variants
 from fxcache.runtime.record import RunStep, Stopwatch
 from fxcache.runtime.session import Session

@@ -5,7 +5,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from fxcache.analysis.hoisting import HoistLevel
 from fxcache.call import Call
-from fxcache.rewrite.variant_signature import ByNumber
+from fxcache.graph_inputs import ByNumber
 from fxcache.rewrite.variants import NOTHING, Variants
 from fxcache.runtime.captures import Captures
 from fxcache.runtime.features.feature import Feature
