@@ -18,6 +18,7 @@ from torch import nn
 
 import fxcache
 from bench.output import run
+from fxcache.depths import at_depth
 from fxcache.runtime.module import engine_of
 
 CALLS = 2000
@@ -69,12 +70,13 @@ def call(model: nn.Module, timesteps: torch.Tensor) -> Callable[[], None]:
 
 def microseconds(run: Callable[[], None]) -> float:
     """Return the median over rounds of the mean CPU time of one call in microseconds."""
-    rounds = []
-    for _ in range(ROUNDS):
+
+    def one_round() -> float:
         started = time.thread_time()
         run()
-        rounds.append(1e6 * (time.thread_time() - started) / CALLS)
-    return median(rounds)
+        return 1e6 * (time.thread_time() - started) / CALLS
+
+    return median(at_depth(index, ROUNDS, one_round) for index in range(ROUNDS))
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from torch import nn
 
 import fxcache
 from bench.compiled.models import Inputs, Model, timesteps, twin
+from fxcache.depths import at_depth
 from fxcache.gate.ratios import ratio_of
 
 LENGTH = 30  # steps of a run, a multiple of each interval
@@ -84,7 +85,9 @@ def measured(
 ) -> list[Round]:
     """Time runs at one interval. One round before them compiles and warms up."""
     use(pair.optimised, way, interval)
-    return [one_round(pair, model, interval, length) for _ in range(rounds + 1)][1:]
+    time_one = partial(one_round, pair, model, interval, length)
+    time_one()
+    return [at_depth(index, rounds, time_one) for index in range(rounds)]
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any, NamedTuple, Protocol
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from bench.peers.contender import Contender
 from bench.peers.counting import Counts, counted
 from bench.peers.subject import Ask, Live, Subject, sample
+from fxcache.depths import at_depth
 
 ROUNDS = 3
 NEIGHBOURS = 4  # entrants between two uncached runs
@@ -111,7 +113,8 @@ def eager_rows(
             except Exception as error:  # any error of a peer is its result
                 rows[contender.name] = {"package": contender.package, "error": told(error)}
         for index in range(rounds):
-            time_round(entrants, ask, random.Random(index), clock)
+            order = random.Random(index)
+            at_depth(index, rounds, partial(time_round, entrants, ask, order, clock))
     for name, entrant in entrants.items():
         rows[name] = row_of(entrant, entrants)
     return {contender.name: rows[contender.name] for contender in contenders}

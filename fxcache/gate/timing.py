@@ -4,11 +4,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
 
+from fxcache.depths import at_depth
 from fxcache.gate.subject import Subject
 from fxcache.runtime.engine import Engine
 
@@ -59,7 +61,11 @@ def measure_rounds(subject: Subject, rounds: int) -> list[Round]:
     One round before them does not count.
     """
     with subject.fresh():
-        return [measure_round(subject, index) for index in range(rounds + 1)][1:]
+        measure_round(subject, 0)
+        return [
+            at_depth(index, rounds, partial(measure_round, subject, index + 1))
+            for index in range(rounds)
+        ]
 
 
 @torch.no_grad()

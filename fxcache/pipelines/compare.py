@@ -4,12 +4,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from fxcache._torch import compile_ns, compiled_by
+from fxcache.depths import at_depth
 from fxcache.integrations.diffusers import denoiser_of
 from fxcache.pipelines.drawing import Drawing
 from fxcache.pipelines.entrant import Entrant
@@ -67,6 +69,11 @@ class Race:
         entrant.compile_s = (compile_ns() - compiled_ns) / 1e9
         entrant.capture_s = sum(e.graphs.capture_s for e in entrant.engines.values())
         return entrant
+
+    def run_all(self, entrants: Sequence[Entrant]) -> None:
+        """Make one measured run of each."""
+        for entrant in entrants:
+            self.run(entrant)
 
     def run(self, entrant: Entrant) -> None:
         """Make one measured run."""
@@ -176,8 +183,8 @@ def raced(
     for index in range(rounds):
         say(f"round {index + 1} of {rounds}")
         turn = index % len(entrants)
-        for entrant in (*entrants[turn:], *entrants[:turn]):
-            race.run(entrant)
+        order = (*entrants[turn:], *entrants[:turn])
+        at_depth(index, rounds, partial(race.run_all, order))
     return entrants
 
 

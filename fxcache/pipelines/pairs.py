@@ -4,10 +4,12 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from fxcache.depths import at_depth
 from fxcache.errors import FxcacheWarning
 from fxcache.pipelines.compare import ORIGINAL, POLICY, Race, spread
 from fxcache.pipelines.drawing import WARM_UP_STEPS, Drawing
@@ -73,8 +75,8 @@ def compare(
         if pairs is None and index and spent * (index + 1) / index > PAIRS_S:
             break
         say(f"pair {index + 1} of {'' if pairs else 'at most '}{most}")
-        for entrant in (original, cached) if index % 2 == 0 else (cached, original):
-            race.run(entrant)
+        turn = (original, cached) if index % 2 == 0 else (cached, original)
+        at_depth(index, most, partial(race.run_all, turn))
         reported = report_of(race.denoisers[name], engine)
         times.add(original, reported)
     measured = measure(original, cached, engine, reported, times)
