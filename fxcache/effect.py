@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from torch import nn
 
 MAX_NAMED = 3  # effects that a message names
 
 
 class Place(NamedTuple):
-    """An attribute of a submodule.
+    """An attribute or a buffer of a submodule.
 
     Attributes:
         path: The path of the submodule; empty for the model itself.
@@ -17,6 +19,21 @@ class Place(NamedTuple):
 
     path: str
     name: str
+
+    @classmethod
+    def named(cls, name: str) -> "Place":
+        """Return the place with this full name, such as ``"blocks.0.kept"``."""
+        path, _, attribute = name.rpartition(".")
+        return cls(path, attribute)
+
+    def owner(self, module: nn.Module) -> dict[str, Any]:
+        """Return the attributes, or the buffers, of the submodule; none if it was removed."""
+        try:
+            submodule = module.get_submodule(self.path)
+        except AttributeError:
+            return {}
+        buffers: dict[str, Any] = submodule._buffers
+        return buffers if self.name in buffers else vars(submodule)
 
     def __str__(self) -> str:
         return ".".join(filter(None, self))

@@ -55,7 +55,7 @@ def with_kept(call: Call, module: nn.Module, places: Iterable[Place]) -> Call:
         tuple(walk.containers),
         tuple((place, part) for place, part in found if part is not None),
         new,
-        {place: attributes_at(module, place) for place, _ in found},
+        {place: place.owner(module) for place, _ in found},
         call.key,
     )
     return call._replace(
@@ -75,18 +75,10 @@ def part_at(module: nn.Module, place: Place, walk: Walk) -> Part | None:
     Raises:
         CaptureError: It cannot be part of a state object.
     """
-    attributes = attributes_at(module, place)
+    attributes = place.owner(module)
     if place.name not in attributes:
         return None
     return walk.part(attributes[place.name], f"self.{place}")
-
-
-def attributes_at(module: nn.Module, place: Place) -> dict[str, Any]:
-    """Return the attributes of the submodule of ``place``; none if it was removed."""
-    try:
-        return vars(module.get_submodule(place.path))
-    except AttributeError:
-        return {}
 
 
 def access(

@@ -63,5 +63,5 @@ class Rebuilt(NamedTuple):
             forward: The function to call in place of the module.
         """
         for place, value in self.kept.items():
-            vars(module.get_submodule(place.path))[place.name] = value
+            place.owner(module)[place.name] = value
         return (forward or module)(*self.args, **self.kwargs)

@@ -38,6 +38,14 @@ def returns_view(op: object) -> bool:
     return schema is not None and any(r.alias_info is not None for r in schema.returns)
 
 
+def returns_new_memory(op: object) -> bool:
+    """Return whether ``op`` is an operator whose results share no memory with its arguments.
+
+    Why: as for ``writes``.
+    """
+    return hasattr(op, "_schema") and not returns_view(op)
+
+
 def handles_tensors(op: Any) -> bool:
     """Return whether ``op`` takes or returns tensors, unlike those of TorchScript's interpreter.
 

@@ -29,6 +29,7 @@ __all__ = [
     "is_vmapped",
     "no_dispatch_modes",
     "traced_constants",
+    "unnoticed_buffers",
     "untraced",
     "with_code",
     "without_code",
@@ -45,6 +46,23 @@ def accept_any_keyword() -> None:
     wrapper: Any = nn.Module.__call__
     if wrapper.__globals__ is vars(torch.fx._symbolic_trace):
         wrapper.__code__ = wrapper.__code__.replace(co_posonlyargcount=1)
+
+
+@contextlib.contextmanager
+def unnoticed_buffers() -> Iterator[None]:
+    """Keep a trace from noticing buffers that the model assigns inside the block.
+
+    Why: torch.export copies an assigned buffer of the root module into the old one, which fails if
+    there was none or if it had another shape. It has no option for that, and ignores submodules.
+    """
+    hooks: Any = torch.nn.modules.module._global_buffer_registration_hooks
+    removed = {key: hook for key, hook in hooks.items() if "aot_autograd" in hook.__module__}
+    for key in removed:
+        del hooks[key]
+    try:
+        yield
+    finally:
+        hooks.update(removed)
 
 
 @contextlib.contextmanager

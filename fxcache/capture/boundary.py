@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from fxcache._torch import TreeSpec, same_memory, tree_flatten
+from fxcache._torch import TreeSpec, same_memory, tree_flatten, unnoticed_buffers
 from fxcache.call import NUMBER, STATE, Call, require_no_dtensors
 from fxcache.capture.effects import Effects
 from fxcache.capture.numbers import NumberTrace
@@ -62,7 +62,8 @@ class Boundary:
         recorded = isinstance(call.trace, NumberTrace)
         number = numbers[0] if numbers and not recorded else call.number
         rebuilt = call.rebuilt(tensors, number)
-        with Substitute(call.trace, numbers) if recorded else nullcontext():
+        self.effects.begin(self._module)
+        with Substitute(call.trace, numbers) if recorded else nullcontext(), unnoticed_buffers():
             result = rebuilt.run(self._module, self._forward)
         leaves, self.out_spec = tree_flatten(result)
         require_no_dtensors({f"result {i}": leaf for i, leaf in enumerate(leaves)})

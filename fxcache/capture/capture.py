@@ -23,7 +23,7 @@ from fxcache.capture.refusal import first_line
 from fxcache.capture.sharding import require_no_wrappers, require_tensor_timestep
 from fxcache.capture.source import recorded_line, source_of
 from fxcache.capture.stand_in import as_original
-from fxcache.capture.unlift import WRITTEN, tensor_inputs, unlift
+from fxcache.capture.unlift import WRITTEN, WRITTEN_WEIGHTS, tensor_inputs, unlift
 from fxcache.capture.weight_hooks import DIFFUSERS_HOOKS
 from fxcache.errors import CaptureError, NotADenoiserError
 from fxcache.opaque import call_of
@@ -51,7 +51,7 @@ def capture(module: nn.Module, signature: Signature, call: Call, fixed: bool = F
         fixed: Whether to specialise on all sizes, even those that the signature calls dynamic.
 
     Raises:
-        CaptureError: torch.export fails, or the graph writes to its inputs or buffers. The error
+        CaptureError: torch.export fails, or the graph writes to its inputs. The error
             names the source line.
         NotADenoiserError: No output depends on the latent.
     """
@@ -86,26 +86,32 @@ def traced_program(original: nn.Module, model: str, call: Call, dynamic: Dynamic
             raise number_refusal(error, call, call.trace) from error
         raise
     try:
-        program = program_of(traced, model, call, dynamic, lines)
+        program = program_of(traced, original, model, call, dynamic, lines)
     except CaptureError:  # trace again with source lines, so that the error can name one
         with_lines = export(original, call, dynamic, lines=True)
-        program = program_of(with_lines, model, call, dynamic, lines=True)
+        program = program_of(with_lines, original, model, call, dynamic, lines=True)
     require_denoiser(program)
     return program
 
 
-def program_of(traced: Exported, model: str, call: Call, dynamic: Dynamic, lines: bool) -> Program:
+def program_of(
+    traced: Exported, original: nn.Module, model: str, call: Call, dynamic: Dynamic, lines: bool
+) -> Program:
     """Return the program of a trace, functional and verified. ``lines`` is that of the trace."""
     exported, specialized, boundary, names, opaque = traced
     remove_identities(exported.graph)
-    own_constants(exported)
+    written = own_constants(exported, original)
     if any(writes(n.target) or is_vmap_step(n.target) for n in all_nodes(exported)):
         exported = functional(exported, model, lines)
         remove_identities(exported.graph)
     require_functional(exported, model, call)
     program = unlift(exported, model, call, boundary, dynamic, specialized, names)
     called = set(map(call_of, program.graph.nodes))
-    return replace(program, opaque=tuple(call for call in opaque if call in called))
+    return replace(
+        program,
+        opaque=tuple(call for call in opaque if call in called),
+        effects=(*program.effects, *written),
+    )
 
 
 def require_no_cache_inside(module: nn.Module) -> None:
@@ -169,13 +175,13 @@ def require_functional(exported: ExportedProgram, model: str, call: Call) -> Non
     written = [
         source_of(nodes[s.arg.name])
         for s in exported.graph_signature.output_specs
-        if s.kind is not OutputKind.USER_OUTPUT
+        if s.kind not in (OutputKind.USER_OUTPUT, *WRITTEN_WEIGHTS)
         and not (s.kind is WRITTEN and roles[str(s.target)] is Role.CONDITIONING)
     ]
     written += [source_of(n) for n in all_nodes(exported) if writes(n.target)]
     if written:
         raise CaptureError(
-            f"{model} writes to its inputs, buffers or other state while it runs",
+            f"{model} writes to its inputs or other state while it runs",
             where=written[0],
             remedy="make that line return a new tensor",
         )

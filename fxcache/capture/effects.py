@@ -6,12 +6,13 @@ examples. A graph has no such effects, and the trace puts back what it changed.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, NamedTuple
 
 from torch import SymInt, Tensor, fx, nn
 
 from fxcache._torch import ModuleProxy, is_fake
-from fxcache.capture.containers import MISSING, Change
+from fxcache.capture.containers import MISSING, Change, DictState
 from fxcache.capture.leftovers import DEPTH, holds_leftovers, is_searched, referents
 from fxcache.capture.preserve import Preserved
 from fxcache.contents import PLAIN
@@ -45,6 +46,7 @@ class Effects:
     def __init__(self) -> None:
         """Start without changes."""
         self._preserved: Preserved | None = None
+        self._buffers: list[tuple[str, DictState]] = []
         self._found: list[Found] = []
 
     @contextmanager
@@ -56,6 +58,10 @@ class Effects:
         finally:  # it refers to the traced function, which refers to this object
             self._preserved = None
 
+    def begin(self, module: nn.Module) -> None:
+        """Note the buffers of ``module`` at the beginning of the traced call."""
+        self._buffers = [(path, DictState(m._buffers)) for path, m in module.named_modules()]
+
     def find(self, kept: Mapping[Place, Access]) -> list[Tensor]:
         """Find the changes at the end of the traced call. Return the tensors in them.
 
@@ -65,12 +71,18 @@ class Effects:
         assert self._preserved is not None
         self._found = [
             Found(place, change, tuple(tensors_in(change.after)), fills(change, kept.get(place)))
-            for place, change in self._preserved.changes()
+            for place, change in chain(self._preserved.changes(), self._buffer_changes())
             if place.name not in WEIGHTS
             and kept.get(place) not in (Access.READ, Access.REPLACED)
             and is_change(change)
         ]
         return [tensor for found in self._found for tensor in found.tensors]
+
+    def _buffer_changes(self) -> Iterator[tuple[Place, Change]]:
+        """Yield the buffers that the call assigned, after their places."""
+        for path, buffers in self._buffers:
+            for change in buffers.changes():
+                yield Place(path, change.name), change
 
     def take(self, graph: fx.Graph) -> tuple[Effect, ...]:
         """Remove the further outputs from ``graph``, and return the effects.

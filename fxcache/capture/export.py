@@ -17,7 +17,7 @@ from fxcache._torch import (
 from fxcache.call import Call
 from fxcache.capture.boundary import Boundary
 from fxcache.capture.choice import Choice
-from fxcache.capture.isolation import isolated
+from fxcache.capture.isolation import isolated, own_context
 from fxcache.capture.loading import set_forward
 from fxcache.capture.opaque import OpaqueError, OpaqueSubmodules
 from fxcache.capture.probe import can_run, probed
@@ -182,7 +182,9 @@ def traced(
         replaced = opaque.replaced() if opaque else contextlib.nullcontext()
         kept = boundary.effects.undone(module)
         with entered, replaced, isolated(lines), kept, special.hidden():
-            program = torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
+            program = own_context(
+                torch.export.export, module, arguments, dynamic_shapes=shapes, strict=False
+            )
         read = frozenset(values.read if values else ())
         calls = opaque.calls if opaque else ()
         return Exported(program, read, boundary, special.names, calls)

@@ -5,12 +5,14 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from fxcache._torch import same_memory, traced_constants, untraced, writes
+from fxcache._torch import returns_new_memory, same_memory, traced_constants, untraced, writes
+from fxcache.capture.holders import holders
 from fxcache.capture.source import innermost, source_of
+from fxcache.effect import Effect
 from fxcache.errors import CaptureError
 from fxcache.program import is_tensor, value_of
 
@@ -68,21 +70,42 @@ class ForeignMemory:
                     )
 
 
-def own_constants(exported: ExportedProgram) -> None:
+def own_constants(exported: ExportedProgram, module: nn.Module) -> tuple[Effect, ...]:
     """Replace the constants that ``forward`` makes from NumPy arrays by copies.
 
-    The next call of ``forward`` may write other values to the array.
+    The next call of ``forward`` may write other values to the array. Attributes of the module that
+    the graph writes to are replaced by copies too.
+
+    Returns:
+        An effect for each of these attributes.
 
     Raises:
         CaptureError: The graph writes to memory that outlives the call or that NumPy can read.
     """
+    effects: list[Effect] = []
     for name, tensor, placeholder in constants(exported):
         lifted = [user for user in placeholder.users if user.target in LIFTS]
-        if not lifted:
-            require_unwritten(exported, [placeholder], "a tensor that other calls read")
-        elif is_foreign(tensor):
+        if not lifted and any(writing_nodes(exported, [placeholder])):
+            places = list(holders(module, [tensor]))
+            if not places:
+                require_unwritten(exported, [placeholder], "a tensor that other calls read")
+            copy_first(placeholder)
+            effects += [Effect(place, "", stores=True) for place in places]
+        elif lifted and is_foreign(tensor):
             require_unwritten(exported, lifted, "memory that a tensor shares with a NumPy array")
             exported.constants[name] = tensor.clone()
+    return tuple(effects)
+
+
+def copy_first(placeholder: fx.Node) -> None:
+    """Let the graph use a copy of an input."""
+    users, graph = list(placeholder.users), placeholder.graph
+    following = next(node for node in graph.nodes if node.op != "placeholder")
+    with graph.inserting_before(following):
+        copied = graph.call_function(torch.ops.aten.clone.default, (placeholder,))
+    copied.meta = dict(placeholder.meta)
+    for user in users:
+        user.replace_input_with(placeholder, copied)
 
 
 def constants(exported: ExportedProgram) -> Iterator[tuple[str, Tensor, fx.Node]]:
@@ -95,13 +118,19 @@ def constants(exported: ExportedProgram) -> Iterator[tuple[str, Tensor, fx.Node]
 
 def require_unwritten(exported: ExportedProgram, tensors: Sequence[fx.Node], what: str) -> None:
     """Raise CaptureError if the graph writes to the memory of one of ``tensors``."""
+    for node in writing_nodes(exported, tensors):
+        raise CaptureError(
+            f"forward writes to {what}",
+            where=source_of(node),
+            remedy="make a copy of the tensor first, with torch.tensor(array) or clone()",
+        )
+
+
+def writing_nodes(exported: ExportedProgram, tensors: Sequence[fx.Node]) -> Iterator[fx.Node]:
+    """Yield the nodes that write to the memory of one of ``tensors``."""
     for node in exported.graph.nodes:
         if writes(node.target) and any(writes_to(node, tensor) for tensor in tensors):
-            raise CaptureError(
-                f"forward writes to {what}",
-                where=source_of(node),
-                remedy="make a copy of the tensor first, with torch.tensor(array) or clone()",
-            )
+            yield node
 
 
 def writes_to(node: fx.Node, tensor: fx.Node) -> bool:
@@ -111,8 +140,25 @@ def writes_to(node: fx.Node, tensor: fx.Node) -> bool:
         isinstance(target, fx.Node)
         and is_tensor(target)
         and same_memory(value_of(target), value_of(tensor))
+        and is_view_of(target, tensor)
         for target in written
     )
+
+
+def is_view_of(node: fx.Node, tensor: fx.Node) -> bool:
+    """Return whether ``node`` comes from ``tensor`` through operators that may return views.
+
+    Inside vmap, only the graph tells which values share memory.
+    """
+    seen, level = set[fx.Node](), [node]
+    while level:
+        one = level.pop()
+        if one is tensor:
+            return True
+        if one not in seen and not returns_new_memory(one.target):
+            level += one.all_input_nodes
+        seen.add(one)
+    return False
 
 
 def is_foreign(tensor: Tensor) -> bool:

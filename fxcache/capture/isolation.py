@@ -1,23 +1,27 @@
 """Isolates a trace: runs one at a time, and restores the process-wide state that it changes."""
 
 import contextlib
+import contextvars
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
-from typing import Any, TextIO
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO, TypeVar
 
 import torch
 
 from fxcache._torch import without_code, without_lines
 
+T = TypeVar("T")
+
 # The thread that captures also holds this lock for the whole capture.
 ONE_AT_A_TIME = threading.RLock()
-# Warnings about attributes that the model assigns, which are restored; about torch's own code; and
-# about arrays that the trace makes read-only.
+# Warnings about attributes that the model assigns, which are restored; about torch's own code; about
+# functions that the model compiles, which are traced; and about arrays that a trace makes read-only.
 IGNORED = (
     ("The tensor attribute", UserWarning),
     (r"`?isinstance\(treespec, LeafSpec\)", FutureWarning),
+    ("torch.compile is ignored when called inside torch.export", UserWarning),
     ("The given NumPy array is not writable", UserWarning),
 )
 
@@ -38,6 +42,11 @@ def isolated(lines: bool) -> Iterator[None]:
         lines_mode = contextlib.nullcontext() if lines else without_lines()
         with torch.inference_mode(False), torch.no_grad(), lines_mode, without_code():
             yield
+
+
+def own_context(run: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Call ``run`` in a copy of the current context: context variables that it sets are dropped."""
+    return contextvars.copy_context().run(run, *args, **kwargs)
 
 
 @contextlib.contextmanager

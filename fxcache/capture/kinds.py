@@ -3,6 +3,7 @@
 import functools
 import threading
 from collections import deque
+from contextvars import ContextVar
 from types import CellType, FunctionType, MethodType
 from typing import Any
 
@@ -21,6 +22,7 @@ class Kind:
         self.skipped = issubclass(kind, (nn.Module, Tensor))
         self.is_definition = is_definition_type(kind)
         self.is_cell = kind is CellType
+        self.is_context_variable = kind is ContextVar
         self.is_dict = issubclass(kind, dict)
         self.is_sequence = issubclass(kind, (list, deque))
         self.is_cache = issubclass(kind, functools._lru_cache_wrapper)

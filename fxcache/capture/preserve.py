@@ -19,7 +19,13 @@ from fxcache.capture.containers import (
 from fxcache.capture.definitions import FINDERS, code_of
 from fxcache.capture.kinds import OF_DICTS, Kind, attributes_of, is_users_function, state_of_code
 from fxcache.capture.leftovers import LruCacheState, holds_leftovers
-from fxcache.capture.variables import CellState, GlobalsState, SlotsState, VariablesState
+from fxcache.capture.variables import (
+    CellState,
+    ContextVarState,
+    GlobalsState,
+    SlotsState,
+    VariablesState,
+)
 from fxcache.effect import Place
 
 S = TypeVar("S", bound=State)
@@ -136,6 +142,9 @@ class Contents:
         if kind.is_cell:
             cell = self._add(place, CellState(value))
             nested = [cell.content]
+        elif kind.is_context_variable:
+            variable = self._add(place, ContextVarState(value))
+            nested = [variable.value]
         elif kind.is_definition:
             nested = self._of_definition(place, value)
         else:

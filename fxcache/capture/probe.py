@@ -14,7 +14,7 @@ from fxcache._torch import Observed, is_fake, version_of
 from fxcache.analysis.cost import Flops, flops_of_call
 from fxcache.call import Call
 from fxcache.capture.attributes import changed, contents_of
-from fxcache.capture.isolation import default_dtype
+from fxcache.capture.isolation import default_dtype, own_context
 from fxcache.capture.preserve import Preserved
 from fxcache.capture.restored import generators_restored, memory_restored, values_restored
 from fxcache.contents import PLAIN
@@ -96,7 +96,7 @@ def probed(module: nn.Module, call: Call) -> Probe:
         ),
         Observed(recorder.count),
     ):
-        rebuilt.run(module)
+        own_context(rebuilt.run, module)
         return Probe(recorder.records, changed(before, contents_of(module)))
 
 

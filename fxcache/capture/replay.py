@@ -18,6 +18,7 @@ from fxcache._torch import (
     tree_map_only,
 )
 from fxcache.call import Call
+from fxcache.capture.isolation import own_context
 from fxcache.capture.numbers import (
     Entry,
     Kind,
@@ -157,7 +158,7 @@ def record(module: nn.Module, call: Call) -> NumberTrace:
     quiet = torch.inference_mode(False), torch.no_grad()
     kept = Preserved(module)
     with kept, quiet[0], quiet[1], fakes, known, mode:
-        rebuilt.run(module)
+        own_context(rebuilt.run, module)
     trace = NumberTrace(tuple(mode.entries), frozenset(known.read))
     slots: set[Slot] = set()
     for number in nearby_numbers(call.number):
@@ -199,7 +200,7 @@ def replayed(
     rebuilt = call.rebuilt(inputs, number)
     try:
         with kept, torch.inference_mode(False), torch.no_grad(), replay:
-            rebuilt.run(module)
+            own_context(rebuilt.run, module)
     except Exception:
         return None  # the replay ended, or the model failed: a new record will report the error
     return replay.values if replay.complete else None

@@ -1,6 +1,6 @@
 """The program of an exported graph: weights become attributes, and constant inputs are removed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,11 +12,14 @@ from fxcache._torch import expression_of, guards_of, same_memory, tree_flatten, 
 from fxcache.call import Call
 from fxcache.capture.boundary import Boundary, remove_copies, state_change
 from fxcache.capture.export import Dynamic
+from fxcache.effect import Effect, Place
 from fxcache.errors import CaptureError
 from fxcache.leaves import named_leaves
 from fxcache.program import Program, VaryingSizes, is_tensor, output_node, remove_dead, value_of
 
 WRITTEN = OutputKind.USER_INPUT_MUTATION
+WRITTEN_WEIGHTS = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION)
+WRITES = (WRITTEN, *WRITTEN_WEIGHTS)
 WEIGHTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
 
@@ -50,7 +53,7 @@ def unlift(
         )
     graph, weights = unlifted_graph(exported, leaves, names)
     written = take_written(exported, graph, call)
-    effects = boundary.effects.take(graph)
+    effects = (*boundary.effects.take(graph), *written_weights(exported, names))
     remove_detaches(graph)
     remove_copies(graph, call)
     state = state_change(boundary, graph, call, written)
@@ -113,10 +116,10 @@ def tensor_inputs(exported: ExportedProgram, call: Call) -> list[str]:
 
 
 def take_written(exported: ExportedProgram, graph: fx.Graph, call: Call) -> dict[int, fx.Node]:
-    """Remove the outputs of ``graph`` that are new values of arguments.
+    """Remove the outputs of ``graph`` that are new values of arguments or weights.
 
     Returns:
-        The values by the index of the input.
+        The values of arguments by the index of the input.
 
     Raises:
         CaptureError: Another argument shares the memory, so that a write would change it too.
@@ -124,7 +127,7 @@ def take_written(exported: ExportedProgram, graph: fx.Graph, call: Call) -> dict
     names = tensor_inputs(exported, call)
     results: Any = output_node(graph).args[0]
     pairs = list(zip(exported.graph_signature.output_specs, results, strict=True))
-    output_node(graph).args = (tuple(r for s, r in pairs if s.kind is not WRITTEN),)
+    output_node(graph).args = (tuple(r for s, r in pairs if s.kind not in WRITES),)
     written = {names.index(str(s.target)): r for s, r in pairs if s.kind is WRITTEN}
     for i in written:
         shared = (
@@ -138,6 +141,14 @@ def take_written(exported: ExportedProgram, graph: fx.Graph, call: Call) -> dict
                 remedy="pass tensors that share no memory",
             )
     return written
+
+
+def written_weights(exported: ExportedProgram, names: Mapping[str, str]) -> Iterator[Effect]:
+    """Yield an effect for each parameter or buffer that the call writes to."""
+    for spec in exported.graph_signature.output_specs:
+        if spec.kind in WRITTEN_WEIGHTS:
+            name = str(spec.target)
+            yield Effect(Place.named(names.get(name, name)), "", stores=True)
 
 
 def remove_detaches(graph: fx.Graph) -> None:

@@ -1,6 +1,7 @@
-"""Snapshots of variables: of files and classes, of objects with slots, of functions."""
+"""Snapshots of variables: of files, classes, objects with slots, functions and contexts."""
 
 from collections.abc import Iterator
+from contextvars import ContextVar
 from types import CellType, FunctionType
 from typing import Any
 
@@ -53,6 +54,24 @@ class CellState:
             self._cell.cell_contents = self.content
         elif now is not self.content:
             del self._cell.cell_contents
+
+
+class ContextVarState:
+    """The value of a context variable.
+
+    It needs no restoring: a trace runs in a context of its own (``own_context``).
+    """
+
+    def __init__(self, variable: ContextVar[Any]) -> None:
+        self._variable = variable
+        self.value = variable.get(MISSING)
+
+    def changes(self) -> Iterator[Change]:
+        if (now := self._variable.get(MISSING)) is not self.value:
+            yield Change(None, self.value, now)
+
+    def put_back(self) -> None:
+        """Do nothing."""
 
 
 class GlobalsState:

@@ -9,15 +9,15 @@ from torch import nn
 
 from fxcache._torch import version_of
 from fxcache.call import Call
+from fxcache.capture.holders import holders
 from fxcache.contents import UNCHANGEABLE
 from fxcache.effect import Effect, Place
 from fxcache.errors import CaptureError
-from fxcache.kept import attributes_at, form_of, part_at, with_kept
+from fxcache.kept import form_of, part_at, with_kept
 from fxcache.objects import Walk, tensor_indices
 from fxcache.program import Program
 from fxcache.runtime.changes import Changes
 from fxcache.runtime.content import IdentityKey
-from fxcache.runtime.holders import holders
 from fxcache.runtime.structure import NOT_SETTINGS, is_callable_setting
 
 MAX_STATES = 4
@@ -120,7 +120,7 @@ class KeptTensors:
 
 def is_usable(call: Call, module: nn.Module, place: Place) -> bool:
     """Return whether an attribute can be a state object."""
-    value = attributes_at(module, place).get(place.name)
+    value = place.owner(module).get(place.name)
     if place.name in NOT_SETTINGS or is_callable_setting(value):
         return False  # it is part of the hooks
     try:

@@ -44,7 +44,8 @@ def structure(
         module: The model.
         homes: The device that each offloaded weight returns to, by id of the weight.
         visited: Receives the containers and tensors that were found in the settings.
-        volatile: Settings whose containers it does not receive, as (path of the module, name).
+        volatile: Settings whose containers it does not receive, and buffers that are left out, as
+            (path of the module, name).
     """
     found: list[Any] = []
     visited = [] if visited is None else visited
@@ -57,6 +58,8 @@ def structure(
             key = (path, name)
             found.append((key, reduced(value, [] if key in volatile else visited)))
         for name, weight in own_tensors(submodule, stored):
+            if (path, name) in volatile:
+                continue
             number = first.setdefault(id(weight), len(first))
             device = (homes or {}).get(id(weight), weight.device)
             form = form_of(weight, visited) if is_special(weight) else None

@@ -6,11 +6,13 @@ import threading
 import weakref
 from collections import ChainMap, OrderedDict, UserDict, defaultdict, deque
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 import fxcache
 from tests.capture.prepared import captured
@@ -298,3 +300,35 @@ def test_a_capture_keeps_no_input_alive():
         assert reference() is None
     finally:
         gc.enable()
+
+
+SHARED: ContextVar[Any] = ContextVar("SHARED")
+
+
+class InContext(Model):
+    """Keeps its first input in context variables, which have no value before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own: ContextVar[Any] = ContextVar("own")
+
+    def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        for variable in (self.own, SHARED):
+            variable.set(variable.get(sample))
+            sample = sample + variable.get()
+        return super().forward(sample, timestep)
+
+
+@pytest.mark.filterwarnings("ignore:.*change Python objects")
+@torch.no_grad()
+def test_context_variables_are_set_by_calls_and_not_by_captures():
+    x, t = torch.randn(2, 8), torch.tensor(3.0)
+    model, plain = InContext(), InContext()
+    captured(model, x, t)
+    assert not [v for v in copy_context().values() if isinstance(v, FakeTensor)]
+    with pytest.raises(LookupError):
+        model.own.get()
+    expected = copy_context().run(lambda: [plain(scale * x, t) for scale in (1, 2, 3)])
+    fxcache.optimize(model, fxcache.Uniform(1))
+    found = copy_context().run(lambda: [model(scale * x, t) for scale in (1, 2, 3)])
+    assert all(map(torch.equal, found, expected))

@@ -19,8 +19,9 @@ SAMPLED = {
     "Lumina2Transformer2DModel",  # its weights have complex numbers
     "UNet2DConditionModel",
 }
-WITH_STATE = {"SanaWMLTX2RefinerTransformer3DModel"}  # called with a key/value cache
-NOT_OPTIMIZED = {"T5FilmDecoder", "WanAnimate2Transformer3DModel"}
+# Called with a key/value cache.
+WITH_STATE = {"SanaWMLTX2RefinerTransformer3DModel", "WanAnimate2Transformer3DModel"}
+NOT_OPTIMIZED = {"T5FilmDecoder"}
 UNSTABLE = {"AnyFlowFARTransformer3DModel"}  # two runs of the model itself differ in the last bit
 MODELS = sorted(RECIPES.keys() - CALLED_AS_IS - NOT_OPTIMIZED - WITH_STATE)
 

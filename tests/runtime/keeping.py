@@ -85,4 +85,18 @@ class InDeletedAttribute(Keeping):
             self.text = text
 
 
-KINDS = (InAttribute, InThread, InDict, InDeletedAttribute)
+class InBuffer(Keeping):
+    """Keeps the text in a buffer of a submodule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers[0].register_buffer("text", None, persistent=False)
+
+    def kept(self) -> Any:
+        return self.layers[0].text
+
+    def keep(self, text: Any) -> None:
+        self.layers[0].text = text
+
+
+KINDS = (InAttribute, InThread, InDict, InDeletedAttribute, InBuffer)

@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from fxcache.capture.containers import is_definition
+from fxcache.capture.effects import WEIGHTS
 from fxcache.capture.leftovers import referents
 from fxcache.capture.preserve import DEPTH
 from fxcache.effect import Place
-from fxcache.runtime.snapshot import REGISTRIES
 
 
 def holders(module: nn.Module, objects: Iterable[object]) -> Iterator[Place]:
@@ -19,7 +19,7 @@ def holders(module: nn.Module, objects: Iterable[object]) -> Iterator[Place]:
     wanted = {id(value) for value in objects}
     for path, submodule in module.named_modules() if wanted else ():
         for name, value in vars(submodule).items():
-            if name not in REGISTRIES and leads_to(value, wanted):
+            if name not in WEIGHTS and leads_to(value, wanted):
                 yield Place(path, name)
 
 
