@@ -91,7 +91,7 @@ def dispatch(interval: int) -> float:
         for key, variant in variants.made.items():
             instant: Any = Instant((kept,) * (1 + len(variant.signature.writes)))
             instant.meta = {"weight_names": {}}
-            variants.made[key] = dataclasses.replace(variant, module=instant)
+            variants.made[key] = dataclasses.replace(variant, module=instant, code=instant)
     return microseconds(call(model, torch.arange(CALLS, 0, -1)))
 
 

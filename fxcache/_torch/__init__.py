@@ -15,6 +15,7 @@ from fxcache._torch.compilations import (
     is_compiled,
     not_compiled,
 )
+from fxcache._torch.direct_calls import with_direct_calls
 from fxcache._torch.distributed import (
     dtensor_from,
     dtensors_as_operators,
@@ -167,6 +168,7 @@ __all__ = [
     "weight_kind",
     "weight_kind_and_version",
     "with_code",
+    "with_direct_calls",
     "without_code",
     "without_lines",
     "without_overrides",

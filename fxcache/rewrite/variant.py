@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from torch import Tensor, fx
 
+from fxcache._torch import with_direct_calls
 from fxcache.capture.provided import CompiledGraph
 from fxcache.rewrite.variant_signature import VariantSignature
 
@@ -30,10 +32,10 @@ class Variant:
     buffers: Mapping[int, tuple[Tensor, ...]]
     code: CompiledGraph | None = None
 
-    @property
+    @cached_property
     def function(self) -> Callable[..., tuple[Any, ...]]:
-        """The machine code; the module if there is none."""
-        return self.code or self.module
+        """What runs in eager mode: the machine code, or the operators of the module."""
+        return self.code or with_direct_calls(self.module)
 
 
 class TimestepPart(NamedTuple):
