@@ -14,7 +14,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import fxcache
 from tests import tiny
-from tests.engines import optimized_engine, variants_of
+from tests.engines import interrupted, optimized_engine, variants_of
 from tests.loops import last_reason, refreshes, sample
 from tests.planning import plan
 
@@ -205,11 +205,11 @@ class TestPromise5NothingStaleCrosses:
         inputs = tiny.inputs()
         with fxcache.session(unet):
             unet(timestep=900, **inputs)
-            variants = variants_of(unet)
-            handle = variants.cached_skip.register_forward_pre_hook(failing)
-            with pytest.raises(ZeroDivisionError):
+            with (
+                interrupted(unet, variants_of(unet).cached_skip, failing),
+                pytest.raises(ZeroDivisionError),
+            ):
                 unet(timestep=800, **inputs)
-            handle.remove()
             after = unet(timestep=700, **inputs).sample
         assert last_reason(unet) == "the last call did not finish"
         assert torch.equal(after, sample_once(inputs, 700))

@@ -3,6 +3,7 @@
 import copy
 import threading
 from collections.abc import Generator, Hashable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 import fxcache
 from tests import tiny
+from tests.engines import interrupted
 from tests.loops import last_reason, refresh_graphs, refreshes, sample, steps
 
 
@@ -313,27 +315,28 @@ def test_a_request_dropped_while_it_runs_writes_to_no_other_cache():
     go, waiting = threading.Event(), threading.Event()
     slow = threading.local()
 
-    def wait(*_: object) -> None:
+    def wait() -> None:
         if getattr(slow, "me", False):
             waiting.set()
             assert go.wait(20)
 
     model(latent(), 900, words(99))
-    for graph in refresh_graphs(model):
-        graph.register_forward_hook(wait)
 
     def request() -> None:
         slow.me = True
         with torch.no_grad():
             model(latent(50), 900, texts[0])
 
-    thread = threading.Thread(target=request)
-    thread.start()
-    assert waiting.wait(20)
-    for text in texts[1:]:
-        model(latent(1), 900, text)
-    go.set()
-    thread.join()
+    with ExitStack() as waits:
+        for graph in refresh_graphs(model):
+            waits.enter_context(interrupted(model, graph, after=wait))
+        thread = threading.Thread(target=request)
+        thread.start()
+        assert waiting.wait(20)
+        for text in texts[1:]:
+            model(latent(1), 900, text)
+        go.set()
+        thread.join()
     for text in texts[2:]:  # the deep value does not change with the timestep: reuse is exact
         assert torch.equal(model(latent(1), 899, text), plain(latent(1), 899, text))
 

@@ -52,7 +52,8 @@ def test_eager_steps_run_no_python_code_around_operators_and_weights():
     model(inputs["sample"], torch.tensor(900.0), inputs["text"])
     variants = next(iter(optimized_engine(model).captures.values()))
     for variant in variants.made.values():
-        names = variant.function.__func__.__code__.co_names
+        function: Any = variant.function
+        names = function.__func__.__code__.co_names
         assert "aten" not in names
         assert not {name for name in names if name.startswith("w_")}
         assert "aten" in type(variant.module).forward.__code__.co_names, "for torch.compile"

@@ -20,7 +20,7 @@ from fxcache.runtime.feature_cache import FeatureCache
 from fxcache.runtime.features.recording import RecordedStep
 from fxcache.runtime.trajectory.store import TrajectoryStore
 from tests import tiny
-from tests.engines import optimized_engine, variants_of
+from tests.engines import interrupted, optimized_engine, variants_of
 from tests.loops import sample
 from tests.runtime.stored import store, stored
 
@@ -258,9 +258,8 @@ def test_a_refresh_frees_old_values_before_it_runs():
         unet(timestep=900, **tiny.inputs())
         variants = variants_of(unet)
         held.append(weakref.ref(held_by(unet)))
-        hook = variants.full.register_forward_pre_hook(lambda *_: freed.append(held[0]() is None))
-        unet(timestep=800, **tiny.inputs())
-        hook.remove()
+        with interrupted(unet, variants.full, lambda: freed.append(held[0]() is None)):
+            unet(timestep=800, **tiny.inputs())
     assert freed == [True]
 
 

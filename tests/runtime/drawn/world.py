@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
-from tests.engines import optimized_engine
+from tests.engines import interrupted, optimized_engine
 from tests.loops import refresh_graphs
 from tests.runtime.drawn.loops import Drawing, Loop, Stream
 from tests.runtime.drawn.model import TOKENS, WIDTH, Denoiser, doubled
@@ -118,12 +118,12 @@ class World:
     ) -> None:
         """Make a call that fails if it refreshes. The caller repeats it in any case."""
 
-        def die(*_: Any) -> None:
+        def die() -> None:
             raise ZeroDivisionError
 
-        with ExitStack() as hooks:
+        with ExitStack() as failures:
             for graph in refresh_graphs(self.model):
-                hooks.callback(graph.register_forward_pre_hook(die).remove)
+                failures.enter_context(interrupted(self.model, graph, die))
             try:
                 got = self.called(loop, stream, timestep, text, residual)
             except ZeroDivisionError:
