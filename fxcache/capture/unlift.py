@@ -53,7 +53,7 @@ def unlift(
         )
     graph, weights = unlifted_graph(exported, leaves, names)
     written = take_written(exported, graph, call)
-    effects = (*boundary.effects.take(graph), *written_weights(exported, names))
+    effects = (*boundary.effects.take(graph, weights, boundary.module), *written_weights(exported, names))
     remove_detaches(graph)
     remove_copies(graph, call)
     state = state_change(boundary, graph, call, written)
