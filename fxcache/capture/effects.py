@@ -83,8 +83,10 @@ class Effects:
             and kept.get(place) not in (Access.READ, Access.REPLACED)
             and is_change(change)
         ]
-        for state in (*(registry for _, registry in self._registries), *self._persistence):
-            state.put_back()  # or torch.export misses deleted buffers
+        for _, registry in self._registries:  # or torch.export misses deleted buffers
+            registry.put_back()
+        for names in self._persistence:
+            names.put_back()
         return [tensor for found in self._found for tensor in found.tensors]
 
     def _registry_changes(self) -> Iterator[tuple[Place, Change]]:
@@ -107,8 +109,7 @@ class Effects:
             weights: The tensors that it reads, by name.
             module: The module, restored.
         """
-        used = ancestors(output_node(graph))
-        read = [weights[n.target] for n in used if n.op == "get_attr" and n.target in weights]
+        read = [weights.get(str(n.target)) for n in ancestors(output_node(graph))]
         (output,) = graph.find_nodes(op="output")
         results: list[Any] = list(output.args[0])
         num_tensors = sum(len(found.tensors) for found in self._found)
@@ -197,7 +198,7 @@ def replaced(place: Place, change: Change, module: nn.Module) -> list[Tensor]:
 def shares_memory(tensors: Sequence[Tensor], others: Sequence[Any]) -> bool:
     """Return whether one of ``tensors`` shares memory with one of ``others``."""
     plain = [other for other in others if isinstance(other, Tensor)]
-    return any(tensor is other or same_memory(tensor, other) for tensor in tensors for other in plain)
+    return any(same_memory(tensor, other) for tensor in tensors for other in plain)
 
 
 def depends_on_input(node: Any) -> bool:

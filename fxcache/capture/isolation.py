@@ -16,8 +16,9 @@ T = TypeVar("T")
 
 # The thread that captures also holds this lock for the whole capture.
 ONE_AT_A_TIME = threading.RLock()
-# Warnings about attributes that the model assigns, which are restored; about torch's own code; about
-# functions that the model compiles, which are traced; and about arrays that a trace makes read-only.
+# Warnings about attributes that the model assigns, which are restored; about torch's own code;
+# about functions that the model compiles, which are traced; and about arrays that a trace makes
+# read-only.
 IGNORED = (
     ("The tensor attribute", UserWarning),
     (r"`?isinstance\(treespec, LeafSpec\)", FutureWarning),

@@ -37,7 +37,7 @@ class Replacements(TorchFunctionMode):
 
     def __exit__(self, *error: Any) -> None:
         """Leave the mode, and put back the values of tensors of the model."""
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._values.put_back()
 
     def __torch_function__(

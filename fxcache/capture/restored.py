@@ -30,7 +30,7 @@ def generators_restored(devices: Sequence[torch.device]) -> Iterator[None]:
 
 @contextmanager
 def values_restored(module: nn.Module) -> Iterator[None]:
-    """Restores the values of small tensors of the module, also if they were written by ``.data``."""
+    """Restores the values of small tensors of the module, also if ``.data`` was written to."""
     tensors = chain(weights_and_buffers(module), plain_tensors(module))
     small = (bare(t) for t in tensors if t.numel() <= MAX_RESTORED)
     kept = [(tensor, tensor.clone()) for tensor in small]
@@ -67,7 +67,7 @@ def weights_and_buffers(module: nn.Module) -> Iterator[Tensor]:
 
 
 def plain_tensors(module: nn.Module) -> Iterator[Tensor]:
-    """Yield the tensors that have values in plain attributes, and in containers and objects there."""
+    """Yield the tensors in plain attributes, and in containers and objects there."""
     for submodule in module.modules():
         for name, value in vars(submodule).items():
             if name not in WEIGHTS:
