@@ -10,7 +10,7 @@ MAX_NAMED = 3  # effects that a message names
 
 
 class Place(NamedTuple):
-    """An attribute or a buffer of a submodule.
+    """An attribute or a weight of a submodule.
 
     Attributes:
         path: The path of the submodule; empty for the model itself.
@@ -27,13 +27,13 @@ class Place(NamedTuple):
         return cls(path, attribute)
 
     def owner(self, module: nn.Module) -> dict[str, Any]:
-        """Return the attributes, or the buffers, of the submodule; none if it was removed."""
+        """Return the attributes, or the weights, of the submodule; none if it was removed."""
         try:
             submodule = module.get_submodule(self.path)
         except AttributeError:
             return {}
-        buffers: dict[str, Any] = submodule._buffers
-        return buffers if self.name in buffers else vars(submodule)
+        weights: tuple[dict[str, Any], ...] = (submodule._buffers, submodule._parameters)
+        return next((own for own in weights if self.name in own), vars(submodule))
 
     def __str__(self) -> str:
         return ".".join(filter(None, self))

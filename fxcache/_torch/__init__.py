@@ -45,12 +45,14 @@ from fxcache._torch.hooks import forget_hooks, hook_dicts, hooks_of, num_registe
 from fxcache._torch.onnx import exported_program, onnx_model
 from fxcache._torch.operators import (
     argument_types,
+    draws,
     handles_tensors,
     is_composite,
     is_vmap_step,
     returns_new_memory,
     returns_view,
     writes,
+    written_arguments,
 )
 from fxcache._torch.sizes import expression_of, guards_of, hint_of
 from fxcache._torch.subclass_dispatch import dispatching_to_classes
@@ -114,6 +116,7 @@ __all__ = [
     "copy_all",
     "cpu_instructions",
     "dispatching_to_classes",
+    "draws",
     "dtensor_from",
     "dtensors_as_operators",
     "exchanges_data",
@@ -173,4 +176,5 @@ __all__ = [
     "without_lines",
     "without_overrides",
     "writes",
+    "written_arguments",
 ]

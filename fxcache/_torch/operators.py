@@ -2,13 +2,19 @@
 
 from typing import Any
 
+import torch
+from torch import fx
+
 __all__ = [
     "argument_types",
+    "draws",
     "handles_tensors",
     "is_composite",
     "is_vmap_step",
+    "returns_new_memory",
     "returns_view",
     "writes",
+    "written_arguments",
 ]
 
 
@@ -27,6 +33,31 @@ def writes(op: object) -> bool:
     """
     schema = getattr(op, "_schema", None)
     return schema is not None and bool(schema.is_mutable)
+
+
+def written_arguments(node: fx.Node) -> list[fx.Node]:
+    """Return the arguments that an operator writes to, those in lists included.
+
+    Why: as for ``writes``.
+    """
+    schema: Any = getattr(node.target, "_schema", None)
+    if not writes(node.target):
+        return []
+    written = [
+        node.args[i] if i < len(node.args) else node.kwargs.get(argument.name)
+        for i, argument in enumerate(schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+    flat = [x for value in written for x in (value if isinstance(value, list | tuple) else [value])]
+    return [x for x in flat if isinstance(x, fx.Node)]
+
+
+def draws(op: object) -> bool:
+    """Return whether ``op`` is an operator that draws random numbers.
+
+    Why: only a tag of an operator tells, and torch.Tag is no public type.
+    """
+    return torch.Tag.nondeterministic_seeded in getattr(op, "tags", ())
 
 
 def returns_view(op: object) -> bool:

@@ -37,6 +37,7 @@ class Boundary:
     that it stores in Python objects of the module.
 
     Attributes:
+        module: The module.
         out_spec: The structure of the module's result; None before the trace.
         objects: The structure of each state object after the call; empty before the trace.
         returned: The structure of each object in the result, by its index among the leaves.
@@ -46,7 +47,7 @@ class Boundary:
 
     def __init__(self, module: nn.Module, call: Call):
         self._call = call
-        self._module, self._forward = module, module.forward
+        self.module, self._forward = module, module.forward
         self.out_spec: TreeSpec | None = None
         self.objects: tuple[Part, ...] = ()
         self.returned: dict[int, Part] = {}
@@ -62,9 +63,9 @@ class Boundary:
         recorded = isinstance(call.trace, NumberTrace)
         number = numbers[0] if numbers and not recorded else call.number
         rebuilt = call.rebuilt(tensors, number)
-        self.effects.begin(self._module)
+        self.effects.begin(self.module)
         with Substitute(call.trace, numbers) if recorded else nullcontext(), unnoticed_buffers():
-            result = rebuilt.run(self._module, self._forward)
+            result = rebuilt.run(self.module, self._forward)
         leaves, self.out_spec = tree_flatten(result)
         require_no_dtensors({f"result {i}": leaf for i, leaf in enumerate(leaves)})
         results = {i: leaf for i, leaf in enumerate(leaves) if not isinstance(leaf, VALUES)}
@@ -121,7 +122,7 @@ class Boundary:
     def _part_now(self, place: Place, after: Walk) -> Part | None:
         """Return the structure of an attribute; None if it is no state object any more."""
         try:
-            return part_at(self._module, place, after)
+            return part_at(self.module, place, after)
         except CaptureError:
             return None
 

@@ -100,7 +100,7 @@ def program_of(
     """Return the program of a trace, functional and verified. ``lines`` is that of the trace."""
     exported, specialized, boundary, names, opaque = traced
     remove_identities(exported.graph)
-    written = own_constants(exported, original)
+    written = own_constants(exported, original, names)
     if any(writes(n.target) or is_vmap_step(n.target) for n in all_nodes(exported)):
         exported = functional(exported, model, lines)
         remove_identities(exported.graph)

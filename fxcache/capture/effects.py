@@ -4,24 +4,25 @@ Attention processors that keep their maps, hooks that collect features and count
 examples. A graph has no such effects, and the trace puts back what it changed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, NamedTuple
 
 from torch import SymInt, Tensor, fx, nn
 
-from fxcache._torch import ModuleProxy, is_fake
-from fxcache.capture.containers import MISSING, Change, DictState
+from fxcache._torch import ModuleProxy, draws, is_fake, same_memory
+from fxcache.capture.containers import MISSING, Change, DictState, SetState
 from fxcache.capture.leftovers import DEPTH, holds_leftovers, is_searched, referents
 from fxcache.capture.preserve import Preserved
 from fxcache.contents import PLAIN
 from fxcache.effect import Effect, Place
 from fxcache.kept import FLAGS, Access
-from fxcache.program import value_of
+from fxcache.program import output_node, value_of
 
-# The graph has the weights; torch.export refuses writes to them.
-WEIGHTS = frozenset({"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"})
+# A trace replaces what they hold, so that they are compared inside of it.
+REGISTRIES = ("_parameters", "_buffers", "_modules")
+WEIGHTS = frozenset({*REGISTRIES, "_non_persistent_buffers_set"})
 
 
 class Found(NamedTuple):
@@ -46,7 +47,8 @@ class Effects:
     def __init__(self) -> None:
         """Start without changes."""
         self._preserved: Preserved | None = None
-        self._buffers: list[tuple[str, DictState]] = []
+        self._registries: list[tuple[str, DictState]] = []
+        self._persistence: list[SetState] = []
         self._found: list[Found] = []
 
     @contextmanager
@@ -59,8 +61,13 @@ class Effects:
             self._preserved = None
 
     def begin(self, module: nn.Module) -> None:
-        """Note the buffers of ``module`` at the beginning of the traced call."""
-        self._buffers = [(path, DictState(m._buffers)) for path, m in module.named_modules()]
+        """Note the weights and submodules of ``module`` at the beginning of the traced call."""
+        self._registries = [
+            (path, DictState(vars(m)[name]))
+            for path, m in module.named_modules()
+            for name in REGISTRIES
+        ]
+        self._persistence = [SetState(m._non_persistent_buffers_set) for m in module.modules()]
 
     def find(self, kept: Mapping[Place, Access]) -> list[Tensor]:
         """Find the changes at the end of the traced call. Return the tensors in them.
@@ -71,25 +78,38 @@ class Effects:
         assert self._preserved is not None
         self._found = [
             Found(place, change, tuple(tensors_in(change.after)), fills(change, kept.get(place)))
-            for place, change in chain(self._preserved.changes(), self._buffer_changes())
+            for place, change in chain(self._preserved.changes(), self._registry_changes())
             if place.name not in WEIGHTS
             and kept.get(place) not in (Access.READ, Access.REPLACED)
             and is_change(change)
         ]
+        for _, registry in self._registries:  # or torch.export misses deleted buffers
+            registry.put_back()
+        for names in self._persistence:
+            names.put_back()
         return [tensor for found in self._found for tensor in found.tensors]
 
-    def _buffer_changes(self) -> Iterator[tuple[Place, Change]]:
-        """Yield the buffers that the call assigned, after their places."""
-        for path, buffers in self._buffers:
-            for change in buffers.changes():
+    def _registry_changes(self) -> Iterator[tuple[Place, Change]]:
+        """Yield the weights and submodules that the call assigned, after their places."""
+        for path, registry in self._registries:
+            for change in registry.changes():
                 yield Place(path, change.name), change
 
-    def take(self, graph: fx.Graph) -> tuple[Effect, ...]:
+    def take(
+        self, graph: fx.Graph, weights: Mapping[str, Any], module: nn.Module
+    ) -> tuple[Effect, ...]:
         """Remove the further outputs from ``graph``, and return the effects.
 
-        A tensor that depends on no input is no effect by itself. A model that keeps its rotary
-        frequencies only saves its next calls a computation. It is listed with others that are.
+        A tensor that depends on no input is no effect by itself, unless the graph reads the one
+        that it replaces. A model that keeps its rotary frequencies only saves its next calls a
+        computation. It is listed with others that are.
+
+        Args:
+            graph: The graph of the call.
+            weights: The tensors that it reads, by name.
+            module: The module, restored.
         """
+        read = [weights.get(str(n.target)) for n in ancestors(output_node(graph))]
         (output,) = graph.find_nodes(op="output")
         results: list[Any] = list(output.args[0])
         num_tensors = sum(len(found.tensors) for found in self._found)
@@ -101,7 +121,8 @@ class Effects:
             nodes = [next(stored) for _ in tensors]
             stores = any(map(depends_on_input, nodes))
             entry = change.name if isinstance(change.name, str) else ""
-            found = effects if stores or not tensors else constants
+            replaces = shares_memory(replaced(place, change, module), read)
+            found = effects if stores or replaces or not tensors else constants
             found.append(Effect(place, entry, stores, filled, is_number(change.after)))
         listed = any(effect.stores for effect in effects)
         return tuple(dict.fromkeys((*effects, *(constants if listed else ()))))
@@ -152,25 +173,46 @@ def same(first: Any, second: Any, depth: int = DEPTH) -> bool:
     return not isinstance(attributes[0], dict) or same(*attributes, depth - 1)
 
 
-def tensors_in(value: Any, depth: int = DEPTH) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
     """Yield the fake tensors in ``value``."""
+    return filter(is_fake, all_tensors_in(value))
+
+
+def all_tensors_in(value: Any, depth: int = DEPTH) -> Iterator[Tensor]:
+    """Yield the tensors in ``value``."""
     if isinstance(value, Tensor):
-        if is_fake(value):
-            yield value
+        yield value
     elif depth and is_searched(type(value)):
         for item in referents(value):
-            yield from tensors_in(item, depth - 1)
+            yield from all_tensors_in(item, depth - 1)
+
+
+def replaced(place: Place, change: Change, module: nn.Module) -> list[Tensor]:
+    """Return the tensors that a change replaced, as they are outside of the trace."""
+    before = change.before
+    if isinstance(before, Tensor) and is_fake(before):  # a weight
+        before = place.owner(module).get(place.name)
+    return list(all_tensors_in(before))
+
+
+def shares_memory(tensors: Sequence[Tensor], others: Sequence[Any]) -> bool:
+    """Return whether one of ``tensors`` shares memory with one of ``others``."""
+    plain = [other for other in others if isinstance(other, Tensor)]
+    return any(same_memory(tensor, other) for tensor in tensors for other in plain)
 
 
 def depends_on_input(node: Any) -> bool:
-    """Return whether ``node`` is an input of the graph, or computed from the values of one."""
-    seen, stack = set(), [node]
+    """Return whether ``node`` is an input of the graph, computed from one, or drawn at random."""
+    return any(one.op == "placeholder" or draws(one.target) for one in ancestors(node))
+
+
+def ancestors(node: Any) -> set[fx.Node]:
+    """Return ``node`` and those that it is computed from, without sizes."""
+    seen, stack = set[fx.Node](), [node]
     while stack:
         one = stack.pop()
-        if isinstance(value_of(one), int | SymInt):  # a size: it is part of the key of a capture
-            continue
-        if one.op == "placeholder":
-            return True
-        stack.extend(n for n in one.all_input_nodes if n not in seen)
-        seen.update(one.all_input_nodes)
-    return False
+        if one in seen or isinstance(value_of(one), int | SymInt):
+            continue  # a size is part of the key of a capture
+        seen.add(one)
+        stack.extend(one.all_input_nodes)
+    return seen

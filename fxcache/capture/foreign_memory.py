@@ -1,7 +1,7 @@
 """Tensors that share memory with NumPy arrays. A graph holds them as constants."""
 
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,10 +9,18 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from fxcache._torch import returns_new_memory, same_memory, traced_constants, untraced, writes
+from fxcache._torch import (
+    is_vmapped,
+    returns_new_memory,
+    same_memory,
+    traced_constants,
+    untraced,
+    writes,
+    written_arguments,
+)
 from fxcache.capture.holders import holders
 from fxcache.capture.source import innermost, source_of
-from fxcache.effect import Effect
+from fxcache.effect import Effect, Place
 from fxcache.errors import CaptureError
 from fxcache.program import is_tensor, value_of
 
@@ -70,14 +78,17 @@ class ForeignMemory:
                     )
 
 
-def own_constants(exported: ExportedProgram, module: nn.Module) -> tuple[Effect, ...]:
+def own_constants(
+    exported: ExportedProgram, module: nn.Module, names: Mapping[str, str]
+) -> tuple[Effect, ...]:
     """Replace the constants that ``forward`` makes from NumPy arrays by copies.
 
-    The next call of ``forward`` may write other values to the array. Attributes of the module that
-    the graph writes to are replaced by copies too.
+    The next call of ``forward`` may write other values to the array. Weights and attributes of the
+    module that the graph writes to are replaced by copies too: torch cannot make writes to memory
+    functional that several of them share.
 
     Returns:
-        An effect for each of these attributes.
+        An effect for each of these weights and attributes.
 
     Raises:
         CaptureError: The graph writes to memory that outlives the call or that NumPy can read.
@@ -94,6 +105,10 @@ def own_constants(exported: ExportedProgram, module: nn.Module) -> tuple[Effect,
         elif lifted and is_foreign(tensor):
             require_unwritten(exported, lifted, "memory that a tensor shares with a NumPy array")
             exported.constants[name] = tensor.clone()
+    for name, placeholder in weights(exported):
+        if any(writing_nodes(exported, [placeholder])):
+            copy_first(placeholder)
+            effects.append(Effect(Place.named(names.get(name, name)), "", stores=True))
     return tuple(effects)
 
 
@@ -116,6 +131,14 @@ def constants(exported: ExportedProgram) -> Iterator[tuple[str, Tensor, fx.Node]
             yield spec.target, exported.constants[spec.target], nodes[spec.arg.name]
 
 
+def weights(exported: ExportedProgram) -> Iterator[tuple[str, fx.Node]]:
+    """The name and the placeholder of each parameter and buffer."""
+    nodes = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
+    for spec in exported.graph_signature.input_specs:
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+            yield str(spec.target), nodes[spec.arg.name]
+
+
 def require_unwritten(exported: ExportedProgram, tensors: Sequence[fx.Node], what: str) -> None:
     """Raise CaptureError if the graph writes to the memory of one of ``tensors``."""
     for node in writing_nodes(exported, tensors):
@@ -127,22 +150,26 @@ def require_unwritten(exported: ExportedProgram, tensors: Sequence[fx.Node], wha
 
 
 def writing_nodes(exported: ExportedProgram, tensors: Sequence[fx.Node]) -> Iterator[fx.Node]:
-    """Yield the nodes that write to the memory of one of ``tensors``."""
-    for node in exported.graph.nodes:
-        if writes(node.target) and any(writes_to(node, tensor) for tensor in tensors):
-            yield node
+    """Yield the nodes that write to the memory of one of ``tensors``, also in inner graphs."""
+    for module in exported.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
+            if writes(node.target) and any(writes_to(node, tensor) for tensor in tensors):
+                yield node
 
 
 def writes_to(node: fx.Node, tensor: fx.Node) -> bool:
     """Return whether the in-place operator ``node`` writes to the memory of ``tensor``."""
-    written = [node.kwargs.get("out"), *node.args[:1]]
     return any(
-        isinstance(target, fx.Node)
-        and is_tensor(target)
+        is_tensor(target)
         and same_memory(value_of(target), value_of(tensor))
-        and is_view_of(target, tensor)
-        for target in written
+        and (is_view_of(target, tensor) if target.graph is tensor.graph else not_vmapped(target))
+        for target in written_arguments(node)
     )
+
+
+def not_vmapped(node: fx.Node) -> bool:
+    """Return whether the value of ``node`` has memory of its own, unlike values inside vmap."""
+    return not is_vmapped(value_of(node))
 
 
 def is_view_of(node: fx.Node, tensor: fx.Node) -> bool:

@@ -1,6 +1,7 @@
 """Finds the attributes of a model that lead to the same mutable objects."""
 
 from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from functools import partial
 from types import CellType, FunctionType, MethodType
 from typing import Any
@@ -12,6 +13,8 @@ from fxcache.capture.effects import WEIGHTS
 from fxcache.capture.leftovers import referents
 from fxcache.capture.preserve import DEPTH
 from fxcache.effect import Place
+
+LEADING_OUTSIDE = (FunctionType, MethodType, partial, ContextVar)
 
 
 def holders(module: nn.Module, objects: Iterable[object]) -> Iterator[Place]:
@@ -25,16 +28,22 @@ def holders(module: nn.Module, objects: Iterable[object]) -> Iterator[Place]:
 
 def leads_to(value: Any, wanted: set[int]) -> bool:
     """Return whether ``value`` is or refers to an object with one of these ids."""
+    return any(id(item) in wanted for item in reachable(value))
+
+
+def leads_outside(value: Any) -> bool:
+    """Return whether ``value`` refers to code or a context variable, which lead to other values."""
+    return any(isinstance(item, LEADING_OUTSIDE) for item in reachable(value))
+
+
+def reachable(value: Any) -> Iterator[Any]:
+    """Yield ``value`` and what it refers to."""
     seen, level = set[int](), [value]
     for _ in range(DEPTH):
-        if any(id(item) in wanted for item in level):
-            return True
+        yield from level
         new = [item for item in level if id(item) not in seen]
         seen.update(map(id, new))
         level = [below for item in new for below in inside(item)]
-        if not level:
-            return False
-    return False
 
 
 def inside(value: Any) -> list[Any]:

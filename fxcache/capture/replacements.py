@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from fxcache.capture.foreign_memory import ForeignMemory
+from fxcache.capture.values import Values
 
 
 class UntraceableError(RuntimeError):
@@ -32,6 +33,12 @@ class Replacements(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.foreign_memory = ForeignMemory()
+        self._values = Values()
+
+    def __exit__(self, *error: Any) -> None:
+        """Leave the mode, and put back the values of tensors of the model."""
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._values.put_back()
 
     def __torch_function__(
         self,
@@ -43,6 +50,7 @@ class Replacements(TorchFunctionMode):
         if torch.compiler.is_dynamo_compiling():  # Dynamo traces this method, as in flex_attention
             return func(*args, **(kwargs or {}))
         self.foreign_memory.observe()
+        self._values.keep((*args, *(kwargs or {}).values()))
         return REPLACEMENTS.get(func, func)(*args, **(kwargs or {}))
 
 

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from fxcache._torch import bare, is_wrapper, same_memory, without_overrides
+from fxcache.capture.effects import WEIGHTS, all_tensors_in
 from fxcache.capture.foreign_memory import same_bits
 from fxcache.capture.randomness import GeneratorStates
+from fxcache.capture.values import is_real
 
 MAX_RESTORED = 2**20  # larger tensors hold no state that a model writes in its calls
 
@@ -28,8 +30,9 @@ def generators_restored(devices: Sequence[torch.device]) -> Iterator[None]:
 
 @contextmanager
 def values_restored(module: nn.Module) -> Iterator[None]:
-    """Restores the values of small weights and buffers, also if they were written by ``.data``."""
-    small = (bare(t) for t in weights_and_buffers(module) if t.numel() <= MAX_RESTORED)
+    """Restores the values of small tensors of the module, also if ``.data`` was written to."""
+    tensors = chain(weights_and_buffers(module), plain_tensors(module))
+    small = (bare(t) for t in tensors if t.numel() <= MAX_RESTORED)
     kept = [(tensor, tensor.clone()) for tensor in small]
     try:
         yield
@@ -61,6 +64,14 @@ def weights_and_buffers(module: nn.Module) -> Iterator[Tensor]:
     """Yield the weights and buffers that have memory of their own."""
     tensors = chain(module.parameters(), module.buffers())
     return (tensor for tensor in tensors if not is_wrapper(tensor))
+
+
+def plain_tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Yield the tensors in plain attributes, and in containers and objects there."""
+    for submodule in module.modules():
+        for name, value in vars(submodule).items():
+            if name not in WEIGHTS:
+                yield from filter(is_real, all_tensors_in(value))
 
 
 def layout(tensor: Tensor) -> tuple[object, ...]:

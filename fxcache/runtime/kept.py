@@ -9,7 +9,7 @@ from torch import nn
 
 from fxcache._torch import version_of
 from fxcache.call import Call
-from fxcache.capture.holders import holders
+from fxcache.capture.holders import holders, leads_outside
 from fxcache.contents import UNCHANGEABLE
 from fxcache.effect import Effect, Place
 from fxcache.errors import CaptureError
@@ -123,6 +123,8 @@ def is_usable(call: Call, module: nn.Module, place: Place) -> bool:
     value = place.owner(module).get(place.name)
     if place.name in NOT_SETTINGS or is_callable_setting(value):
         return False  # it is part of the hooks
+    if leads_outside(value):
+        return False  # a trace replaces the objects in it, and no others
     try:
         with_kept(call, module, (place,))
     except CaptureError:

@@ -4,6 +4,7 @@ The oracle is the original model: its results, and its tensors after each step.
 """
 
 from collections.abc import Callable
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import pytest
@@ -28,12 +29,14 @@ class Owner(nn.Module):
         self.register_buffer("own", initial, persistent=False)
         self.plain = torch.zeros(2, 5, WIDTH)
         self.listed = [torch.zeros(2, 5, WIDTH)]
+        self.scale = nn.Parameter(torch.ones(()), requires_grad=False)
+        self.norm, self.second = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH, eps=1)
 
     def forward(self, text: Tensor) -> Tensor:
         return self.work[0](self, text)
 
     def tensors(self) -> list[Any]:
-        return [self.own, self.plain, self.listed[0]]
+        return [self.own, self.plain, self.listed[0], self.scale, torch.tensor(self.norm.eps)]
 
 
 class Model(DiT):
@@ -87,8 +90,73 @@ def averaged_in_a_list(owner: Any, text: Tensor) -> Tensor:
     return text + owner.listed[0]
 
 
+def decayed(owner: Any, text: Tensor) -> Tensor:
+    owner.own = owner.own * 0.9
+    return text * owner.own
+
+
+def decayed_plainly(owner: Any, text: Tensor) -> Tensor:
+    owner.plain = (owner.plain + 1) * 0.9
+    return text * owner.plain
+
+
+def decayed_in_place(owner: Any, text: Tensor) -> Tensor:
+    owner.plain.add_(1)
+    return text * owner.plain
+
+
+def deleted(owner: Any, text: Tensor) -> Tensor:
+    before = owner.own
+    del owner.own
+    owner.register_buffer("own", before + text.mean())
+    return text + before
+
+
+def tied(owner: Any, text: Tensor) -> Tensor:
+    if "view" not in owner._buffers:
+        owner.register_buffer("view", owner.own[:, 1:], persistent=False)
+    owner.own.mul_(0.5).add_(text)
+    return text + owner.view.mean()
+
+
+def new_parameter(owner: Any, text: Tensor) -> Tensor:
+    before = owner.scale
+    owner.scale = nn.Parameter(before * 0.9 + text.mean(), requires_grad=False)
+    return text * before
+
+
+def new_module(owner: Any, text: Tensor) -> Tensor:
+    result = owner.norm(text)
+    owner.norm, owner.second = owner.second, owner.norm
+    return result
+
+
+def in_autocast(owner: Any, text: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        owner.plain.add_((text @ text.mT).float().mean())
+    return text * owner.plain
+
+
+VARIABLE: ContextVar[Any] = ContextVar("VARIABLE", default=None)
+
+
+def in_context(owner: Any, text: Tensor) -> Tensor:
+    before = VARIABLE.get()
+    VARIABLE.set(text.tanh() if before is None else before * 0.9 + text)
+    return text if before is None else text + before
+
+
 ZEROS = torch.zeros(2, 5, WIDTH)
 LASTING = {
+    "decayed": (decayed, ZEROS + 1),
+    "decayed plainly": (decayed_plainly, None),
+    "decayed in place": (decayed_in_place, None),
+    "deleted": (deleted, ZEROS),
+    "tied": (tied, ZEROS),
+    "new parameter": (new_parameter, None),
+    "new module": (new_module, None),
+    "in autocast": (in_autocast, None),
+    "in a context variable": (in_context, None),
     "assigned": (assigned, ZEROS),
     "registered": (registered, ZEROS),
     "copied": (copied, ZEROS),
@@ -104,8 +172,13 @@ LASTING = {
 def test_calls_that_change_their_tensors_run_the_original(name: str) -> None:
     plain, model = Model(*LASTING[name]).eval(), Model(*LASTING[name]).eval()
     fxcache.optimize(model, fxcache.Uniform(3))
+    contexts = [copy_context() for _ in range(2)]
     for _ in range(2):
-        assert_same(sampled(model, Model.kept), sampled(plain, Model.kept))
+        found, expected = (
+            context.run(sampled, one, Model.kept)
+            for context, one in zip(contexts, (model, plain), strict=True)
+        )
+        assert_same(found, expected)
     assert refreshes(model) == []
     assert "owner" in str(fxcache.report(model))
 
@@ -132,3 +205,62 @@ def test_tables_in_buffers_are_part_of_the_graph(work: Any, initial: Any) -> Non
     fxcache.optimize(model, fxcache.Uniform(3))
     sampled(model)
     assert refreshes(model) == [[0, 3]]
+
+
+def drawn(owner: Any, text: Tensor) -> Tensor:
+    if owner.own is None:
+        owner.own = torch.rand(text.shape)
+    return text * owner.own
+
+
+def converted(owner: Any, text: Tensor) -> Tensor:
+    owner.own = owner.own.to(text.dtype)
+    return text + owner.own
+
+
+@pytest.mark.filterwarnings(f"ignore:.*{CHANGES}")
+@pytest.mark.parametrize(("work", "initial"), [(drawn, None), (converted, TABLE.double())])
+def test_the_original_makes_what_only_the_first_call_makes(work: Any, initial: Any) -> None:
+    plain, model = Model(work, initial).eval(), Model(work, initial).eval()
+    fxcache.optimize(model, fxcache.Uniform(1))
+    for _ in range(2):
+        torch.manual_seed(0)
+        found = sampled(model, Model.kept)
+        torch.manual_seed(0)
+        assert_same(found, sampled(plain, Model.kept))
+    assert refreshes(model) == [[0, 1, 2, 3], [0, 1, 2, 3, 4]]
+
+
+class Branching(nn.Module):
+    """Branches on values, which cannot be traced, and writes to a tensor of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.ones(())
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.abs().max() > 1e9:
+            return x
+        result = x * self.scale
+        self.scale.mul_(0.9)
+        return result
+
+
+class Later(nn.Module):
+    """A layer of a transformer that applies a module to the stream alone."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor, _emb: Tensor, _text: Tensor) -> Tensor:
+        return x + self.inner(x)
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot trace some submodules")
+def test_a_trial_run_puts_back_plain_tensors() -> None:
+    plain, model = DiT(2).eval(), DiT(2).eval()
+    plain.layers.append(Later(Branching()))
+    model.layers.append(Later(Branching()))
+    fxcache.optimize(model, fxcache.Uniform(1))
+    assert_same(sampled(model), sampled(plain))
