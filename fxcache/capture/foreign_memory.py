@@ -1,7 +1,8 @@
 """Tensors that share memory with NumPy arrays. A graph holds them as constants."""
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -9,20 +10,12 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from fxcache._torch import (
-    is_vmapped,
-    returns_new_memory,
-    same_memory,
-    traced_constants,
-    untraced,
-    writes,
-    written_arguments,
-)
+from fxcache._torch import traced_constants, untraced
 from fxcache.capture.holders import holders
 from fxcache.capture.source import innermost, source_of
+from fxcache.capture.written import Writes, copy_first
 from fxcache.effect import Effect, Place
 from fxcache.errors import CaptureError
-from fxcache.program import is_tensor, value_of
 
 LIFTS = (torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default)
 REMEDY = "make the tensor with torch.tensor(array), which copies it"
@@ -93,34 +86,25 @@ def own_constants(
     Raises:
         CaptureError: The graph writes to memory that outlives the call or that NumPy can read.
     """
-    effects: list[Effect] = []
+    places: list[Place] = []
+    writes = Writes(exported)
     for name, tensor, placeholder in constants(exported):
         lifted = [user for user in placeholder.users if user.target in LIFTS]
-        if not lifted and any(writing_nodes(exported, [placeholder])):
-            places = list(holders(module, [tensor]))
-            if not places:
-                require_unwritten(exported, [placeholder], "a tensor that other calls read")
+        if not lifted and any(writes.to(placeholder)):
+            found = list(holders(module, [tensor]))
+            if not found:
+                require_unwritten(writes.to(placeholder), "a tensor that other calls read")
             copy_first(placeholder)
-            effects += [Effect(place, "", stores=True) for place in places]
+            places += found
         elif lifted and is_foreign(tensor):
-            require_unwritten(exported, lifted, "memory that a tensor shares with a NumPy array")
+            written = chain.from_iterable(map(writes.to, lifted))
+            require_unwritten(written, "memory that a tensor shares with a NumPy array")
             exported.constants[name] = tensor.clone()
     for name, placeholder in weights(exported):
-        if any(writing_nodes(exported, [placeholder])):
+        if any(writes.to(placeholder)):
             copy_first(placeholder)
-            effects.append(Effect(Place.named(names.get(name, name)), "", stores=True))
-    return tuple(effects)
-
-
-def copy_first(placeholder: fx.Node) -> None:
-    """Let the graph use a copy of an input."""
-    users, graph = list(placeholder.users), placeholder.graph
-    following = next(node for node in graph.nodes if node.op != "placeholder")
-    with graph.inserting_before(following):
-        copied = graph.call_function(torch.ops.aten.clone.default, (placeholder,))
-    copied.meta = dict(placeholder.meta)
-    for user in users:
-        user.replace_input_with(placeholder, copied)
+            places.append(Place.named(names.get(name, name)))
+    return tuple(Effect(place, "", stores=True) for place in places)
 
 
 def constants(exported: ExportedProgram) -> Iterator[tuple[str, Tensor, fx.Node]]:
@@ -139,53 +123,14 @@ def weights(exported: ExportedProgram) -> Iterator[tuple[str, fx.Node]]:
             yield str(spec.target), nodes[spec.arg.name]
 
 
-def require_unwritten(exported: ExportedProgram, tensors: Sequence[fx.Node], what: str) -> None:
-    """Raise CaptureError if the graph writes to the memory of one of ``tensors``."""
-    for node in writing_nodes(exported, tensors):
+def require_unwritten(nodes: Iterable[fx.Node], what: str) -> None:
+    """Raise CaptureError if there is a node that writes to the memory that ``what`` names."""
+    for node in nodes:
         raise CaptureError(
             f"forward writes to {what}",
             where=source_of(node),
             remedy="make a copy of the tensor first, with torch.tensor(array) or clone()",
         )
-
-
-def writing_nodes(exported: ExportedProgram, tensors: Sequence[fx.Node]) -> Iterator[fx.Node]:
-    """Yield the nodes that write to the memory of one of ``tensors``, also in inner graphs."""
-    for module in exported.graph_module.modules():
-        for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
-            if writes(node.target) and any(writes_to(node, tensor) for tensor in tensors):
-                yield node
-
-
-def writes_to(node: fx.Node, tensor: fx.Node) -> bool:
-    """Return whether the in-place operator ``node`` writes to the memory of ``tensor``."""
-    return any(
-        is_tensor(target)
-        and same_memory(value_of(target), value_of(tensor))
-        and (is_view_of(target, tensor) if target.graph is tensor.graph else not_vmapped(target))
-        for target in written_arguments(node)
-    )
-
-
-def not_vmapped(node: fx.Node) -> bool:
-    """Return whether the value of ``node`` has memory of its own, unlike values inside vmap."""
-    return not is_vmapped(value_of(node))
-
-
-def is_view_of(node: fx.Node, tensor: fx.Node) -> bool:
-    """Return whether ``node`` comes from ``tensor`` through operators that may return views.
-
-    Inside vmap, only the graph tells which values share memory.
-    """
-    seen, level = set[fx.Node](), [node]
-    while level:
-        one = level.pop()
-        if one is tensor:
-            return True
-        if one not in seen and not returns_new_memory(one.target):
-            level += one.all_input_nodes
-        seen.add(one)
-    return False
 
 
 def is_foreign(tensor: Tensor) -> bool:
