@@ -8,7 +8,6 @@ from torch import fx
 
 from fxcache._torch import draws, is_collective, returns_view
 from fxcache.analysis.dependence import Dependence
-from fxcache.opaque import call_of
 from fxcache.program import Program, Role, is_tensor
 
 
@@ -44,12 +43,9 @@ def find_hoisted(program: Program, needs: Dependence) -> Hoisted:
 
     Random values are never hoisted, because each step draws new ones. Values that other processes
     take part in are never hoisted, because their runs may begin at other steps. Values from state
-    objects are never hoisted, because any step may write to the objects. Neither are values from
-    submodules that graphs call as they are, and that count their calls, for example.
+    objects are never hoisted, because any step may write to the objects.
     """
-    each_step = (
-        n for n in needs.nodes if draws(n.target) or is_collective(n.target) or changes_itself(n)
-    )
+    each_step = (n for n in needs.nodes if draws(n.target) or is_collective(n.target))
     kept = needs.mask(each_step)
     with_latent = [
         n
@@ -66,12 +62,6 @@ def find_hoisted(program: Program, needs: Dependence) -> Hoisted:
     used = needs.between(program.placeholders_of(Role.CONDITIONING), [*per_run, *per_step])
     numbers = (i for i, node in enumerate(program.placeholders) if used >> needs.index[node] & 1)
     return Hoisted(tuple(per_run), tuple(per_step), tuple(numbers))
-
-
-def changes_itself(node: fx.Node) -> bool:
-    """Return whether ``node`` calls a submodule as it is, which changes its attributes."""
-    call = call_of(node)
-    return call is not None and bool(call.settings)
 
 
 def read_by(readers: Sequence[fx.Node]) -> list[fx.Node]:
