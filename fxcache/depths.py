@@ -10,7 +10,8 @@ Rounds at different depths leave few of them at such a place, so that their medi
 from collections.abc import Callable
 from typing import TypeVar
 
-FRAMES_OF_A_BLOCK = 128  # of ``below``, in 16 KiB
+FRAMES_OF_A_BLOCK = 16  # of ``below``, in 16 KiB
+SLOTS = 116  # of values in such a frame, which has twelve slots besides them
 
 T = TypeVar("T")
 
@@ -29,3 +30,8 @@ def at_depth(index: int, rounds: int, run: Callable[[], T]) -> T:
 def below(frames: int, run: Callable[[], T]) -> T:
     """Call ``run`` below this number of frames."""
     return below(frames - 1, run) if frames else run()
+
+
+# Few large frames take as much of the stack as many small ones, and the way up to the caller, which
+# fxcache may walk in each call, is shorter.
+below.__code__ = below.__code__.replace(co_stacksize=SLOTS)
