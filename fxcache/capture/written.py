@@ -36,12 +36,13 @@ def may_be_view(node: fx.Node, tensor: fx.Node) -> bool:
 
     Values inside vmap all seem to share memory. There, only the graph tells.
     """
-    if node.graph is not tensor.graph:
-        return not is_vmapped(value_of(node))
+    outer = node.graph is tensor.graph
+    if not outer and is_vmapped(value_of(node)):
+        return False
     seen, level = set[fx.Node](), [node]
     while level:
         one = level.pop()
-        if one is tensor:
+        if one is tensor or (one.op == "placeholder" and not outer):
             return True
         if one not in seen and not returns_new_memory(one.target):
             level += one.all_input_nodes

@@ -23,6 +23,13 @@ def positions(x: Tensor, _: Tensor) -> Tensor:
     return x + torch.from_numpy(table.T).to(x.device, x.dtype)
 
 
+def made_inside_autocast(x: Tensor, _: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        scale = torch.tensor([1.0, 2.0, 3.0, 4.0])
+        scale.mul_(2)
+    return x * scale
+
+
 # The arguments are Any: for mypy, no tensor can be added to what NumPy made.
 EXACT: dict[str, Callable[[Any, Any], Tensor]] = {
     "from_numpy": lambda x, t: x + torch.from_numpy(np.arange(4.0)).float(),
@@ -37,6 +44,7 @@ EXACT: dict[str, Callable[[Any, Any], Tensor]] = {
     "dlpack": lambda x, t: x + from_dlpack(FLOATS.copy()),
     "moved and cast": lambda x, t: x + torch.from_numpy(np.arange(4)).to(x.device).to(x.dtype),
     "positions": positions,
+    "made inside autocast": made_inside_autocast,
     "round trip": lambda x, t: x + torch.from_numpy(np.cos(torch.arange(4.0).numpy())),
     "np.asarray": lambda x, t: x + torch.tensor(np.asarray(torch.ones(4)) * 2),
     "ufunc of a tensor": lambda x, t: x + torch.as_tensor(np.sin(torch.arange(4.0))),
