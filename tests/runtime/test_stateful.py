@@ -98,14 +98,18 @@ class Requests(RuleBasedStateMachine):
         with torch.no_grad():
             got = self.model(sample, timestep, request.text)
             trajectory = self._trajectory()
-            if trajectory.step == 0 or self._is_planned(trajectory.step):
-                self._notice()
-                self.noticed = self.weights
+            self._notice_if_fxcache_does(trajectory)
             expected = self.plain(sample, timestep, request.text)
         refreshed = trajectory.run.steps[-1].decision.refresh
         assert refreshed or request.index > 0, "the first call of a run"
         self._check(request, sample, timestep, refreshed, got, expected)
         request.index += 1
+
+    def _notice_if_fxcache_does(self, trajectory: Trajectory) -> None:
+        """Notice changes of weights where fxcache does: at the start of a run and as planned."""
+        if trajectory.step == 0 or self._is_planned(trajectory.step):
+            self._notice()
+            self.noticed = self.weights
 
     def _is_planned(self, step: int) -> bool:
         """Return whether the policy refreshes at this step, so that a change is noticed."""
@@ -227,6 +231,7 @@ class Requests(RuleBasedStateMachine):
         sample = torch.randn(request.batch, TOKENS, CHANNELS, dtype=self.dtype)
         with torch.no_grad(), pytest.raises(ZeroDivisionError), Failing(after):
             self.model(sample, request.timesteps[request.index], request.text)
+        self._notice_if_fxcache_does(self._trajectory())  # it may have begun a run
         request.index += 1
 
     @rule()
