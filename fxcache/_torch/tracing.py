@@ -59,10 +59,8 @@ def unnoticed_buffers() -> Iterator[None]:
     removed = {key: hook for key, hook in hooks.items() if "aot_autograd" in hook.__module__}
     for key in removed:
         del hooks[key]
-    try:
-        yield
-    finally:
-        hooks.update(removed)
+    yield
+    hooks.update(removed)  # not after an error, when torch 2.11 would leave them there
 
 
 @contextlib.contextmanager

@@ -52,7 +52,9 @@ class InThread(Keeping):
         return getattr(self.__dict__.get("threads"), "text", None)
 
     def keep(self, text: Any) -> None:
-        self.__dict__.setdefault("threads", threading.local()).text = text
+        if "threads" not in self.__dict__:
+            self.threads = threading.local()
+        self.threads.text = text
 
 
 class InDict(Keeping):
