@@ -25,6 +25,7 @@ from fxcache.capture.source import recorded_line, source_of
 from fxcache.capture.stand_in import as_original
 from fxcache.capture.unlift import WRITTEN, WRITTEN_WEIGHTS, tensor_inputs, unlift
 from fxcache.capture.weight_hooks import DIFFUSERS_HOOKS
+from fxcache.capture.written import copy_written
 from fxcache.errors import CaptureError, NotADenoiserError
 from fxcache.opaque import call_of
 from fxcache.program import Program, Role, output_node
@@ -100,7 +101,8 @@ def program_of(
     """Return the program of a trace, functional and verified. ``lines`` is that of the trace."""
     exported, specialized, boundary, names, opaque = traced
     remove_identities(exported.graph)
-    written = own_constants(exported, original, names)
+    written = copy_written(exported, original, names)
+    own_constants(exported)
     if any(writes(n.target) or is_vmap_step(n.target) for n in all_nodes(exported)):
         exported = functional(exported, model, lines)
         remove_identities(exported.graph)

@@ -1,23 +1,18 @@
 """Tensors that share memory with NumPy arrays. A graph holds them as constants."""
 
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
 
 from fxcache._torch import traced_constants, untraced
-from fxcache.capture.holders import holders
-from fxcache.capture.source import innermost, source_of
-from fxcache.capture.written import Writes, copy_first
-from fxcache.effect import Effect, Place
+from fxcache.capture.source import innermost
+from fxcache.capture.written import Writes, constants, lifts, require_unwritten
 from fxcache.errors import CaptureError
 
-LIFTS = (torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default)
 REMEDY = "make the tensor with torch.tensor(array), which copies it"
 
 
@@ -71,66 +66,21 @@ class ForeignMemory:
                     )
 
 
-def own_constants(
-    exported: ExportedProgram, module: nn.Module, names: Mapping[str, str]
-) -> tuple[Effect, ...]:
+def own_constants(exported: ExportedProgram) -> None:
     """Replace the constants that ``forward`` makes from NumPy arrays by copies.
 
-    The next call of ``forward`` may write other values to the array. Weights and attributes of the
-    module that the graph writes to are replaced by copies too: torch cannot make writes to memory
-    functional that several of them share.
-
-    Returns:
-        An effect for each of these weights and attributes.
+    The next call of ``forward`` may write other values to the array.
 
     Raises:
-        CaptureError: The graph writes to memory that outlives the call or that NumPy can read.
+        CaptureError: The graph writes to memory that NumPy can read.
     """
-    places: list[Place] = []
     writes = Writes(exported)
     for name, tensor, placeholder in constants(exported):
-        lifted = [user for user in placeholder.users if user.target in LIFTS]
-        if not lifted and any(writes.to(placeholder)):
-            found = list(holders(module, [tensor]))
-            if not found:
-                require_unwritten(writes.to(placeholder), "a tensor that other calls read")
-            copy_first(placeholder)
-            places += found
-        elif lifted and is_foreign(tensor):
+        lifted = lifts(placeholder)
+        if lifted and is_foreign(tensor):
             written = chain.from_iterable(map(writes.to, lifted))
             require_unwritten(written, "memory that a tensor shares with a NumPy array")
             exported.constants[name] = tensor.clone()
-    for name, placeholder in weights(exported):
-        if any(writes.to(placeholder)):
-            copy_first(placeholder)
-            places.append(Place.named(names.get(name, name)))
-    return tuple(Effect(place, "", stores=True) for place in places)
-
-
-def constants(exported: ExportedProgram) -> Iterator[tuple[str, Tensor, fx.Node]]:
-    """The name, the value and the placeholder of each constant tensor."""
-    nodes = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
-    for spec in exported.graph_signature.input_specs:
-        if spec.kind is InputKind.CONSTANT_TENSOR and spec.target in exported.constants:
-            yield spec.target, exported.constants[spec.target], nodes[spec.arg.name]
-
-
-def weights(exported: ExportedProgram) -> Iterator[tuple[str, fx.Node]]:
-    """The name and the placeholder of each parameter and buffer."""
-    nodes = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
-    for spec in exported.graph_signature.input_specs:
-        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
-            yield str(spec.target), nodes[spec.arg.name]
-
-
-def require_unwritten(nodes: Iterable[fx.Node], what: str) -> None:
-    """Raise CaptureError if there is a node that writes to the memory that ``what`` names."""
-    for node in nodes:
-        raise CaptureError(
-            f"forward writes to {what}",
-            where=source_of(node),
-            remedy="make a copy of the tensor first, with torch.tensor(array) or clone()",
-        )
 
 
 def is_foreign(tensor: Tensor) -> bool:

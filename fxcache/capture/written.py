@@ -1,13 +1,54 @@
-"""Finds the inputs of a graph to whose memory it writes, and lets it use copies of them."""
+"""Finds the tensors of the model that a graph writes to, and lets it use copies of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
-from torch import fx
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
 
 from fxcache._torch import is_vmapped, returns_new_memory, same_memory, written_arguments
+from fxcache.capture.holders import holders
+from fxcache.capture.source import source_of
+from fxcache.effect import Effect, Place
+from fxcache.errors import CaptureError
 from fxcache.program import is_tensor, value_of
+
+LIFTS = (torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default)
+
+
+def copy_written(
+    exported: ExportedProgram, module: nn.Module, names: Mapping[str, str]
+) -> tuple[Effect, ...]:
+    """Let the graph use copies of the weights and attributes of the module that it writes to.
+
+    torch cannot make writes to memory functional that several of them share.
+
+    Args:
+        exported: The exported program.
+        module: The module.
+        names: The names of some weights, by their names in ``exported``.
+
+    Returns:
+        An effect for each of these weights and attributes.
+
+    Raises:
+        CaptureError: The graph writes to a tensor that outlives the call and is in no attribute.
+    """
+    places: list[Place] = []
+    writes = Writes(exported)
+    for _, tensor, placeholder in constants(exported):
+        if not lifts(placeholder) and any(writes.to(placeholder)):
+            found = list(holders(module, [tensor]))
+            if not found:
+                require_unwritten(writes.to(placeholder), "a tensor that other calls read")
+            copy_first(placeholder)
+            places += found
+    for name, placeholder in weights(exported):
+        if any(writes.to(placeholder)):
+            copy_first(placeholder)
+            places.append(Place.named(names.get(name, name)))
+    return tuple(Effect(place, "", stores=True) for place in places)
 
 
 class Writes:
@@ -59,3 +100,34 @@ def copy_first(placeholder: fx.Node) -> None:
     copied.meta = dict(placeholder.meta)
     for user in users:
         user.replace_input_with(placeholder, copied)
+
+
+def lifts(placeholder: fx.Node) -> list[fx.Node]:
+    """Return the nodes that make a constant of the call from an input; none for an attribute."""
+    return [user for user in placeholder.users if user.target in LIFTS]
+
+
+def constants(exported: ExportedProgram) -> Iterator[tuple[str, Tensor, fx.Node]]:
+    """The name, the value and the placeholder of each constant tensor."""
+    nodes = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
+    for spec in exported.graph_signature.input_specs:
+        if spec.kind is InputKind.CONSTANT_TENSOR and spec.target in exported.constants:
+            yield spec.target, exported.constants[spec.target], nodes[spec.arg.name]
+
+
+def weights(exported: ExportedProgram) -> Iterator[tuple[str, fx.Node]]:
+    """The name and the placeholder of each parameter and buffer."""
+    nodes = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
+    for spec in exported.graph_signature.input_specs:
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+            yield str(spec.target), nodes[spec.arg.name]
+
+
+def require_unwritten(nodes: Iterable[fx.Node], what: str) -> None:
+    """Raise CaptureError if there is a node that writes to the memory that ``what`` names."""
+    for node in nodes:
+        raise CaptureError(
+            f"forward writes to {what}",
+            where=source_of(node),
+            remedy="make a copy of the tensor first, with torch.tensor(array) or clone()",
+        )
