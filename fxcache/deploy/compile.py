@@ -1,5 +1,6 @@
 """Compiles an artifact to native code: machine code for its graphs, which shares its weights."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -20,9 +21,11 @@ from fxcache.deploy.native.target import target_of
 from fxcache.deploy.native.trial import require_loads
 from fxcache.deploy.signatures import NATIVE
 from fxcache.deploy.step_table import lengths_of, named, require_table, reused_at_steps
+from fxcache.graph_inputs import InputKind
 from fxcache.partition.frontier import Frontier
-from fxcache.program import Program, copy_graph, output_node
+from fxcache.program import Program, Role, copy_graph, output_node
 from fxcache.rewrite.variant import Variant
+from fxcache.rewrite.variant_signature import InputSpec
 from fxcache.runtime.pipeline import require_engine
 from fxcache.runtime.rewriting import variants_of
 from fxcache.runtime.settings import Settings
@@ -144,22 +147,37 @@ def compiled(variant: Variant, program: Program) -> Any:
     output.args = (tuple(v for v in output.args[0] if isinstance(v, fx.Node)),)  # type: ignore[union-attr]
     module = fx.GraphModule(variant.module, graph, type(variant.module).__name__)
     values = example_inputs(variant)
+    offsets = [int(is_timestep(spec, program)) for spec in variant.signature.inputs]
     bounds = sizes_to_json(program.sizes)["sizes"]
     dims = {name: Dim(name, min=least, max=most) for name, (least, most) in bounds.items()}
     try:
         return compile_graph(
-            module, [example_of(value) for value in values], [varying(v, dims) for v in values]
+            module, list(map(example_of, values, offsets)), [varying(v, dims) for v in values]
         )
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise not_compilable(str(error).partition("\n")[0][:200], program.model) from error
 
 
-def example_of(value: Tensor) -> Tensor:
-    """Return a tensor of zeros like a fake one."""
+def is_timestep(spec: InputSpec, program: Program) -> bool:
+    """Return whether an input of a graph is the timestep of the call."""
+    source = spec.source
+    return source.kind is InputKind.USER and program.inputs[source.key].role is Role.TIMESTEP
+
+
+def example_of(value: Tensor, offset: int) -> Tensor:
+    """Return zeros like a fake tensor without gaps.
+
+    Args:
+        value: The fake tensor.
+        offset: The number of elements before it in its memory. For a GPU, Inductor compiles reads
+            of 16 aligned bytes if the example is aligned, and copies other tensors at each call. A
+            timestep is an element of the scheduler's tensor, and may be anywhere.
+    """
     shape, stride = (
         [hint_of(size) or 0 for size in sizes] for sizes in (value.shape, value.stride())
     )
-    return torch.empty_strided(shape, stride, dtype=value.dtype, device=value.device).zero_()
+    memory = torch.zeros(math.prod(shape) + offset, dtype=value.dtype, device=value.device)
+    return memory.as_strided(shape, stride, offset)
 
 
 def varying(value: Tensor, dims: Mapping[str, Any]) -> dict[int, Any]:

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -186,6 +187,23 @@ def test_cached_values_are_read_without_gaps():
     ]
     assert read.is_contiguous()
     assert describe_graph(reuse, variants.program, 0)["inputs"]
+
+
+@torch.no_grad()
+def test_code_takes_a_timestep_at_any_address(tmp_path, monkeypatch):
+    model = fxcache.optimize(Odd().eval(), fxcache.Uniform(2), cut="second")
+    model(torch.randn(2, 4), torch.tensor(1.0))
+    folder = fxcache.export(model, tmp_path / "artifact")
+    offsets = {}
+
+    def record(module: Any, inputs: Sequence[Tensor], dims: Any) -> None:
+        offsets.update({tuple(tensor.shape): tensor.storage_offset() for tensor in inputs})
+        raise RuntimeError("stopped before the compiler")
+
+    monkeypatch.setattr("fxcache.deploy.compile.compile_graph", record)
+    with pytest.raises(fxcache.ArtifactError, match="stopped before the compiler"):
+        fxcache.compile_artifact(folder, 4)
+    assert offsets == {(2, 4): 0, (): 1}  # in elements: 4 bytes are no multiple of 16
 
 
 @pytest.mark.slow

@@ -43,10 +43,10 @@ HOOKS = {
 @torch.no_grad()
 def sampled(model: nn.Module) -> Tensor:
     scheduler = tiny.ddim()
-    scheduler.set_timesteps(STEPS)
+    scheduler.set_timesteps(STEPS, device=GPU)
     inputs = {name: tensor.to(GPU) for name, tensor in tiny.inputs().items()}
     for t in scheduler.timesteps:
-        predicted = model(timestep=t.to(GPU), **inputs).sample
+        predicted = model(timestep=t, **inputs).sample
         inputs["sample"] = scheduler.step(predicted, t, inputs["sample"]).prev_sample
     return inputs["sample"]
 
