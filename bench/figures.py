@@ -24,11 +24,6 @@ RESULTS = ROOT / "bench" / "results"
 README, KERNELS = ROOT / "README.md", ROOT / "kernels" / "README.md"
 GPU, DEPLOY = ROOT / "docs" / "gpu.md", ROOT / "docs" / "deploy.md"
 PAPERS, COMPILED = ROOT / "docs" / "papers.md", ROOT / "docs" / "compiled.md"
-GPU_PARTS = (
-    *("step_times", "kernel_times", "hoisting", "batcher"),
-    *("kernel_checks", "correctness", "streams"),
-)
-GPU_LATER = ("peers",)  # which no run has measured yet
 CURVES = {
     FEWER: "fewer steps, no caching",
     DEFAULT: "**`ProtectedEnds`, the default**",
@@ -210,7 +205,7 @@ def traffic_table() -> str:
 
 
 def gpu_tables() -> str:
-    measured = [*GPU_PARTS, *(p for p in GPU_LATER if (RESULTS / f"gpu/{p}.json").exists())]
+    measured = sorted(file.stem for file in RESULTS.glob("gpu/*.json"))
     return gpu_figures({part: result(f"gpu/{part}") for part in measured})
 
 

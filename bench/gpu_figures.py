@@ -10,6 +10,7 @@ CHECKS = (
     "correctness",
     "hoisting",
     "streams",
+    "native",
     "batcher",
 )  # parts that compare results
 Items = Mapping[str, Mapping[str, Any]]  # the items of one part, by name
@@ -27,6 +28,7 @@ def gpu_figures(parts: Mapping[str, Items]) -> str:
             step_table(parts["step_times"]),
             kernel_table(parts["kernel_times"]),
             hoisting_table(parts["hoisting"]),
+            native_table(parts["native"]),
             batcher_table(parts["batcher"]),
             *([peers_table(parts["peers"])] if "peers" in parts else []),
             "\n".join(counts_line(part, parts[part]) for part in CHECKS),
@@ -88,6 +90,22 @@ def hoisting_table(items: Items) -> str:
     return table(rows)
 
 
+def native_table(items: Items) -> str:
+    """Return the times of a step in eager mode and as native code, and the error of native code."""
+    rows = [
+        {
+            "one refresh in three steps": name,
+            "eager": milliseconds(found["eager_ms"]),
+            "native code": milliseconds(found["native_ms"]),
+            "largest error": error(found["largest_error"]),
+            "compiled in": f"{found['compile_seconds']:.0f} s",
+            "code": mebibytes(found["compiled_bytes"]),
+        }
+        for name, found in results_of(items)
+    ]
+    return table(rows)
+
+
 def batcher_table(items: Items) -> str:
     """Return the times of requests alone and together, in eager mode."""
     rows = [
@@ -105,15 +123,26 @@ def batcher_table(items: Items) -> str:
 
 def peers_table(items: Items) -> str:
     """Return the speed-up of each contender over the uncompiled model, or its error."""
-    return table([peers_row(name, item) for name, item in items.items()])
+    rows = [
+        peers_row(name if name.endswith(contender) else f"{name}: {contender}", row)
+        for name, item in items.items()
+        for contender, row in rows_of(item).items()
+    ]
+    return table(rows)
 
 
-def peers_row(name: str, item: Mapping[str, Any]) -> dict[str, str]:
-    found = item.get("result", {})
-    failure = found.get("error") or item.get("error", "").strip().rpartition("\n")[2]
+def rows_of(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the rows of an item by contender; the error of an item that failed as its only row."""
+    if "result" in item:
+        rows: Mapping[str, Any] = item["result"]["rows"]
+        return rows
+    return {"all": {"error": item.get("error", "not measured").strip().rpartition("\n")[2]}}
+
+
+def peers_row(name: str, found: Mapping[str, Any]) -> dict[str, str]:
     row = {"bfloat16, random weights": name, "refresh": "–", "reuse": "–", "waits": "–"}
-    if failure or not found:
-        return row | {"speed-up over uncompiled": f"`{failure}`" if failure else "not measured"}
+    if "error" in found:
+        return row | {"speed-up over uncompiled": f"`{found['error']}`"}
     times = {k: found[f"{k}_ms"] for k in ("refresh", "reuse") if found[f"{k}_ms"] is not None}
     speedup = "{speedup:.2f}× ({speedup_low:.2f}–{speedup_high:.2f})".format(**found)
     return (

@@ -6,7 +6,6 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from typing import Any
 
 from fxcache.commands import (
@@ -26,6 +25,7 @@ from fxcache.commands import (
 from fxcache.commands import compile as compile_
 from fxcache.commands.options import Result
 from fxcache.errors import FxcacheError
+from fxcache.versions import version_of
 
 STOPPED = 130  # the exit status that shells report after Ctrl-C
 COMMANDS: dict[str, tuple[Any, str]] = {
@@ -91,7 +91,9 @@ def write(text: str) -> None:
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="fxcache", description="Cache a denoiser's inner layers.")
-    top.add_argument("--version", action="version", version=version("fxcache"))
+    top.add_argument(
+        "--version", action="version", version=version_of("fxcache") or "not installed"
+    )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for name, (module, purpose) in COMMANDS.items():
         command = commands.add_parser(name, help=purpose)

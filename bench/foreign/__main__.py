@@ -6,13 +6,13 @@ It writes ``bench/results/foreign.json`` after each row, so that ``--resume`` ca
 
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from bench import compatibility
 from bench.foreign.check import check
 from bench.foreign.packages import recipes
 from bench.foreign.torchvision_operators import declare_missing_operators
+from fxcache.versions import version_of
 
 RESULTS = "foreign"
 
@@ -38,15 +38,8 @@ def main() -> None:
 
 def write(rows: dict[str, Any]) -> None:
     packages = sorted({row["package"] for row in rows.values()})
-    found = {package: version_of(package) for package in ("torch", *packages)}
-    compatibility.store(RESULTS, {"versions": found, "rows": dict(sorted(rows.items()))})
-
-
-def version_of(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
+    versions = {package: version_of(package) or "not installed" for package in ("torch", *packages)}
+    compatibility.store(RESULTS, {"versions": versions, "rows": dict(sorted(rows.items()))})
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 """Compares fxcache with other caches on the device: the contenders of ``bench.peers``.
 
-Each item is one contender on one model in one way to run, beside the model without caching. The
-models have random weights in bfloat16, and are larger than on the CPU.
+Contenders run beside the model without caching. In eager mode several share an item, and take
+turns. The models have random weights in bfloat16, and are larger than on the CPU.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from bench.gpu.setup import Setup
 from bench.gpu.timing import EventClock
 
 EAGER = "eager"
+TOGETHER = 6  # contenders in one item; each holds a model
 STEPS = {True: 20, False: 7}  # of a run, by whether models have their full size
 OWN = ("fxcache", "torch")  # the packages of contenders that must not fail
 FLUX_SMALL = {
@@ -90,20 +92,36 @@ class NotInstalledError(Exception):
 def items(setup: Setup) -> Iterator[Item]:
     """Yield the contenders that are compiled in every way to run, then the others in eager mode."""
     try:
-        lineup = import_module("bench.peers.lineup")
+        import_module("bench.peers.lineup")
     except ImportError:  # of diffusers, without which there is no model
         yield Item("the contenders", no_lineup)
         return
+    for name in setup.peers:
+        chosen, _ = lines(setup, name)
+        yield Item(f"{name}, {EAGER}", partial(eager, setup, name, chosen))
+    for way, name in product(setup.compiled, setup.peers):
+        for contender in lines(setup, name)[0]:
+            call = partial(compiled, setup, name, contender, way)
+            yield Item(f"{name}, {way}, {contender.name}", call)
+    for name in setup.peers:
+        _, others = lines(setup, name)
+        for first in range(0, len(others), TOGETHER):
+            group = others[first : first + TOGETHER]
+            part = f"{name}, {EAGER}, {first // TOGETHER + 2}"
+            yield Item(part, partial(eager, setup, name, group))
+
+
+def lines(setup: Setup, name: str) -> tuple[list[Any], list[Any]]:
+    """Return the contenders of the setup on a model: those that are compiled too, and the others.
+
+    The model without caching is beside all of them.
+    """
+    lineup = import_module("bench.peers.lineup")
+    asked = [c for c in lineup.SUBJECTS[name][1] if c is not lineup.ours.PLAIN]
+    if setup.contenders:
+        asked = [c for c in asked if c.name in setup.contenders]
     chosen = lineup.CHOSEN["compiled"]
-    for name in setup.peers:
-        for way in (EAGER, *setup.compiled):
-            for contender in lineup.SUBJECTS[name][1]:
-                if contender in chosen and contender is not lineup.ours.PLAIN:
-                    yield from item(setup, name, contender, way)
-    for name in setup.peers:
-        for contender in lineup.SUBJECTS[name][1]:
-            if contender not in chosen:
-                yield from item(setup, name, contender, EAGER)
+    return [c for c in asked if c in chosen], [c for c in asked if c not in chosen]
 
 
 def no_lineup() -> dict[str, Any]:
@@ -111,48 +129,35 @@ def no_lineup() -> dict[str, Any]:
     return {"contenders": len(import_module("bench.peers.lineup").SUBJECTS)}
 
 
-def item(setup: Setup, name: str, contender: Any, way: str) -> Iterator[Item]:
-    """Yield the item of a contender if the setup has it."""
-    if not setup.contenders or contender.name in setup.contenders:
-        call = partial(measure, setup, name, contender, way)
-        yield Item(f"{name}, {contender.name}, {way}", call)
+def require_packages(contenders: Sequence[Any]) -> None:
+    """Raise NotInstalledError unless the packages of the contenders can be imported.
 
-
-def measure(setup: Setup, name: str, contender: Any, way: str) -> dict[str, Any]:
-    """Return the row of a contender. An error of an installed peer is its result.
-
-    Raises:
-        NotInstalledError: The contender's package is missing. A later run measures it.
-        CheckError: fxcache fails.
+    fxcache and torch can: this code imports them, and fxcache may be a checkout that no installer
+    has seen.
     """
-    require_package(contender.package)
-    with warnings.catch_warnings(action="ignore"):  # of the peers
-        row = {EAGER: eager}.get(way, compiled)(setup, name, contender, way)
-    if contender.package in OWN:
-        require("error" not in row, "fxcache does not fail", row)
-    return row
+    for package in {contender.package for contender in contenders} - set(OWN):
+        try:
+            version(package)
+        except PackageNotFoundError as error:
+            raise NotInstalledError(f"{package} is not installed; carry its wheel") from error
 
 
-def require_package(package: str) -> None:
-    try:
-        version(package)
-    except PackageNotFoundError as error:
-        raise NotInstalledError(f"{package} is not installed; carry its wheel") from error
-
-
-def eager(setup: Setup, name: str, contender: Any, _: str) -> dict[str, Any]:
-    """Time a contender in eager mode, with fxcache by the same rule beside it."""
+def eager(setup: Setup, name: str, contenders: Sequence[Any]) -> dict[str, Any]:
+    """Time contenders that take turns in eager mode, with fxcache by the same rule beside them."""
     from bench.peers import lineup, ours
     from bench.peers.timing import eager_rows
 
-    twins = [c for c in lineup.SUBJECTS[name][1] if c.name == contender.twin]
-    rows = eager_rows(
-        partial(subject_of, setup, name),
-        [ours.PLAIN, contender, *twins],
-        ask_of(setup),
-        clock=partial(EventClock, setup),
-    )
-    return rows[contender.name]
+    require_packages(contenders)
+    wanted = {c.name for c in contenders} | {c.twin for c in contenders}
+    together = [c for c in lineup.SUBJECTS[name][1] if c.name in wanted]
+    with warnings.catch_warnings(action="ignore"):  # of the peers
+        rows = eager_rows(
+            partial(subject_of, setup, name),
+            [ours.PLAIN, *together],
+            ask_of(setup),
+            clock=partial(EventClock, setup),
+        )
+    return checked({c.name: rows[c.name] for c in contenders})
 
 
 def compiled(setup: Setup, name: str, contender: Any, way: str) -> dict[str, Any]:
@@ -160,9 +165,24 @@ def compiled(setup: Setup, name: str, contender: Any, way: str) -> dict[str, Any
     from bench.peers import ours
     from bench.peers.compiling import Way, compiled_row
 
+    require_packages([contender])
     how = Way(setup.compiled[way], partial(EventClock, setup))
     make = partial(subject_of, setup, name)
-    return compiled_row(make, contender, ours.PLAIN, ask_of(setup), how)
+    with warnings.catch_warnings(action="ignore"):  # of the peers
+        row = compiled_row(make, contender, ours.PLAIN, ask_of(setup), how)
+    return checked({contender.name: {"package": contender.package, **row}})
+
+
+def checked(rows: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the result of an item. An error of an installed peer is a result.
+
+    Raises:
+        CheckError: fxcache fails where it has to work.
+    """
+    for name, row in rows.items():
+        refused = row.get("error", "").startswith("CutError")  # a cut that the model does not have
+        require(row["package"] not in OWN or refused or "error" not in row, f"{name} works", row)
+    return {"rows": dict(rows)}
 
 
 def ask_of(setup: Setup) -> Any:

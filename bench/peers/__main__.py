@@ -9,7 +9,6 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -25,18 +24,13 @@ from bench.peers.subject import STEPS, Ask, Subject
 from bench.peers.tables import PARTS
 from bench.peers.timing import Row, eager_rows, told
 from bench.quality.suite import machine
+from fxcache.versions import installed_versions
 
 PACKAGES = ("torch", "diffusers", "DeepCache", "cache-dit", "para-attn", "hicache-pp", "fxcache")
 
 
 def versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return dict.fromkeys(PACKAGES, "not installed") | installed_versions(PACKAGES)
 
 
 def measure(name: str, parts: tuple[str, ...], results: Results) -> None:

@@ -43,8 +43,8 @@ Versions: {versions}.
 
 The random weights tell nothing about the quality of pictures. One thread of a CPU tells nothing
 about a GPU, where launches and waits cost more, and arithmetic less. On a GPU,
-`python -m bench.gpu --part peers` measures the same contenders ([how to run it](gpu.md)). That was
-not measured yet."""
+`python -m bench.gpu --part peers` measures the same contenders. Few of them
+[have been measured](gpu.md#results)."""
 
 WINS = """\
 The best of each side, among the contenders that compute as many steps as the list has. "Fewer

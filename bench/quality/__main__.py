@@ -18,8 +18,8 @@ from bench.quality.results import Results, read
 from bench.quality.sampling import split_captions
 from bench.quality.settings import SETTINGS
 from bench.quality.suite import Bench, Protocol, measure
-from fxcache.calibration.plan_parts import installed_versions
 from fxcache.integrations.diffusers import load_pipeline
+from fxcache.versions import installed_versions
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "bench" / "models"

@@ -14,7 +14,6 @@ from fxcache.calibration.fingerprint import Fingerprint, fingerprint
 from fxcache.calibration.plan_parts import (
     cut_to_json,
     incomplete,
-    installed_versions,
     joined,
     parted,
     read_weights,
@@ -28,6 +27,7 @@ from fxcache.forecasts import Forecast
 from fxcache.partition.request import AUTO, CutRequest, require_cut_request
 from fxcache.policies import Policy
 from fxcache.runtime.denoisers import module_of
+from fxcache.versions import installed_versions
 
 FORMAT = 2
 WEIGHTS = ".safetensors"  # the suffix of the file with the weights of a plan

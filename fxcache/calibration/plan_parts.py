@@ -1,7 +1,6 @@
 """The parts of a saved plan: its weights, its cut, and the versions of packages."""
 
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from fxcache.partition.cut import SPAN, Cut
 from fxcache.partition.request import CutRequest, One
 
 CORRECTION = "trend:"  # the prefix of the names of a correction's weights
-PACKAGES = ("fxcache", "torch", "diffusers")
 
 
 def required(data: Mapping[str, Any], key: str) -> Any:
@@ -79,17 +77,6 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             remedy="calibrate or train again",
         )
     return weights
-
-
-def installed_versions() -> dict[str, str]:
-    """Return the versions of the packages that a plan depends on, as far as they are installed."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
 
 
 def cut_to_json(cut: CutRequest) -> int | str | list[int | str]:

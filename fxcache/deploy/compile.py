@@ -25,7 +25,6 @@ from fxcache.graph_inputs import InputKind
 from fxcache.partition.frontier import Frontier
 from fxcache.program import Program, Role, copy_graph, output_node
 from fxcache.rewrite.variant import Variant
-from fxcache.rewrite.variant_signature import InputSpec
 from fxcache.runtime.pipeline import require_engine
 from fxcache.runtime.rewriting import variants_of
 from fxcache.runtime.settings import Settings
@@ -147,7 +146,7 @@ def compiled(variant: Variant, program: Program) -> Any:
     output.args = (tuple(v for v in output.args[0] if isinstance(v, fx.Node)),)  # type: ignore[union-attr]
     module = fx.GraphModule(variant.module, graph, type(variant.module).__name__)
     values = example_inputs(variant)
-    offsets = [int(is_timestep(spec, program)) for spec in variant.signature.inputs]
+    offsets = [int(is_timestep(spec.source, program)) for spec in variant.signature.inputs]
     bounds = sizes_to_json(program.sizes)["sizes"]
     dims = {name: Dim(name, min=least, max=most) for name, (least, most) in bounds.items()}
     try:
@@ -158,9 +157,8 @@ def compiled(variant: Variant, program: Program) -> Any:
         raise not_compilable(str(error).partition("\n")[0][:200], program.model) from error
 
 
-def is_timestep(spec: InputSpec, program: Program) -> bool:
+def is_timestep(source: Any, program: Program) -> bool:
     """Return whether an input of a graph is the timestep of the call."""
-    source = spec.source
     return source.kind is InputKind.USER and program.inputs[source.key].role is Role.TIMESTEP
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from fxcache.calibration.fingerprint import fingerprint
-from fxcache.calibration.plan_parts import installed_versions, joined
+from fxcache.calibration.plan_parts import joined
 from fxcache.deploy.files import Writer, new_folder, to_bytes
 from fxcache.deploy.forward import parameters_to_json
 from fxcache.deploy.loaded import device_of
@@ -20,6 +20,7 @@ from fxcache.errors import ArtifactError
 from fxcache.runtime.denoisers import is_pipeline
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.pipeline import optimized_modules, require_engine
+from fxcache.versions import installed_versions
 
 FORMAT = 1
 PLAN = "plan.safetensors"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,8 @@ from bench.gpu.__main__ import PARTS, main
 from bench.gpu.items import Item, require
 from bench.gpu.kernel_cases import cases
 from bench.gpu.setup import DRY_RUN
+from bench.peers.contender import Contender
+from bench.peers.subject import Live
 from fxcache.runtime import captures
 from tests import shared
 from tests.bench.processes import one_pytest
@@ -97,7 +100,7 @@ def measured(out: Path, tmp_path_factory: pytest.TempPathFactory) -> DryRun:
         cases(replace(DRY_RUN, full=True))  # which are listed only, without a GPU
         environment.first_line(["/nowhere/nvidia-smi"])
         with pytest.raises(peers.NotInstalledError):
-            peers.require_package("no-such-package")
+            peers.require_packages([Contender("missing", "no-such-package", no_block)])
         patch.setattr(peers, "import_module", not_installed)
         (item,) = peers.items(DRY_RUN)
         with pytest.raises(ImportError):
@@ -119,6 +122,10 @@ def measured(out: Path, tmp_path_factory: pytest.TempPathFactory) -> DryRun:
         restarts,
         ran,
     )
+
+
+def no_block(*_: Any) -> Any:
+    return nullcontext(Live(None))
 
 
 def not_installed(name: str) -> None:

@@ -207,7 +207,7 @@ def test_an_import_that_became_heavy(expected, tmp_path, monkeypatch):
     shutil.copytree(PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     first = folder / "__init__.py"
     first.write_text(first.read_text() + "\nimport sqlite3, PIL.Image\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
     sizes.imports.cache_clear()
     found = failed(gate(expected, small()), "imports/PIL")
     sizes.imports.cache_clear()

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import nn
 
-from fxcache.calibration.plan_parts import installed_versions
 from fxcache.deploy.calls import call_to_json as require_supported
 from fxcache.deploy.calls import require_no_code
 from fxcache.deploy.files import Writer, new_folder
@@ -34,6 +33,7 @@ from fxcache.rewrite.variants import Variants
 from fxcache.runtime.denoisers import is_pipeline
 from fxcache.runtime.engine import Engine
 from fxcache.runtime.pipeline import optimized_modules, require_engine
+from fxcache.versions import installed_versions
 
 CALLER = "fxcache.export_onnx"
 PACKAGES = ("onnx", "onnxscript")

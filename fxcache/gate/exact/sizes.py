@@ -1,6 +1,7 @@
 """Exact sizes: the bytes of an artifact's graphs, and what ``import fxcache`` imports."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -44,12 +45,18 @@ def imports() -> dict[str, int]:
         StateError: The import fails in a new process.
     """
     command = [sys.executable, "-P", "-c", IMPORTED]  # -P: not from the current folder
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }  # fxcache may be a checkout
+    ran = subprocess.run(  # noqa: S603
+        command, env=environment, capture_output=True, text=True, check=False
+    )
     if ran.returncode:
         raise StateError(
             f"import fxcache fails in a new process: {ran.stderr.strip()[-500:]}",
             where=sys.executable,
-            remedy="install fxcache in the environment of the gate",
+            remedy="install fxcache, or name its folder in PYTHONPATH",
         )
     packages: dict[str, int] = {}
     for name in json.loads(ran.stdout):
