@@ -1,7 +1,7 @@
 """The variants of one program under one plan. Each is made at its first use."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import Any
 
@@ -10,9 +10,9 @@ from torch import Tensor, fx
 from fxcache.analysis.hoisting import Hoisted, HoistLevel
 from fxcache.codecs.codec import Coefficients
 from fxcache.codecs.format import CacheFormat
-from fxcache.codecs.layout import Layout
 from fxcache.partition.cut import CutPlan
 from fxcache.partition.frontier import Frontier
+from fxcache.rewrite.buffer_layouts import BufferLayouts
 from fxcache.rewrite.compiled import MachineCodes
 from fxcache.rewrite.dump import identifier
 from fxcache.rewrite.factory import Rewritten, VariantFactory, VariantKey
@@ -23,7 +23,6 @@ from fxcache.rewrite.variant import TimestepPart, Variant
 from fxcache.rewrite.variant_signature import signature_of
 from fxcache.step import Decision
 
-Layouts = Mapping[int, tuple[Layout, ...]]  # by the number of the cache point
 NOTHING: frozenset[str] = frozenset()
 AS_IS = CacheFormat()
 
@@ -40,6 +39,7 @@ class Variants:
         made: The variants that were made so far, by key.
         fusions: The places where a kernel could run, by key of the variant.
         weights: The module's current weights, by their names in the program.
+        layouts: The layouts of the buffers that variants write.
         codes: Machine code that runs in place of graphs; None if there is none.
     """
 
@@ -62,8 +62,7 @@ class Variants:
         self.weights: Mapping[str, Any] = self.program.weights
         self.modules: list[fx.GraphModule] = []  # all graphs so far
         self._prefixes: dict[HoistLevel, Variant] = {}
-        # By variant: the sizes that vary, and the layouts for them.
-        self._layouts: dict[Variant, tuple[dict[Any, int], Layouts]] = {}
+        self.layouts = BufferLayouts(self.program.sizes)
         self._lock = threading.RLock()
 
     def variant(
@@ -183,18 +182,6 @@ class Variants:
     def prologue_flops(self) -> int:
         """The FLOPs of the prologue."""
         return self._factory.costs.prologue_flops(self.hoisted)
-
-    def layouts(self, variant: Variant, tensors: Sequence[Tensor]) -> Layouts:
-        """Return the layouts of the buffers that ``variant`` writes in a call with ``tensors``."""
-        sizes = self.program.sizes.symbol_values(tensors)
-        known, layouts = self._layouts.get(variant, (None, {}))
-        if known != sizes:
-            layouts = {
-                number: tuple(Layout.of(like, sizes) for like in buffers)
-                for number, buffers in variant.buffers.items()
-            }
-            self._layouts[variant] = sizes, layouts
-        return layouts
 
     def weights_read(self, reused: frozenset[str], hoisted: HoistLevel) -> list[Tensor]:
         """Return the distinct weights that a step of this kind reads."""

@@ -139,7 +139,7 @@ class StepContext:
             read = ReadContext(cache.entries, signature.reads, self.now, self.half)
             coefficients = self.variants.coefficients.at(read)
         if signature.stores:
-            layouts = self.variants.layouts(graph, self.call.tensors)
+            layouts = self.variants.layouts.of(graph, self.call.tensors)
             cache.reserve(layouts, self.trajectory.step, self.source, self.fresh)
         # torch.compile compiles the graph itself, also if there is machine code.
         self.module = graph.module if self.compiled else graph.function

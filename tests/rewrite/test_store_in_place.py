@@ -57,7 +57,7 @@ def run(
     """Run ``variant`` and store its values, as the engine does. Return its output."""
     tensors, codec = tensors_of_call(step, batch), variants.form.codec
     if variant.signature.stores:
-        cache.reserve(variants.layouts(variant, tensors), step, variants, fresh)
+        cache.reserve(variants.layouts.of(variant, tensors), step, variants, fresh)
     with torch.no_grad():
         results = variant.module(*variant.signature.bind(tensors, cached=cache.entries))
         (output,), values, _, _ = variant.signature.unpack(results)

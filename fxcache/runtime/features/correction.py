@@ -4,6 +4,7 @@ from fxcache.codecs.drift import DriftCorrection
 from fxcache.errors import PlanError
 from fxcache.runtime.features.cfg_split import equal_halves
 from fxcache.runtime.features.feature import Feature
+from fxcache.runtime.record import is_asynchronous
 from fxcache.runtime.step_context import StepContext
 
 
@@ -24,7 +25,7 @@ class CorrectionCheck(Feature):
         trajectory, latent = step.trajectory, step.original_call.latent
         if self._correction.parts < 2 or trajectory.step > 1:
             return
-        trajectory.run.guidance_waits += latent.device.type != "cpu"
+        trajectory.run.guidance_waits += is_asynchronous(latent.device)
         if not equal_halves(latent):
             raise PlanError(
                 "the correction was measured on guided batches, whose halves have the same "

@@ -22,6 +22,7 @@ from fxcache.runtime.features.cfg_split import (
 from fxcache.runtime.features.feature import Feature
 from fxcache.runtime.notices import Notices
 from fxcache.runtime.offload import Offload
+from fxcache.runtime.record import is_asynchronous
 from fxcache.runtime.step_context import CFGPhase, StepContext
 from fxcache.signature import Signature
 
@@ -118,7 +119,7 @@ class Guidance(Feature):
         if slot.guided:
             one_tensor = isinstance(call.arguments[call.latent_name], Tensor)
             slot.guided = one_tensor and equal_halves(call.latent)
-            trajectory.run.guidance_waits += call.latent.device.type != "cpu"
+            trajectory.run.guidance_waits += is_asynchronous(call.latent.device)
         keeps = slot.guided and step.now.index >= self.cache.begins(step.now)
         return CFGPhase.BOTH if keeps else CFGPhase.WHOLE
 

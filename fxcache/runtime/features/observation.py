@@ -10,6 +10,7 @@ from fxcache.policies import Observation, Since
 from fxcache.runtime.features.feature import Feature
 from fxcache.runtime.features.precomputed_signals import precomputed_signal
 from fxcache.runtime.offload import Offload
+from fxcache.runtime.record import is_asynchronous
 from fxcache.runtime.step_context import StepContext
 
 
@@ -32,7 +33,7 @@ class Observe(Feature):
         history = step.trajectory.slot(SignalHistory)
         if history.reference is not None:
             changes.append(relative_l1(signal, history.reference, self._kernels))
-            step.trajectory.run.signal_waits += signal.device.type != "cpu"
+            step.trajectory.run.signal_waits += is_asynchronous(signal.device)
         if history.reference is None or self._since is Since.STEP:
             history.keep(signal)
 

@@ -156,3 +156,14 @@ class Inputs:
                     conditioning.digests[i] = digest_of(conditioning.tensors[i])
             elif matches[i] is Match.SAME and path not in self._rebuilt:
                 self._steady.add(path)
+
+
+def only_same(compared: Sequence[tuple[Match, ...]], conditioning: Conditioning) -> int | None:
+    """Return the index of the only trajectory that fits, if its inputs are the same; None else."""
+    same = []
+    for index, matches in enumerate(compared):
+        if not any(matches):
+            same.append(index)
+        elif conditioning.summary(matches) is not Match.FOREIGN:
+            return None
+    return same[0] if len(same) == 1 else None

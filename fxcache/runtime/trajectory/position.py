@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fxcache._torch import schedule_tensor
+from fxcache.runtime.record import is_asynchronous
 
 
 class Element(NamedTuple):
@@ -124,7 +125,7 @@ def number_of(timestep: Tensor) -> Position:
     if timestep.is_meta or not timestep.numel():
         return Unknown()
     least, greatest = torch.stack(torch.aminmax(timestep)).tolist()  # reads the device once
-    return Number(float(greatest), timestep.device.type != "cpu", bool(least == greatest))
+    return Number(float(greatest), is_asynchronous(timestep.device), bool(least == greatest))
 
 
 def address(tensor: Tensor) -> int:

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from fxcache.call import Call
 from fxcache.runtime.feature_cache import FeatureCache
-from fxcache.runtime.record import Attributions
+from fxcache.runtime.record import Attributions, is_asynchronous
 from fxcache.runtime.trajectory import state as states
 from fxcache.runtime.trajectory.attribution import Attribution, Certainty, attribute
 from fxcache.runtime.trajectory.caller import Caller
 from fxcache.runtime.trajectory.evidence import Evidence
-from fxcache.runtime.trajectory.inputs import Conditioning, Inputs
+from fxcache.runtime.trajectory.inputs import Conditioning, Inputs, only_same
 from fxcache.runtime.trajectory.latent import Likeness, likenesses, sample_of
 from fxcache.runtime.trajectory.lengths import RunLengths
 from fxcache.runtime.trajectory.position import Motion, Position, position_of
@@ -49,12 +49,15 @@ class TrajectoryStore:
         """Find or start the trajectory of ``call``, and record the call in it."""
         position = position_of(call.timestep, caller.place)
         sample = sample_of(*call.latents)
+        waits = is_asynchronous(sample.device)
         with self._lock:
             conditioning = self._inputs.conditioning(call)
             known = [t for t in self.trajectories if t.scope == caller.scope]
             self.counts.calls += 1
             compared = [t.compare(conditioning) for t in known]
-            self.counts.device_waits += conditioning.waited(compared) and on_device(sample)
+            self.counts.device_waits += conditioning.waited(compared) and is_asynchronous(
+                sample.device
+            )
             plain = self._plain_step(known, compared, position, conditioning, caller, sample)
             if plain is not None:
                 return plain
@@ -65,7 +68,7 @@ class TrajectoryStore:
 
             def compare(indices: Sequence[int]) -> list[Likeness]:
                 self.counts.by_latent += 1
-                self.counts.device_waits += on_device(sample)
+                self.counts.device_waits += waits
                 return likenesses([known[i].latent for i in indices], sample)
 
             attribution = attribute(evidence, compare)
@@ -231,25 +234,9 @@ class TrajectoryStore:
         return sum(t.slot(kind).nbytes for t in [*self.trajectories, *self._retired])
 
 
-def only_same(compared: Sequence[tuple[Match, ...]], conditioning: Conditioning) -> int | None:
-    """Return the index of the only trajectory that fits, if its inputs are the same; None else."""
-    same = []
-    for index, matches in enumerate(compared):
-        if not any(matches):
-            same.append(index)
-        elif conditioning.summary(matches) is not Match.FOREIGN:
-            return None
-    return same[0] if len(same) == 1 else None
-
-
 def advanced(
     trajectory: Trajectory, position: Position, changed: Match, attribution: Attribution
 ) -> Transition:
     """Return the transition of ``trajectory`` to the next step."""
     event = Event(position, changed, attribution.certainty, attribution.reason)
     return states.advance(trajectory.state, event)
-
-
-def on_device(tensor: Tensor) -> bool:
-    """Return whether reading ``tensor`` waits for another device."""
-    return tensor.device.type not in ("cpu", "meta")
