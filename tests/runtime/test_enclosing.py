@@ -16,7 +16,7 @@ import fxcache
 from fxcache.runtime import enclosing
 from fxcache.runtime.module import engine_of
 from tests.loops import refreshes
-from tests.runtime.test_pipeline import PROMPT, Denoiser
+from tests.runtime.pipeline import PROMPT, Denoiser
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
 STEPS = 6

@@ -171,7 +171,7 @@ REPORTS = (
         "A request, one that is cancelled after three steps, and the first again: as in a new "
         "pipeline, also with the default policy.",
         mended="The default policy took the length of the cancelled run for that of the next one. "
-        "Tests: `test_the_length_of_…` in `tests/runtime/test_pipeline.py`.",
+        "Tests: `test_the_length_of_…` in `tests/runtime/test_pipeline_runs.py`.",
     ),
     PublicReport(
         "vllm-project/vllm-omni",
