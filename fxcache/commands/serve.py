@@ -18,6 +18,8 @@ HELP = {
     "dtype": "the dtype of the pipeline and of the artifact",
     "threads": "how many threads torch uses in each replica",
     "max_batch": "the greatest number of rows of one call",
+    "linger": "how many seconds a waiting step waits for steps of other pictures",
+    "align": "how many rounds the first step of a picture waits for the refresh of another one",
     "max_ongoing": "how many pictures a replica draws at once",
     "max_queued": "how many requests wait; further ones get the status 503",
     "max_steps": "the most steps that a request may ask for",

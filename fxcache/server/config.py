@@ -25,6 +25,8 @@ class ServerConfig:
         dtype: The dtype of the pipeline, that of the artifact, such as ``bfloat16``.
         threads: How many threads torch uses in each replica.
         max_batch: The greatest number of rows of one call. A guided picture has two rows.
+        linger: How many seconds a waiting step waits for steps of other pictures.
+        align: For how many rounds the first step of a picture waits for the refresh of another one.
         max_ongoing: How many pictures a replica draws at once.
         max_queued: How many requests wait for a replica, those that are just being assigned
             included. Further ones get the status 503.
@@ -46,6 +48,8 @@ class ServerConfig:
     dtype: str = "float32"
     threads: int = 1
     max_batch: int = 16
+    linger: float = 0.005
+    align: int = 0
     max_ongoing: int = 16
     max_queued: int = 64
     max_steps: int = 100
@@ -56,7 +60,9 @@ class ServerConfig:
         for name in POSITIVE:
             require_integer(self, name, 1)
         require_integer(self, "max_batch", 2)
-        require_integer(self, "retries", 0)
+        for name in ("retries", "align"):
+            require_integer(self, name, 0)
+        require_number(self, "linger", 0)
         require_number(self, "deadline", 0, exclusive=True)
         for name in ("port", "metrics_port"):
             require_integer(self, name, 1, 2**16 - 1)

@@ -67,7 +67,8 @@ class Painter:
         pipeline.set_progress_bar_config(disable=True)
         self._pipeline, self._device = pipeline, config.device
         denoiser = load(config.artifact, device=config.device)
-        self._batched = BatchedPipeline(pipeline, denoiser, max_batch=config.max_batch).__enter__()
+        options = {name: getattr(config, name) for name in ("max_batch", "linger", "align")}
+        self._batched = BatchedPipeline(pipeline, denoiser, **options).__enter__()
         self._pool = ThreadPoolExecutor(config.max_ongoing, thread_name_prefix="fxcache-painter")
         try:
             self._call(Wish(an_example(pipeline), steps=2, seed=0), lambda: None)

@@ -82,6 +82,15 @@ def test_an_artifact_of_another_dtype_fails_at_the_start(small):
     assert threading.active_count() == before
 
 
+def test_the_batcher_has_the_options_of_the_server(small):
+    folders = str(small / "pipeline"), str(small / "unet")
+    made = Painter(ServerConfig(*folders, max_batch=6, linger=0.25, align=9))
+    batcher = made._batched.batcher
+    made.close()
+    assert batcher._calls.buckets == (2, 4, 6)
+    assert (batcher._linger, batcher._align) == (0.25, 9)
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -90,6 +99,8 @@ def test_an_artifact_of_another_dtype_fails_at_the_start(small):
         {"port": 0},
         {"metrics_port": 8000},
         {"max_batch": 1},
+        {"linger": -1.0},
+        {"align": -1},
         {"max_queued": 0},
         {"device": "cuda:1"},
         {"dtype": "x"},
