@@ -47,7 +47,7 @@ def test_pictures_drawn_at_once_equal_those_drawn_alone(painter):
 
 def test_a_picture_that_nobody_waits_for_ends_at_its_next_step(painter):
     async def left() -> None:
-        work = asyncio.ensure_future(painter.draw(replace(WISH, steps=1000)))
+        work = asyncio.ensure_future(painter.draw(replace(WISH, steps=999)))
         while not painter.statistics.open_requests:
             await asyncio.sleep(0.01)
         work.cancel()
