@@ -131,7 +131,9 @@ def is_state_class(kind: Any) -> bool:
         return True
     members = [vars(base) for base in kind.__mro__ if base is not object]
     custom = any("__reduce__" in names or "__reduce_ex__" in names for names in members)
-    if issubclass(kind, OWN_STATE) or custom:
+    # An instance that C++ has not initialised, as of a scripted module, may end the process.
+    made_by = getattr(kind.__new__, "__self__", object)
+    if issubclass(kind, OWN_STATE) or custom or made_by.__module__ != "builtins":
         return False
     try:
         reduced: Any = object.__reduce_ex__(kind.__new__(kind), 2)

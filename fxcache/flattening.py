@@ -46,7 +46,7 @@ class Flattening:
             elif not isinstance(leaf, PLAIN):
                 self._objects.append((path, leaf))
             else:
-                self.key.append((path, type(leaf), leaf))
+                self.key.append((path, type(leaf), exact(leaf)))
 
     def add_state(self) -> State:
         """Add the tensors in state objects, after all arguments, and return the state."""
@@ -75,6 +75,11 @@ class Flattening:
         if dims:
             shape = tuple(None if d in dims else size for d, size in enumerate(tensor.shape))
         self.key.append((path, shape, tensor.dtype, tensor.device))
+
+
+def exact(constant: Any) -> Hashable:
+    """Return a value that differs from that of another constant; 0.0 equals -0.0."""
+    return "-0.0" if type(constant) is float and repr(constant) == "-0.0" else constant
 
 
 def flattened(

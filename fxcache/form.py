@@ -190,6 +190,8 @@ def number_test(value: Any) -> Test:
 def constant_test(value: Any) -> Test:
     """Return a test for the same value of the same type."""
     kind = type(value)
+    if kind is float and value == 0:  # and 0.0 equals -0.0
+        return lambda other, _: type(other) is kind and repr(other) == repr(value)
     return lambda other, _: other is value or (type(other) is kind and bool(other == value))
 
 

@@ -116,6 +116,30 @@ def test_a_capture_that_fails_names_the_source_line(unet):
 
 
 @pytest.mark.parametrize(
+    "make", [torch.jit.script, lambda layer: torch.jit.trace(layer, torch.ones(1, 8))]
+)
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_module_without_python_code(make):
+    class Scripted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = make(nn.Linear(8, 8))
+
+        def forward(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.layer(sample) * timestep
+            return found
+
+    example = {"sample": torch.ones(1, 8), "timestep": torch.tensor(1.0)}
+    message = refused(
+        fxcache.CaptureError,
+        Scripted().eval(),
+        capture=fxcache.CaptureConfig(example_inputs=example),
+    )
+    assert "torch.jit" in message
+    assert "layer" in message
+
+
+@pytest.mark.parametrize(
     ("cut", "expected"),
     [
         (4, "0 (up_blocks.1.attentions.0)"),

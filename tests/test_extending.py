@@ -1,6 +1,7 @@
 """Tests a user's policy and forecast, made with the public names of ``fxcache``."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -58,3 +59,41 @@ def test_user_classes_are_named_by_module_and_class():
     assert fxcache.Forecast.kinds[f"{__name__}:Half"] is Half
     found = fxcache.report(fxcache.optimize(tiny.small_unet(), Moved())).policy
     assert found["policy"] == f"{__name__}:Moved"
+
+
+@dataclass(frozen=True)
+class Returning(fxcache.Policy):
+    """Decide whatever it was made with."""
+
+    value: Any = None
+
+    def scheduled(self, step: fxcache.Step) -> fxcache.Decision:
+        del step
+        return self.value
+
+
+@dataclass(frozen=True)
+class Weighted(fxcache.Forecast):
+    """Return the weights that it was made with."""
+
+    value: Any = None
+
+    def weights(self, age: int, distance: int, step: fxcache.Step) -> tuple[float, ...]:
+        del age, distance, step
+        return self.value
+
+
+@pytest.mark.parametrize("value", [None, True, "refresh"])
+def test_a_policy_that_returns_no_decision_is_named(value):
+    unet = fxcache.optimize(tiny.small_unet(), Returning(value))
+    with pytest.raises(fxcache.ConfigError, match=r"Returning\.scheduled") as caught:
+        sample(unet, 3, **tiny.inputs())
+    assert repr(value) in caught.value.what
+
+
+@pytest.mark.parametrize("value", [None, (), (1.0, 2.0), 0.5])
+def test_a_forecast_with_other_weights_than_its_order_is_named(value):
+    unet = fxcache.optimize(tiny.small_unet(), fxcache.Uniform(2), forecast=Weighted(value=value))
+    with pytest.raises(fxcache.ConfigError, match=r"Weighted\.weights") as caught:
+        sample(unet, 3, **tiny.inputs())
+    assert "order 1" in caught.value.what

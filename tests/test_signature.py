@@ -1,5 +1,6 @@
 """Tests the canonical form of calls: names, roles, and the key of a capture."""
 
+import math
 import weakref
 from enum import StrEnum
 from typing import Any
@@ -258,3 +259,17 @@ def test_the_latent_by_its_name(parameters, latent):
     scope: dict[str, Any] = {"nn": nn}
     exec(f"class Model(nn.Module):\n    def forward(self, {parameters}): ...", scope)
     assert Signature(scope["Model"]).latent == latent
+
+
+@torch.no_grad()
+@UNKNOWN_CALLER
+def test_the_sign_of_zero_is_part_of_the_call():
+    class Signed(DiT):
+        def forward(self, sample, timestep, text, scale=1.0):
+            return super().forward(sample, timestep, text) * math.copysign(1.0, scale)
+
+    model, plain = fxcache.optimize(Signed().eval(), fxcache.Uniform(1)), Signed().eval()
+    inputs, time = dit_inputs(), torch.tensor(500.0)
+    for scale in (0.0, -0.0, 0.0, -0.0):
+        found = model(timestep=time, scale=scale, **inputs)
+        assert torch.equal(found, plain(timestep=time, scale=scale, **inputs))

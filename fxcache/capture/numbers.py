@@ -151,12 +151,14 @@ class NumberTrace:
     Attributes:
         entries: The calls in order.
         read: The paths of the inputs whose values the model reads.
+        returned: The numbers and strings in the model's result, which are constants of a graph.
         slots: The places at which other numbers enter.
         stand_ins: The tensors that a replay returns.
     """
 
     entries: tuple[Entry, ...]
     read: frozenset[str]
+    returned: tuple[Any, ...] = ()
     slots: tuple[Slot, ...] = ()
     stand_ins: StandIns = field(default_factory=StandIns)
 

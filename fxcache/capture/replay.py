@@ -30,6 +30,8 @@ from fxcache.capture.numbers import (
 from fxcache.capture.preserve import Preserved
 from fxcache.capture.specialize import Specialize
 
+CONSTANTS = (bool, int, float, complex, str)
+
 
 class Names:
     """The tensors of one run, by reference."""
@@ -158,8 +160,8 @@ def record(module: nn.Module, call: Call) -> NumberTrace:
     quiet = torch.inference_mode(False), torch.no_grad()
     kept = Preserved(module)
     with kept, quiet[0], quiet[1], fakes, known, mode:
-        own_context(rebuilt.run, module)
-    trace = NumberTrace(tuple(mode.entries), frozenset(known.read))
+        result = own_context(rebuilt.run, module)
+    trace = NumberTrace(tuple(mode.entries), frozenset(known.read), constants_of(result))
     slots: set[Slot] = set()
     for number in nearby_numbers(call.number):
         slots |= (replayed(trace, module, call, number, kept) or {}).keys()
@@ -200,7 +202,13 @@ def replayed(
     rebuilt = call.rebuilt(inputs, number)
     try:
         with kept, torch.inference_mode(False), torch.no_grad(), replay:
-            own_context(rebuilt.run, module)
+            returned = constants_of(own_context(rebuilt.run, module))
     except Exception:
         return None  # the replay ended, or the model failed: a new record will report the error
-    return replay.values if replay.complete else None
+    equal = len(returned) == len(trace.returned) and all(map(same, returned, trace.returned))
+    return replay.values if replay.complete and equal else None
+
+
+def constants_of(result: Any) -> tuple[Any, ...]:
+    """Return the numbers and strings in a result of the model."""
+    return tuple(leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, CONSTANTS))

@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from fxcache._torch import copy_all
 from fxcache.codecs.codec import CacheEntry, Codec, Coefficients, ReadContext, Slot
+from fxcache.errors import ConfigError
 from fxcache.forecasts import Forecast
 from fxcache.graph_inputs import InputKind, Source, add_input
 from fxcache.step import Step
@@ -101,12 +102,24 @@ class HistoryWeights(Coefficients):
         read = [context.entries[number] for number in context.reads]
         for steps in {entry.steps for entry in read}:
             distance = steps[0] - steps[1] if len(steps) > 1 else 1
-            weights = self._forecast.weights(step.index - steps[0], distance, step)
+            weights = required_weights(self._forecast, step.index - steps[0], distance, step)
             rows[steps] = in_neighbours(weights, steps)
         like = read[0].buffers[0]
         dtype = torch.promote_types(like.dtype, torch.float32)
         table = tuple(rows[entry.steps] for entry in read)
         return {WEIGHTS: self._tensor(table, like.device, dtype)}
+
+
+def required_weights(forecast: Forecast, age: int, distance: int, step: Step) -> Sequence[float]:
+    """Return the weights of a forecast. Raise ConfigError if there are not as many as its order."""
+    weights: object = forecast.weights(age, distance, step)
+    if isinstance(weights, tuple | list) and len(weights) == forecast.order:
+        return weights
+    raise ConfigError(
+        f"the weights of a forecast of order {forecast.order} are {weights!r}",
+        where=f"{type(forecast).__name__}.weights",
+        remedy=f"return a tuple of numbers, {forecast.order} of them",
+    )
 
 
 def in_neighbours(weights: Sequence[float], steps: Sequence[int]) -> tuple[float, ...]:

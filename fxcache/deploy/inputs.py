@@ -101,6 +101,7 @@ def varying_sizes(
     symbols: Mapping[str, Any],
     bounds: Mapping[str, Bounds],
     conditions: Sequence[Any],
+    open_dims: Sequence[frozenset[int]],
     where: str,
 ) -> VaryingSizes:
     """Return the sizes that may vary, with all conditions on them.
@@ -110,6 +111,8 @@ def varying_sizes(
         symbols: The symbols by name.
         bounds: The bounds of each symbol, by name.
         conditions: The conditions that the trace found, as JSON.
+        open_dims: For each input, the dimensions that the kind of call leaves open. The graph may
+            fix their sizes all the same: torch.export fixes a size of one.
         where: Their place in the artifact, for errors.
     """
     sizes: list[tuple[int, int, Any]] = [
@@ -117,14 +120,18 @@ def varying_sizes(
         for index, value in enumerate(inputs)
         for dim, size in enumerate(value.shape)
     ]
-    open_sizes = [(index, dim, size) for index, dim, size in sizes if type(size) is not int]
+    varying = [size for _, _, size in sizes if type(size) is not int]
     stated = [expressions.from_json(condition, symbols, where) for condition in conditions]
-    found = guards_of(open_sizes[0][2]) if open_sizes else []
+    found = guards_of(varying[0]) if varying else []
     ranges = {
         symbols[n]: (b.least, math.inf if b.most is None else b.most) for n, b in bounds.items()
     }
     return VaryingSizes(
-        {(index, dim): expression_of(size) for index, dim, size in open_sizes},
+        {
+            (index, dim): expression_of(size)
+            for index, dim, size in sizes
+            if type(size) is not int or dim in open_dims[index]
+        },
         ranges,
         (*stated, *found),
     )

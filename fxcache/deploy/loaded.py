@@ -1,7 +1,7 @@
 """A model without its code: it runs the graphs of an artifact."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from copy import deepcopy
 from typing import Any
 
@@ -84,11 +84,12 @@ class Programs:
             if same and program.sizes.admit(call.tensors):
                 return program
         served = "; ".join(reader.describe() for reader in self._readers[:3])
-        described = call.describe() + options_of(kind)
+        given, known = options_of(kind), {reader.options for reader in self._readers}
         raise ArtifactError(
-            f"the artifact of {name} has no graph for this call: {described}",
+            f"the artifact of {name} has no graph for this call: {call.describe()}{given}",
             where=f"it serves: {served}",
-            remedy="export the model again after a call like this one",
+            remedy=other_options(given, known)
+            + "export the model again, after calls of every kind that it is to serve",
         )
 
     def plain_graph(self, program: Program) -> fx.GraphModule:
@@ -103,8 +104,18 @@ class Programs:
         key = number, device
         if key not in self._made:
             on_device = {name: weight.to(device) for name, weight in self._weights.items()}
-            self._made[key] = self._readers[number].program(on_device, device)
+            self._made[key] = self._readers[number].program(
+                on_device, device, self.config.dynamic or {}
+            )
         return self._made[key]
+
+
+def other_options(given: str, known: Set[str]) -> str:
+    """Return how to change the options of a call, for messages; nothing if an artifact has them."""
+    if given in known:
+        return ""
+    wanted = " or ".join(sorted(o.removeprefix(", ") or "no such option" for o in known))
+    return f"pass {wanted}, as the exported calls did; or "
 
 
 class LoadedModel(nn.Module, ProvidesPrograms):

@@ -1,7 +1,7 @@
 """Programs as JSON, and back: graph, inputs, sizes that may vary, and the structure of results."""
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -87,17 +87,32 @@ class ProgramReader:
         ]
 
     def describe(self) -> str:
-        """Return a description of the calls for messages: ``sample[2, 4, 64, 64] float32, …``."""
-        parts = ((g.of("path", str), g.of("shape", list), g.of("dtype", str)) for g in self._inputs)
-        tensors = ", ".join(f"{path}{shape} {dtype}" for path, shape, dtype in parts)
-        return tensors + options_of(self._fields.of("call", list))
+        """Return a description of the calls for messages: ``sample[2…63, 4, 64] float32, …``."""
+        bounds = {n: Bounds.of(v, self._where) for n, v in self._fields.pairs("sizes")}
+        open_sizes = {n: f"{b.least}…{b.most or ''}" for n, b in bounds.items()}
+        parts = []
+        for given in self._inputs:
+            sizes = (open_sizes.get(str(size), str(size)) for size in given.of("shape", list))
+            parts.append(f"{given.of('path', str)}[{', '.join(sizes)}] {given.of('dtype', str)}")
+        return ", ".join(parts) + self.options
 
-    def program(self, weights: Mapping[str, Tensor], device: torch.device) -> Program:
+    @property
+    def options(self) -> str:
+        """What the calls pass besides tensors, for messages: ``, return_dict=False``."""
+        return options_of(self._fields.of("call", list))
+
+    def program(
+        self,
+        weights: Mapping[str, Tensor],
+        device: torch.device,
+        dynamic: Mapping[str, Sequence[int]],
+    ) -> Program:
         """Return the program.
 
         Args:
             weights: The weights by name.
             device: Their device.
+            dynamic: The dimensions that calls leave open, by the path of the input.
 
         Raises:
             ArtifactError: The artifact holds no valid program.
@@ -122,6 +137,8 @@ class ProgramReader:
         if not isinstance(results, tuple) or spec.num_leaves != len(results):
             raise fields.wrong("result", "the graph has another number of results")
         described = [Input(g.of("path", str), role_of(g)) for g in self._inputs]
+        open_dims = [frozenset(dynamic.get(given.path, ())) for given in described]
+        conditions = fields.of("conditions", list)
         symbols = {name: expression_of(size) for name, size in fakes.symbols.items()}
         program = Program(
             self._model,
@@ -130,9 +147,7 @@ class ProgramReader:
             {**weights, **reader.regions},
             spec,
             frozenset(self.constants),
-            varying_sizes(
-                inputs, symbols, bounds, fields.of("conditions", list), f"{where}.conditions"
-            ),
+            varying_sizes(inputs, symbols, bounds, conditions, open_dims, f"{where}.conditions"),
         )
         if not program.latents:
             raise fields.wrong("inputs", "no input is the latent")

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import ClassVar, NamedTuple
 
 from fxcache.checks import require_integer
-from fxcache.errors import UnknownLengthError
+from fxcache.errors import ConfigError, UnknownLengthError
 from fxcache.forecasts.forecast import Forecast
 from fxcache.registry import Registered
 from fxcache.step import Decision, Step, known_length
@@ -141,12 +141,13 @@ class Policy(Registered, ABC, registry="policy"):
         Raises:
             UnknownLengthError: The policy needs the run's length, which is unknown.
             ScheduleError: The policy was calibrated for runs of another length.
+            ConfigError: ``scheduled`` returns no decision.
         """
         if step.index < max(self.first, 1):
             return Decision(True, FIRST_STEPS)
         if self.last and step.index >= known_length(type(self).__name__, step) - self.last:
             return Decision(True, LAST_STEPS)
-        return self.scheduled(step)
+        return required(self.scheduled(step), type(self).__name__)
 
     def plans_refresh(self, step: Step) -> bool:
         """Return whether a step refreshes whatever is observed. It may if the length is unknown."""
@@ -179,3 +180,14 @@ class Policy(Registered, ABC, registry="policy"):
         Returns:
             The decision, with its reason.
         """
+
+
+def required(decision: object, policy: str) -> Decision:
+    """Return ``decision``. Raise ConfigError if it is none: a policy may be a user's own."""
+    if isinstance(decision, Decision):
+        return decision
+    raise ConfigError(
+        f"{decision!r} is no Decision",
+        where=f"{policy}.scheduled",
+        remedy="return fxcache.Decision(refresh, reason)",
+    )

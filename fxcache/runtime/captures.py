@@ -12,6 +12,7 @@ from fxcache.call import Call
 from fxcache.capture.capture import capture
 from fxcache.capture.isolation import ONE_AT_A_TIME
 from fxcache.capture.provided import ProvidesPrograms
+from fxcache.capture.scripts import require_no_scripts
 from fxcache.partition.frontier import Frontier
 from fxcache.rewrite.variants import Variants
 from fxcache.runtime.capture_keys import CaptureKey, CaptureKeys
@@ -205,6 +206,7 @@ class Captures:
 
     def _traced(self, module: nn.Module, call: Call, fixed: bool) -> tuple[Variants, Snapshot]:
         """Return the variants, and a snapshot of the module that is valid for the whole trace."""
+        require_no_scripts(module)
         self.offload.bring_back()
         self.offload.belongs_to(module)
         started = time.perf_counter()

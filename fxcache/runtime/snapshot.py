@@ -19,7 +19,13 @@ from fxcache._torch import (
 )
 from fxcache.capture.loading import stored_elsewhere
 from fxcache.runtime.identities import Containers, Modules
-from fxcache.runtime.structure import NOT_SETTINGS, is_callable_setting, own_tensors, structure
+from fxcache.runtime.structure import (
+    NOT_SETTINGS,
+    bytes_of,
+    is_callable_setting,
+    own_tensors,
+    structure,
+)
 
 REGISTRIES = ("_modules", "_parameters", "_buffers")
 NO_HOMES: Mapping[int, torch.device] = {}
@@ -61,7 +67,9 @@ class Snapshot:
         self._getters = list(map(settings_getter, attributes, unread))
         self._settings = list(self._settings_in(attributes))
         registries = (own[name] for own in attributes for name in REGISTRIES)
-        nested = (v for v in visited if not isinstance(v, Tensor))
+        self._arrays = [(v, data) for v in visited if (data := bytes_of(v))]
+        arrays = {id(v) for v, _ in self._arrays}
+        nested = (v for v in visited if not isinstance(v, Tensor) and id(v) not in arrays)
         self._containers = Containers(chain(registries, nested))
         stored = stored_elsewhere(module)
         weights = {id(t): t for m in self._modules.all for _, t in own_tensors(m, stored)}
@@ -100,6 +108,7 @@ class Snapshot:
                 list(map(len, attributes)) == self._num_attributes
                 and all(map(is_, self._settings_in(attributes), self._settings))
                 and self._containers.hold()
+                and all(bytes_of(array) == data for array, data in self._arrays)
                 and all(map(is_, map(type, self._modules.all), self._types))
                 and self._kinds_now(homes) == self._kinds
             )

@@ -26,6 +26,7 @@ HOOK_ATTRIBUTES = frozenset(
 NOT_SETTINGS = INTERNALS | HOOK_ATTRIBUTES | {STATE_KEY}
 MISSING = object()
 MAX_DEPTH = 3  # the greatest depth of nested containers and objects
+MAX_BYTES = 2**16  # a larger array is compared by identity
 
 
 def structure(
@@ -104,8 +105,8 @@ def reduced(value: Any, visited: list[Any], depth: int = MAX_DEPTH) -> Any:
     Plain values stay as they are, containers are compared by content, objects by identity and
     attributes.
     """
-    if type(value) in PLAIN:
-        return value
+    if type(value) in PLAIN:  # 1 equals 1.0 and True, 0.0 equals -0.0, and no NaN equals itself
+        return type(value), repr(value) if isinstance(value, float | complex) else value
     if isinstance(value, Tensor):
         visited.append(value)
         return (IdentityKey(value), version_of(value))
@@ -127,7 +128,21 @@ def reduced(value: Any, visited: list[Any], depth: int = MAX_DEPTH) -> Any:
         visited.extend(c for c in (attributes, in_slots) if isinstance(c, dict) or c)
         every = own | in_slots.by_name()
         return IdentityKey(value), {k: reduced(v, visited, depth - 1) for k, v in every.items()}
+    if data := bytes_of(value):
+        visited.append(value)
+        return IdentityKey(value), data
     return IdentityKey(value)
+
+
+def bytes_of(value: Any) -> bytes:
+    """Return the bytes of a small array of NumPy or Python; no bytes for other objects."""
+    if isinstance(value, Tensor):
+        return b""
+    try:
+        view = memoryview(value)
+    except (TypeError, ValueError, BufferError):  # ValueError: NumPy's dates
+        return b""
+    return view.tobytes() if view.nbytes <= MAX_BYTES else b""
 
 
 class Slots:

@@ -208,6 +208,21 @@ def test_a_branch_on_a_number_has_a_capture_for_each_outcome():
 
 
 @torch.no_grad()
+def test_a_returned_number_is_that_of_the_call():
+    class Returning(Mixed):
+        def forward(self, sample, sigma, text):
+            return {"sample": super().forward(sample, sigma, text), "sigma": 2 * sigma}
+
+    model, plain = fxcache.optimize(Returning().eval(), policy=EVERY), Returning().eval()
+    inputs = dit_inputs()
+    for sigma in SIGMAS[:4]:
+        got = model(inputs["sample"], sigma, inputs["text"])
+        expected = plain(inputs["sample"], sigma, inputs["text"])
+        assert torch.equal(got["sample"], expected["sample"])
+        assert got["sigma"] == expected["sigma"]
+
+
+@torch.no_grad()
 def test_a_rounded_value_is_found_later():
     class Steps(OfSigma):
         def embedded(self, sample, sigma):

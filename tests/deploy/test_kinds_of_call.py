@@ -40,6 +40,7 @@ def test_an_error_names_the_options_of_a_call(tmp_path):
         loaded(timestep=torch.tensor(9), **inputs)
     assert caught.value.where.endswith("return_dict=False")
     assert "return_dict" not in caught.value.what
+    assert caught.value.remedy.startswith("pass return_dict=False, as the exported calls did; or")
 
 
 def test_a_size_that_may_vary_still_varies(tmp_path):
@@ -51,8 +52,43 @@ def test_a_size_that_may_vary_still_varies(tmp_path):
         alone = denoised(fxcache.optimize(dit(), fxcache.Uniform(3)), batch=batch)
         assert torch.equal(denoised(loaded, batch=batch)[-1], alone[-1])
     assert len(optimized_engine(loaded).captures) == 1
-    with pytest.raises(fxcache.ArtifactError, match="no graph for this call"):
+    with pytest.raises(fxcache.ArtifactError, match="no graph for this call") as caught:
         denoised(loaded, batch=1)
+    assert "sample[2…" in caught.value.where
+
+
+class Counting(nn.Module):
+    """Its result depends on the size of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.deep, self.last = (nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        hidden = self.first(sample) * timestep
+        rows = (hidden + self.deep(hidden)).reshape(sample.shape[0], -1)
+        found: Tensor = self.last(rows) * sample.shape[0]
+        return found
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("called", "served"), [((1,), {1}), ((2, 1), {1, 2, 3}), ((3,), {2, 3})])
+def test_a_graph_of_one_row_serves_one_row_only(called, served, tmp_path):
+    """torch.export fixes a size of one, although it was to vary."""
+    capture = fxcache.CaptureConfig(dynamic={"sample": (0,)})
+    plain, time = Counting().eval(), torch.tensor(0.5)
+    model = fxcache.optimize(Counting().eval(), fxcache.Uniform(1), cut="deep", capture=capture)
+    for batch in called:
+        model(torch.randn(batch, 4), time)
+    loaded = fxcache.load(fxcache.export(model, tmp_path / "artifact"))
+    for batch in (1, 2, 3):
+        sample = torch.randn(batch, 4)
+        if batch in served:
+            assert torch.equal(loaded(sample, time), plain(sample, time))
+            continue
+        with pytest.raises(fxcache.ArtifactError, match="no graph for this call"):
+            loaded(sample, time)
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """Tests that a snapshot notices all changes that the exact comparison notices."""
 
 import copy
+from array import array
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -30,6 +32,8 @@ class Part(nn.Module):
         self.order, self.chosen, self.queue = [1, 2], {"x"}, deque([1])
         self.settings, self.table = Settings(), torch.ones(3)
         self.empty: list[int] = []
+        self.sigmas, self.shares = numpy.ones(3), array("d", [1.0])
+        self.offset = 0.0
 
 
 class Whole(nn.Module):
@@ -62,6 +66,10 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "a submodule of another class": lambda p: put(p.linear, "__class__", nn.Bilinear),
     "train mode": lambda p: p.train(),
     "a number": lambda p: put(p, "gain", 2.0),
+    "a number of another type": lambda p: put(p, "gain", 1),
+    "the sign of zero": lambda p: put(p, "offset", -0.0),
+    "an array of NumPy": lambda p: put(p.sigmas, "flat", 2.0),
+    "an array of Python": lambda p: p.shares.append(2.0),
     "a new attribute": lambda p: put(p, "b1", 0.9),
     "an attribute deleted": lambda p: delattr(p, "gain"),
     "an attribute for another": swap_attributes,
