@@ -7,6 +7,12 @@ Tested: torch 2.13.0 (CPU build) and 2.11.0 (CUDA build, on the CPU).
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
 from fxcache._torch.aoti import MachineCode, compile_graph, cpu_instructions, pack_graphs
+from fxcache._torch.attention import (
+    FakeAttention,
+    attention_backends,
+    attention_choice,
+    attention_operator,
+)
 from fxcache._torch.compilations import (
     Compilations,
     compilations,
@@ -94,6 +100,7 @@ from fxcache._torch.tracing import (
 
 __all__ = [
     "Compilations",
+    "FakeAttention",
     "FakeRun",
     "MachineCode",
     "ModuleProxy",
@@ -103,6 +110,9 @@ __all__ = [
     "TreeSpec",
     "accept_any_keyword",
     "argument_types",
+    "attention_backends",
+    "attention_choice",
+    "attention_operator",
     "bare",
     "base_of",
     "below_autograd",

@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from fxcache._torch import FakeAttention, attention_backends, attention_operator
 from fxcache.capture.foreign_memory import ForeignMemory
 from fxcache.capture.values import Values
 
@@ -33,6 +35,8 @@ class Replacements(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.foreign_memory = ForeignMemory()
+        self._backends = attention_backends()  # of the caller: a capture is for that choice
+        FakeAttention.use()
         self._values = Values()
 
     def __exit__(self, *error: Any) -> None:
@@ -51,7 +55,15 @@ class Replacements(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         self.foreign_memory.observe()
         self._values.keep((*args, *(kwargs or {}).values()))
+        if func is F.scaled_dot_product_attention:
+            FakeAttention.use()
+            func = func if attention_backends() == self._backends else attention
         return REPLACEMENTS.get(func, func)(*args, **(kwargs or {}))
+
+
+def attention(*args: Any, **kwargs: Any) -> Any:
+    """Attention by the implementations that the model chooses for this call."""
+    return attention_operator()(*args, **kwargs, backends=attention_backends())
 
 
 def fill_diagonal(tensor: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fxcache._torch import attention_choice
 from fxcache.call import Call
 from fxcache.program import Program
 from fxcache.runtime.values import Values
@@ -20,11 +21,13 @@ class CaptureKey(NamedTuple):
         hooks: The number that identifies the hooks on submodules.
         kind: The key of the call.
         values: The numbers that identify the input values that the graph depends on.
+        attention: The implementations that attention may use. The strides in a graph depend on it.
         sizes: The shapes of all inputs, if the graph fixes sizes that were to vary.
     """
 
     hooks: int
     kind: Hashable
+    attention: tuple[object, ...] = ()
     values: tuple[int, ...] = ()
     sizes: tuple[torch.Size, ...] = ()
 
@@ -49,11 +52,12 @@ class CaptureKeys:
     def key(self, call: Call, hooks: int) -> CaptureKey:
         """Return the key of ``call``; ``hooks`` is the number of the current hooks."""
         paths = self._specialized.get(call.key)
+        attention = attention_choice()
         if not paths:
-            return CaptureKey(hooks, call.key)
+            return CaptureKey(hooks, call.key, attention)
         tensors = call.by_path().items()
         values = tuple(self._values.number(t) for path, t in tensors if path in paths)
-        return CaptureKey(hooks, call.key, values)
+        return CaptureKey(hooks, call.key, attention, values)
 
     def learn(self, call: Call, specialized: frozenset[str]) -> None:
         """Add the paths of inputs whose values a new graph for calls like ``call`` holds for."""
