@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import is_dataclass
+from enum import Enum
 from types import FunctionType, ModuleType
 
 from torch import nn
@@ -27,13 +29,18 @@ FINDERS = frozenset(
         "transformers.models.auto.modeling_auto", "transformers.utils.import_utils", "typing",
     }
 )  # fmt: skip
+# A class whose own attributes have only these types holds no tensors.
+NO_TABLES = frozenset(
+    {FunctionType, property, classmethod, staticmethod, str, bytes, int, float, bool, type}
+)
 STANDARD = sys.stdlib_module_names - {"__main__"}
 
 
 def code_of(module: nn.Module) -> dict[ModuleType, list[type]]:
-    """Return the loaded source files of ``module``, each with the module's classes that it defines.
+    """Return the loaded source files of ``module``, each with its classes that may hold tensors.
 
-    The files are those that define the classes of the module, of its submodules and of their
+    These are the module's classes that the file defines, and others with tables of their own. The
+    files are those that define the classes of the module, of its submodules and of their
     attributes, such as attention processors; those that these files import; and, transitively,
     those that define functions and classes named in any of these files. Files of the standard
     library and of excluded packages are left out.
@@ -52,7 +59,25 @@ def code_of(module: nn.Module) -> dict[ModuleType, list[type]]:
         file = pending.pop()
         files.setdefault(file, [])
         pending += (f for f in sources_of(file) if f not in files)
+    for file, found in files.items():
+        found += (kind for kind in classes_with_tables(file) if kind not in classes)
     return files
+
+
+def classes_with_tables(file: ModuleType) -> Iterator[type]:
+    """The classes that ``file`` defines and whose attributes may hold tensors, now or later."""
+    name = vars(file).get("__name__")
+    for kind in [value for value in list(vars(file).values()) if is_a(value, type)]:
+        if kind.__module__ == name and has_tables(kind):
+            yield kind
+
+
+def has_tables(kind: type) -> bool:
+    """Whether attributes of a class may hold tensors, apart from defaults of its fields."""
+    if issubclass(kind, Enum) or is_dataclass(kind):
+        return False
+    own = list(vars(kind).items())
+    return any(type(value) not in NO_TABLES and not name.startswith("__") for name, value in own)
 
 
 def imports_of(file: ModuleType) -> Iterator[ModuleType]:
