@@ -128,6 +128,8 @@ class Signature:
         """Compute the canonical form without the cached forms."""
         arguments, num_positional = self._bound(args, kwargs)
         latent_name = self.latent or self._first_tensor(arguments)
+        if latent_name not in arguments:  # Python's error names what is missing or unexpected
+            self.declared.bind(None, *args, **kwargs)
         latent = self._latent(arguments, latent_name)
         timestep_name = self._timestep(arguments, latent_name)
         call = flattened(

@@ -261,6 +261,12 @@ def test_the_latent_by_its_name(parameters, latent):
     assert Signature(scope["Model"]).latent == latent
 
 
+def test_a_wrong_name_of_the_latent_is_told_as_python_does():
+    signature = Signature(DiT)
+    with pytest.raises(TypeError, match="sample"):
+        signature.call((), {"latent": X, "timestep": T, "text": TEXT})
+
+
 @torch.no_grad()
 @UNKNOWN_CALLER
 def test_the_sign_of_zero_is_part_of_the_call():

@@ -68,7 +68,8 @@ def run(arguments: argparse.Namespace) -> Result:
         if arguments.update:
             changed = update(subject, case, file, config, arguments.reason)
             lines = (
-                f"wrote {file}: {len(changed.changed)} exact values changed",
+                f"wrote {file}"
+                + (f": {len(changed.changed)} exact values changed" if changed.changed else ""),
                 *update_lines(changed),
             )
             return Result({"file": str(file), "changed": dict(changed.changed)}, "\n".join(lines))

@@ -127,11 +127,16 @@ def key_bytes(path: Path) -> bytes:
         ) from error
 
 
+MAKE_PRIVATE = "openssl genpkey -algorithm ed25519 -out private.pem"
+MAKE_PUBLIC = "openssl pkey -in private.pem -pubout -out public.pem"
+
+
 def no_key(path: Path, kind: str) -> ConfigError:
     """Return the error for a file that holds no Ed25519 key of this kind."""
     return ConfigError(
         f"the file holds no Ed25519 {kind} key in PEM without a password",
         where=str(path),
-        remedy="openssl genpkey -algorithm ed25519 -out private.pem; "
-        "openssl pkey -in private.pem -pubout -out public.pem",
+        remedy=f"make one: {MAKE_PRIVATE}"
+        if kind == "private"
+        else f"make it from the private key: {MAKE_PUBLIC}",
     )

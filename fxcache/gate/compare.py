@@ -20,6 +20,9 @@ TYPICAL = "p50_ms"
 NOTED_CHANGE = 0.25  # of a typical time, which one machine reproduces no better
 
 
+NOTHING_YET = "nothing is expected of this case yet: write the measured values, with a reason"
+
+
 def exact_findings(
     expected: Any, measured: Any, causes: Mapping[str, list[str]]
 ) -> Iterator[Finding]:
@@ -46,6 +49,8 @@ def within_tolerance(path: Path, before: Any, now: Any) -> bool:
 
 def message_of(path: Path, before: Any, now: Any) -> str:
     """Say how a value differs from the expected one, and whether that is an improvement."""
+    if before is MISSING and not path:
+        return NOTHING_YET
     if before is MISSING:
         inputs = now.get("inputs") if isinstance(now, Mapping) else None
         return "there is no expected value" + (f" for a call with {inputs}" if inputs else "")
@@ -102,11 +107,14 @@ def ratio_findings(
     A time may move only as FLOPs do. The limit is the upper bound of the expected ratio, multiplied
     by the change of the FLOP ratio and by 1 + ``margin``.
     """
-    for name in dict.fromkeys((*(expected if isinstance(expected, Mapping) else ()), *measured)):
+    if not isinstance(expected, Mapping):
+        yield Finding("ratios", "", Status.FAILED, NOTHING_YET)
+        return
+    for name in dict.fromkeys((*expected, *measured)):
         ratio = measured.get(name)
         if ratio is None:
             yield Finding("ratios", name, Status.FAILED, "was expected, and not measured")
-        elif not isinstance(expected, Mapping) or name not in expected:
+        elif name not in expected:
             yield Finding("ratios", name, Status.FAILED, "there is no expected value")
         else:
             yield from ratio_finding(name, ratio, expected[name], margin)
