@@ -23,7 +23,8 @@ INTERNALS = frozenset(vars(nn.Module())) - {"training"}
 HOOK_ATTRIBUTES = frozenset(
     {"forward", "_old_forward", ACCELERATE_HOOK, DIFFUSERS_HOOKS, "_compiled_call_impl"}
 )
-NOT_SETTINGS = INTERNALS | HOOK_ATTRIBUTES | {STATE_KEY}
+COMPILED = "_is_torch_compile"  # torch.compile sets it on the module
+NOT_SETTINGS = INTERNALS | HOOK_ATTRIBUTES | {STATE_KEY, COMPILED}
 MISSING = object()
 MAX_DEPTH = 3  # the greatest depth of nested containers and objects
 MAX_BYTES = 2**16  # a larger array is compared by identity

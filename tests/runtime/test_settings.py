@@ -81,6 +81,14 @@ def test_a_notebook_cell_can_run_twice(exports):
     assert type(model) is Mini
 
 
+def test_compiling_a_captured_model_needs_no_second_trace(exports, clean_dynamo):
+    model = fxcache.optimize(Mini().eval(), fxcache.Uniform(2))
+    expected = run(model)
+    compiled: Any = torch.compile(model, backend="eager")
+    assert torch.equal(run(compiled), expected)
+    assert len(exports) == 1
+
+
 def test_a_set_among_the_settings_needs_no_second_trace(exports):
     """As the names of a LoRA's target modules: its order must not change during a trace."""
     chosen = set(range(100))
