@@ -1,6 +1,7 @@
 """Reads and replaces the contents of state objects, lists, tuples and dicts."""
 
 import functools
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
@@ -132,8 +133,8 @@ def is_state_class(kind: Any) -> bool:
     members = [vars(base) for base in kind.__mro__ if base is not object]
     custom = any("__reduce__" in names or "__reduce_ex__" in names for names in members)
     # An instance that C++ has not initialised, as of a scripted module, may end the process.
-    made_by = getattr(kind.__new__, "__self__", object)
-    if issubclass(kind, OWN_STATE) or custom or made_by.__module__ != "builtins":
+    made_by = getattr(kind.__new__, "__self__", object).__module__.partition(".")[0]
+    if issubclass(kind, OWN_STATE) or custom or made_by not in sys.stdlib_module_names:
         return False
     try:
         reduced: Any = object.__reduce_ex__(kind.__new__(kind), 2)

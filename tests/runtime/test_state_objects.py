@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
+from fxcache.contents import is_state_class
 from fxcache.objects import Walk
 from tests.engines import optimized_engine
 from tests.plain import WIDTH, DiT, dit_inputs
@@ -428,3 +429,14 @@ def test_an_artifact_of_a_model_that_returns_objects_is_refused(tmp_path):
     for export in (fxcache.export, partial(fxcache.export_onnx, num_steps=4)):
         with pytest.raises(fxcache.ArtifactError, match="results with objects"):
             export(model, tmp_path / "folder")
+
+
+def test_classes_whose_instances_torch_makes_hold_more_than_attributes():
+    """An instance that C++ has not initialised would end the process when it is examined."""
+
+    class Plain:
+        """Holds nothing but its attributes."""
+
+    assert is_state_class(Plain)
+    assert not is_state_class(torch._C.ScriptModule)
+    assert not is_state_class(torch._C._TensorBase)

@@ -45,10 +45,8 @@ def imports() -> dict[str, int]:
         StateError: The import fails in a new process.
     """
     command = [sys.executable, "-P", "-c", IMPORTED]  # -P: not from the current folder
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }  # fxcache may be a checkout
+    # fxcache may be a checkout, which only the path of this process names.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     ran = subprocess.run(  # noqa: S603
         command, env=environment, capture_output=True, text=True, check=False
     )
