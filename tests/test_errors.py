@@ -92,12 +92,15 @@ def test_not_a_module():
     assert "not a torch.nn.Module" in refused(fxcache.ConfigError, "unet")
 
 
-def test_a_model_that_writes_to_its_input():
+def refused_capture(model: nn.Module) -> str:
+    """Return the message of the error that the capture of a model raises."""
     example = {"sample": torch.ones(1, 8), "timestep": torch.tensor(1.0)}
-    message = refused(
-        fxcache.CaptureError, Impure().eval(), capture=fxcache.CaptureConfig(example_inputs=example)
-    )
-    assert "writes to its inputs" in message
+    capture = fxcache.CaptureConfig(example_inputs=example)
+    return refused(fxcache.CaptureError, model.eval(), capture=capture)
+
+
+def test_a_model_that_writes_to_its_input():
+    assert "writes to its inputs" in refused_capture(Impure())
 
 
 def test_a_capture_that_fails_names_the_source_line(unet):
@@ -105,12 +108,7 @@ def test_a_capture_that_fails_names_the_source_line(unet):
         def forward(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
             return sample * float(sample.mean())  # leaves PyTorch
 
-    example = {"sample": torch.ones(1, 8), "timestep": torch.tensor(1.0)}
-    message = refused(
-        fxcache.CaptureError,
-        Printing().eval(),
-        capture=fxcache.CaptureConfig(example_inputs=example),
-    )
+    message = refused_capture(Printing())
     assert "return sample * float(sample.mean())" in message
     assert "test_errors.py" in message
 
@@ -129,12 +127,7 @@ def test_a_module_without_python_code(make):
             found: torch.Tensor = self.layer(sample) * timestep
             return found
 
-    example = {"sample": torch.ones(1, 8), "timestep": torch.tensor(1.0)}
-    message = refused(
-        fxcache.CaptureError,
-        Scripted().eval(),
-        capture=fxcache.CaptureConfig(example_inputs=example),
-    )
+    message = refused_capture(Scripted())
     assert "torch.jit" in message
     assert "layer" in message
 

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ import torch
 from bench.gpu.items import Item, require
 from bench.gpu.setup import Setup
 from bench.gpu.timing import EventClock
+from fxcache.versions import version_of
 
 EAGER = "eager"
 TOGETHER = 6  # contenders in one item; each holds a model
@@ -136,10 +136,8 @@ def require_packages(contenders: Sequence[Any]) -> None:
     has seen.
     """
     for package in {contender.package for contender in contenders} - set(OWN):
-        try:
-            version(package)
-        except PackageNotFoundError as error:
-            raise NotInstalledError(f"{package} is not installed; carry its wheel") from error
+        if version_of(package) is None:
+            raise NotInstalledError(f"{package} is not installed; carry its wheel")
 
 
 def eager(setup: Setup, name: str, contenders: Sequence[Any]) -> dict[str, Any]:

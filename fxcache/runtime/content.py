@@ -14,10 +14,15 @@ from fxcache._torch import version_of
 from fxcache.capture.weight_hooks import only_handles_weights
 
 EXACT = (int, str, bytes, bool, type(None))
-ROUNDED = (float, complex)  # compared by repr: a NaN equals itself, and 0.0 is not -0.0
+ROUNDED = (float, complex)
 SEQUENCES = (list, tuple, deque)
 MAX_NODES = 400  # a larger object is compared by identity
 EMPTY_CELL = "empty cell"
+
+
+def exact_key(value: Any) -> Hashable:
+    """Return a key that differs for 1, 1.0 and True, and for 0.0 and -0.0. A NaN equals itself."""
+    return type(value), value if type(value) in EXACT else repr(value)
 
 
 class Plain:
@@ -74,10 +79,8 @@ class Content:
 
     def _key(self, value: Any) -> Hashable:
         kind = type(value)
-        if kind in EXACT:
-            return kind, value
-        if kind in ROUNDED:
-            return kind, repr(value)
+        if kind in EXACT or kind in ROUNDED:
+            return exact_key(value)
         if isinstance(value, torch.dtype | torch.device):
             return value
         if isinstance(value, Enum | type | nn.Module) or only_handles_weights(kind):

@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -13,6 +12,7 @@ from fxcache.capture.loading import traced_loading
 from fxcache.capture.sharding import require_tensor_timestep
 from fxcache.capture.stand_in import as_original
 from fxcache.errors import CaptureError
+from fxcache.runtime.content import exact_key
 from fxcache.runtime.offload import Offload
 from fxcache.runtime.values import Values
 
@@ -88,11 +88,6 @@ class Numbers:
             raise too_many_traces(call, type(original).__name__)
         self._traces.setdefault(self._kind(kind, call), []).append(found[0])
         return found
-
-
-def exact_key(number: Any) -> Hashable:
-    """Return a key that differs for 1 and 1.0, and for 0.0 and -0.0."""
-    return type(number), repr(number)
 
 
 def too_many_traces(call: Call, model: str) -> CaptureError:

@@ -13,7 +13,7 @@ from fxcache.capture.loading import stored_elsewhere
 from fxcache.capture.weight_hooks import ACCELERATE_HOOK, DIFFUSERS_HOOKS
 from fxcache.contents import is_state_class, slots
 from fxcache.program import STATE_KEY
-from fxcache.runtime.content import IdentityKey
+from fxcache.runtime.content import IdentityKey, exact_key
 
 PLAIN = (int, float, str, bool, bytes, type(None), complex)
 # Attributes that nn.Module sets itself; weights and hooks are compared separately.
@@ -106,8 +106,8 @@ def reduced(value: Any, visited: list[Any], depth: int = MAX_DEPTH) -> Any:
     Plain values stay as they are, containers are compared by content, objects by identity and
     attributes.
     """
-    if type(value) in PLAIN:  # 1 equals 1.0 and True, 0.0 equals -0.0, and no NaN equals itself
-        return type(value), repr(value) if isinstance(value, float | complex) else value
+    if type(value) in PLAIN:
+        return exact_key(value)
     if isinstance(value, Tensor):
         visited.append(value)
         return (IdentityKey(value), version_of(value))

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import fxcache
 from tests.engines import num_captures, variants_of
-from tests.runtime.test_hooks_of_guiders import wan
+from tests.runtime.hooked import wan
 
 EVERY = fxcache.Uniform(1)
 MATH = SDPBackend.MATH

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from accelerate.hooks import ModelHook as AccelerateHook
 from accelerate.hooks import add_hook_to_module, remove_hook_from_module
+from diffusers import WanTransformer3DModel
 from diffusers.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 
@@ -191,3 +192,20 @@ def sampled(model: Any, way: Setting, steps: int = STEPS, block: int = 1) -> lis
         found += [plain, hooked]
         x = x - 0.1 * (2 * plain - hooked)
     return found
+
+
+def wan() -> WanTransformer3DModel:
+    torch.manual_seed(0)
+    model = WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=4,
+        out_channels=4,
+        text_dim=16,
+        freq_dim=8,
+        ffn_dim=32,
+        num_layers=3,
+    ).eval()
+    nn.init.normal_(model.proj_out.weight)
+    return model

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DiTTransformer2DModel, WanTransformer3DModel
+from diffusers import DiTTransformer2DModel
 from diffusers.guiders import (
     AutoGuidance,
     SkipLayerGuidance,
@@ -16,26 +16,9 @@ from torch import Tensor, nn
 
 import fxcache
 from tests.engines import num_captures
-from tests.runtime.hooked import STEPS, latents
+from tests.runtime.hooked import STEPS, latents, wan
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
-
-
-def wan() -> WanTransformer3DModel:
-    torch.manual_seed(0)
-    model = WanTransformer3DModel(
-        patch_size=(1, 2, 2),
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=4,
-        out_channels=4,
-        text_dim=16,
-        freq_dim=8,
-        ffn_dim=32,
-        num_layers=3,
-    ).eval()
-    nn.init.normal_(model.proj_out.weight)
-    return model
 
 
 def skip(**options: Any) -> LayerSkipConfig:

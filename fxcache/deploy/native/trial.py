@@ -3,8 +3,6 @@
 ``python -m fxcache.deploy.native.trial FILE DEVICE NAME...`` loads graphs by name, and ends.
 """
 
-import os
-import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 import torch
 
 from fxcache._torch import MachineCode
+from fxcache.another_process import run_python
 from fxcache.errors import ArtifactError
 
 
@@ -23,11 +22,7 @@ def require_loads(file: Path, names: Iterable[str], device: torch.device) -> Non
         names: The names of the graphs.
         device: The device that they were compiled for.
     """
-    command = [sys.executable, "-W", "ignore", "-m", __name__, str(file), str(device), *names]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(  # noqa: S603
-        command, env=environment, capture_output=True, text=True, check=False
-    )
+    done = run_python("-W", "ignore", "-m", __name__, str(file), str(device), *names)
     if done.returncode != 0:
         output = done.stderr.strip().rpartition("\n")[2][:200]
         raise ArtifactError(

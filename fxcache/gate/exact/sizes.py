@@ -1,8 +1,6 @@
 """Exact sizes: the bytes of an artifact's graphs, and what ``import fxcache`` imports."""
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from functools import cache
@@ -11,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from fxcache.another_process import run_python
 from fxcache.deploy.export import export
 from fxcache.errors import ArtifactError, StateError
 
@@ -44,12 +43,7 @@ def imports() -> dict[str, int]:
     Raises:
         StateError: The import fails in a new process.
     """
-    command = [sys.executable, "-P", "-c", IMPORTED]  # -P: not from the current folder
-    # fxcache may be a checkout, which only the path of this process names.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    ran = subprocess.run(  # noqa: S603
-        command, env=environment, capture_output=True, text=True, check=False
-    )
+    ran = run_python("-P", "-c", IMPORTED)  # -P: not from the current folder
     if ran.returncode:
         raise StateError(
             f"import fxcache fails in a new process: {ran.stderr.strip()[-500:]}",

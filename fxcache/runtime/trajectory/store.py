@@ -55,9 +55,7 @@ class TrajectoryStore:
             known = [t for t in self.trajectories if t.scope == caller.scope]
             self.counts.calls += 1
             compared = [t.compare(conditioning) for t in known]
-            self.counts.device_waits += conditioning.waited(compared) and is_asynchronous(
-                sample.device
-            )
+            self.counts.device_waits += conditioning.waited(compared) and waits
             plain = self._plain_step(known, compared, position, conditioning, caller, sample)
             if plain is not None:
                 return plain
