@@ -5,7 +5,7 @@ from typing import Any
 
 from fxcache.gate.findings import Finding, Status
 from fxcache.gate.ratios import Ratio
-from fxcache.gate.tree import MISSING, Path, differences, entry_of
+from fxcache.gate.tree import KIND, MISSING, Path, differences, entry_of
 
 MORE_IS_BETTER = frozenset({"psnr_db", "ssim"})
 LESS_IS_BETTER = frozenset({
@@ -155,6 +155,9 @@ def shown(value: Any) -> str:
         return "–"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
+    if isinstance(value, Mapping) and KIND in value:
+        options = (f"{name}={option}" for name, option in value.items() if name != KIND)
+        return f"{value[KIND]}({', '.join(options)})"
     if isinstance(value, Mapping):
         return ", ".join(map(str, value)) or "nothing"
     return str(value)

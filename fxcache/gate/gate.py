@@ -62,6 +62,7 @@ class Outcome:
         measured: The values.
         findings: What is not as expected, failures first.
         updates: The earlier changes of the case's expected values.
+        expected: The tree of expected counts; empty if there is none.
     """
 
     case: str
@@ -70,6 +71,7 @@ class Outcome:
     measured: Measured
     findings: tuple[Finding, ...]
     updates: tuple[Update, ...] = ()
+    expected: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def place(self) -> str:
@@ -104,7 +106,11 @@ class Outcome:
             "expected_file": self.place,
             "torch": self.torch,
             "causes": [cause.to_dict() for cause in self.causes],
-            "findings": [finding.to_dict() for finding in self.findings],
+            "findings": [
+                {**finding.to_dict(), "cause": finding.cause or cause.what}
+                for cause in self.causes
+                for finding in cause.findings
+            ],
             "measured": self.measured.to_dict(),
         }
 
@@ -133,7 +139,8 @@ def check(subject: Subject, case: str, file: Path, config: GateConfig) -> Outcom
     order = list(Status)
     ordered = sorted(findings, key=lambda f: order.index(f.status))
     updates = tuple(update for update in expected.updates if update.case == case)
-    return Outcome(case, file, minor_version(), measured, tuple(ordered), updates)
+    exact = values.get("exact", {})
+    return Outcome(case, file, minor_version(), measured, tuple(ordered), updates, exact)
 
 
 def nothing(_: logging.LogRecord) -> bool:

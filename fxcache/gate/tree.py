@@ -6,6 +6,8 @@ from typing import Any
 Path = tuple[str, ...]
 # Dicts that count something by name. A name that is not there counts as 0.
 COUNTERS = frozenset({"operators", "reasons", "breaks", "host_reads", "imports", "kernels"})
+# The name of the entry that tells which kind of thing a dict describes.
+KIND = "policy"
 
 
 class Missing:
@@ -21,9 +23,10 @@ MISSING = Missing()
 def differences(expected: Any, measured: Any, path: Path = ()) -> Iterator[tuple[Path, Any, Any]]:
     """Yield the path and both values wherever two trees differ.
 
-    A subtree that one tree does not have is one difference.
+    A subtree that one tree does not have is one difference. So is a dict that describes a thing of
+    another kind.
     """
-    if is_tree(expected) and is_tree(measured):
+    if is_tree(expected) and is_tree(measured) and of_one_kind(expected, measured):
         first, second = children(expected), children(measured)
         default = 0 if path and path[-1] in COUNTERS else MISSING
         for name in dict.fromkeys((*first, *second)):
@@ -38,6 +41,12 @@ def is_tree(value: Any) -> bool:
     if isinstance(value, Mapping):
         return True
     return isinstance(value, list) and any(isinstance(item, Mapping) for item in value)
+
+
+def of_one_kind(first: Any, second: Any) -> bool:
+    """Return whether two trees describe things of one kind, or do not tell a kind."""
+    kinds = [tree.get(KIND) if isinstance(tree, Mapping) else None for tree in (first, second)]
+    return any(map(is_tree, kinds)) or kinds[0] == kinds[1]
 
 
 def children(tree: Any) -> dict[str, Any]:

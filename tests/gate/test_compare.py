@@ -61,6 +61,16 @@ def test_a_missing_part_is_one_finding():
     assert only(MISSING, measured).entry == ""
 
 
+def test_another_policy_is_one_finding():
+    before = {"a": {"policy": {"policy": "Uniform", "interval": 3}, "steps": 4}}
+    now = {"a": {"policy": {"policy": "TeaCache", "threshold": 0.2}, "steps": 4}}
+    (finding,) = exact_findings(before, now, {})
+    assert finding.text == "a/policy: Uniform(interval=3) → TeaCache(threshold=0.2)"
+    slower = {"a": {"policy": {"policy": "Uniform", "interval": 4}, "steps": 4}}
+    (finding,) = exact_findings(before, slower, {})
+    assert finding.entry == "a/policy/interval"
+
+
 def test_names_that_are_not_counted_are_zero():
     finding = only({"operators": {}}, {"operators": {"aten.add.Tensor": 2}})
     assert finding.entry == "operators/aten.add.Tensor"

@@ -1,5 +1,6 @@
 """Tests what a gate shows: text, annotations, JUnit XML and the page."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -156,6 +157,28 @@ def test_the_page_shows_everything():
     for text in ("1,000,000", ">12<", "0.310, 95 % 0.300 to 0.330", "p99_ms", "11.0"):
         assert text in page
     assert "1 → 2 → 3" in page
+
+
+def test_the_page_shows_expected_counts_and_schedules_that_differ():
+    changed = json.loads(json.dumps(EXACT))
+    denoiser = changed["denoisers"]["unet"]
+    denoiser["later_run"][0]["refreshes"] = [0, 2, 4]
+    denoiser["captures"][0]["graphs"]["full"]["nodes"] = 29
+    denoiser["captures"][0]["graphs"]["cached_skip"] = GRAPH
+    page = as_html(replace(outcome(GRAPHS), expected=changed))
+    assert "29 → 30" in page
+    assert "1,000,000 → –" in page  # a graph that is gone
+    assert ">12<" in page
+    assert page.index("unet, expected: 3 of 6") < page.index("unet: 2 of 6")
+    same = as_html(replace(outcome(GRAPHS), expected=EXACT))
+    assert same == as_html(outcome(GRAPHS))
+
+
+def test_each_finding_of_a_group_has_its_cause():
+    refreshes = Finding("exact", "denoisers/a/later_run/0/refreshes", Status.FAILED, "[0] → [1]")
+    reasons = Finding("exact", "denoisers/a/later_run/0/reasons/first", Status.FAILED, "1 → 0")
+    described = outcome(refreshes, reasons).to_dict()["findings"]
+    assert [finding["cause"] for finding in described] == [refreshes.text] * 2
 
 
 def test_a_gate_of_times_alone_has_a_page():

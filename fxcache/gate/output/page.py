@@ -5,12 +5,14 @@ from importlib.resources import files
 from typing import Any
 
 from fxcache.gate.causes import Cause
+from fxcache.gate.compare import shown
 from fxcache.gate.gate import Outcome
 from fxcache.gate.output.trends import trends_of, update_lines
 from fxcache.gate.ratios import Ratio
 from fxcache.integrations.diffusers import installed
 
 GRAPH_COLUMNS = ("flops", "bytes", "nodes", "launches")
+BLANK: list[int | None] = [None] * len(GRAPH_COLUMNS)
 LEFT, RIGHT, WIDTH = 120, 620, 640  # where plots begin and end, in units of the picture
 
 
@@ -23,6 +25,7 @@ def as_html(outcome: Outcome) -> str:
     engine = installed("jinja2", "gate").Environment(autoescape=True)
     source = files("fxcache.gate.output").joinpath("page.html").read_text(encoding="utf-8")
     exact, times = outcome.measured.exact or {}, outcome.measured.times or {}
+    expected = outcome.expected if exact and outcome.expected else exact
     rendered: str = engine.from_string(source).render(
         case=outcome.case,
         passed=outcome.passed,
@@ -32,8 +35,8 @@ def as_html(outcome: Outcome) -> str:
         file=outcome.place,
         causes=[cause_row(cause) for cause in outcome.causes],
         ratios=list(ratio_rows(outcome.measured.ratios or {})),
-        strips=list(strips(exact)),
-        graphs=list(graph_rows(exact)),
+        strips=strips(expected, exact),
+        graphs=graph_rows(expected, exact),
         graph_columns=GRAPH_COLUMNS,
         times=[{"name": name, "numbers": list(row.values())} for name, row in times.items()],
         time_columns=list(next(iter(times.values()), {})),
@@ -66,13 +69,31 @@ def ratio_rows(ratios: Mapping[str, Ratio]) -> Iterator[dict[str, Any]]:
         yield {"name": name, "text": text, **places}
 
 
-def strips(exact: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield a strip for each later run of each denoiser."""
+def strips(expected: Mapping[str, Any], measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a strip for each later run of each denoiser, below an expected one that differs."""
+    before, found = later_runs(expected), []
+    for name, run in later_runs(measured).items():
+        if before.get(name, run) != run:
+            found.append(strip(f"{name}, expected", before[name]))
+        found.append(strip(name, run))
+    return found
+
+
+def later_runs(exact: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the number of steps and the refreshes of each later run, by the denoiser's name."""
+    found = {}
     for name, denoiser in exact.get("denoisers", {}).items():
-        for number, run in enumerate(denoiser["later_run"]):
-            text = f"{len(run['refreshes'])} of {run['steps']} steps refresh"
-            title = name if len(denoiser["later_run"]) == 1 else f"{name}, run {number}"
-            yield {"name": title, "text": text, "cells": cells(run["refreshes"], run["steps"])}
+        runs = denoiser.get("later_run", [])
+        for number, run in enumerate(runs):
+            title = name if len(runs) == 1 else f"{name}, run {number}"
+            found[title] = {part: run[part] for part in ("steps", "refreshes")}
+    return found
+
+
+def strip(name: str, run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the strip of one run."""
+    text = f"{len(run['refreshes'])} of {run['steps']} steps refresh"
+    return {"name": name, "text": text, "cells": cells(run["refreshes"], run["steps"])}
 
 
 def cells(refreshes: Sequence[int], steps: int) -> list[dict[str, Any]]:
@@ -89,16 +110,31 @@ def cells(refreshes: Sequence[int], steps: int) -> list[dict[str, Any]]:
     ]
 
 
-def graph_rows(exact: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the counts of each graph."""
-    for denoiser, found in exact.get("denoisers", {}).items():
-        for capture in found["captures"]:
-            for name, graph in capture["graphs"].items():
-                counts = {**graph, "launches": capture["inductor"].get(name, {}).get("launches")}
-                numbers = [shown(counts[column]) for column in GRAPH_COLUMNS]
-                yield {"name": f"{denoiser}: {name}", "numbers": numbers}
+def graph_rows(expected: Mapping[str, Any], measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the counts of each graph, with the expected ones where they differ."""
+    before, now = graph_counts(expected), graph_counts(measured)
+    found = []
+    for name in dict.fromkeys((*now, *before)):
+        pairs = zip(before.get(name, BLANK), now.get(name, BLANK), strict=True)
+        numbers = [{"text": moved(*pair), "differs": pair[0] != pair[1]} for pair in pairs]
+        found.append({"name": name, "numbers": numbers})
+    return found
 
 
-def shown(count: int | None) -> str:
-    """Return a count as text."""
-    return "–" if count is None else f"{count:,}"
+def graph_counts(exact: Mapping[str, Any]) -> dict[str, list[int | None]]:
+    """Return the counts of each graph, by its denoiser and name."""
+    found: dict[str, list[int | None]] = {}
+    for denoiser, values in exact.get("denoisers", {}).items():
+        captures = values.get("captures", [])
+        for number, capture in enumerate(captures):
+            where = denoiser if len(captures) == 1 else f"{denoiser}, capture {number}"
+            compiled = capture.get("inductor", {})
+            for name, graph in capture.get("graphs", {}).items():
+                counts = {**graph, "launches": compiled.get(name, {}).get("launches")}
+                found[f"{where}: {name}"] = [counts.get(column) for column in GRAPH_COLUMNS]
+    return found
+
+
+def moved(before: int | None, now: int | None) -> str:
+    """Return a count as text, with the expected one if it differs."""
+    return shown(now) if before == now else f"{shown(before)} → {shown(now)}"
