@@ -520,8 +520,27 @@ struct Input {
                                      : shape[dim].whole();
       fits = known == size;
     }
-    if (!fits) throw Error("the shape is another one", name);
+    if (!fits) throw Error("the shape is " + shown(value) + ", not " + expected_shape(sizes), name);
     if (!is_dense(value, order)) throw Error("the strides have another order, or gaps", name);
+  }
+
+ private:
+  static std::string shown(const at::Tensor& value) {
+    std::ostringstream text;
+    text << value.sizes();
+    return text.str();
+  }
+
+  // The shape in the manifest, with the sizes that are known by now.
+  std::string expected_shape(const std::map<std::string, std::int64_t>& sizes) const {
+    std::string text;
+    for (const Json& size : shape) {
+      if (!text.empty()) text += ", ";
+      if (!size.is(Json::Kind::text)) text += std::to_string(size.whole());
+      else if (const auto known = sizes.find(size.text()); known == sizes.end()) text += size.text();
+      else text += std::to_string(known->second);
+    }
+    return "[" + text + "]";
   }
 };
 

@@ -18,11 +18,12 @@ def hint_of(size: Any) -> int | None:
 
 
 def expression_of(size: Any) -> Any:
-    """Return the sympy expression of a symbolic size; other sizes unchanged.
+    """Return the sympy expression of a symbolic size; a plain number if the size is fixed.
 
     Why: torch.export's ranges refer to these expressions, which are private.
     """
-    return size if isinstance(size, int) else size.node.expr
+    expression = size if isinstance(size, int) else size.node.expr
+    return int(expression) if getattr(expression, "is_Integer", False) else expression
 
 
 def guards_of(size: Any) -> list[Any]:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from fxcache.commands.options import Result
+from fxcache.commands.options import Result, say
 from fxcache.deploy.compile import compile_artifact
 
 
@@ -17,7 +17,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Result:
     """Compile the artifact, and name the files."""
-    folder = compile_artifact(arguments.artifact, arguments.steps, device=arguments.device)
+    folder = compile_artifact(arguments.artifact, arguments.steps, device=arguments.device, say=say)
     sizes = {str(file): file.stat().st_size for file in sorted(folder.iterdir())}
     lines = [f"wrote {name}: {size:,} bytes" for name, size in sizes.items()]
     return Result({"files": sizes}, "\n".join(lines))

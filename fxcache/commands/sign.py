@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from fxcache.commands.options import Result
-from fxcache.deploy.signatures import sign
+from fxcache.deploy.signatures import NATIVE, SIGNATURE, sign
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -15,6 +15,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> Result:
-    """Write the signature beside the manifest."""
-    signature = sign(arguments.artifact, arguments.key)
-    return Result({"signature": str(signature)}, f"wrote {signature}")
+    """Write a signature beside each manifest, and name the files."""
+    first = sign(arguments.artifact, arguments.key)
+    native = first.parent / NATIVE / SIGNATURE
+    files = [str(file) for file in (first, native) if file.exists()]
+    return Result({"files": files}, "\n".join(f"wrote {file}" for file in files))

@@ -1,7 +1,7 @@
 """Compiles an artifact to native code: machine code for its graphs, which shares its weights."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +38,7 @@ def compile_artifact(
     *,
     device: torch.device | str | None = None,
     weights: Mapping[str, Tensor] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Compile the graphs of an artifact ahead of time, for this machine.
 
@@ -51,6 +52,7 @@ def compile_artifact(
             lengths.
         device: The device to compile for, by default the CPU.
         weights: Weights by name, for an artifact without weights.
+        say: Called with messages about the progress. A graph takes a minute or more.
 
     Returns:
         The folder with the code.
@@ -71,7 +73,7 @@ def compile_artifact(
         for number, program in enumerate(model.fxcache_programs.all(model.device))
     ]
     with new_folder(source / NATIVE) as made:
-        write(Writer(made), made, plans, digest, model.device)
+        write(Writer(made), compiled_graphs(plans, say), plans, digest, model.device)
     return source / NATIVE
 
 
@@ -109,23 +111,40 @@ class Compilation(NamedTuple):
         return cls(number, program, graphs, runs)
 
 
+def compiled_graphs(plans: Sequence[Compilation], say: Callable[[str], None]) -> dict[str, Any]:
+    """Compile every graph. Return the code of each by its name."""
+    graphs = [(plan, name) for plan in plans for name in plan.graphs]
+    codes = {}
+    for number, (plan, name) in enumerate(graphs, 1):
+        say(f"compiling graph {number} of {len(graphs)}: {name}")
+        codes[name] = compiled(plan.graphs[name], plan.program)
+    return codes
+
+
 def write(
-    writer: Writer, made: Path, plans: Sequence[Compilation], digest: str, device: torch.device
+    writer: Writer,
+    codes: Mapping[str, Any],
+    plans: Sequence[Compilation],
+    digest: str,
+    device: torch.device,
 ) -> None:
-    """Compile the graphs, and write the code and its manifest."""
-    described, codes = {}, {}
-    for plan in plans:
-        for name, variant in plan.graphs.items():
-            described[name] = describe_graph(variant, plan.program, plan.number)
-            codes[name] = compiled(variant, plan.program)
-    pack_graphs(made / PACKAGE, codes)
-    require_loads(made / PACKAGE, codes, device)
+    """Write the code and its manifest.
+
+    Raises:
+        ArtifactError: This machine cannot load the code.
+    """
+    pack_graphs(writer.folder / PACKAGE, codes)
+    require_loads(writer.folder / PACKAGE, codes, device)
     writer.add(PACKAGE)
     writer.finish({
         "fxcache_native": NATIVE_FORMAT,
         "artifact": digest,
         "target": target_of(device),
-        "graphs": described,
+        "graphs": {
+            name: describe_graph(variant, plan.program, plan.number)
+            for plan in plans
+            for name, variant in plan.graphs.items()
+        },
         "programs": [sizes_to_json(plan.program.sizes) for plan in plans],
         "runs": [
             {"program": plan.number, "steps": graphs}

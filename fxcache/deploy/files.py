@@ -77,22 +77,27 @@ def to_bytes(data: Any) -> bytes:
 
 
 class Writer:
-    """Writes the files of an artifact into a folder, and lists their sizes and hashes."""
+    """Writes the files of an artifact into a folder, and lists their sizes and hashes.
+
+    Attributes:
+        folder: The folder.
+        files: The size and the hash of each file so far, by its name.
+    """
 
     def __init__(self, folder: Path):
-        self._folder = folder
+        self.folder = folder
         self.files: dict[str, dict[str, Any]] = {}
 
     def write(self, name: str, content: bytes) -> None:
         """Write one file."""
-        path = self._folder / name
+        path = self.folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
         self._list(name, content)
 
     def add(self, name: str) -> None:
         """List a file that is in the folder already."""
-        self._list(name, (self._folder / name).read_bytes())
+        self._list(name, (self.folder / name).read_bytes())
 
     def _list(self, name: str, content: bytes) -> None:
         self.files[name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -100,7 +105,7 @@ class Writer:
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Write the manifest, which lists all files."""
         data = {**manifest, "files": self.files}
-        (self._folder / MANIFEST).write_bytes(json.dumps(data, indent=1).encode())
+        (self.folder / MANIFEST).write_bytes(json.dumps(data, indent=1).encode())
 
 
 class Reader:

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from fxcache.capture.provided import ProvidesPrograms
 from fxcache.opaque import described
+from fxcache.program import Program
 from fxcache.rewrite.variants import Variants
 from fxcache.runtime.notices import NO_FASTER
 
@@ -19,17 +21,35 @@ ALL_THE_SAME = "If other kinds of call reuse values, as the report shows, nothin
 FAST_PATH = "the model's nn.MultiheadAttention may take torch's fast path, which no graph contains"
 ROUNDED = "Results may differ from the original's by rounding."
 NO_FAST_PATH = "For equal bits, call torch.backends.mha.set_fastpath_enabled(False)."
+FIXED = "the model fixes sizes that CaptureConfig(dynamic=...) leaves open"
+OWN_CAPTURES = "Each other size gets a capture of its own."
+LEAVE_OPEN = "Read sizes from x.shape in the model, not with len(x), int(...) or a loop over x."
 
 
 def notices_of(module: nn.Module, variants: Variants) -> Iterator[Notice]:
     """Yield the notices about a new capture of ``module``."""
     for submodules in described(variants.program.opaque):
         yield f"{UNTRACED}: {submodules}", TRACE_IT, CALLED_AS_IS
+    fixed = [] if isinstance(module, ProvidesPrograms) else fixed_sizes(variants.program)
+    if fixed:
+        yield f"{FIXED}: {', '.join(fixed)}", LEAVE_OPEN, OWN_CAPTURES
     if not variants.plan.groups:
         reason = variants.plan.reason
         yield f"one kind of call runs in full at every step: {reason}", ALL_THE_SAME, NO_FASTER
     if layers := fast_paths(module):
         yield f"{FAST_PATH}: {', '.join(layers)}", NO_FAST_PATH, ROUNDED
+
+
+def fixed_sizes(program: Program) -> list[str]:
+    """Return the sizes that were to vary, and that the trace fixed all the same.
+
+    torch.export fixes every size of one, whatever the model does.
+    """
+    return [
+        f"{program.inputs[index].path}, dimension {dim}: {size}"
+        for (index, dim), size in program.sizes.expressions.items()
+        if isinstance(size, int) and size != 1
+    ]
 
 
 def fast_paths(module: nn.Module) -> list[str]:

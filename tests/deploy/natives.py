@@ -3,6 +3,8 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,13 @@ def compiled_artifact(folder: Path) -> Path:
     from torch._inductor import config
 
     made = artifact(folder)
-    with config.patch("aot_inductor.compile_wrapper_opt_level", "O0"):
+    options = config.patch("aot_inductor.compile_wrapper_opt_level", "O0")
+    with options, redirect_stderr(StringIO()) as said:
         assert main(["compile", str(made), "--steps", str(STEPS)]) == 0
+    assert said.getvalue().splitlines() == [
+        "compiling graph 1 of 2: full_0",
+        "compiling graph 2 of 2: cached_skip_0",
+    ]
     return made
 
 

@@ -110,8 +110,11 @@ def test_code_is_what_was_checked_even_if_the_file_changes_afterwards(
 
 BAD_INPUTS: dict[str, tuple[Callable[[dict[str, Tensor]], Any], str]] = {
     "float64": (lambda i: i.update(sample=i["sample"].double()), "the dtype is Double, not Float"),
-    "too small": (lambda i: i.update(sample=i["sample"][:, :8].clone()), "the shape is another"),
-    "batches": (lambda i: i.update(argument_2=i["argument_2"][:1].clone()), "the shape is another"),
+    "too small": (
+        lambda i: i.update(sample=i["sample"][:, :8].clone()),
+        "the shape is [2, 8, 4], not [2, 16, 4]",
+    ),
+    "batches": (lambda i: i.update(argument_2=i["argument_2"][:1].clone()), ", not [2, "),
     "batch 1": (
         lambda i: i.update({n: i[n][:1].clone() for n in ("sample", "argument_2")}),
         "out of its bounds",

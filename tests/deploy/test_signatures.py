@@ -1,5 +1,6 @@
 """Tests signatures: who made an artifact is checked before anything in it is read."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -159,8 +160,14 @@ def test_a_private_key_with_a_password_is_refused(folder, author, tmp_path):
 
 def test_the_command_signs(folder, author, capsys):
     assert main(["sign", str(folder), "--key", str(author.private)]) == 0
-    assert SIGNATURE in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines() == [f"wrote {folder / SIGNATURE}"]
     fxcache.load(folder, signed_by=author.public)
+
+
+def test_the_command_names_the_signature_of_native_code(native_folder, author, capsys):
+    assert main(["sign", str(native_folder), "--key", str(author.private), "--json"]) == 0
+    files = [str(native_folder / part / SIGNATURE) for part in ("", "native")]
+    assert json.loads(capsys.readouterr().out)["files"] == files
 
 
 def test_without_the_package_the_error_says_what_to_install(folder, author):

@@ -61,6 +61,15 @@ class Fixing(DiT):
 
 
 @torch.no_grad()
+def test_a_size_that_the_model_fixes_is_named():
+    model = fxcache.optimize(Fixing().eval(), capture=fxcache.CaptureConfig(dynamic=BATCH))
+    with pytest.warns(fxcache.FxcacheWarning, match="fixes sizes.*: sample, dimension 0: 2"):
+        model(timestep=1.0, **dit_inputs(2))
+    assert "fixes sizes" in "".join(fxcache.report(model).notices)
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:the model fixes sizes")
 def test_a_model_that_fixes_its_batch_is_captured_for_each_batch():
     model = fxcache.optimize(Fixing().eval(), capture=fxcache.CaptureConfig(dynamic=BATCH))
     for batch in (2, 3, 2, 3):
@@ -68,6 +77,22 @@ def test_a_model_that_fixes_its_batch_is_captured_for_each_batch():
         got = model(timestep=float(9 - batch), **inputs)
         assert torch.equal(got, Fixing().eval()(timestep=torch.tensor(9.0 - batch), **inputs))
     assert num_captures(model) == 2
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:the model fixes sizes")
+def test_a_model_that_fixes_its_batch_can_be_exported(tmp_path):
+    model = fxcache.optimize(Fixing().eval(), capture=fxcache.CaptureConfig(dynamic=BATCH))
+    timestep = torch.tensor(1.0)
+    for batch in (2, 3):
+        model(timestep=timestep, **dit_inputs(batch))
+    loaded = fxcache.load(fxcache.export(model, tmp_path / "artifact"))
+    for batch in (2, 3):
+        inputs = dit_inputs(batch)
+        expected = Fixing().eval()(timestep=timestep, **inputs)
+        assert torch.equal(loaded(timestep=timestep, **inputs), expected)
+    with pytest.raises(fxcache.ArtifactError):
+        loaded(timestep=timestep, **dit_inputs(4))
 
 
 @torch.no_grad()
