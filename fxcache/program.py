@@ -128,6 +128,8 @@ class Program:
         state: The changes to state objects, and the objects in the result; None if there are none.
         opaque: The calls of submodules that are not traced, which the graph refers to by handle.
         effects: What a call changes in Python objects of the module, and the graph does not.
+        unused: The draws of random numbers and the checks that the graph leaves out, because no
+            output needs their results.
         placeholders: The placeholder nodes of the graph, in order.
         returns_tuple: Whether the module returns a flat tuple, without nesting.
     """
@@ -142,6 +144,7 @@ class Program:
     state: StateChange | None = None
     opaque: tuple[OpaqueCall, ...] = ()
     effects: tuple[Effect, ...] = ()
+    unused: tuple[str, ...] = ()
     placeholders: tuple[fx.Node, ...] = field(init=False)
     returns_tuple: bool = field(init=False)
 

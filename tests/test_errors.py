@@ -11,6 +11,7 @@ import fxcache
 from fxcache.errors import FxcacheError
 from tests import tiny
 from tests.loops import last_reason, refreshes
+from tests.plain import dit, dit_inputs
 
 pytestmark = pytest.mark.usefixtures("shared_captures")
 
@@ -168,6 +169,12 @@ def test_a_cut_that_saves_nothing():
         capture=fxcache.CaptureConfig(example_inputs=example),
     )
     assert "saves nothing" in message
+
+
+def test_an_empty_batch_saves_nothing():
+    model = fxcache.optimize(dit())
+    with torch.no_grad(), pytest.raises(fxcache.CutError, match="saves nothing"):
+        model(timestep=torch.tensor(9.0), **dit_inputs(0))
 
 
 def test_no_skip_connection_at_all():

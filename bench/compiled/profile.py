@@ -54,7 +54,10 @@ def by_kind(call: Callable[[], object]) -> dict[str, float]:
     The profiler measures elapsed time. It is scaled so that it adds up to the thread's time: other
     processes interrupt every kind in proportion to its time.
     """
-    with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as profile, step_event():
+    with (
+        torch.profiler.profile(activities=[ProfilerActivity.CPU], acc_events=True) as profile,
+        step_event(),
+    ):
         started = time.thread_time()
         call()
         spent_ms = 1000 * (time.thread_time() - started)

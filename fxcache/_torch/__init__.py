@@ -47,7 +47,15 @@ from fxcache._torch.fsdp import (
     is_wrapped,
     sharded_unit,
 )
-from fxcache._torch.hooks import forget_hooks, hook_dicts, hooks_of, num_registered_hooks
+from fxcache._torch.generators import seeds_refused
+from fxcache._torch.hooks import (
+    forget_hooks,
+    global_hooks,
+    global_hooks_below,
+    hook_dicts,
+    hooks_of,
+    num_registered_hooks,
+)
 from fxcache._torch.onnx import exported_program, onnx_model
 from fxcache._torch.operators import (
     argument_types,
@@ -135,6 +143,8 @@ __all__ = [
     "fake_mode_for",
     "forget_hooks",
     "freezes_inputs",
+    "global_hooks",
+    "global_hooks_below",
     "greatest_of",
     "guards_of",
     "handles_tensors",
@@ -168,6 +178,7 @@ __all__ = [
     "returns_view",
     "same_memory",
     "schedule_tensor",
+    "seeds_refused",
     "sharded_unit",
     "share_weights",
     "traced_constants",

@@ -19,6 +19,7 @@ from fxcache.capture.isolation import ONE_AT_A_TIME, isolated
 from fxcache.capture.loading import traced_loading
 from fxcache.capture.numbers import AsTensor
 from fxcache.capture.provided import ProvidesPrograms
+from fxcache.capture.randomness import unused_calls
 from fxcache.capture.refusal import first_line
 from fxcache.capture.sharding import require_no_wrappers, require_tensor_timestep
 from fxcache.capture.source import recorded_line, source_of
@@ -101,6 +102,7 @@ def program_of(
     """Return the program of a trace, functional and verified. ``lines`` is that of the trace."""
     exported, specialized, boundary, names, opaque = traced
     remove_identities(exported.graph)
+    unused = tuple(unused_calls(exported.graph))
     written = copy_written(exported, original, names)
     own_constants(exported)
     if any(writes(n.target) or is_vmap_step(n.target) for n in all_nodes(exported)):
@@ -113,6 +115,7 @@ def program_of(
         program,
         opaque=tuple(call for call in opaque if call in called),
         effects=(*program.effects, *written),
+        unused=unused,
     )
 
 
@@ -160,9 +163,9 @@ def functional(exported: ExportedProgram, model: str, lines: bool) -> ExportedPr
             return exported.run_decompositions({})
     except Exception as error:
         raise CaptureError(
-            f"torch cannot make an in-place write of {model} functional: {first_line(error)}",
+            f"torch cannot make the graph of {model} functional: {first_line(error)}",
             where=recorded_line(error) or f"{model}.forward",
-            remedy="make that line return a new tensor",
+            remedy="make in-place writes return new tensors, and use no transforms of torch.func",
         ) from error
 
 

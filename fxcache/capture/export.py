@@ -11,6 +11,7 @@ from torch.export import Dim, ExportedProgram
 
 from fxcache._torch import (
     accept_any_keyword,
+    global_hooks_below,
     tree_flatten,
     tree_unflatten,
 )
@@ -21,7 +22,7 @@ from fxcache.capture.isolation import isolated, own_context
 from fxcache.capture.loading import set_forward
 from fxcache.capture.opaque import OpaqueError, OpaqueSubmodules
 from fxcache.capture.probe import can_run, probed
-from fxcache.capture.randomness import without_draws
+from fxcache.capture.randomness import without_draws, without_seeds
 from fxcache.capture.refusal import reason_of, refusal
 from fxcache.capture.replacements import Replacements
 from fxcache.capture.sharding import is_shared
@@ -181,7 +182,8 @@ def traced(
         entered = entered_with_dict(module, boundary, special, values, opaque)
         replaced = opaque.replaced() if opaque else contextlib.nullcontext()
         kept = boundary.effects.undone(module)
-        with entered, replaced, isolated(lines), kept, special.hidden():
+        hooks = global_hooks_below(module)
+        with entered, replaced, isolated(lines), kept, special.hidden(), without_seeds(), hooks:
             program = own_context(
                 torch.export.export, module, arguments, dynamic_shapes=shapes, strict=False
             )

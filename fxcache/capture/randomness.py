@@ -1,22 +1,25 @@
-"""Detects random numbers of Python and NumPy, which a graph would hold as constants.
+"""Detects random numbers that no graph can draw.
 
-It also reads and sets the states of torch's generators.
+A graph would hold random numbers of Python and NumPy as constants. It sets no seeds of torch, and
+makes no draw that no result depends on.
 """
 
 import random
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.export import ExportedProgram
 
-from fxcache._torch import untraced
+from fxcache._torch import draws, seeds_refused, untraced, writes
 from fxcache.capture.foreign_memory import same_bits
 from fxcache.capture.replacements import UntraceableError
 
 T = TypeVar("T", bound="Traced")
+CHECKS = (torch.ops.aten._assert_async.default, torch.ops.aten._assert_async.msg)
 
 
 class Traced(Protocol):
@@ -45,6 +48,47 @@ def without_draws(trace: Callable[[], T]) -> T:
         return traced
     before.put_back()
     raise UntraceableError("it draws random numbers with the generators of Python or NumPy")
+
+
+@contextmanager
+def without_seeds() -> Iterator[None]:
+    """Refuse to set seeds of torch inside the block, and undo it if it happens.
+
+    Raises:
+        UntraceableError: This thread sets a seed.
+    """
+    before = random_states()
+    try:
+        with seeds_refused(refuse_seeds):
+            yield
+    except SeedError:
+        set_random_states(before)  # torch sets the seeds of GPUs before that of the CPU
+        raise
+
+
+class SeedError(UntraceableError):
+    """The model sets a seed."""
+
+
+def refuse_seeds() -> NoReturn:
+    """Raise the error for a model that sets a seed."""
+    raise SeedError(
+        "it sets the seed or the state of torch's random numbers, which no graph does",
+        "set seeds before the run, or pass random numbers to the model as an input",
+    )
+
+
+def unused_calls(graph: fx.Graph) -> list[str]:
+    """Return the draws and checks in ``graph`` whose results nobody needs, as operators.
+
+    No variant makes these calls. So later draws give other numbers, and the checks do not fail.
+    """
+    alive: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        if node.op in ("placeholder", "output") or writes(node.target) or alive & node.users.keys():
+            alive.add(node)
+    dead = (n for n in graph.nodes if n not in alive and (draws(n.target) or n.target in CHECKS))
+    return [str(node.target) for node in dead]
 
 
 class GeneratorStates:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from torch import fx
 
 FRAME = re.compile(r'File "([^"]+)", line (\d+), in [^\n]*\n\s*([^\n]*)')  # of a stack trace
-OTHERS = ("/torch/", "/fxcache/capture/", "/fxcache/_torch/", "<eval_with_key>")
+OTHERS = ("/torch/", "/fxcache/capture/", "/fxcache/_torch/", "/contextlib.py", "<eval_with_key>")
 
 
 def source_line(error: BaseException) -> str:

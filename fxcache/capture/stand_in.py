@@ -24,9 +24,18 @@ def as_original(module: nn.Module, original: type[nn.Module]) -> nn.Module:
 
 
 def stand_ins(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments with each tensor replaced by an empty tensor of its shape and dtype.
+    """Return the arguments with each tensor replaced by an empty tensor of its form.
 
     Tracing identifies tensors by object identity. So a tensor that is passed twice, or that is
     also a buffer of the model, would become a single input.
     """
-    return tree_map_only(Tensor, torch.empty_like, arguments)
+    return tree_map_only(Tensor, empty, arguments)
+
+
+def empty(tensor: Tensor) -> Tensor:
+    """Return an empty tensor with the shape, the dtype and the strides of ``tensor``."""
+    if type(tensor) is not Tensor or tensor.layout is not torch.strided:
+        return torch.empty_like(tensor)
+    return torch.empty_strided(
+        tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device
+    )

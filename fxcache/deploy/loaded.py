@@ -66,7 +66,7 @@ class Programs:
         return [self._program(number, device) for number in range(len(self._readers))]
 
     def for_call(self, call: Call, model: nn.Module, name: str) -> Program:
-        """Return the program that serves ``call``.
+        """Return the program that serves ``call``, if possible one for the layouts of its inputs.
 
         Raises:
             ArtifactError: There is none.
@@ -76,13 +76,16 @@ class Programs:
         device = device_of(model)
         kind, values = call_to_json(call.key, device), call.by_path()
         wanted = to_bytes(kind)
+        found = []
         for number, reader in enumerate(self._readers):
             if reader.call != wanted:
                 continue
             same = all(digest(values[path]) == known for path, known in reader.constants.items())
             program = self._program(number, device)
             if same and program.sizes.admit(call.tensors):
-                return program
+                found.append((not all(map(follows, call.tensors, reader.orders)), number))
+        if found:
+            return self._program(min(found)[1], device)
         served = "; ".join(reader.describe() for reader in self._readers[:3])
         given, known = options_of(kind), {reader.options for reader in self._readers}
         raise ArtifactError(
@@ -108,6 +111,12 @@ class Programs:
                 on_device, device, self.config.dynamic or {}
             )
         return self._made[key]
+
+
+def follows(tensor: Tensor, order: Sequence[int]) -> bool:
+    """Return whether the dimensions of ``tensor`` have this order in memory."""
+    strides = [tensor.stride(dim) for dim in order if tensor.shape[dim] != 1]
+    return strides == sorted(strides, reverse=True)
 
 
 def other_options(given: str, known: Set[str]) -> str:

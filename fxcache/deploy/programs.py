@@ -86,6 +86,11 @@ class ProgramReader:
             for i, given in enumerate(fields.items("inputs", dict))
         ]
 
+    @property
+    def orders(self) -> list[list[int]]:
+        """For each input, its dimensions in the order that they have in memory."""
+        return [given.items("order", int) for given in self._inputs]
+
     def describe(self) -> str:
         """Return a description of the calls for messages: ``sample[2…63, 4, 64] float32, …``."""
         bounds = {n: Bounds.of(v, self._where) for n, v in self._fields.pairs("sizes")}

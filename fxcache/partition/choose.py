@@ -68,7 +68,7 @@ def saving_plan(
         groups = partially_evaluated_groups(frontier, groups)
         points = tuple(point for group in groups.values() for point in group)
         cut = replace(frontier.price(points, cut.name, observed), skip_index=cut.skip_index)
-        saved = 1 - cut.reuse_flops / whole.reuse_flops
+        saved = replace(cut, full_flops=whole.reuse_flops).share_saved
         reason += f"; partial evaluation saves {saved:.1%} of a reuse step's FLOPs"
     require_usable(frontier, cut, points, observed)
     require_points(policy, groups)

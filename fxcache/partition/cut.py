@@ -46,7 +46,7 @@ class Cut:
     @property
     def share_saved(self) -> float:
         """The share of the full variant's FLOPs that a reuse step saves, 0 to 1."""
-        return 1 - self.reuse_flops / self.full_flops
+        return 1 - self.reuse_flops / self.full_flops if self.full_flops else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the cut as JSON can hold it: all attributes, and ``share_saved``."""

@@ -1,14 +1,18 @@
 """The keys of captures: kinds of calls, hooks, and the input values that a graph holds for."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Mapping
 from typing import NamedTuple
+from weakref import ref
 
 import torch
 from torch import Tensor
 
 from fxcache._torch import attention_choice
 from fxcache.call import Call
+from fxcache.capture.equality import equal_programs
+from fxcache.layout import Layout, layout_of
 from fxcache.program import Program
+from fxcache.rewrite.variants import Variants
 from fxcache.runtime.values import Values
 
 MAX_KINDS = 256
@@ -22,12 +26,15 @@ class CaptureKey(NamedTuple):
         kind: The key of the call.
         values: The numbers that identify the input values that the graph depends on.
         attention: The implementations that attention may use. The strides in a graph depend on it.
+        layouts: The layouts of all inputs. A trace turns ``contiguous`` and ``reshape`` into what
+            they do for these layouts.
         sizes: The shapes of all inputs, if the graph fixes sizes that were to vary.
     """
 
     hooks: int
     kind: Hashable
     attention: tuple[object, ...] = ()
+    layouts: tuple[Layout, ...] = ()
     values: tuple[int, ...] = ()
     sizes: tuple[torch.Size, ...] = ()
 
@@ -36,7 +43,8 @@ class CaptureKeys:
     """Makes the keys of one model's captures.
 
     If the graphs of one kind of call hold for certain values of inputs, the values are part of the
-    key of such a call.
+    key of such a call. Calls whose inputs have other layouts share a capture if a trace has shown
+    that their graphs are equal.
     """
 
     def __init__(self) -> None:
@@ -44,6 +52,8 @@ class CaptureKeys:
         # By the key of a call, the inputs whose values its captures depend on.
         self._specialized: dict[Hashable, frozenset[str]] = {}
         self._values = Values()
+        # By the key of a call, the key of the capture that it shares, and that capture.
+        self._shared: dict[CaptureKey, tuple[CaptureKey, ref[Variants]]] = {}
 
     def inherit(self, previous: "CaptureKeys") -> None:
         """Take over what ``previous`` knows of the same model."""
@@ -52,12 +62,38 @@ class CaptureKeys:
     def key(self, call: Call, hooks: int) -> CaptureKey:
         """Return the key of ``call``; ``hooks`` is the number of the current hooks."""
         paths = self._specialized.get(call.key)
-        attention = attention_choice()
+        attention, layouts = attention_choice(), tuple(map(layout_of, call.tensors))
         if not paths:
-            return CaptureKey(hooks, call.key, attention)
+            return CaptureKey(hooks, call.key, attention, layouts)
         tensors = call.by_path().items()
         values = tuple(self._values.number(t) for path, t in tensors if path in paths)
-        return CaptureKey(hooks, call.key, attention, values)
+        return CaptureKey(hooks, call.key, attention, layouts, values)
+
+    def found(
+        self, key: CaptureKey, captures: Mapping[CaptureKey, Variants]
+    ) -> tuple[CaptureKey, Variants | None]:
+        """Return the capture for ``key`` or the one that it shares, and the key of that one."""
+        variants = captures.get(key)
+        if variants is None and key in self._shared:
+            other, known = self._shared[key]
+            if captures.get(other) is known():
+                return other, known()
+        return key, variants
+
+    def equal(
+        self, key: CaptureKey, program: Program, captures: Mapping[CaptureKey, Variants]
+    ) -> Variants | None:
+        """Return the capture for other layouts that has the graph of ``program``, if there is one.
+
+        Calls with ``key`` share it from now on.
+        """
+        for other, variants in candidates(key, captures):
+            if equal_programs(variants.program, program):
+                if len(self._shared) > MAX_KINDS:
+                    self._shared.clear()
+                self._shared[key] = other, ref(variants)
+                return variants
+        return None
 
     def learn(self, call: Call, specialized: frozenset[str]) -> None:
         """Add the paths of inputs whose values a new graph for calls like ``call`` holds for."""
@@ -72,3 +108,12 @@ class CaptureKeys:
         inputs = (given.path for given in program.inputs)
         pairs = zip((path for path in inputs if path in paths), key.values, strict=True)
         return {path: self._values.value(number) for path, number in pairs}
+
+
+def candidates(
+    key: CaptureKey, captures: Mapping[CaptureKey, Variants]
+) -> Iterator[tuple[CaptureKey, Variants]]:
+    """Yield the captures whose keys differ from ``key`` in the layouts alone."""
+    for other, variants in list(captures.items()):
+        if other != key and other._replace(layouts=key.layouts) == key:
+            yield other, variants

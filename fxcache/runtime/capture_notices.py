@@ -23,7 +23,15 @@ ROUNDED = "Results may differ from the original's by rounding."
 NO_FAST_PATH = "For equal bits, call torch.backends.mha.set_fastpath_enabled(False)."
 FIXED = "the model fixes sizes that CaptureConfig(dynamic=...) leaves open"
 OWN_CAPTURES = "Each other size gets a capture of its own."
-LEAVE_OPEN = "Read sizes from x.shape in the model, not with len(x), int(...) or a loop over x."
+LEAVE_OPEN = (
+    "Read sizes from x.shape in the model, not with len(x), int(...) or a loop over x, and leave "
+    "open the sizes that must be equal to these."
+)
+UNUSED = "graphs leave out calls whose results the model does not use"
+OTHER_NUMBERS = (
+    "What the model draws after such a call are other random numbers; checks do not run."
+)
+NOT_NEEDED = "Remove these calls from the model."
 
 
 def notices_of(module: nn.Module, variants: Variants) -> Iterator[Notice]:
@@ -33,6 +41,8 @@ def notices_of(module: nn.Module, variants: Variants) -> Iterator[Notice]:
     fixed = [] if isinstance(module, ProvidesPrograms) else fixed_sizes(variants.program)
     if fixed:
         yield f"{FIXED}: {', '.join(fixed)}", LEAVE_OPEN, OWN_CAPTURES
+    if unused := dict.fromkeys(variants.program.unused):
+        yield f"{UNUSED}: {', '.join(unused)}", NOT_NEEDED, OTHER_NUMBERS
     if not variants.plan.groups:
         reason = variants.plan.reason
         yield f"one kind of call runs in full at every step: {reason}", ALL_THE_SAME, NO_FASTER
@@ -43,12 +53,14 @@ def notices_of(module: nn.Module, variants: Variants) -> Iterator[Notice]:
 def fixed_sizes(program: Program) -> list[str]:
     """Return the sizes that were to vary, and that the trace fixed all the same.
 
-    torch.export fixes every size of one, whatever the model does.
+    torch.export fixes every size of one, whatever the model does. Sizes of inputs whose values are
+    constants of the graph cannot vary.
     """
+    paths = [given.path for given in program.inputs]
     return [
-        f"{program.inputs[index].path}, dimension {dim}: {size}"
+        f"{paths[index]}, dimension {dim}: {size}"
         for (index, dim), size in program.sizes.expressions.items()
-        if isinstance(size, int) and size != 1
+        if isinstance(size, int) and size != 1 and paths[index] not in program.specialized
     ]
 
 

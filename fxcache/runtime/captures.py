@@ -165,13 +165,13 @@ class Captures:
 
     def _lookup(self, call: Call, hooks: int) -> tuple[CaptureKey, Variants | None]:
         """Return the key of a capture for ``call``, and the capture's variants if there are any."""
-        key = self._keys.key(call, hooks)
-        variants = self.by_key.get(key)
+        own = self._keys.key(call, hooks)
+        key, variants = self._keys.found(own, self.by_key)
         if variants is not None:
             sizes = variants.program.sizes
             if sizes.expressions and not sizes.admit(call.tensors):
-                key = key._replace(sizes=tuple(t.shape for t in call.tensors))
-                variants = self.by_key.get(key)
+                own = own._replace(sizes=tuple(t.shape for t in call.tensors))
+                key, variants = self._keys.found(own, self.by_key)
         if variants is not None:
             self.by_key.move_to_end(key)
         return key, variants
@@ -191,7 +191,7 @@ class Captures:
                     key, found = self._lookup(call, hooks)
                 if found is not None:
                     return found
-            variants, snapshot = self._traced(module, call, fixed=bool(key.sizes))
+            variants, snapshot = self._traced(module, call, key)
             variants.read(live_weights(module, variants.weights))
             self.hooks.settle(module, hooks, identities)
             evicted = self._keep(call, key, variants, snapshot)
@@ -204,18 +204,24 @@ class Captures:
             )
         return variants
 
-    def _traced(self, module: nn.Module, call: Call, fixed: bool) -> tuple[Variants, Snapshot]:
+    def _traced(self, module: nn.Module, call: Call, key: CaptureKey) -> tuple[Variants, Snapshot]:
         """Return the variants, and a snapshot of the module that is valid for the whole trace."""
         require_no_scripts(module)
         self.offload.bring_back()
         self.offload.belongs_to(module)
         started = time.perf_counter()
+        fixed = bool(key.sizes)
         frontier, held = self.changes.traced(module, lambda: self._frontier(module, call, fixed))
         graphs = module.compiled_graphs if isinstance(module, ProvidesPrograms) else None
         codes = machine_codes(graphs, self._settings, self._warn)
         elapsed_s = time.perf_counter() - started
+        self.capture_s += elapsed_s
+        with self.changes.lock:
+            known = self._keys.equal(key, frontier.program, self.by_key)
+        if known is not None:
+            return known, held
         variants = variants_of(frontier, self._settings, call.describe(), codes)
-        self.capture_s, variants.capture_ms = self.capture_s + elapsed_s, 1000 * elapsed_s
+        variants.capture_ms = 1000 * elapsed_s
         for notice in notices_of(module, variants):
             self._warn(*notice)
         return variants, held
@@ -228,12 +234,13 @@ class Captures:
         return Frontier(program)
 
     def _keep(self, call: Call, key: CaptureKey, variants: Variants, now: Snapshot) -> bool:
-        """Store the variants. Return whether others were dropped."""
+        """Store the variants, unless they are. Return whether others were dropped."""
         with self.changes.lock:
             self._keys.learn(call, variants.program.specialized)
             kept = key if key.sizes else self._keys.key(call, key.hooks)
             self.changes.keep(key.hooks, now)
-            self.by_key[kept] = variants
+            if not any(known is variants for known in self.by_key.values()):
+                self.by_key[kept] = variants
             evicted = len(self.by_key) > self._max_captures
             if evicted:
                 self.by_key.popitem(last=False)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from fxcache._torch import num_registered_hooks
+from fxcache._torch import global_hooks, num_registered_hooks
 from fxcache.runtime.content import IdentityKey
 from fxcache.runtime.identities import Containers
 from fxcache.runtime.slots import Slot, Tree
@@ -102,22 +102,32 @@ class HooksState:
 
     def volatile_key(self) -> Hashable:
         """Return the current content of hooks and volatile slots."""
-        if not self._volatile and not self._hooked:
+        everywhere = hooks_on_all()
+        if not self._volatile and not self._hooked and not everywhere:
             return ()
         registered = map(self.tree.hooks_key, self._hooked)
         slots = (slot.key_now() for slot in self._volatile)
-        return (*slots, *filter(None, registered))
+        return (*slots, *filter(None, registered), *everywhere)
 
     def identities(self) -> Hashable:
         """Return the identities of hooks and volatile slots, and the content of other slots."""
         volatile = tuple(
             (slot.index, slot.name, IdentityKey(slot.value)) for slot in self._volatile
         )
-        return volatile, tuple(map(self.tree.hook_identities, self._hooked)), self.steady_key
+        registered = map(self.tree.hook_identities, self._hooked)
+        return volatile, tuple(registered), hooks_on_all(), self.steady_key
 
     def _now(self, own: dict[str, Any]) -> Iterable[object]:
         """Return the current value of each slot; ``own`` is the model's ``__dict__``."""
         return map(dict.get, chain(repeat(own, self._num_own), self._places), self._names)
+
+
+def hooks_on_all() -> tuple[Hashable, ...]:
+    """Return the identities of the hooks on all modules.
+
+    Their content is not compared: they run around the model itself at each call, and may count.
+    """
+    return tuple((kind, IdentityKey(hook), *flags) for kind, hook, *flags in global_hooks())
 
 
 class Hooks:

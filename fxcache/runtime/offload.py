@@ -83,12 +83,13 @@ class Offload:
         self._offloaded.clear()
 
     def run(self, module: fx.GraphModule, *inputs: Tensor) -> Any:
-        """Return ``module(*inputs)``, with a copy of each offloaded weight on its device."""
-        return (
-            OffloadInterpreter(module, self._on_device).run(*inputs)
-            if self._offloaded
-            else module(*inputs)
-        )
+        """Run a graph, with a copy of each offloaded weight on its device.
+
+        Hooks for all modules do not run around it: they belong to the modules of the model.
+        """
+        if self._offloaded:
+            return OffloadInterpreter(module, self._on_device).run(*inputs)
+        return module.forward(*inputs)
 
     def _home(self, offloaded: OffloadedParam) -> torch.device:
         """Return the weight's former device; the module's new device if the module was moved."""

@@ -142,7 +142,7 @@ class StepContext:
             layouts = self.variants.layouts.of(graph, self.call.tensors)
             cache.reserve(layouts, self.trajectory.step, self.source, self.fresh)
         # torch.compile compiles the graph itself, also if there is machine code.
-        self.module = graph.module if self.compiled else graph.function
+        self.module = graph.module.forward if self.compiled else graph.function
         self.inputs = signature.bind(
             self.call.tensors,
             self.hoisted,

@@ -1,14 +1,19 @@
-"""Tests that random numbers of Python and NumPy are not frozen, and that other threads may draw."""
+"""Tests that no graph holds random numbers, sets seeds or leaves out draws without a word.
+
+Other threads may draw and set seeds during a capture.
+"""
 
 import random
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import numpy.random  # NumPy would load it at the first draw, after the state was compared
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, manual_seed
 
+import fxcache
 from fxcache.capture.randomness import GeneratorStates
 from tests.capture.prepared import Prepared, calls, captured, refusal
 
@@ -42,3 +47,76 @@ def test_torch_draws_at_every_call():
     """A graph can express draws of torch."""
     program = captured(Prepared(lambda x, t: x + torch.rand_like(x)).eval(), *calls()[0])
     assert any("rand" in str(node.target) for node in program.graph.nodes)
+
+
+def forked(x: Tensor, _: Tensor) -> Tensor:
+    with torch.random.fork_rng():
+        return x + torch.rand_like(x)
+
+
+def seeded(x: Tensor, seed: Callable[[], object]) -> Tensor:
+    seed()
+    return x + torch.rand_like(x)
+
+
+SEEDS = {
+    "manual_seed": lambda x, _: seeded(x, lambda: torch.manual_seed(3)),
+    "another name": lambda x, _: seeded(x, lambda: manual_seed(3)),
+    "seed": lambda x, _: seeded(x, torch.seed),
+    "state": lambda x, _: seeded(x, lambda: torch.set_rng_state(torch.get_rng_state())),
+    "fork_rng": forked,
+}
+
+
+@pytest.mark.parametrize("prepare", SEEDS.values(), ids=list(SEEDS))
+def test_seeds_are_refused(prepare):
+    model = Prepared(prepare).eval()
+    before, names = torch.get_rng_state(), vars(torch.random).copy()
+    with pytest.raises(fxcache.CaptureError, match="sets the seed") as caught:
+        captured(model, *calls()[0])
+    assert "test_randomness.py" in caught.value.where
+    assert torch.equal(torch.get_rng_state(), before)
+    assert vars(torch.random) == names
+
+
+def test_a_generator_of_the_model_is_refused():
+    generator = torch.Generator()
+    found = refusal(lambda x, _: x + torch.randn(x.shape, generator=generator))
+    assert "generator of its own" in found.what
+    assert "prepared.py" in found.where
+
+
+def test_other_threads_may_set_seeds():
+    def seed_elsewhere(x: Tensor, _: Tensor) -> Tensor:
+        thread = threading.Thread(target=lambda: torch.manual_seed(77))
+        thread.start()
+        thread.join()
+        return x
+
+    captured(Prepared(seed_elsewhere).eval(), *calls()[0])
+    assert torch.initial_seed() == 77
+
+
+def unused(x: Tensor, _: Tensor) -> Tensor:
+    torch.bernoulli(x.sigmoid())
+    torch._assert_async((x < 9).all())
+    return x + torch.rand_like(x)
+
+
+def unused_beside_a_write(x: Tensor, t: Tensor) -> Tensor:
+    written = torch.empty_like(x).normal_()
+    written[0] = 0
+    return unused(x, t) + written
+
+
+@pytest.mark.parametrize("prepare", [unused, unused_beside_a_write])
+@torch.no_grad()
+def test_calls_without_a_use_are_named(prepare):
+    model = fxcache.optimize(Prepared(prepare).eval(), fxcache.Uniform(2))
+    with pytest.warns(
+        fxcache.FxcacheWarning, match=r"leave out .*: aten.bernoulli.default, aten._assert_async"
+    ):
+        model(*calls()[0])
+    (notice,) = fxcache.report(model).notices
+    assert "rand_like" not in notice
+    assert "normal" not in notice

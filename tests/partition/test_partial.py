@@ -304,6 +304,28 @@ def test_two_graphs_and_no_recompilation(bytes_are_free):
     assert counter.frame_count == 2
 
 
+class OnlyBlocks(nn.Module):
+    """After its last block there is no work: a reuse step of the whole stack has no FLOPs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        for layer in self.layers:
+            sample = sample + torch.relu(layer(sample))
+        return sample + timestep
+
+
+@torch.no_grad()
+def test_a_reuse_step_without_flops_saves_none():
+    cache = fxcache.CacheConfig(partial_evaluation=True)
+    model = fxcache.optimize(OnlyBlocks().eval(), fxcache.Uniform(2), cache=cache)
+    for timestep in (3.0, 2.0):
+        model(torch.ones(2, 8), torch.tensor(timestep))
+    assert captured(model).cut["reuse_flops"] == 0
+
+
 def test_a_third_of_sdxls_reuse_step_moves_to_the_refresh():
     model = on_meta(MODELS["Stable Diffusion XL, 1024×1024"])
     (whole, *_) = fxcache.list_cuts(model)

@@ -152,6 +152,7 @@ def test_shared_values_are_not_written(hoist):
 
 
 @torch.no_grad()
+@pytest.mark.filterwarnings("ignore:the model fixes sizes")
 def test_a_changed_batch_hoists_again():
     sizes = {"x": (0,), "t": (0,)}
     model = fxcache.optimize(

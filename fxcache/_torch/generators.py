@@ -1,0 +1,54 @@
+"""Access to torch's default generator, through which every setter of seeds goes."""
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import torch
+
+SETTERS = ("manual_seed", "seed", "set_state")
+# The modules of the functions that set seeds, and of what wraps them.
+PASSED = ("torch.random", "contextlib", "torch._compile", "torch._dynamo.eval_frame")
+
+
+@contextlib.contextmanager
+def seeds_refused(refuse: Callable[[], NoReturn]) -> Iterator[None]:
+    """Call ``refuse`` where this thread sets the state of the default generator inside the block.
+
+    torch itself may set it, as Dynamo does around what it traces.
+
+    Why: no hook tells of ``torch.manual_seed``, ``set_rng_state`` and ``fork_rng``, and models
+    import them under many names. All of them read this name in ``torch.random``.
+    """
+    functions: Any = torch.random
+    before = functions.default_generator
+    guarded = GuardedGenerator(before, refuse)
+    functions.default_generator = guarded
+    try:
+        yield
+    finally:
+        if functions.default_generator is guarded:
+            functions.default_generator = before
+
+
+class GuardedGenerator:
+    """A generator whose state the thread that made this object cannot set."""
+
+    def __init__(self, generator: Any, refuse: Callable[[], NoReturn]) -> None:
+        self._generator, self._refuse = generator, refuse
+        self._thread = threading.get_ident()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in SETTERS and threading.get_ident() == self._thread and not called_by_torch():
+            self._refuse()
+        return getattr(self._generator, name)
+
+
+def called_by_torch() -> bool:
+    """Return whether torch sets the state for itself, and not for a caller of its functions."""
+    frame = sys._getframe(2)
+    while frame.f_back and frame.f_globals.get("__name__") in PASSED:
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__")).startswith("torch.")
