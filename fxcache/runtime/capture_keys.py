@@ -73,12 +73,12 @@ class CaptureKeys:
         self, key: CaptureKey, captures: Mapping[CaptureKey, Variants]
     ) -> tuple[CaptureKey, Variants | None]:
         """Return the capture for ``key`` or the one that it shares, and the key of that one."""
-        variants = captures.get(key)
-        if variants is None and key in self._shared:
-            other, known = self._shared[key]
-            if captures.get(other) is known():
-                return other, known()
-        return key, variants
+        if key in self._shared:
+            other, shared = self._shared[key]
+            variants = captures.get(other)
+            if variants is not None and variants is shared():
+                return other, variants
+        return key, captures.get(key)
 
     def equal(
         self, key: CaptureKey, program: Program, captures: Mapping[CaptureKey, Variants]

@@ -1,5 +1,6 @@
 """Tests inputs with other layouts: the bits stay, and equal graphs are one capture."""
 
+import gc
 from collections.abc import Callable
 
 import pytest
@@ -18,11 +19,11 @@ class Image(nn.Module):
 
     def __init__(self, read: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.read = read
+        self.read, self.first_view = read, False
         self.layers = nn.ModuleList(nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1) for _ in range(4))
 
     def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        x = self.read(sample)
+        x = self.read(viewed(sample) if self.first_view else sample)
         for layer in self.layers:
             x = x + torch.tanh(layer(x)) + timestep / 1000
         return x
@@ -95,10 +96,13 @@ def test_a_new_capture_ends_what_layouts_shared():
     for layout in (contiguous, channels_last):
         model(layout(latent), torch.tensor(900.0))
     for changed in (model, plain):
-        changed.read = viewed
+        changed.first_view = True
+    fxcache.clear(model)
+    gc.collect()
     for layout in (channels_last, contiguous):
         timestep = torch.tensor(800.0)
         assert torch.equal(model(layout(latent), timestep), plain(layout(latent), timestep))
+    assert num_captures(model) == 2
 
 
 @torch.no_grad()
