@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fxcache.call import Call
 from fxcache.contents import PLAIN
+from fxcache.errors import CaptureError
 from fxcache.form import Key, autocast_dtype
 from fxcache.leaves import leaves
 from fxcache.objects import Walk
@@ -67,6 +68,12 @@ class Flattening:
 
     def _add_tensor(self, path: str, tensor: Tensor, role: Role) -> None:
         """Add a tensor. In the key, a size that may vary is None."""
+        if tensor.is_nested:
+            raise CaptureError(
+                f"{path} is a nested tensor, whose rows differ in size",
+                where=path,
+                remedy="pad the rows to one size: torch.nested.to_padded_tensor",
+            )
         self.paths.append(path)
         self.roles.append(role)
         self.tensors.append(tensor)

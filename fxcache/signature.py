@@ -114,9 +114,12 @@ class Signature:
             NotADenoiserError: The latent is not a tensor.
             CaptureError: An argument is neither a constant nor a state object.
         """
-        for form in self._forms:
-            if (call := form.call_with(args, kwargs)) is not None:
-                return call
+        try:
+            for form in self._forms:
+                if (call := form.call_with(args, kwargs)) is not None:
+                    return call
+        except RuntimeError:  # nested tensors have no shape, which the error below says
+            self._forms = ()
         call = self._new_call(args, kwargs)
         extra = range(len(args) - len(self.positional))
         names = (*self.positional[: len(args)], *(f"{self.extra_args}.{i}" for i in extra))

@@ -171,6 +171,21 @@ def test_a_cut_that_saves_nothing():
     assert "saves nothing" in message
 
 
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors(layout):
+    model, inputs = fxcache.optimize(dit()), dit_inputs()
+    timestep, rows = torch.tensor(9.0), list(inputs["text"])
+    with torch.no_grad():
+        model(timestep=timestep, **inputs)
+        nested = {
+            **inputs,
+            "text": torch.nested.nested_tensor([rows[0][:3], rows[1]], layout=layout),
+        }
+        with pytest.raises(fxcache.CaptureError, match="text is a nested tensor"):
+            model(timestep=timestep, **nested)
+
+
 def test_an_empty_batch_saves_nothing():
     model = fxcache.optimize(dit())
     with torch.no_grad(), pytest.raises(fxcache.CutError, match="saves nothing"):

@@ -26,6 +26,7 @@ __all__ = [
     "accept_any_keyword",
     "fake_mode_for",
     "is_fake",
+    "is_transformed",
     "is_vmapped",
     "no_dispatch_modes",
     "traced_constants",
@@ -157,6 +158,15 @@ def is_vmapped(tensor: Tensor) -> bool:
     Why: there is no public way to find out.
     """
     return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def is_transformed() -> bool:
+    """Return whether a transform of torch.func is active, or automatic differentiation forwards.
+
+    Why: as for ``is_vmapped``.
+    """
+    stack: Any = torch._C._functorch.peek_interpreter_stack()
+    return stack is not None or torch.autograd.forward_ad._current_level >= 0
 
 
 def fake_mode_for(tensors: Iterable[Tensor]) -> FakeTensorMode:

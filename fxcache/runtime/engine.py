@@ -19,8 +19,8 @@ from fxcache.runtime.decisions import decided
 from fxcache.runtime.enclosing import enclosing_session
 from fxcache.runtime.features.features import features_of
 from fxcache.runtime.features.recording import Recorder, Recording
-from fxcache.runtime.mode import is_guided, require_inference
-from fxcache.runtime.notices import GRADIENTS, NEED_NO_GRADIENTS, Notices
+from fxcache.runtime.mode import reason_for_original, require_inference
+from fxcache.runtime.notices import Notices
 from fxcache.runtime.objects import returned
 from fxcache.runtime.record import Run, Stopwatch, Totals
 from fxcache.runtime.session import Session, current_session
@@ -68,8 +68,7 @@ class Engine:
     ) -> StepContext | None:
         """Find the call's trajectory and variants. Decide, or let the prefix run first.
 
-        Return None for a call that the original module must run: graphs compute no gradients, and
-        change no Python objects.
+        Return None for a call that the original module must run.
 
         Args:
             module: The optimised module.
@@ -82,8 +81,8 @@ class Engine:
         call = self.graphs.kept.added_to(self.signature.call(args, kwargs), module)
         self._device = call.latent.device
         stopwatch.on(self._device)
-        if is_guided(call):
-            self.notices.warn(GRADIENTS, NEED_NO_GRADIENTS)
+        if reason := reason_for_original(call):
+            self.notices.warn(*reason)
             return None
         require_inference(module)
         if self.graphs.effects.expected(module, call.key):

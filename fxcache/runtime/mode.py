@@ -1,15 +1,38 @@
 """Finds calls of an optimised module that are not for inference."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from fxcache._torch import is_fake, is_transformed
 from fxcache.call import Call
 from fxcache.errors import ModeError
 
+GRADIENTS = (
+    "some calls want gradients for their inputs, and run the original model",
+    "If no gradients are needed, sample under torch.no_grad().",
+)
+TRANSFORMS = (
+    "some calls run inside a transform of torch.func, and run the original model",
+    "If that is not intended, call the model outside of vmap, grad and jvp.",
+)
+FAKES = (
+    "some calls pass fake tensors, and run the original model",
+    "If that is not intended, pass tensors with values.",
+)
 
-def is_guided(call: Call) -> bool:
-    """Return whether the caller wants gradients for an input, as some kinds of guidance do."""
-    return torch.is_grad_enabled() and any(t.requires_grad for t in call.tensors)
+
+def reason_for_original(call: Call) -> tuple[str, str] | None:
+    """Return why the original model must run a call, and a remedy; None if graphs can run it.
+
+    Graphs compute no gradients, and cached values are plain tensors.
+    """
+    if torch.is_grad_enabled() and any(t.requires_grad for t in call.tensors):
+        return GRADIENTS
+    if is_transformed():
+        return TRANSFORMS
+    if any(type(t) is not Tensor and is_fake(t) for t in call.tensors):
+        return FAKES
+    return None
 
 
 def require_inference(module: nn.Module) -> None:

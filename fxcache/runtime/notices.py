@@ -22,8 +22,6 @@ CHANGING = (
     "Keep the prompt's tensors from call to call, or name inputs that belong to a step: "
     "CaptureConfig(step_inputs=...)."
 )
-GRADIENTS = "some calls want gradients for their inputs, and run the original model"
-NEED_NO_GRADIENTS = "If no gradients are needed, sample under torch.no_grad()."
 NO_EFFECTS = "If nothing reads these values, remove the hooks or processors that store them."
 NO_FASTER = "Results stay exact, but these calls are no faster."
 UNPROTECTED = (
