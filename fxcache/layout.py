@@ -1,5 +1,6 @@
 """The layout of a tensor: how its dimensions follow each other in memory."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,15 @@ class Order(NamedTuple):
 
 
 Layout = Order | None
+
+
+def layouts_of(tensors: Sequence[Tensor]) -> tuple[Layout, ...]:
+    """Return the layout of each tensor; nothing if all are contiguous, as in most calls."""
+    try:
+        contiguous = all(map(Tensor.is_contiguous, tensors))
+    except RuntimeError:  # a sparse tensor cannot be asked
+        contiguous = False
+    return () if contiguous else tuple(map(layout_of, tensors))
 
 
 def layout_of(tensor: Tensor) -> Layout:

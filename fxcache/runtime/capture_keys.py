@@ -10,7 +10,7 @@ from torch import Tensor
 from fxcache._torch import attention_choice
 from fxcache.call import Call
 from fxcache.capture.equality import equal_programs
-from fxcache.layout import Layout, layout_of
+from fxcache.layout import Layout, layouts_of
 from fxcache.program import Program
 from fxcache.rewrite.variants import Variants
 from fxcache.runtime.values import Values
@@ -26,8 +26,8 @@ class CaptureKey(NamedTuple):
         kind: The key of the call.
         values: The numbers that identify the input values that the graph depends on.
         attention: The implementations that attention may use. The strides in a graph depend on it.
-        layouts: The layouts of all inputs. A trace turns ``contiguous`` and ``reshape`` into what
-            they do for these layouts.
+        layouts: The layouts of all inputs, if one is not contiguous. A trace turns ``contiguous``
+            and ``reshape`` into what they do for these layouts.
         sizes: The shapes of all inputs, if the graph fixes sizes that were to vary.
     """
 
@@ -62,7 +62,7 @@ class CaptureKeys:
     def key(self, call: Call, hooks: int) -> CaptureKey:
         """Return the key of ``call``; ``hooks`` is the number of the current hooks."""
         paths = self._specialized.get(call.key)
-        attention, layouts = attention_choice(), tuple(map(layout_of, call.tensors))
+        attention, layouts = attention_choice(), layouts_of(call.tensors)
         if not paths:
             return CaptureKey(hooks, call.key, attention, layouts)
         tensors = call.by_path().items()
@@ -73,7 +73,7 @@ class CaptureKeys:
         self, key: CaptureKey, captures: Mapping[CaptureKey, Variants]
     ) -> tuple[CaptureKey, Variants | None]:
         """Return the capture for ``key`` or the one that it shares, and the key of that one."""
-        if key in self._shared:
+        if self._shared and key in self._shared:
             other, shared = self._shared[key]
             variants = captures.get(other)
             if variants is not None and variants is shared():

@@ -127,7 +127,8 @@ def hooks_on_all() -> tuple[Hashable, ...]:
 
     Their content is not compared: they run around the model itself at each call, and may count.
     """
-    return tuple((kind, IdentityKey(hook), *flags) for kind, hook, *flags in global_hooks())
+    found = global_hooks()
+    return tuple((kind, IdentityKey(hook), *flags) for kind, hook, *flags in found) if found else ()
 
 
 class Hooks:
