@@ -1,9 +1,6 @@
 """Tests state objects that a model reads and writes: results and objects are exact."""
 
-from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,147 +9,23 @@ import torch
 from torch import Tensor, nn
 
 import fxcache
-from fxcache.contents import is_state_class
-from fxcache.objects import Walk
 from tests.engines import optimized_engine
-from tests.plain import WIDTH, DiT, dit_inputs
-
-STEPS = 8
-
-
-class WithMemory(DiT):
-    """Attends to the text and to the content of ``memory``; ``use`` reads and writes it."""
-
-    def __init__(self, use: Callable[[Any, Tensor], Tensor]) -> None:
-        super().__init__()
-        self.use = use
-        self.key = nn.Linear(WIDTH, WIDTH)
-
-    def forward(self, sample, timestep, text, memory):  # type: ignore[override]
-        seen = torch.tanh(self.key(self.embed(sample).mean(1, keepdim=True)))
-        return super().forward(sample, timestep, text + self.use(memory, seen))
-
-
-class Filled:
-    """Written at the first call."""
-
-    def __init__(self) -> None:
-        self.keys: Tensor | None = None
-        self.filled = False
-
-    def use(self, seen: Tensor) -> Tensor:
-        if not self.filled:
-            self.keys, self.filled = seen, True
-        assert self.keys is not None
-        return self.keys
-
-
-class Replaced:
-    """Replaced at every call."""
-
-    def __init__(self) -> None:
-        self.keys = torch.zeros(2, 1, WIDTH)
-
-    def use(self, seen: Tensor) -> Tensor:
-        self.keys = 0.5 * self.keys + seen
-        return self.keys
-
-
-class Buffer:
-    """Written in place, as static caches are."""
-
-    __slots__ = ("keys", "once")
-
-    def __init__(self) -> None:
-        self.keys, self.once = torch.zeros(2, 3, WIDTH), torch.ones(())
-
-    def use(self, seen: Tensor) -> Tensor:
-        self.keys[:, 1:2] = seen
-        self.keys[:, :1].add_(self.once)
-        return self.keys.mean(1, keepdim=True)
-
-
-@dataclass
-class Layer:
-    keys: Tensor | None = None
-    length: int = 0
-
-
-@dataclass
-class Layered:
-    """Has layers in lists and dicts, which are made at their first use, moved and removed."""
-
-    layers: list[Layer] = field(default_factory=list)
-    by_name: dict[str, Any] = field(default_factory=dict)
-
-    def use(self, seen: Tensor) -> Tensor:
-        while len(self.layers) < 2:
-            self.layers.append(Layer())
-        for layer in self.layers:
-            layer.keys = seen if layer.keys is None else layer.keys + seen
-            layer.length = 1
-        self.by_name["last"], previous = (seen, seen * 2), self.by_name.pop("last", None)
-        total = sum((layer.keys for layer in self.layers if layer.keys is not None), seen)
-        return total if previous is None else total + previous[1]
-
-
-class Growing:
-    """Grows by the new keys at each call, up to a window."""
-
-    def __init__(self) -> None:
-        self.keys: Tensor | None = None
-
-    def use(self, seen: Tensor) -> Tensor:
-        keys = seen if self.keys is None else torch.cat([self.keys, seen], 1)
-        self.keys = keys[:, -3:].clone()
-        return self.keys.sum(1, keepdim=True)
-
-
-class Swapped:
-    """Exchanges its tensors, without a computation."""
-
-    def __init__(self) -> None:
-        self.now, self.next = torch.zeros(2, 1, WIDTH), torch.ones(2, 1, WIDTH)
-
-    def use(self, seen: Tensor) -> Tensor:
-        self.now, self.next = self.next, self.now
-        return self.now * seen
-
-
-MEMORIES = [Filled, Replaced, Buffer, Layered, Growing, Swapped]
-
-
-def use(memory: Any, seen: Tensor) -> Tensor:
-    return memory.use(seen)
-
-
-def state_of(memory: Any) -> tuple[Any, list[Tensor]]:
-    walk = Walk([])
-    return walk.part(memory, "memory"), walk.tensors
-
-
-def assert_same_state(first: Any, second: Any) -> None:
-    (one, held), (two, expected) = state_of(first), state_of(second)
-    assert one == two
-    for found, tensor in zip(held, expected, strict=True):
-        assert torch.equal(found, tensor)
-        assert found.shape == tensor.shape
-
-
-def loop(model: nn.Module, memory: Any, each: Callable[[], None] = lambda: None) -> Tensor:
-    inputs = dit_inputs()
-    latent, text = inputs["sample"], inputs["text"]
-    with torch.no_grad():
-        for t in torch.linspace(900, 100, STEPS):
-            latent = latent - 0.1 * model(latent, t, text, memory)
-            each()
-    return latent
-
-
-def steps(model: nn.Module) -> tuple[int, int]:
-    """Count the calls of all runs, and the refreshes among them."""
-    runs = fxcache.report(model).to_dict()["runs"]
-    return sum(r["steps"] for r in runs), sum(len(r["refreshes"]) for r in runs)
+from tests.plain import WIDTH, dit_inputs
+from tests.runtime.memories import (
+    MEMORIES,
+    STEPS,
+    Buffer,
+    Filled,
+    Layered,
+    Replaced,
+    Swapped,
+    WithMemory,
+    assert_same_state,
+    loop,
+    state_of,
+    steps,
+    use,
+)
 
 
 @pytest.mark.sweep(2)
@@ -363,80 +236,3 @@ def test_a_cache_of_transformers():
             assert torch.equal(got, plain(inputs["sample"], t, inputs["text"], twin))
     assert torch.equal(memory.layers[0].keys, twin.layers[0].keys)
     assert memory.get_seq_length() == twin.get_seq_length() == 3
-
-
-def first_inputs() -> dict[str, Any]:
-    return dit_inputs() | {"timestep": torch.tensor(900.0)}
-
-
-class Returning(DiT):
-    """Returns its result and a new object with keys, as models that edit images do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.key = nn.Linear(WIDTH, WIDTH)
-
-    def forward(self, sample, timestep, text):
-        layers = Layered([Layer(), Layer()])
-        layers.layers[1].keys = torch.tanh(self.key(self.embed(sample).mean(1, keepdim=True)))
-        return {"sample": super().forward(sample, timestep, text), "layers": layers, "text": text}
-
-
-@torch.no_grad()
-def test_a_returned_object_is_exact():
-    torch.manual_seed(0)
-    model: Any = Returning().eval()
-    inputs = first_inputs()
-    plain = model(**inputs)
-    result = fxcache.optimize(model, fxcache.Uniform(1))(**inputs)
-    assert torch.equal(result["sample"], plain["sample"])
-    empty, filled = result["layers"].layers
-    assert type(result["layers"]) is Layered
-    assert empty.keys is None
-    assert torch.equal(filled.keys, plain["layers"].layers[1].keys)
-
-
-@torch.no_grad()
-def test_a_returned_object_is_new_at_each_call():
-    model = fxcache.optimize(Returning().eval(), fxcache.Uniform(3))
-    inputs = first_inputs()
-    first: Any = model(**inputs)["layers"]
-    assert first.layers[1].keys is not None
-    kept = first.layers[1].keys.clone()
-    second = model(**{**inputs, "sample": inputs["sample"] + 1, "timestep": inputs["timestep"] - 1})
-    assert second["layers"] is not first
-    assert torch.equal(first.layers[1].keys, kept)
-    assert not torch.equal(second["layers"].layers[1].keys, kept)
-
-
-@torch.no_grad()
-def test_a_state_object_that_is_returned_is_the_callers():
-    class Same(WithMemory):
-        def forward(self, sample, timestep, text, memory):  # type: ignore[override]
-            return super().forward(sample, timestep, text, memory), memory
-
-    model = fxcache.optimize(Same(lambda memory, seen: memory.use(seen)).eval(), fxcache.Uniform(1))
-    memory = Filled()
-    _, returned = model(**first_inputs(), memory=memory)
-    assert returned is memory
-    assert memory.filled
-
-
-def test_an_artifact_of_a_model_that_returns_objects_is_refused(tmp_path):
-    model = fxcache.optimize(Returning().eval())
-    with torch.no_grad():
-        model(**first_inputs())
-    for export in (fxcache.export, partial(fxcache.export_onnx, num_steps=4)):
-        with pytest.raises(fxcache.ArtifactError, match="results with objects"):
-            export(model, tmp_path / "folder")
-
-
-def test_classes_whose_instances_torch_makes_hold_more_than_attributes():
-    """An instance that C++ has not initialised would end the process when it is examined."""
-
-    class Plain:
-        """Holds nothing but its attributes."""
-
-    assert is_state_class(Plain)
-    assert not is_state_class(torch._C.ScriptModule)
-    assert not is_state_class(torch._C._TensorBase)
