@@ -1,11 +1,9 @@
 """A device that stands for the host in tests of offloading."""
 
-import pytest
 import torch
 from torch import Tensor, nn
 
 import fxcache
-from fxcache.runtime import offload
 
 ELSEWHERE = torch.device("meta")
 ALWAYS = fxcache.Uniform(1)
@@ -30,15 +28,6 @@ class Host:
         assert device == torch.device("cpu")
         self.fetches += 1
         return self.kept[id(weight)].detach()
-
-
-@pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch) -> Host:
-    simulated = Host()
-    monkeypatch.setattr(offload, "HOST", ELSEWHERE)
-    monkeypatch.setattr(offload, "move", simulated.move)
-    monkeypatch.setattr(offload, "copy_to", simulated.copy_to)
-    return simulated
 
 
 def away(model: nn.Module) -> set[str]:
