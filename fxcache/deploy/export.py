@@ -5,6 +5,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -60,28 +61,20 @@ def export(model: object, folder: str | PathLike[str], *, weights: bool = True) 
 def write(module: nn.Module, engine: Engine, writer: Writer, stored: bool) -> None:
     """Write the files of the artifact of one module."""
     model, device = engine.signature.model, device_of(module)
-    captures = list(engine.captures.items())
+    captures = list(engine.captures.values())
     if not captures:
         raise ArtifactError(
             f"{model} has not been called since it was optimised, so that it has no graph",
             where="fxcache.export",
             remedy="call it once, or pass optimize(capture=CaptureConfig(example_inputs=...))",
         )
-    if any(variants.frontier.process_groups for _, variants in captures):
+    if any(variants.frontier.process_groups for variants in captures):
         raise ArtifactError(
             f"several processes share {model}, and an artifact belongs to one process",
             where="fxcache.export",
             remedy="export the model before it is sharded",
         )
-    tensors: dict[str, Tensor] = {}
-    programs = []
-    for number, (key, variants) in enumerate(captures):
-        constants = engine.graphs.constants(key)
-        data = program_to_json(variants.program, key.kind, constants, device)
-        name = f"graphs/{number}.json"
-        writer.write(name, to_bytes(data))
-        programs.append(name)
-        tensors |= {n: w for n, w in variants.weights.items() if isinstance(w, Tensor)}
+    programs, tensors = write_programs(engine, writer, device)
     settings = engine.settings
     trained, config = joined(settings.adjustment, settings.correction), config_of(module)
     if trained:
@@ -100,6 +93,21 @@ def write(module: nn.Module, engine: Engine, writer: Writer, stored: bool) -> No
         "programs": programs,
         "weights": described,
     })  # fmt: skip
+
+
+def write_programs(
+    engine: Engine, writer: Writer, device: torch.device
+) -> tuple[list[str], dict[str, Tensor]]:
+    """Write the program of each capture. Return the files' names, and all weights by name."""
+    tensors: dict[str, Tensor] = {}
+    names = []
+    for number, (key, variants) in enumerate(engine.captures.items()):
+        constants = engine.graphs.constants(key)
+        data = program_to_json(variants.program, key.kind, constants, device)
+        names.append(f"graphs/{number}.json")
+        writer.write(names[-1], to_bytes(data))
+        tensors |= {n: w for n, w in variants.weights.items() if isinstance(w, Tensor)}
+    return names, tensors
 
 
 def config_of(module: nn.Module) -> dict[str, Any]:

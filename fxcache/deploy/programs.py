@@ -154,11 +154,15 @@ class ProgramReader:
             frozenset(self.constants),
             varying_sizes(inputs, symbols, bounds, conditions, open_dims, f"{where}.conditions"),
         )
-        if not program.latents:
-            raise fields.wrong("inputs", "no input is the latent")
-        if not self.constants.keys() <= {given.path for given in described}:
-            raise fields.wrong("constants", "they name other inputs")
+        self._require_consistent(program)
         return program
+
+    def _require_consistent(self, program: Program) -> None:
+        """Raise ArtifactError if no input is the latent, or a constant belongs to no input."""
+        if not program.latents:
+            raise self._fields.wrong("inputs", "no input is the latent")
+        if not self.constants.keys() <= {given.path for given in program.inputs}:
+            raise self._fields.wrong("constants", "they name other inputs")
 
 
 def require_digest(value: object, fields: Fields) -> str:
