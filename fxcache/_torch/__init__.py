@@ -68,6 +68,7 @@ from fxcache._torch.operators import (
     writes,
     written_arguments,
 )
+from fxcache._torch.parametrizations import parametrizations_computed
 from fxcache._torch.sizes import expression_of, guards_of, hint_of
 from fxcache._torch.subclass_dispatch import dispatching_to_classes
 from fxcache._torch.subclasses import (
@@ -173,6 +174,7 @@ __all__ = [
     "num_registered_hooks",
     "onnx_model",
     "pack_graphs",
+    "parametrizations_computed",
     "plain_parts",
     "rebuilt",
     "replace_tensor",

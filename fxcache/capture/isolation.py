@@ -10,7 +10,7 @@ from typing import Any, TextIO, TypeVar
 
 import torch
 
-from fxcache._torch import without_code, without_lines
+from fxcache._torch import parametrizations_computed, without_code, without_lines
 
 T = TypeVar("T")
 
@@ -36,7 +36,8 @@ def isolated(lines: bool) -> Iterator[None]:
     Args:
         lines: Whether the trace records the source line of each node.
     """
-    with ONE_AT_A_TIME, quiet_thread(), warnings.catch_warnings(), default_dtype():
+    shared = parametrizations_computed()
+    with ONE_AT_A_TIME, quiet_thread(), warnings.catch_warnings(), default_dtype(), shared:
         for message, category in IGNORED:
             warnings.filterwarnings("ignore", message, category)
         lines_mode = contextlib.nullcontext() if lines else without_lines()

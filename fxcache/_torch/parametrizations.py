@@ -1,0 +1,24 @@
+"""Access to the values of parametrised weights that torch keeps for a while."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from torch.nn.utils import parametrize
+
+
+@contextlib.contextmanager
+def parametrizations_computed() -> Iterator[None]:
+    """Compute parametrised weights inside the block, although ``parametrize.cached()`` is active.
+
+    Why: a trace would take a kept value for a constant, or leave a fake tensor to be kept. There is
+    no public way to leave a block of ``cached`` for a while.
+    """
+    state: Any = parametrize
+    values, active = state._cache, state._cache_enabled
+    state._cache, state._cache_enabled = {}, 0
+    try:
+        yield
+    finally:
+        state._cache_enabled += active  # other threads may have entered or left a block
+        state._cache = values if state._cache_enabled else {}
