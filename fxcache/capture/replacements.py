@@ -1,6 +1,7 @@
 """Replaces calls that torch.export traces wrongly by equivalent calls, bitwise equal."""
 
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -55,15 +56,33 @@ class Replacements(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         self.foreign_memory.observe()
         self._values.keep((*args, *(kwargs or {}).values()))
-        if func is F.scaled_dot_product_attention:
+        if func in CHOOSING:
             FakeAttention.use()
-            func = func if attention_backends() == self._backends else attention
+            func = func if attention_backends() == self._backends else CHOOSING[func]
         return REPLACEMENTS.get(func, func)(*args, **(kwargs or {}))
 
 
 def attention(*args: Any, **kwargs: Any) -> Any:
     """Attention by the implementations that the model chooses for this call."""
     return attention_operator()(*args, **kwargs, backends=attention_backends())
+
+
+def calling_attention(function: Any) -> Callable[..., Any]:
+    """Return ``function`` of torch.nn.functional, with ``attention`` in place of torch's.
+
+    A mode does not see what a function calls that it was asked about. The function asks no further
+    mode, which would run the original.
+    """
+    own = {"scaled_dot_product_attention": attention, "has_torch_function": lambda _: False}
+    names = {**function.__globals__, **own}
+    return FunctionType(function.__code__, names, argdefs=function.__defaults__)
+
+
+# What calls attention, by what makes the choice of the model around it.
+CHOOSING: dict[Callable[..., Any], Callable[..., Any]] = {
+    F.scaled_dot_product_attention: attention,
+    F.multi_head_attention_forward: calling_attention(F.multi_head_attention_forward),
+}
 
 
 def fill_diagonal(tensor: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:

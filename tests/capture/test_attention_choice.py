@@ -82,6 +82,38 @@ def test_a_layer_that_chooses_is_exact(kind):
         assert torch.equal(found, expected)
 
 
+class TorchsAttention(Attention):
+    """Calls torch's layer, which calls attention out of sight of the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.MultiheadAttention(16, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with sdpa_kernel(self.chosen) if self.chosen else contextlib.nullcontext():
+            found: Tensor = self.layer(x, x, x, need_weights=False)[0]
+        return found
+
+
+def with_torchs(kind: Any) -> Denoiser:
+    """Return a model with torch's layers, of which one is told what to choose."""
+    model = Denoiser()
+    torch.manual_seed(1)
+    model.layers = nn.ModuleList(TorchsAttention() for _ in range(4))
+    model.layers[1].chosen = kind
+    return model.eval()
+
+
+@UNKNOWN_CALLER
+def test_a_choice_around_torchs_own_layer_is_exact(monkeypatch):
+    monkeypatch.setattr(torch.backends.mha, "_is_fastpath_enabled", False)
+    (first, second), *_ = calls(with_torchs(None), with_torchs(MATH))
+    assert not torch.equal(first, second)
+    model = fxcache.optimize(with_torchs(MATH), EVERY)
+    for found, expected in calls(model, with_torchs(MATH)):
+        assert torch.equal(found, expected)
+
+
 @UNKNOWN_CALLER
 def test_a_caller_that_chooses_is_exact():
     model, plain = fxcache.optimize(Denoiser().eval(), EVERY), Denoiser().eval()
