@@ -30,11 +30,13 @@ def test_the_page_is_shown_whole(file, tmp_path):
         assert page.evaluate("performance.getEntriesByType('resource').length") == 0
         wide = "[...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll'))"
         assert page.evaluate(f"{wide}.every(e => e.getBoundingClientRect().right <= innerWidth)")
-        assert page.evaluate("document.querySelectorAll('rect.computed').length") == 5
+        # Ten steps were expected to refresh, and five did.
+        assert page.evaluate("document.querySelectorAll('rect.computed').length") == 10 + 5
         assert page.evaluate("document.querySelectorAll('line.interval').length") == 3
         page.screenshot(tmp_path / "page.png")
     for title in ("Findings", "Ratios of times", "Schedules", "Graphs", "Milliseconds", "History"):
         assert title in text
     assert "emoji-dit: failed" in text
     assert "[0, 4, 8, 12, 16]" in text
+    assert "ProtectedEnds(first=1" in text
     assert (tmp_path / "page.png").stat().st_size > 10_000
