@@ -1,46 +1,39 @@
-"""The layout of a tensor: how its dimensions follow each other in memory."""
+"""The layouts of tensors: where their elements are in memory."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+# The strides of a tensor; or, for each dimension from the outermost in memory, the dimension and
+# how it is placed: a layout that does not depend on the sizes.
+Layout = tuple[int, ...] | tuple[tuple[int, str], ...]
 
-class Order(NamedTuple):
-    """The layout of a tensor that is not contiguous.
 
-    Attributes:
-        dims: The dimensions of more than one element, the outermost first.
-        repeated: Those with a stride of 0, as ``expand`` makes them.
-        dense: Whether the elements fill their memory without gaps.
+def layouts_of(tensors: Sequence[Tensor], any_size: bool) -> tuple[Layout, ...]:
+    """Return the layout of each tensor.
+
+    Args:
+        tensors: The tensors, which have strides.
+        any_size: Whether tensors of other sizes may have the same layout.
     """
-
-    dims: tuple[int, ...]
-    repeated: tuple[int, ...]
-    dense: bool
+    return tuple(map(placement_of if any_size else Tensor.stride, tensors))
 
 
-Layout = Order | None
-
-
-def layouts_of(tensors: Sequence[Tensor]) -> tuple[Layout, ...]:
-    """Return the layout of each tensor; nothing if all are contiguous, as in most calls."""
-    try:
-        contiguous = all(map(Tensor.is_contiguous, tensors))
-    except RuntimeError:  # a sparse tensor cannot be asked
-        contiguous = False
-    return () if contiguous else tuple(map(layout_of, tensors))
-
-
-def layout_of(tensor: Tensor) -> Layout:
-    """Return the layout of ``tensor``; None if it is contiguous, or not strided."""
-    if tensor.layout is not torch.strided or tensor.is_contiguous():
-        return None
+def placement_of(tensor: Tensor) -> Layout:
+    """Return how each dimension of ``tensor`` is placed in memory, from the outermost inwards."""
     shape, stride = tensor.shape, tensor.stride()
-    dims = sorted((d for d in range(tensor.dim()) if shape[d] != 1), key=lambda d: -stride[d])
-    step, dense = 1, True
-    for dim in reversed(dims):
-        dense = dense and stride[dim] == step
-        step *= shape[dim]
-    return Order(tuple(dims), tuple(d for d in dims if stride[d] == 0), dense)
+    order = sorted(range(tensor.dim()), key=lambda dim: (-stride[dim], dim))
+    placed, next_step = [], 1
+    for dim in reversed(order):
+        placed.append((dim, kind_of(stride[dim], next_step)))
+        next_step = stride[dim] * shape[dim]
+    return tuple(reversed(placed))
+
+
+def kind_of(step: int, dense: int) -> str:
+    """Return how a dimension with the stride ``step`` is placed; ``dense`` leaves no gaps."""
+    if step == 0:
+        return "repeated"
+    if step == dense:
+        return "dense"
+    return "with gaps" if step > dense else "overlapping"

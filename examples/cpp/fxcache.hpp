@@ -34,7 +34,7 @@
 
 namespace fxcache {
 
-constexpr int FORMAT = 1;         // of manifest.json
+constexpr int FORMAT = 2;         // of manifest.json
 constexpr int NATIVE_FORMAT = 1;  // of native/manifest.json
 
 // What went wrong, with the place.

@@ -17,7 +17,7 @@ PASSED = ("torch.random", "contextlib", "torch._compile", "torch._dynamo.eval_fr
 def seeds_refused(refuse: Callable[[], NoReturn]) -> Iterator[None]:
     """Call ``refuse`` where this thread sets the state of the default generator inside the block.
 
-    torch itself may set it, as Dynamo does around what it traces.
+    torch and fxcache may set it, as they do around what they run.
 
     Why: no hook tells of ``torch.manual_seed``, ``set_rng_state`` and ``fork_rng``, and models
     import them under many names. All of them read this name in ``torch.random``.
@@ -41,14 +41,14 @@ class GuardedGenerator:
         self._thread = threading.get_ident()
 
     def __getattr__(self, name: str) -> Any:
-        if name in SETTERS and threading.get_ident() == self._thread and not called_by_torch():
+        if name in SETTERS and threading.get_ident() == self._thread and called_by_model():
             self._refuse()
         return getattr(self._generator, name)
 
 
-def called_by_torch() -> bool:
-    """Return whether torch sets the state for itself, and not for a caller of its functions."""
+def called_by_model() -> bool:
+    """Return whether neither torch nor fxcache calls the functions that set the state."""
     frame = sys._getframe(2)
     while frame.f_back and frame.f_globals.get("__name__") in PASSED:
         frame = frame.f_back
-    return str(frame.f_globals.get("__name__")).startswith("torch.")
+    return not str(frame.f_globals.get("__name__")).startswith(("torch.", "fxcache."))

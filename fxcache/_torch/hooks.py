@@ -94,11 +94,14 @@ def global_hooks_below(root: nn.Module) -> Iterator[None]:
                 hooks[number] = hook
 
 
+EXPORT = ("torch.export.", "torch._export.")  # the packages of the modules of torch.export
+
+
 def below(root: nn.Module, thread: int, hook: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``hook``, which does nothing around ``root`` and modules of torch.export."""
 
     def limited(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        traced = module is root or type(module).__module__.startswith(("torch._", "torch.export"))
+        traced = module is root or type(module).__module__.startswith(EXPORT)
         if traced and threading.get_ident() == thread:
             return None
         return hook(module, *args, **kwargs)

@@ -19,7 +19,7 @@ from fxcache.capture.isolation import ONE_AT_A_TIME, isolated
 from fxcache.capture.loading import traced_loading
 from fxcache.capture.numbers import AsTensor
 from fxcache.capture.provided import ProvidesPrograms
-from fxcache.capture.randomness import unused_calls
+from fxcache.capture.randomness import draws_and_checks, unused_calls
 from fxcache.capture.refusal import first_line
 from fxcache.capture.sharding import require_no_wrappers, require_tensor_timestep
 from fxcache.capture.source import recorded_line, source_of
@@ -102,7 +102,7 @@ def program_of(
     """Return the program of a trace, functional and verified. ``lines`` is that of the trace."""
     exported, specialized, boundary, names, opaque = traced
     remove_identities(exported.graph)
-    unused = tuple(unused_calls(exported.graph))
+    before = draws_and_checks(exported.graph, dict(exported.graph_module.named_children()))
     written = copy_written(exported, original, names)
     own_constants(exported)
     if any(writes(n.target) or is_vmap_step(n.target) for n in all_nodes(exported)):
@@ -115,7 +115,7 @@ def program_of(
         program,
         opaque=tuple(call for call in opaque if call in called),
         effects=(*program.effects, *written),
-        unused=unused,
+        unused=unused_calls(before, draws_and_checks(program.graph, program.weights)),
     )
 
 

@@ -6,7 +6,8 @@ makes no draw that no result depends on.
 
 import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
-from fxcache._torch import draws, seeds_refused, untraced, writes
+from fxcache._torch import draws, seeds_refused, untraced
 from fxcache.capture.foreign_memory import same_bits
 from fxcache.capture.replacements import UntraceableError
 
@@ -78,17 +79,38 @@ def refuse_seeds() -> NoReturn:
     )
 
 
-def unused_calls(graph: fx.Graph) -> list[str]:
-    """Return the draws and checks in ``graph`` whose results nobody needs, as operators.
+def draws_and_checks(graph: fx.Graph, attributes: Mapping[str, Any]) -> Counter[str]:
+    """Count the draws and checks in a graph and in the graphs inside of it, by operator.
 
-    No variant makes these calls. So later draws give other numbers, and the checks do not fail.
+    Args:
+        graph: The graph.
+        attributes: Its attributes by name.
     """
-    alive: set[fx.Node] = set()
-    for node in reversed(graph.nodes):
-        if node.op in ("placeholder", "output") or writes(node.target) or alive & node.users.keys():
-            alive.add(node)
-    dead = (n for n in graph.nodes if n not in alive and (draws(n.target) or n.target in CHECKS))
-    return [str(node.target) for node in dead]
+    called = (n.target for n in graph.nodes if draws(n.target) or n.target in CHECKS)
+    found = Counter(map(name_of, called))
+    for node in graph.find_nodes(op="get_attr"):
+        inner = attributes.get(str(node.target))
+        if isinstance(inner, fx.GraphModule):
+            found += draws_and_checks(inner.graph, vars(inner) | dict(inner.named_children()))
+    return found
+
+
+def unused_calls(before: Counter[str], after: Counter[str]) -> tuple[str, ...]:
+    """Return the draws and checks that a graph has lost: no output needed their results.
+
+    So later draws give other numbers, and the checks do not fail. A functional graph may draw by
+    another operator, as in-place dropout does.
+
+    Args:
+        before: The draws and checks of the traced graph.
+        after: Those of the program.
+    """
+    return tuple(before - after) if after.total() < before.total() else ()
+
+
+def name_of(op: Any) -> str:
+    """Return the name of an operator. One that writes in place has that of the functional one."""
+    return str(op.overloadpacket.__name__).removesuffix("_functional").rstrip("_")
 
 
 class GeneratorStates:

@@ -23,7 +23,7 @@ from fxcache.runtime.engine import Engine
 from fxcache.runtime.pipeline import optimized_modules, require_engine
 from fxcache.versions import installed_versions
 
-FORMAT = 1
+FORMAT = 2
 PLAN = "plan.safetensors"
 CONFIG = "config.json"
 
@@ -102,8 +102,7 @@ def write_programs(
     tensors: dict[str, Tensor] = {}
     names = []
     for number, (key, variants) in enumerate(engine.captures.items()):
-        constants = engine.graphs.constants(key)
-        data = program_to_json(variants.program, key.kind, constants, device)
+        data = program_to_json(variants.program, key.kind, engine.graphs.served(key), device)
         names.append(f"graphs/{number}.json")
         writer.write(names[-1], to_bytes(data))
         tensors |= {n: w for n, w in variants.weights.items() if isinstance(w, Tensor)}

@@ -75,7 +75,7 @@ class Programs:
             raise number_refused(call.timestep_name)
         device = device_of(model)
         kind, values = call_to_json(call.key, device), call.by_path()
-        wanted = to_bytes(kind)
+        wanted, any_size = to_bytes(kind), bool(self.config.dynamic)
         found = []
         for number, reader in enumerate(self._readers):
             if reader.call != wanted:
@@ -83,7 +83,8 @@ class Programs:
             same = all(digest(values[path]) == known for path, known in reader.constants.items())
             program = self._program(number, device)
             if same and program.sizes.admit(call.tensors):
-                found.append((not all(map(follows, call.tensors, reader.orders)), number))
+                unknown = not reader.was_called_with(call.tensors, any_size)
+                found.append((unknown, number))
         if found:
             return self._program(min(found)[1], device)
         served = "; ".join(reader.describe() for reader in self._readers[:3])
@@ -111,12 +112,6 @@ class Programs:
                 on_device, device, self.config.dynamic or {}
             )
         return self._made[key]
-
-
-def follows(tensor: Tensor, order: Sequence[int]) -> bool:
-    """Return whether the dimensions of ``tensor`` have this order in memory."""
-    strides = [tensor.stride(dim) for dim in order if tensor.shape[dim] != 1]
-    return strides == sorted(strides, reverse=True)
 
 
 def other_options(given: str, known: Set[str]) -> str:

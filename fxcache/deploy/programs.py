@@ -1,5 +1,6 @@
 """Programs as JSON, and back: graph, inputs, sizes that may vary, and the structure of results."""
 
+import json
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
@@ -25,22 +26,24 @@ from fxcache.deploy.inputs import (
 )
 from fxcache.deploy.limits import Budget, require_allowed
 from fxcache.deploy.results import spec_from_json, spec_to_json
+from fxcache.layout import layouts_of
 from fxcache.program import Input, Program, output_node, value_of
+from fxcache.runtime.capture_keys import Served
 
 RUNS = 4  # how often the nodes of a graph may run on average, those of regions included
 DIGEST = re.compile("[0-9a-f]{64}")
-PROGRAM = ("call", "inputs", "sizes", "conditions", "result", "constants", "graph")
+PROGRAM = ("call", "inputs", "layouts", "sizes", "conditions", "result", "constants", "graph")
 
 
 def program_to_json(
-    program: Program, kind: Hashable, constants: Mapping[str, Tensor], device: torch.device
+    program: Program, kind: Hashable, served: Served, device: torch.device
 ) -> dict[str, Any]:
     """Return ``program`` as JSON.
 
     Args:
         program: The program.
         kind: The key of the calls that it serves.
-        constants: The values of the inputs that the graph holds for, by path.
+        served: The values and layouts of inputs that it serves.
         device: The device of the model.
 
     Raises:
@@ -54,10 +57,11 @@ def program_to_json(
     return {
         "call": call,
         "inputs": [input_to_json(given, value_of(node), device) for given, node in pairs],
+        "layouts": served.layouts,
         "sizes": {name: size_to_json(name, program) for name in symbols},
         "conditions": [expressions.to_json(g) for g in sizes.guards if g != True],  # noqa: E712, sympy
         "result": spec_to_json(program.out_spec),
-        "constants": {path: digest(value) for path, value in constants.items()},
+        "constants": {path: digest(value) for path, value in served.values.items()},
         "graph": graph_to_json(program.graph, program.weights, device),
     }
 
@@ -86,10 +90,10 @@ class ProgramReader:
             for i, given in enumerate(fields.items("inputs", dict))
         ]
 
-    @property
-    def orders(self) -> list[list[int]]:
-        """For each input, its dimensions in the order that they have in memory."""
-        return [given.items("order", int) for given in self._inputs]
+    def was_called_with(self, tensors: Sequence[Tensor], any_size: bool) -> bool:
+        """Return whether inputs with these layouts were captured, or gave the same graph."""
+        layouts = json.loads(json.dumps(layouts_of(tensors, any_size)))
+        return layouts in self._fields.of("layouts", list)
 
     def describe(self) -> str:
         """Return a description of the calls for messages: ``sample[2…63, 4, 64] float32, …``."""

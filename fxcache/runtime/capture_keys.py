@@ -1,6 +1,6 @@
 """The keys of captures: kinds of calls, hooks, and the input values that a graph holds for."""
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 from weakref import ref
 
@@ -26,8 +26,8 @@ class CaptureKey(NamedTuple):
         kind: The key of the call.
         values: The numbers that identify the input values that the graph depends on.
         attention: The implementations that attention may use. The strides in a graph depend on it.
-        layouts: The layouts of all inputs, if one is not contiguous. A trace turns ``contiguous``
-            and ``reshape`` into what they do for these layouts.
+        layouts: The layouts of all inputs. A trace turns ``contiguous`` and ``reshape`` into what
+            they do for these layouts.
         sizes: The shapes of all inputs, if the graph fixes sizes that were to vary.
     """
 
@@ -39,6 +39,18 @@ class CaptureKey(NamedTuple):
     sizes: tuple[torch.Size, ...] = ()
 
 
+class Served(NamedTuple):
+    """The inputs that a capture serves, of those of its kind of call.
+
+    Attributes:
+        values: The values of inputs that the graph holds for, by path.
+        layouts: The layouts of all inputs, for each layout that was called.
+    """
+
+    values: dict[str, Tensor]
+    layouts: tuple[tuple[Layout, ...], ...]
+
+
 class CaptureKeys:
     """Makes the keys of one model's captures.
 
@@ -47,8 +59,9 @@ class CaptureKeys:
     that their graphs are equal.
     """
 
-    def __init__(self) -> None:
-        """Start without kinds of calls."""
+    def __init__(self, any_size: bool) -> None:
+        """Start without kinds of calls. ``any_size``: whether sizes of inputs may vary."""
+        self._any_size = any_size
         # By the key of a call, the inputs whose values its captures depend on.
         self._specialized: dict[Hashable, frozenset[str]] = {}
         self._values = Values()
@@ -62,7 +75,7 @@ class CaptureKeys:
     def key(self, call: Call, hooks: int) -> CaptureKey:
         """Return the key of ``call``; ``hooks`` is the number of the current hooks."""
         paths = self._specialized.get(call.key)
-        attention, layouts = attention_choice(), layouts_of(call.tensors)
+        attention, layouts = attention_choice(), layouts_of(call.tensors, self._any_size)
         if not paths:
             return CaptureKey(hooks, call.key, attention, layouts)
         tensors = call.by_path().items()
@@ -95,6 +108,10 @@ class CaptureKeys:
                 return variants
         return None
 
+    def outdated(self, keys: Iterable[CaptureKey]) -> list[CaptureKey]:
+        """Return the keys that no call has any more: later graphs read further values."""
+        return [k for k in keys if len(k.values) != len(self._specialized.get(k.kind, ()))]
+
     def learn(self, call: Call, specialized: frozenset[str]) -> None:
         """Add the paths of inputs whose values a new graph for calls like ``call`` holds for."""
         if len(self._specialized) > MAX_KINDS:
@@ -102,12 +119,14 @@ class CaptureKeys:
         read = self._specialized.get(call.key, frozenset())
         self._specialized[call.key] = read | specialized
 
-    def constants(self, key: CaptureKey, program: Program) -> dict[str, Tensor]:
-        """Return the values of inputs that the graph of ``program`` holds for, by path."""
+    def served(self, key: CaptureKey, program: Program) -> Served:
+        """Return what inputs the capture with ``key`` serves, whose program is ``program``."""
         paths = self._specialized.get(key.kind, frozenset())
         inputs = (given.path for given in program.inputs)
         pairs = zip((path for path in inputs if path in paths), key.values, strict=True)
-        return {path: self._values.value(number) for path, number in pairs}
+        values = {path: self._values.value(number) for path, number in pairs}
+        shared = (own.layouts for own, (other, _) in self._shared.items() if other == key)
+        return Served(values, (key.layouts, *shared))
 
 
 def candidates(

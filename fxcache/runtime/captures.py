@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
 from fxcache.call import Call
 from fxcache.capture.capture import capture
@@ -15,7 +15,7 @@ from fxcache.capture.provided import ProvidesPrograms
 from fxcache.capture.scripts import require_no_scripts
 from fxcache.partition.frontier import Frontier
 from fxcache.rewrite.variants import Variants
-from fxcache.runtime.capture_keys import CaptureKey, CaptureKeys
+from fxcache.runtime.capture_keys import CaptureKey, CaptureKeys, Served
 from fxcache.runtime.capture_notices import notices_of
 from fxcache.runtime.changes import Changes
 from fxcache.runtime.effects import KnownEffects
@@ -66,7 +66,7 @@ class Captures:
         self._signature, self._settings, self._warn = signature, settings, warn
         self._max_captures = settings.capture.max_captures
         self._pending: dict[CaptureKey, Future[None]] = {}
-        self._keys = CaptureKeys()
+        self._keys = CaptureKeys(any_size=bool(signature.dynamic))
 
     def inherit(self, previous: "Captures") -> None:
         """Take over the captures of ``previous``, which has other settings.
@@ -176,9 +176,9 @@ class Captures:
             self.by_key.move_to_end(key)
         return key, variants
 
-    def constants(self, key: CaptureKey) -> dict[str, Tensor]:
-        """Return the values of inputs that the graph of a capture holds for, by path."""
-        return self._keys.constants(key, self.by_key[key].program)
+    def served(self, key: CaptureKey) -> Served:
+        """Return what inputs a capture serves."""
+        return self._keys.served(key, self.by_key[key].program)
 
     def _captured(self, module: nn.Module, call: Call, key: CaptureKey) -> Variants:
         """Capture for ``call`` and store the variants. One thread captures at a time."""
@@ -237,6 +237,8 @@ class Captures:
         """Store the variants, unless they are. Return whether others were dropped."""
         with self.changes.lock:
             self._keys.learn(call, variants.program.specialized)
+            for outdated in self._keys.outdated(self.by_key):
+                del self.by_key[outdated]
             kept = key if key.sizes else self._keys.key(call, key.hooks)
             self.changes.keep(key.hooks, now)
             if not any(known is variants for known in self.by_key.values()):

@@ -24,6 +24,7 @@ from fxcache.runtime.structure import (
     bytes_of,
     is_callable_setting,
     own_tensors,
+    strides_of,
     structure,
 )
 
@@ -79,6 +80,7 @@ class Snapshot:
         self._tensors = [t for t in tensors if not t.is_inference()]
         # Graphs read their memory, which an assignment to ``.data`` replaces.
         self._aliased = [t for t in weights.values() if is_special(t) and not is_wrapper(t)]
+        self._strided = [t for t in weights.values() if strides_of(t)]
         self._kinds = self._kinds_now(homes)
 
     def _settings_in(self, attributes: Sequence[Mapping[str, Any]]) -> Iterable[object]:
@@ -86,15 +88,16 @@ class Snapshot:
         return chain.from_iterable(map(call, self._getters, attributes))
 
     def _kinds_now(self, homes: Mapping[int, torch.device]) -> list[tuple[Any, ...]]:
-        """Return shape, dtype, device and version of each tensor; ``homes`` replaces devices."""
+        """Return kind, version and strides of each tensor; ``homes`` replaces devices."""
         with without_overrides():
             found: list[tuple[Any, ...]] = list(map(weight_kind_and_version, self._tensors))
             found.extend(map(weight_kind, self._inference))
             addresses = [t.data_ptr() for t in self._aliased]
+            strides = list(map(Tensor.stride, self._strided))
         if homes:
             pairs = zip((*self._tensors, *self._inference), found, strict=True)
             found = [(*kind[:2], homes.get(id(t), kind[2]), *kind[3:]) for t, kind in pairs]
-        return [*found, tuple(addresses)]
+        return [*found, tuple(addresses), tuple(strides)]
 
     def holds(self, homes: Mapping[int, torch.device] = NO_HOMES) -> bool:
         """Return whether every object is in its place, and no tensor was written or converted.

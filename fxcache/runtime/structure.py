@@ -39,8 +39,8 @@ def structure(
     """Return all that a captured graph depends on, except hooks and the values of weights.
 
     Two results are equal exactly if no submodule was replaced (LoRA), no setting changed (FreeU,
-    LoRA scales, train mode), and no weight changed its shape, dtype or device in between. The
-    values of weights may change, because the graph reads the module's own tensors.
+    LoRA scales, train mode), and no weight changed its shape, strides, dtype or device in between.
+    The values of weights may change, because the graph reads the module's own tensors.
 
     Args:
         module: The model.
@@ -65,8 +65,14 @@ def structure(
             number = first.setdefault(id(weight), len(first))
             device = (homes or {}).get(id(weight), weight.device)
             form = form_of(weight, visited) if is_special(weight) else None
-            found.append((name, number, weight.shape, weight.dtype, device, form))
+            strides = strides_of(weight)
+            found.append((name, number, weight.shape, strides, weight.dtype, device, form))
     return found
+
+
+def strides_of(tensor: Tensor) -> tuple[int, ...]:
+    """Return the strides of ``tensor``: they decide what a trace makes of a reshape."""
+    return tensor.stride() if tensor.layout is torch.strided else ()
 
 
 def form_of(weight: Tensor, visited: list[Any]) -> Any:

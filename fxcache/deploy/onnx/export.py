@@ -102,7 +102,7 @@ def write(module: nn.Module, engine: Engine, lengths: Sequence[int], folder: Pat
         "fxcache_onnx": FORMAT,
         "versions": installed_versions(),
         "model": engine.signature.model,
-        **call_to_json(program, kind, engine.graphs.constants(key)),
+        **call_to_json(program, kind, engine.graphs.served(key).values),
         "graphs": described,
         "runs": {str(length): list(names) for length, names in runs.items()},
         "files": {WEIGHTS: weights.describe(), **writer.files},
