@@ -4,6 +4,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fxcache.call import Call
@@ -73,6 +74,12 @@ class Flattening:
                 f"{path} is a nested tensor, whose rows differ in size",
                 where=path,
                 remedy="pad the rows to one size: torch.nested.to_padded_tensor",
+            )
+        if tensor.layout is not torch.strided:
+            raise CaptureError(
+                f"{path} is a tensor of the layout {tensor.layout}, which has no strides",
+                where=path,
+                remedy="pass a dense tensor: to_dense()",
             )
         self.paths.append(path)
         self.roles.append(role)

@@ -169,11 +169,12 @@ def fails(*_: Any) -> bool:
 
 
 def tensor_test(value: Tensor) -> Test:
-    """Return a test for tensors of the same type, shape, dtype and device."""
+    """Return a test for tensors of the same type, shape, layout, dtype and device."""
     kind, shape, dtype, device = type(value), value.shape, value.dtype, value.device
+    layout = value.layout
 
     def test(other: Any, tensors: list[Tensor]) -> bool:
-        if type(other) is not kind or other.shape != shape:
+        if type(other) is not kind or other.shape != shape or other.layout is not layout:
             return False
         tensors.append(other)
         return other.dtype is dtype and other.device == device

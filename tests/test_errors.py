@@ -186,6 +186,16 @@ def test_nested_tensors(layout):
             model(timestep=timestep, **nested)
 
 
+def test_sparse_tensors():
+    model, inputs = fxcache.optimize(dit()), dit_inputs()
+    timestep = torch.tensor(9.0)
+    with torch.no_grad():
+        model(timestep=timestep, **inputs)
+        sparse = {**inputs, "text": inputs["text"].to_sparse()}
+        with pytest.raises(fxcache.CaptureError, match=r"text .* torch.sparse_coo"):
+            model(timestep=timestep, **sparse)
+
+
 def test_an_empty_batch_saves_nothing():
     model = fxcache.optimize(dit())
     with torch.no_grad(), pytest.raises(fxcache.CutError, match="saves nothing"):

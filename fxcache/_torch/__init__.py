@@ -47,6 +47,7 @@ from fxcache._torch.fsdp import (
     is_wrapped,
     sharded_unit,
 )
+from fxcache._torch.function_modes import function_modes
 from fxcache._torch.generators import seeds_refused
 from fxcache._torch.hooks import (
     forget_hooks,
@@ -145,6 +146,7 @@ __all__ = [
     "fake_mode_for",
     "forget_hooks",
     "freezes_inputs",
+    "function_modes",
     "global_hooks",
     "global_hooks_below",
     "greatest_of",

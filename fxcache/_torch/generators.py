@@ -20,17 +20,19 @@ def seeds_refused(refuse: Callable[[], NoReturn]) -> Iterator[None]:
     torch and fxcache may set it, as they do around what they run.
 
     Why: no hook tells of ``torch.manual_seed``, ``set_rng_state`` and ``fork_rng``, and models
-    import them under many names. All of them read this name in ``torch.random``.
+    import them under many names. All of them read the generator in ``torch.random``.
     """
-    functions: Any = torch.random
-    before = functions.default_generator
+    places: Any = (torch.random, torch)
+    before = torch.default_generator
     guarded = GuardedGenerator(before, refuse)
-    functions.default_generator = guarded
+    for place in places:
+        place.default_generator = guarded
     try:
         yield
     finally:
-        if functions.default_generator is guarded:
-            functions.default_generator = before
+        for place in places:
+            if place.default_generator is guarded:
+                place.default_generator = before
 
 
 class GuardedGenerator:

@@ -54,6 +54,11 @@ class Replacements(TorchFunctionMode):
     ) -> Any:
         if torch.compiler.is_dynamo_compiling():  # Dynamo traces this method, as in flex_attention
             return func(*args, **(kwargs or {}))
+        if kwargs and isinstance(kwargs.get("generator"), torch.Generator):
+            raise UntraceableError(
+                "it draws random numbers with a generator of its own, which no graph holds",
+                "draw with torch's default generator, or pass the numbers as an input",
+            )
         self.foreign_memory.observe()
         self._values.keep((*args, *(kwargs or {}).values()))
         if func in CHOOSING:

@@ -12,7 +12,6 @@ from fxcache._torch import expression_of, guards_of, same_memory, tree_flatten, 
 from fxcache.call import Call
 from fxcache.capture.boundary import Boundary, remove_copies, state_change
 from fxcache.capture.export import Dynamic
-from fxcache.capture.source import source_of
 from fxcache.effect import Effect, Place
 from fxcache.errors import CaptureError
 from fxcache.leaves import named_leaves
@@ -99,7 +98,7 @@ def unlifted_graph(
         elif spec is not None:
             target = str(spec.target)
             name = names.get(target, target)
-            weights[name] = weight(exported, target, spec.kind, node)
+            weights[name] = weight(exported, target, spec.kind)
             nodes[node] = graph.create_node("get_attr", name)
             nodes[node].meta = dict(node.meta)
         else:
@@ -178,21 +177,8 @@ def varying_sizes(
     return VaryingSizes(expressions, ranges, tuple(guards))
 
 
-def weight(exported: ExportedProgram, name: str, kind: InputKind, node: fx.Node) -> Tensor:
-    """Return the module's tensor that a lifted input represents.
-
-    Args:
-        exported: The exported program.
-        name: The name of the tensor in it.
-        kind: The kind of the input.
-        node: The input.
-    """
-    if isinstance(exported.constants.get(name), torch.Generator):
-        raise CaptureError(
-            "it draws random numbers with a generator of its own, which no graph holds",
-            where=source_of(next(iter(node.users))),
-            remedy="draw with torch's default generator, or pass the numbers as an input",
-        )
+def weight(exported: ExportedProgram, name: str, kind: InputKind) -> Tensor:
+    """Return the module's tensor that a lifted input represents."""
     if kind not in WEIGHTS:
         raise CaptureError(
             f"the graph has an input of kind {kind.name}",

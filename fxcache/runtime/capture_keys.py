@@ -7,7 +7,7 @@ from weakref import ref
 import torch
 from torch import Tensor
 
-from fxcache._torch import attention_choice
+from fxcache._torch import attention_choice, function_modes
 from fxcache.call import Call
 from fxcache.capture.equality import equal_programs
 from fxcache.layout import Layout, layouts_of
@@ -26,6 +26,8 @@ class CaptureKey(NamedTuple):
         kind: The key of the call.
         values: The numbers that identify the input values that the graph depends on.
         attention: The implementations that attention may use. The strides in a graph depend on it.
+        modes: The modes for torch functions, such as a default device. A graph contains what they
+            did.
         layouts: The layouts of all inputs. A trace turns ``contiguous`` and ``reshape`` into what
             they do for these layouts.
         sizes: The shapes of all inputs, if the graph fixes sizes that were to vary.
@@ -34,6 +36,7 @@ class CaptureKey(NamedTuple):
     hooks: int
     kind: Hashable
     attention: tuple[object, ...] = ()
+    modes: tuple[object, ...] = ()
     layouts: tuple[Layout, ...] = ()
     values: tuple[int, ...] = ()
     sizes: tuple[torch.Size, ...] = ()
@@ -75,12 +78,13 @@ class CaptureKeys:
     def key(self, call: Call, hooks: int) -> CaptureKey:
         """Return the key of ``call``; ``hooks`` is the number of the current hooks."""
         paths = self._specialized.get(call.key)
-        attention, layouts = attention_choice(), layouts_of(call.tensors, self._any_size)
+        chosen = attention_choice(), function_modes()
+        layouts = layouts_of(call.tensors, self._any_size)
         if not paths:
-            return CaptureKey(hooks, call.key, attention, layouts)
+            return CaptureKey(hooks, call.key, *chosen, layouts)
         tensors = call.by_path().items()
         values = tuple(self._values.number(t) for path, t in tensors if path in paths)
-        return CaptureKey(hooks, call.key, attention, layouts, values)
+        return CaptureKey(hooks, call.key, *chosen, layouts, values)
 
     def found(
         self, key: CaptureKey, captures: Mapping[CaptureKey, Variants]

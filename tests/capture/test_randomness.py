@@ -63,6 +63,7 @@ SEEDS = {
     "manual_seed": lambda x, _: seeded(x, lambda: torch.manual_seed(3)),
     "another name": lambda x, _: seeded(x, lambda: manual_seed(3)),
     "seed": lambda x, _: seeded(x, torch.seed),
+    "generator": lambda x, _: seeded(x, lambda: torch.default_generator.manual_seed(3)),
     "state": lambda x, _: seeded(x, lambda: torch.set_rng_state(torch.get_rng_state())),
     "fork_rng": forked,
 }
@@ -83,7 +84,7 @@ def test_a_generator_of_the_model_is_refused():
     generator = torch.Generator()
     found = refusal(lambda x, _: x + torch.randn(x.shape, generator=generator))
     assert "generator of its own" in found.what
-    assert "prepared.py" in found.where
+    assert "test_randomness.py" in found.where
 
 
 def test_other_threads_may_set_seeds():
