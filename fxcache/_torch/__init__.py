@@ -82,6 +82,7 @@ from fxcache._torch.subclasses import (
 )
 from fxcache._torch.submodules import Observed, below_autograd, is_being_traced
 from fxcache._torch.tensors import (
+    Extent,
     base_of,
     copy_all,
     replace_tensor,
@@ -111,6 +112,7 @@ from fxcache._torch.tracing import (
 
 __all__ = [
     "Compilations",
+    "Extent",
     "FakeAttention",
     "FakeRun",
     "MachineCode",

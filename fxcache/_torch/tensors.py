@@ -1,6 +1,7 @@
 """Access to the memory and versions of tensors, and batched operators."""
 
 import operator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from fxcache._torch.tracing import is_vmapped
 
 __all__ = [
+    "Extent",
     "base_of",
     "copy_all",
     "replace_tensor",
@@ -77,6 +79,30 @@ def same_memory(first: Tensor, second: Tensor) -> bool:
     if is_vmapped(first) or is_vmapped(second):
         return True
     return first.untyped_storage()._cdata == second.untyped_storage()._cdata
+
+
+class Extent(NamedTuple):
+    """The part of a storage from the first element of a tensor to its last one, in bytes."""
+
+    storage: int
+    start: int
+    end: int
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> "Extent":
+        """Return the extent of ``tensor``.
+
+        Why: as for ``same_memory``.
+        """
+        start = int(tensor.storage_offset()) * tensor.element_size()
+        steps = zip(tensor.shape, tensor.stride(), strict=True)
+        reach = sum((size - 1) * stride for size, stride in steps) + 1 if tensor.numel() else 0
+        end = start + reach * tensor.element_size()
+        return cls(tensor.untyped_storage()._cdata, start, end)
+
+    def meets(self, other: "Extent") -> bool:
+        """Return whether both have a byte in common."""
+        return self.storage == other.storage and self.start < other.end and other.start < self.end
 
 
 def version_of(tensor: Tensor) -> int:

@@ -8,10 +8,11 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
-from fxcache._torch import expression_of, guards_of, same_memory, tree_flatten, with_code
+from fxcache._torch import expression_of, guards_of, tree_flatten, with_code
 from fxcache.call import Call
 from fxcache.capture.boundary import Boundary, remove_copies, state_change
 from fxcache.capture.export import Dynamic
+from fxcache.capture.written import require_apart
 from fxcache.effect import Effect, Place
 from fxcache.errors import CaptureError
 from fxcache.leaves import named_leaves
@@ -130,17 +131,7 @@ def take_written(exported: ExportedProgram, graph: fx.Graph, call: Call) -> dict
     pairs = list(zip(exported.graph_signature.output_specs, results, strict=True))
     output_node(graph).args = (tuple(r for s, r in pairs if s.kind not in WRITES),)
     written = {names.index(str(s.target)): r for s, r in pairs if s.kind is WRITTEN}
-    for i in written:
-        shared = (
-            j for j, t in enumerate(call.tensors) if j != i and same_memory(call.tensors[i], t)
-        )
-        if (other := next(shared, None)) is not None:
-            raise CaptureError(
-                f"the model writes to {call.paths[i]}, which shares its memory with "
-                f"{call.paths[other]}",
-                where=call.paths[i],
-                remedy="pass tensors that share no memory",
-            )
+    require_apart(call, written)
     return written
 
 

@@ -1,13 +1,15 @@
 """Finds the tensors of the model that a graph writes to, and lets it use copies of them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from fxcache._torch import is_vmapped, returns_new_memory, same_memory, written_arguments
+from fxcache._torch import Extent, is_vmapped, returns_new_memory, same_memory, written_arguments
+from fxcache.call import Call
 from fxcache.capture.holders import holders
 from fxcache.capture.source import source_of
 from fxcache.effect import Effect, Place
@@ -49,6 +51,28 @@ def copy_written(
             copy_first(placeholder)
             places.append(Place.named(names.get(name, name)))
     return tuple(Effect(place, "", stores=True) for place in places)
+
+
+def require_apart(call: Call, written: Collection[int]) -> None:
+    """Raise CaptureError if an input that the model writes to shares its memory with another.
+
+    Args:
+        call: The call.
+        written: The indices of the inputs that the model writes to.
+    """
+    extents = list(map(Extent.of, call.tensors)) if written else []
+    used = Counter(extent.storage for extent in extents)
+    for i in written:
+        if used[extents[i].storage] == 1:
+            continue
+        others = (j for j, extent in enumerate(extents) if j != i and extents[i].meets(extent))
+        if (other := next(others, None)) is not None:
+            raise CaptureError(
+                f"the model writes to {call.paths[i]}, which shares its memory with "
+                f"{call.paths[other]}",
+                where=call.paths[i],
+                remedy="pass tensors that share no memory",
+            )
 
 
 class Writes:

@@ -6,6 +6,7 @@ import torch
 
 from fxcache._torch import tree_unflatten
 from fxcache.call import Call
+from fxcache.capture.written import require_apart
 from fxcache.objects import Build
 from fxcache.program import Program
 
@@ -24,6 +25,8 @@ def returned(call: Call, outputs: list[Any], program: Program) -> Any:
         return tree_unflatten(leaves, program.out_spec)
     change, values = program.state, outputs[count:]
     number = len(change.written)
+    # State objects may share tensors, which the walk through them has noticed.
+    require_apart(call, [i for i in change.written if call.paths[i] not in call.state.paths])
     with torch.no_grad():
         for index, value in zip(change.written, values[:number], strict=True):
             call.tensors[index].copy_(value)

@@ -102,6 +102,38 @@ def test_arguments_that_share_memory_are_refused():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("apart_first", [False, True])
+def test_arguments_may_be_parts_of_one_buffer(apart_first):
+    model, plain = fxcache.optimize(Causal().eval(), fxcache.Uniform(1)), Causal().eval()
+    latent, timestep = torch.randn(1, 2, WIDTH), torch.tensor(1.0)
+    if apart_first:
+        model(latent, timestep, empty_cache(), {"filled": 0, "fills": True})
+    buffers = [torch.zeros(4, 1, LONG, WIDTH) for _ in range(2)]
+    found, expected = (
+        called(latent, timestep, [{"keys": k} for k in buffer], {"filled": 0, "fills": True})
+        for called, buffer in zip((model, plain), buffers, strict=True)
+    )
+    assert torch.equal(found, expected)
+    assert torch.equal(*buffers)
+
+
+@torch.no_grad()
+def test_arguments_that_share_memory_later_are_refused():
+    model = fxcache.optimize(Causal().eval(), fxcache.Uniform(1))
+    latent, timestep, flags = (
+        torch.randn(1, 2, WIDTH),
+        torch.tensor(1.0),
+        {"filled": 0, "fills": True},
+    )
+    model(latent, timestep, empty_cache(), dict(flags))
+    buffer = torch.zeros(1, LONG + 3, WIDTH)
+    overlapping = [{"keys": buffer[:, i : i + LONG]} for i in range(4)]
+    with pytest.raises(CaptureError, match=r"writes to cache\.0\.keys, which shares its memory"):
+        model(latent, timestep, overlapping, dict(flags))
+    assert not buffer.any()
+
+
+@torch.no_grad()
 def test_artifacts_refuse_calls_that_write(tmp_path):
     model = fxcache.optimize(Causal().eval(), fxcache.Uniform(1))
     flags = {"filled": 0, "fills": True}
