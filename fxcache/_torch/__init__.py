@@ -21,6 +21,7 @@ from fxcache._torch.compilations import (
     is_compiled,
     not_compiled,
 )
+from fxcache._torch.default_device import default_device
 from fxcache._torch.direct_calls import with_direct_calls
 from fxcache._torch.distributed import (
     dtensor_from,
@@ -47,7 +48,6 @@ from fxcache._torch.fsdp import (
     is_wrapped,
     sharded_unit,
 )
-from fxcache._torch.function_modes import function_modes
 from fxcache._torch.generators import seeds_refused
 from fxcache._torch.hooks import (
     forget_hooks,
@@ -138,6 +138,7 @@ __all__ = [
     "compiler_callback",
     "copy_all",
     "cpu_instructions",
+    "default_device",
     "dispatching_to_classes",
     "draws",
     "dtensor_from",
@@ -148,7 +149,6 @@ __all__ = [
     "fake_mode_for",
     "forget_hooks",
     "freezes_inputs",
-    "function_modes",
     "global_hooks",
     "global_hooks_below",
     "greatest_of",

@@ -1,10 +1,9 @@
 """Access to the values of parametrised weights that torch keeps for a while."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Any
-
-from torch.nn.utils import parametrize
 
 
 @contextlib.contextmanager
@@ -14,7 +13,10 @@ def parametrizations_computed() -> Iterator[None]:
     Why: a trace would take a kept value for a constant, or leave a fake tensor to be kept. There is
     no public way to leave a block of ``cached`` for a while.
     """
-    state: Any = parametrize
+    state: Any = sys.modules.get("torch.nn.utils.parametrize")
+    if state is None:  # nothing is parametrised, and the import takes time
+        yield
+        return
     values, active = state._cache, state._cache_enabled
     state._cache, state._cache_enabled = {}, 0
     try:

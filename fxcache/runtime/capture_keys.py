@@ -7,7 +7,7 @@ from weakref import ref
 import torch
 from torch import Tensor
 
-from fxcache._torch import attention_choice, function_modes
+from fxcache._torch import attention_choice, default_device
 from fxcache.call import Call
 from fxcache.capture.equality import equal_programs
 from fxcache.layout import Layout, layouts_of
@@ -26,8 +26,7 @@ class CaptureKey(NamedTuple):
         kind: The key of the call.
         values: The numbers that identify the input values that the graph depends on.
         attention: The implementations that attention may use. The strides in a graph depend on it.
-        modes: The modes for torch functions, such as a default device. A graph contains what they
-            did.
+        default_device: The default device, on which a graph makes its tensors.
         layouts: The layouts of all inputs. A trace turns ``contiguous`` and ``reshape`` into what
             they do for these layouts.
         sizes: The shapes of all inputs, if the graph fixes sizes that were to vary.
@@ -36,7 +35,7 @@ class CaptureKey(NamedTuple):
     hooks: int
     kind: Hashable
     attention: tuple[object, ...] = ()
-    modes: tuple[object, ...] = ()
+    default_device: str = ""
     layouts: tuple[Layout, ...] = ()
     values: tuple[int, ...] = ()
     sizes: tuple[torch.Size, ...] = ()
@@ -58,8 +57,8 @@ class CaptureKeys:
     """Makes the keys of one model's captures.
 
     If the graphs of one kind of call hold for certain values of inputs, the values are part of the
-    key of such a call. Calls whose inputs have other layouts share a capture if a trace has shown
-    that their graphs are equal.
+    key of such a call. Calls with other layouts or default devices share a capture if a trace has
+    shown that their graphs are equal.
     """
 
     def __init__(self, any_size: bool) -> None:
@@ -78,7 +77,7 @@ class CaptureKeys:
     def key(self, call: Call, hooks: int) -> CaptureKey:
         """Return the key of ``call``; ``hooks`` is the number of the current hooks."""
         paths = self._specialized.get(call.key)
-        chosen = attention_choice(), function_modes()
+        chosen = attention_choice(), default_device()
         layouts = layouts_of(call.tensors, self._any_size)
         if not paths:
             return CaptureKey(hooks, call.key, *chosen, layouts)
@@ -100,7 +99,7 @@ class CaptureKeys:
     def equal(
         self, key: CaptureKey, program: Program, captures: Mapping[CaptureKey, Variants]
     ) -> Variants | None:
-        """Return the capture for other layouts that has the graph of ``program``, if there is one.
+        """Return the capture for other layouts or devices with the same graph, if there is one.
 
         Calls with ``key`` share it from now on.
         """
@@ -136,7 +135,8 @@ class CaptureKeys:
 def candidates(
     key: CaptureKey, captures: Mapping[CaptureKey, Variants]
 ) -> Iterator[tuple[CaptureKey, Variants]]:
-    """Yield the captures whose keys differ from ``key`` in the layouts alone."""
+    """Yield the captures whose keys differ from ``key`` in layouts and the default device alone."""
     for other, variants in list(captures.items()):
-        if other != key and other._replace(layouts=key.layouts) == key:
+        same = other._replace(layouts=key.layouts, default_device=key.default_device) == key
+        if other != key and same:
             yield other, variants

@@ -58,7 +58,7 @@ def test_a_pipe_is_not_read(folder):
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param(lambda m: m.update(fxcache_artifact=2), id="format"),
+        pytest.param(lambda m: m.update(fxcache_artifact=1), id="format"),
         pytest.param(lambda m: m.pop("weights"), id="missing"),
         pytest.param(lambda m: m.update(hooks="x"), id="unknown"),
         pytest.param(lambda m: m["model"].update(name="a b"), id="class name"),

@@ -1,0 +1,19 @@
+"""Access to the default device that a caller has chosen."""
+
+import torch
+
+# Why: ``with torch.device(...)`` and ``torch.set_default_device`` enter this private mode.
+from torch.utils._device import DeviceContext
+
+
+def default_device() -> str:
+    """Return the device that ``torch.device`` or ``set_default_device`` chose; empty if none did.
+
+    Why: a graph makes its tensors there. ``torch.get_default_device`` takes ten times as long.
+    """
+    count: int = torch._C._len_torch_function_stack()
+    for index in reversed(range(count)):
+        mode = torch._C._get_function_stack_at(index)
+        if isinstance(mode, DeviceContext):
+            return str(mode.device)
+    return ""
