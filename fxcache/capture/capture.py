@@ -19,7 +19,7 @@ from fxcache.capture.isolation import ONE_AT_A_TIME, isolated
 from fxcache.capture.loading import traced_loading
 from fxcache.capture.numbers import AsTensor
 from fxcache.capture.provided import ProvidesPrograms
-from fxcache.capture.randomness import draws_and_checks, unused_calls
+from fxcache.capture.randomness import draws_and_checks, is_active, unused_calls
 from fxcache.capture.refusal import first_line
 from fxcache.capture.sharding import require_no_wrappers, require_tensor_timestep
 from fxcache.capture.source import recorded_line, source_of
@@ -34,7 +34,7 @@ from fxcache.signature import Signature
 
 aten = torch.ops.aten
 
-# With p=0 or train=False, their second and third argument, these operators return their input.
+# If they are not active, these operators return their input.
 DROPOUTS = (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default)
 # The key of a call already covers these checks, and they would keep dead values alive.
 CHECKS = (aten._assert_tensor_metadata.default,)
@@ -145,7 +145,7 @@ def all_nodes(exported: ExportedProgram) -> Iterator[fx.Node]:
 def remove_identities(graph: fx.Graph) -> None:
     """Remove inactive dropouts and metadata checks."""
     for node in list(graph.nodes):
-        if node.target in DROPOUTS and (node.args[1] == 0 or node.args[2] is False):
+        if node.target in DROPOUTS and not is_active(node):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
         elif node.target in CHECKS:

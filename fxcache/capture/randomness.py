@@ -20,6 +20,8 @@ from fxcache.capture.foreign_memory import same_bits
 from fxcache.capture.replacements import UntraceableError
 
 T = TypeVar("T", bound="Traced")
+# The operators of these names take the probability and whether to train after their input.
+DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 CHECKS = (torch.ops.aten._assert_async.default, torch.ops.aten._assert_async.msg)
 
 
@@ -86,13 +88,21 @@ def draws_and_checks(graph: fx.Graph, attributes: Mapping[str, Any]) -> Counter[
         graph: The graph.
         attributes: Its attributes by name.
     """
-    called = (n.target for n in graph.nodes if draws(n.target) or n.target in CHECKS)
-    found = Counter(map(name_of, called))
+    called = (n for n in graph.nodes if n.target in CHECKS or (draws(n.target) and is_active(n)))
+    found = Counter(name_of(node.target) for node in called)
     for node in graph.find_nodes(op="get_attr"):
         inner = attributes.get(str(node.target))
         if isinstance(inner, fx.GraphModule):
             found += draws_and_checks(inner.graph, vars(inner) | dict(inner.named_children()))
     return found
+
+
+def is_active(node: fx.Node) -> bool:
+    """Return whether ``node`` is no dropout, or one that drops something: p > 0 in training."""
+    if name_of(node.target) not in DROPOUTS:
+        return True
+    _, p, train = node.args
+    return bool(p) and bool(train)
 
 
 def unused_calls(before: Counter[str], after: Counter[str]) -> tuple[str, ...]:

@@ -118,6 +118,7 @@ def unused_and_written(x: Tensor, t: Tensor) -> Tensor:
 
 
 def used(x: Tensor, _: Tensor) -> Tensor:
+    torch.nn.functional.dropout(x + 1, 0.5, training=False, inplace=True)
     copied = torch.nn.functional.dropout(x + 1, 0.5, training=True, inplace=True)
     copied[0] = torch.empty_like(copied[0]).uniform_()
     return copied
