@@ -172,7 +172,7 @@ class Captures:
             if sizes.expressions and not sizes.admit(call.tensors):
                 own = own._replace(sizes=tuple(t.shape for t in call.tensors))
                 key, variants = self._keys.found(own, self.by_key)
-        if variants is not None:
+        if variants is not None and len(self.by_key) > 1:  # a hash takes half a microsecond
             self.by_key.move_to_end(key)
         return key, variants
 

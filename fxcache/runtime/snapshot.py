@@ -80,7 +80,8 @@ class Snapshot:
         self._tensors = [t for t in tensors if not t.is_inference()]
         # Graphs read their memory, which an assignment to ``.data`` replaces.
         self._aliased = [t for t in weights.values() if is_special(t) and not is_wrapper(t)]
-        self._strided = [t for t in weights.values() if strides_of(t)]
+        # The layouts of results follow those of the weights of convolutions.
+        self._strided = [t for t in weights.values() if len(strides_of(t)) > 3]
         self._kinds = self._kinds_now(homes)
 
     def _settings_in(self, attributes: Sequence[Mapping[str, Any]]) -> Iterable[object]:
