@@ -19,6 +19,8 @@ __all__ = [
     "num_registered_hooks",
 ]
 
+EXPORT = ("torch.export.", "torch._export.")  # the packages of the modules of torch.export
+
 
 def hook_dicts(module: nn.Module) -> tuple[dict[int, Any], ...]:
     """Return the dictionaries of the hooks that run around ``module.forward``.
@@ -92,9 +94,6 @@ def global_hooks_below(root: nn.Module) -> Iterator[None]:
         for hooks, number, function, hook in limited:
             if hooks.get(number) is function:  # not removed meanwhile
                 hooks[number] = hook
-
-
-EXPORT = ("torch.export.", "torch._export.")  # the packages of the modules of torch.export
 
 
 def below(root: nn.Module, thread: int, hook: Callable[..., Any]) -> Callable[..., Any]:

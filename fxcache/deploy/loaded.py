@@ -13,7 +13,7 @@ from fxcache.capture.config import CaptureConfig
 from fxcache.capture.provided import CompiledGraphs, ProvidesPrograms
 from fxcache.deploy.calls import call_to_json, digest, number_refused, options_of
 from fxcache.deploy.files import to_bytes
-from fxcache.deploy.programs import ProgramReader
+from fxcache.deploy.programs import ProgramReader, layouts_to_json
 from fxcache.deploy.weights import TRAINABLE
 from fxcache.errors import ArtifactError
 from fxcache.program import Program, copy_graph
@@ -75,7 +75,8 @@ class Programs:
             raise number_refused(call.timestep_name)
         device = device_of(model)
         kind, values = call_to_json(call.key, device), call.by_path()
-        wanted, any_size = to_bytes(kind), bool(self.config.dynamic)
+        wanted = to_bytes(kind)
+        layouts = layouts_to_json(call.tensors, any_size=bool(self.config.dynamic))
         found = []
         for number, reader in enumerate(self._readers):
             if reader.call != wanted:
@@ -83,8 +84,7 @@ class Programs:
             same = all(digest(values[path]) == known for path, known in reader.constants.items())
             program = self._program(number, device)
             if same and program.sizes.admit(call.tensors):
-                unknown = not reader.was_called_with(call.tensors, any_size)
-                found.append((unknown, number))
+                found.append((layouts not in reader.layouts, number))
         if found:
             return self._program(min(found)[1], device)
         served = "; ".join(reader.describe() for reader in self._readers[:3])

@@ -66,6 +66,12 @@ def program_to_json(
     }
 
 
+def layouts_to_json(tensors: Sequence[Tensor], any_size: bool) -> list[Any]:
+    """Return the layouts of the inputs of a call, as ``ProgramReader.layouts`` lists them."""
+    layouts: list[Any] = json.loads(json.dumps(layouts_of(tensors, any_size)))
+    return layouts
+
+
 class ProgramReader:
     """Makes programs from JSON, for one device.
 
@@ -90,10 +96,10 @@ class ProgramReader:
             for i, given in enumerate(fields.items("inputs", dict))
         ]
 
-    def was_called_with(self, tensors: Sequence[Tensor], any_size: bool) -> bool:
-        """Return whether inputs with these layouts were captured, or gave the same graph."""
-        layouts = json.loads(json.dumps(layouts_of(tensors, any_size)))
-        return layouts in self._fields.of("layouts", list)
+    @property
+    def layouts(self) -> list[Any]:
+        """The layouts of inputs that were captured, or that gave the same graph."""
+        return self._fields.of("layouts", list)
 
     def describe(self) -> str:
         """Return a description of the calls for messages: ``sample[2…63, 4, 64] float32, …``."""
