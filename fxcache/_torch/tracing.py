@@ -161,7 +161,7 @@ def is_vmapped(tensor: Tensor) -> bool:
 
 
 def is_transformed() -> bool:
-    """Return whether a transform of torch.func is active, or automatic differentiation forwards.
+    """Return whether a transform of torch.func or forward-mode differentiation is active.
 
     Why: as for ``is_vmapped``.
     """

@@ -112,7 +112,11 @@ class CaptureKeys:
         return None
 
     def outdated(self, keys: Iterable[CaptureKey]) -> list[CaptureKey]:
-        """Return the keys that no call has any more: later graphs read further values."""
+        """Return the keys that no call can have any more.
+
+        A later graph of the same kind of call holds for the values of more inputs, so that the keys
+        of new calls have more values.
+        """
         return [k for k in keys if len(k.values) != len(self._specialized.get(k.kind, ()))]
 
     def learn(self, call: Call, specialized: frozenset[str]) -> None:
